@@ -1,0 +1,124 @@
+"""Every error that EagleRay raises on purpose.
+
+EagleRayError                 one line for people; `exit_code` for the command line
+├── UserError                 (2) what the caller gave is at fault
+│   ├── SpecError             experiment file: all of its problems at once
+│   ├── DataError             data that cannot be read or learned from
+│   ├── CodeError             the user's own `module:function` fails to import or to answer
+│   ├── RequestError          a prediction request; names the field
+│   ├── NotFoundError         no such model, version, alias or search
+│   └── ConflictError         somebody else changed it first
+├── StorageError              (1) names endpoint, bucket and key
+│   ├── ObjectNotFoundError
+│   ├── ObjectExistsError     put-if-absent: the key is taken
+│   ├── ObjectChangedError    compare-and-swap: the object is not the one that was read
+│   ├── BucketNotFoundError
+│   ├── AccessDeniedError
+│   ├── StorageFullError
+│   ├── StorageUnavailableError   refused, hung, or cut in the middle; retried before it is raised
+│   └── CorruptObjectError    content does not match its hash
+├── TrainingError             (1) one trial cannot go on, such as a loss that is NaN
+├── SearchError               (1) no trial of a search gave a model
+└── ServingError              (1) a version that cannot be served, such as golden rows not reproduced
+"""
+
+from __future__ import annotations
+
+
+class EagleRayError(Exception):
+    """Root of the tree; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UserError(EagleRayError):
+    """What the caller gave is at fault: the command line exits with 2."""
+
+    exit_code = 2
+
+
+class SpecError(UserError):
+    """An experiment file that breaks laws; `problems` holds a line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DataError(UserError):
+    """Data that cannot be read, or from which nothing can be learned."""
+
+
+class CodeError(UserError):
+    """The user's own `module:function` fails to import or gives something else than it must."""
+
+
+class RequestError(UserError):
+    """A prediction request that breaks the model's schema.
+
+    Args:
+        message: the law and the value.
+        field: dotted path of the field at fault, such as `instances[3].age`.
+        status: the HTTP status to answer with.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None, status: int = 422) -> None:
+        super().__init__(message)
+        self.field = field
+        self.status = status
+
+
+class NotFoundError(UserError):
+    """No such model, version, alias or search."""
+
+
+class ConflictError(UserError):
+    """Somebody else changed it first; read again and repeat."""
+
+
+class StorageError(EagleRayError):
+    """Storage failed; the message names endpoint, bucket and key."""
+
+
+class ObjectNotFoundError(StorageError):
+    """No object has this key."""
+
+
+class ObjectExistsError(StorageError):
+    """Put-if-absent found the key taken."""
+
+
+class ObjectChangedError(StorageError):
+    """Compare-and-swap found another object than the one that was read."""
+
+
+class BucketNotFoundError(StorageError):
+    """The bucket, or the root folder, does not exist."""
+
+
+class AccessDeniedError(StorageError):
+    """Missing, wrong or insufficient credentials."""
+
+
+class StorageFullError(StorageError):
+    """No room left on the device or in the quota."""
+
+
+class StorageUnavailableError(StorageError):
+    """The endpoint refused, hung, or cut the connection, and retries did not help."""
+
+
+class CorruptObjectError(StorageError):
+    """Content does not match the hash it is stored under."""
+
+
+class TrainingError(EagleRayError):
+    """One trial cannot go on."""
+
+
+class SearchError(EagleRayError):
+    """No trial of a search gave a model."""
+
+
+class ServingError(EagleRayError):
+    """A version cannot be served."""

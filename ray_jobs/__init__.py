@@ -1,0 +1,1 @@
+"""What runs as a job on a Ray cluster: data, training, trials, search, evaluation."""

@@ -1,0 +1,1 @@
+"""What runs as Ray Serve deployments: the application, predictor, protocol and metrics."""
