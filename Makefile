@@ -1,0 +1,48 @@
+# One door to all commands. Every target sets up what it needs by itself; a second call is fast.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+APT := DEBIAN_FRONTEND=noninteractive apt-get
+
+.PHONY: help demo test check unit bench lock clean
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on this machine
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
+
+test: check ## everything that is checked: style, types, layers, then all tests
+	$(BIN)/python -m pytest tests/unit tests/contract tests/integration
+
+check: $(READY) ## style, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(READY) ## the fast tests alone
+	$(BIN)/python -m pytest tests/unit
+
+bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/serve.py
+
+lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra dev \
+		--no-annotate --no-header $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
+		pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean: ## remove what the other targets made
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .eagleray *.egg-info
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "EagleRay needs Python 3.11: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: curl wrk
+curl wrk:
+	@command -v $@ > /dev/null || { $(APT) update -qq && $(APT) install -y -qq $@ > /dev/null; }

@@ -1,0 +1,235 @@
+"""A bundle: one trained model, portable, and what it needs to answer by itself.
+
+    bundle.json               format, schema, model options, state of the transforms
+    model.safetensors         weights
+    transforms.safetensors    what the transforms learned from the training part
+    reference.json            statistics of the training part, for drift
+    golden.json               rows, and the outputs that a replica must give for them
+    code/{module}.py          source of the user's architecture, where there is one
+
+Weights and statistics are data; nothing is unpickled. The user's own source is the one thing that
+runs, and it is stored and verified as all files are.
+
+Legend: B rows, C outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydantic
+import torch
+from safetensors import numpy as safe_numpy
+from safetensors import torch as safe_torch
+
+from eagleray import code, errors, features, models, schema, spec
+
+if TYPE_CHECKING:
+    from eagleray.registry import Registry, Version
+
+FORMAT = 1
+_OPTIONS: pydantic.TypeAdapter[spec.ModelOptions] = pydantic.TypeAdapter(spec.ModelOptions)
+GOLDEN_ROWS = 32
+TOLERANCE = 1e-5
+"""How far a golden output may be off, relative to the larger of 1 and its size: float32 sums in
+another order, on another processor, differ by less."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of B rows.
+
+    Attributes:
+        outputs: probabilities (B, C) in the order of the target's classes, or values (B,) of a
+            regression, in the target's unit.
+        warnings: for each row what was odd about it, such as an unknown category.
+    """
+
+    outputs: np.ndarray
+    warnings: list[list[str]]
+
+
+class Scale(pydantic.BaseModel, frozen=True):
+    """How a regression's target was standardised: value = output x deviation + mean."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+class Bundle:
+    """A model in memory with its transforms and schema; safe to call from several threads."""
+
+    def __init__(
+        self,
+        *,
+        schema: schema.Schema,
+        transforms: features.Transforms,
+        options: spec.ModelOptions,
+        model: torch.nn.Module,
+        scale: Scale,
+        custom: code.Code | None = None,
+    ) -> None:
+        self.name, self.number = "", 0
+        self.schema, self.transforms, self.options = schema, transforms, options
+        self.model = model.eval()
+        self.scale, self.custom = scale, custom
+        self.golden: Golden | None = None
+
+    def predict(self, raw: Mapping[str, Sequence[Any]]) -> Prediction:
+        """Outputs for B rows given as raw values by column, as they come from a table or from JSON.
+
+        Raises:
+            DataError: a value that its column cannot hold.
+        """
+        return self.predict_columns(schema.parse(self.schema, raw))
+
+    def predict_columns(self, columns: schema.Columns) -> Prediction:
+        """Outputs for B rows of canonical columns, see `schema.parse`."""
+        inputs = {name: tensor(array) for name, array in self.transforms.apply(columns).items()}
+        with torch.inference_mode():
+            logits = self.model(inputs).double().numpy()
+        return Prediction(
+            outputs(logits, self.schema.target, self.scale), self.transforms.flags(columns)
+        )
+
+    def verify(self) -> None:
+        """Reproduce the golden rows.
+
+        Raises:
+            ServingError: an output is further off than `TOLERANCE`.
+        """
+        assert self.golden is not None
+        got = self.predict(self.golden.rows).outputs
+        expected = np.asarray(self.golden.outputs)
+        off = np.abs(got - expected) / np.maximum(1.0, np.abs(expected))
+        if not np.all(off <= TOLERANCE):
+            raise errors.ServingError(
+                f"{self.name} version {self.number}: golden rows must be reproduced to {TOLERANCE},"
+                f" but are off by {np.nanmax(off):.2g}"
+            )
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Rows as raw JSON values by column, and the outputs at training time."""
+
+    rows: dict[str, list[Any]]
+    outputs: list[Any]
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the array's own memory; shared arrays are read-only, and models only read."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array)
+
+
+def outputs(logits_BC: np.ndarray, target: schema.Target, scale: Scale) -> np.ndarray:
+    """What raw outputs mean: probabilities (B, C), or values (B,) in the target's unit."""
+    if target.task == "regression":
+        values_B: np.ndarray = logits_BC[:, 0] * scale.deviation + scale.mean
+        return values_B
+    shifted_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
+    probabilities_BC: np.ndarray = shifted_BC / shifted_BC.sum(1, keepdims=True)
+    return probabilities_BC
+
+
+def pack(
+    made: Bundle, golden_rows: Mapping[str, Sequence[Any]], reference: object
+) -> dict[str, bytes]:
+    """The files of a bundle, ready for `Registry.register`.
+
+    Args:
+        made: the trained model.
+        golden_rows: raw values by column of a few rows, as JSON may hold them.
+        reference: statistics of the training part, as JSON may hold them.
+    """
+    state, tensors = made.transforms.state()
+    rows = {name: list(values) for name, values in golden_rows.items()}
+    described = {
+        "format": FORMAT,
+        "schema": made.schema.model_dump(mode="json"),
+        "model": made.options.model_dump(mode="json"),
+        "scale": made.scale.model_dump(),
+        "transforms": state,
+        "code": {"name": made.custom.name} if made.custom else None,
+    }
+    golden = {"rows": rows, "outputs": made.predict(rows).outputs.tolist()}
+    weights = {name: value.contiguous() for name, value in made.model.state_dict().items()}
+    files = {
+        "bundle.json": _json(described),
+        "model.safetensors": safe_torch.save(weights),
+        "transforms.safetensors": safe_numpy.save(tensors),
+        "reference.json": _json(reference),
+        "golden.json": _json(golden),
+    }
+    if made.custom:
+        files[made.custom.path] = made.custom.source.encode()
+    return files
+
+
+def load(registry: Registry, version: Version) -> Bundle:
+    """The bundle of a version, each of its files verified.
+
+    Raises:
+        StorageError: a file is missing or corrupt.
+        ServingError: files that do not make a model.
+    """
+    files = {
+        path: registry.read(version, path) for path in version.files if path != "reference.json"
+    }
+    made = unpack(files, where=f"{version.name} version {version.number}")
+    made.name, made.number = version.name, version.number
+    return made
+
+
+def unpack(files: Mapping[str, bytes], *, where: str = "bundle") -> Bundle:
+    """The bundle that `pack` gave these files for.
+
+    Raises:
+        ServingError: files that do not make a model.
+    """
+    try:
+        return _unpack(files)
+    except errors.EagleRayError:
+        raise
+    except Exception as cause:  # one door for all that damaged or foreign files can do
+        raise errors.ServingError(f"{where} must hold a model, but {cause!r}") from cause
+
+
+def _unpack(files: Mapping[str, bytes]) -> Bundle:
+    described = json.loads(files["bundle.json"])
+    if described["format"] != FORMAT:
+        raise errors.ServingError(f"bundle format must be {FORMAT}, but got {described['format']}")
+    known = schema.Schema.model_validate(described["schema"])
+    transforms = features.Transforms.from_state(
+        described["transforms"], safe_numpy.load(files["transforms.safetensors"])
+    )
+    options: spec.ModelOptions = _OPTIONS.validate_python(described["model"])
+    custom = None
+    if described["code"]:
+        custom = code.from_files(described["code"]["name"], files)
+    width = max(1, len(known.target.classes))
+    model = models.build(options, transforms.shape, width, custom=custom)
+    model.load_state_dict(safe_torch.load(files["model.safetensors"]))
+    made = Bundle(
+        schema=known,
+        transforms=transforms,
+        options=options,
+        model=model,
+        scale=Scale.model_validate(described["scale"]),
+        custom=custom,
+    )
+    made.golden = Golden(**json.loads(files["golden.json"]))
+    return made
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()

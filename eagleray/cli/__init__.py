@@ -1,0 +1,117 @@
+"""The command line: `eagleray COMMAND …`.
+
+Each command lives in a module that is imported when the command is called, so that `--help`
+answers at once. This is the one package of `eagleray` whose commands may import its users.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from eagleray import __version__
+from eagleray.errors import EagleRayError, SpecError, UserError
+
+
+class Command(NamedTuple):
+    """Where a command lives: `app` is a group of further commands, anything else a function."""
+
+    module: str
+    name: str
+    help: str
+
+
+COMMANDS = {
+    "check": Command("eagleray.cli.check", "check", "Check an experiment file and its data."),
+    "schema": Command("eagleray.cli.check", "schema", "Print the JSON Schema of experiment files."),
+    "run": Command("eagleray.cli.run", "run", "Search, judge the winner, and register it."),
+    "serve": Command("eagleray.cli.serve", "serve", "Serve a model on this machine."),
+    "predict": Command("eagleray.cli.predict", "predict", "Predict rows of a file."),
+    "models": Command("eagleray.cli.models", "app", "List, compare, promote and fetch versions."),
+    "local": Command("eagleray.cli.local", "app", "The storage server on this machine."),
+}
+
+
+class Commands(TyperGroup):
+    """Knows the names and help lines of all commands, and imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            near = "".join(difflib.get_close_matches(cmd_name, COMMANDS, n=1))
+            meant = f"; did you mean {near}" if near else ""
+            known = ", ".join(COMMANDS)
+            raise UserError(f"command: must be one of {known}, but got {cmd_name}{meant}")
+        module, name, _ = COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(module), name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(cmd_name)(found)
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+
+app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 2 for the user's mistakes, 1 for ours, 130 for Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
+    verbose = "--verbose" in given
+    rest = [argument for argument in given if argument != "--verbose"]
+    try:
+        typer.main.get_command(app).main(rest, prog_name="eagleray")
+    except SystemExit as end:  # how typer ends, also when all is well
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 (the one place where all errors end)
+        if verbose:
+            traceback.print_exc()
+        return _say(error)
+    return 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"eagleray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the trace of errors.")] = False,
+) -> None:
+    """One experiment file to one autoscaled endpoint."""
+
+
+def _say(error: Exception) -> int:
+    """One line for an error, or one for each problem of an experiment file."""
+    if isinstance(error, EagleRayError):
+        lines = error.problems if isinstance(error, SpecError) else [str(error)]
+        code = error.exit_code
+    else:
+        lines = [f"internal error: {type(error).__name__}: {error}; run with --verbose"]
+        code = 1
+    for line in lines:
+        print(" ".join(line.splitlines()), file=sys.stderr)
+    return code

@@ -1,0 +1,207 @@
+"""`eagleray models …`: list, compare, promote and fetch versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from eagleray.cli.output import emit
+
+if TYPE_CHECKING:
+    from eagleray.aliases import Aliases
+    from eagleray.registry import Registry, Version
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="List, compare, promote and fetch versions.",
+)
+
+Name = Annotated[str, typer.Argument(help="The model.")]
+Reference = Annotated[str, typer.Argument(help="A number, an alias, or latest.")]
+Alias = Annotated[str, typer.Option(help="The alias to move.")]
+Why = Annotated[str, typer.Option(help="The reason, for the log.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the move, and move nothing.")]
+Storage = Annotated[
+    str, typer.Option(help="s3://bucket[/prefix] or file:///path.", envvar="EAGLERAY_STORAGE")
+]
+HERE = "s3://eagleray"
+
+
+class Difference(NamedTuple):
+    """A fact in which two versions differ; None where one of them has no such fact."""
+
+    fact: str
+    left: object
+    right: object
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(help="One model: list its versions.")] = None,
+    storage: Storage = HERE,
+    as_json: Json = False,
+) -> None:
+    """List the models, or the versions of one."""
+    registry = _registry(storage)
+    if name is not None:
+        _list_versions(registry, name, as_json)
+        return
+    found = [
+        (model, registry.resolve(model, "latest").number, registry.aliases(model).values)
+        for model in registry.models()
+    ]
+    rows = [dict(zip(("name", "latest", "aliases"), model, strict=True)) for model in found]
+    table = [(model, latest, _pairs(values)) for model, latest, values in found]
+    emit(rows, as_json, table=[("MODEL", "LATEST", "ALIASES"), *table])
+
+
+@app.command()
+def show(
+    name: Name, version: Reference = "latest", storage: Storage = HERE, as_json: Json = False
+) -> None:
+    """Show all that is on record about a version."""
+    found = _registry(storage).resolve(name, version)
+    emit(found, as_json, table=[("version", found.number), *_facts(found).items()])
+
+
+@app.command()
+def diff(
+    name: Name, left: Reference, right: Reference, storage: Storage = HERE, as_json: Json = False
+) -> None:
+    """Compare two versions: configuration, metrics, lineage, files."""
+    registry = _registry(storage)
+    versions = registry.resolve(name, left), registry.resolve(name, right)
+    found = differences(*versions)
+    heading = ("FACT", *(f"VERSION {version.number}" for version in versions))
+    rows = [difference._asdict() for difference in found]
+    emit(rows, as_json, table=[heading, *found])
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Reference,
+    alias: Alias = "champion",
+    why: Why = "",
+    dry_run: DryRun = False,
+    storage: Storage = HERE,
+    as_json: Json = False,
+) -> None:
+    """Point an alias, champion unless told otherwise, to a version."""
+    registry = _registry(storage)
+    number = registry.resolve(name, version).number
+    before = registry.aliases(name)
+    after = registry.promote(name, number, alias, why=why, dry_run=dry_run)
+    _report(name, alias, before, after, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    name: Name,
+    alias: Alias = "champion",
+    why: Why = "",
+    dry_run: DryRun = False,
+    storage: Storage = HERE,
+    as_json: Json = False,
+) -> None:
+    """Point an alias to the version it pointed to before."""
+    registry = _registry(storage)
+    before = registry.aliases(name)
+    after = registry.rollback(name, alias, why=why, dry_run=dry_run)
+    _report(name, alias, before, after, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def events(name: Name, storage: Storage = HERE, as_json: Json = False) -> None:
+    """Show who registered and moved what, when and why."""
+    log = _registry(storage).events(name)
+    heading = ("AT", "WHAT", "VERSION", "ALIAS", "BEFORE", "BY", "WHY")
+    table = [(e.at, e.action, e.number, e.alias, e.previous, e.by, e.why) for e in log]
+    emit(log, as_json, table=[heading, *table])
+
+
+@app.command()
+def pull(
+    name: Name,
+    version: Reference = "champion",
+    to: Annotated[Path | None, typer.Option(help="A new folder; NAME-NUMBER by default.")] = None,
+    storage: Storage = HERE,
+    as_json: Json = False,
+) -> None:
+    """Fetch the files of a version, each verified."""
+    registry = _registry(storage)
+    found = registry.resolve(name, version)
+    folder = to or Path(f"{name}-{found.number}")
+    registry.pull(found, folder)
+    said = f"version {found.number} of {name}: {len(found.files)} files in {folder}"
+    emit({"version": found.number, "folder": str(folder)}, as_json, table=[[said]])
+
+
+def differences(left: Version, right: Version) -> list[Difference]:
+    """Give the facts in which two versions differ."""
+    sides = _facts(left), _facts(right)
+    facts = dict.fromkeys([*sides[0], *sides[1]])
+    found = [Difference(fact, sides[0].get(fact), sides[1].get(fact)) for fact in facts]
+    return [difference for difference in found if difference.left != difference.right]
+
+
+def _registry(uri: str) -> Registry:
+    from eagleray import registry, storage
+
+    return registry.Registry(storage.open(uri))
+
+
+def _list_versions(registry: Registry, name: str, as_json: bool) -> None:
+    registry.resolve(name, "latest")  # a model that does not exist is an error, not an empty list
+    versions, values = registry.versions(name), registry.aliases(name).values
+    rows = [
+        {
+            "version": version.number,
+            "created": version.created,
+            "aliases": [alias for alias, number in values.items() if number == version.number],
+            "metrics": version.manifest.get("metrics", {}),
+        }
+        for version in versions
+    ]
+    table = [
+        (row["version"], row["created"], ", ".join(row["aliases"]), _pairs(row["metrics"]))
+        for row in rows
+    ]
+    emit(rows, as_json, table=[("VERSION", "CREATED", "ALIASES", "METRICS"), *table])
+
+
+def _report(
+    name: str, alias: str, before: Aliases, after: Aliases, *, dry_run: bool, as_json: bool
+) -> None:
+    old, new = before.values.get(alias), after.values[alias]
+    verb = "would point" if dry_run else "points"
+    said = f"{name}: {alias} {verb} to version {new}, before: {old or 'none'}"
+    facts = {"model": name, "alias": alias, "version": new, "previous": old, "dry_run": dry_run}
+    emit(facts, as_json, table=[[said]])
+
+
+def _facts(version: Version) -> dict[str, object]:
+    """Give all that is on record about a version under dotted keys."""
+    files = {path: f"{blob.sha256[:12]} {blob.size} bytes" for path, blob in version.files.items()}
+    facts = dict(_flat("", {"created": version.created, **version.manifest}))
+    return facts | {f"file {path}": shown for path, shown in files.items()}
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, object]]:
+    if not isinstance(value, dict) or not value:
+        yield key, value
+        return
+    for name, part in value.items():
+        yield from _flat(f"{key}.{name}".removeprefix("."), part)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    """Give `champion=3 shadow=4`, numbers rounded."""
+    flat = dict(_flat("", values)).items()
+    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in flat if k)

@@ -1,0 +1,37 @@
+"""What commands print: JSON for programs, columns for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+
+def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> None:
+    """Print a value as JSON, or the rows that stand for it.
+
+    Args:
+        value: JSON, dataclasses, or lists and mappings of them.
+        as_json: which of the two.
+        table: rows of as many cells each, for people; the first may be a heading.
+    """
+    if as_json:
+        print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+        return
+    rows = [[_shown(cell) for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _shown(cell: object) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)

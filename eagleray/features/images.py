@@ -1,0 +1,84 @@
+"""Image columns as one float32 array, scaled by the training part's mean and deviation.
+
+Legend: B rows, C channels of all columns, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eagleray import errors
+
+if TYPE_CHECKING:
+    from eagleray import schema, spec
+
+FURTHEST = 1e6
+
+
+@dataclass(frozen=True)
+class Images:
+    """Fitted scaling.
+
+    Attributes:
+        names: the image columns, whose channels follow each other.
+        shape: (C, H, W).
+        scaling: (2, C, 1, 1), float32: mean and deviation of each channel.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...] | None
+    scaling: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        known: schema.Schema,
+        options: Mapping[str, spec.FeatureOptions],  # noqa: ARG003 (images have none)
+        columns: schema.Columns,
+    ) -> Images:
+        mine = [column for column in known.columns if column.type == "image"]
+        names = tuple(column.name for column in mine)
+        if not mine:
+            return cls((), None, np.zeros((2, 0, 1, 1), np.float32))
+        sizes = {(column.image_shape or ())[1:] for column in mine}
+        if len(sizes) > 1:
+            shown = ", ".join(f"{column.name} {column.image_shape}" for column in mine)
+            raise errors.DataError(f"image columns must have one height and width, but got {shown}")
+        images_BCHW = _together(names, columns)
+        known_BCHW = images_BCHW[~np.isnan(images_BCHW).any(axis=(1, 2, 3))].astype(np.float64)
+        scaling = np.stack(
+            [np.zeros((known_BCHW.shape[1], 1, 1)), np.ones((known_BCHW.shape[1], 1, 1))]
+        )
+        if len(known_BCHW):
+            deviation = known_BCHW.std(axis=(0, 2, 3), keepdims=True)[0]
+            scaling[0] = known_BCHW.mean(axis=(0, 2, 3), keepdims=True)[0]
+            scaling[1] = np.where(deviation > 1e-30, deviation, 1.0)
+        return cls(names, images_BCHW.shape[1:], scaling.astype(np.float32))
+
+    def apply(self, columns: schema.Columns) -> np.ndarray:
+        """f32 (B, C, H, W); a missing image is the mean one."""
+        mean, deviation = self.scaling
+        with np.errstate(over="ignore"):
+            scaled_BCHW = (_together(self.names, columns) - mean) / deviation
+        scaled_BCHW = np.minimum(np.maximum(scaled_BCHW, -FURTHEST), FURTHEST)
+        finite_BCHW: np.ndarray = np.nan_to_num(scaled_BCHW, copy=False, nan=0.0)
+        return finite_BCHW
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        shape = None if self.shape is None else list(self.shape)
+        return {"names": list(self.names), "shape": shape}, {"scaling": self.scaling}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Images:
+        shape = None if state["shape"] is None else tuple(state["shape"])
+        return cls(tuple(state["names"]), shape, tensors["scaling"])
+
+
+def _together(names: tuple[str, ...], columns: schema.Columns) -> np.ndarray:
+    if len(names) == 1:
+        return columns[names[0]]
+    return np.concatenate([columns[name] for name in names], axis=1)

@@ -1,0 +1,52 @@
+"""`image`: convolutions over the image, other columns joined before the dense layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from eagleray import features, spec
+from eagleray.models import layers
+
+
+class ImageNet(nn.Module):
+    """Blocks of two 3x3 convolutions, the first of each but the first block halves the sides.
+
+    The sides are halved only while both have at least 4 pixels, so that small images keep a map.
+    """
+
+    def __init__(self, options: spec.Image, shape: features.Shape, outputs: int) -> None:
+        super().__init__()
+        assert shape.image is not None
+        depth, height, width = shape.image
+        blocks: list[nn.Module] = []
+        for index, channels in enumerate(options.channels):
+            halve = index > 0 and min(height, width) >= 4
+            blocks += [
+                *_convolve(depth, channels, 2 if halve else 1),
+                *_convolve(channels, channels),
+            ]
+            height, width = ((height + 1) // 2, (width + 1) // 2) if halve else (height, width)
+            depth = channels
+        self.pool = nn.AdaptiveAvgPool2d((min(height, 4), min(width, 4)))
+        self.blocks = nn.Sequential(*blocks)
+        self.tabular = layers.Tabular(shape, 8)
+        flat = depth * min(height, 4) * min(width, 4)
+        self.drop = nn.Dropout(options.dropout)
+        self.head = layers.head(
+            flat + self.tabular.width, options.hidden, outputs, dropout=options.dropout
+        )
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        map_BCHW = self.pool(self.blocks(inputs["image"]))
+        flat = self.drop(map_BCHW.flatten(1))
+        logits_BC: Tensor = self.head(torch.cat([flat, *self.tabular(inputs)], 1))
+        return logits_BC
+
+
+def _convolve(depth: int, channels: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(depth, channels, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+    ]

@@ -1,0 +1,67 @@
+"""Layers that the architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from eagleray import features
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class Tabular(nn.Module):
+    """Numeric columns as they are, each categorical column as a row of one embedding table."""
+
+    def __init__(self, shape: features.Shape, embedding: int) -> None:
+        super().__init__()
+        self.width = shape.numeric + shape.categories * embedding
+        self.table = nn.Embedding(shape.table, embedding) if shape.categories else None
+        if self.table is not None:
+            nn.init.normal_(self.table.weight, std=embedding**-0.5)
+
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        parts = [inputs["numeric"]] if "numeric" in inputs else []
+        if self.table is not None:
+            parts.append(self.table(inputs["categories"]).flatten(1))
+        return parts
+
+
+class TokenBag(nn.Module):
+    """The weighted sum of the tokens' embeddings: (B, T) ids and weights to (B, E).
+
+    The tables start small: a token seen once or twice must not outweigh what is learned.
+    """
+
+    def __init__(self, shape: features.Shape, embedding: int) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(shape.tokens, embedding, mode="sum", padding_idx=0)
+        nn.init.normal_(self.bag.weight, std=embedding**-0.5)
+        with torch.no_grad():
+            self.bag.weight[0].zero_()
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        bag: Tensor = self.bag(inputs["tokens"], per_sample_weights=inputs["weights"])
+        return bag
+
+
+def head(
+    width: int,
+    hidden: Sequence[int],
+    outputs: int,
+    *,
+    dropout: float,
+    activation: str = "relu",
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """Dense layers from `width` through `hidden` to `outputs`, dropout after each activation."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers.append(nn.Linear(width, size))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(size))
+        layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, outputs))

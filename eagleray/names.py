@@ -1,0 +1,26 @@
+"""Names of models and aliases, and which one was meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from eagleray import errors
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123: fit for DNS, keys and URLs
+
+
+def check(what: str, name: str) -> None:
+    """Refuse what is no DNS label, as a UserError."""
+    if not _LABEL.fullmatch(name):
+        raise errors.UserError(
+            f"{what}: must be 1 to 63 of a-z, 0-9 and '-', not starting or ending with '-', "
+            f"but got {name!r}"
+        )
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Give the end of a message, where a known name is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}" if close else ""

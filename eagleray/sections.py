@@ -1,0 +1,335 @@
+"""The sections of the experiment file, each a closed and strict model.
+
+A field's law stands with the field; a law between two fields stands with the later one, so that it
+is reported at its key. `eagleray.laws` has the laws between sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, get_args
+
+import pydantic
+from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from eagleray import terms
+from eagleray.terms import Filled, Many, NotNegative, One, Part, Positive, Rate, Seed, Share, Size
+
+
+class Section(pydantic.BaseModel):
+    """A mapping with known keys; `tag` tells apart the sections that share a place."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+    tag: ClassVar[str | None] = None
+
+
+class Split(Section):
+    """How rows are parted into training, validation and test."""
+
+    validation: Part = Field(0.2, description="Part of the rows that trials are compared on.")
+    test: Part = Field(
+        0.2,
+        description="Part of the rows that the winner is judged on, once.",
+        validate_default=True,
+    )
+    group: Filled | None = Field(
+        None, description="Column whose equal values stay in one part, such as a user."
+    )
+    time: Filled | None = Field(
+        None, description="Column to sort by: training is the oldest part, test the newest."
+    )
+    stratify: bool = Field(
+        default_factory=lambda split: not (split.get("group") or split.get("time")),
+        description="Keep the shares of the classes in each part. Off under `group` and `time`.",
+    )
+
+    @pydantic.field_validator("test")
+    @classmethod
+    def _leaves_training(cls, test: float, info: ValidationInfo) -> float:
+        total = info.data.get("validation", 0) + test
+        if total >= 1:
+            got = {"got": f"{total:g}"}
+            raise PydanticCustomError("law", "validation and test must be below 1 together", got)
+        return test
+
+    @pydantic.field_validator("time", "stratify")
+    @classmethod
+    def _alone(cls, value: str | bool | None, info: ValidationInfo) -> str | bool | None:
+        others = [key for key in ("group", "time") if info.data.get(key)]
+        if value and others:
+            raise PydanticCustomError("law", f"cannot stand beside {' and '.join(others)}")
+        return value
+
+
+class Data(Section):
+    """Where rows come from, and what to learn of them."""
+
+    source: Filled = Field(
+        description="Path (beside this file, or in the working directory), `s3://…`, "
+        "`dataset:NAME` of scikit-learn, or `module:function` that gives a pandas frame."
+    )
+    target: Filled = Field(description="Column to predict.")
+    positive: Filled | None = Field(
+        None, description="Of two classes, the one that is looked for. Default: the later one."
+    )
+    split: Split = Field(Split(), description="How rows are parted.")
+    seed: Seed = Field(0, description="Decides which row falls into which part.")
+    drop: Many[Filled] = Field((), description="Columns to leave out.")
+    missing: Many[str] = Field(
+        (), description="More texts that stand for a missing value, beside the usual ones."
+    )
+
+    @pydantic.field_validator("drop")
+    @classmethod
+    def _keeps_target(cls, drop: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("target") in drop:
+            raise PydanticCustomError("law", "must leave the target in")
+        return drop
+
+
+class FeatureOptions(Section):
+    """How one column is turned into numbers."""
+
+    tag: ClassVar[str | None] = "COLUMN"
+    owners: ClassVar[dict[str, str]] = {
+        "scale": "numeric",
+        "max_categories": "categorical",
+        "vocabulary": "text",
+        "ngrams": "text",
+        "analyzer": "text",
+        "max_tokens": "text",
+    }
+
+    type: Literal[
+        "auto", "numeric", "categorical", "boolean", "text", "datetime", "image", "identifier"
+    ] = Field("auto", description="Type of the column; `identifier` leaves it out.")
+    scale: Literal["standard", "quantile", "none"] = Field(
+        "standard", description="numeric: mean 0 and deviation 1, normal by ranks, or as it is."
+    )
+    max_categories: Size = Field(
+        100, description="categorical: most frequent values that count; the rest are one."
+    )
+    vocabulary: Size = Field(20_000, description="text: most frequent n-grams that count.")
+    ngrams: Annotated[tuple[Size, Size], Strict(False), AfterValidator(terms.ascending)] = Field(
+        (1, 2), description="text: shortest and longest n-gram."
+    )
+    analyzer: Literal["word", "char_wb"] = Field(
+        "word", description="text: n-grams of words, or of letters inside words."
+    )
+    max_tokens: Size = Field(256, description="text: n-grams of one row that count.")
+
+    @classmethod
+    def foreign(cls, kind: str) -> set[str]:
+        """Options that do not belong to a type."""
+        return {option for option, owner in cls.owners.items() if owner != kind}
+
+    @pydantic.field_validator(*owners, mode="before")
+    @classmethod
+    def _belongs(cls, value: object, info: ValidationInfo) -> object:
+        """Runs for options that are given, not for defaults."""
+        owner, kind = cls.owners[str(info.field_name)], info.data.get("type")
+        if kind not in (None, owner):
+            got = {"got": f"type: {kind}"}
+            raise PydanticCustomError("law", f"needs type: {owner} beside it", got)
+        return value
+
+
+class Mlp(Section):
+    """Fully connected layers over all features."""
+
+    tag: ClassVar[str | None] = "mlp"
+    type: Literal["mlp"] = Field("mlp", description="For tables; takes every kind of column.")
+    hidden: Many[Size] = Field((128, 64), description="Width of each hidden layer.")
+    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
+    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between layers.")
+    batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
+    embedding: Size = Field(8, description="Numbers that stand for one category.")
+
+
+class Text(Section):
+    """N-gram embeddings, then fully connected layers."""
+
+    tag: ClassVar[str | None] = "text"
+    type: Literal["text"] = Field(description="For rows with text in a column.")
+    embedding: Size = Field(64, description="Numbers that stand for one n-gram.")
+    hidden: Many[Size] = Field((64,), description="Width of each hidden layer.")
+    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
+
+
+class Image(Section):
+    """Convolutions, then fully connected layers."""
+
+    tag: ClassVar[str | None] = "image"
+    type: Literal["image"] = Field(description="For rows with an image in a column.")
+    channels: Annotated[Many[Size], Field(min_length=1)] = Field(
+        (32, 64), description="Channels of each convolution."
+    )
+    hidden: Many[Size] = Field((128,), description="Width of each hidden layer.")
+    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
+
+
+class Custom(Section):
+    """The user's own `module:function`; further keys are its keyword arguments."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+    tag: ClassVar[str | None] = "module:function"
+    type: Annotated[str, Field(pattern=terms.MODULE_FUNCTION)] = Field(
+        description="Your function that builds the model; all further keys are passed on to it."
+    )
+
+
+def _model_tag(value: object) -> str:
+    kind = value.get("type", "mlp") if isinstance(value, dict) else getattr(value, "type", "mlp")
+    return "module:function" if ":" in str(kind) else str(kind)
+
+
+ModelOptions = Annotated[
+    Annotated[Mlp, Tag("mlp")]
+    | Annotated[Text, Tag("text")]
+    | Annotated[Image, Tag("image")]
+    | Annotated[Custom, Tag("module:function")],
+    Discriminator(_model_tag),
+]
+
+
+class EarlyStopping(Section):
+    """Ends a trial that no longer gets better."""
+
+    patience: Size = Field(5, description="Epochs without progress that are let pass.")
+    min_delta: NotNegative = Field(0.0, description="Progress is more than this.")
+
+
+class Train(Section):
+    """How one model is trained."""
+
+    lr: Positive = Field(1e-3, description="Learning rate, at its highest.")
+    batch_size: Size = Field(64, description="Rows of one step.")
+    epochs: Size = Field(20, description="Passes over the training part.")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Step rule.")
+    weight_decay: NotNegative = Field(0.0, description="Pull of the weights towards 0.")
+    momentum: Rate = Field(0.9, description="Of `sgd`.")
+    schedule: Literal["constant", "cosine", "one_cycle", "linear"] = Field(
+        "constant", description="Course of the learning rate over all steps."
+    )
+    clip_norm: Positive | None = Field(None, description="Longest gradient; longer is shortened.")
+    loss: Annotated[str, terms.OneOf(("auto", *terms.LOSSES), code=True)] = Field(
+        "auto", description="`auto` is cross_entropy for classes and mse for numbers."
+    )
+    label_smoothing: Rate = Field(0.0, description="Of the losses for classes.")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="Ends a trial that no longer gets better; without it, all epochs run."
+    )
+    seed: Seed = Field(0, description="Decides first weights and order of rows.")
+
+
+class Configuration(Section):
+    """The values of one trial."""
+
+    features: dict[str, FeatureOptions] = {}
+    model: ModelOptions = Mlp()
+    train: Train = Train()
+
+
+class Budget(Section):
+    """What a search may spend."""
+
+    minutes: Positive = Field(
+        description="The search ends after this time, with what it has found."
+    )
+
+
+class Tune(Section):
+    """How the search goes."""
+
+    trials: Size = Field(20, description="Most configurations tried.")
+    search: Literal["tpe", "random", "grid"] = Field(
+        "tpe", description="Tree-structured Parzen estimator, random, or all combinations."
+    )
+    scheduler: Literal["asha", "none"] = Field(
+        "asha", description="Stop trials that fall behind early, or let all finish."
+    )
+    metric: Annotated[str, terms.OneOf(("auto", *terms.METRICS))] = Field(
+        "auto",
+        description="What trials are compared by, on the validation part. `auto` is roc_auc for "
+        "two classes, accuracy for more and rmse for numbers.",
+    )
+    folds: One = Field(1, description="Folds of cross-validation; more are not built yet.")
+    budget: Budget | None = Field(None, description="What a search may spend.")
+    seed: Seed = Field(0, description="Decides which configurations are tried.")
+
+
+class Compute(Section):
+    """What one trial gets."""
+
+    workers: One = Field(1, description="Processes of one trial; more are not built yet.")
+    gpus: Share = Field(0.0, description="GPUs of one trial: a part of one, or whole ones.")
+    cpus: Positive = Field(1.0, description="CPUs of one trial; 0.5 lets two share one.")
+
+
+class Replicas(Section):
+    """Bounds of autoscaling."""
+
+    min: Size = Field(1, description="Replicas when idle.")
+    max: Size = Field(4, description="Replicas under load.", validate_default=True)
+
+    @pydantic.field_validator("max")
+    @classmethod
+    def _at_least_min(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("min", 1):
+            raise PydanticCustomError("law", f"must be at least min, {info.data['min']}")
+        return value
+
+
+class Batch(Section):
+    """Requests answered in one pass of the model."""
+
+    max_rows: Size = Field(256, description="Most rows of one pass.")
+    wait_ms: NotNegative = Field(1.0, description="Longest wait for more rows.")
+
+
+class Serve(Section):
+    """How the endpoint runs."""
+
+    replicas: Replicas = Field(Replicas(), description="Bounds of autoscaling.")
+    batch: Batch = Field(Batch(), description="Requests answered in one pass.")
+
+
+class File(Section):
+    """The whole file, of which these keys stand outside of any section."""
+
+    name: Annotated[str, Field(pattern=terms.NAME)] = Field(
+        description="Name of the model; lowercase letters, digits and hyphens, at most 40."
+    )
+    data: Data = Field(description="Where rows come from, and what to learn of them.")
+    features: dict[str, FeatureOptions] = Field(
+        {}, description="Columns that are not treated as their inferred type is by default."
+    )
+    model: ModelOptions = Field(Mlp(), description="What is trained.")
+    train: Train = Field(Train(), description="How it is trained.")
+    tune: Tune = Field(Tune(), description="How the search goes.")
+    compute: Compute = Field(Compute(), description="What one trial gets.")
+    storage: Annotated[str, Field(pattern=terms.STORAGE)] = Field(
+        "s3://eagleray",
+        description="`s3://bucket`, `s3://bucket/prefix` or `file:///folder`; endpoint and "
+        "credentials come from the usual AWS variables and files.",
+    )
+    serve: Serve = Field(Serve(), description="How the endpoint runs.")
+
+
+def walk(
+    section: type[Section] = File, at: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[Section]]]:
+    """Every section with its place; a tag stands in the place of a column or a model type."""
+    yield at, section
+    for name, field in section.model_fields.items():
+        for inner in _sections_in(field.annotation):
+            yield from walk(inner, (*at, name, *([inner.tag] if inner.tag else [])))
+
+
+def _sections_in(annotation: object) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections_in(part)]

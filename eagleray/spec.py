@@ -1,0 +1,226 @@
+"""The experiment file: read, tried against every law, and turned into configurations.
+
+YAML is read in `eagleray.document`; the sections and their own laws are in `eagleray.sections`,
+distributions in `eagleray.space`, the laws between them in `eagleray.laws`, the wording of problems
+in `eagleray.problems`, the descriptions for editors and people in `eagleray.reference`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pydantic
+
+from eagleray import document, laws, problems, space, terms
+from eagleray.document import dotted
+from eagleray.errors import SpecError, UserError
+from eagleray.reference import json_schema
+from eagleray.sections import (
+    Compute,
+    Configuration,
+    Custom,
+    Data,
+    EarlyStopping,
+    FeatureOptions,
+    File,
+    Image,
+    Mlp,
+    ModelOptions,
+    Serve,
+    Split,
+    Text,
+    Train,
+    Tune,
+)
+from eagleray.space import Distribution, Tree
+from eagleray.terms import METRICS, Metric, Task
+
+if TYPE_CHECKING:
+    from eagleray import code
+
+__all__ = [
+    "METRICS",
+    "Compute",
+    "Configuration",
+    "Custom",
+    "Data",
+    "Distribution",
+    "EarlyStopping",
+    "Experiment",
+    "FeatureOptions",
+    "Image",
+    "Metric",
+    "Mlp",
+    "ModelOptions",
+    "Serve",
+    "Split",
+    "Task",
+    "Text",
+    "Train",
+    "Tune",
+    "examine",
+    "json_schema",
+    "load",
+    "model_options",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The file, checked.
+
+    Attributes:
+        path: the file; relative paths of data and code start at its folder.
+        space: dotted key to distribution, in the order of the file.
+        searched: `features`, `model` and `train`, distributions in their places.
+    """
+
+    path: Path
+    name: str
+    data: Data
+    tune: Tune
+    compute: Compute
+    storage: str
+    serve: Serve
+    space: dict[str, Distribution]
+    searched: Tree
+
+    @property
+    def size(self) -> float:
+        """How many configurations there are; infinite if one distribution is continuous."""
+        return math.prod(drawn.size() for drawn in self.space.values())
+
+    def configuration(self, values: Mapping[str, object]) -> Configuration:
+        """The configuration with `values` for the keys of `space`.
+
+        Raises:
+            SpecError: keys that are not those of `space`, or values that break a law.
+        """
+        if values.keys() != self.space.keys():
+            law = f"values must be for {', '.join(self.space) or 'no key'}"
+            raise SpecError([f"{self.path}: {law}, but got {', '.join(values) or 'none'}"])
+        places = {key: values[dotted(key)] for key, _ in space.find(self.searched)}
+        try:
+            return Configuration.model_validate(space.fill(self.searched, places))
+        except pydantic.ValidationError as error:
+            broken = [f"{self.path}: {problem}" for problem in problems.explain(error)]
+            raise SpecError(broken) from error
+
+    def default(self) -> Configuration:
+        """Each distribution at its first choice or in its middle."""
+        return self.configuration({key: drawn.default() for key, drawn in self.space.items()})
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole experiment as it could stand in the file, defaults included."""
+        tree = self.default().model_dump(mode="json", exclude={"train": laws.idle(self.searched)})
+        for options in tree["features"].values():
+            for option in FeatureOptions.foreign(options["type"]):
+                options.pop(option)
+        for key, drawn in space.find(self.searched):
+            section = functools.reduce(lambda node, part: node[part], key[:-1], cast(Any, tree))
+            section[key[-1]] = {drawn.kind: drawn.arguments()}
+        for name in ("data", "tune", "compute", "serve"):
+            tree[name] = getattr(self, name).model_dump(mode="json")
+        tree |= {"name": self.name, "storage": self.storage}
+        return {name: tree[name] for name in File.model_fields}
+
+    def search_id(self, data_fingerprint: str) -> str:
+        """12 hex digits of what decides the outcome: data, code, space and search.
+
+        Where it runs, where it is kept and how it is served do not count.
+        """
+        resolved = self.resolved()
+        counted = [resolved[name] for name in ("name", "data", *laws.SEARCHED, "tune")]
+        text = json.dumps([*counted, data_fingerprint], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def metric(self, task: Task) -> str:
+        """What trials are compared by.
+
+        Raises:
+            UserError: a metric for other tasks.
+        """
+        chosen = self.tune.metric
+        if chosen == "auto":
+            return terms.AUTO_METRIC[task]
+        if task not in METRICS[chosen].tasks:
+            fitting = ", ".join(name for name, metric in METRICS.items() if task in metric.tasks)
+            raise UserError(f"tune.metric: must be one of {fitting} for {task}, but got {chosen}")
+        return chosen
+
+    def code(self) -> dict[str, code.Code]:
+        """The user's own functions, by their names in `model.type` and `train.loss`.
+
+        Raises:
+            CodeError: one of them fails to import.
+        """
+        from eagleray import code
+
+        kinds = laws.options(self.searched, "model.type", "mlp")
+        losses = laws.options(self.searched, "train.loss", "auto")
+        names = [name for name in kinds + losses if code.is_name(name)]
+        return {name: code.read(name, self.path.parent) for name in names}
+
+
+def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
+    """The experiment in a file, with `overrides` (dotted key to YAML) put over it.
+
+    Raises:
+        SpecError: every problem of the file, each as
+            `file:line: dotted.key: law, but got value; did you mean …`.
+    """
+    experiment, found = examine(path, overrides)
+    if experiment is None or found:
+        raise SpecError(found)
+    return experiment
+
+
+def examine(
+    path: str | Path, overrides: Mapping[str, str] | None = None
+) -> tuple[Experiment | None, list[str]]:
+    """What `load` gives, and the problems beside it instead of raised.
+
+    Faulty sections are at their defaults in the experiment, so that the data can still be looked
+    at; without a sound `data` and `features` there is none.
+
+    Raises:
+        SpecError: the file cannot be read, or is no YAML.
+    """
+    page = document.read(Path(path), overrides)
+    report = problems.Report(page)
+    tree = laws.check(page, report)
+    return _experiment(page.path, tree, report.faulty()), report.lines()
+
+
+def model_options(value: Mapping[str, object]) -> ModelOptions:
+    """The `model` section from what its `model_dump(mode="json")` gave."""
+    return Configuration.model_validate({"model": dict(value)}).model
+
+
+def _experiment(path: Path, tree: Tree, faulty: set[str]) -> Experiment | None:
+    if faulty & {"", "data", "features"}:
+        return None
+    sound = {key: tree[key] for key in File.model_fields if key in tree and key not in faulty}
+    sound.setdefault("name", "unnamed")
+    file = File.model_validate(space.fill(sound, space.defaults(sound)))
+    searched = {name: sound.get(name, {}) for name in laws.SEARCHED}
+    drawn = {dotted(key): distribution for key, distribution in space.find(searched)}
+    tune = file.tune if drawn else file.tune.model_copy(update={"trials": 1})
+    return Experiment(
+        path=path,
+        name=file.name,
+        data=file.data,
+        tune=tune,
+        compute=file.compute,
+        storage=file.storage,
+        serve=file.serve,
+        space=drawn,
+        searched=searched,
+    )

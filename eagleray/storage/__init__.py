@@ -1,0 +1,118 @@
+"""Storage is the database: objects by key, in an S3 bucket or below a folder.
+
+What belongs here: how bytes are kept whole, found again and changed by one writer at a time.
+What does not: what the bytes mean. `tests/contract/test_storage.py` holds both implementations to
+the same laws; `docs/adr/0002-storage.md` says where they come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+from eagleray import errors
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing; `size` in bytes."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Storage(Protocol):
+    """Objects by key. What is read is always whole; an etag stands for a content.
+
+    Every method raises the subclasses of `errors.StorageError`; they name endpoint, bucket and key.
+    """
+
+    uri: str
+
+    def get(self, key: str) -> bytes:
+        """Read an object; ObjectNotFoundError when there is none."""
+
+    def get_tagged(self, key: str) -> tuple[bytes, str]:
+        """Read an object with the etag that `compare_and_swap` asks for."""
+
+    def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
+        """Read an object unless it still has this etag."""
+
+    def put(self, key: str, data: bytes) -> str:
+        """Write an object, whatever was there; give its etag."""
+
+    def put_if_absent(self, key: str, data: bytes) -> str:
+        """Write an object that is not there yet; of many writers one wins, ObjectExistsError."""
+
+    def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
+        """Replace the object that was read; ObjectChangedError, ObjectNotFoundError."""
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """List the objects whose keys start with `prefix`, in no order."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object; it is fine when there is none."""
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file, in parallel parts."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Read an object into a file, in parallel ranges; `path` appears whole or not at all."""
+
+
+def open(uri: str) -> Storage:  # noqa: A001 - `storage.open(…)` reads as the built-in does
+    """Open `s3://bucket[/prefix]` or `file:///path`.
+
+    Endpoint and credentials come from the usual AWS variables and files. When no such variable is
+    set and the embedded server of `eagleray local up` runs for this folder, that server is used.
+
+    Raises:
+        errors.UserError: the URI is neither.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme == "file" and rest.startswith("/"):
+        from eagleray.storage import files
+
+        return files.FileStorage(Path(unquote(rest)))
+    bucket, _, prefix = rest.partition("/")
+    if scheme == "s3" and _BUCKET.fullmatch(bucket):
+        from eagleray.storage import s3
+
+        return s3.connect(bucket, checked(prefix.strip("/")) if prefix.strip("/") else "")
+    raise errors.UserError(
+        f"storage: must be s3://bucket[/prefix] (a bucket has 3 to 63 of a-z, 0-9, '.', '-') "
+        f"or file:///absolute/path, but got {uri!r}{_suggestion(uri)}"
+    )
+
+
+def checked(key: str) -> str:
+    """Give the key back when it keeps the law that holds on every storage.
+
+    SeaweedFS takes a backslash for a slash.
+
+    Raises:
+        errors.UserError: it is empty, too long, unprintable, or steps out of the storage.
+    """
+    segments = key.split("/")
+    whole = key.isprintable() and "\\" not in key and len(key.encode()) <= 1024
+    if whole and all(s not in ("", ".", "..") and len(s.encode()) <= 255 for s in segments):
+        return key
+    raise errors.UserError(
+        "storage: a key must be printable segments without '\\' joined by '/', none of them empty, "
+        f"'.' or '..', 255 bytes each and 1024 together at most, but got {key[:80]!r}"
+    )
+
+
+def _suggestion(uri: str) -> str:
+    if uri.startswith("/"):
+        return f"; did you mean 'file://{uri}'"
+    if _BUCKET.fullmatch(uri):
+        return f"; did you mean 's3://{uri}'"
+    return ""

@@ -1,0 +1,205 @@
+"""Objects as files: a folder is the bucket, a key is a path below it. For one machine.
+
+A file is written aside, synced, and moved into place in one step, so a reader sees the old object
+or the new one. Writers that replace an object hold the key's lock (`flock`, released by the kernel
+when its holder dies). An etag is a hash of the content: it costs a read, and knows no clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from eagleray import errors
+from eagleray.storage import Entry, checked
+
+_PRIVATE = ".eagleray"  # below the root: unfinished files and locks; no key may start so
+_LOCKS = 64
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class FileStorage:
+    """The objects below one folder, which must exist."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uri = root.as_uri()
+
+    def get(self, key: str) -> bytes:
+        with self._naming(key):
+            return self._path(key).read_bytes()
+
+    def get_tagged(self, key: str) -> tuple[bytes, str]:
+        data = self.get(key)
+        return data, _etag(data)
+
+    def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
+        data, now = self.get_tagged(key)
+        return None if now == etag else (data, now)
+
+    def put(self, key: str, data: bytes) -> str:
+        with self._naming(key), self._locked(key), self._replacing(key) as unfinished:
+            unfinished.write_bytes(data)
+        return _etag(data)
+
+    def put_if_absent(self, key: str, data: bytes) -> str:
+        with self._naming(key), self._scratch(key) as unfinished:
+            unfinished.write_bytes(data)
+            _sync(unfinished)
+            try:
+                self._path(key).hardlink_to(unfinished)
+            except FileExistsError as error:
+                raise errors.ObjectExistsError(self._says(key, "the key is taken")) from error
+            _sync(self._path(key).parent)
+        return _etag(data)
+
+    def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
+        with self._naming(key), self._locked(key):
+            if self.get_tagged(key)[1] != etag:
+                raise errors.ObjectChangedError(self._says(key, "changed since it was read"))
+            with self._replacing(key) as unfinished:
+                unfinished.write_bytes(data)
+        return _etag(data)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        if prefix:
+            checked(prefix.removesuffix("/"))
+        with self._naming(prefix):
+            if not self.root.is_dir():
+                raise FileNotFoundError(self.root)
+            for folder, folders, names in os.walk(self.root / prefix.rpartition("/")[0]):
+                if Path(folder) == self.root and _PRIVATE in folders:
+                    folders.remove(_PRIVATE)
+                for path in (Path(folder, name) for name in names):
+                    key = path.relative_to(self.root).as_posix()
+                    if key.startswith(prefix):
+                        yield from _entries(key, path)
+
+    def delete(self, key: str) -> None:
+        with (
+            contextlib.suppress(errors.ObjectNotFoundError),
+            self._naming(key),
+            self._locked(key),
+        ):
+            self._path(key).unlink()
+
+    def upload(self, key: str, path: Path) -> None:
+        with self._naming(key), self._locked(key), self._replacing(key) as unfinished:
+            shutil.copyfile(path, unfinished)
+
+    def download(self, key: str, path: Path) -> None:
+        with self._naming(key), replacing(path) as unfinished:
+            shutil.copyfile(self._path(key), unfinished)
+
+    def _path(self, key: str) -> Path:
+        if checked(key).split("/")[0] == _PRIVATE:
+            raise errors.UserError(f"storage: {_PRIVATE}/ is reserved, but got the key {key!r}")
+        return self.root / key
+
+    @contextlib.contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Exclude the other writers of this key; keys share a few lock files, never deleted."""
+        name = f"lock-{zlib.crc32(key.encode()) % _LOCKS}"
+        with (self._private() / name).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _replacing(self, key: str) -> Iterator[Path]:
+        """Give a file to write; it becomes the object when the block ends well."""
+        with self._scratch(key) as unfinished:
+            yield unfinished
+            _move(unfinished, self._path(key))
+
+    @contextlib.contextmanager
+    def _scratch(self, key: str) -> Iterator[Path]:
+        """Give the path of a file that no listing shows and that is gone at the end."""
+        unfinished = self._private() / f"unfinished-{secrets.token_hex(8)}"
+        self._make_room(self._path(key))
+        try:
+            yield unfinished
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _make_room(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(path)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            law = f"on a file system no key may lie below another key, but got {error}"
+            raise errors.StorageError(self._says(str(path.relative_to(self.root)), law)) from error
+
+    def _private(self) -> Path:
+        folder = self.root / _PRIVATE
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @contextlib.contextmanager
+    def _naming(self, key: str) -> Iterator[None]:
+        """Turn what the operating system says into an error that names folder and key."""
+        try:
+            yield
+        except OSError as error:
+            raise self._error(key, error) from error
+
+    def _error(self, key: str, error: OSError) -> errors.StorageError:
+        if not self.root.is_dir():
+            law = f"the folder must exist; create it with: mkdir -p {self.root}"
+            return errors.BucketNotFoundError(self._says(key, law))
+        if error.errno in _FULL:
+            return errors.StorageFullError(self._says(key, f"no room left: {error}"))
+        if error.errno in _DENIED:
+            return errors.AccessDeniedError(self._says(key, str(error)))
+        if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+            return errors.ObjectNotFoundError(self._says(key, "there is no such object"))
+        return errors.StorageError(self._says(key, str(error)))
+
+    def _says(self, key: str, what: str) -> str:
+        return f"{self.uri}: key {key!r}: {what}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write; it takes the name `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
+    try:
+        yield unfinished
+        _move(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _move(unfinished: Path, path: Path) -> None:
+    _sync(unfinished)
+    unfinished.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _entries(key: str, path: Path) -> Iterator[Entry]:
+    """Give the entry of a file, or nothing when it was deleted meanwhile."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        yield Entry(key, size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

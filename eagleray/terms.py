@@ -1,0 +1,114 @@
+"""The words of the experiment file: tasks, metrics, losses, and the scalar types of its keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import AfterValidator, Field, Strict
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+Task = Literal["binary", "multiclass", "regression"]
+CLASSIFICATION: frozenset[Task] = frozenset({"binary", "multiclass"})
+REGRESSION: frozenset[Task] = frozenset({"regression"})
+
+NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+MODULE_FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+STORAGE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$"
+PATTERNS = {
+    NAME: "must be lowercase letters, digits and hyphens, at most 40, from a letter on",
+    MODULE_FUNCTION: "must be module:function",
+    STORAGE: "must be s3://bucket, s3://bucket/prefix or file:///folder",
+}
+NOT_BUILT = ("monitor", "serve.slo", "serve.rollout", "recommender")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """Which way is better, and which tasks it judges."""
+
+    mode: Literal["max", "min"]
+    tasks: frozenset[Task]
+
+
+METRICS = {
+    "accuracy": Metric("max", CLASSIFICATION),
+    "balanced_accuracy": Metric("max", CLASSIFICATION),
+    "f1": Metric("max", CLASSIFICATION),
+    "precision": Metric("max", CLASSIFICATION),
+    "recall": Metric("max", CLASSIFICATION),
+    "roc_auc": Metric("max", CLASSIFICATION),
+    "pr_auc": Metric("max", frozenset({"binary"})),
+    "log_loss": Metric("min", CLASSIFICATION),
+    "rmse": Metric("min", REGRESSION),
+    "mae": Metric("min", REGRESSION),
+    "r2": Metric("max", REGRESSION),
+}
+AUTO_METRIC: dict[Task, str] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+LOSSES: dict[str, frozenset[Task]] = {
+    "cross_entropy": CLASSIFICATION,
+    "weighted_cross_entropy": CLASSIFICATION,
+    "focal": CLASSIFICATION,
+    "mse": REGRESSION,
+    "huber": REGRESSION,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Text that is one of `names`, or the user's own `module:function` where `code` is allowed."""
+
+    names: tuple[str, ...]
+    code: bool = False
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        names = {"enum": list(self.names), "type": "string"}
+        own = {"pattern": MODULE_FUNCTION, "type": "string"}
+        return {"anyOf": [names, own]} if self.code else names
+
+    def _check(self, value: str) -> str:
+        if value in self.names or (self.code and re.search(MODULE_FUNCTION, value)):
+            return value
+        names = [*self.names, "module:function"] if self.code else list(self.names)
+        raise PydanticCustomError("choice", "must be one of {names}", {"names": names})
+
+
+def _one_only(value: int) -> int:
+    if value > 1:
+        raise PydanticCustomError("law", "more than 1 is not built yet")
+    return value
+
+
+def ascending(value: tuple[int, int]) -> tuple[int, int]:
+    """The law of `[shortest, longest]`."""
+    if value[0] > value[1]:
+        raise PydanticCustomError("law", "must be [shortest, longest]")
+    return value
+
+
+def _whole_or_part(value: float) -> float:
+    if value > 1 and value % 1:
+        raise PydanticCustomError("law", "must be whole, or a part of one")
+    return value
+
+
+Item = TypeVar("Item")
+Many = Annotated[tuple[Item, ...], Strict(False)]  # a YAML list, frozen
+Size = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0), AfterValidator(_whole_or_part)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Filled = Annotated[str, Field(min_length=1)]
+One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]

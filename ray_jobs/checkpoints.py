@@ -1,0 +1,74 @@
+"""A training as bytes: everything that going on from here needs, in one safetensors file.
+
+Tensors carry a prefix (`model.`, `best.`, `optimizer.{parameter}.`); the rest is JSON in the file's
+metadata. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import torch
+from safetensors import torch as safe_torch
+from torch import Tensor
+
+from ray_jobs import training
+
+
+def dump(trainer: training.Trainer) -> bytes:
+    """The state of a training after its last whole epoch."""
+    optimizer = trainer.optimizer.state_dict()
+    tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in trainer.best_weights.items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for parameter, state in optimizer["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{parameter}.{name}"] = value
+            else:
+                plain.setdefault(str(parameter), {})[name] = value
+    state = {
+        "progress": dataclasses.asdict(trainer.progress),
+        "groups": optimizer["param_groups"],
+        "plain": plain,
+        "schedule": _jsonable(trainer.schedule.state_dict()),
+    }
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return safe_torch.save(whole, metadata={"state": json.dumps(state)})
+
+
+def restore(trainer: training.Trainer, data: bytes) -> None:
+    """Bring a fresh trainer of the same configuration to the state that `dump` took."""
+    tensors, state = safe_torch.load(data), _metadata(data)
+    trainer.model.load_state_dict(_under(tensors, "model."))
+    trainer.best_weights = _under(tensors, "best.")
+    moments: dict[int, dict[str, Any]] = {int(key): value for key, value in state["plain"].items()}
+    for name, value in _under(tensors, "optimizer.").items():
+        parameter, field = name.split(".", 1)
+        moments.setdefault(int(parameter), {})[field] = value
+    trainer.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
+    trainer.schedule.load_state_dict(trainer.schedule.state_dict() | state["schedule"])
+    trainer.progress = training.Progress(**state["progress"])
+
+
+def weights(trainer: training.Trainer) -> bytes:
+    """The weights of the best epoch, the form in which a bundle keeps them."""
+    return safe_torch.save({k: v.contiguous() for k, v in trainer.best_weights.items()})
+
+
+def _metadata(data: bytes) -> Any:
+    length = int.from_bytes(data[:8], "little")  # the format's header: its length, then JSON
+    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    cut = len(prefix)
+    return {name[cut:]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _jsonable(state: dict[str, Any]) -> dict[str, Any]:
+    """The scheduler's counters; its functions come back with the configuration."""
+    simple = (int, float, bool, str, list, torch.types.Number)
+    return {name: value for name, value in state.items() if isinstance(value, simple)}

@@ -1,0 +1,180 @@
+"""The schema of a table: what its columns are, which are inputs, and what is to be predicted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from eagleray import errors, schema, spec, values
+from eagleray.schema import Columns, Schema
+from ray_jobs.data import kinds, names
+from ray_jobs.data.clean import Table, given
+
+FEW_ROWS = 20
+"""In fewer rows, values that are all different or counted up say nothing about a column."""
+
+MOST_CLASSES = 20
+"""More different whole numbers than this are a quantity, not classes."""
+
+_CODE = re.compile(r"\S*\d\S*")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A schema, the canonical columns, the targets, and what people should know."""
+
+    schema: Schema
+    columns: Columns
+    targets: np.ndarray
+    notes: tuple[str, ...]
+
+
+def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]) -> Learned:
+    """Types of all columns, and their canonical values.
+
+    Args:
+        table: raw values by column, cleaned.
+        data: the `data` section.
+        features: the `features` section; its types count.
+
+    Raises:
+        DataError: a column that no type can hold, no input column, or a target that cannot be
+            learned.
+    """
+    target, targets = _target(table[data.target], data, features)
+    found, spare, notes = _inputs(table, data, features)
+    if not found and not spare:
+        raise errors.DataError(
+            f"{data.source}: an input column is needed, but there is none beside the target"
+        )
+    for one in spare if found else ():
+        notes.append(f"{one.column.name}: it only tells rows apart, so it is left out")
+    used = found or spare
+    known = schema.Schema(columns=tuple(one.column for one in used), target=target)
+    notes += [note for one in used for note in one.notes]
+    columns = {one.column.name: one.array for one in used}
+    return Learned(known, columns, targets, tuple(notes))
+
+
+def _inputs(
+    table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+) -> tuple[list[kinds.Found], list[kinds.Found], list[str]]:
+    """Columns to learn from, columns that only tell rows apart, and notes."""
+    inputs, spare, notes = [], [], []
+    for name, raw in table.items():
+        if name == data.target or (name in features and features[name].type == "identifier"):
+            continue
+        if name in (data.split.group, data.split.time) and name not in features:
+            notes.append(
+                f"{name}: it parts the rows, so it is no input; `features` can make it one"
+            )
+            continue
+        kind = given(name, features)
+        found = _find(name, raw, kind, data)
+        if found is None:
+            notes.append(f"{name}: all values are missing, so it is left out")
+        elif kind is None and _only_tells_apart(found):
+            spare.append(found)
+        else:
+            inputs.append(found)
+    return inputs, spare, notes
+
+
+def _find(
+    name: str, raw: schema.Raw, kind: schema.ColumnType | None, data: spec.Data
+) -> kinds.Found | None:
+    """As `kinds.find`; numbers that repeat in a column called so are codes, not quantities."""
+    found = kinds.find(name, raw, kind, data.missing)
+    if kind is not None or found is None or not names.hints_at_identifier(name):
+        return found
+    if found.column.integer and not _all_different(found):
+        return kinds.find(name, raw, "categorical", data.missing)
+    return found
+
+
+def _only_tells_apart(found: kinds.Found) -> bool:
+    """Whether a column is a number, a code or a name of the row and nothing else."""
+    column, array = found.column, found.array
+    if column.type not in ("numeric", "categorical", "text") or not _all_different(found):
+        return False
+    if names.hints_at_identifier(column.name) and (column.integer or column.type != "numeric"):
+        return True
+    if len(array) < FEW_ROWS:
+        return False
+    if column.type == "numeric":
+        return column.integer and bool(np.isin(np.unique(np.diff(array)), (1, -1)).all())
+    return all(_CODE.fullmatch(text) for text in array.tolist())
+
+
+def _all_different(found: kinds.Found) -> bool:
+    return not found.column.nullable and len(set(found.array.tolist())) == len(found.array)
+
+
+def _target(
+    raw: schema.Raw, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+) -> tuple[schema.Target, np.ndarray]:
+    kind = given(data.target, features)
+    found = kinds.find(data.target, raw, kind, data.missing)
+    assert found is not None  # rows without a target are gone
+    if found.column.type in ("datetime", "image"):
+        raise errors.DataError(
+            f"{data.target}: the target is a number or a class, but got {found.column.type}"
+        )
+    if kind == "numeric" or (kind is None and _is_quantity(found, len(raw), data)):
+        return _quantity(found, raw)
+    classes = _classes(raw, data)
+    task: schema.Task = "binary" if len(classes) == 2 else "multiclass"
+    target = schema.Target(name=data.target, task=task, classes=classes)
+    return target, schema.labels(target, raw)
+
+
+def _is_quantity(found: kinds.Found, rows: int, data: spec.Data) -> bool:
+    if found.column.type != "numeric" or data.positive is not None:
+        return False
+    distinct = len(np.unique(found.array))
+    if found.column.integer:
+        return distinct > min(MOST_CLASSES, max(2, rows // 5))
+    return distinct > 2
+
+
+def _quantity(found: kinds.Found, raw: schema.Raw) -> tuple[schema.Target, np.ndarray]:
+    name = found.column.name
+    target = schema.Target(name=name, task="regression", decimal_comma=found.column.decimal_comma)
+    targets = schema.labels(target, raw)
+    if len(np.unique(targets)) < 2:
+        raise errors.DataError(f"{name}: different values are needed, but all are {targets[0]:g}")
+    return target, targets
+
+
+def _classes(raw: schema.Raw, data: spec.Data) -> tuple[str, ...]:
+    """The classes in order, numbers by size; of two, the positive is last."""
+    name = data.target
+    words = schema.parse_column(schema.Column(name=name, type="categorical"), raw)
+    classes = sorted(set(words.tolist()), key=_order)
+    if len(classes) < 2:
+        raise errors.DataError(
+            f"{name}: at least two classes are needed, but got only {classes[0]!r}"
+        )
+    if data.positive is None:
+        return tuple(classes)
+    positive = values.category(data.positive)
+    if positive not in classes:
+        raise errors.DataError(
+            f"data.positive: one of the classes of {name} is needed,"
+            f" but got {data.positive!r}{names.did_you_mean(positive, classes)}"
+        )
+    if len(classes) > 2:
+        raise errors.DataError(
+            f"data.positive: it stands for one of two classes, but {name} has {len(classes)}"
+        )
+    return (*(one for one in classes if one != positive), positive)
+
+
+def _order(name: str) -> tuple[float, str]:
+    try:
+        return values.number(name), name
+    except ValueError:
+        return float("inf"), name

@@ -1,0 +1,148 @@
+"""Read a table from wherever `data.source` says, as text where the file holds text."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eagleray import code, errors, schema, spec, storage
+from ray_jobs.data import clean, files, pictures
+from ray_jobs.data.infer import learn
+from ray_jobs.data.names import did_you_mean
+
+BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+"""The data sets that scikit-learn carries."""
+
+
+def read(data: spec.Data, base: Path) -> pd.DataFrame:
+    """The table as it is, rows in the source's order.
+
+    Args:
+        data: the `data` section.
+        base: the experiment file's folder.
+
+    Raises:
+        DataError: no such source, or it cannot be read, or it has no rows.
+        CodeError: the user's function fails, or gives no frame.
+        StorageError: an object cannot be fetched.
+    """
+    frame = _read(data.source, base)
+    names = [str(name).strip() or f"Unnamed: {place}" for place, name in enumerate(frame.columns)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise errors.DataError(
+            f"{data.source}: column names must be different, but got {twice[0]!r} twice"
+        )
+    if not len(frame):
+        raise errors.DataError(f"{data.source}: at least one row is needed, but got none")
+    frame = frame.set_axis(names, axis=1).reset_index(drop=True)
+    return pictures.opened(frame, base)
+
+
+def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
+    """Raw values by column: arrays of numbers or times, else lists of Python's own values."""
+    return {str(name): _raw(frame[name]) for name in frame.columns}
+
+
+def infer(
+    frame: pd.DataFrame, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+) -> schema.Schema:
+    """The schema alone, see `ray_jobs.data.infer.learn`."""
+    return learn(clean.rows(table(frame), data, features).table, data, features).schema
+
+
+def _read(source: str, base: Path) -> pd.DataFrame:
+    if source.startswith("dataset:"):
+        return _bundled(source.removeprefix("dataset:"))
+    if source.startswith("s3://"):
+        return _object(source)
+    if code.is_name(source):
+        return _called(source, base)
+    return files.read(_found(source, base))
+
+
+def _bundled(name: str) -> pd.DataFrame:
+    from sklearn import datasets
+
+    if name not in BUNDLED:
+        raise errors.DataError(
+            f"data.source: dataset: must be one of {', '.join(BUNDLED)},"
+            f" but got {name!r}{did_you_mean(name, BUNDLED)}"
+        )
+    bunch = getattr(datasets, f"load_{name}")()
+    if name == "digits":
+        columns: dict[str, Sequence[Any]] = {"image": list(bunch.images)}
+    else:
+        columns = dict(zip(map(str, bunch.feature_names), bunch.data.T, strict=True))
+    if name == "diabetes":
+        return pd.DataFrame({**columns, "target": bunch.target})
+    classes = [str(label) for label in bunch.target_names]
+    return pd.DataFrame({**columns, "target": [classes[index] for index in bunch.target]})
+
+
+def _object(source: str) -> pd.DataFrame:
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    if not key:
+        raise errors.DataError(f"data.source: s3://bucket/key is needed, but got {source!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(key).name)
+        try:
+            storage.open(f"s3://{bucket}").download(key, path)
+        except errors.ObjectNotFoundError as cause:
+            raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause
+        return files.read(path, shown=source)
+
+
+def _called(source: str, base: Path) -> pd.DataFrame:
+    function = code.read(source, base).load()
+    try:
+        frame = function()
+    except errors.EagleRayError:
+        raise
+    except Exception as cause:
+        raise errors.CodeError(f"{source} must give a frame, but raised {cause!r}") from cause
+    if not isinstance(frame, pd.DataFrame):
+        kind = type(frame).__name__
+        raise errors.CodeError(f"{source} must give a pandas.DataFrame, but gave {kind}")
+    return frame
+
+
+def _found(source: str, base: Path) -> Path:
+    tried = [base / source, Path.cwd() / source]
+    for path in tried:
+        if path.is_file():
+            return path
+    beside = list(dict.fromkeys(path.name for path in _beside(tried)))
+    raise errors.DataError(
+        f"data.source: a file is needed, but there is no {source!r} beside the experiment file or"
+        f" in the working directory{did_you_mean(Path(source).name, beside)}"
+    )
+
+
+def _beside(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.parent.is_dir():
+            yield from (other for other in path.parent.iterdir() if other.suffix in files.READERS)
+
+
+def _raw(series: pd.Series[Any]) -> schema.Raw:
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    if pd.api.types.is_timedelta64_dtype(series.dtype):
+        series = series.dt.total_seconds()
+    if isinstance(series.dtype, np.dtype):
+        if series.dtype.kind in "iufb":
+            return series.to_numpy()
+        if series.dtype.kind == "M":
+            return series.to_numpy().astype("datetime64[ms]")
+    return [value if _is_known(value) else None for value in series.astype(object)]
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a cell holds something; lists and arrays always do."""
+    return not (pd.api.types.is_scalar(value) and pd.isna(value))

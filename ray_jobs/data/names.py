@@ -1,0 +1,22 @@
+"""Column names: what they hint at, and which one was meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+_IDENTIFIER = re.compile(
+    r"(?i:(?:^|[_\W])(?:id|uuid|guid|key|index|idx|rowid|row)$|^unnamed: \d+$)|[a-z](?:Id|ID|Key)$"
+)
+
+
+def hints_at_identifier(name: str) -> bool:
+    """Whether a column is called as those that only tell rows apart: id, user_id, customerId."""
+    return _IDENTIFIER.search(name) is not None
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of a message, where a known name is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}" if near else ""

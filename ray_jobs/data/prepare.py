@@ -1,0 +1,110 @@
+"""The data of an experiment, ready for its trials: loaded, cleaned, typed and parted once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from eagleray import errors, schema, spec
+from eagleray.schema import Columns, Schema
+from ray_jobs.data import clean, infer, kinds, load, split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All rows, and which of them are for what.
+
+    Attributes:
+        columns: canonical columns of all rows, see `eagleray.schema`.
+        targets: class indices (int64) or values (f32).
+        split: row numbers of the parts.
+        fingerprint: sha256 of all of the above and of the `data` section: equal data, equal trials.
+        notes: for people, what was left out or looks odd.
+    """
+
+    schema: Schema
+    columns: Columns
+    targets: np.ndarray
+    split: split.Split
+    fingerprint: str
+    notes: list[str]
+
+
+def dataset(experiment: spec.Experiment) -> Dataset:
+    """Prepare the data that the experiment names.
+
+    Raises:
+        DataError: it cannot be read, or nothing can be learned from it.
+        CodeError: the user's function that gives it fails.
+        StorageError: its object cannot be fetched.
+        UserError: a column's type is searched for.
+    """
+    _check_types(experiment)
+    data, features = experiment.data, experiment.default().features
+    frame = load.read(data, experiment.path.parent)
+    cleaned = clean.rows(load.table(frame), data, features)
+    learned = infer.learn(cleaned.table, data, features)
+    parts = split.indices(
+        learned.targets,
+        learned.schema.target,
+        data,
+        groups=_words(data.split.group, cleaned.table),
+        times=_times(data.split.time, cleaned.table, data, features),
+    )
+    return Dataset(
+        schema=learned.schema,
+        columns=learned.columns,
+        targets=learned.targets,
+        split=parts,
+        fingerprint=_fingerprint(data, learned, parts),
+        notes=[*cleaned.notes, *learned.notes],
+    )
+
+
+def _check_types(experiment: spec.Experiment) -> None:
+    for key in experiment.space:
+        if key.startswith("features.") and key.endswith(".type"):
+            raise errors.UserError(
+                f"{key}: must be the same for all trials, but got a distribution"
+            )
+
+
+def _words(name: str | None, table: clean.Table) -> np.ndarray | None:
+    if name is None:
+        return None
+    return schema.parse_column(schema.Column(name=name, type="categorical"), table[name])
+
+
+def _times(
+    name: str | None,
+    table: clean.Table,
+    data: spec.Data,
+    features: Mapping[str, spec.FeatureOptions],
+) -> np.ndarray | None:
+    if name is None:
+        return None
+    found = kinds.find(name, table[name], clean.given(name, features), data.missing)
+    if found is None or found.column.type not in ("datetime", "numeric"):
+        kind = "nothing" if found is None else found.column.type
+        raise errors.DataError(
+            f"data.split.time: dates or numbers are needed, but {name} is {kind}"
+        )
+    return found.array
+
+
+def _fingerprint(data: spec.Data, learned: infer.Learned, parts: split.Split) -> str:
+    digest = hashlib.sha256()
+    described = [data.model_dump(mode="json"), learned.schema.model_dump(mode="json")]
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    arrays = [*learned.columns.values(), learned.targets, *parts.parts().values()]
+    for array in arrays:
+        if array.dtype == object:
+            digest.update(json.dumps(array.tolist()).encode())
+        else:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,285 @@
+"""A search: from a checked experiment to a registered version.
+
+Crash-only: what matters is in storage as it happens, and the same file and data have the same
+search id. Run again, a search that was interrupted goes on, and one that ended gives its result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune import schedulers
+
+from eagleray import code, errors, space, spec, storage
+from ray_jobs import records, searcher, trial
+from ray_jobs.data import encoded, prepare
+
+REDUCTION = 3
+"""ASHA keeps one trial in this many at each rung (Li et al. 2018, arXiv:1810.05934)."""
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+"""Ray Tune's own files are scratch (docs/adr/0001), and Ctrl-C is ours."""
+SHELF = 8
+"""At most this many settings of `features` are encoded ahead, once for all trials."""
+
+
+class Watcher(Protocol):
+    """Who is told what happens, such as a terminal."""
+
+    def reported(self, record: records.Record) -> None:
+        """A trial has trained on."""
+
+    def ended(self, record: records.Record) -> None:
+        """A trial has ended, see its status."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All trials of a search, the best first, and what the search was about."""
+
+    experiment: spec.Experiment
+    dataset: prepare.Dataset
+    search_id: str
+    metric: str
+    trials: list[records.Record]
+
+    @property
+    def winner(self) -> records.Record:
+        """The trial with the best score on the validation part."""
+        return self.trials[0]
+
+
+def run(
+    experiment: spec.Experiment,
+    dataset: prepare.Dataset,
+    own: dict[str, code.Code],
+    watcher: Watcher,
+) -> Outcome:
+    """Search on the Ray cluster that this process is connected to.
+
+    Raises:
+        SearchError: no trial gave a model.
+        StorageError: storage failed for good.
+    """
+    search_id, kept = _kept(experiment, dataset, own)
+    known = kept.trials()
+    selecting = experiment.metric(dataset.schema.target.task)
+    finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
+    keeper = _Keeper(kept, watcher, known)
+    if not finder.exhausted:
+        try:
+            _tune(experiment, _job(experiment, dataset, own, selecting), finder, keeper)
+        finally:
+            keeper.flush()
+    return Outcome(experiment, dataset, search_id, selecting, _ranked(keeper.trials, selecting))
+
+
+def ended(
+    experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
+) -> Outcome | None:
+    """The search of this experiment, data and code, where it has come to its end before."""
+    search_id, kept = _kept(experiment, dataset, own)
+    if kept.result() is None:
+        return None
+    selecting = experiment.metric(dataset.schema.target.task)
+    ranked = _ranked(kept.trials(), selecting)
+    return Outcome(experiment, dataset, search_id, selecting, ranked)
+
+
+def _kept(
+    experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
+) -> tuple[str, records.Records]:
+    """The search's id, which is one for the same file, data and code, and its records."""
+    identity = " ".join([dataset.fingerprint, *sorted(one.sha256 for one in own.values())])
+    search_id = experiment.search_id(identity)
+    store = storage.open(experiment.storage)
+    return search_id, records.Records(store, experiment.name, search_id)
+
+
+def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
+    """The most epochs that a trial may train, and the epochs at which ASHA compares trials."""
+    epochs = _most_epochs(experiment)
+    first = max(1, epochs // REDUCTION**2)
+    steps = itertools.takewhile(
+        lambda epoch: epoch <= epochs, (first * REDUCTION**power for power in itertools.count())
+    )
+    return epochs, list(steps) if experiment.tune.scheduler == "asha" else []
+
+
+def _job(
+    experiment: spec.Experiment,
+    dataset: prepare.Dataset,
+    own: dict[str, code.Code],
+    selecting: str,
+) -> trial.Job:
+    shelf = {}
+    for configuration in itertools.islice(_feature_settings(experiment), SHELF):
+        made = encoded.encode(dataset, configuration.features)
+        shelf[trial.features_key(configuration)] = ray.put(made)
+    return trial.Job(
+        experiment=experiment,
+        metric=selecting,
+        rungs=frozenset(rungs(experiment)[1]),
+        storage_uri=experiment.storage,
+        own=own,
+        shelf=shelf,
+        dataset=ray.put(dataset),
+    )
+
+
+def _feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
+    """Every setting of `features`, or none where there are endlessly many."""
+    searched = {k: drawn for k, drawn in experiment.space.items() if k.startswith("features.")}
+    if any(drawn.size() == float("inf") for drawn in searched.values()):
+        return
+    rest = {k: drawn.default() for k, drawn in experiment.space.items() if k not in searched}
+    for point in itertools.product(*(drawn.grid() for drawn in searched.values())):
+        yield experiment.configuration(rest | dict(zip(searched, point, strict=True)))
+
+
+def _most_epochs(experiment: spec.Experiment) -> int:
+    drawn: space.Distribution | None = experiment.space.get("train.epochs")
+    if drawn is None:
+        return experiment.default().train.epochs
+    return max(int(str(value)) for _, value in drawn.ends())
+
+
+def _tune(
+    experiment: spec.Experiment, job: trial.Job, finder: searcher.Searcher, keeper: _Keeper
+) -> None:
+    minutes = experiment.tune.budget.minutes if experiment.tune.budget else None
+    with tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder:
+        os.environ |= ENVIRONMENT
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(trial.Trial, job=job), _resources(experiment)),
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode=spec.METRICS[job.metric].mode,
+                search_alg=finder,
+                scheduler=_scheduler(experiment),
+                num_samples=-1,
+                max_concurrent_trials=_concurrency(experiment),
+                time_budget_s=minutes * 60 if minutes else None,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                callbacks=[keeper],
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=2),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+
+
+def _resources(experiment: spec.Experiment) -> dict[str, float]:
+    compute = experiment.compute
+    return {"cpu": compute.cpus, "gpu": compute.gpus} if compute.gpus else {"cpu": compute.cpus}
+
+
+def _concurrency(experiment: spec.Experiment) -> int:
+    """As many trials at once as the cluster has room for; one more waits, to ask for room."""
+    total = ray.cluster_resources()
+    room = total.get("CPU", 0.0) // experiment.compute.cpus
+    if experiment.compute.gpus:
+        room = min(room, total.get("GPU", 0.0) // experiment.compute.gpus)
+    return max(1, int(room))
+
+
+def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
+    epochs, steps = rungs(experiment)
+    if len(steps) < 2:
+        return schedulers.FIFOScheduler()
+    return schedulers.AsyncHyperBandScheduler(
+        time_attr="epoch",
+        max_t=epochs,
+        grace_period=steps[0],
+        reduction_factor=REDUCTION,
+    )
+
+
+def _ranked(trials: list[records.Record], selecting: str) -> list[records.Record]:
+    sign = -1 if spec.METRICS[selecting].mode == "max" else 1
+    scored = [record for record in trials if record.score is not None and record.weights]
+    if not scored:
+        reasons = sorted({record.failure for record in trials if record.failure})
+        raise errors.SearchError("no trial gave a model: " + ("; ".join(reasons) or "none was run"))
+    rest = [record for record in trials if record not in scored]
+    return sorted(scored, key=lambda record: sign * (record.score or 0.0)) + rest
+
+
+class _Keeper(tune.Callback):
+    """Puts on record what Ray Tune reports, and tells the watcher; Ray Tune calls by keyword."""
+
+    def __init__(
+        self, kept: records.Records, watcher: Watcher, known: list[records.Record]
+    ) -> None:
+        self._kept, self._watcher = kept, watcher
+        self._records = {record.number: record for record in known}
+        self._unsaved: dict[int, records.Record] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray Tune pickles itself to be restored, which docs/adr/0001 does without
+
+    @property
+    def trials(self) -> list[records.Record]:
+        return list(self._records.values())
+
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
+        record = self._of(trial)
+        if "failure" in result:
+            record.failure = result["failure"]
+            return
+        durable = record.state
+        for name in ("score", "epoch", "best_epoch", "best", "weights", "state"):
+            setattr(record, name, result[name])
+        before = record.epoch - len(result["history"])  # a retried trial tells its epochs again
+        record.history = [*record.history[:before], *result["history"]]
+        if record.state != durable:
+            self._kept.save(record)
+        self._watcher.reported(record)
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        record = self._of(trial)
+        done = bool((trial.last_result or {}).get("finished"))
+        record.status = "failed" if record.failure else "finished" if done else "stopped"
+        self._end(record)
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        record = self._of(trial)
+        record.status, record.failure = "failed", _reason(trial)
+        self._end(record)
+
+    def flush(self) -> None:
+        """Save what is still running: an interrupted search goes on from there."""
+        for record in self._records.values():
+            if record.status == "running":
+                self._kept.save(record)
+
+    def _end(self, record: records.Record) -> None:
+        self._kept.save(record)
+        self._watcher.ended(record)
+
+    def _of(self, trial: Any) -> records.Record:
+        known = {name: trial.config[name] for name in ("number", "values", "parameters")}
+        return self._records.setdefault(known["number"], records.Record(**known))
+
+
+def _reason(trial: Any) -> str:
+    """The last line of what Ray kept of the error."""
+    text = str(trial.get_error() or "the worker was lost").strip()
+    return text.splitlines()[-1]

@@ -1,0 +1,139 @@
+"""What becomes of a search: its winner is judged once on the test part, packed and registered."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from eagleray.registry import Registry, Version
+from safetensors import torch as safe_torch
+from sklearn.metrics import confusion_matrix
+
+import eagleray
+from eagleray import bundle, code, features, models, schema, storage
+from eagleray.storage import blobs
+from ray_jobs import records, search, training
+from ray_jobs.data import encoded
+from ray_jobs.evaluation import metrics
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The winner and what the untouched test part says of it.
+
+    Attributes:
+        test: metrics by name.
+        confusion: rows of the truth by columns of the prediction; None for regression.
+    """
+
+    bundle: bundle.Bundle
+    test: dict[str, float]
+    confusion: list[list[int]] | None
+
+
+def judge(outcome: search.Outcome, own: dict[str, code.Code]) -> Judged:
+    """Rebuild the winner from storage and evaluate it on the test part.
+
+    Raises:
+        StorageError: its weights are missing or corrupt.
+    """
+    made = _bundle(outcome, own)
+    dataset = outcome.dataset
+    rows = dataset.split.test
+    outputs = made.predict_columns(encoded.take(dataset, rows)).outputs
+    target, truth = dataset.schema.target, dataset.targets[rows]
+    confusion = None
+    if target.task != "regression":
+        classes = np.arange(len(target.classes))
+        confusion = confusion_matrix(truth, outputs.argmax(1), labels=classes).tolist()
+    return Judged(made, metrics.score(target, truth, outputs), confusion)
+
+
+def register(outcome: search.Outcome, judged: Judged) -> Version:
+    """Register the winner; a search that was registered before gives the version it made then."""
+    registry = Registry(storage.open(outcome.experiment.storage))
+    name = outcome.experiment.name
+    for version in reversed(registry.versions(name)):
+        if version.manifest["lineage"]["search"] == outcome.search_id:
+            return version
+    dataset = outcome.dataset
+    golden = schema.to_json(dataset.schema, encoded.take(dataset, _golden(outcome)))
+    training_part = encoded.take(dataset, dataset.split.train)
+    reference = features.reference.describe(dataset.schema, training_part)
+    files = bundle.pack(judged.bundle, golden, reference)
+    return registry.register(name, files, _manifest(outcome, judged))
+
+
+def record(outcome: search.Outcome, judged: Judged, version: Version) -> records.Result:
+    """Put the end of the search on record."""
+    result = records.Result(
+        version=version.number,
+        winner=outcome.winner.number,
+        metric=outcome.metric,
+        test=judged.test,
+        confusion=judged.confusion,
+    )
+    store = storage.open(outcome.experiment.storage)
+    records.Records(store, outcome.experiment.name, outcome.search_id).finish(result)
+    return result
+
+
+def _bundle(outcome: search.Outcome, own: dict[str, code.Code]) -> bundle.Bundle:
+    winner, dataset = outcome.winner, outcome.dataset
+    assert winner.weights is not None
+    configuration = outcome.experiment.configuration(winner.values)
+    data = encoded.encode(dataset, configuration.features)
+    custom = own.get(configuration.model.type)
+    shape = data.transforms.shape
+    model = models.build(configuration.model, shape, data.outputs, custom=custom)
+    store = storage.open(outcome.experiment.storage)
+    model.load_state_dict(safe_torch.load(blobs.get(store, blobs.Blob(**winner.weights))))
+    return bundle.Bundle(
+        schema=features.seen(dataset.schema, data.transforms),
+        transforms=data.transforms,
+        options=configuration.model,
+        model=model,
+        scale=training.scale(data),
+        custom=custom,
+    )
+
+
+def _golden(outcome: search.Outcome) -> np.ndarray:
+    """Rows of the validation part, spread over it."""
+    rows = outcome.dataset.split.validation
+    count = min(len(rows), bundle.GOLDEN_ROWS)
+    spread: np.ndarray = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+    return spread
+
+
+def _manifest(outcome: search.Outcome, judged: Judged) -> dict[str, Any]:
+    winner = outcome.winner
+    return {
+        "task": outcome.dataset.schema.target.task,
+        "metric": outcome.metric,
+        "metrics": {"validation": winner.best, "test": judged.test},
+        "configuration": outcome.experiment.configuration(winner.values).model_dump(mode="json"),
+        "values": winner.values,
+        "rows": {
+            "train": len(outcome.dataset.split.train),
+            "validation": len(outcome.dataset.split.validation),
+            "test": len(outcome.dataset.split.test),
+        },
+        "lineage": {
+            "search": outcome.search_id,
+            "trial": winner.number,
+            "epoch": winner.best_epoch,
+            "data": outcome.dataset.fingerprint,
+            "source": outcome.experiment.data.source,
+        },
+        "made_with": {
+            "eagleray": eagleray.__version__,
+            "python": platform.python_version(),
+            "ray": ray.__version__,
+            "torch": str(torch.__version__),
+        },
+    }

@@ -1,0 +1,132 @@
+"""The Ray Serve application: one deployment, in which every replica answers by itself.
+
+From Python `serve.run(build({"name": "digits", …}))`; from a RayService, `import_path:
+serving.app:build` and the same keys under `args`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.schema import LoggingConfig
+
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from eagleray import bundle
+
+log = logging.getLogger("ray.serve")
+
+MANY = 100_000
+"""Requests in progress that Ray lets a replica have: the replica's own queue is what is bounded."""
+
+
+class Endpoint:
+    """A replica. It is ready once a version of the model has reproduced its golden rows."""
+
+    def __init__(self, settings: Settings) -> None:
+        import torch
+
+        from serving import batching, metrics, web
+
+        one = (
+            torch.set_num_threads
+        )  # replicas share a machine, and threads that spin cost the others
+        one(1)
+
+        self._settings = settings
+        self._metrics = metrics.Metrics(metrics_folder(settings.name), settings.name)
+        self._application = web.Application(settings.name, self._metrics)
+        self._limits = batching.Limits(
+            settings.max_rows, settings.wait_ms / 1000, settings.queue_rows
+        )
+        self._thread = ThreadPoolExecutor(1, "batch", initializer=one, initargs=(1,))
+
+    async def __serve_build_asgi_app__(self) -> object:
+        """The application, once it can answer; Ray Serve calls this before it sends traffic."""
+        from eagleray import registry, storage
+        from serving import follower, lane
+
+        settings = self._settings
+        self._follower = follower.Follower(
+            registry.Registry(storage.open(settings.storage)),
+            settings.name,
+            settings.alias,
+            self._install,
+            self._metrics,
+        )
+        await asyncio.to_thread(self._follower.look)
+        while self._follower.serving is None:
+            log.warning("%s: waiting for a version under alias %s", settings.name, settings.alias)
+            await asyncio.sleep(settings.poll_s)
+            await asyncio.to_thread(self._follower.look)
+        self._follower.start(settings.poll_s)
+        lane.open_to(self._application, self._application.takes)
+        return self._application
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `autoscaling.policy` decides by; Ray Serve calls this every now and then."""
+        from serving import autoscaling
+
+        return {autoscaling.METRIC: self._application.ongoing.average()}
+
+    def _install(self, loaded: bundle.Bundle) -> None:
+        from serving import predictor
+
+        self._application.predictor = predictor.Predictor(
+            loaded, self._limits, self._thread, self._metrics
+        )
+
+    def __del__(self) -> None:
+        self._follower.stop()
+
+
+def build(args: Mapping[str, object]) -> serve.Application:
+    """The application that serves a model.
+
+    Args:
+        args: see `Settings`.
+    """
+    settings = Settings.model_validate(args)
+    deploy = serve.deployment(
+        name=settings.name,
+        autoscaling_config=_autoscaling(settings),
+        max_ongoing_requests=MANY,
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    application: serve.Application = deploy(serve.ingress()(Endpoint)).bind(settings)
+    return application
+
+
+def metrics_folder(name: str) -> Path:
+    """Where the replicas of a model on this node keep their metrics."""
+    session = ray.get_runtime_context().get_session_name()
+    return Path(tempfile.gettempdir(), "eagleray", session, "metrics", name)
+
+
+def _autoscaling(settings: Settings) -> AutoscalingConfig:
+    with (
+        warnings.catch_warnings()
+    ):  # `metrics_interval_s` is to move to a variable that does nothing yet
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return AutoscalingConfig(
+            min_replicas=settings.min_replicas,
+            max_replicas=settings.max_replicas,
+            target_ongoing_requests=settings.target_ongoing,
+            upscale_delay_s=settings.upscale_delay_s,
+            downscale_delay_s=settings.downscale_delay_s,
+            metrics_interval_s=settings.metrics_interval_s,
+            look_back_period_s=settings.look_back_s,
+            policy=AutoscalingPolicy(policy_function="serving.autoscaling:policy"),
+        )

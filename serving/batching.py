@@ -1,0 +1,193 @@
+"""Micro-batches across requests: what arrives while one batch runs is the next one.
+
+A lone request is run at once. Under load, which shows by the last batch having had company, a
+request waits for as much company as that batch had, `wait_s` at most. Large requests queue part by
+part, so that small ones get in between. Quick batches run on the event loop, since handing them to
+a thread would cost more than they do; others run in a thread, and the loop goes on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+INLINE_S = 0.002
+"""A batch expected to take no longer than this runs on the event loop."""
+
+SMOOTHING = 0.3
+"""Weight of the newest batch in the running mean of the time that batches of its size take."""
+
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
+Outcome: TypeAlias = Sequence[Answer] | Exception
+
+
+class QueueFullError(Exception):
+    """More rows are waiting than the queue takes."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How requests are put together.
+
+    Attributes:
+        max_rows: most rows in a batch.
+        wait_s: longest wait for company while there is load.
+        queue_rows: most rows waiting; further requests are refused.
+    """
+
+    max_rows: int = 256
+    wait_s: float = 0.001
+    queue_rows: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[Row, Answer]):
+    """Rows of one caller, and where their answers go."""
+
+    rows: Sequence[Row]
+    answers: asyncio.Future[Sequence[Answer]]
+
+
+class Batcher(Generic[Row, Answer]):
+    """Runs a function of many rows for many callers on one event loop.
+
+    Args:
+        run: gives an answer for each row, in order; called by one thread at a time.
+        limits: see `Limits`.
+        thread: where batches run that are not quick, one at a time.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Row]], Sequence[Answer]],
+        limits: Limits,
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        self._run, self._limits, self._thread = run, limits, thread
+        self._queue: deque[Request[Row, Answer]] = deque()
+        self._waiting = 0
+        self._company = 1  # requests in the last batch
+        self._taken: dict[int, float] = {}  # seconds by bit length of the number of rows
+        self._timer: asyncio.Handle | None = None
+        self._soon = self._busy = False
+
+    async def submit(self, rows: Sequence[Row]) -> Sequence[Answer]:
+        """An answer for each row.
+
+        Raises:
+            QueueFullError: too many rows are waiting.
+        """
+        if self._waiting >= self._limits.queue_rows:
+            raise QueueFullError
+        most = self._limits.max_rows
+        if len(rows) <= most:
+            return await self._enqueue(rows)
+        answers: list[Answer] = []
+        for start in range(0, len(rows), most):
+            answers += await self._enqueue(rows[start : start + most])
+        return answers
+
+    def _enqueue(self, rows: Sequence[Row]) -> asyncio.Future[Sequence[Answer]]:
+        loop = asyncio.get_running_loop()
+        answers: asyncio.Future[Sequence[Answer]] = loop.create_future()
+        self._queue.append(Request(rows, answers))
+        self._waiting += len(rows)
+        self._schedule(loop)
+        return answers
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._busy or self._soon:
+            return
+        if len(self._queue) >= self._company or self._waiting >= self._limits.max_rows:
+            self._cancel_timer()
+            self._soon = True
+            loop.call_soon(self._flush, loop)
+        elif self._timer is None:
+            self._timer = loop.call_later(self._limits.wait_s, self._flush, loop)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._cancel_timer()
+        self._soon = False
+        batch = self._next()
+        if not batch:
+            return
+        self._company = len(batch)
+        rows = sum(len(request.rows) for request in batch)
+        if self._expected(rows) <= INLINE_S:
+            self._settle(loop, batch, self._outcomes(batch))
+            return
+        self._busy = True
+        outcomes = loop.run_in_executor(self._thread, self._outcomes, batch)
+        outcomes.add_done_callback(lambda done: self._settle(loop, batch, done.result()))
+
+    def _next(self) -> list[Request[Row, Answer]]:
+        """Whole requests from the front of the queue, as many as a batch takes."""
+        batch, room = [], self._limits.max_rows
+        while self._queue and len(self._queue[0].rows) <= room:
+            request = self._queue.popleft()
+            room -= len(request.rows)
+            self._waiting -= len(request.rows)
+            if not request.answers.cancelled():
+                batch.append(request)
+        return batch
+
+    def _outcomes(self, batch: list[Request[Row, Answer]]) -> list[Outcome[Answer]]:
+        """For each request its answers or its failure; one that fails does not fail the others."""
+        rows = [row for request in batch for row in request.rows]
+        started = (
+            time.thread_time()
+        )  # not the clock: in the thread it would count waits for the lock
+        try:
+            answers = self._run(rows)
+        except Exception as cause:  # noqa: BLE001 - whatever a model raises is its caller's to handle
+            if len(batch) == 1:
+                return [cause]
+            return [self._outcomes([request])[0] for request in batch]
+        self._learn(len(rows), time.thread_time() - started)
+        return _parts(answers, [len(request.rows) for request in batch])
+
+    def _expected(self, rows: int) -> float:
+        """Seconds that a batch of this size takes: as one of its size did, or at most by size."""
+        size = rows.bit_length()
+        known = max((seen for seen in self._taken if seen <= size), default=None)
+        return math.inf if known is None else self._taken[known] * 2 ** (size - known)
+
+    def _learn(self, rows: int, seconds: float) -> None:
+        size = rows.bit_length()
+        before = self._taken.get(size, seconds)
+        self._taken[size] = before + SMOOTHING * (seconds - before)
+
+    def _settle(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[Request[Row, Answer]],
+        outcomes: list[Outcome[Answer]],
+    ) -> None:
+        self._busy = False
+        for request, outcome in zip(batch, outcomes, strict=True):
+            if request.answers.cancelled():
+                continue
+            if isinstance(outcome, Exception):
+                request.answers.set_exception(outcome)
+            else:
+                request.answers.set_result(outcome)
+        if self._queue:
+            self._schedule(loop)
+
+
+def _parts(answers: Sequence[Answer], sizes: list[int]) -> list[Outcome[Answer]]:
+    ends = itertools.accumulate(sizes)
+    return [answers[end - size : end] for size, end in zip(sizes, ends, strict=True)]

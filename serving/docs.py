@@ -1,0 +1,52 @@
+"""The page at `/docs`: Swagger UI from the installed package, so that it works without internet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+_ASSETS = {
+    "swagger-ui.css": b"text/css; charset=utf-8",
+    "swagger-ui-bundle.js": b"text/javascript; charset=utf-8",
+    "favicon-32x32.png": b"image/png",
+}
+
+_PAGE = b"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Prediction API</title>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script>
+SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", tryItOutEnabled: true})
+</script>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class File:
+    """What is sent for a path."""
+
+    content: bytes
+    content_type: bytes
+
+
+@cache
+def file(path: str) -> File | None:
+    """The page or one of its files; None for any other path."""
+    if path == "/docs":
+        return File(_PAGE, b"text/html; charset=utf-8")
+    name = path.removeprefix("/docs/")
+    if not path.startswith("/docs/") or name not in _ASSETS:
+        return None
+    from swagger_ui_bundle import swagger_ui_path
+
+    return File((swagger_ui_path / name).read_bytes(), _ASSETS[name])

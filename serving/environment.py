@@ -1,0 +1,60 @@
+"""Environment variables that Ray must be started with, so that its Serve is fast and private.
+
+Ray Serve reads them at import, in every process: they must be set before Ray starts on a node. The
+chart sets `FAST` on its pods; `serving.local` sets both for the cluster it starts.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from serving import lane
+
+FAST = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": lane.CALLBACK,
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a datagram for each request to a Python process
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""HAProxy in front, one event loop a replica, predictions on the fast lane; see docs/adr/0003."""
+
+PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
+
+DRAIN_S = 3
+"""How long a replica that is to end stays reachable, until HAProxy has forgotten it."""
+
+
+def private(folder: Path) -> dict[str, str]:
+    """Paths and free ports of one run's HAProxy, so that two runs on a machine do not meet.
+
+    Args:
+        folder: of this run alone; its path is short, since sockets lie below it.
+    """
+    paths = {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "state",
+    }
+    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    drain = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S)}
+    return {name: str(path) for name, path in paths.items()} | ports | drain
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on just now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [int(opened.getsockname()[1]) for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports

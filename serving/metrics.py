@@ -1,0 +1,119 @@
+"""Prometheus metrics of a model's replicas: the one owner of their names.
+
+Replicas are processes behind one port, and a scrape reaches any one of them. Each therefore writes
+to its own files in a folder that the replicas of a node share (prometheus_client's multiprocess
+mode), and any of them answers for all. Files of ended replicas stay, so that counters never fall;
+their gauges are taken out when a scrape finds the process gone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable of prometheus_client, read when it is first imported."""
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+LIVE: Final = "livesum"
+"""Gauges add up over the replicas that are alive."""
+
+_LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")
+
+
+class Metrics:
+    """The metrics of this replica, all labelled with the model's name.
+
+    Args:
+        folder: shared by the replicas of one application on one node; made when absent.
+        model: the model's name.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[FOLDER] = str(folder)
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        own = CollectorRegistry()  # scrapes read the files of all replicas, not this
+        every = ("model",)
+        route, answer, version = (*every, "route"), (*every, "route", "status"), (*every, "version")
+        self._folder, self._model = folder, model
+        self._requests = Counter("eagleray_requests", "Requests answered.", answer, registry=own)
+        self._seconds = Histogram(
+            "eagleray_request_seconds", "Time to answer.", route, buckets=SECONDS, registry=own
+        )
+        self._version = Gauge(
+            "eagleray_model_version",
+            "Replicas that serve it.",
+            version,
+            registry=own,
+            multiprocess_mode=LIVE,
+        )
+        self._refused = Counter(
+            "eagleray_version_refused", "Versions found unfit to serve.", version, registry=own
+        )
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._batch_rows = Histogram(
+            "eagleray_batch_rows", "Rows in a batch.", every, buckets=ROWS, registry=own
+        ).labels(model)
+        self._rows = Counter("eagleray_rows", "Rows predicted.", every, registry=own).labels(model)
+        self._warnings = Counter(
+            "eagleray_row_warnings", "Warnings given with rows.", every, registry=own
+        ).labels(model)
+        self.ongoing = Gauge(
+            "eagleray_ongoing_requests", "In progress.", every, registry=own, multiprocess_mode=LIVE
+        ).labels(model)
+        self._storage_errors = Counter(
+            "eagleray_storage_errors",
+            "Failed looks at the alias or a version.",
+            every,
+            registry=own,
+        ).labels(model)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        children = self._children.get((route, status))
+        if children is None:
+            answered = self._requests.labels(self._model, route, str(status))
+            children = answered, self._seconds.labels(self._model, route)
+            self._children[route, status] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def batch(self, rows: int, warnings: int) -> None:
+        """Count a batch."""
+        self._batch_rows.observe(rows)
+        self._rows.inc(rows)
+        if warnings:
+            self._warnings.inc(warnings)
+
+    def serving(self, version: int, *, instead_of: int | None) -> None:
+        """Say which version this replica serves now."""
+        if instead_of is not None:
+            self._version.labels(self._model, str(instead_of)).set(0)
+        self._version.labels(self._model, str(version)).set(1)
+
+    def refused(self, version: int) -> None:
+        """Count a version that was not taken into service."""
+        self._refused.labels(self._model, str(version)).inc()
+
+    def storage_error(self) -> None:
+        """Count a look at the alias, or at a version, that failed."""
+        self._storage_errors.inc()
+
+    def exposition(self) -> bytes:
+        """The metrics of all replicas on this node, in Prometheus' text format."""
+        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+        for file in self._folder.iterdir():
+            match = _LIVE_FILE.fullmatch(file.name)
+            if match and not Path(f"/proc/{match[1]}").exists():
+                file.unlink(missing_ok=True)
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, path=str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

@@ -1,0 +1,36 @@
+"""What several tiers share: a real S3 server of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from eagleray import local
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket on a running server; `environment` holds the AWS variables for other processes."""
+
+    endpoint: str
+    name: str
+    uri: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """SeaweedFS with access keys, on free ports and a fresh folder, for the whole run."""
+    server = local.up(tmp_path_factory.mktemp("seaweedfs"))
+    yield Bucket(server.endpoint, local.BUCKET, f"s3://{local.BUCKET}", local.environment(server))
+    local.down(server.folder)
+
+
+@pytest.fixture
+def s3(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """That bucket, with the environment set so that `storage.open(bucket.uri)` finds it."""
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    return bucket

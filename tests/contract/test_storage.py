@@ -1,0 +1,412 @@
+"""The laws of storage, on the file system and on a real S3 server with access keys."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eagleray import errors, local, storage
+from eagleray.storage import blobs
+from eagleray.storage import s3 as s3_storage
+
+if TYPE_CHECKING:
+    from tests.conftest import Bucket
+    from tests.contract.conftest import Wire
+
+MIB = 1 << 20
+IMPATIENT = s3_storage.Patience(attempts=2, connect_s=0.5, silence_s=0.5)
+PATIENT = s3_storage.Patience(attempts=4, connect_s=1, silence_s=1)
+
+segments = st.text(min_size=1, max_size=40).filter(
+    lambda s: s.isprintable() and not set("/\\") & set(s) and s not in (".", "..")
+)
+keys = st.lists(segments, min_size=1, max_size=4).map("/".join)
+
+
+def many(work: object, times: int) -> list[object]:
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(work, range(times)))  # type: ignore[arg-type]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(key=keys, data=st.binary(max_size=300))
+def test_whatever_is_put_under_any_lawful_key_is_read_back_and_listed(
+    store: storage.Storage, key: str, data: bytes
+) -> None:
+    key = f"{uuid.uuid4().hex}/{key}"
+    etag = store.put(key, data)
+    assert store.get_tagged(key) == (data, etag)
+    assert list(store.list(key)) == [storage.Entry(key, len(data), etag)]
+    store.delete(key)
+    assert list(store.list(key)) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a\\b", "a/", "a//b", ".", "a/../b", "a\nb", "a" * 256, "é" * 600]
+)
+def test_an_unlawful_key_is_refused(store: storage.Storage, key: str) -> None:
+    with pytest.raises(errors.UserError, match="a key must be printable segments"):
+        store.put(key, b"")
+
+
+def test_an_absent_object_is_not_found_and_may_be_deleted(
+    store: storage.Storage, tmp_path: Path
+) -> None:
+    store.delete("a/b")
+    for read in (
+        store.get,
+        lambda key: store.get_if_changed(key, None),
+        lambda key: store.get_if_changed(key, "etag"),
+        lambda key: store.compare_and_swap(key, b"", "etag"),
+        lambda key: store.download(key, tmp_path / "file"),
+    ):
+        with pytest.raises(errors.ObjectNotFoundError, match="key 'a/b': there is no such object"):
+            read("a/b")
+    assert not (tmp_path / "file").exists()
+
+
+def test_an_object_is_sent_again_only_when_it_changed(store: storage.Storage) -> None:
+    etag = store.put("a", b"1")
+    assert store.get_if_changed("a", etag) is None
+    assert store.get_if_changed("a", None) == (b"1", etag)
+    newer = store.put("a", b"2")
+    assert store.get_if_changed("a", etag) == (b"2", newer)
+
+
+def test_of_many_who_put_if_absent_one_wins(store: storage.Storage) -> None:
+    def put(writer: int) -> int | None:
+        try:
+            store.put_if_absent("races/one", str(writer).encode())
+        except errors.ObjectExistsError:
+            return None
+        return writer
+
+    winners = [writer for writer in many(put, 16) if writer is not None]
+    assert len(winners) == 1
+    assert store.get("races/one") == str(winners[0]).encode()
+
+
+def test_counting_by_compare_and_swap_loses_no_update(store: storage.Storage) -> None:
+    store.put("counter", b"0")
+
+    def count(_: int) -> None:
+        done = 0
+        while done < 10:
+            data, etag = store.get_tagged("counter")
+            try:
+                store.compare_and_swap("counter", str(int(data) + 1).encode(), etag)
+            except errors.ObjectChangedError:
+                continue
+            done += 1
+
+    many(count, 6)
+    assert store.get("counter") == b"60"
+
+
+def test_a_swap_with_an_old_etag_changes_nothing(store: storage.Storage) -> None:
+    old = store.put("a", b"1")
+    store.put("a", b"2")
+    with pytest.raises(errors.ObjectChangedError):
+        store.compare_and_swap("a", b"3", old)
+    assert store.get("a") == b"2"
+
+
+def test_a_reader_sees_one_whole_object_or_the_other(store: storage.Storage) -> None:
+    store.put("a", bytes(MIB))
+
+    def write(turn: int) -> None:
+        store.put("a", bytes([turn % 7]) * MIB)
+
+    with ThreadPoolExecutor(2) as pool:
+        writes = [pool.submit(write, turn) for turn in range(30)]
+        while not all(write.done() for write in writes):
+            data = store.get("a")
+            assert data == data[:1] * MIB
+
+
+def test_a_listing_spans_pages_and_folders(store: storage.Storage) -> None:
+    names = {f"many/{i % 3}/{i}" for i in range(1100)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.put(key, b""), names))
+    store.put("manyfold", b"")
+    assert {entry.key for entry in store.list("many/")} == names
+    assert {entry.key for entry in store.list("many/1/2")} == {
+        name for name in names if name.startswith("many/1/2")
+    }
+    assert len(list(store.list())) == len(names) + 1
+
+
+@pytest.mark.parametrize("size", [0, 5, 8 * MIB, 8 * MIB + 1, 41 * MIB])
+def test_a_file_of_any_size_goes_up_and_comes_down_whole(
+    store: storage.Storage, tmp_path: Path, size: int
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "new" / "target"
+    source.write_bytes(os.urandom(size))
+    store.upload("files/big", source)
+    store.download("files/big", target)
+    assert target.read_bytes() == source.read_bytes()
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+    assert store.get("files/big") == source.read_bytes()
+
+
+def test_a_blob_that_rotted_is_named_and_mended_by_the_next_put(store: storage.Storage) -> None:
+    blob = blobs.put(store, b"content")
+    assert (blobs.put(store, b"content"), blobs.get(store, blob)) == (blob, b"content")
+    store.put(blobs.key(blob), b"rotten")
+    with pytest.raises(errors.CorruptObjectError, match=blob.sha256):
+        blobs.get(store, blob)
+    blobs.put(store, b"content")
+    assert blobs.get(store, blob) == b"content"
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("eagleray", "did you mean 's3://eagleray'"),
+        ("/data", "did you mean 'file:///data'"),
+        ("file://data", "must be"),
+        ("s3://", "must be"),
+        ("gs://bucket", "must be"),
+        ("s3://bucket/../other", "a key must be"),
+    ],
+)
+def test_a_bad_uri_is_refused_with_the_law(uri: str, hint: str) -> None:
+    with pytest.raises(errors.UserError, match=hint):
+        storage.open(uri)
+
+
+def test_a_missing_root_folder_is_named(tmp_path: Path) -> None:
+    store = storage.open((tmp_path / "typo").as_uri())
+    for act in (lambda: store.put("a", b""), lambda: store.get("a"), lambda: list(store.list())):
+        with pytest.raises(errors.BucketNotFoundError, match=r"mkdir -p .*typo"):
+            act()
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_folder_of_keys_is_no_object_on_the_file_system(tmp_path: Path) -> None:
+    store = storage.open(tmp_path.as_uri())
+    store.put("a/b", b"")
+    for put in (store.put, store.put_if_absent):
+        for key in ("a", "a/b/c", "a/b/c/d"):
+            with pytest.raises(errors.StorageError, match="no key may lie below another key"):
+                put(key, b"")
+    with pytest.raises(errors.ObjectNotFoundError):
+        store.get("a")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The operating system refuses files over 64 KiB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_finds_no_room_leaves_nothing(tmp_path: Path, small_files: None) -> None:
+    store = storage.open(tmp_path.as_uri())
+    store.put("a/b", b"old")
+    for write in (store.put, store.put_if_absent):
+        with pytest.raises(errors.StorageFullError, match="key 'a/b': no room left"):
+            write("a/b", bytes(MIB))
+    assert store.get("a/b") == b"old"
+    assert [entry.key for entry in store.list()] == ["a/b"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)]
+    refusal = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if refusal.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {refusal.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_on_the_file_system(small_disk: Path) -> None:
+    store = storage.open(small_disk.as_uri())
+    with pytest.raises(errors.StorageFullError, match="key 'a': no room left"):
+        store.put("a", bytes(33 * MIB))
+    assert list(store.list()) == []
+
+
+def test_a_full_disk_below_the_embedded_server_is_named(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = local.up(small_disk)
+    try:
+        for name, value in local.environment(server).items():
+            monkeypatch.setenv(name, value)
+        store = s3_storage.connect(local.BUCKET, "", IMPATIENT)
+        store.put("small", b"kept")
+        with pytest.raises(errors.StorageFullError, match="bucket 'eagleray': key 'big'"):
+            store.put("big", os.urandom(33 * MIB))
+        assert store.get("small") == b"kept"
+    finally:
+        local.down(small_disk)
+
+
+def says(bucket: Bucket, key: str, endpoint: str | None = None) -> str:
+    return f"^{endpoint or bucket.endpoint}: bucket '{bucket.name}': key '{key}': "
+
+
+def test_wrong_keys_are_refused_by_name(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(name, "wrong")
+        store = storage.open(s3.uri)
+        with pytest.raises(errors.AccessDeniedError, match=says(s3, "a")):
+            store.get("a")
+        with pytest.raises(errors.AccessDeniedError, match=says(s3, "a")):
+            store.put_if_absent("a", b"")
+
+
+def test_a_missing_bucket_is_named(s3: Bucket, tmp_path: Path) -> None:
+    store = storage.open("s3://no-such-bucket/below")
+    (tmp_path / "a").write_bytes(b"")
+    for act in (
+        lambda: store.get("a"),
+        lambda: store.put("a", b""),
+        lambda: store.put_if_absent("a", b""),
+        lambda: store.upload("a", tmp_path / "a"),
+        lambda: list(store.list("a")),
+    ):
+        with pytest.raises(errors.BucketNotFoundError, match="bucket 'no-such-bucket': key 'a'"):
+            act()
+
+
+def test_a_refused_connection_is_named(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    store = s3_storage.connect(s3.name, "", IMPATIENT)
+    with pytest.raises(errors.StorageUnavailableError, match=says(s3, "a", endpoint)):
+        store.get("a")
+
+
+def test_an_endpoint_that_hangs_is_given_up_in_time(s3: Bucket, wire: Wire) -> None:
+    wire.fail(99, answered=0, hang=True)
+    store = s3_storage.connect(s3.name, "", IMPATIENT)
+    started = time.monotonic()
+    with pytest.raises(
+        errors.StorageUnavailableError, match=says(s3, "a", wire.endpoint) + ".*hung"
+    ):
+        store.get("a")
+    assert time.monotonic() - started < 4
+    assert wire.connections == IMPATIENT.attempts
+
+
+@pytest.mark.parametrize("hang", [False, True])
+@pytest.mark.parametrize("act", ["get", "download", "put", "upload"])
+def test_a_transfer_that_breaks_off_twice_is_repeated(
+    s3: Bucket, wire: Wire, tmp_path: Path, act: str, hang: bool
+) -> None:
+    data = os.urandom(3 * MIB)
+    path = tmp_path / "file"
+    store = s3_storage.connect(s3.name, uuid.uuid4().hex, PATIENT)
+    if act in ("get", "download"):
+        store.put("a", data)
+    store = s3_storage.connect(s3.name, store.uri.rpartition("/")[2], PATIENT)
+    wire.fail(2, sent=None if act in ("get", "download") else MIB, answered=MIB, hang=hang)
+    if act == "download":
+        store.download("a", path)
+    elif act == "put":
+        store.put("a", data)
+    elif act == "upload":
+        path.write_bytes(data)
+        store.upload("a", path)
+    assert store.get("a") == data
+    assert wire.connections >= 3
+
+
+@pytest.mark.parametrize("act", ["get", "download", "put", "upload"])
+def test_a_transfer_that_always_breaks_off_is_named_and_leaves_nothing(
+    s3: Bucket, wire: Wire, tmp_path: Path, act: str
+) -> None:
+    prefix = uuid.uuid4().hex
+    path = tmp_path / "here" / "file"
+    store = s3_storage.connect(s3.name, prefix, IMPATIENT)
+    if act in ("get", "download"):
+        store.put("a", bytes(20 * MIB))
+    (tmp_path / "source").write_bytes(bytes(20 * MIB))
+    wire.fail(99, sent=None if act in ("get", "download") else MIB, answered=MIB)
+    store = s3_storage.connect(s3.name, prefix, IMPATIENT)
+    with pytest.raises(errors.StorageUnavailableError, match=says(s3, "a", wire.endpoint)):
+        {
+            "get": lambda: store.get("a"),
+            "download": lambda: store.download("a", path),
+            "put": lambda: store.put("a", bytes(20 * MIB)),
+            "upload": lambda: store.upload("a", tmp_path / "source"),
+        }[act]()
+    wire.fail(0)
+    listed = [entry.key for entry in store.list()]
+    assert listed == (["a"] if act in ("get", "download") else [])
+    assert not path.parent.exists() or list(path.parent.iterdir()) == []
+
+
+def test_a_writer_whose_answer_was_lost_still_wins(s3: Bucket, wire: Wire) -> None:
+    store = s3_storage.connect(s3.name, uuid.uuid4().hex, PATIENT)
+    wire.fail(1, answered=0)
+    first = store.put_if_absent("a", b"mine")
+    assert wire.connections == 2
+    store = s3_storage.connect(s3.name, store.uri.rpartition("/")[2], PATIENT)
+    wire.fail(1, answered=0)
+    second = store.compare_and_swap("a", b"mine, changed", first)
+    assert wire.connections == 4
+    assert store.get_tagged("a") == (b"mine, changed", second)
+
+
+def test_a_writer_whose_answer_was_lost_does_not_take_an_equal_object_for_its_own(
+    s3: Bucket, wire: Wire
+) -> None:
+    prefix = uuid.uuid4().hex
+    etag = s3_storage.connect(s3.name, prefix, PATIENT).put_if_absent("a", b"same")
+    wire.fail(1, answered=0)
+    with pytest.raises(errors.ObjectExistsError):
+        s3_storage.connect(s3.name, prefix, PATIENT).put_if_absent("a", b"same")
+    wire.fail(1, answered=0)
+    with pytest.raises(errors.ObjectChangedError):
+        s3_storage.connect(s3.name, prefix, PATIENT).compare_and_swap("a", b"same", etag[::-1])
+    assert wire.connections == 5
+
+
+def test_a_download_that_finds_no_room_leaves_nothing(
+    s3: Bucket, tmp_path: Path, small_files: None
+) -> None:
+    store = storage.open(f"{s3.uri}/{uuid.uuid4().hex}")
+    store.put("a", bytes(MIB))
+    with pytest.raises(errors.StorageFullError, match=says(s3, "a") + "on this machine"):
+        store.download("a", tmp_path / "here" / "file")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_the_embedded_server_is_found_without_any_setting(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in s3.environment:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    store = storage.open(f"{s3.uri}/{uuid.uuid4().hex}")
+    store.put("a", b"1")
+    assert store.get("a") == b"1"
+
+
+def test_storage_is_light_until_a_bucket_is_opened() -> None:
+    code = "import sys, eagleray.registry, eagleray.local; sys.exit('boto3' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,160 @@
+"""The embedded server and `eagleray local` and `models`, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eagleray import errors, local, storage
+from eagleray.registry import Registry
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory of its own, no AWS settings, and no server left behind."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "EAGLERAY_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / ".eagleray"
+    local.down()
+
+
+def eagleray(*arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-c", "import sys; from eagleray.cli import main; sys.exit(main())"]
+    ended = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def listeners(pid: int) -> set[str]:
+    """Give the addresses on which a process listens for TCP, as Linux knows them."""
+    sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, address, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                found.add(address)
+    return found
+
+
+def test_the_server_keeps_data_keys_and_ports_when_it_is_stopped_or_killed(home: Path) -> None:
+    first = local.up()
+    assert local.up() == first
+    storage.open("s3://eagleray").put("a", b"1")
+    before = local.environment(first)
+
+    os.kill(first.pid, signal.SIGKILL)
+    while local.status() is not None:
+        time.sleep(0.01)
+    second = local.up()
+    assert second.pid != first.pid
+    assert local.environment(second) == before
+    assert storage.open("s3://eagleray").get("a") == b"1"
+
+    assert local.down() == second
+    assert (local.status(), local.down()) == (None, None)
+    local.up()
+    assert storage.open("s3://eagleray").get("a") == b"1"
+
+
+def test_only_this_machine_and_only_this_user_get_at_it(home: Path) -> None:
+    server = local.up()
+    assert (home.stat().st_mode & 0o777, (home / "keys.json").stat().st_mode & 0o777) == (
+        0o700,
+        0o600,
+    )
+    addresses = listeners(server.pid)
+    assert len(addresses) >= 9
+    assert {address.partition(":")[0] for address in addresses} == {"0100007F"}
+    ports = {int(address.partition(":")[2], 16) for address in addresses}
+    assert not ports & {9101, 8265, 6379}
+    assert all(20000 <= port < 32768 for port in ports)
+
+
+def test_a_stale_process_id_is_neither_believed_nor_killed(home: Path) -> None:
+    local.up()
+    local.down()
+    innocent = subprocess.Popen(["sleep", "60"])
+    (home / "pid").write_text(str(innocent.pid))
+    assert (local.status(), local.down()) == (None, None)
+    assert innocent.poll() is None
+    assert local.up().pid != innocent.pid
+    innocent.kill()
+    innocent.wait()
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced_and_the_data_stay(home: Path) -> None:
+    first = local.up()
+    storage.open("s3://eagleray").put("a", b"1")
+    local.down()
+    ports = json.loads((home / "ports.json").read_text())
+    taken = [
+        socket.create_server(("127.0.0.1", port))
+        for port in (ports["s3"], ports["master"], ports["volume"] + 10_000)
+    ]
+    assert local.up().endpoint != first.endpoint
+    assert storage.open("s3://eagleray").get("a") == b"1"
+    for server in taken:
+        server.close()
+
+
+def test_two_who_start_it_at_once_get_the_same_server(home: Path) -> None:
+    code = "from eagleray import local; print(local.up().pid)"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    pids = {process.communicate(timeout=60)[0].strip() for process in both}
+    assert pids == {str(local.up().pid)}
+
+
+def test_a_server_that_cannot_start_says_why(home: Path) -> None:
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "filerldb2").write_text("in the way")
+    with pytest.raises(errors.StorageUnavailableError, match=r"while it started[^$]*filerldb2"):
+        local.up()
+    shutil.rmtree(home)
+    home.write_text("in the way")
+    with pytest.raises(errors.UserError, match="must be a folder to write in"):
+        local.up()
+
+
+def test_the_commands_work_from_one_folder_without_any_setting(home: Path) -> None:
+    assert "state" in json.loads(eagleray("local", "status", "--json"))
+    server = json.loads(eagleray("local", "up", "--json"))["server"]
+    registry = Registry(storage.open("s3://eagleray"))
+    for rate in (0.1, 0.2):
+        registry.register("spam", {"weights": str(rate).encode()}, {"values": {"lr": rate}})
+    assert "would point to version 1" in eagleray("models", "promote", "spam", "1", "--dry-run")
+    assert json.loads(eagleray("models", "list", "--json")) == [
+        {"name": "spam", "latest": 2, "aliases": {}}
+    ]
+    eagleray("models", "promote", "spam", "1", "--why", "first")
+    eagleray("models", "promote", "spam", "latest")
+    assert "champion=2" in eagleray("models", "list")
+    assert "points to version 1, before: 2" in eagleray("models", "rollback", "spam")
+    log = json.loads(eagleray("models", "events", "spam", "--json"))
+    assert [event["action"] for event in log[2:]] == ["promoted", "promoted", "rolled-back"]
+    facts = {
+        row["fact"]: row["right"]
+        for row in json.loads(eagleray("models", "diff", "spam", "champion", "latest", "--json"))
+    }
+    assert facts["values.lr"] == 0.2
+    assert "file weights" in facts
+    assert "values.lr" in eagleray("models", "show", "spam", "2")
+    eagleray("models", "pull", "spam", "--to", "fetched")
+    assert Path("fetched/weights").read_bytes() == b"0.1"
+    said = eagleray("models", "show", "spma", code=2)
+    assert "did you mean 'spam'" in said
+    assert server["endpoint"] in eagleray("local", "down")

@@ -1,0 +1,224 @@
+"""What a column is, from its values; and what a table's target and inputs are."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import uuid
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eagleray import errors, schema, spec
+from ray_jobs.data import clean, infer, kinds
+
+SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
+
+
+def kind_of(raw: schema.Raw, name: str = "x") -> str:
+    found = kinds.find(name, raw)
+    assert found is not None
+    return found.column.type
+
+
+def data(**more: Any) -> spec.Data:
+    return spec.Data(source="rows.csv", target="y", **more)
+
+
+def learn(
+    table: clean.Table, features: dict[str, spec.FeatureOptions] | None = None, **more: Any
+) -> infer.Learned:
+    cleaned = clean.rows(table, data(**more), features or {})
+    return infer.learn(cleaned.table, data(**more), features or {})
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (["1", " 2.5", "1,200", "?", "N/A", "none", "-", ""], "numeric"),
+        (["3,14", "2,5", "1.234,5"], "numeric"),
+        ([1, 2.5, None], "numeric"),
+        (["0", "1", "1"], "numeric"),
+        (["yes", "No", "?", "YES"], "boolean"),
+        (np.array([True, False]), "boolean"),
+        ([True, None], "boolean"),
+        (["2024-01-31", "2023-05-01T10:00:00Z", ""], "datetime"),
+        (["31.12.2023", "01.02.2024"], "datetime"),
+        (["Dec 31, 2023", "May 1, 2024"], "datetime"),
+        (["12/31/2023 10:30", "01/02/2024 00:00"], "datetime"),
+        ([datetime.date(2024, 1, 1), None], "datetime"),
+        (["a", "b", "a", "?"], "categorical"),
+        (["01067", "80331", "10115"], "categorical"),
+        (["yes", "no", "maybe"], "categorical"),
+        ([1, "a", 2.5, True], "categorical"),
+        (SENTENCES, "text"),
+        ([[[0, 1], [2, 3]], [[0, 0], [0, 0]]], "image"),
+    ],
+)
+def test_types_are_inferred_from_the_whole_column(raw: schema.Raw, kind: str) -> None:
+    assert kind_of(raw) == kind
+
+
+def test_markers_that_were_seen_are_kept_with_the_column() -> None:
+    found = kinds.find("x", ["1", "?", "n.d.", "NA"], marks=("n.d.",))
+    assert found is not None
+    assert found.column.nullable
+    assert set(found.column.missing) == {"?", "n.d.", "NA"}
+    assert np.isnan(found.array).sum() == 3
+
+
+def test_a_few_texts_among_many_numbers_are_missing_with_a_note() -> None:
+    found = kinds.find("x", [str(n) for n in range(300)] + ["oops"])
+    assert found is not None
+    assert found.column.type == "numeric"
+    assert found.notes == ("x: 'oops' among numbers is taken as missing",)
+    assert kind_of([str(n) for n in range(30)] + ["oops"]) != "numeric"
+
+
+def test_a_date_that_may_be_read_in_two_ways_is_none_and_is_noted() -> None:
+    found = kinds.find("x", ["01/02/2024", "03/04/2024"])
+    assert found is not None
+    assert found.column.type == "categorical"
+    assert "day or the month first" in found.notes[0]
+
+
+def test_pictures_in_base64_are_images_of_their_most_frequent_size() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((256, 512, 3), np.uint8)).save(buffer, "PNG")
+    found = kinds.find("x", [base64.b64encode(buffer.getvalue()).decode()])
+    assert found is not None
+    assert found.column.image_shape == (3, 64, 128)
+
+
+def test_a_column_without_a_value_is_none() -> None:
+    assert kinds.find("x", ["", "?", "NA"]) is None
+    assert kinds.find("x", np.array([np.nan, np.nan])) is None
+    assert kinds.find("x", [None]) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [(["1", "2"], "categorical"), ([0, 1], "boolean"), (["a b", "c"], "text"), (["5"], "numeric")],
+)
+def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> None:
+    found = kinds.find("x", raw, kind)
+    assert found is not None
+    assert found.column.type == kind
+
+
+@pytest.mark.parametrize("kind", ["numeric", "boolean", "datetime", "image"])
+def test_a_given_type_that_the_values_are_not_is_an_error(kind: Any) -> None:
+    with pytest.raises(errors.DataError, match="x: .* is needed, but got 'red'"):
+        kinds.find("x", ["red", "green", "blue"], kind)
+
+
+def test_columns_that_only_tell_rows_apart_are_left_out_with_a_note() -> None:
+    count = 40
+    table: clean.Table = {
+        "row": np.arange(count),
+        "counted": np.arange(100, 100 + count),
+        "customer_id": np.random.default_rng(0).permutation(count),
+        "token": [str(uuid.UUID(int=n)) for n in range(count)],
+        "price": np.linspace(1, 2, count),
+        "y": ["a", "b"] * (count // 2),
+    }
+    learned = learn(table)
+    assert [column.name for column in learned.schema.columns] == ["price"]
+    assert sum("only tells rows apart" in note for note in learned.notes) == 4
+
+
+def test_an_identifier_that_repeats_is_a_category_and_the_only_column_stays() -> None:
+    table: clean.Table = {"shop_id": np.array([1, 2, 3, 1] * 10), "y": ["a", "b"] * 20}
+    assert learn(table).schema.columns[0].type == "categorical"
+    table = {"n": np.arange(40), "y": np.linspace(0, 1, 40)}
+    assert learn(table).schema.columns[0].type == "numeric"
+
+
+@pytest.mark.parametrize(
+    ("raw", "task", "classes"),
+    [
+        (["b", "a", "b", "a"], "binary", ("a", "b")),
+        (["10", "9", "2"] * 5, "multiclass", ("2", "9", "10")),
+        (["no", "yes", "no", "yes"], "binary", ("no", "yes")),
+        (np.array([True, False]), "binary", ("false", "true")),
+        (np.array([0.0, 1.0, 1.0]), "binary", ("0", "1")),
+        (np.arange(100) % 3, "multiclass", ("0", "1", "2")),
+        (np.arange(100), "regression", ()),
+        (np.linspace(0, 1, 50), "regression", ()),
+        (["1,5", "2,25", "3,0"], "regression", ()),
+    ],
+)
+def test_the_target_decides_the_task(raw: schema.Raw, task: str, classes: tuple[str, ...]) -> None:
+    learned = learn({"x": np.arange(len(raw)) % 7, "y": raw})
+    assert learned.schema.target.task == task
+    assert learned.schema.target.classes == classes
+
+
+def test_the_positive_class_is_last_when_it_is_given() -> None:
+    table: clean.Table = {"x": [1, 2, 1, 2], "y": ["a", "b", "a", "b"]}
+    assert learn(table, positive="a").schema.target.classes == ("b", "a")
+    with pytest.raises(errors.DataError, match="data.positive: .* got 'bb'; did you mean 'b'"):
+        learn(table, positive="bb")
+    with pytest.raises(errors.DataError, match="one of two classes, but y has 3"):
+        learn({"x": [1, 2, 3], "y": ["a", "b", "c"]}, positive="a")
+
+
+def test_the_type_given_to_the_target_decides_the_task() -> None:
+    table: clean.Table = {"x": np.arange(30) % 7, "y": np.arange(30) % 3}
+    learned = learn(table, {"y": spec.FeatureOptions(type="numeric")})
+    assert learned.schema.target.task == "regression"
+    table["y"] = np.arange(30)
+    learned = learn(table, {"y": spec.FeatureOptions(type="categorical")})
+    assert len(learned.schema.target.classes) == 30
+
+
+def test_rows_without_a_target_are_left_out_with_a_note() -> None:
+    table: clean.Table = {"x": np.arange(6.0), "y": ["a", "", "b", "?", None, "a"]}
+    cleaned = clean.rows(table, data(), {})
+    assert len(cleaned.table["x"]) == len(cleaned.table["y"]) == 3
+    assert cleaned.notes == ("y: 3 of 6 rows have none and are left out",)
+
+
+def test_columns_without_a_value_are_left_out_with_a_note() -> None:
+    learned = learn({"x": [1, 2, 3], "z": ["", "?", None], "y": ["a", "b", "a"]})
+    assert [column.name for column in learned.schema.columns] == ["x"]
+    assert learned.notes == ("z: all values are missing, so it is left out",)
+
+
+def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() -> None:
+    table: clean.Table = {"x": [1, 2, 1], "who": ["u", "v", "u"], "y": ["a", "b", "a"]}
+    more: dict[str, Any] = {"split": spec.Split(group="who"), "drop": ("who",)}
+    assert [column.name for column in learn(table, **more).schema.columns] == ["x"]
+    named = {"who": spec.FeatureOptions(type="categorical")}
+    more = {"split": spec.Split(group="who")}
+    assert len(learn(table, named, **more).schema.columns) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "more", "message"),
+    [
+        ({"x": [1], "Y": [2]}, {}, "data.target: a column of rows.csv is needed, but got 'y'"),
+        ({"x": [1], "y": ["a"]}, {"drop": ("xx",)}, "data.drop: .* got 'xx'; did you mean 'x'"),
+        ({"x": [1, 2], "y": ["a", "a"]}, {}, "y: at least two classes are needed, but got only 'a'"),
+        ({"x": [1, 2], "y": ["?", ""]}, {}, "y: at least one value is needed, but all are missing"),
+        ({"x": ["?", ""], "y": ["a", "b"]}, {}, "an input column is needed, but there is none"),
+        ({"y": ["a", "b"]}, {}, "an input column is needed, but there is none"),
+        ({"x": [{"a": 1}] * 2, "y": ["a", "b"]}, {}, r"x: text is needed, but got \{'a': 1\}"),
+        ({"x": [1], "y": ["2024-01-01"]}, {}, "y: the target is a number or a class, but got date"),
+    ],
+)
+def test_tables_that_cannot_be_learned_from_are_refused(
+    table: clean.Table, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.DataError, match=message):
+        learn(table, **more)
+
+
+def test_a_constant_quantity_cannot_be_learned() -> None:
+    with pytest.raises(errors.DataError, match=r"y: different values are needed, but all are 1.5"):
+        learn(
+            {"x": np.arange(3), "y": np.full(3, 1.5)}, {"y": spec.FeatureOptions(type="numeric")}
+        )

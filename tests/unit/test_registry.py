@@ -1,0 +1,92 @@
+"""How aliases move, and what is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eagleray import aliases, errors, storage
+from eagleray.registry import Registry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(storage.open(tmp_path.as_uri()))
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=20))
+def test_rolling_back_walks_the_way_an_alias_came(numbers: list[int]) -> None:
+    way = [aliases.Aliases()]
+    for number in numbers:
+        now = aliases.pointed(way[-1], "champion", number)
+        if now is not way[-1]:
+            way.append(now)
+    now = way[-1]
+    for earlier in reversed(way[1:-1]):
+        now = aliases.returned(now, "champion", "spam")
+        assert now == earlier
+    with pytest.raises(errors.NotFoundError, match="is its first"):
+        aliases.returned(now, "champion", "spam")
+
+
+def test_an_alias_moves_alone() -> None:
+    now = aliases.pointed(aliases.Aliases(), "champion", 1)
+    now = aliases.pointed(now, "shadow", 2)
+    now = aliases.pointed(now, "champion", 3)
+    assert now.values == {"champion": 3, "shadow": 2}
+    assert aliases.returned(now, "champion", "spam").values == {"champion": 1, "shadow": 2}
+
+
+@pytest.mark.parametrize("name", ["", "Spam", "a_b", "-a", "a-", "a/b", "..", "a" * 64])
+def test_a_model_name_that_is_no_label_is_refused(registry: Registry, name: str) -> None:
+    with pytest.raises(errors.UserError, match=r"^model: must be 1 to 63"):
+        registry.register(name, {}, {})
+
+
+@pytest.mark.parametrize("alias", ["latest", "12", "Champion"])
+def test_an_alias_that_stands_for_something_else_is_refused(registry: Registry, alias: str) -> None:
+    registry.register("spam", {}, {})
+    with pytest.raises(errors.UserError, match=r"^alias: must be"):
+        registry.promote("spam", 1, alias)
+
+
+def test_what_does_not_exist_is_named_with_what_does(registry: Registry) -> None:
+    registry.register("spam", {"weights": b""}, {})
+    registry.promote("spam", 1)
+    for ask, message in (
+        (lambda: registry.resolve("spma", "latest"), "got 'spma'; did you mean 'spam'"),
+        (lambda: registry.resolve("spam", "champoin"), "got 'champoin'; did you mean 'champion'"),
+        (lambda: registry.resolve("spam", "2"), r"one of its versions \(1\), but got 2"),
+        (lambda: registry.promote("spam", 2), r"one of its versions \(1\), but got 2"),
+        (lambda: registry.rollback("spam"), "1 is its first"),
+        (lambda: registry.rollback("spam", "shadow"), "an alias that is set, but got 'shadow'"),
+        (lambda: registry.read(registry.version("spam", 1), "weight"), "did you mean 'weights'"),
+    ):
+        with pytest.raises(errors.NotFoundError, match=message):
+            ask()
+    assert [event.action for event in registry.events("spam")] == ["registered", "promoted"]
+
+
+def test_a_path_that_leaves_the_folder_is_never_written(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(errors.UserError, match="a key must be"):
+        registry.register("spam", {"../escaped": b"x"}, {})
+    assert registry.versions("spam") == []
+
+
+def test_events_sort_by_the_clock_and_say_who_and_why(tmp_path: Path) -> None:
+    clock = iter(range(10**18, 2 * 10**18, 10**9))
+    registry = Registry(storage.open(tmp_path.as_uri()), now=lambda: next(clock))
+    for _ in range(3):
+        registry.register("spam", {}, {})
+    registry.promote("spam", 1, by="ann", why="first")
+    registry.promote("spam", 3, by="bob", why="better")
+    registry.rollback("spam", by="ann", why="worse")
+    told = [(e.action, e.number, e.previous, e.by, e.why) for e in registry.events("spam")[3:]]
+    assert told == [
+        ("promoted", 1, None, "ann", "first"),
+        ("promoted", 3, 1, "bob", "better"),
+        ("rolled-back", 1, 3, "ann", "worse"),
+    ]

@@ -1,0 +1,129 @@
+"""The training loop, on data small enough to train in milliseconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from eagleray import errors, spec
+from ray_jobs import checkpoints, training
+from ray_jobs.data import encoded, prepare
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "one_cycle", "linear")
+
+
+def experiment(folder: Path, **overrides: str) -> spec.Experiment:
+    file = folder / "wine.yaml"
+    file.write_text(
+        "name: wine\ndata: {source: 'dataset:wine', target: target}\n"
+        "model: {type: mlp, hidden: [16]}\ntrain: {epochs: 6, batch_size: 32}\n"
+        "tune: {trials: 1, scheduler: none}\nstorage: file:///tmp/unused\n"
+    )
+    return spec.load(file, overrides)
+
+
+def trainer(folder: Path, **overrides: str) -> training.Trainer:
+    chosen = experiment(folder, **overrides)
+    configuration = chosen.default()
+    data = encoded.encode(prepare.dataset(chosen), configuration.features)
+    return training.Trainer(configuration, data, metric="log_loss")
+
+
+def finish(running: training.Trainer) -> training.Trainer:
+    while not running.finished:
+        running.epoch()
+    return running
+
+
+def weights(running: training.Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in running.model.state_dict().items()}
+
+
+def without_seconds(running: training.Trainer) -> list[dict[str, float]]:
+    return [
+        {name: value for name, value in epoch.items() if name != "seconds"}
+        for epoch in running.progress.history
+    ]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_training_resumed_equals_one_that_was_not_interrupted_to_the_bit(
+    tmp_path: Path, optimizer: str, schedule: str
+) -> None:
+    options = {"train.optimizer": optimizer, "train.schedule": schedule, "model.dropout": "0.3"}
+    whole = finish(trainer(tmp_path, **options))
+    first = trainer(tmp_path, **options)
+    first.epoch()
+    first.epoch()
+    second = trainer(tmp_path, **options)
+    checkpoints.restore(second, checkpoints.dump(first))
+    finish(second)
+    assert without_seconds(second) == without_seconds(whole)
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
+    assert checkpoints.weights(second) == checkpoints.weights(whole)
+
+
+def test_the_same_seed_gives_the_same_training_and_another_one_does_not(tmp_path: Path) -> None:
+    one, same = finish(trainer(tmp_path)), finish(trainer(tmp_path))
+    other = finish(trainer(tmp_path, **{"train.seed": "1"}))
+    assert without_seconds(one) == without_seconds(same)
+    assert without_seconds(one) != without_seconds(other)
+
+
+def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path) -> None:
+    done = finish(trainer(tmp_path, **{"train.epochs": "30", "train.lr": "0.1"}))
+    losses = [epoch["log_loss"] for epoch in done.progress.history]
+    assert done.progress.best["log_loss"] == min(losses)
+    assert done.progress.best_epoch == losses.index(min(losses)) + 1
+
+
+def test_early_stopping_ends_after_as_many_epochs_without_gain_as_its_patience(
+    tmp_path: Path,
+) -> None:
+    stopping = {"train.epochs": "200", "train.lr": "0.1", "train.early_stopping": "{patience: 3}"}
+    done = finish(trainer(tmp_path, **stopping))
+    assert done.progress.epoch < 200
+    assert done.progress.epoch - done.progress.best_epoch == 3
+
+
+def test_a_loss_that_is_no_number_names_its_epoch(tmp_path: Path) -> None:
+    doomed = trainer(tmp_path, **{"train.lr": "1.0e+30", "train.optimizer": "sgd"})
+    with pytest.raises(errors.TrainingError, match=r"must be finite, .* in epoch \d"):
+        finish(doomed)
+
+
+def test_clipping_bounds_the_step_of_plain_gradient_descent(tmp_path: Path) -> None:
+    options = {"train.optimizer": "sgd", "train.momentum": "0.0", "train.lr": "1.0"}
+    clipped = trainer(tmp_path, **options, **{"train.clip_norm": "1.0e-3", "train.epochs": "1"})
+    before = weights(clipped)
+    clipped.epoch()
+    moved = sum(float((value - before[name]).norm()) for name, value in weights(clipped).items())
+    assert 0 < moved < 1.0e-3 * 4 * 10
+
+
+def test_shared_arrays_are_read_where_they_lie(tmp_path: Path) -> None:
+    """Trials get their data from the object store, read-only and without a copy."""
+    chosen = experiment(tmp_path)
+    data = encoded.encode(prepare.dataset(chosen), chosen.default().features)
+    locked = dataclasses.replace(
+        data, train=_locked(data.train), validation=_locked(data.validation)
+    )
+    running = training.Trainer(chosen.default(), locked, metric="log_loss")
+    running.epoch()
+    tensor = running._train[0]["numeric"]
+    assert tensor.data_ptr() == locked.train.inputs["numeric"].ctypes.data
+
+
+def _locked(part: encoded.Part) -> encoded.Part:
+    def lock(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        array.flags.writeable = False
+        return array
+
+    return encoded.Part({k: lock(v) for k, v in part.inputs.items()}, lock(part.targets))
