@@ -80,7 +80,7 @@ class Bundle:
         self.scale, self.custom = scale, custom
         self.golden: Golden | None = None
 
-    def predict(self, raw: Mapping[str, Sequence[Any]]) -> Prediction:
+    def predict(self, raw: Mapping[str, schema.Raw]) -> Prediction:
         """Outputs for B rows given as raw values by column, as they come from a table or from JSON.
 
         Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import importlib.metadata
 import json
 import os
@@ -185,6 +186,7 @@ def _flags(home: Path, ports: dict[str, int]) -> list[str]:
         "-s3.autoCreateBucket=false",
         "-webdav=false",
         "-admin.ui=false",
+        "-master.resumeState=false",  # or it is no leader yet when the volume server calls, once
         "-master.telemetry=false",
         "-volume.preStopSeconds=0",
     ]
@@ -250,10 +252,20 @@ def _complaint(server: Server) -> str | None:
     from eagleray.storage import s3
 
     try:
+        if not _volumes_joined(_ports(server.folder)["master"]):
+            return "its volumes have not joined"
         s3.create_bucket(BUCKET, environment(server))
-    except errors.StorageError as error:
+    except (errors.StorageError, OSError, http.client.HTTPException) as error:
         return str(error)
     return None
+
+
+def _volumes_joined(master: int) -> bool:
+    """Ask the master; until the volumes have joined, objects that exist cannot be read."""
+    connection = http.client.HTTPConnection("127.0.0.1", master, timeout=1)
+    with contextlib.closing(connection):
+        connection.request("GET", "/dir/status")
+        return bool(json.load(connection.getresponse())["Topology"]["DataCenters"])
 
 
 def _failure(home: Path, what: str) -> errors.StorageUnavailableError:

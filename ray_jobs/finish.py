@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eagleray.registry import Registry
 from rich import console
 
 from eagleray import code, errors, spec, storage
+from eagleray.registry import Registry
 from ray_jobs import cluster, records, search, winner
 from ray_jobs.data import prepare
 from ray_jobs.report import live

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from concurrent import futures
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -18,7 +18,10 @@ from ray import tune
 from eagleray import code, errors, spec, storage
 from eagleray.storage import blobs
 from ray_jobs import checkpoints, training
-from ray_jobs.data import encoded, prepare
+from ray_jobs.data import encoded
+
+if TYPE_CHECKING:
+    from ray_jobs.data import prepare
 
 REPORT_S = 1.0
 """A trial reports at each rung, at its end, and when this long has passed since its last report."""

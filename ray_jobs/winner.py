@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from eagleray.registry import Registry, Version
 from safetensors import torch as safe_torch
 from sklearn.metrics import confusion_matrix
 
 import eagleray
 from eagleray import bundle, code, features, models, schema, storage
+from eagleray.registry import Registry, Version
 from eagleray.storage import blobs
 from ray_jobs import records, search, training
 from ray_jobs.data import encoded

@@ -11,9 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from eagleray.registry import Registry
-
 from eagleray import bundle, errors
+from eagleray.registry import Registry
 
 log = logging.getLogger("ray.serve")
 

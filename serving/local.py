@@ -13,9 +13,11 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -92,30 +94,40 @@ def cpus(replicas: int) -> float:
 def _cluster(address: str | None) -> Iterator[None]:
     import ray
 
-    if address is not None:
-        ray.init(address=address, log_to_driver=False)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-        return
     folder = Path(tempfile.mkdtemp(prefix="er-"))
     before = dict(os.environ)
-    os.environ.update(environment.FAST | environment.private(folder))
+    if address is None:
+        os.environ.update(environment.FAST | environment.private(folder))
+    own: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         ray.init(
-            _node_ip_address="127.0.0.1",
-            include_dashboard=False,
+            address=address or "local",
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
+            **({} if address else own),
         )
-        yield
+        with _interrupted_by(signal.SIGINT, signal.SIGTERM):
+            yield
     finally:
         ray.shutdown()
         os.environ.clear()
         os.environ.update(before)
         _end_haproxy(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """Each of the signals raises KeyboardInterrupt; Ray's own handlers leave processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -107,9 +107,12 @@ class Codec:
     def _check(self, checked: schema.Schema, rows: Rows) -> None:
         raw = self.raw(rows)
         try:
-            schema.parse(checked, raw)
+            columns = schema.parse(checked, raw)
         except errors.DataError as cause:
             raise _located(checked, raw) or cause from cause
+        needed = (column for column in checked.columns if not column.nullable)
+        if any(np.isnan(columns[column.name]).any() for column in needed):
+            raise _located(checked, raw) or AssertionError("a missing value was just found")
 
 
 def _body(known: schema.Schema) -> type[msgspec.Struct]:
@@ -221,14 +224,19 @@ def _invalid(message: str, names: list[str]) -> errors.RequestError:
 
 
 def _located(checked: schema.Schema, raw: dict[str, Sequence[Any]]) -> errors.RequestError | None:
-    """The first value of the checked columns that cannot be parsed."""
+    """The first value that cannot be parsed, or that is missing in a column that has them all."""
     for column in checked.columns:
         alone = checked.model_copy(update={"columns": (column,)})
         for index, value in enumerate(raw[column.name]):
+            message = ""
             try:
-                schema.parse(alone, {column.name: [value]})
+                parsed = schema.parse(alone, {column.name: [value]})[column.name]
             except errors.DataError as cause:
                 message = str(cause).removeprefix(f"{column.name}: ")
+            else:
+                if not column.nullable and np.isnan(parsed).any():
+                    message = "a value is needed, but got a mark for a missing one"
+            if message:
                 return errors.RequestError(message, field=f"instances[{index}].{column.name}")
     return None
 

@@ -7,23 +7,24 @@ and cosine of the time of day, the day of the week and the time of the year.
 Only operations that IEEE 754 rounds in one way are used, and tables for sine and cosine: a row is
 encoded alike alone and in a batch, and on every machine.
 
-Legend: F columns, B rows, M missing indicators, D datetimes, Q knots.
+Legend: F columns, B rows, M missing indicators, D datetimes.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eagleray.features import quantiles
+from eagleray.features.quantiles import Quantiles
+
 if TYPE_CHECKING:
     from eagleray import schema, spec
 
-KNOTS = 1000
 FURTHEST = 1e6
 """A scaled value is cut here: nothing is learned so far out, and a model's float32 stays finite."""
 LARGEST = 1e30
@@ -52,14 +53,15 @@ class Numbers:
         affine: (5, F, 1): what fills missing values, lowest and highest value let through, what is
             subtracted, what is divided by.
         indicators: the M columns with a missing indicator.
-        quantiles: for columns scaled by quantile, values (Q) and their normal scores (Q).
+        quantiled: the columns scaled by quantile, in the order of the curves of `quantiles`.
         datetimes: the D columns that are datetimes.
     """
 
     names: tuple[str, ...]
     affine: np.ndarray
     indicators: tuple[int, ...]
-    quantiles: dict[int, np.ndarray]
+    quantiled: tuple[int, ...]
+    quantiles: Quantiles
     datetimes: tuple[int, ...]
 
     @classmethod
@@ -71,28 +73,23 @@ class Numbers:
     ) -> Numbers:
         mine = [c for c in known.columns if c.type in ("numeric", "boolean", "datetime")]
         affine = np.zeros((5, len(mine), 1))
-        indicators, quantiles = [], {}
+        indicators, curves = [], {}
         for index, column in enumerate(mine):
             values = columns[column.name]
             present = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
-            given = options.get(column.name)
-            scale = given.scale if given is not None and column.type == "numeric" else "standard"
-            if column.type == "boolean":
-                affine[:, index, 0] = (0.5, 0.0, 1.0, 0.5, 0.5)
-            elif scale == "standard":
-                affine[:, index, 0] = _standard(present)
-            else:
-                affine[:, index, 0] = (_median(present), -LARGEST, LARGEST, 0.0, 1.0)
+            scale = _scale(column, options)
             if scale == "quantile" and len(present):
-                quantiles[index] = _knots(present)
+                curves[index] = quantiles.learn(present)
+            affine[:, index, 0] = _affine(scale, present)
             if len(present) < len(values):
                 indicators.append(index)
         return cls(
-            names=tuple(c.name for c in mine),
+            names=tuple(column.name for column in mine),
             affine=affine,
             indicators=tuple(indicators),
-            quantiles=quantiles,
-            datetimes=tuple(i for i, c in enumerate(mine) if c.type == "datetime"),
+            quantiled=tuple(curves),
+            quantiles=Quantiles(tuple(curves.values())),
+            datetimes=tuple(i for i, column in enumerate(mine) if column.type == "datetime"),
         )
 
     @property
@@ -101,75 +98,76 @@ class Numbers:
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
         """f32 (B, width)."""
-        count = len(self.names)
+        count, marked = len(self.names), len(self.names) + len(self.indicators)
         raw_FB = np.concatenate([columns[name] for name in self.names]).reshape(count, -1)
         missing_FB = np.isnan(raw_FB)
         fill, low, high, center, scale = self.affine
         known_FB = np.minimum(np.maximum(np.where(missing_FB, fill, raw_FB), low), high)
         scaled_FB = (known_FB - center) / scale
-        for index, (knots, scores) in self.quantiles.items():
-            scaled_FB[index] = np.interp(known_FB[index], knots, scores)
+        if self.quantiled:
+            scaled_FB[self.quantiled, :] = self.quantiles.apply(known_FB[self.quantiled, :])
         out = np.empty((raw_FB.shape[1], self.width), np.float32)
         out[:, :count] = scaled_FB.T
         if self.indicators:
-            out[:, count : count + len(self.indicators)] = missing_FB[self.indicators, :].T
-        for number, index in enumerate(self.datetimes):
-            start = count + len(self.indicators) + 6 * number
-            out[:, start : start + 6] = _cycles(raw_FB[index])
+            out[:, count:marked] = missing_FB[self.indicators, :].T
+        if self.datetimes:
+            out[:, marked:] = _cycles(raw_FB[self.datetimes, :])
         return out
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        tensors = {f"quantiles.{index}": knots for index, knots in self.quantiles.items()}
         described = {
             "names": list(self.names),
             "indicators": list(self.indicators),
+            "quantiled": list(self.quantiled),
             "datetimes": list(self.datetimes),
         }
-        return described, {"affine": self.affine, **tensors}
+        knots = dict(zip(self.quantiled, self.quantiles.knots, strict=True))
+        return described, {"affine": self.affine, **{f"knots.{i}": knots[i] for i in knots}}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Numbers:
-        quantiles = {key: tensors[key] for key in sorted(tensors) if key.startswith("quantiles.")}
         return cls(
             names=tuple(state["names"]),
             affine=tensors["affine"],
             indicators=tuple(state["indicators"]),
-            quantiles={int(key.partition(".")[2]): knots for key, knots in quantiles.items()},
+            quantiled=tuple(state["quantiled"]),
+            quantiles=Quantiles(tuple(tensors[f"knots.{i}"] for i in state["quantiled"])),
             datetimes=tuple(state["datetimes"]),
         )
 
 
-def _standard(present: np.ndarray) -> tuple[float, ...]:
+def _scale(column: schema.Column, options: Mapping[str, spec.FeatureOptions]) -> str:
+    if column.type == "boolean":
+        return "boolean"
+    given = options.get(column.name)
+    return given.scale if given is not None and column.type == "numeric" else "standard"
+
+
+def _affine(scale: str, present: np.ndarray) -> tuple[float, ...]:
+    """What fills gaps, the lowest and highest value, what is subtracted, what is divided by."""
+    if scale == "boolean":
+        return 0.5, 0.0, 1.0, 0.5, 0.5
     if not len(present):
         return 0.0, -LARGEST, LARGEST, 0.0, 1.0
+    median = float(np.median(present))
+    if scale == "none":
+        return median, -LARGEST, LARGEST, 0.0, 1.0
+    if scale == "quantile":
+        return median, float(present.min()), float(present.max()), 0.0, 1.0
     center, deviation = float(present.mean()), float(present.std())
-    scale = deviation if deviation > 1e-30 else 1.0
-    return _median(present), center - FURTHEST * scale, center + FURTHEST * scale, center, scale
+    divisor = deviation if deviation > 1e-30 else 1.0
+    return median, center - FURTHEST * divisor, center + FURTHEST * divisor, center, divisor
 
 
-def _median(present: np.ndarray) -> float:
-    return float(np.median(present)) if len(present) else 0.0
-
-
-def _knots(present: np.ndarray) -> np.ndarray:
-    """Values (Q) over normal scores (Q): the inverse normal of each value's middle rank."""
-    distinct, counts = np.unique(present, return_counts=True)
-    ranks = (np.cumsum(counts) - counts / 2) / len(present)
-    if len(distinct) > KNOTS:
-        kept = np.unique(np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], KNOTS)))
-        distinct, ranks = distinct[kept], ranks[kept]
-    normal = statistics.NormalDist()
-    return np.stack([distinct, [normal.inv_cdf(rank) for rank in ranks.tolist()]])
-
-
-def _cycles(seconds_B: np.ndarray) -> np.ndarray:
-    """Sine and cosine (B, 6) of day, week and year; zeros where missing."""
-    missing_B1 = np.isnan(seconds_B)[:, None]
-    bounded_B = np.minimum(np.maximum(np.nan_to_num(seconds_B), -_ENDS), _ENDS)
-    whole_B = np.floor(bounded_B).astype(np.int64)
+def _cycles(seconds: np.ndarray) -> np.ndarray:
+    """Sine and cosine (B, 6 D) of day, week and year of seconds (D, B); zeros where missing."""
+    missing = np.isnan(seconds)[:, :, None]
+    bounded = np.minimum(np.maximum(np.nan_to_num(seconds), -_ENDS), _ENDS)
+    whole = np.floor(bounded).astype(np.int64)
     parts = (
-        _CLOCK[whole_B // 60 % _MINUTES],
-        _WEEK[whole_B // 86400 % _DAYS],
-        _SEASONS[whole_B % _YEAR * _YEAR_STEPS // _YEAR],
+        _CLOCK[whole // 60 % _MINUTES],
+        _WEEK[whole // 86400 % _DAYS],
+        _SEASONS[whole % _YEAR * _YEAR_STEPS // _YEAR],
     )
-    return np.where(missing_B1, np.float32(0), np.concatenate(parts, axis=1))
+    cycles = np.where(missing, np.float32(0), np.concatenate(parts, axis=2))
+    return cycles.transpose(1, 0, 2).reshape(seconds.shape[1], 6 * len(seconds))

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import urlsplit
 
 import boto3.session
 from boto3.s3.transfer import TransferConfig
@@ -56,9 +57,9 @@ _SETTINGS = (
 class Patience:
     """How often an operation is tried, and how long an attempt may be silent, in seconds."""
 
-    attempts: int = 5
+    attempts: int = 8
     connect_s: float = 5.0
-    silence_s: float = 20.0
+    silence_s: float = 15.0
 
 
 class Condition(TypedDict, total=False):
@@ -200,9 +201,9 @@ class S3Storage:
             raise
 
     def _pauses(self) -> Iterator[float | None]:
-        """Give the pause after each attempt: jitter below 1, 2, 4 … s; None after the last."""
+        """Give the pause after each attempt, below 0.1, 0.2, 0.4 … s; None after the last."""
         for attempt in range(self._patience.attempts - 1):
-            yield random.random() * 2**attempt  # noqa: S311 - jitter, not a secret
+            yield random.random() * 0.1 * 2**attempt  # noqa: S311 - jitter, not a secret
         yield None
 
     def _key(self, key: str) -> str:
@@ -241,7 +242,11 @@ def create_bucket(name: str, environment: dict[str, str]) -> None:
 
 
 def _client(patience: Patience, settings: dict[str, str]) -> S3Client:
-    endpoint = settings.get("AWS_ENDPOINT_URL_S3")
+    endpoint = (
+        settings.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+    )
     return boto3.session.Session().client(
         "s3",
         endpoint_url=endpoint,
@@ -252,6 +257,7 @@ def _client(patience: Patience, settings: dict[str, str]) -> S3Client:
             retries={"mode": "standard", "total_max_attempts": patience.attempts},
             connect_timeout=patience.connect_s,
             read_timeout=patience.silence_s,
+            proxies={} if _on_this_machine(endpoint) else None,
             max_pool_connections=_CONNECTIONS,
             # the trailing checksums of newer SDKs are unknown to many S3-compatible servers
             request_checksum_calculation="when_required",
@@ -270,6 +276,10 @@ def _settings() -> dict[str, str]:
             return local.environment(server)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return {"AWS_REGION": region} if region else {}
+
+
+def _on_this_machine(endpoint: str | None) -> bool:
+    return endpoint is not None and urlsplit(endpoint).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def _quoted(etag: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eagleray import features, schema, spec
-from ray_jobs.data import prepare
+
+if TYPE_CHECKING:
+    from ray_jobs.data import prepare
 
 
 @dataclass(frozen=True)

@@ -50,17 +50,18 @@ def read(path: Path, *, shown: str | None = None) -> pd.DataFrame:
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    delimiter, names = _header(path)
+    delimiter, written = _header(path)
+    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(written)]
     _check_names(names)
     table = pyarrow.csv.read_csv(
         path,
         read_options=pyarrow.csv.ReadOptions(block_size=_block(path)),
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            column_types=dict.fromkeys(written, pa.string()), strings_can_be_null=False
         ),
     )
-    return _frame(table)
+    return _frame(table.rename_columns(names))
 
 
 def _header(path: Path) -> tuple[str, list[str]]:

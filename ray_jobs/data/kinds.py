@@ -23,6 +23,8 @@ LONGEST_SIDE = 128
 
 PICTURES_LOOKED_AT = 1000
 
+_ARRAYS: dict[str, schema.ColumnType] = {"b": "boolean", "M": "datetime"}
+
 
 @dataclass(frozen=True)
 class Found:
@@ -79,13 +81,7 @@ def missing_rows(array: np.ndarray) -> np.ndarray:
 def _native(raw: schema.Raw) -> schema.ColumnType | None:
     """The type that the values have already; None for text and mixtures."""
     if isinstance(raw, np.ndarray):
-        return (
-            "boolean"
-            if raw.dtype.kind == "b"
-            else "datetime"
-            if raw.dtype.kind == "M"
-            else "numeric"
-        )
+        return _ARRAYS.get(raw.dtype.kind, "numeric")
     kinds = set(map(type, raw)) - {NoneType}
     if not kinds:
         return None

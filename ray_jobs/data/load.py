@@ -32,7 +32,7 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
         StorageError: an object cannot be fetched.
     """
     frame = _read(data.source, base)
-    names = [str(name).strip() or f"Unnamed: {place}" for place, name in enumerate(frame.columns)]
+    names = [str(name) for name in frame.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise errors.DataError(
@@ -140,9 +140,6 @@ def _raw(series: pd.Series[Any]) -> schema.Raw:
             return series.to_numpy()
         if series.dtype.kind == "M":
             return series.to_numpy().astype("datetime64[ms]")
-    return [value if _is_known(value) else None for value in series.astype(object)]
-
-
-def _is_known(value: Any) -> bool:
-    """Whether a cell holds something; lists and arrays always do."""
-    return not (pd.api.types.is_scalar(value) and pd.isna(value))
+    values = series.astype(object).tolist()
+    gone = series.isna().tolist()
+    return [None if missing else value for value, missing in zip(values, gone, strict=True)]

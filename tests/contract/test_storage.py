@@ -407,6 +407,16 @@ def test_the_embedded_server_is_found_without_any_setting(
     assert store.get("a") == b"1"
 
 
+def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    store = storage.open(f"{s3.uri}/{uuid.uuid4().hex}")
+    store.put("a", b"1")
+    assert store.get("a") == b"1"
+
+
 def test_storage_is_light_until_a_bucket_is_opened() -> None:
     code = "import sys, eagleray.registry, eagleray.local; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -111,7 +111,7 @@ def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> No
 
 @pytest.mark.parametrize("kind", ["numeric", "boolean", "datetime", "image"])
 def test_a_given_type_that_the_values_are_not_is_an_error(kind: Any) -> None:
-    with pytest.raises(errors.DataError, match="x: .* is needed, but got 'red'"):
+    with pytest.raises(errors.DataError, match=r"x: .* is needed, but got 'red'"):
         kinds.find("x", ["red", "green", "blue"], kind)
 
 
@@ -160,7 +160,7 @@ def test_the_target_decides_the_task(raw: schema.Raw, task: str, classes: tuple[
 def test_the_positive_class_is_last_when_it_is_given() -> None:
     table: clean.Table = {"x": [1, 2, 1, 2], "y": ["a", "b", "a", "b"]}
     assert learn(table, positive="a").schema.target.classes == ("b", "a")
-    with pytest.raises(errors.DataError, match="data.positive: .* got 'bb'; did you mean 'b'"):
+    with pytest.raises(errors.DataError, match=r"data.positive: .* got 'bb'; did you mean 'b'"):
         learn(table, positive="bb")
     with pytest.raises(errors.DataError, match="one of two classes, but y has 3"):
         learn({"x": [1, 2, 3], "y": ["a", "b", "c"]}, positive="a")
@@ -202,7 +202,11 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
     [
         ({"x": [1], "Y": [2]}, {}, "data.target: a column of rows.csv is needed, but got 'y'"),
         ({"x": [1], "y": ["a"]}, {"drop": ("xx",)}, "data.drop: .* got 'xx'; did you mean 'x'"),
-        ({"x": [1, 2], "y": ["a", "a"]}, {}, "y: at least two classes are needed, but got only 'a'"),
+        (
+            {"x": [1, 2], "y": ["a", "a"]},
+            {},
+            "y: at least two classes are needed, but got only 'a'",
+        ),
         ({"x": [1, 2], "y": ["?", ""]}, {}, "y: at least one value is needed, but all are missing"),
         ({"x": ["?", ""], "y": ["a", "b"]}, {}, "an input column is needed, but there is none"),
         ({"y": ["a", "b"]}, {}, "an input column is needed, but there is none"),
@@ -219,6 +223,4 @@ def test_tables_that_cannot_be_learned_from_are_refused(
 
 def test_a_constant_quantity_cannot_be_learned() -> None:
     with pytest.raises(errors.DataError, match=r"y: different values are needed, but all are 1.5"):
-        learn(
-            {"x": np.arange(3), "y": np.full(3, 1.5)}, {"y": spec.FeatureOptions(type="numeric")}
-        )
+        learn({"x": np.arange(3), "y": np.full(3, 1.5)}, {"y": spec.FeatureOptions(type="numeric")})

@@ -18,7 +18,7 @@ from PIL import Image
 from eagleray import errors, schema
 from ray_jobs.data import kinds
 
-LAW = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+LAW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 TARGET = schema.Target(name="y", task="regression")
 
 WORDS = st.text(max_size=8) | st.sampled_from(["?", "NA", "none", "", " x ", "3.0", "1,234", "nan"])
@@ -28,7 +28,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "datetime": st.datetimes(datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 30)),
     "categorical": WORDS | st.integers() | st.booleans(),
     "text": WORDS,
-    "image": st.lists(st.lists(st.integers(0, 255), min_size=3, max_size=3), min_size=2, max_size=2),
+    "image": st.lists(
+        st.lists(st.integers(0, 255), min_size=3, max_size=3), min_size=2, max_size=2
+    ),
 }
 
 
@@ -49,10 +51,10 @@ def as_json(values: list[Any]) -> list[Any]:
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
     if one.dtype == object:
-        return one.tolist() == other.tolist()
+        return bool(one.tolist() == other.tolist())
     signs = (np.copysign(1, array[~np.isnan(array)]) for array in (one, other))
     equal = np.array_equal(one, other, equal_nan=True) and np.array_equal(*signs)
-    return equal and one.dtype == other.dtype
+    return bool(equal and one.dtype == other.dtype)
 
 
 @pytest.mark.parametrize("kind", list(VALUES))
@@ -89,11 +91,12 @@ def test_odd_values_are_missing_or_refused_by_name_and_never_crash(
     raw: list[Any], kind: str
 ) -> None:
     more = {"image_shape": (1, 2, 2)} if kind == "image" else {}
+    refused, array = "", np.empty(len(raw))
     try:
         array = parsed(kind, raw, **more)
     except errors.DataError as error:
-        assert str(error).startswith("x: ")
-        return
+        refused = str(error)
+    assert not refused or refused.startswith("x: ")
     assert len(array) == len(raw)
     if kind != "image" and array.dtype != object:
         assert not np.isinf(array).any()

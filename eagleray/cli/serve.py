@@ -1,0 +1,106 @@
+"""`eagleray serve`: a model's endpoint on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from serving.local import Endpoint
+    from serving.settings import Settings
+
+
+def serve(
+    name: Annotated[str, typer.Argument(help="A model, or the experiment file that made it.")],
+    storage: Annotated[
+        str | None, typer.Option(help="Where the model is.", envvar="EAGLERAY_STORAGE")
+    ] = None,
+    alias: Annotated[str, typer.Option(help="The alias to follow.")] = "champion",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    min_replicas: Annotated[
+        int | None, typer.Option("--min", min=1, help="Fewest replicas.")
+    ] = None,
+    max_replicas: Annotated[int | None, typer.Option("--max", min=1, help="Most replicas.")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Requests in progress at a replica to aim for.")
+    ] = None,
+    scale_up_after: Annotated[
+        float | None, typer.Option(help="Seconds of load before replicas are added.")
+    ] = None,
+    scale_down_after: Annotated[
+        float | None, typer.Option(help="Seconds of calm before one is drained.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to run on; else one on this machine.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON once it answers.")
+    ] = False,
+) -> None:
+    """Serve a model until Ctrl-C; the version that answers follows the alias."""
+    from serving import local
+
+    given = {
+        "storage": storage,
+        "alias": alias,
+        "min_replicas": min_replicas,
+        "max_replicas": max_replicas,
+        "target_ongoing": target,
+        "upscale_delay_s": scale_up_after,
+        "downscale_delay_s": scale_down_after,
+    }
+    settings = _settings(name, {key: value for key, value in given.items() if value is not None})
+    if address is None:
+        settings = settings.model_copy(update={"cpus": local.cpus(settings.max_replicas)})
+    try:
+        with local.serving(settings, host=host, port=port, address=address) as endpoint:
+            _print(endpoint, as_json)
+            signal.pause()
+    except KeyboardInterrupt:
+        if not as_json:
+            typer.echo("stopped")
+
+
+def _settings(name: str, given: dict[str, object]) -> Settings:
+    """What the experiment file says, or nothing of one, under what the options say."""
+    import pydantic
+
+    from eagleray import errors, spec
+    from serving.settings import Settings
+
+    values: dict[str, object] = {"name": name}
+    if Path(name).suffix in (".yaml", ".yml"):
+        experiment = spec.load(name)
+        values = {
+            "name": experiment.name,
+            "storage": experiment.storage,
+            "min_replicas": experiment.serve.replicas.min,
+            "max_replicas": experiment.serve.replicas.max,
+            "max_rows": experiment.serve.batch.max_rows,
+            "wait_ms": experiment.serve.batch.wait_ms,
+        }
+    try:
+        return Settings.model_validate(values | given)
+    except pydantic.ValidationError as cause:
+        problem = cause.errors()[0]
+        raise errors.UserError(str(problem["msg"]).removeprefix("Value error, ")) from cause
+
+
+def _print(endpoint: Endpoint, as_json: bool) -> None:
+    if as_json:
+        said = {
+            "url": endpoint.url,
+            "name": endpoint.name,
+            "version": endpoint.version,
+            "curl": endpoint.curl,
+        }
+        print(json.dumps(said), flush=True)
+        return
+    typer.echo(f"{endpoint.name} version {endpoint.version} answers at {endpoint.url}")
+    typer.echo(f"documentation at {endpoint.url}/docs; Ctrl-C stops it\n")
+    typer.echo(endpoint.curl)

@@ -1,0 +1,70 @@
+"""A small model with a column of each kind but images, made without training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from eagleray import bundle, features, models, schema, spec
+
+CITIES = ("Bern", "Oslo", "Rome")
+
+COLUMNS = (
+    schema.Column(name="age", type="numeric", integer=True),
+    schema.Column(name="income $", type="numeric", nullable=True, missing=("?",)),
+    schema.Column(name="city", type="categorical", categories=CITIES),
+    schema.Column(name="member", type="boolean", nullable=True),
+    schema.Column(name="joined", type="datetime", nullable=True),
+    schema.Column(name="note", type="text", nullable=True),
+)
+
+Raw = dict[str, list[object]]
+
+
+def rows(count: int, seed: int = 0) -> Raw:
+    """Raw values by column, missing ones among them."""
+    random = np.random.default_rng(seed)
+    words = ["good", "bad", "late", "early", "never"]
+    income = (random.normal(5, 2, count).round(2)).tolist()
+    return {
+        "age": random.integers(18, 90, count).tolist(),
+        "income $": [None if index % 7 == 0 else value for index, value in enumerate(income)],
+        "city": random.choice(CITIES, count).tolist(),
+        "member": [None if index % 5 == 0 else index % 2 == 0 for index in range(count)],
+        "joined": [f"2024-0{1 + index % 9}-11T08:00:00" for index in range(count)],
+        "note": [" ".join(random.choice(words, 3)) for _ in range(count)],
+    }
+
+
+def instances(raw: Raw) -> list[dict[str, object]]:
+    """The same rows as a request has them."""
+    return [dict(zip(raw, values, strict=True)) for values in zip(*raw.values(), strict=True)]
+
+
+def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle:
+    """A model with random weights."""
+    known = schema.Schema(
+        columns=COLUMNS,
+        target=target or schema.Target(name="left", task="binary", classes=("no", "yes")),
+    )
+    transforms = features.Transforms.fit(known, {}, schema.parse(known, rows(200)))
+    options = spec.model_options({"type": "mlp", "hidden": [16]})
+    torch.manual_seed(seed)
+    return bundle.Bundle(
+        schema=known,
+        transforms=transforms,
+        options=options,
+        model=models.build(options, transforms.shape, max(1, len(known.target.classes))),
+        scale=bundle.Scale(),
+    )
+
+
+def files(*, seed: int = 0, target: schema.Target | None = None) -> dict[str, bytes]:
+    """The files of that model, ready to be registered."""
+    return bundle.pack(make(seed=seed, target=target), rows(bundle.GOLDEN_ROWS, seed=7), {})
+
+
+def golden(made: bundle.Bundle) -> bundle.Golden:
+    """Golden rows of a model, as `bundle.pack` would make them."""
+    raw = rows(4, seed=7)
+    return bundle.Golden(raw, made.predict(raw).outputs.tolist())

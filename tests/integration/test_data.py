@@ -1,0 +1,25 @@
+"""Data in a real S3 server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eagleray import errors, spec, storage
+from ray_jobs.data import load
+from tests.conftest import Bucket
+
+
+def test_a_table_is_read_from_a_bucket(s3: Bucket, tmp_path: Path) -> None:
+    storage.open(s3.uri).put("tables/rows.csv", b"x,y\n1,a\n2,b\n")
+    data = spec.Data(source=f"{s3.uri}/tables/rows.csv", target="y")
+    assert load.table(load.read(data, tmp_path)) == {"x": ["1", "2"], "y": ["a", "b"]}
+
+
+def test_an_object_that_is_not_there_or_no_table_is_named(s3: Bucket, tmp_path: Path) -> None:
+    storage.open(s3.uri).put("tables/empty.csv", b"")
+    for key in ("tables/none.csv", "tables/empty.csv"):
+        data = spec.Data(source=f"{s3.uri}/{key}", target="y")
+        with pytest.raises(errors.DataError, match=key):
+            load.read(data, tmp_path)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from serving import batching
+
+
+class Doubler:
+    """Doubles numbers, and remembers batches and threads; `slow_s` of work for each batch."""
+
+    def __init__(self, slow_s: float = 0.0) -> None:
+        self.batches: list[int] = []
+        self.threads: set[threading.Thread] = set()
+        self._slow_s = slow_s
+
+    def __call__(self, rows: Sequence[int]) -> list[int]:
+        self.batches.append(len(rows))
+        self.threads.add(threading.current_thread())
+        end = time.thread_time() + self._slow_s
+        while time.thread_time() < end:
+            pass
+        if 13 in rows:
+            raise ValueError("thirteen")
+        return [2 * row for row in rows]
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 20))
+
+
+def batcher(double: Doubler, **limits: Any) -> batching.Batcher[int, int]:
+    return batching.Batcher(double, batching.Limits(**limits), ThreadPoolExecutor(1))
+
+
+def test_requests_that_come_together_run_together() -> None:
+    double = Doubler()
+
+    async def work() -> None:
+        made = batcher(double)
+        await made.submit([0])
+        answers = await asyncio.gather(*(made.submit([number]) for number in range(10)))
+        assert answers == [[2 * number] for number in range(10)]
+
+    run(work())
+    assert double.batches == [1, 10]
+
+
+def test_a_lone_request_does_not_wait() -> None:
+    async def work() -> float:
+        made = batcher(Doubler(), wait_s=5.0)
+        await made.submit([1])
+        started = time.perf_counter()
+        await made.submit([1])
+        return time.perf_counter() - started
+
+    assert run(work()) < 1.0
+
+
+def test_under_load_a_request_waits_for_as_much_company_as_there_was() -> None:
+    double = Doubler()
+
+    async def later(made: batching.Batcher[int, int], number: int) -> Sequence[int]:
+        await asyncio.sleep(0.01 * number)
+        return await made.submit([number])
+
+    async def work() -> None:
+        made = batcher(double, wait_s=5.0)
+        await asyncio.gather(*(made.submit([number]) for number in range(3)))
+        await asyncio.gather(*(later(made, number) for number in range(3)))
+
+    run(work())
+    assert double.batches == [3, 3]
+
+
+def test_a_large_request_lets_small_ones_in_between() -> None:
+    order: list[str] = []
+
+    async def ask(made: batching.Batcher[int, int], name: str, rows: list[int]) -> None:
+        assert await made.submit(rows) == [2 * row for row in rows]
+        order.append(name)
+
+    async def work() -> None:
+        made = batcher(Doubler(), max_rows=4)
+        await asyncio.gather(ask(made, "large", list(range(12))), ask(made, "small", [1]))
+
+    run(work())
+    assert order == ["small", "large"]
+
+
+def test_batches_keep_to_the_limit() -> None:
+    double = Doubler()
+
+    async def work() -> None:
+        made = batcher(double, max_rows=5)
+        await asyncio.gather(*(made.submit([1, 2]) for _ in range(7)), made.submit([3] * 12))
+
+    run(work())
+    assert sum(double.batches) == 26
+    assert max(double.batches) <= 5
+
+
+def test_a_request_that_fails_does_not_fail_its_company() -> None:
+    async def work() -> list[Any]:
+        made = batcher(Doubler())
+        asked = [made.submit([number]) for number in (1, 13, 2)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, second, third = run(work())
+    assert (first, third) == ([2], [4])
+    assert isinstance(second, ValueError)
+
+
+def test_slow_batches_leave_the_event_loop_free_and_quick_ones_stay_on_it() -> None:
+    slow, quick = Doubler(0.05), Doubler()
+
+    async def work() -> None:
+        for double in (slow, quick):
+            made = batcher(double)
+            for number in range(4):
+                await made.submit([number])
+            double.threads.clear()
+            await made.submit([5])
+
+    run(work())
+    assert threading.main_thread() not in slow.threads
+    assert quick.threads == {threading.main_thread()}
+
+
+def test_a_full_queue_refuses() -> None:
+    async def work() -> None:
+        made = batcher(Doubler(), max_rows=2, queue_rows=3)
+        asked = [asyncio.ensure_future(made.submit([1, 2])) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(batching.QueueFullError):
+            await made.submit([1])
+        await asyncio.gather(*asked)
+        assert await made.submit([4]) == [8]
+
+    run(work())
+
+
+def test_a_caller_who_gave_up_is_not_waited_for() -> None:
+    async def work() -> None:
+        made = batcher(Doubler(0.05))
+        gone = asyncio.ensure_future(made.submit([1]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert await made.submit([2]) == [4]
+
+    run(work())

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eagleray import bundle, errors, registry, storage
+from serving import follower
+from tests import bundles
+
+
+class Replica:
+    """What a follower reports to; `versions` were put into service, `unfit` were refused."""
+
+    def __init__(self) -> None:
+        self.versions: list[int] = []
+        self.unfit: list[int] = []
+        self.failures = 0
+
+    def install(self, loaded: bundle.Bundle) -> None:
+        self.versions.append(loaded.number)
+
+    def serving(self, version: int, *, instead_of: int | None) -> None:
+        assert instead_of == (self.versions[-2] if len(self.versions) > 1 else None)
+        assert version == self.versions[-1]
+
+    def refused(self, version: int) -> None:
+        self.unfit.append(version)
+
+    def storage_error(self) -> None:
+        self.failures += 1
+
+
+class Flaky(registry.Registry):
+    """A registry whose storage can be made unreachable."""
+
+    down = False
+
+    def watch(self, name: str, etag: str | None) -> registry.Aliases | None:
+        if self.down:
+            raise errors.StorageUnavailableError("down")
+        return super().watch(name, etag)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Flaky:
+    return Flaky(storage.open(tmp_path.as_uri()))
+
+
+@pytest.fixture
+def replica() -> Replica:
+    return Replica()
+
+
+@pytest.fixture
+def following(models: Flaky, replica: Replica) -> follower.Follower:
+    return follower.Follower(models, "left", "champion", replica.install, replica)
+
+
+def test_the_version_follows_the_alias(
+    models: Flaky, replica: Replica, following: follower.Follower
+) -> None:
+    following.look()
+    assert replica.versions == []
+    for seed in (0, 1):
+        number = models.register("left", bundles.files(seed=seed), {}).number
+        models.promote("left", number)
+        following.look()
+        following.look()
+    models.rollback("left")
+    following.look()
+    assert replica.versions == [1, 2, 1]
+
+
+def test_a_version_that_is_unfit_is_refused_once_and_the_old_one_stays(
+    models: Flaky, replica: Replica, following: follower.Follower
+) -> None:
+    made = bundles.files()
+    models.register("left", made, {})
+    models.promote("left", 1)
+    following.look()
+    golden = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
+    models.register("left", made | {"golden.json": golden}, {})
+    models.register("left", made | {"model.safetensors": b"nonsense"}, {})
+    for number in (2, 3):
+        models.promote("left", number)
+        following.look()
+        following.look()
+    assert (replica.versions, replica.unfit, following.serving) == ([1], [2, 3], 1)
+    models.promote("left", 1)
+    following.look()
+    assert replica.versions == [1]
+
+
+def test_a_corrupt_blob_is_refused(
+    models: Flaky, replica: Replica, following: follower.Follower, tmp_path: Path
+) -> None:
+    version = models.register("left", bundles.files(), {})
+    models.promote("left", 1)
+    digest = version.files["model.safetensors"].sha256
+    (blob,) = tmp_path.rglob(f"*{digest}")
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    following.look()
+    assert (replica.unfit, following.serving) == ([1], None)
+
+
+def test_while_storage_is_out_of_reach_nothing_changes(
+    models: Flaky, replica: Replica, following: follower.Follower
+) -> None:
+    models.register("left", bundles.files(), {})
+    models.register("left", bundles.files(seed=1), {})
+    models.promote("left", 1)
+    following.look()
+    models.promote("left", 2)
+    models.down = True
+    following.look()
+    assert (replica.versions, replica.failures) == ([1], 1)
+    models.down = False
+    following.look()
+    assert replica.versions == [1, 2]

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eagleray import errors, schema
+from eagleray.bundle import Prediction
+from serving import openapi, protocol
+from tests import bundles
+
+KNOWN = bundles.make().schema
+CODEC = protocol.Codec(KNOWN)
+ROW: dict[str, Any] = bundles.instances(bundles.rows(2, seed=3))[1]
+
+
+def body(*rows: object) -> bytes:
+    return json.dumps({"instances": rows}).encode()
+
+
+def refused(content: bytes, codec: protocol.Codec = CODEC) -> errors.RequestError:
+    with pytest.raises(errors.RequestError) as caught:
+        codec.rows(content)
+    return caught.value
+
+
+def test_rows_come_back_as_raw_values_by_column() -> None:
+    raw = bundles.rows(20)
+    decoded = CODEC.raw(CODEC.rows(body(*bundles.instances(raw))))
+    assert {name: list(values) for name, values in decoded.items()} == raw
+
+
+def test_a_nullable_column_may_be_null_or_absent() -> None:
+    absent = {name: value for name, value in ROW.items() if name != "note"}
+    first, second = CODEC.raw(CODEC.rows(body(absent, ROW | {"note": None})))["note"]
+    assert first is None
+    assert second is None
+
+
+def test_a_mark_for_missing_that_training_saw_is_taken() -> None:
+    assert CODEC.raw(CODEC.rows(body(ROW | {"income $": "?"})))["income $"] == ("?",)
+
+
+BROKEN = {
+    "wrong type": (ROW | {"age": "old"}, "instances[1].age", "a number is needed, but got text"),
+    "boolean as number": (ROW | {"age": True}, "instances[1].age", "got true or false"),
+    "null where required": (ROW | {"age": None}, "instances[1].age", "got null"),
+    "number as text": (ROW | {"age": "41"}, "instances[1].age", "a number is needed"),
+    "unknown mark": (ROW | {"income $": "x"}, "instances[1].income $", "but got 'x'"),
+    "extra": (ROW | {"ages": 1}, "instances[1].ages", "did you mean age?"),
+    "not a date": (ROW | {"joined": "soon"}, "instances[1].joined", "ISO 8601"),
+    "not a truth": (ROW | {"member": "maybe"}, "instances[1].member", "true or false"),
+    "no object": ([1, 2], "instances[1]", "an object is needed, but got a list"),
+    "missing": (
+        {name: value for name, value in ROW.items() if name != "age"},
+        "instances[1].age",
+        "this field is needed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_refused_with_its_field(name: str) -> None:
+    row, field, message = BROKEN[name]
+    error = refused(body(ROW, row))
+    assert (error.status, error.field) == (422, field)
+    assert message in str(error)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_is_not_finite_is_refused_with_its_field(word: str) -> None:
+    error = refused(body(ROW, ROW | {"age": math.inf}).replace(b"Infinity", word.encode()))
+    assert (error.status, error.field) == (422, "instances[1].age")
+
+
+def test_a_number_beyond_double_precision_is_refused_with_its_field() -> None:
+    error = refused(body(ROW | {"age": 77777}).replace(b"77777", b"1e999"))
+    assert (error.status, error.field) == (422, "instances[0].age")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"instances": [', b"\xff", b'{"instances": [{"city": "\xff"}]}', b"no"]
+)
+def test_what_is_not_json_is_refused_as_such(content: bytes) -> None:
+    error = refused(content)
+    assert error.status == 400
+    assert str(error).startswith("the body must be JSON, but ")
+
+
+def test_rows_are_between_one_and_the_limit() -> None:
+    assert refused(body()).field == "instances"
+    assert refused(body()).status == 422
+    assert len(CODEC.rows(body(*[ROW] * protocol.MOST_ROWS))) == protocol.MOST_ROWS
+    assert refused(body(*[ROW] * (protocol.MOST_ROWS + 1))).status == 413
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_body_breaks_the_reader(content: bytes) -> None:
+    assert refused(content).status in (400, 422)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_any_json_in_a_field_is_taken_or_refused_with_its_field(value: object) -> None:
+    field, status = "instances[0].joined", 422
+    try:
+        CODEC.rows(body(ROW | {"joined": value}))
+    except errors.RequestError as error:
+        field, status = error.field or "", error.status
+    assert (field[:19], status) == ("instances[0].joined", 422)
+
+
+def test_columns_may_have_any_name() -> None:
+    names = ("class", "f0", "a b", "ü", "", "x.y", "`")
+    known = schema.Schema(
+        columns=tuple(schema.Column(name=name, type="numeric") for name in names),
+        target=schema.Target(name="y", task="regression"),
+    )
+    codec = protocol.Codec(known)
+    assert codec.raw(codec.rows(body(dict.fromkeys(names, 1.0)))) == dict.fromkeys(names, (1.0,))
+    assert (
+        refused(body(dict.fromkeys(names, 1.0) | {"x.y": "a"}), codec).field == "instances[0].x.y"
+    )
+
+
+def test_pictures_come_as_numbers_or_base64() -> None:
+    known = schema.Schema(
+        columns=(schema.Column(name="image", type="image", image_shape=(1, 2, 2)),),
+        target=schema.Target(name="y", task="regression"),
+    )
+    codec = protocol.Codec(known)
+    assert codec.rows(body({"image": [[0, 1.5], [2, 3]]}))
+    assert refused(body({"image": [[0, 1], [2]]}), codec).field == "instances[0].image"
+    assert refused(body({"image": [[0, 1], [2, "3"]]}), codec).field == "instances[0].image[1][1]"
+    assert refused(body({"image": "none"}), codec).field == "instances[0].image"
+
+
+def test_answers_name_the_likeliest_class_and_what_was_odd() -> None:
+    prediction = Prediction(np.array([[0.25, 0.75], [0.5, 0.5]]), [["odd"], []])
+    assert CODEC.answers(prediction) == [
+        {
+            "label": "yes",
+            "probability": 0.75,
+            "probabilities": {"no": 0.25, "yes": 0.75},
+            "warnings": ["odd"],
+        },
+        {"label": "no", "probability": 0.5, "probabilities": {"no": 0.5, "yes": 0.5}},
+    ]
+
+
+def test_a_regression_answers_with_values() -> None:
+    target = schema.Target(name="y", task="regression")
+    codec = protocol.Codec(KNOWN.model_copy(update={"target": target}))
+    assert codec.answers(Prediction(np.array([1.5, 2.0]), [[], []])) == [
+        {"value": 1.5},
+        {"value": 2.0},
+    ]
+
+
+def test_outputs_that_are_no_numbers_are_not_sent() -> None:
+    with pytest.raises(errors.ServingError, match="finite"):
+        CODEC.answers(Prediction(np.array([[math.nan, 1.0]]), [[]]))
+
+
+def test_the_document_describes_each_column_and_gives_a_row_that_is_taken() -> None:
+    document = openapi.document("left", 3, KNOWN, ROW)
+    row = document["components"]["schemas"]["Row"]
+    assert list(row["properties"]) == [column.name for column in KNOWN.columns]
+    assert row["required"] == ["age", "city"]
+    content = document["paths"]["/v1/models/left:predict"]["post"]["requestBody"]["content"]
+    assert CODEC.rows(json.dumps(content[openapi.JSON]["example"]).encode())
