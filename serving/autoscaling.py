@@ -50,10 +50,17 @@ class Ongoing:
 class Context(Protocol):
     """What `policy` reads of Ray Serve's `AutoscalingContext`."""
 
-    current_num_replicas: int
-    target_num_replicas: int
-    aggregated_metrics: Mapping[str, Mapping[Any, float]]
-    config: Any
+    @property
+    def target_num_replicas(self) -> int:
+        """Replicas wanted by the last decision."""
+
+    @property
+    def aggregated_metrics(self) -> Mapping[str, Mapping[Any, float]]:
+        """By name and replica, the mean of what was reported lately."""
+
+    @property
+    def config(self) -> Any:
+        """The deployment's `AutoscalingConfig`."""
 
 
 def policy(context: Context) -> tuple[float, dict[str, Any]]:

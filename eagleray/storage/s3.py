@@ -224,7 +224,11 @@ class S3Storage:
 def connect(bucket: str, prefix: str = "", patience: Patience | None = None) -> S3Storage:
     """Open a bucket with what the environment says, or else the embedded server's settings."""
     patience = patience or Patience()
-    return S3Storage(_client(patience, _settings()), bucket, prefix, patience)
+    try:
+        client = _client(patience, _settings())
+    except (BotoCoreError, ValueError) as error:
+        raise errors.UserError(f"storage: the AWS settings must be whole, but {error}") from error
+    return S3Storage(client, bucket, prefix, patience)
 
 
 def create_bucket(name: str, environment: dict[str, str]) -> None:

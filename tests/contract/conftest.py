@@ -35,7 +35,7 @@ class Wire:
     def __init__(self, endpoint: str) -> None:
         parts = urlsplit(endpoint)
         self._target = (parts.hostname, parts.port)
-        self._failures = 0
+        self.pending = 0
         self._limits: tuple[int | None, int | None, bool] = (None, None, False)
         self._open: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -51,7 +51,7 @@ class Wire:
         answered: int | None = None,
         hang: bool = False,
     ) -> None:
-        self._failures, self._limits = times, (sent, answered, hang)
+        self.pending, self._limits = times, (sent, answered, hang)
 
     def close(self) -> None:
         for end in (self._server, *self._open):
@@ -63,8 +63,8 @@ class Wire:
                 client, _ = self._server.accept()
                 self.connections += 1
                 sent, answered, hang = (None, None, False)
-                if self._failures:
-                    self._failures -= 1
+                if self.pending:
+                    self.pending -= 1
                     sent, answered, hang = self._limits
                 server = socket.create_connection(self._target)
                 self._open += [client, server]

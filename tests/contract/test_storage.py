@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from tests.contract.conftest import Wire
 
 MIB = 1 << 20
+Result = TypeVar("Result")
 IMPATIENT = s3_storage.Patience(attempts=2, connect_s=0.5, silence_s=0.5)
-PATIENT = s3_storage.Patience(attempts=4, connect_s=1, silence_s=1)
+PATIENT = s3_storage.Patience(attempts=4, silence_s=2)
+BRIEF = s3_storage.Patience(attempts=2)
 
 segments = st.text(min_size=1, max_size=40).filter(
     lambda s: s.isprintable() and not set("/\\") & set(s) and s not in (".", "..")
@@ -36,9 +38,9 @@ segments = st.text(min_size=1, max_size=40).filter(
 keys = st.lists(segments, min_size=1, max_size=4).map("/".join)
 
 
-def many(work: object, times: int) -> list[object]:
+def many(work: Callable[[int], Result], times: int) -> list[Result]:
     with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(work, range(times)))  # type: ignore[arg-type]
+        return list(pool.map(work, range(times)))
 
 
 @settings(
@@ -254,7 +256,7 @@ def test_a_full_disk_below_the_embedded_server_is_named(
     try:
         for name, value in local.environment(server).items():
             monkeypatch.setenv(name, value)
-        store = s3_storage.connect(local.BUCKET, "", IMPATIENT)
+        store = s3_storage.connect(local.BUCKET, "", BRIEF)
         store.put("small", b"kept")
         with pytest.raises(errors.StorageFullError, match="bucket 'eagleray': key 'big'"):
             store.put("big", os.urandom(33 * MIB))
@@ -275,6 +277,18 @@ def test_wrong_keys_are_refused_by_name(s3: Bucket, monkeypatch: pytest.MonkeyPa
             store.get("a")
         with pytest.raises(errors.AccessDeniedError, match=says(s3, "a")):
             store.put_if_absent("a", b"")
+
+
+def test_settings_that_are_not_whole_are_refused(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "127.0.0.1:9000")
+    with pytest.raises(errors.UserError, match="Invalid endpoint"):
+        storage.open(s3.uri)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(errors.UserError, match="missing: AWS_SECRET_ACCESS_KEY"):
+        storage.open(s3.uri)
 
 
 def test_a_missing_bucket_is_named(s3: Bucket, tmp_path: Path) -> None:
@@ -312,52 +326,60 @@ def test_an_endpoint_that_hangs_is_given_up_in_time(s3: Bucket, wire: Wire) -> N
     assert wire.connections == IMPATIENT.attempts
 
 
+READS = ("get", "download")
+
+
 @pytest.mark.parametrize("hang", [False, True])
 @pytest.mark.parametrize("act", ["get", "download", "put", "upload"])
-def test_a_transfer_that_breaks_off_twice_is_repeated(
+def test_a_transfer_that_breaks_off_is_repeated(
     s3: Bucket, wire: Wire, tmp_path: Path, act: str, hang: bool
 ) -> None:
     data = os.urandom(3 * MIB)
     path = tmp_path / "file"
-    store = s3_storage.connect(s3.name, uuid.uuid4().hex, PATIENT)
-    if act in ("get", "download"):
-        store.put("a", data)
-    store = s3_storage.connect(s3.name, store.uri.rpartition("/")[2], PATIENT)
-    wire.fail(2, sent=None if act in ("get", "download") else MIB, answered=MIB, hang=hang)
-    if act == "download":
-        store.download("a", path)
+    prefix = uuid.uuid4().hex
+    calm = storage.open(f"{s3.uri}/{prefix}")
+    if act in READS:
+        calm.put("a", data)
+    store = s3_storage.connect(s3.name, prefix, PATIENT)
+    wire.fail(1 if hang else 2, sent=None if act in READS else MIB, answered=MIB, hang=hang)
+    if act == "get":
+        assert store.get("a") == data
     elif act == "put":
         store.put("a", data)
-    elif act == "upload":
+    elif act == "download":
+        store.download("a", path)
+        assert path.read_bytes() == data
+    else:
         path.write_bytes(data)
         store.upload("a", path)
-    assert store.get("a") == data
-    assert wire.connections >= 3
+    assert wire.pending == 0
+    assert calm.get("a") == data
 
 
 @pytest.mark.parametrize("act", ["get", "download", "put", "upload"])
 def test_a_transfer_that_always_breaks_off_is_named_and_leaves_nothing(
     s3: Bucket, wire: Wire, tmp_path: Path, act: str
 ) -> None:
+    data = bytes(20 * MIB)
+    source, target = tmp_path / "source", tmp_path / "here" / "target"
+    source.write_bytes(data)
     prefix = uuid.uuid4().hex
-    path = tmp_path / "here" / "file"
-    store = s3_storage.connect(s3.name, prefix, IMPATIENT)
-    if act in ("get", "download"):
-        store.put("a", bytes(20 * MIB))
-    (tmp_path / "source").write_bytes(bytes(20 * MIB))
-    wire.fail(99, sent=None if act in ("get", "download") else MIB, answered=MIB)
-    store = s3_storage.connect(s3.name, prefix, IMPATIENT)
+    calm = storage.open(f"{s3.uri}/{prefix}")
+    if act in READS:
+        calm.put("a", data)
+    store = s3_storage.connect(s3.name, prefix, BRIEF)
+    acts: dict[str, Callable[[], object]] = {
+        "get": lambda: store.get("a"),
+        "download": lambda: store.download("a", target),
+        "put": lambda: store.put("a", data),
+        "upload": lambda: store.upload("a", source),
+    }
+    wire.fail(99, sent=None if act in READS else MIB, answered=MIB)
     with pytest.raises(errors.StorageUnavailableError, match=says(s3, "a", wire.endpoint)):
-        {
-            "get": lambda: store.get("a"),
-            "download": lambda: store.download("a", path),
-            "put": lambda: store.put("a", bytes(20 * MIB)),
-            "upload": lambda: store.upload("a", tmp_path / "source"),
-        }[act]()
+        acts[act]()
     wire.fail(0)
-    listed = [entry.key for entry in store.list()]
-    assert listed == (["a"] if act in ("get", "download") else [])
-    assert not path.parent.exists() or list(path.parent.iterdir()) == []
+    assert [entry.key for entry in calm.list()] == (["a"] if act in READS else [])
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
 
 
 def test_a_writer_whose_answer_was_lost_still_wins(s3: Bucket, wire: Wire) -> None:

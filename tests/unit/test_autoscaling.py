@@ -20,7 +20,6 @@ class Clock:
 @dataclass
 class Context:
     aggregated_metrics: dict[str, dict[Any, float]]
-    current_num_replicas: int = 1
     target_num_replicas: int = 3
     config: Any = field(default_factory=lambda: SimpleNamespace(target_ongoing_requests=8.0))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import bundle, errors, registry, storage
+from eagleray import aliases, bundle, errors, registry, storage
 from serving import follower
 from tests import bundles
 
@@ -36,7 +36,7 @@ class Flaky(registry.Registry):
 
     down = False
 
-    def watch(self, name: str, etag: str | None) -> registry.Aliases | None:
+    def watch(self, name: str, etag: str | None) -> aliases.Aliases | None:
         if self.down:
             raise errors.StorageUnavailableError("down")
         return super().watch(name, etag)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ from tests import bundles
 
 ROW: dict[str, Any] = bundles.instances(bundles.rows(2, seed=3))[1]
 JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[None]:
+    """`Metrics` sets a variable for its process, which a replica has for itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(metrics.FOLDER, "")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +79,19 @@ def test_what_is_not_there_is_refused(
     assert error(ask(application, method, path, json={})) == expected
 
 
-@pytest.mark.parametrize(
-    "kind", ["application/json; charset=utf-8", "application/x-www-form-urlencoded", "a/b+json", None]
-)
-def test_json_is_taken_however_it_is_declared(application: web.Application, kind: str | None) -> None:
+FORM = "application/x-www-form-urlencoded"  # what `curl -d` declares
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", FORM, "a/b+json", None])
+def test_json_is_taken_however_it_is_declared(
+    application: web.Application, kind: str | None
+) -> None:
     headers = {"content-type": kind} if kind else {}
     content = json.dumps({"instances": [ROW]})
     assert ask(application, "POST", "/predict", content=content, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("kind", "content"), [("text/csv", "{}"), ("application/x-www-form-urlencoded", "age=1")]
-)
+@pytest.mark.parametrize(("kind", "content"), [("text/csv", "{}"), (FORM, "age=1")])
 def test_what_is_declared_to_be_something_else_is_refused(
     application: web.Application, kind: str, content: str
 ) -> None:
@@ -93,7 +103,8 @@ def test_a_body_is_refused_by_its_declared_length_before_it_is_read(
     application: web.Application,
 ) -> None:
     headers = JSON | {"content-length": str(protocol.MOST_BYTES + 1)}
-    assert error(ask(application, "POST", "/predict", content="{}", headers=headers)) == (413, "too_large")
+    answer = ask(application, "POST", "/predict", content="{}", headers=headers)
+    assert error(answer) == (413, "too_large")
 
 
 def test_a_body_without_length_is_refused_while_it_is_read(application: web.Application) -> None:
@@ -140,7 +151,7 @@ def test_before_a_version_is_loaded_the_application_is_alive_but_not_ready(tmp_p
 
 
 def test_only_predictions_take_the_fast_lane(application: web.Application) -> None:
-    async def slow(scope: Any, receive: Any, send: Any) -> None:  # noqa: RUF029
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
         raise LookupError(scope["path"])
 
     async def work() -> httpx.Response:

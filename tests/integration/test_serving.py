@@ -1,0 +1,252 @@
+"""A model served by the command line: real Ray, real HAProxy, real HTTP, real storage."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from eagleray import bundle, registry, storage
+from serving import environment, protocol
+from tests import bundles
+
+NAME = "left"
+RAW = bundles.rows(1000, seed=11)
+ROWS = bundles.instances(RAW)
+JSON = {"content-type": "application/json"}
+
+
+@dataclass
+class Served:
+    """A running endpoint, its registry, and what the command line printed."""
+
+    url: str
+    folder: Path
+    models: registry.Registry
+    said: dict[str, Any]
+    http: httpx.Client
+
+    def predict(self, rows: list[dict[str, object]]) -> httpx.Response:
+        return self.http.post(f"{self.url}/predict", json={"instances": rows})
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        text = self.http.get(f"{self.url}/metrics").text
+        samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+        found = [s for s in samples if s.name == name and labels.items() <= s.labels.items()]
+        return sum(sample.value for sample in found)
+
+    def promote(self, number: int) -> None:
+        self.models.promote(NAME, number)
+
+    def version(self) -> int:
+        return int(self.http.get(f"{self.url}/readyz").json()["version"])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("models")
+    models = registry.Registry(storage.open(folder.as_uri()))
+    for seed in range(2):
+        models.register(NAME, bundles.files(seed=seed), {})
+    models.promote(NAME, 1)
+    (port,) = environment.free_ports(1)
+    options = ["--storage", folder.as_uri(), "--port", str(port), "--max", "3", "--json"]
+    scaling = ["--target", "4", "--scale-up-after", "0.5", "--scale-down-after", "2"]
+    command = [sys.executable, "-m", "eagleray", "serve", NAME, *options, *scaling]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = json.loads(process.stdout.readline())
+            with httpx.Client(timeout=30) as http:
+                yield Served(said["url"], folder, models, said, http)
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+    with socket.socket() as freed:
+        freed.bind(("127.0.0.1", port))
+
+
+@dataclass
+class Load:
+    """Clients that ask without pause until the block ends, and what they were answered."""
+
+    served: Served
+    clients: int
+    statuses: list[object] = field(default_factory=list)
+    versions: set[str] = field(default_factory=set)
+
+    def __enter__(self) -> Load:
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(self.clients)
+        self._running = [self._pool.submit(self._ask) for _ in range(self.clients)]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for client in self._running:
+            client.result()
+        self._pool.shutdown()
+
+    def _ask(self) -> None:
+        url, body = f"{self.served.url}/predict", json.dumps({"instances": ROWS[:5]})
+        with httpx.Client(timeout=30) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.post(url, content=body, headers=JSON)
+                except httpx.HTTPError as error:
+                    self.statuses.append(error)
+                    continue
+                self.statuses.append(answer.status_code)
+                self.versions.add(answer.headers.get("x-eagleray-version", ""))
+
+    def failed(self) -> list[object]:
+        return [status for status in self.statuses if status != 200]
+
+
+def wait(until: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "this took too long"
+        time.sleep(0.2)
+
+
+def test_the_printed_curl_asks_for_a_real_row(served: Served) -> None:
+    answer = subprocess.run(shlex.split(served.said["curl"]), capture_output=True, check=True)
+    said = json.loads(answer.stdout)
+    assert (said["model"], said["version"]) == (NAME, 1)
+    assert set(said["predictions"][0]["probabilities"]) == {"no", "yes"}
+
+
+def test_predictions_by_http_equal_the_bundles_own(served: Served) -> None:
+    made = bundle.load(served.models, served.models.version(NAME, 1))
+    expected = made.predict(RAW).outputs
+    together = [p["probabilities"] for p in served.predict(ROWS).json()["predictions"]]
+    alone = [served.predict([row]).json()["predictions"][0]["probabilities"] for row in ROWS[:50]]
+    assert np.abs([[p["no"], p["yes"]] for p in together] - expected).max() < 1e-6
+    assert np.abs([[p["no"], p["yes"]] for p in alone] - expected[:50]).max() < 1e-6
+
+
+def test_an_unknown_category_is_served_and_flagged(served: Served) -> None:
+    (answer,) = served.predict([ROWS[0] | {"city": "Atlantis"}]).json()["predictions"]
+    assert "Atlantis" in answer["warnings"][0]
+
+
+ROW = json.dumps(ROWS[1])
+BAD = {
+    "broken JSON": ('{"instances": [', 400, None),
+    "empty body": ("", 400, None),
+    "missing field": ('{"instances": [{"age": 3}]}', 422, "instances[0].city"),
+    "extra field": (f'{{"instances": [{ROW[:-1]}, "shoe": 1}}]}}', 422, "instances[0].shoe"),
+    "wrong type": (f'{{"instances": [{ROW}, {ROW[:-1]}, "age": "x"}}]}}', 422, "instances[1].age"),
+    "NaN": (f'{{"instances": [{ROW[:-1]}, "age": NaN}}]}}', 422, "instances[0].age"),
+    "Infinity": (f'{{"instances": [{ROW[:-1]}, "age": Infinity}}]}}', 422, "instances[0].age"),
+    "empty list": ('{"instances": []}', 422, "instances"),
+    "10,001 rows": (
+        json.dumps({"instances": [ROWS[1]] * (protocol.MOST_ROWS + 1)}),
+        413,
+        "instances",
+    ),
+    "20 MB": (f'{{"instances": "{"x" * 20_000_000}"}}', 413, None),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_with_the_fields_name(served: Served, name: str) -> None:
+    content, status, path = BAD[name]
+    answer = served.http.post(f"{served.url}/predict", content=content, headers=JSON)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["field"]) == (status, path)
+    assert "Traceback" not in answer.text
+
+
+def test_a_body_that_does_not_say_its_length_is_refused_while_it_is_read(served: Served) -> None:
+    chunks = (b"x" * 1_000_000 for _ in range(20))
+    answer = served.http.post(f"{served.url}/predict", content=chunks, headers=JSON)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/models/left:predict", 200),
+        ("POST", "/v1/models/right:predict", 404),
+        ("POST", "/nowhere", 404),
+        ("GET", "/predict", 405),
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/docs/swagger-ui.css", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/", 200),
+    ],
+)
+def test_routes_answer(served: Served, method: str, path: str, status: int) -> None:
+    content = f'{{"instances": [{ROW}]}}' if method == "POST" else None
+    answer = served.http.request(method, f"{served.url}{path}", content=content, headers=JSON)
+    assert answer.status_code == status
+
+
+def test_a_promotion_under_load_changes_the_version_and_fails_no_request(served: Served) -> None:
+    with Load(served, clients=4) as load:
+        time.sleep(1)
+        served.promote(2)
+        wait(lambda: served.version() == 2, 20)
+        time.sleep(1)
+    assert load.failed() == []
+    assert load.versions == {"1", "2"}
+
+
+def test_a_version_that_does_not_reproduce_its_golden_rows_is_refused(served: Served) -> None:
+    broken = bundles.files(seed=2) | {"golden.json": bundles.files(seed=3)["golden.json"]}
+    number = served.models.register(NAME, broken, {}).number
+    served.promote(number)
+    wait(lambda: served.sample("eagleray_version_refused_total", version=str(number)) >= 1, 20)
+    assert served.version() == 2
+    assert served.predict(ROWS[:1]).headers["x-eagleray-version"] == "2"
+    served.promote(2)
+
+
+def test_while_storage_is_gone_the_version_keeps_serving(served: Served) -> None:
+    away = served.folder.with_name("away")
+    served.folder.rename(away)
+    try:
+        wait(lambda: served.sample("eagleray_storage_errors_total") >= 1, 20)
+        assert served.predict(ROWS[:1]).status_code == 200
+    finally:
+        away.rename(served.folder)
+
+
+def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
+    served: Served,
+) -> None:
+    def replicas() -> float:
+        return served.sample("eagleray_model_version", version="2")
+
+    def answered() -> float:
+        return served.sample("eagleray_requests_total", route="predict", status="200")
+
+    before = answered()
+    with Load(served, clients=24) as heavy:
+        wait(lambda: replicas() >= 2, 60)
+        time.sleep(2)
+    with Load(served, clients=1) as light:
+        wait(lambda: replicas() == 1, 60)
+        time.sleep(1)
+    assert (heavy.failed(), light.failed()) == ([], [])
+    assert answered() - before == len(heavy.statuses) + len(light.statuses)
