@@ -40,6 +40,7 @@ storage: file://{folder}
 
 
 def experiment(folder: Path, trials: int) -> spec.Experiment:
+    (folder / "storage").mkdir()
     file = folder / "bench.yaml"
     file.write_text(FILE.format(trials=trials, folder=folder / "storage"))
     return spec.load(file)

@@ -1,7 +1,7 @@
 """Requests a second and latency of `eagleray serve`, beside default Ray Serve and Starlette.
 
-The three serve the same weights, a small MLP on 30 numbers, and are driven by wrk in turns. The
-machine's speed drifts, so that only numbers of one run compare, and medians of several rounds count.
+The three serve the same weights, a small MLP on 30 numbers, and are driven by wrk in turns. A
+machine's speed drifts: only numbers of one run compare, and medians of several rounds count.
 
     python benchmarks/serve.py [--rounds 5] [--seconds 4]
 
@@ -213,13 +213,11 @@ def drive(url: str, connections: int, seconds: int, folder: Path) -> dict[str, f
 
 def report(servers: list[Server]) -> None:
     """A table, then the claims."""
-    print(
-        f"\n{'':12}{'requests/s at 64':>18}{'p50 at 1 (ms)':>15}   medians of {len(servers[0].rates)}"
-    )
+    print(f"\nmedians of {len(servers[0].rates)} {'requests/s at 64':>18}{'p50 at 1 (ms)':>15}")
     rate = {server.name: statistics.median(server.rates) for server in servers}
     p50 = {server.name: statistics.median(server.p50s_ms) for server in servers}
     for name in rate:
-        print(f"{name:12}{rate[name]:18.0f}{p50[name]:15.2f}")
+        print(f"{name:13}{rate[name]:18.0f}{p50[name]:15.2f}")
     ours = rate["eagleray"]
     later_ms = p50["eagleray"] - p50["starlette"]
     claim("requests/s at 64 connections against default Ray Serve", ours, rate["ray serve"], 12.0)
@@ -311,7 +309,8 @@ def serve_ray(folder: Path, port: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     serve.start(http_options={"port": port})
     try:
-        serve.run(serve.deployment(Predict).bind(folder), route_prefix="/predict")
+        deployed: Any = serve.deployment(Predict)
+        serve.run(deployed.bind(folder), route_prefix="/predict")
         signal.pause()
     except KeyboardInterrupt:
         serve.shutdown()

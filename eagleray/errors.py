@@ -19,7 +19,7 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   └── CorruptObjectError    content does not match its hash
 ├── TrainingError             (1) one trial cannot go on, such as a loss that is NaN
 ├── SearchError               (1) no trial of a search gave a model
-└── ServingError              (1) a version that cannot be served, such as golden rows not reproduced
+└── ServingError              (1) a version that cannot be served: golden rows not reproduced
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ def up(folder: Path | None = None, *, limit_s: float = _START_S) -> Server:
         if time.monotonic() > deadline:
             raise _failure(home, f"must answer within {limit_s:g} s, but {complaint}")
         time.sleep(_POLL_S)
+    _sweep(_ports(home))
     raise _failure(home, "ended while it started")
 
 

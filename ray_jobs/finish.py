@@ -71,6 +71,8 @@ def experiment(chosen: spec.Experiment, out: console.Console, address: str | Non
     """
     own = chosen.code()
     dataset = prepare.dataset(chosen)
+    for misfit in prepare.misfits(chosen, dataset):
+        raise errors.DataError(misfit)
     for note in dataset.notes:
         out.print(f"note: {note}", soft_wrap=True)
     outcome = _searched(chosen, dataset, own, out, address)
@@ -92,8 +94,13 @@ def _searched(
         out.print(f"search {done.search_id} has ended before: this is its result")
         return done
     epochs, _ = search.rungs(chosen)
-    with cluster.connected(address), live.watch(chosen, metric, epochs, out) as watcher:
-        return search.run(chosen, dataset, own, watcher)
+    out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
+    try:
+        with cluster.connected(address), live.watch(chosen, metric, epochs, out) as watcher:
+            return search.run(chosen, dataset, own, watcher)
+    except KeyboardInterrupt:
+        out.print("interrupted: the same command goes on from here")
+        raise
 
 
 def _judged(outcome: search.Outcome, own: dict[str, code.Code]) -> records.Result:

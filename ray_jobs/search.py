@@ -40,7 +40,7 @@ class Watcher(Protocol):
     """Who is told what happens, such as a terminal."""
 
     def reported(self, record: records.Record) -> None:
-        """A trial has trained on."""
+        """A trial has started, or trained on."""
 
     def ended(self, record: records.Record) -> None:
         """A trial has ended, see its status."""
@@ -238,6 +238,9 @@ class _Keeper(tune.Callback):
     @property
     def trials(self) -> list[records.Record]:
         return list(self._records.values())
+
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        self._watcher.reported(self._of(trial))
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)

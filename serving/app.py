@@ -37,13 +37,11 @@ class Endpoint:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from serving import batching, metrics, web
+        from eagleray import registry, storage
+        from serving import batching, follower, metrics, web
 
-        one = (
-            torch.set_num_threads
-        )  # replicas share a machine, and threads that spin cost the others
+        one = torch.set_num_threads  # replicas share a machine; threads that spin cost the others
         one(1)
-
         self._settings = settings
         self._metrics = metrics.Metrics(metrics_folder(settings.name), settings.name)
         self._application = web.Application(settings.name, self._metrics)
@@ -51,13 +49,6 @@ class Endpoint:
             settings.max_rows, settings.wait_ms / 1000, settings.queue_rows
         )
         self._thread = ThreadPoolExecutor(1, "batch", initializer=one, initargs=(1,))
-
-    async def __serve_build_asgi_app__(self) -> object:
-        """The application, once it can answer; Ray Serve calls this before it sends traffic."""
-        from eagleray import registry, storage
-        from serving import follower, lane
-
-        settings = self._settings
         self._follower = follower.Follower(
             registry.Registry(storage.open(settings.storage)),
             settings.name,
@@ -65,9 +56,16 @@ class Endpoint:
             self._install,
             self._metrics,
         )
+
+    async def __serve_build_asgi_app__(self) -> object:
+        """The application, once it can answer; Ray Serve calls this before it sends traffic."""
+        from serving import lane
+
+        settings = self._settings
         await asyncio.to_thread(self._follower.look)
+        if self._follower.serving is None:
+            log.warning("%s: waiting for a fit version as %s", settings.name, settings.alias)
         while self._follower.serving is None:
-            log.warning("%s: waiting for a version under alias %s", settings.name, settings.alias)
             await asyncio.sleep(settings.poll_s)
             await asyncio.to_thread(self._follower.look)
         self._follower.start(settings.poll_s)

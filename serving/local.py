@@ -6,6 +6,7 @@ Starts and stops all that it needs; the command line, the demo and the tests go 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import shlex
@@ -72,7 +73,7 @@ def serving(
     example = msgspec.json.encode({"instances": [openapi.row(loaded.golden.rows)]})
     if address is None:
         _check_port(host, port)
-    with _cluster(address), _deployed(settings, host, port):
+    with _cluster(address), _deployed(settings, host, port, alone=address is None):
         shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
         yield Endpoint(f"http://{shown}:{port}", settings.name, loaded.number, example)
 
@@ -109,7 +110,8 @@ def _cluster(address: str | None) -> Iterator[None]:
         with _interrupted_by(signal.SIGINT, signal.SIGTERM):
             yield
     finally:
-        ray.shutdown()
+        with _quiet():
+            ray.shutdown()
         os.environ.clear()
         os.environ.update(before)
         _end_haproxy(folder)
@@ -131,7 +133,7 @@ def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deployed(settings: Settings, host: str, port: int) -> Iterator[None]:
+def _deployed(settings: Settings, host: str, port: int, *, alone: bool) -> Iterator[None]:
     from ray import serve
 
     from serving import app
@@ -146,7 +148,16 @@ def _deployed(settings: Settings, host: str, port: int) -> Iterator[None]:
             f"{settings.name} must come up, but Ray Serve says: {cause}"
         ) from cause
     finally:
-        serve.shutdown()
+        with _quiet():
+            if alone:
+                serve.shutdown()
+            else:
+                serve.delete(settings.name)
+
+
+def _quiet() -> contextlib.AbstractContextManager[object]:
+    """Swallow what Ray prints while it ends its own parts, as if they had failed."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _check_port(host: str, port: int) -> None:

@@ -69,7 +69,7 @@ def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str
         faults.append(str(error))
     try:
         dataset = prepare.dataset(experiment)
-        faults += _misfits(experiment, dataset)
+        faults += prepare.misfits(experiment, dataset)
         experiment.metric(dataset.schema.target.task)
     except UserError as error:
         faults.append(str(error))
@@ -84,15 +84,6 @@ def _placed(fault: str, page: document.Document) -> str:
     if key[0] not in sections.File.model_fields:
         return f"{page.path}: {fault}"
     return f"{page.path}:{line}: {fault}" if (line := page.line(key)) else f"--set {fault}"
-
-
-def _misfits(experiment: spec.Experiment, dataset: prepare.Dataset) -> Iterator[str]:
-    """What the file asks for and the data does not have."""
-    kind = experiment.default().model.type
-    types = {column.type for column in dataset.schema.columns}
-    if kind in ("text", "image") and kind not in types:
-        got = f"got {', '.join(sorted(types))}"
-        yield f"model.type: {kind} needs a column of type {kind}, but {got}"
 
 
 def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, Any]:

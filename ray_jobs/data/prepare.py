@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from eagleray import errors, schema, spec
+from eagleray import errors, laws, schema, spec, terms
 from eagleray.schema import Columns, Schema
 from ray_jobs.data import clean, infer, kinds, load, split
 
@@ -63,6 +63,19 @@ def dataset(experiment: spec.Experiment) -> Dataset:
         fingerprint=_fingerprint(data, learned, parts),
         notes=[*cleaned.notes, *learned.notes],
     )
+
+
+def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
+    """What the file asks for that does not fit the data: a problem each."""
+    kind, task = experiment.default().model.type, prepared.schema.target.task
+    types = {column.type for column in prepared.schema.columns}
+    if kind in ("text", "image") and kind not in types:
+        got = f"got {', '.join(sorted(types))}"
+        yield f"model.type: {kind} needs a column of type {kind}, but {got}"
+    for loss in laws.options(experiment.searched, "train.loss", "auto"):
+        if task not in terms.LOSSES.get(str(loss), {task}):
+            fitting = ", ".join(name for name, tasks in terms.LOSSES.items() if task in tasks)
+            yield f"train.loss: must be auto or one of {fitting} for {task}, but got {loss}"
 
 
 def _check_types(experiment: spec.Experiment) -> None:

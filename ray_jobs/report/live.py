@@ -33,17 +33,21 @@ class Board:
     @property
     def best(self) -> records.Record | None:
         """The trial with the best score so far."""
-        return min(self._scored(), key=self._rank, default=None)
+        scored = [one for one in list(self._trials.values()) if one.score is not None]
+        return min(scored, key=self._rank, default=None)
 
     def rows(self) -> list[records.Record]:
         """The trials to show: those that run first, then the best ones."""
-        running = [one for one in self._trials.values() if one.status == "running"]
-        ended = sorted((one for one in self._scored() if one not in running), key=self._rank)
-        return (running + ended)[:ROWS]
+        known = list(self._trials.values())  # a copy: the screen draws in a thread of its own
+        running = [one for one in known if one.status == "running"]
+        ended = [one for one in known if one.score is not None and one not in running]
+        return (running + sorted(ended, key=self._rank))[:ROWS]
 
     def headline(self) -> str:
         """Trials done, best score, time gone and time left, in one line."""
         gone = time.monotonic() - self._began
+        if not self._trials:
+            return f"workers start, {_clock(gone)} gone"
         parts = [f"{self.ended}/{self.total} trials"]
         if self.best is not None:
             parts.append(f"best {self.metric} {self.best.score:.4f} (trial {self.best.number})")
@@ -51,9 +55,6 @@ class Board:
         if 0 < self.ended < self.total:
             parts.append(f"about {_clock(gone / self.ended * (self.total - self.ended))} left")
         return ", ".join(parts)
-
-    def _scored(self) -> list[records.Record]:
-        return [one for one in self._trials.values() if one.score is not None]
 
     def _rank(self, record: records.Record) -> float:
         return self._sign * (record.score or 0.0)
@@ -77,17 +78,16 @@ class Lines:
 
 
 class Table:
-    """A table that is drawn anew as trials report."""
+    """Keeps the board that the screen draws, a few times a second."""
 
-    def __init__(self, board: Board, screen: live.Live) -> None:
-        self._board, self._screen = board, screen
+    def __init__(self, board: Board) -> None:
+        self._board = board
 
     def reported(self, record: records.Record) -> None:
         self._board.update(record)
-        self._screen.update(_draw(self._board))
 
     def ended(self, record: records.Record) -> None:
-        self.reported(record)
+        self._board.update(record)
 
 
 @contextmanager
@@ -99,8 +99,8 @@ def watch(
     if not out.is_terminal:
         yield Lines(board, lambda line: out.print(line, highlight=False, soft_wrap=True))
         return
-    with live.Live(_draw(board), console=out, refresh_per_second=4) as screen:
-        yield Table(board, screen)
+    with live.Live(console=out, refresh_per_second=4, get_renderable=lambda: _draw(board)):
+        yield Table(board)
 
 
 def _draw(board: Board) -> table.Table:

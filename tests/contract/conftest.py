@@ -38,6 +38,7 @@ class Wire:
         self.pending = 0
         self._limits: tuple[int | None, int | None, bool] = (None, None, False)
         self._open: list[socket.socket] = []
+        self._closed = False
         self._server = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         self.connections = 0
@@ -54,6 +55,7 @@ class Wire:
         self.pending, self._limits = times, (sent, answered, hang)
 
     def close(self) -> None:
+        self._closed = True
         for end in (self._server, *self._open):
             _close(end)
 
@@ -68,6 +70,8 @@ class Wire:
                     sent, answered, hang = self._limits
                 server = socket.create_connection(self._target)
                 self._open += [client, server]
+                if self._closed:  # while this connection was made
+                    self.close()
                 for source, sink, limit in ((client, server, sent), (server, client, answered)):
                     arguments = (source, sink, limit, hang)
                     threading.Thread(target=_pump, args=arguments, daemon=True).start()

@@ -77,8 +77,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         finally:
             process.terminate()
             assert process.wait(60) == 0
-    with socket.socket() as freed:
-        freed.bind(("127.0.0.1", port))
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @dataclass
@@ -139,6 +139,12 @@ def test_predictions_by_http_equal_the_bundles_own(served: Served) -> None:
     alone = [served.predict([row]).json()["predictions"][0]["probabilities"] for row in ROWS[:50]]
     assert np.abs([[p["no"], p["yes"]] for p in together] - expected).max() < 1e-6
     assert np.abs([[p["no"], p["yes"]] for p in alone] - expected[:50]).max() < 1e-6
+
+
+def test_predictions_take_the_fast_lane_and_pages_go_rays_way(served: Served) -> None:
+    """Ray Serve marks each answer that passes its own code with a request id."""
+    assert "x-request-id" not in served.predict(ROWS[:1]).headers
+    assert "x-request-id" in served.http.get(f"{served.url}/readyz").headers
 
 
 def test_an_unknown_category_is_served_and_flagged(served: Served) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -29,14 +28,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_help_names_every_command_in_under_a_third_of_a_second() -> None:
-    took = []
-    for _ in range(7):
-        start = time.perf_counter()
-        done = python("-m", "eagleray", "--help")
-        took.append(time.perf_counter() - start)
+def test_help_names_every_command() -> None:
+    done = python("-m", "eagleray", "--help")
     assert all(f"  {name} " in done.stdout for name in cli.COMMANDS)
-    assert min(took) < 0.3
 
 
 def test_help_imports_no_command_and_nothing_heavy() -> None:
