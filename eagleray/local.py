@@ -118,6 +118,11 @@ def environment(server: Server) -> dict[str, str]:
     }
 
 
+def pin() -> None:
+    """Let processes that this one starts find its server, whatever folder they work in."""
+    os.environ["EAGLERAY_HOME"] = str(_home(None))
+
+
 def _home(folder: Path | None) -> Path:
     return (folder or Path(os.environ.get("EAGLERAY_HOME", ".eagleray"))).resolve()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from eagleray import errors
+from eagleray import errors, local
 
 
 @contextmanager
@@ -23,8 +23,21 @@ def connected(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = address or os.environ.get("RAY_ADDRESS")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by its record
+    before = dict(os.environ)
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    local.pin()
+    try:
+        _start(address)
+        yield
+    finally:
+        ray.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _start(address: str | None) -> None:
     own: dict[str, Any] = {
         "num_cpus": os.cpu_count(),
         "include_dashboard": False,
@@ -41,7 +54,3 @@ def connected(address: str | None = None) -> Iterator[None]:
         raise errors.UserError(
             f"--address must be a Ray cluster, but {address}: {cause}"
         ) from cause
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -25,7 +25,7 @@ class Record(pydantic.BaseModel):
         values: what was suggested, by dotted key.
         parameters: the same as the sampler calls it, to be told to it again.
         status: `running` (interrupted when no search runs), `finished`, `stopped` early by the
-            scheduler, or `failed`.
+            scheduler, `failed` by itself, or `lost` by the machine or the storage.
         score: the selecting metric at its best epoch, on the validation part.
         best: all metrics of that epoch.
         history: metrics of every epoch.
@@ -38,7 +38,7 @@ class Record(pydantic.BaseModel):
     number: int
     values: dict[str, Any]
     parameters: dict[str, Any] = {}
-    status: Literal["running", "finished", "stopped", "failed"] = "running"
+    status: Literal["running", "finished", "stopped", "failed", "lost"] = "running"
     score: float | None = None
     epoch: int = 0
     best_epoch: int = 0
@@ -47,6 +47,11 @@ class Record(pydantic.BaseModel):
     weights: dict[str, Any] | None = None
     state: dict[str, Any] | None = None
     failure: str | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the next run of the search goes on with it."""
+        return self.status in ("running", "lost")
 
     @property
     def seconds(self) -> float:

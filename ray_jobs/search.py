@@ -214,7 +214,8 @@ def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
 
 def _ranked(trials: list[records.Record], selecting: str) -> list[records.Record]:
     sign = -1 if spec.METRICS[selecting].mode == "max" else 1
-    scored = [record for record in trials if record.score is not None and record.weights]
+    able = [record for record in trials if record.status != "failed"]
+    scored = [record for record in able if record.score is not None and record.weights]
     if not scored:
         reasons = sorted({record.failure for record in trials if record.failure})
         raise errors.SearchError("no trial gave a model: " + ("; ".join(reasons) or "none was run"))
@@ -240,12 +241,13 @@ class _Keeper(tune.Callback):
         return list(self._records.values())
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        self._watcher.reported(self._of(trial))
+        self._watcher.reported(self._begun(trial))
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         if "failure" in result:
-            record.failure = result["failure"]
+            record.status, record.failure = result["status"], result["failure"]
+            record.epoch = result["epoch"]
             return
         durable = record.state
         for name in ("score", "epoch", "best_epoch", "best", "weights", "state"):
@@ -258,13 +260,14 @@ class _Keeper(tune.Callback):
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
-        done = bool((trial.last_result or {}).get("finished"))
-        record.status = "failed" if record.failure else "finished" if done else "stopped"
+        if record.status == "running":
+            done = (trial.last_result or {}).get("finished")
+            record.status = "finished" if done else "stopped"
         self._end(record)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
-        record.status, record.failure = "failed", _reason(trial)
+        record.status, record.failure = "lost", "its worker was lost, time and again"
         self._end(record)
 
     def flush(self) -> None:
@@ -281,8 +284,7 @@ class _Keeper(tune.Callback):
         known = {name: trial.config[name] for name in ("number", "values", "parameters")}
         return self._records.setdefault(known["number"], records.Record(**known))
 
-
-def _reason(trial: Any) -> str:
-    """The last line of what Ray kept of the error."""
-    text = str(trial.get_error() or "the worker was lost").strip()
-    return text.splitlines()[-1]
+    def _begun(self, trial: Any) -> records.Record:
+        record = self._of(trial)
+        record.status, record.failure = "running", None
+        return record

@@ -38,9 +38,9 @@ class Searcher(search.Searcher):
         self._number = max((record.number for record in known), default=0)
         tried = [record.values for record in known]
         self._grid = _grid(experiment, tried) if experiment.tune.search == "grid" else None
-        self._resume = [record for record in known if record.status == "running"]
+        self._resume = [record for record in known if record.unfinished]
         for record in known:
-            self._left -= record.status != "running"
+            self._left -= not record.unfinished
             self._learn(record)
 
     @property
@@ -94,7 +94,7 @@ class Searcher(search.Searcher):
 
     def _learn(self, record: records.Record) -> None:
         """Tell the sampler of a trial that an earlier run of this search has finished."""
-        if self._grid is not None or record.status == "running" or record.score is None:
+        if self._grid is not None or record.unfinished or record.score is None:
             return
         self._study.enqueue_trial(record.parameters)
         asked = self._study.ask()

@@ -93,9 +93,18 @@ class Trial(tune.Trainable):
         try:
             running = self._running = self._running or self._start()
             return self._advance(running)
-        except (errors.TrainingError, errors.UserError) as failure:
-            # a result, not an exception: the trial failed, its actor is as good as before
-            return {"failure": str(failure), "done": True}
+        except Exception as failure:  # noqa: BLE001 - a trial fails, its actor is as good as before
+            return self._failed(failure)
+
+    def _failed(self, failure: Exception) -> dict[str, Any]:
+        """What a configuration does is its failure; what storage does to it is not."""
+        known = isinstance(failure, errors.EagleRayError)
+        return {
+            "failure": str(failure) if known else repr(failure),
+            "status": "lost" if isinstance(failure, errors.StorageError) else "failed",
+            "epoch": self._running.trainer.progress.epoch if self._running else 0,
+            "done": True,
+        }
 
     def cleanup(self) -> None:
         self._uploads.shutdown(wait=True, cancel_futures=True)

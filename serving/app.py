@@ -76,7 +76,9 @@ class Endpoint:
         """What `autoscaling.policy` decides by; Ray Serve calls this every now and then."""
         from serving import autoscaling
 
-        return {autoscaling.METRIC: self._application.ongoing.average()}
+        average = self._application.ongoing.average()
+        self._metrics.ongoing.set(average)
+        return {autoscaling.METRIC: average}
 
     def _install(self, loaded: bundle.Bundle) -> None:
         from serving import predictor

@@ -39,14 +39,16 @@ class File:
     content_type: bytes
 
 
-@cache
 def file(path: str) -> File | None:
     """The page or one of its files; None for any other path."""
     if path == "/docs":
         return File(_PAGE, b"text/html; charset=utf-8")
     name = path.removeprefix("/docs/")
-    if not path.startswith("/docs/") or name not in _ASSETS:
-        return None
+    return _asset(name) if path.startswith("/docs/") and name in _ASSETS else None
+
+
+@cache
+def _asset(name: str) -> File:
     from swagger_ui_bundle import swagger_ui_path
 
     return File((swagger_ui_path / name).read_bytes(), _ASSETS[name])

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from eagleray import bundle, errors, registry, storage
+from eagleray import bundle, errors, local, registry, storage
 from serving import environment, openapi
 from serving.settings import Settings
 
@@ -97,6 +97,7 @@ def _cluster(address: str | None) -> Iterator[None]:
 
     folder = Path(tempfile.mkdtemp(prefix="er-"))
     before = dict(os.environ)
+    local.pin()
     if address is None:
         os.environ.update(environment.FAST | environment.private(folder))
     own: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}

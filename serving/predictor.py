@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -10,6 +11,9 @@ import msgspec
 
 from eagleray import bundle
 from serving import batching, openapi, protocol
+
+LARGE = 256 * 1024
+"""Bytes from which on a body is decoded beside the event loop."""
 
 
 class Observer(Protocol):
@@ -54,7 +58,11 @@ class Predictor:
             RequestError: what is wrong with the request.
             QueueFullError: too many rows are waiting.
         """
-        predictions = await self._batcher.submit(self._codec.rows(body))
+        if len(body) > LARGE:
+            rows = await asyncio.to_thread(self._codec.rows, body)
+        else:
+            rows = self._codec.rows(body)
+        predictions = await self._batcher.submit(rows)
         return self._encode(
             {"model": self.name, "version": self.number, "predictions": predictions}
         )

@@ -21,6 +21,8 @@ from eagleray.bundle import Prediction
 
 MOST_ROWS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
+LONGEST = 100
+"""Characters of what a client sent that an error repeats."""
 
 Row = msgspec.Struct
 Rows = Sequence[Row]
@@ -205,19 +207,19 @@ def _invalid(message: str, names: list[str]) -> errors.RequestError:
         )
     if match := _UNKNOWN.match(fault):
         known = names if path else ["instances"]
-        near = difflib.get_close_matches(match[1], known, 1)
+        name = match[1][:LONGEST]
+        near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         message = f"only the model's columns are taken, but got another field{hint}"
-        return errors.RequestError(message, field=_join(path, match[1]))
+        return errors.RequestError(message, field=_join(path, name))
     if match := _SHAPE.match(fault):
         return errors.RequestError(
             f"{_words(match[1])} is needed, but got {_words(match[2])}", field=path
         )
     if match := _ENUM.match(fault):
-        return errors.RequestError(
-            f"a number or one of the column's marks for missing is needed, but got {match[1]}",
-            field=path,
-        )
+        needed = "a number or one of the column's marks for missing"
+        got = match[1][:LONGEST]
+        return errors.RequestError(f"{needed} is needed, but got {got}", field=path)
     if fault == "Number out of range":
         fault = "a number of double precision is needed, but got a larger one"
     return errors.RequestError(_lower(fault), field=path or None)

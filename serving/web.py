@@ -173,7 +173,6 @@ class Application:
         )
 
     async def _exposition(self) -> Answer:
-        self._metrics.ongoing.set(self.ongoing.now)
         text = await asyncio.to_thread(self._metrics.exposition)
         return Answer(200, text, metrics.CONTENT_TYPE.encode())
 

@@ -57,6 +57,8 @@ def serve(
     settings = _settings(name, {key: value for key, value in given.items() if value is not None})
     if address is None:
         settings = settings.model_copy(update={"cpus": local.cpus(settings.max_replicas)})
+    if not as_json:
+        typer.echo(f"starting {settings.name}: Ray, HAProxy and the first replica …")
     try:
         with local.serving(settings, host=host, port=port, address=address) as endpoint:
             _print(endpoint, as_json)

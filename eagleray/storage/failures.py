@@ -11,9 +11,9 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     NoCredentialsError,
-    PartialCredentialsError,
     ReadTimeoutError,
 )
+from s3transfer.exceptions import RetriesExceededError
 
 from eagleray import errors
 
@@ -69,9 +69,11 @@ def from_answer(place: Place, key: str, error: ClientError) -> errors.StorageErr
     return errors.StorageError(place.says(key, what))
 
 
-def from_silence(place: Place, key: str, error: Exception) -> errors.StorageError:
+def from_silence(place: Place, key: str, error: BaseException) -> errors.StorageError:
     """Turn the lack of a whole answer into ours."""
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+    if isinstance(error, RetriesExceededError):
+        error = error.last_exception
+    if isinstance(error, NoCredentialsError):
         return errors.AccessDeniedError(place.says(key, f"no credentials; {_HELP}"))
     what = "was cut in the middle"
     if isinstance(error, ReadTimeoutError | ConnectTimeoutError):

@@ -76,12 +76,10 @@ class FileStorage:
         with self._naming(prefix):
             if not self.root.is_dir():
                 raise FileNotFoundError(self.root)
-            for folder, folders, names in os.walk(self.root / prefix.rpartition("/")[0]):
-                if Path(folder) == self.root and _PRIVATE in folders:
-                    folders.remove(_PRIVATE)
+            for folder, _, names in os.walk(self.root / prefix.rpartition("/")[0]):
                 for path in (Path(folder, name) for name in names):
                     key = path.relative_to(self.root).as_posix()
-                    if key.startswith(prefix):
+                    if key.startswith(prefix) and not key.startswith(f"{_PRIVATE}/"):
                         yield from _entries(key, path)
 
     def delete(self, key: str) -> None:
@@ -93,8 +91,14 @@ class FileStorage:
             self._path(key).unlink()
 
     def upload(self, key: str, path: Path) -> None:
-        with self._naming(key), self._locked(key), self._replacing(key) as unfinished:
-            shutil.copyfile(path, unfinished)
+        with (
+            path.open("rb") as source,
+            self._naming(key),
+            self._locked(key),
+            self._replacing(key) as unfinished,
+            unfinished.open("wb") as sink,
+        ):
+            shutil.copyfileobj(source, sink, 1 << 20)
 
     def download(self, key: str, path: Path) -> None:
         with self._naming(key), replacing(path) as unfinished:

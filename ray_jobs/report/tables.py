@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,7 @@ ROWS = 10
 
 def leaderboard(trials: Sequence[records.Record], metric: str) -> table.Table:
     """The best trials, and how many stopped early or failed."""
-    counts = {
-        status: sum(one.status == status for one in trials) for status in ("stopped", "failed")
-    }
+    counts = Counter(one.status for one in trials)
     title = f"{len(trials)} trials, {counts['stopped']} stopped early, {counts['failed']} failed"
     drawn = table.Table(title=title, box=box.SIMPLE, title_justify="left")
     for heading in ("", "trial", metric, "best epoch", "seconds", "values"):

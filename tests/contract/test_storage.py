@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -166,6 +167,14 @@ def test_a_file_of_any_size_goes_up_and_comes_down_whole(
     assert store.get("files/big") == source.read_bytes()
 
 
+def test_a_local_file_that_is_missing_is_no_matter_of_storage(
+    store: storage.Storage, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        store.upload("a", tmp_path / "missing")
+    assert list(store.list()) == []
+
+
 def test_a_blob_that_rotted_is_named_and_mended_by_the_next_put(store: storage.Storage) -> None:
     blob = blobs.put(store, b"content")
     assert (blobs.put(store, b"content"), blobs.get(store, blob)) == (blob, b"content")
@@ -198,6 +207,15 @@ def test_a_missing_root_folder_is_named(tmp_path: Path) -> None:
         with pytest.raises(errors.BucketNotFoundError, match=r"mkdir -p .*typo"):
             act()
     assert not (tmp_path / "typo").exists()
+
+
+def test_the_private_folder_of_the_file_system_is_out_of_reach(tmp_path: Path) -> None:
+    store = storage.open(tmp_path.as_uri())
+    store.put("a", b"")
+    assert list((tmp_path / ".eagleray").iterdir())
+    assert list(store.list(".eagleray/")) == []
+    with pytest.raises(errors.UserError, match="is reserved"):
+        store.put(".eagleray/a", b"")
 
 
 def test_a_folder_of_keys_is_no_object_on_the_file_system(tmp_path: Path) -> None:
@@ -408,6 +426,7 @@ def test_a_writer_whose_answer_was_lost_does_not_take_an_equal_object_for_its_ow
     assert wire.connections == 5
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_download_that_finds_no_room_leaves_nothing(
     s3: Bucket, tmp_path: Path, small_files: None
 ) -> None:
@@ -416,6 +435,8 @@ def test_a_download_that_finds_no_room_leaves_nothing(
     with pytest.raises(errors.StorageFullError, match=says(s3, "a") + "on this machine"):
         store.download("a", tmp_path / "here" / "file")
     assert list((tmp_path / "here").iterdir()) == []
+    del store
+    gc.collect()  # s3transfer drops the answer it was reading without closing its socket
 
 
 def test_the_embedded_server_is_found_without_any_setting(

@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from eagleray import errors, local, storage
+from eagleray import cli, errors, local, storage
 from eagleray.registry import Registry
 
 
@@ -29,11 +29,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     local.down()
 
 
-def eagleray(*arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-c", "import sys; from eagleray.cli import main; sys.exit(main())"]
-    ended = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    assert ended.returncode == code, ended.stderr
-    return ended.stdout + ended.stderr
+@pytest.fixture
+def eagleray(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command and give what it printed."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        ended = cli.main(arguments)
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed.out + printed.err
+
+    return run
 
 
 def listeners(pid: int) -> set[str]:
@@ -130,7 +136,9 @@ def test_a_server_that_cannot_start_says_why(home: Path) -> None:
         local.up()
 
 
-def test_the_commands_work_from_one_folder_without_any_setting(home: Path) -> None:
+def test_the_commands_work_from_one_folder_without_any_setting(
+    home: Path, eagleray: Callable[..., str]
+) -> None:
     assert "state" in json.loads(eagleray("local", "status", "--json"))
     server = json.loads(eagleray("local", "up", "--json"))["server"]
     registry = Registry(storage.open("s3://eagleray"))

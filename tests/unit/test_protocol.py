@@ -99,6 +99,12 @@ def test_rows_are_between_one_and_the_limit() -> None:
     assert refused(body(*[ROW] * (protocol.MOST_ROWS + 1))).status == 413
 
 
+def test_an_error_repeats_no_more_than_a_little_of_what_was_sent() -> None:
+    error = refused(body(ROW | {"x" * 1_000_000: 1}))
+    assert len(error.field or "") < 200
+    assert len(str(refused(body(ROW | {"income $": "x" * 1_000_000})))) < 300
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_no_body_breaks_the_reader(content: bytes) -> None:
     assert refused(content).status in (400, 422)

@@ -1,0 +1,99 @@
+"""The command line of serving, and that its documentation says what the code does."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from eagleray import cli, errors, registry, storage
+from eagleray.cli import serve
+from serving import local, metrics, openapi, web
+from serving.settings import Settings
+from tests import bundles
+
+DOCS = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+
+
+def test_an_experiment_file_gives_the_settings_and_options_go_over_them(tmp_path: Path) -> None:
+    file = tmp_path / "left.yaml"
+    file.write_text(
+        "name: left\ndata: {source: 'dataset:iris', target: target}\nmodel: {type: mlp}\n"
+        f"storage: {tmp_path.as_uri()}\n"
+        "serve: {replicas: {min: 2, max: 6}, batch: {max_rows: 32, wait_ms: 0}}\n"
+    )
+    settings = serve._settings(str(file), {"max_replicas": 3})
+    assert (settings.name, settings.storage) == ("left", tmp_path.as_uri())
+    assert (settings.min_replicas, settings.max_replicas) == (2, 3)
+    assert (settings.max_rows, settings.wait_ms) == (32, 0.0)
+
+
+def test_impossible_bounds_are_refused_in_one_line() -> None:
+    with pytest.raises(errors.UserError, match="at least min_replicas, which is 3, but got 2"):
+        serve._settings("left", {"min_replicas": 3, "max_replicas": 2})
+
+
+def test_a_model_that_is_not_there_ends_the_command_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", "nobody", "--storage", tmp_path.as_uri()]) == 2
+    assert "nobody" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_ends_the_command_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = registry.Registry(storage.open(tmp_path.as_uri()))
+    models.register("left", bundles.files(), {})
+    models.promote("left", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.main(["serve", "left", "--storage", tmp_path.as_uri(), "--port", port]) == 2
+    assert f"127.0.0.1:{port} is taken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 64])
+def test_all_replicas_fit_on_this_machine(replicas: int) -> None:
+    import os
+
+    assert 0 < local.cpus(replicas) <= 1
+    assert local.cpus(replicas) * replicas <= max(1, os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("command", re.findall(r"^eagleray (serve .*)$", DOCS, re.MULTILINE))
+def test_documented_commands_parse(command: str) -> None:
+    words = command.partition("#")[0].split()
+    found: Any = typer.main.get_command(cli.app).get_command(None, words[0])  # type: ignore[attr-defined]
+    assert found.make_context("serve", words[1:]).params["name"]
+
+
+def test_documented_arguments_are_the_builders() -> None:
+    (config,) = re.findall(r"^serveConfigV2: \|\n((?:  .*\n)+)", DOCS, re.MULTILINE)
+    (application,) = yaml.safe_load(config)["applications"]
+    assert Settings.model_validate(application["args"]).name == "digits"
+    table = DOCS.partition("| argument |")[2].partition("\n\n")[0]
+    rows = (line.split("|")[1] for line in table.splitlines()[2:])
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(
+        Settings.model_fields
+    )
+
+
+def test_documented_metrics_are_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(metrics.FOLDER, "")
+    gauges = metrics.Metrics(tmp_path, "left")
+    named = (made._name for made in vars(gauges).values() if hasattr(made, "_name"))
+    documented = set(re.findall(r"^\| `(eagleray_\w+)`", DOCS, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in documented} == set(named)
+
+
+def test_documented_errors_are_those_there_are() -> None:
+    table = dict(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", DOCS, re.MULTILINE))
+    assert {int(status): kind for status, kind in table.items()} == web._TYPES
+    assert set(openapi._ERRORS) < set(web._TYPES)
