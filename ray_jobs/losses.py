@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eagleray import code, errors, spec, terms
+from eagleray import code, errors, spec
+from eagleray.spec import terms
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

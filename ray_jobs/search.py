@@ -17,7 +17,8 @@ import ray
 from ray import tune
 from ray.tune import schedulers
 
-from eagleray import code, errors, space, spec, storage
+from eagleray import code, errors, spec, storage
+from eagleray.spec import space
 from ray_jobs import records, searcher, trial
 from ray_jobs.data import encoded, prepare
 

@@ -13,7 +13,8 @@ import typer
 from eagleray.errors import SpecError, UserError
 
 if TYPE_CHECKING:
-    from eagleray import document, spec
+    from eagleray import spec
+    from eagleray.spec import document
     from ray_jobs.data import prepare
 
 
@@ -29,8 +30,9 @@ def check(
 
     What is printed can stand as an experiment file itself.
     """
-    from eagleray import document, spec
+    from eagleray import spec
     from eagleray.cli import overrides
+    from eagleray.spec import document
 
     given = overrides.parse(assignments)
     try:
@@ -53,7 +55,7 @@ def schema(
     tables: Annotated[bool, typer.Option("--tables", help="Print Markdown tables.")] = False,
 ) -> None:
     """Print the JSON Schema of experiment files, for editors."""
-    from eagleray import reference
+    from eagleray.spec import reference
 
     print(reference.tables() if tables else json.dumps(reference.json_schema(), indent=2))
 
@@ -78,7 +80,7 @@ def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str
 
 def _placed(fault: str, page: document.Document) -> str:
     """What is wrong with the data, at the line of the key that it begins with."""
-    from eagleray import sections
+    from eagleray.spec import sections
 
     key = tuple(fault.partition(":")[0].split("."))
     if key[0] not in sections.File.model_fields:
@@ -104,7 +106,7 @@ def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, A
 
 def _text(facts: dict[str, Any]) -> str:
     """The experiment as YAML, the rest as its comments."""
-    from eagleray import document
+    from eagleray.spec import document
 
     written = document.write(facts["experiment"]).rstrip()
     return "\n".join([written, "", *(f"# {line}".rstrip() for line in _comments(facts))])

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eagleray import errors, laws, schema, spec, terms
+from eagleray import errors, schema, spec
 from eagleray.schema import Columns, Schema
+from eagleray.spec import laws, terms
 from ray_jobs.data import clean, infer, kinds, load, split
 
 

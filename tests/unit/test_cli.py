@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 import eagleray
-from eagleray import cli, document, spec
+from eagleray import cli, spec
+from eagleray.spec import document
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD = "name: x\ndata: {source: 'dataset:diabetes', target: target}\n"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagleray import document
 from eagleray.errors import SpecError
+from eagleray.spec import document
 
 VALUES = st.recursive(
     st.none()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagleray import space
+from eagleray.spec import space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

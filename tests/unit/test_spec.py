@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eagleray import document, reference, sections, spec
+from eagleray import spec
 from eagleray.errors import CodeError, SpecError, UserError
+from eagleray.spec import document, reference, sections
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

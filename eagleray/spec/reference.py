@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from eagleray import document, sections, terms
-from eagleray.problems import show
+from eagleray.spec import document, sections, terms
+from eagleray.spec.problems import show
 
 JSON = dict[str, Any]
 

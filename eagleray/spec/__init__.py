@@ -1,8 +1,9 @@
 """The experiment file: read, tried against every law, and turned into configurations.
 
-YAML is read in `eagleray.document`; the sections and their own laws are in `eagleray.sections`,
-distributions in `eagleray.space`, the laws between them in `eagleray.laws`, the wording of problems
-in `eagleray.problems`, the descriptions for editors and people in `eagleray.reference`.
+    document    YAML with line numbers       sections   the sections and their own laws
+    space       distributions                laws       what holds between sections
+    terms       words and scalar types       problems   the wording of problems
+    reference   what editors and people are told
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
 
-from eagleray import document, laws, problems, space, terms
-from eagleray.document import dotted
 from eagleray.errors import SpecError, UserError
-from eagleray.reference import json_schema
-from eagleray.sections import (
+from eagleray.spec import document, laws, problems, space, terms
+from eagleray.spec.document import dotted
+from eagleray.spec.reference import json_schema
+from eagleray.spec.sections import (
     Compute,
     Configuration,
     Custom,
@@ -39,8 +40,8 @@ from eagleray.sections import (
     Train,
     Tune,
 )
-from eagleray.space import Distribution, Tree
-from eagleray.terms import METRICS, Metric, Task
+from eagleray.spec.space import Distribution, Tree
+from eagleray.spec.terms import METRICS, Metric, Task
 
 if TYPE_CHECKING:
     from eagleray import code

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
-from eagleray.document import Key
+from eagleray.spec.document import Key
 
 if TYPE_CHECKING:
     import optuna

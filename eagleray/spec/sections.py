@@ -1,7 +1,7 @@
 """The sections of the experiment file, each a closed and strict model.
 
 A field's law stands with the field; a law between two fields stands with the later one, so that it
-is reported at its key. `eagleray.laws` has the laws between sections.
+is reported at its key. `eagleray.spec.laws` has the laws between sections.
 """
 
 from __future__ import annotations
@@ -13,8 +13,19 @@ import pydantic
 from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from eagleray import terms
-from eagleray.terms import Filled, Many, NotNegative, One, Part, Positive, Rate, Seed, Share, Size
+from eagleray.spec import terms
+from eagleray.spec.terms import (
+    Filled,
+    Many,
+    NotNegative,
+    One,
+    Part,
+    Positive,
+    Rate,
+    Seed,
+    Share,
+    Size,
+)
 
 
 class Section(pydantic.BaseModel):

@@ -14,9 +14,9 @@ from typing import Any
 
 import pydantic
 
-from eagleray import document, problems, sections, space, terms
-from eagleray.document import Key, dotted
-from eagleray.problems import Problem, show
+from eagleray.spec import document, problems, sections, space, terms
+from eagleray.spec.document import Key, dotted
+from eagleray.spec.problems import Problem, show
 
 SEARCHED = ("features", "model", "train")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import pydantic
 from pydantic_core import ErrorDetails
 
-from eagleray import document, sections, space, terms
-from eagleray.document import Key
+from eagleray.spec import document, sections, space, terms
+from eagleray.spec.document import Key
 
 WHOLE = "must be a whole number"
 
