@@ -1,9 +1,9 @@
 """The experiment file: read, tried against every law, and turned into configurations.
 
-    document    YAML with line numbers       sections   the sections and their own laws
-    space       distributions                laws       what holds between sections
-    terms       words and scalar types       problems   the wording of problems
-    reference   what editors and people are told
+document    YAML with line numbers       sections   the sections and their own laws
+space       distributions                laws       what holds between sections
+terms       words and scalar types       problems   the wording of problems
+reference   what editors and people are told
 """
 
 from __future__ import annotations
