@@ -24,6 +24,7 @@ unit: $(READY) ## the fast tests alone
 	$(BIN)/python -m pytest tests/unit
 
 bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
+	$(BIN)/python benchmarks/help.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/serve.py
 
