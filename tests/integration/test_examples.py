@@ -1,0 +1,139 @@
+"""Every example, searched at a reduced size on real Ray, and asked over real HTTP.
+
+The HTTP server here is uvicorn around the application of a replica; what HAProxy and Ray Serve put
+before it is in `test_serving.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from rich import console
+
+from eagleray import bundle, schema, spec, storage
+from eagleray.registry import Registry
+from ray_jobs import cluster, finish
+from ray_jobs.data import encoded
+from serving import batching, environment, metrics, predictor, web
+
+ROOT = Path(__file__).parents[2]
+DATA = (ROOT / "examples" / "data", ROOT.parent / "shared" / "data")
+ROWS = 1000
+
+
+class Reduced(NamedTuple):
+    """How much of an example is run, and what it must reach on the test part all the same."""
+
+    metric: str
+    floor: float
+    overrides: dict[str, str]
+
+
+EXAMPLES = {
+    "breast_cancer": Reduced("roc_auc", 0.95, {"train.epochs": "10"}),
+    "diabetes": Reduced("r2", 0.2, {"train.epochs": "20"}),
+    "digits": Reduced("accuracy", 0.9, {"train.epochs": "5"}),
+    "adult": Reduced("roc_auc", 0.88, {"train.epochs": "2"}),
+    "sms_spam": Reduced("f1", 0.8, {"train.epochs": "3"}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[None]:
+    with cluster.connected():
+        yield
+
+
+@pytest.fixture(scope="module", params=EXAMPLES)
+def example(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> finish.Ended:
+    folder = tmp_path_factory.mktemp(example)
+    overrides = {"tune.trials": "2", "storage": folder.as_uri(), **EXAMPLES[example].overrides}
+    file = ROOT / "examples" / f"{example}.yaml"
+    source = spec.load(file).data.source
+    if source.startswith("data/"):
+        overrides["data.source"] = str(_table(Path(source).name))
+    return finish.experiment(spec.load(file, overrides), console.Console(file=io.StringIO()))
+
+
+def _table(name: str) -> Path:
+    for folder in DATA:
+        if (folder / name).is_file():
+            return folder / name
+    pytest.skip(f"{name} is in neither examples/data nor ../shared/data")
+
+
+def test_an_example_learns_even_at_a_reduced_size(example: str, ended: finish.Ended) -> None:
+    reduced = EXAMPLES[example]
+    assert ended.result.test[reduced.metric] > reduced.floor
+    assert [one.failure for one in ended.outcome.trials] == [None, None]
+
+
+def test_a_prediction_by_http_is_the_bundles_own(
+    ended: finish.Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(metrics.FOLDER, "")  # `Metrics` sets it, for a process of its own
+    chosen, dataset = ended.outcome.experiment, ended.outcome.dataset
+    registry = Registry(storage.open(chosen.storage))
+    made = bundle.load(registry, registry.resolve(chosen.name, "champion"))
+    some = np.resize(dataset.split.test, ROWS)
+    raw = json.loads(json.dumps(schema.to_json(dataset.schema, encoded.take(dataset, some))))
+    with _server(made, tmp_path) as url:
+        rows = [dict(zip(raw, values, strict=True)) for values in zip(*raw.values(), strict=True)]
+        answers = _ask(url, rows)
+    expected = made.predict(raw).outputs
+    np.testing.assert_allclose(_outputs(answers, made), expected, rtol=1e-6, atol=1e-6)
+
+
+def _ask(url: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Half of the rows one by one, the rest in one request."""
+    half = len(rows) // 2
+    requests = [[row] for row in rows[:half]] + [rows[half:]]
+    with httpx.Client(base_url=url, timeout=60) as http, ThreadPoolExecutor(8) as pool:
+        bodies = [{"instances": request} for request in requests]
+        found = list(pool.map(lambda body: http.post("/predict", json=body), bodies))
+    return [answer for got in found for answer in got.raise_for_status().json()["predictions"]]
+
+
+def _outputs(answers: list[dict[str, Any]], made: bundle.Bundle) -> np.ndarray:
+    classes = made.schema.target.classes
+    if not classes:
+        return np.array([answer["value"] for answer in answers])
+    return np.array([[answer["probabilities"][name] for name in classes] for answer in answers])
+
+
+@contextmanager
+def _server(made: bundle.Bundle, folder: Path) -> Iterator[str]:
+    """A replica's application behind a real HTTP server, for the time of the block."""
+    counted = metrics.Metrics(folder, made.name)
+    application = web.Application(made.name, counted)
+    with ThreadPoolExecutor(1) as thread:
+        application.predictor = predictor.Predictor(made, batching.Limits(), thread, counted)
+        (port,) = environment.free_ports(1)
+        config = uvicorn.Config(application, port=port, log_level="error", ws="none")
+        server = uvicorn.Server(config)
+        running = threading.Thread(target=asyncio.run, args=(server.serve(),))
+        running.start()
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as http:
+                http.get(f"http://127.0.0.1:{port}/healthz").raise_for_status()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            running.join()
