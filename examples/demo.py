@@ -38,10 +38,10 @@ def main() -> int:
     os.environ["EAGLERAY_HOME"] = str(HOME)
     with storage():
         say("Search: Ray Tune over a convolutional network for handwritten digits")
-        run("eagleray run examples/digits.yaml --set tune.trials=6 --set train.epochs=12")
+        run("eagleray run examples/digits.yaml --set tune.trials=8")
         say("Another search, so that there is a second version to promote")
         run(
-            "eagleray run examples/digits.yaml --set tune.trials=2 --set train.epochs=12"
+            "eagleray run examples/digits.yaml --set tune.trials=2"
             " --set train.seed=1"
         )
         run("eagleray models list")

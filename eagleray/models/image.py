@@ -28,18 +28,19 @@ class ImageNet(nn.Module):
             ]
             height, width = ((height + 1) // 2, (width + 1) // 2) if halve else (height, width)
             depth = channels
-        self.pool = nn.AdaptiveAvgPool2d((min(height, 4), min(width, 4)))
+        sides = min(height, 4), min(width, 4)
+        if sides != (height, width):
+            blocks.append(nn.AdaptiveAvgPool2d(sides))
         self.blocks = nn.Sequential(*blocks)
         self.tabular = layers.Tabular(shape, 8)
-        flat = depth * min(height, 4) * min(width, 4)
+        flat = depth * sides[0] * sides[1]
         self.drop = nn.Dropout(options.dropout)
         self.head = layers.head(
             flat + self.tabular.width, options.hidden, outputs, dropout=options.dropout
         )
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        map_BCHW = self.pool(self.blocks(inputs["image"]))
-        flat = self.drop(map_BCHW.flatten(1))
+        flat = self.drop(self.blocks(inputs["image"]).flatten(1))
         logits_BC: Tensor = self.head(torch.cat([flat, *self.tabular(inputs)], 1))
         return logits_BC
 

@@ -15,6 +15,8 @@ from eagleray import errors, schema, spec
 
 LEAST_OF_A_CLASS = 3
 """A class needs a row for each part."""
+STRATA = 10
+"""A regression's target is parted alike in so many ranges."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,36 @@ def _held_out(
 
 def _drawn(targets: np.ndarray, target: schema.Target, data: spec.Data) -> Split:
     test, validation = _sizes(len(targets), data.split, "rows")
-    classes = targets if target.classes and data.split.stratify else None
-    if classes is not None:
-        _check_classes(classes, target, min(test, validation))
-    rest, last = _draw(np.arange(len(targets)), classes, test, data.seed)
-    train, middle = _draw(rest, classes, validation, data.seed)
+    smallest = min(test, validation)
+    strata = None
+    if data.split.stratify and target.classes:
+        _check_classes(targets, target, smallest)
+        strata = targets
+    elif data.split.stratify:
+        strata = _quantiles(targets, smallest)
+    rest, last = _draw(np.arange(len(targets)), strata, test, data.seed)
+    train, middle = _draw(rest, strata, validation, data.seed)
     return Split(train, middle, last)
 
 
+def _quantiles(values: np.ndarray, smallest: int) -> np.ndarray | None:
+    """Which of ten ranges of equally many values each is in; fewer where a part has few rows.
+
+    A small part drawn at random has a mean and a spread of its own, and R² with them.
+    """
+    count = min(STRATA, smallest // 2)
+    if count < 2:
+        return None
+    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    strata: np.ndarray = ranks * count // len(values)
+    return strata
+
+
 def _draw(
-    rows: np.ndarray, classes: np.ndarray | None, drawn: int, seed: int
+    rows: np.ndarray, strata: np.ndarray | None, drawn: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows without, and with, so many drawn by chance, from all classes alike where given."""
-    labels = None if classes is None else classes[rows]
+    """The rows without, and with, so many drawn by chance, from all strata alike where given."""
+    labels = None if strata is None else strata[rows]
     try:
         kept, out = train_test_split(rows, test_size=drawn, random_state=seed, stratify=labels)
     except ValueError as cause:

@@ -119,3 +119,15 @@ def test_too_few_groups_or_times_are_refused() -> None:
         split.indices(zeros, NUMBER, data(group="who"), groups=groups)
     with pytest.raises(errors.DataError, match=r"each part needs rows, but the .* part has none"):
         split.indices(zeros, NUMBER, data(time="when"), times=np.ones(9))
+
+
+@given(st.integers(60, 300), st.integers(0, 5))
+def test_a_regressions_parts_have_rows_from_the_whole_range_of_the_target(
+    count: int, seed: int
+) -> None:
+    values = np.random.default_rng(seed).lognormal(0, 1, count).astype(np.float32)
+    parts = split.indices(values, NUMBER, data(seed)).parts()
+    ranks = np.argsort(np.argsort(values))
+    for rows in parts.values():
+        spread = ranks[rows].mean() / (count - 1)
+        assert abs(spread - 0.5) < 0.15
