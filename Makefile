@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help demo test check unit bench lock clean
+.PHONY: help demo test check unit bench lock snapshots chart-readme clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -12,7 +12,7 @@ demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on thi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
 
 test: check ## everything that is checked: style, types, layers, then all tests
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration
+	$(BIN)/python -m pytest tests/unit tests/chart tests/contract tests/integration
 
 check: $(READY) ## style, types and import layers
 	$(BIN)/ruff check .
@@ -27,12 +27,19 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/help.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra dev \
 		--no-annotate --no-header $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 		pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+
+snapshots: $(READY) ## render the chart's examples anew into tests/chart/snapshots
+	$(BIN)/python -m tests.chart.snapshots
+
+chart-readme: $(READY) ## write the chart's README anew from its values
+	$(BIN)/python helm/readme.py
 
 clean: ## remove what the other targets made
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .eagleray *.egg-info

@@ -40,10 +40,7 @@ def main() -> int:
         say("Search: Ray Tune over a convolutional network for handwritten digits")
         run("eagleray run examples/digits.yaml --set tune.trials=8")
         say("Another search, so that there is a second version to promote")
-        run(
-            "eagleray run examples/digits.yaml --set tune.trials=2"
-            " --set train.seed=1"
-        )
+        run("eagleray run examples/digits.yaml --set tune.trials=2 --set train.seed=1")
         run("eagleray models list")
         say("Serve the champion: HAProxy in front of 1 to 3 replicas")
         with serving() as endpoint:

@@ -54,7 +54,8 @@ class Split(Section):
     )
     stratify: bool = Field(
         default_factory=lambda split: not (split.get("group") or split.get("time")),
-        description="Keep the shares of the classes, or of a number's tenths, in each part. Off under `group` and `time`.",
+        description="Keep the shares of the classes, or of a number's tenths, in each part. "
+        "Off under `group` and `time`.",
     )
 
     @pydantic.field_validator("test")

@@ -1,0 +1,223 @@
+{{/* What Pod Security `restricted` asks of a pod, and more. */}}
+{{- define "eagleray.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "eagleray.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* Environment that Ray Serve must be started with; serving/environment.py owns it, a test holds this copy. */}}
+{{- define "eagleray.fastEnv" -}}
+RAY_SERVE_ENABLE_HA_PROXY: "1"
+RAY_SERVE_THROUGHPUT_OPTIMIZED: "1"
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: serving.lane.middlewares
+RAY_SERVE_HAPROXY_METRICS_ENABLED: "0"
+RAY_USAGE_STATS_ENABLED: "0"
+{{- end -}}
+
+{{- define "eagleray.writable" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: home, mountPath: /home/eagleray}
+{{- end -}}
+
+{{- define "eagleray.pullSecrets" -}}
+{{- with .Values.image.pullSecrets -}}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The one template of all Ray pods.
+     root; component: serving, tuning or runs; role: head or worker; group: its values; autoscaled: beside an autoscaler. */}}
+{{- define "eagleray.pod" -}}
+{{- $values := .root.Values -}}
+metadata:
+  labels:
+    {{- include "eagleray.labels" . | nindent 4 }}
+    eagleray/role: {{ .role }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- $annotations := dict -}}
+  {{- if eq .role "head" }}{{ $annotations = dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" }}{{ end -}}
+  {{- with merge (dict) $values.podAnnotations $annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ include "eagleray.serviceAccount" .root }}
+  # Only the autoscaler, beside the head, calls the Kubernetes API.
+  automountServiceAccountToken: {{ and (eq .role "head") .autoscaled }}
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ add 30 (include "eagleray.drain" .) }}
+  {{- with include "eagleray.pullSecrets" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  securityContext:
+    {{- include "eagleray.podSecurity" . | nindent 4 }}
+  {{- with include "eagleray.placement" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  containers:
+    - name: {{ printf "ray-%s" .role }}
+      {{- include "eagleray.container" . | nindent 6 }}
+  volumes:
+    - {name: tmp, emptyDir: {}}
+    - {name: home, emptyDir: {}}
+    {{- if and (eq .role "head") (ne .component "serving") }}
+    - name: experiments
+      configMap:
+        name: {{ include "eagleray.name" (dict "root" .root "suffix" "experiments") }}
+        optional: true
+    {{- end }}
+{{- end -}}
+
+{{/* How long Ray moves replicas elsewhere once a pod is told to end: only serving workers have some. */}}
+{{- define "eagleray.drain" -}}
+{{- if and (eq .component "serving") (eq .role "worker") }}{{ .root.Values.serving.drainSeconds }}{{ else }}0{{ end -}}
+{{- end -}}
+
+{{- define "eagleray.container" -}}
+{{- $values := .root.Values -}}
+image: {{ include "eagleray.image" .root }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+securityContext:
+  {{- include "eagleray.containerSecurity" . | nindent 2 }}
+env:
+  {{- range $name, $value := include "eagleray.fastEnv" . | fromYaml }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+  {{- end }}
+  - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+    value: {{ include "eagleray.drain" . | quote }}
+  {{- include "eagleray.storageEnv" .root | nindent 2 }}
+  {{- with $values.ray.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+ports:
+  {{- include "eagleray.ports" . | nindent 2 }}
+resources:
+  {{- include "eagleray.resources" . | nindent 2 }}
+{{- include "eagleray.probes" . | nindent 0 }}
+{{- if and (eq .component "serving") (eq .role "worker") }}
+lifecycle:
+  preStop: # the Service forgets the pod before Ray is told to end
+    exec: {command: [sleep, "5"]}
+{{- end }}
+volumeMounts:
+  {{- include "eagleray.writable" . | nindent 2 }}
+  {{- if and (eq .role "head") (ne .component "serving") }}
+  - {name: experiments, mountPath: /experiments, readOnly: true}
+  {{- end }}
+{{- end -}}
+
+{{- define "eagleray.ports" -}}
+- {name: metrics, containerPort: 8080}
+{{- if eq .role "head" }}
+- {name: gcs-server, containerPort: 6379}
+- {name: dashboard, containerPort: 8265}
+- {name: client, containerPort: 10001}
+{{- end }}
+{{- if eq .component "serving" }}
+- {name: serve, containerPort: 8000}
+{{- end }}
+{{- end -}}
+
+{{/* Requests equal limits but for CPU: Ray counts on what it is promised. */}}
+{{- define "eagleray.resources" -}}
+{{- $gpus := int .group.gpus -}}
+requests:
+  cpu: {{ default .group.cpus .group.cpuRequest | quote }}
+  memory: {{ .group.memory }}
+  {{- if $gpus }}
+  {{ .root.Values.gpu.resource }}: {{ $gpus }}
+  {{- end }}
+limits:
+  cpu: {{ .group.cpus | quote }}
+  memory: {{ .group.memory }}
+  {{- if $gpus }}
+  {{ .root.Values.gpu.resource }}: {{ $gpus }}
+  {{- end }}
+{{- end -}}
+
+{{/* By HTTP, and without a token: Ray leaves these paths open. KubeRay's own probes need wget in the image. */}}
+{{- define "eagleray.probes" -}}
+{{- $alive := dict "path" "/api/local_raylet_healthz" "port" 52365 -}}
+{{- $ready := $alive -}}
+{{- if eq .role "head" -}}
+{{- $ready = dict "path" "/api/gcs_healthz" "port" 8265 -}}
+{{- else if eq .component "serving" -}}
+{{- $ready = dict "path" "/-/healthz" "port" 8000 -}}
+{{- end -}}
+startupProbe:
+  httpGet: {{ toJson $alive }}
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 150
+livenessProbe:
+  httpGet: {{ toJson $alive }}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 12
+readinessProbe:
+  httpGet: {{ toJson $ready }}
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: {{ ternary 2 6 (eq .component "serving") }}
+{{- end -}}
+
+{{- define "eagleray.placement" -}}
+{{- $values := .root.Values -}}
+{{- with .group.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .group.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- $tolerations := .group.tolerations -}}
+{{- if .group.gpus }}{{ $tolerations = concat $tolerations $values.gpu.tolerations }}{{ end -}}
+{{- if .group.spot }}{{ $tolerations = concat $tolerations $values.spot.tolerations }}{{ end -}}
+{{- with $tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if $values.spot.nodeLabels }}
+affinity:
+  nodeAffinity:
+    {{- if .group.spot }}
+    preferredDuringSchedulingIgnoredDuringExecution:
+      {{- range $label, $value := $values.spot.nodeLabels }}
+      - weight: 100
+        preference:
+          matchExpressions:
+            - {key: {{ $label }}, operator: In, values: [{{ $value | quote }}]}
+      {{- end }}
+    {{- else }}
+    requiredDuringSchedulingIgnoredDuringExecution:
+      nodeSelectorTerms:
+        - matchExpressions:
+            {{- range $label, $value := $values.spot.nodeLabels }}
+            - {key: {{ $label }}, operator: NotIn, values: [{{ $value | quote }}]}
+            {{- end }}
+    {{- end }}
+{{- end }}
+{{- if and (eq .component "serving") (eq .role "worker") $values.serving.topologySpread }}
+topologySpreadConstraints:
+  {{- $labels := dict "labelSelector" (dict "matchLabels" (merge (dict "eagleray/role" "worker") (include "eagleray.selector" . | fromYaml))) }}
+  {{- range $values.serving.topologySpread }}
+  - {{ merge (dict) . $labels | toJson }}
+  {{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,201 @@
+"""Values that contradict each other, and clusters that lack something: what to set is said."""
+
+import re
+
+import pytest
+
+from tests.chart import chart
+
+OLD = ("ray.io/v1", "ray.io/v1/RayService", "ray.io/v1/RayCluster", "ray.io/v1/RayJob")
+SEARCH = {
+    "name": "a",
+    "cron": "@daily",
+    "experiment": {"name": "a", "data": {"source": "dataset:iris"}},
+}
+GROUP = {"name": "a", "min": 0, "max": 1, "cpus": 1, "memory": "1Gi"}
+
+CONTRADICTIONS = {
+    "no model": ({"model": {"name": ""}}, "--set model.name="),
+    "no storage": ({"storage": {"uri": ""}}, "--set storage.uri="),
+    "two S3 servers": (
+        {"objectStore": {"embedded": True}, "storage": {"endpoint": "https://s3.example.com"}},
+        "set one of the two",
+    ),
+    "keys and an identity": (
+        {
+            "storage": {"existingSecret": "keys"},
+            "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn"}},
+        },
+        "set one of the two",
+    ),
+    "annotations for an account of others": (
+        {"serviceAccount": {"create": False, "name": "other", "annotations": {"a": "b"}}},
+        "annotate the existing one",
+    ),
+    "an account of others without a name": (
+        {"serviceAccount": {"create": False}},
+        "set serviceAccount.name",
+    ),
+    "a password for no Redis": (
+        {"ray": {"faultTolerance": {"existingSecret": "redis"}}},
+        "set ray.faultTolerance.redisAddress",
+    ),
+    "fewer replicas at most than at least": (
+        {"serving": {"replicas": {"min": 5, "max": 4}}},
+        "serving.replicas.max",
+    ),
+    "fewer workers at most than at least": (
+        {"serving": {"workers": {"min": 5, "max": 4}}},
+        "set it to 5 or more",
+    ),
+    "a replica larger than a worker": (
+        {"serving": {"replicas": {"cpus": 2.5}}},
+        "set serving.workers.cpus to 3 or more",
+    ),
+    "a replica with more GPUs than a worker": (
+        {"serving": {"replicas": {"gpus": 1}}},
+        "set serving.workers.gpus to 1 or more",
+    ),
+    "GPUs for nobody": ({"serving": {"workers": {"gpus": 1}}}, "set serving.replicas.gpus"),
+    "more replicas than workers hold": (
+        {"serving": {"replicas": {"max": 9}, "workers": {"cpus": 2}}},
+        "set serving.workers.max to 5 or more",
+    ),
+    "traffic in steps without a gateway": (
+        {"serving": {"upgradeStrategy": {"type": "NewClusterWithIncrementalUpgrade"}}},
+        "set serving.upgradeStrategy.incremental.gatewayClassName",
+    ),
+    "traffic in steps without an autoscaler": (
+        {
+            "serving": {
+                "workers": {"min": 4},
+                "upgradeStrategy": {
+                    "type": "NewClusterWithIncrementalUpgrade",
+                    "incremental": {"gatewayClassName": "istio"},
+                },
+            }
+        },
+        "set serving.workers.max above",
+    ),
+    "runs on a cluster that is not there": ({"runs": {"cluster": "tuning"}}, "set tuning.enabled"),
+    "two groups of one name": ({"tuning": {"workers": [GROUP, GROUP]}}, "rename one"),
+    "a group with fewer at most": ({"tuning": {"workers": [GROUP | {"min": 2}]}}, "set it to 2"),
+    "two searches of one name": ({"schedules": {"searches": [SEARCH, SEARCH]}}, "rename one"),
+    "RayCronJob with an old operator": (
+        {"schedules": {"kind": "RayCronJob"}, "kuberay": {"version": "1.5"}},
+        "set schedules.kind",
+    ),
+    "a token with an operator that has none": (
+        {"kuberay": {"version": "1.4"}},
+        "set ray.tokenAuth=false",
+    ),
+    "an upgrade in steps whose gateway policies keep out": (
+        {
+            "serving": {
+                "upgradeStrategy": {
+                    "type": "NewClusterWithIncrementalUpgrade",
+                    "incremental": {"gatewayClassName": "istio"},
+                }
+            }
+        },
+        "set networkPolicy.gateway",
+    ),
+    "an ingress that policies keep out": (
+        {"ingress": {"enabled": True, "host": "a.example.com"}},
+        "set networkPolicy.gateway",
+    ),
+    "an ingress without a host": (
+        {"ingress": {"enabled": True}, "networkPolicy": {"enabled": False}},
+        "set ingress.host",
+    ),
+    "an ingress to nothing": (
+        {
+            "ingress": {"enabled": True, "host": "a.example.com"},
+            "networkPolicy": {"enabled": False},
+            "serving": {"enabled": False},
+        },
+        "set serving.enabled=true",
+    ),
+    "a route without a gateway": (
+        {"httpRoute": {"enabled": True}, "networkPolicy": {"enabled": False}},
+        "set httpRoute.parentRefs",
+    ),
+    "pods that would be scraped twice": (
+        {"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
+        "enable one of the two",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_contradiction_is_refused_with_what_to_set(case):
+    changes, mend = CONTRADICTIONS[case]
+    assert mend in chart.refusal(chart.merged(chart.MINIMAL, changes))
+
+
+def test_every_refusal_of_the_chart_is_among_them():
+    templates = (chart.FOLDER / "templates" / "_checks.tpl").read_text()
+    laws = re.findall(r'fail (?:\(printf )?"([^"]+)"', templates)
+    said = [refused(changes) for changes, _ in CONTRADICTIONS.values()]
+    of_clusters = ("the KubeRay operator", "resource definitions are older", "does not have")
+    unsaid = [
+        law
+        for law in laws
+        if not any(part in law for part in of_clusters)
+        and not any(re.search(re.sub(r"%[vsd]", ".*", pattern(law)), each) for each in said)
+    ]
+    assert len(laws) > 25
+    assert unsaid == []
+
+
+def refused(changes):
+    return chart.refusal(chart.merged(chart.MINIMAL, changes))
+
+
+def pattern(law):
+    return re.sub(r"[.()+*?]", ".", law)
+
+
+def test_without_the_operator_the_command_that_installs_it_is_given():
+    assert "helm install kuberay-operator" in chart.refusal(chart.MINIMAL, apis=())
+
+
+def test_definitions_older_than_the_values_say_are_refused():
+    assert "set kuberay.version to 1.5 or 1.4" in chart.refusal(chart.MINIMAL, apis=OLD)
+    told = chart.merged(chart.MINIMAL, {"kuberay": {"version": "1.5"}})
+    assert chart.documents(told, apis=OLD)
+
+
+def test_kuberay_1_4_is_served_without_a_token_and_the_notes_warn_of_it():
+    old = {"kuberay": {"version": "1.4"}, "ray": {"tokenAuth": False}}
+    values = chart.merged(chart.MINIMAL, old)
+    service = chart.one(chart.documents(values, apis=OLD), "RayService")
+    assert "authOptions" not in service["spec"]["rayClusterConfig"]
+    assert "ray.tokenAuth is off" in chart.notes(values, apis=OLD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"monitoring": {"podMonitor": {"enabled": True}}}, "monitoring.coreos.com/v1"),
+        ({"monitoring": {"serviceMonitor": {"enabled": True}}}, "monitoring.coreos.com/v1"),
+        ({"monitoring": {"rules": {"enabled": True}}}, "monitoring.coreos.com/v1"),
+        (
+            {
+                "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
+                "networkPolicy": {"enabled": False},
+            },
+            "gateway.networking.k8s.io/v1",
+        ),
+        (chart.values_of("autoscaling"), "gateway.networking.k8s.io/v1"),
+    ],
+)
+def test_what_the_cluster_lacks_is_named_with_the_command_that_installs_it(changes, missing):
+    refused = chart.refusal(chart.merged(chart.MINIMAL, changes), apis=chart.OPERATOR)
+    assert missing in refused
+    assert "install it: " in refused
+
+
+def test_dashboards_need_no_operator_of_prometheus():
+    values = chart.merged(chart.MINIMAL, {"monitoring": {"dashboards": {"enabled": True}}})
+    assert chart.one(chart.documents(values, apis=chart.OPERATOR), "ConfigMap", "serving-dashboard")

@@ -1,0 +1,199 @@
+"""The scripts that the chart ships, run against what they will meet."""
+
+import http.server
+import json
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import uvicorn
+
+from eagleray import local, storage
+from serving import batching, metrics, predictor, web
+from tests import bundles
+from tests.chart import chart
+
+FILES = chart.FOLDER / "files"
+KEYS = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something-secret"}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    """The real application with a real model, at a URL."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(metrics.FOLDER, "")
+        gauges = metrics.Metrics(tmp_path_factory.mktemp("metrics"), "left")
+        application = web.Application("left", gauges)
+        loaded = bundles.make()
+        loaded.name, loaded.number = "left", 3
+        loaded.golden = bundles.golden(loaded)
+        with ThreadPoolExecutor(1) as thread:
+            made = predictor.Predictor(loaded, batching.Limits(), thread, gauges)
+            application.predictor = made
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+                running = threading.Thread(target=server.run, args=([listening],))
+                running.start()
+                yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+                server.should_exit = True
+                running.join()
+
+
+def predict(*arguments):
+    command = [sys.executable, FILES / "prediction.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_test_of_a_release_makes_one_real_prediction(endpoint):
+    ended = predict(endpoint, "left", "20")
+    assert ended.stdout.startswith("left version 3 predicts {")
+    assert ended.returncode == 0
+
+
+def test_the_test_of_a_release_fails_when_another_model_answers(endpoint):
+    ended = predict(endpoint, "right", "0")
+    assert ended.returncode == 1
+    assert "no version of right is loaded yet" in ended.stderr
+
+
+def test_the_test_of_a_release_fails_when_nobody_answers():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    ended = predict(f"http://127.0.0.1:{port}", "left", "0")
+    assert ended.returncode == 1
+    assert "must predict within 0 s" in ended.stderr
+
+
+def test_the_curl_of_the_notes_is_answered(endpoint):
+    said = chart.notes(chart.merged(chart.MINIMAL, {"model": {"name": "left"}}))
+    (line,) = [line.strip() for line in said.splitlines() if line.strip().startswith("curl ")]
+    command = line.replace("http://127.0.0.1:8000", endpoint).replace("python3", sys.executable)
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30)
+    assert json.loads(ended.stdout)["version"] == 3
+
+
+class Api(http.server.BaseHTTPRequestHandler):
+    """As much of an API server as creates an object, refuses a second one, and keeps rights."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        key = (self.path, body["metadata"]["name"])
+        denied = self.headers["authorization"] != "Bearer secret-token"
+        code = 403 if denied else 409 if key in self.server.objects else 201
+        if code == 201:
+            self.server.objects[key] = body
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(b"rayjobs.ray.io is forbidden" if denied else b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def api():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        server.objects = {}
+        running = threading.Thread(target=server.serve_forever)
+        running.start()
+        yield server
+        server.shutdown()
+        running.join()
+
+
+@pytest.fixture
+def submit(api, tmp_path, monkeypatch):
+    """Run submit.py as the pod of a schedule does; gives the function, for a token."""
+    values = chart.values_of("everything")
+    data = chart.one(chart.documents(values), "ConfigMap", "-schedules")["data"]
+    (tmp_path / "nightly.json").write_text(data["nightly.json"])
+    (tmp_path / "namespace").write_text("ml")
+    monkeypatch.setenv("NAME", "demo-nightly-29000000")
+    monkeypatch.setenv("KUBERNETES_API", f"http://127.0.0.1:{api.server_port}")
+    (tmp_path / "submit.py").write_text(data["submit.py"])
+    main = runpy.run_path(str(tmp_path / "submit.py"))["main"]
+
+    def run(token):
+        (tmp_path / "token").write_text(token)
+        main(str(tmp_path / "nightly.json"), tmp_path)
+
+    return run
+
+
+def test_a_schedule_creates_its_run_once_however_often_its_pod_is_tried(api, submit, capsys):
+    submit("secret-token")
+    submit("secret-token")
+    ((path, name),) = api.objects
+    assert path == "/apis/ray.io/v1/namespaces/ml/rayjobs"
+    assert name == "demo-nightly-29000000"
+    assert "exists already" in capsys.readouterr().out
+
+
+def test_a_schedule_without_rights_says_so(api, submit):
+    with pytest.raises(SystemExit, match=r"must be created, but got 403: rayjobs.* is forbidden"):
+        submit("another-token")
+    assert api.objects == {}
+
+
+def test_the_embedded_store_takes_its_keys_from_the_environment_and_makes_its_bucket(tmp_path):
+    """The program and the flags of the StatefulSet, at other ports."""
+    values = chart.merged(chart.MINIMAL, {"objectStore": {"embedded": True}})
+    (pod,) = [
+        each["spec"]["template"] for each in chart.of_kind(chart.documents(values), "StatefulSet")
+    ]
+    (container,) = pod["spec"]["containers"]
+    ports = local._free_ports(tmp_path)
+    flags = [
+        flag.replace("/data", str(tmp_path)).replace("0.0.0.0", "127.0.0.1")
+        for flag in container["command"][1:]
+        if not flag.startswith("-s3.port=")
+    ] + [f"-{service}.port={port}" for service, port in ports.items()]
+    environment = {"HOME": str(tmp_path)} | KEYS
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            [local._program(), *flags], stderr=log, stdout=log, env=environment
+        ) as weed,
+    ):
+        try:
+            where = f"http://127.0.0.1:{ports['s3']}"
+            make_bucket(container, where)
+            make_bucket(container, where)  # a pod that starts again finds it there
+            put_and_get(where)
+        finally:
+            weed.kill()
+
+
+def make_bucket(container, where):
+    (_, *arguments) = container["lifecycle"]["postStart"]["exec"]["command"]
+    subprocess.run(
+        [sys.executable, *arguments], env=os.environ | KEYS | {"STORE": where}, check=True
+    )
+
+
+def put_and_get(where):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            KEYS | {"AWS_ENDPOINT_URL_S3": where, "AWS_REGION": "us-east-1"}
+        ).items():
+            patch.setenv(name, value)
+        opened = storage.open("s3://models")
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                opened.put("a", b"1")
+                break
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        assert opened.get("a") == b"1"
