@@ -4,15 +4,18 @@ BIN := .venv/bin
 READY := .venv/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help demo test check unit bench lock snapshots chart-readme clean
+.PHONY: help demo test check unit slow bench lock snapshots chart-readme clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on this machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
 
-test: check ## everything that is checked: style, types, layers, then all tests
-	$(BIN)/python -m pytest tests/unit tests/chart tests/contract tests/integration
+test: check ## style, types, layers, then all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow" tests/unit tests/chart tests/contract tests/integration
+
+slow: $(READY) ## what takes minutes by itself: submission to a Ray cluster of two nodes
+	$(BIN)/python -m pytest -m slow tests
 
 check: $(READY) ## style, types and import layers
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   └── CorruptObjectError    content does not match its hash
 ├── TrainingError             (1) one trial cannot go on, such as a loss that is NaN
 ├── SearchError               (1) no trial of a search gave a model
+├── ClusterError              (1) a cluster fails, refuses, or cannot be reached any more
 └── ServingError              (1) a version that cannot be served: golden rows not reproduced
 """
 
@@ -118,6 +119,10 @@ class TrainingError(EagleRayError):
 
 class SearchError(EagleRayError):
     """No trial of a search gave a model."""
+
+
+class ClusterError(EagleRayError):
+    """A cluster failed, refused, or went away; the message names it."""
 
 
 class ServingError(EagleRayError):

@@ -32,6 +32,7 @@ COMMANDS = {
     "check": Command("eagleray.cli.check", "check", "Check an experiment file and its data."),
     "schema": Command("eagleray.cli.check", "schema", "Print the JSON Schema of experiment files."),
     "run": Command("eagleray.cli.run", "run", "Search, judge the winner, and register it."),
+    "runs": Command("eagleray.cli.runs", "app", "List, follow and stop runs."),
     "serve": Command("eagleray.cli.serve", "serve", "Serve a model on this machine."),
     "predict": Command("eagleray.cli.predict", "predict", "Predict rows of a file."),
     "models": Command("eagleray.cli.models", "app", "List, compare, promote and fetch versions."),

@@ -1,0 +1,55 @@
+"""Where runs are: what `--address`, `--kubernetes` and `--namespace` lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eagleray.errors import UserError
+
+if TYPE_CHECKING:
+    from eagleray.runs import Cluster
+
+Kubernetes = Annotated[bool, typer.Option("--kubernetes", help="A RayJob on Kubernetes.")]
+Namespace = Annotated[
+    str | None, typer.Option(help="Its namespace; else that of the current context.")
+]
+
+
+def cluster(
+    address: str | None,
+    *,
+    kubernetes: bool,
+    namespace: str | None,
+    asked: Mapping[str, Any] | None = None,
+    release: str | None = None,
+) -> Cluster | None:
+    """The cluster to send to; None when it is this machine, or a cluster to join.
+
+    Args:
+        address: of Ray's dashboard, or of a cluster to join.
+        kubernetes: whether it is a RayJob.
+        namespace: of the RayJob.
+        asked: fields of `k8s.rayjob.Options` that were given.
+        release: whose skeleton.
+
+    Raises:
+        UserError: options that contradict each other, or lead nowhere.
+    """
+    if address is not None and kubernetes:
+        raise UserError("--address: cannot stand beside --kubernetes")
+    given = {"namespace": namespace, "release": release, **(asked or {})}
+    alone = [name.removesuffix("_s") for name, value in given.items() if value is not None]
+    if alone and not kubernetes:
+        raise UserError(f"--{alone[0]}: must stand beside --kubernetes")
+    if kubernetes:
+        from k8s import place, rayjob
+
+        return place.Kubernetes(namespace, rayjob.Options(**asked or {}), release)
+    if address is not None and address.startswith(("http://", "https://")):
+        from ray_jobs import submission
+
+        return submission.RayJobs(address)
+    return None

@@ -1,0 +1,156 @@
+"""Runs: experiments that were sent to a place, attempt after attempt, until one succeeds.
+
+What belongs here: which attempt to attach to and when to make another, the same for every place.
+What does not: how a place does it. `ray_jobs.submission` knows Ray's job servers, `k8s.place`
+Kubernetes, and `ray_jobs.here` this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from eagleray import errors, names
+from eagleray.package import Run
+
+State = Literal["waiting", "running", "unfinished", "succeeded", "failed", "stopped"]
+"""`unfinished` is what storage knows of a run that may, or may not, be under way."""
+LIMIT = 47
+"""Most letters of an attempt's id: KubeRay takes no longer name for a RayJob."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a run in a place.
+
+    Attributes:
+        id: what the place calls it; a DNS label.
+        run: id of the run.
+        number: counted from 1.
+        why: what the place says of its state.
+        exit_code: what the driver ended with, where that is known.
+    """
+
+    id: str
+    name: str
+    run: str
+    number: int
+    state: State
+    why: str = ""
+    started: str = ""
+    exit_code: int | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not come to its end."""
+        return self.state in ("waiting", "running", "unfinished")
+
+
+class Place(Protocol):
+    """Where drivers are. Every method raises `errors.UserError` and `errors.ClusterError`."""
+
+    options: str
+    """The options of the command line that lead here."""
+
+    def attempts(self) -> Sequence[Attempt]:
+        """All attempts that the place remembers."""
+
+    def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
+        """Pieces of what the driver has printed; with `follow`, until the attempt has ended."""
+
+    def stop(self, attempt: Attempt) -> None:
+        """End an attempt that is active."""
+
+
+class Cluster(Place, Protocol):
+    """A place that drivers can be sent to."""
+
+    def plan(self, run: Run, number: int) -> str:
+        """What `start` would send, as YAML."""
+
+    def start(self, run: Run, number: int) -> None:
+        """Make an attempt; ConflictError when this number is taken."""
+
+
+def attempt_id(run: Run, number: int) -> str:
+    """A DNS label of at most `LIMIT` letters; the run's id keeps shortened names apart."""
+    end = f"-{run.id}-{number}"
+    return run.name[: LIMIT - len(end)].rstrip("-") + end
+
+
+def entrypoint(run: Run) -> str:
+    """The command that drives a run on the cluster it is given to; it holds no secret."""
+    words = ["python", "-m", "eagleray", "runs", "drive", run.name, run.id]
+    return shlex.join([*words, "--storage", run.storage])
+
+
+def submit(cluster: Cluster, run: Run) -> Attempt:
+    """Attach to the attempt that is active, or make the next one.
+
+    Of several who submit at once, one makes the attempt and all attach to it.
+    """
+    latest = _latest(cluster, run)
+    if latest is not None and latest.active:
+        return latest
+    number = _next(latest)
+    with contextlib.suppress(errors.ConflictError):  # somebody was quicker
+        cluster.start(run, number)
+    made = _latest(cluster, run)
+    if made is None:
+        raise errors.ClusterError(f"{attempt_id(run, number)}: was accepted, but is not there")
+    return made
+
+
+def plan(cluster: Cluster, run: Run) -> str:
+    """What `submit` would send; nothing, if it would attach."""
+    latest = _latest(cluster, run)
+    if latest is not None and latest.active:
+        return f"# {latest.id}: {latest.state} already"
+    return cluster.plan(run, _next(latest))
+
+
+def find(place: Place, reference: str) -> Attempt:
+    """The latest attempt that is called so: by its own id, its run's id, or its experiment's name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    known = sorted(place.attempts(), key=_age)
+    called = [one for one in known if reference in (one.id, one.run, one.name)]
+    if not called:
+        near = names.near(reference, [name for one in known for name in (one.name, one.id)])
+        raise errors.NotFoundError(f"run: no run is called {reference!r}{near}")
+    return called[-1]
+
+
+def ended(place: Place, attempt: Attempt) -> None:
+    """Look at how an attempt came to its end.
+
+    Raises:
+        UserError: what was sent is at fault.
+        ClusterError: it failed, or was stopped.
+    """
+    now = find(place, attempt.id)
+    if now.state == "succeeded":
+        return
+    raised = (
+        errors.UserError if now.exit_code == errors.UserError.exit_code else errors.ClusterError
+    )
+    again = "the same `eagleray run` goes on from there"
+    raise raised(f"{now.id}: {now.state}{f' ({now.why})' if now.why else ''}; {again}")
+
+
+def _latest(place: Place, run: Run) -> Attempt | None:
+    made = [one for one in place.attempts() if (one.name, one.run) == (run.name, run.id)]
+    return max(made, key=lambda one: one.number, default=None)
+
+
+def _next(latest: Attempt | None) -> int:
+    return latest.number + 1 if latest else 1
+
+
+def _age(attempt: Attempt) -> tuple[str, int]:
+    return attempt.started, attempt.number

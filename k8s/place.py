@@ -1,0 +1,129 @@
+"""Runs on Kubernetes: each attempt is a RayJob, which KubeRay gives a cluster and a driver."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+
+from eagleray import errors
+from eagleray.package import Run
+from eagleray.runs import Attempt, State
+from k8s import rayjob
+from k8s.api import Api
+
+_DEPLOYMENTS: dict[str, State] = {
+    "Running": "running",
+    "Failed": "failed",
+    "ValidationFailed": "failed",
+}
+_JOBS: dict[str, State] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
+_EXIT = re.compile(r"exit code (\d+)")
+
+
+class Kubernetes:
+    """The RayJobs of a namespace, made from the skeleton of the release installed there.
+
+    Args:
+        namespace: else that of kubectl's current context.
+        options: what runs ask for beyond the skeleton.
+        release: whose skeleton, where the namespace has several releases.
+    """
+
+    def __init__(
+        self,
+        namespace: str | None = None,
+        options: rayjob.Options | None = None,
+        release: str | None = None,
+    ) -> None:
+        self._api = Api(namespace)
+        self._asked, self._release = options or rayjob.Options(), release
+        self.options = f"--kubernetes --namespace {self._api.namespace}"
+
+    def attempts(self) -> Sequence[Attempt]:
+        return [_attempt(job) for job in self._api.list(rayjob.RUN)]
+
+    def plan(self, run: Run, number: int) -> str:
+        return yaml.safe_dump(self._rendered(run, number), sort_keys=False, width=1000)
+
+    def start(self, run: Run, number: int) -> None:
+        self._api.create(self._rendered(run, number))
+
+    def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
+        """The log of each submitter pod in turn: a retry has one of its own."""
+        read = set()
+        for job in self._api.watch(attempt.id):
+            pod, phase = self._api.submitter(attempt.id) or ("", "Pending")
+            if phase != "Pending" and pod not in read:
+                read.add(pod)
+                yield from self._api.pod_log(pod, follow=follow)
+            if not (follow and _attempt(job).active):
+                return
+
+    def stop(self, attempt: Attempt) -> None:
+        """Delete the RayJob, its cluster and its pods; what the search has found is in storage."""
+        self._api.delete(attempt.id)
+
+    def _rendered(self, run: Run, number: int) -> dict[str, Any]:
+        return rayjob.render(run, number, self._skeleton(), self._asked).manifest()
+
+    def _skeleton(self) -> rayjob.RayJob:
+        found = {_release(one): one for one in self._api.skeletons()}
+        space = f"namespace {self._api.namespace}"
+        if not found:
+            raise errors.UserError(
+                f"{space}: must have a release of the chart, but has none; install it with: "
+                "helm install eagleray helm/eagleray"
+            )
+        release = self._release or (next(iter(found)) if len(found) == 1 else None)
+        if release not in found:
+            raise errors.UserError(
+                f"--release: must be one of {', '.join(sorted(found))} in {space}, "
+                f"but got {release or 'none'}"
+            )
+        job = _read(found[release])
+        return job.model_copy(
+            update={"metadata": job.metadata.model_copy(update={"namespace": self._api.namespace})}
+        )
+
+
+def _read(skeleton: dict[str, Any]) -> rayjob.RayJob:
+    try:
+        return rayjob.RayJob.model_validate(yaml.safe_load(skeleton["data"]["rayjob.yaml"]))
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as cause:
+        name = skeleton["metadata"]["name"]
+        raise errors.UserError(
+            f"ConfigMap {name}: rayjob.yaml must be a RayJob, but {cause!r}"
+        ) from cause
+
+
+def _release(skeleton: dict[str, Any]) -> str:
+    metadata = skeleton["metadata"]
+    return str(metadata["labels"].get("app.kubernetes.io/instance", metadata["name"]))
+
+
+def _attempt(job: dict[str, Any]) -> Attempt:
+    labels, status = job["metadata"]["labels"], job.get("status") or {}
+    lines = str(status.get("message") or "").splitlines()
+    exit_code = _EXIT.search(lines[0]) if lines else None
+    reason = status.get("reason") or status.get("jobDeploymentStatus") or ""
+    return Attempt(
+        id=job["metadata"]["name"],
+        name=labels[rayjob.NAME],
+        run=labels[rayjob.RUN],
+        number=int(labels[rayjob.ATTEMPT]),
+        state=_state(status),
+        why=": ".join(filter(None, [reason, *lines[:1]])),
+        started=job["metadata"].get("creationTimestamp", ""),
+        exit_code=int(exit_code[1]) if exit_code else None,
+    )
+
+
+def _state(status: dict[str, Any]) -> State:
+    """KubeRay keeps a state of the deployment, and inside it one of the Ray job."""
+    deployment = status.get("jobDeploymentStatus", "")
+    if deployment == "Complete":
+        return _JOBS.get(status.get("jobStatus", ""), "succeeded")
+    return _DEPLOYMENTS.get(deployment, "waiting")

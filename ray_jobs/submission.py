@@ -1,0 +1,191 @@
+"""Runs on any Ray cluster, through the job server of its dashboard.
+
+An attempt is a Ray job whose submission id is the attempt's id: the server takes each once, so that
+of several who submit the same, one does. Docs: https://docs.ray.io/en/latest/cluster/running-applications/job-submission/
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from ray import exceptions, job_submission
+
+from eagleray import errors, local, runs
+from eagleray.package import Run
+from eagleray.runs import Attempt, State
+from eagleray.spec import document
+
+PASSED = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
+"""Variables that a driver gets from whoever submits it: none that names a file of this machine."""
+POLL_S = 0.5
+STOP_S = 60.0
+_STATES: dict[str, State] = {
+    "PENDING": "waiting",
+    "RUNNING": "running",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+    "STOPPED": "stopped",
+}
+
+
+class RayJobs:
+    """The job server at an address such as `http://head:8265`.
+
+    Raises:
+        UserError: nothing answers there, or it does not let us in.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.options = f"--address {address}"
+        with self._naming(errors.UserError), _only(address):
+            self._client = job_submission.JobSubmissionClient(address)
+
+    def attempts(self) -> Sequence[Attempt]:
+        with self._naming():
+            jobs = self._client.list_jobs()
+        return [_attempt(job) for job in jobs if (job.metadata or {}).get("eagleray_run")]
+
+    def plan(self, run: Run, number: int) -> str:
+        hidden = dict.fromkeys(environment(self.address, run), "(hidden)")
+        return document.write(_job(run, number) | {"runtime_env": {"env_vars": hidden}})
+
+    def start(self, run: Run, number: int) -> None:
+        settings, job = environment(self.address, run), _job(run, number)
+        with self._naming():
+            try:
+                self._client.submit_job(**job, runtime_env={"env_vars": settings})
+            except RuntimeError as cause:
+                if "already exists" in str(cause):
+                    taken = f"{job['submission_id']}: exists already"
+                    raise errors.ConflictError(taken) from cause
+                raise
+
+    def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
+        shown = 0
+        while True:
+            with self._naming():
+                state = self._client.get_job_status(attempt.id)
+                text = "" if state == "PENDING" else self._client.get_job_logs(attempt.id)
+            yield text[shown:]
+            shown = len(text)
+            if state.is_terminal() or not follow:
+                return
+            time.sleep(POLL_S)
+
+    def stop(self, attempt: Attempt) -> None:
+        """Ask the driver to end, and wait until it has; Ray kills it after some seconds."""
+        until = time.monotonic() + STOP_S
+        with self._naming():
+            self._client.stop_job(attempt.id)
+            while not self._client.get_job_status(attempt.id).is_terminal():
+                if time.monotonic() > until:
+                    raise RuntimeError(f"{attempt.id} must have stopped in {STOP_S:g} s")
+                time.sleep(POLL_S)
+
+    @contextmanager
+    def _naming(self, absent: type[errors.EagleRayError] = errors.ClusterError) -> Iterator[None]:
+        """Name the address in whatever goes wrong there; `absent` is for when nobody answers."""
+        try:
+            yield
+        except exceptions.AuthenticationError as cause:
+            raise errors.UserError(
+                f"--address {self.address}: {_refusal(str(cause))}; set RAY_AUTH_MODE=token, and "
+                "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            ) from cause
+        except (ConnectionError, requests.ConnectionError) as cause:
+            raise absent(
+                f"--address {self.address}: must be a Ray dashboard that answers, but it does not; "
+                "what was submitted to it is in its hands"
+            ) from cause
+        except (RuntimeError, ValueError, requests.RequestException) as cause:
+            raise errors.ClusterError(f"Ray at {self.address}: {cause}") from cause
+
+
+def environment(address: str, run: Run) -> dict[str, str]:
+    """What the driver needs to find storage.
+
+    Raises:
+        UserError: storage is on this machine, and the cluster elsewhere.
+    """
+    settings = {name: os.environ[name] for name in PASSED if name in os.environ}
+    chosen = any(name in os.environ for name in (*PASSED, "AWS_PROFILE") if "REGION" not in name)
+    if not chosen and (server := local.status()):
+        settings = {name: local.environment(server).get(name, "") for name in PASSED}
+    endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL") or ""
+    if run.storage.startswith("s3://") and _is_here(endpoint) and not _is_here(address):
+        raise errors.UserError(
+            f"storage: must be reachable from {address}, but {endpoint} is on this machine alone"
+        )
+    return {name: value for name, value in settings.items() if value}
+
+
+def _job(run: Run, number: int) -> dict[str, Any]:
+    return {
+        "submission_id": runs.attempt_id(run, number),
+        "entrypoint": runs.entrypoint(run),
+        "metadata": {
+            "eagleray_name": run.name,
+            "eagleray_run": run.id,
+            "eagleray_attempt": str(number),
+        },
+    }
+
+
+def _attempt(job: job_submission.JobDetails) -> Attempt:
+    facts = job.metadata or {}
+    began = datetime.datetime.fromtimestamp((job.start_time or 0) / 1000, datetime.UTC)
+    message = (job.message or "").splitlines()
+    return Attempt(
+        id=job.submission_id or "",
+        name=facts["eagleray_name"],
+        run=facts["eagleray_run"],
+        number=int(facts["eagleray_attempt"]),
+        state=_STATES[str(job.status)],
+        why=message[0].partition(", last available logs")[0] if message else "",
+        started=began.isoformat(timespec="milliseconds") if job.start_time else "",
+        exit_code=job.driver_exit_code,
+    )
+
+
+def _is_here(url: str) -> bool:
+    """Whether a URL leads to the loopback."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _refusal(message: str) -> str:
+    required = "Authentication required" in message or "no token" in message.lower()
+    return "asks for a token" if required else "does not accept this token"
+
+
+@contextmanager
+def _only(address: str) -> Iterator[None]:
+    """The address alone counts: Ray's client would rather take that of its variables."""
+    before = os.environ.get("RAY_API_SERVER_ADDRESS")
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    try:
+        yield
+    finally:
+        del os.environ["RAY_API_SERVER_ADDRESS"]
+        if before is not None:
+            os.environ["RAY_API_SERVER_ADDRESS"] = before

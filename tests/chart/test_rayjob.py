@@ -1,0 +1,91 @@
+"""A run as a RayJob: the skeleton that the chart gives, filled in, against KubeRay's definition."""
+
+import pytest
+import yaml
+
+from eagleray import errors, names
+from eagleray.package import Run
+from k8s import rayjob
+from tests.chart import chart
+from tests.chart.test_kubernetes import validator
+
+RUN = Run("churn", "0123456789ab", "s3://models/prod")
+EVERY_OPTION = rayjob.Options(
+    queue="research", priority="high", suspend=True, deadline_s=3600, keep_s=60, retries=3
+)
+
+
+def skeleton(case):
+    config = chart.one(chart.documents(chart.values_of(case)), "ConfigMap", "runs")
+    return rayjob.RayJob.model_validate(yaml.safe_load(config["data"]["rayjob.yaml"]))
+
+
+def own():
+    return next(found for case in chart.CI if (found := skeleton(case)).spec.rayClusterSpec)
+
+
+@pytest.mark.parametrize("case", chart.CI)
+def test_every_skeleton_filled_in_is_legal_and_has_no_unknown_field(case):
+    job = rayjob.render(RUN, 1, skeleton(case), rayjob.Options(retries=1, deadline_s=60))
+    validator("RayJob").validate(job.manifest())
+    assert job.spec.entrypoint.startswith("python -m eagleray runs drive churn 0123456789ab ")
+
+
+def test_every_option_is_filled_in_and_legal():
+    manifest = rayjob.render(RUN, 2, own(), EVERY_OPTION).manifest()
+    validator("RayJob").validate(manifest)
+    spec, cluster = manifest["spec"], manifest["spec"]["rayClusterSpec"]
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert {one["template"]["spec"]["priorityClassName"] for one in pods} == {"high"}
+    assert (spec["suspend"], spec["activeDeadlineSeconds"], spec["backoffLimit"]) == (True, 3600, 3)
+    assert (spec["shutdownAfterJobFinishes"], spec["ttlSecondsAfterFinished"]) == (True, 60)
+
+
+def test_kueue_gets_a_cluster_of_fixed_size():
+    cluster = rayjob.render(RUN, 1, own(), EVERY_OPTION).spec.rayClusterSpec
+    assert cluster["enableInTreeAutoscaling"] is False
+    assert "autoscalerOptions" not in cluster
+    assert all(one["replicas"] == one["maxReplicas"] > 0 for one in cluster["workerGroupSpecs"])
+
+
+def test_a_run_on_a_cluster_that_is_there_brings_none_and_leaves_it_alone():
+    options = rayjob.Options(cluster="tuning", retries=0)
+    manifest = rayjob.render(RUN, 1, own(), options).manifest()
+    validator("RayJob").validate(manifest)
+    assert manifest["spec"]["clusterSelector"] == {"ray.io/cluster": "tuning"}
+    assert not {"rayClusterSpec", "ttlSecondsAfterFinished"} & manifest["spec"].keys()
+    assert not manifest["spec"].get("shutdownAfterJobFinishes")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("queue", "research"), ("priority", "high"), ("suspend", True), ("keep_s", 5)],
+)
+def test_what_only_a_cluster_of_its_own_can_have_is_refused(option, value):
+    options = rayjob.Options(cluster="tuning", **{option: value})
+    with pytest.raises(
+        errors.UserError, match=f"--{option.removesuffix('_s')}: needs a cluster of"
+    ):
+        rayjob.render(RUN, 1, own(), options)
+
+
+def test_storage_on_a_file_system_is_refused():
+    with pytest.raises(errors.UserError, match="storage: must be s3://… for --kubernetes"):
+        rayjob.render(Run("churn", RUN.id, "file:///data"), 1, own(), rayjob.Options())
+
+
+def test_the_skeleton_is_as_before_after_it_was_filled_in():
+    before = own()
+    rayjob.render(RUN, 1, before, EVERY_OPTION)
+    assert before == own()
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 40])
+@pytest.mark.parametrize("number", [1, 10, 123])
+def test_names_are_dns_labels_that_kuberay_takes(length, number):
+    run = Run("a" * (length - 2) + "-b" if length > 1 else "a", RUN.id, RUN.storage)
+    name = rayjob.render(run, number, own(), rayjob.Options()).metadata.name
+    names.check("name", name)
+    assert len(name) <= 47
+    assert name.endswith(f"-{RUN.id}-{number}")

@@ -1,0 +1,240 @@
+"""Runs on Kubernetes, against an emulation of its API behind real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eagleray import cli, errors, runs
+from eagleray.package import Run
+from k8s import api, place, rayjob
+
+kmock = pytest.importorskip("kmock")
+
+RUN = Run("churn", "0123456789ab", "s3://models")
+JOBS = "/apis/ray.io/v1/namespaces/ml/rayjobs"
+SKELETON = """
+apiVersion: ray.io/v1
+kind: RayJob
+metadata: {labels: {app.kubernetes.io/component: runs}}
+spec:
+  backoffLimit: 2
+  rayClusterSpec:
+    headGroupSpec: {template: {spec: {containers: []}}}
+"""
+
+
+class Server:
+    """The emulated API, in a thread of its own; `stop` takes it away."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._ended, started = asyncio.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,))
+        self._thread.start()
+        assert started.wait(10)
+
+    def stop(self) -> None:
+        with contextlib.suppress(RuntimeError):  # stopped before
+            self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(10)
+
+    def _run(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve(started))
+        self._loop.close()
+
+    async def _serve(self, started: threading.Event) -> None:
+        async with kmock.KubernetesEmulator() as self.mock, kmock.Server(self.mock) as server:
+            self.url = str(server.url)
+            started.set()
+            await self._ended.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The API with a release of the chart in namespace `ml`, which the current context is in."""
+    made = Server()
+    made.mock.resources["ray.io/v1/rayjobs"] = {"namespaced": True}
+    made.mock.resources["v1/pods"] = {"namespaced": True}
+    install(made, "demo")
+    settings = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "ml"}}],
+        "clusters": [{"name": "c", "cluster": {"server": made.url}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(settings))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setattr(api, "PAUSE_S", 0.01)
+    monkeypatch.setattr(api, "WATCH_S", 1)
+    yield made
+    made.stop()
+
+
+def install(server: Server, release: str) -> None:
+    labels = {"app.kubernetes.io/instance": release, "eagleray/skeleton": "rayjob"}
+    server.mock.objects["v1/configmaps", "ml", f"{release}-runs"] = {
+        "metadata": {"name": f"{release}-runs", "namespace": "ml", "labels": labels},
+        "data": {"rayjob.yaml": SKELETON},
+    }
+
+
+def fail(status: int, message: str) -> Exception:
+    return kmock.KubernetesError(status=status, reason="Refused", message=message)
+
+
+def tell(name: str, **status: Any) -> None:
+    """What the operator does: write a RayJob's status."""
+    api.Api()._objects.patch_namespaced_custom_object(
+        "ray.io", "v1", "ml", "rayjobs", name, {"status": status}
+    )
+
+
+def pod(server: Server, name: str, phase: str) -> None:
+    server.mock.objects["v1/pods", "ml", name] = {
+        "metadata": {"name": name, "namespace": "ml", "labels": {"job-name": "x"}},
+        "status": {"phase": phase},
+    }
+
+
+def test_a_run_is_created_once_and_attached_to(server: Server) -> None:
+    there = place.Kubernetes()
+    first, again = runs.submit(there, RUN), runs.submit(there, RUN)
+    assert (first.id, first.state) == ("churn-0123456789ab-1", "waiting")
+    assert again == first
+    assert len(server.mock["create"]) == 1
+
+
+def test_who_is_slower_attaches_to_what_is_there(server: Server) -> None:
+    there = place.Kubernetes()
+    runs.submit(there, RUN)
+    with pytest.raises(errors.ConflictError, match="namespace ml: "):
+        there.start(RUN, 1)
+
+
+def test_a_run_that_failed_is_made_anew_with_the_next_number(server: Server) -> None:
+    there = place.Kubernetes()
+    first = runs.submit(there, RUN)
+    tell(first.id, jobDeploymentStatus="Failed", reason="AppFailed", message="exit code 2, logs")
+    with pytest.raises(errors.UserError, match=r"-1: failed \(AppFailed: exit code 2, logs\)"):
+        runs.ended(there, first)
+    assert runs.submit(there, RUN).id == "churn-0123456789ab-2"
+    assert runs.find(there, "churn").number == 2
+
+
+def test_a_server_that_fails_for_a_while_is_asked_again(server: Server) -> None:
+    server.mock["list", kmock.resource("ray.io/v1/rayjobs")][:3] << fail(503, "busy")
+    assert place.Kubernetes().attempts() == []
+    assert len(server.mock["list"]) == 4
+
+
+def test_a_creation_whose_answer_was_lost_is_found_to_have_happened(server: Server) -> None:
+    server.mock["create"][:1] << fail(500, "lost")
+    assert runs.submit(place.Kubernetes(), RUN).id == "churn-0123456789ab-1"
+
+
+def test_a_server_that_goes_on_failing_is_named(server: Server) -> None:
+    server.mock["list", kmock.resource("ray.io/v1/rayjobs")] << fail(500, "etcd is gone")
+    with pytest.raises(errors.ClusterError, match=f"{server.url[:-1]}.*: 500 etcd is gone"):
+        place.Kubernetes().attempts()
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind", "message"),
+    [
+        (401, "Unauthorized", errors.UserError, "must know who we are"),
+        (403, "forbidden: cannot create", errors.UserError, "the right to create rayjobs is miss"),
+        (403, "exceeded quota: cpu", errors.UserError, "rayjobs refused: exceeded quota: cpu"),
+        (404, "page not found", errors.UserError, "the KubeRay operator is not installed"),
+        (422, "spec.x: invalid", errors.UserError, "rayjobs refused: spec.x: invalid"),
+    ],
+)
+def test_refusals_say_what_is_missing(
+    server: Server, status: int, said: str, kind: type[Exception], message: str
+) -> None:
+    server.mock["create"] << fail(status, said)
+    with pytest.raises(kind, match=message):
+        place.Kubernetes().start(RUN, 1)
+
+
+def test_an_api_server_that_is_gone_in_the_middle_of_a_watch_is_one_line(server: Server) -> None:
+    there = place.Kubernetes()
+    seen = there.log(runs.submit(there, RUN), follow=True)
+    threading.Timer(0.3, server.stop).start()
+    with pytest.raises(errors.ClusterError, match="does not answer any more") as told:
+        list(seen)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_the_log_is_followed_over_an_expired_watch_to_the_end(server: Server) -> None:
+    gone = {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}
+    server.mock["watch"][:1] << (gone,)
+    there = place.Kubernetes()
+    run = runs.submit(there, RUN)
+    path = "/api/v1/namespaces/ml/pods/submitter/log"
+    server.mock["get", path] << b"trial 1 finished\nregistered\n"
+    steps: list[Callable[[], None]] = [
+        lambda: pod(server, "submitter", "Running"),
+        lambda: tell(run.id, jobDeploymentStatus="Running"),
+        lambda: tell(run.id, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"),
+    ]
+    for number, step in enumerate(steps, start=1):
+        threading.Timer(0.4 * number, step).start()
+    assert "".join(there.log(run, follow=True)) == "trial 1 finished\nregistered\n"
+    assert len(server.mock["watch"]) > 1
+    runs.ended(there, run)
+
+
+def test_a_run_that_is_stopped_is_deleted(server: Server) -> None:
+    there = place.Kubernetes()
+    there.stop(runs.submit(there, RUN))
+    assert there.attempts() == []
+    with pytest.raises(errors.NotFoundError, match="no run is called 'churn'"):
+        runs.find(there, "churn")
+
+
+def test_of_several_releases_one_must_be_named(server: Server) -> None:
+    install(server, "other")
+    with pytest.raises(errors.UserError, match="must be one of demo, other in namespace ml, but g"):
+        place.Kubernetes().plan(RUN, 1)
+    assert "name: churn-0123456789ab-1" in place.Kubernetes(release="other").plan(RUN, 1)
+
+
+def test_a_namespace_without_the_chart_says_how_to_install_it(server: Server) -> None:
+    del server.mock.objects["v1/configmaps", "ml", "demo-runs"]
+    server.mock.resources["v1/configmaps"] = {"namespaced": True}
+    with pytest.raises(errors.UserError, match="must have a release of the chart, but has none"):
+        place.Kubernetes().start(RUN, 1)
+
+
+def test_without_a_cluster_it_says_where_one_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    with pytest.raises(errors.UserError, match="must know a cluster, from KUBECONFIG"):
+        place.Kubernetes()
+
+
+def test_the_command_line_prints_a_dry_run_that_is_all_yaml(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "wine.yaml"
+    file.write_text("name: wine\ndata: {source: 'dataset:wine', target: target}\n")
+    options = ["--kubernetes", "--dry-run", "--queue", "research", "--deadline", "60"]
+    assert cli.main(["run", str(file), *options]) == 0
+    job = rayjob.RayJob.model_validate(yaml.safe_load(capsys.readouterr().out))
+    assert job.metadata.namespace == "ml"
+    assert job.spec.activeDeadlineSeconds == 60
+    assert cli.main(["runs", "list", "--kubernetes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []

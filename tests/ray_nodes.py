@@ -1,0 +1,119 @@
+"""A Ray cluster of two nodes on this machine, as an operator would start it, token and all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMIT_S = 120.0
+HOSTS = ("127.0.0.2", "127.0.0.3")  # loopback; Ray takes 127.0.0.1 for "find out yourself"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where its dashboard is, and by which variables a client is let in."""
+
+    address: str
+    environment: dict[str, str]
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Cluster]:
+    """Start a head and a second node of one CPU each; end both, by their process groups."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Unix sockets lie below it
+    gcs, dashboard = free_port(), free_port()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    cluster = Cluster(f"http://127.0.0.1:{dashboard}", token)
+    head = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
+    head += [
+        f"--node-ip-address={HOSTS[0]}",
+        "--dashboard-host=127.0.0.1",
+        f"--ray-client-server-port={free_port()}",
+    ]
+    nodes = [_start(head, folder, token)]
+    try:
+        _wait(cluster, nodes[0], folder)
+        nodes.append(
+            _start([f"--address={HOSTS[0]}:{gcs}", f"--node-ip-address={HOSTS[1]}"], folder, token)
+        )
+        _wait(cluster, nodes[1], folder, path="/nodes?view=summary", text='"ALIVE"', times=2)
+        yield cluster
+    finally:
+        for node in reversed(nodes):
+            _end(node)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _start(options: list[str], folder: Path, token: dict[str, str]) -> subprocess.Popen[bytes]:
+    scripts = Path(sys.executable).parent
+    path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+    ports = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
+    command = [
+        str(scripts / "ray"),
+        "start",
+        "--block",
+        "--disable-usage-stats",
+        "--num-cpus=1",
+        "--object-store-memory=100000000",
+        *(f"--{port}={free_port()}" for port in ports),
+        *options,
+    ]
+    aws = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with (folder / f"node-{len(list(folder.glob('node-*')))}.log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env=aws | {"PATH": path} | token,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _wait(
+    cluster: Cluster,
+    node: subprocess.Popen[bytes],
+    folder: Path,
+    *,
+    path: str = "/api/version",
+    text: str = "ray_version",
+    times: int = 1,
+) -> None:
+    header = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
+    until, seen = time.monotonic() + LIMIT_S, "nothing"
+    while time.monotonic() < until and node.poll() is None:
+        with contextlib.suppress(OSError):
+            request = urllib.request.Request(cluster.address + path, headers=header)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                seen = answer.read().decode()
+            if seen.count(text) >= times:
+                return
+        time.sleep(0.2)
+    logs = "\n".join(log.read_text()[-2000:] for log in sorted(folder.glob("node-*.log")))
+    raise TimeoutError(f"{cluster.address}{path}: no {text} in {LIMIT_S:g} s, but {seen}\n{logs}")
+
+
+def _end(node: subprocess.Popen[bytes]) -> None:
+    """End a node and what it started, all of which is in its process group."""
+    for number, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 30)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            node.wait(patience_s)

@@ -1,0 +1,62 @@
+"""Runs as storage knows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eagleray import cli, errors, runs, storage
+from ray_jobs import here, records
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """A storage with a search of three trials, one of them under way."""
+    found = f"file://{tmp_path}"
+    kept = records.Records(storage.open(found), "wine", "0123456789ab")
+    kept.save(records.Record(number=1, values={}, status="finished", epoch=9, score=0.5))
+    kept.save(records.Record(number=2, values={}, status="failed", failure="loss is NaN"))
+    kept.save(records.Record(number=3, values={}))
+    return found
+
+
+def end(uri: str) -> None:
+    result = records.Result(version=4, winner=1, metric="log_loss", test={"log_loss": 0.4})
+    records.Records(storage.open(uri), "wine", "0123456789ab").finish(result)
+
+
+def test_a_search_is_unfinished_until_it_has_a_result(uri: str) -> None:
+    place = here.Here(uri)
+    assert [one.state for one in place.attempts()] == ["unfinished"]
+    end(uri)
+    found = runs.find(place, "wine")
+    assert (found.state, found.why) == ("succeeded", "version 4, from trial 1")
+
+
+def test_the_log_has_a_line_for_each_trial_that_has_ended(uri: str) -> None:
+    place = here.Here(uri)
+    lines = list(place.log(runs.find(place, "wine"), follow=False))
+    assert lines == [
+        "trial 1 finished after 9 epochs 0.5000\n",
+        "trial 2 failed after 0 epochs: loss is NaN\n",
+    ]
+
+
+def test_followed_it_ends_with_the_result(uri: str) -> None:
+    place = here.Here(uri)
+    end(uri)
+    assert len(list(place.log(runs.find(place, "wine"), follow=True))) == 2
+
+
+def test_it_is_stopped_only_where_it_runs(uri: str) -> None:
+    place = here.Here(uri)
+    with pytest.raises(errors.UserError, match="must be stopped where it runs"):
+        place.stop(runs.find(place, "wine"))
+
+
+def test_the_command_line_lists_it(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runs", "list", "--storage", uri]) == 0
+    assert "0123456789ab  wine        unfinished" in capsys.readouterr().out
+    assert cli.main(["runs", "status", "beer", "--storage", uri]) == 2
+    assert "no run is called 'beer'" in capsys.readouterr().err
