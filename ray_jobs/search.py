@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -184,7 +187,8 @@ def _tune(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        with _asking_first(keeper):
+            tuner.fit()
 
 
 def _resources(experiment: spec.Experiment) -> dict[str, float]:
@@ -224,6 +228,19 @@ def _ranked(trials: list[records.Record], selecting: str) -> list[records.Record
     return sorted(scored, key=lambda record: sign * (record.score or 0.0)) + rest
 
 
+@contextmanager
+def _asking_first(keeper: _Keeper) -> Iterator[None]:
+    """Ctrl-C ends the search between two steps: inside of one, Ray may swallow the exception."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: keeper.interrupt())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Keeper(tune.Callback):
     """Puts on record what Ray Tune reports, and tells the watcher; Ray Tune calls by keyword."""
 
@@ -232,7 +249,7 @@ class _Keeper(tune.Callback):
     ) -> None:
         self._kept, self._watcher = kept, watcher
         self._records = {record.number: record for record in known}
-        self._unsaved: dict[int, records.Record] = {}
+        self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles itself to be restored, which docs/adr/0001 does without
@@ -240,6 +257,14 @@ class _Keeper(tune.Callback):
     @property
     def trials(self) -> list[records.Record]:
         return list(self._records.values())
+
+    def interrupt(self) -> None:
+        """End the search before its next step."""
+        self._interrupted = True
+
+    def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         self._watcher.reported(self._begun(trial))

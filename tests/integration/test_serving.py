@@ -212,7 +212,7 @@ def test_a_promotion_under_load_changes_the_version_and_fails_no_request(served:
     with Load(served, clients=4) as load:
         time.sleep(1)
         served.promote(2)
-        wait(lambda: served.version() == 2, 20)
+        wait(lambda: served.version() == 2, 120)
         time.sleep(1)
     assert load.failed() == []
     assert load.versions == {"1", "2"}
@@ -222,7 +222,7 @@ def test_a_version_that_does_not_reproduce_its_golden_rows_is_refused(served: Se
     broken = bundles.files(seed=2) | {"golden.json": bundles.files(seed=3)["golden.json"]}
     number = served.models.register(NAME, broken, {}).number
     served.promote(number)
-    wait(lambda: served.sample("eagleray_version_refused_total", version=str(number)) >= 1, 20)
+    wait(lambda: served.sample("eagleray_version_refused_total", version=str(number)) >= 1, 120)
     assert served.version() == 2
     assert served.predict(ROWS[:1]).headers["x-eagleray-version"] == "2"
     served.promote(2)
@@ -232,7 +232,7 @@ def test_while_storage_is_gone_the_version_keeps_serving(served: Served) -> None
     away = served.folder.with_name("away")
     served.folder.rename(away)
     try:
-        wait(lambda: served.sample("eagleray_storage_errors_total") >= 1, 20)
+        wait(lambda: served.sample("eagleray_storage_errors_total") >= 1, 120)
         assert served.predict(ROWS[:1]).status_code == 200
     finally:
         away.rename(served.folder)
@@ -249,10 +249,10 @@ def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
 
     before = answered()
     with Load(served, clients=24) as heavy:
-        wait(lambda: replicas() >= 2, 60)
+        wait(lambda: replicas() >= 2, 120)
         time.sleep(2)
     with Load(served, clients=1) as light:
-        wait(lambda: replicas() == 1, 60)
+        wait(lambda: replicas() == 1, 120)
         time.sleep(1)
     assert (heavy.failed(), light.failed()) == ([], [])
     assert answered() - before == len(heavy.statuses) + len(light.statuses)
