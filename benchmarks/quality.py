@@ -4,7 +4,13 @@ The peer is fitted with its default settings on the same training part, encoded 
 on the same test part. An example whose data lie outside of the repository is looked for in
 examples/data and in ../shared/data.
 
-Run: python benchmarks/quality.py [NAME …]
+Spaces were chosen by validation scores alone, and every example draws its parts with seed 1. The
+diabetes figure is no first look: seed 1 gave R² 0.361 (Ridge 0.388) before splits of a regression
+kept the target's range in each part, and another test part with it. A test part of 88 rows is a
+lottery: over seeds 100 to 119 the search gives 0.480 on average and Ridge 0.485, with a deviation
+of 0.07 from seed to seed. `--seed` draws other parts.
+
+Run: python benchmarks/quality.py [NAME …] [--seed N]
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ import numpy as np
 from rich import console
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 
 from eagleray import spec
 from ray_jobs import cluster, finish
@@ -44,14 +50,14 @@ AIMS = {
     "digits": Aim("accuracy", 0.98, SVC(probability=False)),
     "breast_cancer": Aim("roc_auc", 0.99, LogisticRegression(max_iter=5000)),
     "diabetes": Aim("r2", 0.38, Ridge()),
-    "adult": Aim("roc_auc", 0.905, HistGradientBoostingClassifier()),
-    "sms_spam": Aim("f1", 0.94, LogisticRegression(max_iter=5000)),
+    "adult": Aim("roc_auc", 0.905, HistGradientBoostingClassifier(random_state=0)),
+    "sms_spam": Aim("f1", 0.94, LinearSVC()),
 }
 
 
-def load(name: str, folder: Path) -> spec.Experiment | None:
+def load(name: str, folder: Path, seed: int) -> spec.Experiment | None:
     file = ROOT / "examples" / f"{name}.yaml"
-    overrides = {"storage": folder.as_uri()}
+    overrides = {"storage": folder.as_uri(), "data.seed": str(seed)}
     source = spec.load(file).data.source
     if source.startswith("data/"):
         found = [
@@ -98,12 +104,12 @@ def _matrix(data: encoded.Encoded, part: encoded.Part) -> Any:
 def _scatter(columns: np.ndarray, values: np.ndarray, count: int, width: int) -> Any:
     from scipy import sparse
 
-    rows = np.repeat(np.arange(count), columns.shape[1])
+    rows = np.repeat(np.arange(count, dtype=np.int32), columns.shape[1])
     return sparse.csr_array((values.ravel(), (rows, columns.ravel())), shape=(count, width))
 
 
-def judge(name: str, folder: Path) -> None:
-    chosen = load(name, folder)
+def judge(name: str, folder: Path, seed: int) -> None:
+    chosen = load(name, folder, seed)
     if chosen is None:
         print(f"{name}: skipped, its data are in neither of {', '.join(map(str, DATA))}")
         return
@@ -113,7 +119,7 @@ def judge(name: str, folder: Path) -> None:
     aim = AIMS[name]
     ours, other = ended.result.test[aim.metric], peer(name, chosen, ended.outcome.dataset)
     validation = ended.outcome.winner.best[aim.metric]
-    claim = f"{name}: {aim.metric} on the test part ({validation:.4f} on validation)"
+    claim = f"{name}: {aim.metric} on the test part of seed {seed} ({validation:.4f} on validation)"
     figures = {"ours": round(ours, 4), "peer": round(other, 4), "ratio": round(ours / other, 3)}
     holds = {"target": aim.target, "holds": ours >= aim.target and minutes < 10}
     print(
@@ -124,10 +130,11 @@ def judge(name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", choices=[*AIMS, []])
-    names = parser.parse_args().names or list(AIMS)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, cluster.connected():
-        for name in names:
-            judge(name, Path(folder))
+        for name in options.names or AIMS:
+            judge(name, Path(folder), options.seed)
 
 
 if __name__ == "__main__":
