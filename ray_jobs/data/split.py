@@ -106,7 +106,8 @@ def _drawn(targets: np.ndarray, target: schema.Target, data: spec.Data) -> Split
 def _quantiles(values: np.ndarray, smallest: int) -> np.ndarray | None:
     """Which of ten ranges of equally many values each is in; fewer where a part has few rows.
 
-    A small part drawn at random has a mean and a spread of its own, and R² with them.
+    So that no small part lacks the high or the low values. On diabetes, over twenty seeds, it made
+    the test score neither better nor steadier.
     """
     count = min(STRATA, smallest // 2)
     if count < 2:
