@@ -210,7 +210,7 @@ def _optimizer(train: spec.Train, model: nn.Module) -> torch.optim.Optimizer:
     if train.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=train.momentum, **shared)
     made = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-    return made(model.parameters(), foreach=True, **shared)
+    return made(model.parameters(), fused=True, **shared)
 
 
 def _schedule(
