@@ -1,6 +1,8 @@
-"""The few calls of the Kubernetes API that runs need, with errors that say what to do.
+"""The few calls of the Kubernetes API that we need, with errors that say what to do.
 
-Credentials are those of kubectl, or of the pod that this process is in.
+Objects are what the API speaks: JSON. The official client knows where the cluster is and who we
+are (kubectl's credentials, or those of the pod that this process is in); its typed models are left
+alone, since they know no RayJobs.
 """
 
 from __future__ import annotations
@@ -9,25 +11,53 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import urllib3
-from kubernetes import client, config, watch
+from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 
 from eagleray import errors
 
-GROUP, VERSION, RAYJOBS = "ray.io", "v1", "rayjobs"
 RETRIES = 4
 PAUSE_S = 0.5
 WATCH_S = 10
 """Seconds after which a watch is begun anew, from what is true then."""
+SILENCE_S = (5.0, 30.0)
+"""Longest wait for a connection, and for the next byte of an answer."""
 
 Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object as the API's paths name it.
+
+    Attributes:
+        version: its group and version, such as `ray.io/v1`, or `v1`.
+        plural: its name in paths.
+        namespaced: whether each is in a namespace.
+    """
+
+    version: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str, name: str = "") -> str:
+        """Where these objects, or one of them, are."""
+        root = f"/api{'s' if '/' in self.version else ''}/{self.version}"
+        space = f"/namespaces/{namespace}" if self.namespaced else ""
+        return f"{root}{space}/{self.plural}{f'/{name}' if name else ''}"
+
+
+RAYJOBS = Kind("ray.io/v1", "rayjobs")
+CONFIG_MAPS = Kind("v1", "configmaps")
+PODS = Kind("v1", "pods")
 
 
 class Api:
@@ -49,132 +79,111 @@ class Api:
         self.namespace = namespace or current
         self._host = settings.host
         self._client = client.ApiClient(settings)
-        self._objects = client.CustomObjectsApi(self._client)
-        self._core = client.CoreV1Api(self._client)
 
-    def create(self, job: Object) -> None:
-        """Create a RayJob; ConflictError when its name is taken."""
-        self._ask(
-            "create",
-            RAYJOBS,
-            lambda: self._objects.create_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, RAYJOBS, job
-            ),
-        )
+    def create(self, kind: Kind, thing: Object) -> None:
+        """Create an object; ConflictError when its name is taken."""
+        with self._naming("create", kind.plural):
+            self._read("POST", kind.path(self.namespace), body=thing)
 
-    def list(self, selector: str) -> Sequence[Object]:
-        """The RayJobs with these labels."""
-        found: Object = self._ask(
-            "list",
-            RAYJOBS,
-            lambda: self._objects.list_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, RAYJOBS, label_selector=selector
-            ),
-        )
+    def list(self, kind: Kind, selector: str = "") -> Sequence[Object]:
+        """The objects of a kind with these labels."""
+        with self._naming("list", kind.plural):
+            found = self._read("GET", kind.path(self.namespace), {"labelSelector": selector})
         items: Sequence[Object] = found["items"]
         return items
 
-    def get(self, name: str) -> Object:
-        """One RayJob; NotFoundError when there is none."""
-        found: Object = self._ask(
-            "get",
-            RAYJOBS,
-            lambda: self._objects.get_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, RAYJOBS, name
-            ),
-        )
-        return found
+    def get(self, kind: Kind, name: str) -> Object:
+        """One object; NotFoundError when there is none."""
+        with self._naming("get", kind.plural):
+            return self._read("GET", kind.path(self.namespace, name))
 
-    def delete(self, name: str) -> None:
-        """Delete a RayJob and all that belongs to it."""
-        self._ask(
-            "delete",
-            RAYJOBS,
-            lambda: self._objects.delete_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, RAYJOBS, name, propagation_policy="Background"
-            ),
-        )
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete an object, and in the background all that belongs to it."""
+        with self._naming("delete", kind.plural):
+            self._read(
+                "DELETE", kind.path(self.namespace, name), {"propagationPolicy": "Background"}
+            )
 
-    def watch(self, name: str) -> Iterator[Object]:
-        """A RayJob as it is and whenever it changes; NotFoundError when it is gone.
+    def watch(self, kind: Kind, name: str) -> Iterator[Object]:
+        """An object as it is and whenever it changes; NotFoundError when it is gone.
 
         A watch whose place in history has expired (410) is begun anew from a fresh read.
         """
         while True:
-            job = self.get(name)
-            yield job
-            with self._naming("watch", RAYJOBS):
+            now = self.get(kind, name)
+            yield now
+            with self._naming("watch", kind.plural):
                 try:
-                    yield from self._changes(job)
+                    yield from self._changes(kind, now)
                 except ApiException as expired:
                     if expired.status != 410:
                         raise
 
-    def skeletons(self) -> Sequence[Object]:
-        """The ConfigMaps in which charts keep their RayJobs to be filled in."""
-        return self._core_objects(
-            "configmaps", self._core.list_namespaced_config_map, "eagleray/skeleton=rayjob"
-        )
-
-    def submitter(self, name: str) -> tuple[str, str] | None:
-        """Name and phase of the newest pod that submits a RayJob's driver and prints its log."""
-        pods = self._core_objects("pods", self._core.list_namespaced_pod, f"job-name={name}")
-        if not pods:
-            return None
-        latest = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
-        return latest["metadata"]["name"], latest.get("status", {}).get("phase", "Pending")
-
     def pod_log(self, pod: str, *, follow: bool) -> Iterator[str]:
         """Pieces of a pod's log; with `follow`, until it has ended."""
-        stream: Any = self._ask(
-            "get",
-            "pods/log",
-            lambda: self._core.read_namespaced_pod_log(
-                pod, self.namespace, follow=follow, _preload_content=False
-            ),
-        )
+        path = PODS.path(self.namespace, pod) + "/log"
         with self._naming("get", "pods/log"):
-            for piece in stream.stream():
+            stream = self._ask("GET", path, {"follow": str(follow).lower()}, silence_s=None)
+            for piece in stream.response.stream():
                 yield piece.decode(errors="replace")
 
-    def _core_objects(
-        self, resource: str, call: Callable[..., object], selector: str
-    ) -> Sequence[Object]:
-        found = self._ask("list", resource, lambda: call(self.namespace, label_selector=selector))
-        listed: Object = self._client.sanitize_for_serialization(found)  # type: ignore[no-untyped-call]
-        items: Sequence[Object] = listed["items"]
-        return items
+    def read(self, path: str) -> Object:
+        """What the API says at a path of its own, such as `/version`."""
+        with self._naming("get", path):
+            return self._read("GET", path)
 
-    def _changes(self, job: Object) -> Iterator[Object]:
-        metadata = job["metadata"]
-        events = watch.Watch().stream(  # type: ignore[no-untyped-call]
-            self._objects.list_namespaced_custom_object,
-            GROUP,
-            VERSION,
-            self.namespace,
-            RAYJOBS,
-            field_selector=f"metadata.name={metadata['name']}",
-            resource_version=metadata.get("resourceVersion"),
-            timeout_seconds=WATCH_S,
-            _request_timeout=(5, 2 * WATCH_S),
-        )
-        for event in events:
-            if event["type"] in ("ADDED", "MODIFIED"):
-                yield event["object"]
+    def _changes(self, kind: Kind, since: Object) -> Iterator[Object]:
+        metadata = since["metadata"]
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={metadata['name']}",
+            "resourceVersion": metadata.get("resourceVersion", ""),
+            "timeoutSeconds": str(WATCH_S),
+        }
+        silence_s = (SILENCE_S[0], 2.0 * WATCH_S)
+        stream = self._ask("GET", kind.path(self.namespace), query, silence_s=silence_s)
+        for line in _lines(stream.response.stream()):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                said = event["object"]
+                raise ApiException(status=said.get("code"), reason=said.get("message"))
             if event["type"] == "DELETED":
                 return
+            yield event["object"]
 
-    def _ask(self, verb: str, resource: str, call: Callable[[], Any]) -> Any:
-        """Call, and call again while the server fails (5xx, or 429)."""
-        with self._naming(verb, resource):
-            for attempt in range(RETRIES):
-                try:
-                    return call()
-                except ApiException as failure:
-                    if failure.status not in (429, 500, 502, 503, 504):
-                        raise
-                    time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
-            return call()
+    def _read(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> Object:
+        found: Object = json.loads(self._ask(method, path, query or {}, body=body).read())
+        return found
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        body: Any = None,
+        silence_s: tuple[float, float] | None = SILENCE_S,
+    ) -> Any:
+        """Ask, and ask again while the server fails (5xx, or 429)."""
+        request = self._client.param_serialize(
+            method,
+            path,
+            query_params=[(name, value) for name, value in query.items() if value],
+            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        for attempt in range(RETRIES + 1):
+            answer = self._client.call_api(*request, _request_timeout=silence_s)
+            if answer.status not in (429, 500, 502, 503, 504) or attempt == RETRIES:
+                break
+            time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
+        if not 200 <= answer.status <= 299:
+            text = answer.read().decode(errors="replace")
+            raise ApiException(status=answer.status, reason=answer.reason, body=text)
+        return answer
 
     @contextmanager
     def _naming(self, verb: str, resource: str) -> Iterator[None]:
@@ -200,10 +209,10 @@ class Api:
                 f"{space}: the right to {verb} {resource} is missing; an administrator grants it "
                 "by the chart's value rbac.submitters"
             )
-        if failure.status == 404 and resource == RAYJOBS and verb in ("create", "list"):
+        if failure.status == 404 and resource.startswith("ray") and verb in ("create", "list"):
             return errors.UserError(
-                f"Kubernetes at {self._host}: must know RayJobs, but the KubeRay operator is not "
-                "installed"
+                f"Kubernetes at {self._host}: must know {resource}, but the KubeRay operator is "
+                "not installed"
             )
         if failure.status == 404:
             return errors.NotFoundError(f"{space}: {said or f'no such {resource}'}")
@@ -218,13 +227,13 @@ def _configure(settings: client.Configuration) -> str:
     """Fill in where the cluster is and who we are; give the namespace to be in."""
     file = os.environ.get("KUBECONFIG")  # the client reads it when it is imported, once for all
     try:
-        config.load_kube_config(file, client_configuration=settings)  # type: ignore[no-untyped-call]
+        config.load_kube_config(file, client_configuration=settings)
     except ConfigException:
         if "KUBERNETES_SERVICE_HOST" not in os.environ:
             raise
-        config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
+        config.load_incluster_config(settings)
         return _own_namespace()
-    _, current = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+    _, current = config.list_kube_config_contexts(file)
     return str(current["context"].get("namespace", "default"))
 
 
@@ -239,3 +248,11 @@ def _message(failure: ApiException) -> str:
     except (TypeError, ValueError):
         return str(failure.reason or "")
     return str(status.get("message", "")) if isinstance(status, dict) else ""
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines of a stream that comes in pieces."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from filter(None, whole)

@@ -11,8 +11,7 @@ import yaml
 from eagleray import errors
 from eagleray.package import Run
 from eagleray.runs import Attempt, State
-from k8s import rayjob
-from k8s.api import Api
+from k8s import api, rayjob
 
 _DEPLOYMENTS: dict[str, State] = {
     "Running": "running",
@@ -38,24 +37,24 @@ class Kubernetes:
         options: rayjob.Options | None = None,
         release: str | None = None,
     ) -> None:
-        self._api = Api(namespace)
+        self._api = api.Api(namespace)
         self._asked, self._release = options or rayjob.Options(), release
         self.options = f"--kubernetes --namespace {self._api.namespace}"
 
     def attempts(self) -> Sequence[Attempt]:
-        return [_attempt(job) for job in self._api.list(rayjob.RUN)]
+        return [_attempt(job) for job in self._api.list(api.RAYJOBS, rayjob.RUN)]
 
     def plan(self, run: Run, number: int) -> str:
         return yaml.safe_dump(self._rendered(run, number), sort_keys=False, width=1000)
 
     def start(self, run: Run, number: int) -> None:
-        self._api.create(self._rendered(run, number))
+        self._api.create(api.RAYJOBS, self._rendered(run, number))
 
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
         """The log of each submitter pod in turn: a retry has one of its own."""
         read = set()
-        for job in self._api.watch(attempt.id):
-            pod, phase = self._api.submitter(attempt.id) or ("", "Pending")
+        for job in self._api.watch(api.RAYJOBS, attempt.id):
+            pod, phase = self._submitter(attempt.id) or ("", "Pending")
             if phase != "Pending" and pod not in read:
                 read.add(pod)
                 yield from self._api.pod_log(pod, follow=follow)
@@ -64,13 +63,22 @@ class Kubernetes:
 
     def stop(self, attempt: Attempt) -> None:
         """Delete the RayJob, its cluster and its pods; what the search has found is in storage."""
-        self._api.delete(attempt.id)
+        self._api.delete(api.RAYJOBS, attempt.id)
+
+    def _submitter(self, job: str) -> tuple[str, str] | None:
+        """Name and phase of the newest pod that submits a RayJob's driver and prints its log."""
+        pods = self._api.list(api.PODS, f"job-name={job}")
+        if not pods:
+            return None
+        latest = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+        return latest["metadata"]["name"], latest.get("status", {}).get("phase", "Pending")
 
     def _rendered(self, run: Run, number: int) -> dict[str, Any]:
         return rayjob.render(run, number, self._skeleton(), self._asked).manifest()
 
     def _skeleton(self) -> rayjob.RayJob:
-        found = {_release(one): one for one in self._api.skeletons()}
+        skeletons = self._api.list(api.CONFIG_MAPS, "eagleray/skeleton=rayjob")
+        found = {_release(one): one for one in skeletons}
         space = f"namespace {self._api.namespace}"
         if not found:
             raise errors.UserError(

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
+import os
 import threading
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kmock
 import pytest
 import yaml
 
 from eagleray import cli, errors, runs
 from eagleray.package import Run
 from k8s import api, place, rayjob
-
-kmock = pytest.importorskip("kmock")
+from tests.kube_api import Server
 
 RUN = Run("churn", "0123456789ab", "s3://models")
 JOBS = "/apis/ray.io/v1/namespaces/ml/rayjobs"
@@ -32,54 +32,14 @@ spec:
 """
 
 
-class Server:
-    """The emulated API, in a thread of its own; `stop` takes it away."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._ended, started = asyncio.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,))
-        self._thread.start()
-        assert started.wait(10)
-
-    def stop(self) -> None:
-        with contextlib.suppress(RuntimeError):  # stopped before
-            self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join(10)
-
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve(started))
-        self._loop.close()
-
-    async def _serve(self, started: threading.Event) -> None:
-        async with kmock.KubernetesEmulator() as self.mock, kmock.Server(self.mock) as server:
-            self.url = str(server.url)
-            started.set()
-            await self._ended.wait()
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(kube: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The API with a release of the chart in namespace `ml`, which the current context is in."""
-    made = Server()
-    made.mock.resources["ray.io/v1/rayjobs"] = {"namespaced": True}
-    made.mock.resources["v1/pods"] = {"namespaced": True}
-    install(made, "demo")
-    settings = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "ml"}}],
-        "clusters": [{"name": "c", "cluster": {"server": made.url}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(settings))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setattr(api, "PAUSE_S", 0.01)
+    kube.mock.resources["ray.io/v1/rayjobs"] = {"namespaced": True}
+    kube.mock.resources["v1/pods"] = {"namespaced": True}
+    install(kube, "demo")
     monkeypatch.setattr(api, "WATCH_S", 1)
-    yield made
-    made.stop()
+    return kube
 
 
 def install(server: Server, release: str) -> None:
@@ -96,9 +56,14 @@ def fail(status: int, message: str) -> Exception:
 
 def tell(name: str, **status: Any) -> None:
     """What the operator does: write a RayJob's status."""
-    api.Api()._objects.patch_namespaced_custom_object(
-        "ray.io", "v1", "ml", "rayjobs", name, {"status": status}
+    request = urllib.request.Request(
+        Path(os.environ["KUBECONFIG"]).read_text().split("server: ")[1].split()[0]
+        + api.RAYJOBS.path("ml", name),
+        json.dumps({"status": status}).encode(),
+        {"Content-Type": "application/merge-patch+json"},
+        method="PATCH",
     )
+    urllib.request.urlopen(request).close()
 
 
 def pod(server: Server, name: str, phase: str) -> None:
@@ -139,7 +104,9 @@ def test_a_server_that_fails_for_a_while_is_asked_again(server: Server) -> None:
     assert len(server.mock["list"]) == 4
 
 
-def test_a_creation_whose_answer_was_lost_is_found_to_have_happened(server: Server) -> None:
+def test_a_creation_whose_answer_was_lost_is_found_to_have_happened(
+    server: Server,
+) -> None:
     server.mock["create"][:1] << fail(500, "lost")
     assert runs.submit(place.Kubernetes(), RUN).id == "churn-0123456789ab-1"
 
@@ -168,7 +135,9 @@ def test_refusals_say_what_is_missing(
         place.Kubernetes().start(RUN, 1)
 
 
-def test_an_api_server_that_is_gone_in_the_middle_of_a_watch_is_one_line(server: Server) -> None:
+def test_an_api_server_that_is_gone_in_the_middle_of_a_watch_is_one_line(
+    server: Server,
+) -> None:
     there = place.Kubernetes()
     seen = there.log(runs.submit(there, RUN), follow=True)
     threading.Timer(0.3, server.stop).start()
