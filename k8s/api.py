@@ -56,8 +56,17 @@ class Kind:
 
 
 RAYJOBS = Kind("ray.io/v1", "rayjobs")
+RAYCLUSTERS = Kind("ray.io/v1", "rayclusters")
+RAYSERVICES = Kind("ray.io/v1", "rayservices")
 CONFIG_MAPS = Kind("v1", "configmaps")
+EVENTS = Kind("v1", "events")
 PODS = Kind("v1", "pods")
+QUOTAS = Kind("v1", "resourcequotas")
+SECRETS = Kind("v1", "secrets")
+SERVICES = Kind("v1", "services")
+NODES = Kind("v1", "nodes", namespaced=False)
+STORAGE_CLASSES = Kind("storage.k8s.io/v1", "storageclasses", namespaced=False)
+CRDS = Kind("apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False)
 
 
 class Api:
