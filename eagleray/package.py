@@ -1,6 +1,7 @@
 """An experiment packed for a journey: the file, its table and the user's modules, in storage.
 
     runs/{name}/{run}.json          the manifest: which blob, and whether its result may be reused
+    runs/{name}/{run}/search.json   which search it is, written by the driver at its beginning
     runs/{name}/{run}/result.json   what came of it, written by the driver at its end
 
 A run is named by what it is made of, so the same file, data and code have the same run id wherever
@@ -115,6 +116,19 @@ def fetch(run: Run, folder: Path) -> Path:
     return folder / FILE
 
 
+def begin(run: Run, search_id: str) -> None:
+    """Put on record which search a run is."""
+    storage.open(run.storage).put(_search_key(run), json.dumps(search_id).encode())
+
+
+def search(run: Run) -> str | None:
+    """Id of a run's search, where its driver has come so far."""
+    try:
+        return str(json.loads(storage.open(run.storage).get(_search_key(run))))
+    except errors.ObjectNotFoundError:
+        return None
+
+
 def finish(run: Run, result: dict[str, Any]) -> None:
     """Put on record what came of a run."""
     storage.open(run.storage).put(_result_key(run), json.dumps(result).encode())
@@ -131,6 +145,10 @@ def result(run: Run) -> dict[str, Any] | None:
 
 def _manifest_key(run: Run) -> str:
     return f"runs/{run.name}/{run.id}.json"
+
+
+def _search_key(run: Run) -> str:
+    return f"runs/{run.name}/{run.id}/search.json"
 
 
 def _result_key(run: Run) -> str:

@@ -32,6 +32,7 @@ class Attempt:
         number: counted from 1.
         why: what the place says of its state.
         exit_code: what the driver ended with, where that is known.
+        storage: URI of the storage that the run keeps its search in, where that is known.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Attempt:
     why: str = ""
     started: str = ""
     exit_code: int | None = None
+    storage: str = ""
 
     @property
     def active(self) -> bool:

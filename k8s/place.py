@@ -126,6 +126,7 @@ def _attempt(job: dict[str, Any]) -> Attempt:
         why=": ".join(filter(None, [reason, *lines[:1]])),
         started=job["metadata"].get("creationTimestamp", ""),
         exit_code=int(exit_code[1]) if exit_code else None,
+        storage=job["metadata"].get("annotations", {}).get(rayjob.STORAGE, ""),
     )
 
 

@@ -18,6 +18,7 @@ from eagleray.package import Run
 
 API_VERSION = "ray.io/v1"
 NAME, RUN, ATTEMPT = "eagleray/name", "eagleray/run", "eagleray/attempt"
+STORAGE = "eagleray/storage"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 
@@ -27,6 +28,7 @@ class Metadata(pydantic.BaseModel, extra="allow"):
     name: str | None = None
     namespace: str | None = None
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
 
 
 class Spec(pydantic.BaseModel, extra="allow"):
@@ -106,6 +108,7 @@ def render(run: Run, number: int, skeleton: RayJob, options: Options) -> RayJob:
         update={
             "name": runs.attempt_id(run, number),
             "labels": {**skeleton.metadata.labels, **labels},
+            "annotations": {**skeleton.metadata.annotations, STORAGE: run.storage},
         }
     )
     return RayJob(metadata=metadata, spec=spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +64,20 @@ class Ended:
         ]
 
 
-def experiment(chosen: spec.Experiment, out: console.Console, address: str | None = None) -> Ended:
+def experiment(
+    chosen: spec.Experiment,
+    out: console.Console,
+    address: str | None = None,
+    *,
+    began: Callable[[str], None] = lambda _: None,
+) -> Ended:
     """Search, judge and register; a search that has ended before gives its result.
+
+    Args:
+        chosen: the experiment.
+        out: where to tell how it goes.
+        address: of the Ray cluster; else one on this machine.
+        began: is told the search's id before it starts.
 
     Raises:
         EagleRayError: see `eagleray.errors`; nothing is half-registered.
@@ -75,8 +88,13 @@ def experiment(chosen: spec.Experiment, out: console.Console, address: str | Non
         raise errors.DataError(misfit)
     for note in dataset.notes:
         out.print(f"note: {note}", soft_wrap=True)
-    outcome = _searched(chosen, dataset, own, out, address)
-    kept = records.Records(storage.open(chosen.storage), chosen.name, outcome.search_id)
+    search_id, kept = search.on_record(chosen, dataset, own)
+    began(search_id)
+    outcome = search.ended(chosen, dataset, own)
+    if outcome is None:
+        outcome = _searched(chosen, dataset, own, out, address)
+    else:
+        out.print(f"search {search_id} has ended before: this is its result")
     result = kept.result() or _judged(outcome, own)
     return _promoted(outcome, result)
 
@@ -88,15 +106,15 @@ def _searched(
     out: console.Console,
     address: str | None,
 ) -> search.Outcome:
+    _, kept = search.on_record(chosen, dataset, own)
     metric = chosen.metric(dataset.schema.target.task)
-    done = search.ended(chosen, dataset, own)
-    if done is not None:
-        out.print(f"search {done.search_id} has ended before: this is its result")
-        return done
     epochs, _ = search.rungs(chosen)
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
-        with cluster.connected(address), live.watch(chosen, metric, epochs, out) as watcher:
+        with (
+            cluster.connected(address),
+            live.watch(chosen, metric, epochs, out, publish=kept.show) as watcher,
+        ):
             return search.run(chosen, dataset, own, watcher)
     except KeyboardInterrupt:
         out.print("interrupted: the same command goes on from here")

@@ -1,6 +1,7 @@
 """What a search keeps in storage, so that the same file finds it again.
 
     searches/{name}/{search_id}/trials/{number:05}.json    one trial, ended or with its last state
+    searches/{name}/{search_id}/view.json                  what a screen shows, some seconds old
     searches/{name}/{search_id}/result.json                the end: the winner and its version
 
 Only the driver writes here. A record is small; weights and states are blobs it points to.
@@ -59,6 +60,41 @@ class Record(pydantic.BaseModel):
         return sum(epoch.get("seconds", 0.0) for epoch in self.history)
 
 
+class Row(pydantic.BaseModel, frozen=True):
+    """A trial on the screen."""
+
+    number: int
+    values: dict[str, Any]
+    epoch: int
+    score: float | None
+
+
+class View(pydantic.BaseModel, frozen=True):
+    """A search as a screen shows it, wherever the screen is.
+
+    Attributes:
+        at: when, in seconds since 1970, by the driver's clock.
+        gone: seconds since the search began.
+        metric: what selects.
+        epochs: the most that a trial trains.
+        total: how many trials there will be.
+        started: how many have started.
+        ended: how many have ended.
+        best: the trial with the best score so far.
+        rows: the trials to show.
+    """
+
+    at: float
+    gone: float
+    metric: str
+    epochs: int
+    total: int
+    started: int
+    ended: int
+    best: Row | None
+    rows: list[Row]
+
+
 class Result(pydantic.BaseModel, frozen=True):
     """How a search ended."""
 
@@ -83,6 +119,17 @@ class Records:
         """All trials on record, by number."""
         entries = sorted(entry.key for entry in self._storage.list(f"{self._root}/trials/"))
         return [Record.model_validate_json(self._storage.get(key)) for key in entries]
+
+    def show(self, view: View) -> None:
+        """Let screens elsewhere see the search; a view takes the place of the one before."""
+        self._storage.put(f"{self._root}/view.json", view.model_dump_json().encode())
+
+    def view(self) -> View | None:
+        """The search as it was some seconds ago, or at its last sign of life."""
+        try:
+            return View.model_validate_json(self._storage.get(f"{self._root}/view.json"))
+        except errors.ObjectNotFoundError:
+            return None
 
     def finish(self, result: Result) -> None:
         self._storage.put(f"{self._root}/result.json", result.model_dump_json().encode())

@@ -78,7 +78,7 @@ def run(
         SearchError: no trial gave a model.
         StorageError: storage failed for good.
     """
-    search_id, kept = _kept(experiment, dataset, own)
+    search_id, kept = on_record(experiment, dataset, own)
     known = kept.trials()
     selecting = experiment.metric(dataset.schema.target.task)
     finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
@@ -95,7 +95,7 @@ def ended(
     experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
 ) -> Outcome | None:
     """The search of this experiment, data and code, where it has come to its end before."""
-    search_id, kept = _kept(experiment, dataset, own)
+    search_id, kept = on_record(experiment, dataset, own)
     if kept.result() is None:
         return None
     selecting = experiment.metric(dataset.schema.target.task)
@@ -103,7 +103,7 @@ def ended(
     return Outcome(experiment, dataset, search_id, selecting, ranked)
 
 
-def _kept(
+def on_record(
     experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
 ) -> tuple[str, records.Records]:
     """The search's id, which is one for the same file, data and code, and its records."""

@@ -144,6 +144,7 @@ def _job(run: Run, number: int) -> dict[str, Any]:
             "eagleray_name": run.name,
             "eagleray_run": run.id,
             "eagleray_attempt": str(number),
+            "eagleray_storage": run.storage,
         },
     }
 
@@ -161,6 +162,7 @@ def _attempt(job: job_submission.JobDetails) -> Attempt:
         why=message[0].partition(", last available logs")[0] if message else "",
         started=began.isoformat(timespec="milliseconds") if job.start_time else "",
         exit_code=job.driver_exit_code,
+        storage=facts.get("eagleray_storage", ""),
     )
 
 

@@ -119,13 +119,15 @@ def follow(place: Place, attempt: Attempt, *, to_stderr: bool = False) -> None:
     Raises:
         EagleRayError: the attempt did not succeed.
     """
-    from eagleray import runs
+    from rich.console import Console
 
-    stream = sys.stderr if to_stderr else sys.stdout
-    with _leaving(place, attempt):
+    from eagleray import runs
+    from ray_jobs.report import far
+
+    out = Console(stderr=to_stderr, highlight=False)
+    with _leaving(place, attempt), far.screen(attempt, out) as write:
         for text in place.log(attempt, follow=True):
-            stream.write(text)
-            stream.flush()
+            write(text)
     runs.ended(place, attempt)
 
 

@@ -132,7 +132,10 @@ def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")
     with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
         experiment = spec.load(package.fetch(sent, Path(folder)))
         out = Console(highlight=False)
-        ended = finish.experiment(experiment, out, os.environ.get("RAY_ADDRESS", "auto"))
+        address = os.environ.get("RAY_ADDRESS", "auto")
+        ended = finish.experiment(
+            experiment, out, address, began=lambda search_id: package.begin(sent, search_id)
+        )
         page = _page(ended)
         package.finish(sent, {"summary": ended.summary(), "page": page})
     typer.echo(page)

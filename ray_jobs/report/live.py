@@ -1,60 +1,58 @@
-"""A search as it runs: a table with progress bars on a terminal, a line a trial elsewhere."""
+"""A search as it runs: a table with progress bars on a terminal, a line a trial elsewhere.
+
+The driver also puts what its screen would show into storage, every few seconds, so that a terminal
+far from it draws the same table (`ray_jobs/report/far.py`).
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich import box, console, live, progress_bar, table
 
-from eagleray import spec
+from eagleray import errors, spec
 from ray_jobs import records
+from ray_jobs.records import Row, View
 from ray_jobs.report import tables
 
 ROWS = 12
 """How many trials the table shows: those that run, then the best."""
+PUBLISH_S = 2.0
+"""How often the driver puts its view into storage."""
 
 
 class Board:
     """What is known of the trials so far."""
 
     def __init__(self, experiment: spec.Experiment, metric: str, epochs: int) -> None:
-        self.total, self.metric, self.epochs = experiment.tune.trials, metric, epochs
+        self._total, self._metric, self._epochs = experiment.tune.trials, metric, epochs
         self._sign = -1 if spec.METRICS[metric].mode == "max" else 1
         self._began = time.monotonic()
         self._trials: dict[int, records.Record] = {}
-        self.ended = 0
 
     def update(self, record: records.Record) -> None:
         self._trials[record.number] = record
-        self.ended = sum(one.status != "running" for one in self._trials.values())
 
-    @property
-    def best(self) -> records.Record | None:
-        """The trial with the best score so far."""
-        scored = [one for one in list(self._trials.values()) if one.score is not None]
-        return min(scored, key=self._rank, default=None)
-
-    def rows(self) -> list[records.Record]:
-        """The trials to show: those that run first, then the best ones."""
-        known = list(self._trials.values())  # a copy: the screen draws in a thread of its own
+    def view(self) -> View:
+        """What a screen shows: the trials that run first, then the best of those that ended."""
+        known = list(self._trials.values())  # a copy: screens look from threads of their own
         running = [one for one in known if one.status == "running"]
-        ended = [one for one in known if one.score is not None and one not in running]
-        return (running + sorted(ended, key=self._rank))[:ROWS]
-
-    def headline(self) -> str:
-        """Trials done, best score, time gone and time left, in one line."""
-        gone = time.monotonic() - self._began
-        if not self._trials:
-            return f"workers start, {_clock(gone)} gone"
-        parts = [f"{self.ended}/{self.total} trials"]
-        if self.best is not None:
-            parts.append(f"best {self.metric} {self.best.score:.4f} (trial {self.best.number})")
-        parts.append(f"{_clock(gone)} gone")
-        if 0 < self.ended < self.total:
-            parts.append(f"about {_clock(gone / self.ended * (self.total - self.ended))} left")
-        return ", ".join(parts)
+        scored = sorted((one for one in known if one.score is not None), key=self._rank)
+        rows = [*running, *(one for one in scored if one not in running)][:ROWS]
+        return View(
+            at=time.time(),
+            gone=time.monotonic() - self._began,
+            metric=self._metric,
+            epochs=self._epochs,
+            total=self._total,
+            started=len(known),
+            ended=len(known) - len(running),
+            best=_row(scored[0]) if scored else None,
+            rows=[_row(one) for one in rows],
+        )
 
     def _rank(self, record: records.Record) -> float:
         return self._sign * (record.score or 0.0)
@@ -71,10 +69,11 @@ class Lines:
 
     def ended(self, record: records.Record) -> None:
         self._board.update(record)
-        score = "" if record.score is None else f" {self._board.metric} {record.score:.4f}"
+        view = self._board.view()
+        score = "" if record.score is None else f" {view.metric} {record.score:.4f}"
         why = f": {record.failure}" if record.failure else ""
         trial = f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}"
-        self._say(f"{trial}  [{self._board.headline()}]")
+        self._say(f"{trial}  [{headline(view)}]")
 
 
 class Table:
@@ -92,28 +91,81 @@ class Table:
 
 @contextmanager
 def watch(
-    experiment: spec.Experiment, metric: str, epochs: int, out: console.Console
+    experiment: spec.Experiment,
+    metric: str,
+    epochs: int,
+    out: console.Console,
+    *,
+    publish: Callable[[View], None],
 ) -> Iterator[Lines | Table]:
-    """A watcher that suits the console: a table on a terminal, lines where it is none."""
+    """A watcher that suits the console: a table on a terminal, lines where it is none.
+
+    Args:
+        experiment: what is searched.
+        metric: what selects.
+        epochs: the most that a trial trains.
+        out: the console.
+        publish: gets the view every few seconds; what storage does to it ends no search.
+    """
     board = Board(experiment, metric, epochs)
-    if not out.is_terminal:
-        yield Lines(board, lambda line: out.print(line, highlight=False, soft_wrap=True))
-        return
-    with live.Live(console=out, refresh_per_second=4, get_renderable=lambda: _draw(board)):
-        yield Table(board)
+    with _published(board, publish):
+        if not out.is_terminal:
+            yield Lines(board, lambda line: out.print(line, highlight=False, soft_wrap=True))
+            return
+        with live.Live(
+            console=out, refresh_per_second=4, get_renderable=lambda: draw(board.view())
+        ):
+            yield Table(board)
 
 
-def _draw(board: Board) -> table.Table:
-    drawn = table.Table(title=board.headline(), box=box.SIMPLE, title_justify="left")
-    for heading in ("trial", "epochs", "", board.metric, "values"):
+@contextmanager
+def _published(board: Board, publish: Callable[[View], None]) -> Iterator[None]:
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(PUBLISH_S):
+            with suppress(errors.StorageError):
+                publish(board.view())
+
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join(PUBLISH_S)
+
+
+def headline(view: View) -> str:
+    """Trials done, best score, time gone and time left, in one line."""
+    if not view.started:
+        return f"workers start, {_clock(view.gone)} gone"
+    parts = [f"{view.ended}/{view.total} trials"]
+    if view.best is not None:
+        parts.append(f"best {view.metric} {view.best.score:.4f} (trial {view.best.number})")
+    parts.append(f"{_clock(view.gone)} gone")
+    if 0 < view.ended < view.total:
+        left = view.gone / view.ended * (view.total - view.ended)
+        parts.append(f"about {_clock(left)} left")
+    return ", ".join(parts)
+
+
+def draw(view: View) -> table.Table:
+    """The view as a table with progress bars."""
+    drawn = table.Table(title=headline(view), box=box.SIMPLE, title_justify="left")
+    for heading in ("trial", "epochs", "", view.metric, "values"):
         drawn.add_column(heading, overflow="ellipsis", no_wrap=True)
-    for record in board.rows():
-        bar = progress_bar.ProgressBar(total=board.epochs, completed=record.epoch, width=20)
-        score = "" if record.score is None else f"{record.score:.4f}"
-        mark = " *" if record is board.best else ""
-        epochs = f"{record.epoch}/{board.epochs}"
-        drawn.add_row(f"{record.number}{mark}", epochs, bar, score, tables.values(record.values))
+    for row in view.rows:
+        bar = progress_bar.ProgressBar(total=view.epochs, completed=row.epoch, width=20)
+        score = "" if row.score is None else f"{row.score:.4f}"
+        mark = " *" if view.best is not None and row.number == view.best.number else ""
+        epochs = f"{row.epoch}/{view.epochs}"
+        drawn.add_row(f"{row.number}{mark}", epochs, bar, score, tables.values(row.values))
     return drawn
+
+
+def _row(record: records.Record) -> Row:
+    return Row(**record.model_dump(include=set(Row.model_fields)))
 
 
 def _clock(seconds: float) -> str:

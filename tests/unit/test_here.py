@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,40 @@ def test_followed_it_ends_with_the_result(uri: str) -> None:
     place = here.Here(uri)
     end(uri)
     assert len(list(place.log(runs.find(place, "wine"), follow=True))) == 2
+
+
+def show(uri: str, at: float) -> None:
+    seen = records.View(
+        at=at,
+        gone=5,
+        metric="accuracy",
+        epochs=9,
+        total=4,
+        started=3,
+        ended=2,
+        best=None,
+        rows=[],
+    )
+    records.Records(storage.open(uri), "wine", "0123456789ab").show(seen)
+
+
+def test_a_search_whose_driver_shows_itself_is_running(uri: str) -> None:
+    show(uri, time.time() - 5)
+    assert [one.state for one in here.Here(uri).attempts()] == ["running"]
+    show(uri, time.time() - 2 * here.SILENT_S)
+    (lost,) = here.Here(uri).attempts()
+    assert lost.state == "unfinished"
+    assert lost.why.startswith("last seen 20")
+
+
+def test_who_follows_a_search_whose_driver_is_gone_is_told(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here, "SILENT_S", 0.1)
+    monkeypatch.setattr(here, "POLL_S", 0.05)
+    place = here.Here(uri)
+    with pytest.raises(errors.ClusterError, match="driver is silent, never seen at work; the same"):
+        list(place.log(runs.find(place, "wine"), follow=True))
 
 
 def test_it_is_stopped_only_where_it_runs(uri: str) -> None:

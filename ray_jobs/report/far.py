@@ -1,0 +1,90 @@
+"""A run that goes on elsewhere, on the screen here: its log, and below it its search as a table."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from rich import console, live, text
+
+from eagleray import errors, package, storage
+from eagleray.runs import Attempt
+from ray_jobs import records
+from ray_jobs.report import live as near
+
+POLL_S = 2.0
+Write = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def screen(attempt: Attempt, out: console.Console) -> Iterator[Write]:
+    """Where to write the log of an attempt; on a terminal the table stays below it."""
+    if not out.is_terminal:
+        yield _plain(out)
+        return
+    seen: list[records.View] = []
+    table = live.Live(
+        console=out,
+        refresh_per_second=4,
+        transient=True,
+        get_renderable=lambda: near.draw(seen[-1]) if seen else text.Text(""),
+    )
+    with table, _polled(attempt, seen):
+        lines = _Lines(lambda line: out.out(line, highlight=False))
+        yield lines.write
+        lines.flush()
+
+
+def view(attempt: Attempt) -> records.View | None:
+    """The search of an attempt, some seconds old; None before it began, or out of our reach."""
+    if not attempt.storage:
+        return None
+    with contextlib.suppress(errors.EagleRayError):
+        run = package.Run(attempt.name, attempt.run, attempt.storage)
+        search_id = package.search(run) or run.id  # a search of this machine is its own run
+        return records.Records(storage.open(run.storage), run.name, search_id).view()
+    return None
+
+
+class _Lines:
+    """Cuts what comes in pieces into lines: a table cannot stand below half a line."""
+
+    def __init__(self, say: Write) -> None:
+        self._say, self._rest = say, ""
+
+    def write(self, piece: str) -> None:
+        *whole, self._rest = (self._rest + piece).split("\n")
+        for line in whole:
+            self._say(line)
+
+    def flush(self) -> None:
+        if self._rest:
+            self._say(self._rest)
+
+
+def _plain(out: console.Console) -> Write:
+    def write(piece: str) -> None:
+        out.file.write(piece)
+        out.file.flush()
+
+    return write
+
+
+@contextlib.contextmanager
+def _polled(attempt: Attempt, seen: list[records.View]) -> Iterator[None]:
+    """Look for the latest view in the background."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(POLL_S):
+            if (latest := view(attempt)) is not None:
+                seen[:] = [latest]
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join(POLL_S)

@@ -1,0 +1,118 @@
+"""A search on the screen, near the driver and far from it."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from eagleray import errors, package, spec, storage
+from eagleray.runs import Attempt
+from ray_jobs import records
+from ray_jobs.report import far, live
+
+TERMINAL = {"force_terminal": True, "width": 100, "highlight": False}
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> spec.Experiment:
+    file = tmp_path / "wine.yaml"
+    file.write_text(
+        "name: wine\ndata: {source: 'dataset:wine', target: target}\n"
+        f"train: {{lr: {{loguniform: [0.01, 1.0]}}}}\ntune: {{trials: 4}}\nstorage: file://{tmp_path}/storage\n"
+    )
+    (tmp_path / "storage").mkdir()
+    return spec.load(file)
+
+
+def record(number: int, **facts: object) -> records.Record:
+    return records.Record(number=number, values={"train.lr": 0.1}, **facts)
+
+
+def board(experiment: spec.Experiment) -> live.Board:
+    """Three trials of four: two ended, the second the better one, and one under way."""
+    found = live.Board(experiment, "accuracy", 9)
+    found.update(record(1, status="finished", epoch=9, score=0.5))
+    found.update(record(2, status="stopped", epoch=3, score=0.75))
+    found.update(record(3, epoch=4))
+    return found
+
+
+def test_what_runs_stands_above_the_best(experiment: spec.Experiment) -> None:
+    view = board(experiment).view()
+    assert [row.number for row in view.rows] == [3, 2, 1]
+    assert view.best is not None
+    assert view.best.number == 2
+    line = live.headline(view)
+    assert line.startswith("2/4 trials, best accuracy 0.7500 (trial 2), 0:00 gone, about ")
+
+
+def test_lines_are_printed_where_there_is_no_terminal(experiment: spec.Experiment) -> None:
+    said = io.StringIO()
+    with live.watch(
+        experiment, "accuracy", 9, Console(file=said), publish=lambda _: None
+    ) as watcher:
+        watcher.reported(record(1))
+        watcher.ended(record(1, status="failed", failure="loss is NaN"))
+    assert said.getvalue().startswith("trial 1 failed after 0 epochs: loss is NaN  [1/4 trials")
+
+
+def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
+    experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "PUBLISH_S", 0.02)
+    seen: list[records.View] = []
+
+    def publish(view: records.View) -> None:
+        seen.append(view)
+        raise errors.StorageError("the disk is full")
+
+    with live.watch(experiment, "accuracy", 9, Console(file=io.StringIO()), publish=publish) as to:
+        to.reported(record(1, epoch=2))
+        until = time.monotonic() + 10
+        while len(seen) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert seen[-1].rows[0].epoch == 2
+    assert len(seen) >= 3
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_terminal_far_away_draws_the_same_table_below_the_log(
+    experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    monkeypatch.setattr(far, "POLL_S", 0.05)
+    run = package.Run("wine", "ba9876543210" if elsewhere else "0123456789ab", experiment.storage)
+    records.Records(storage.open(run.storage), "wine", "0123456789ab").show(
+        board(experiment).view()
+    )
+    if elsewhere:
+        package.begin(run, "0123456789ab")
+    attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
+    said = io.StringIO()
+    with far.screen(attempt, Console(file=said, **TERMINAL)) as write:
+        write("trial 1 fin")
+        write("ished\n")
+        until = time.monotonic() + 20
+        while "2/4 trials" not in said.getvalue() and time.monotonic() < until:
+            time.sleep(0.05)
+    assert "trial 1 finished\n" in said.getvalue()
+    assert "2/4 trials, best accuracy 0.7500 (trial 2)" in said.getvalue()
+    assert "4/9" in said.getvalue()
+
+
+def test_without_a_terminal_the_log_passes_as_it_comes(experiment: spec.Experiment) -> None:
+    attempt = Attempt("wine-1", "wine", "0123456789ab", 1, "running")
+    said = io.StringIO()
+    with far.screen(attempt, Console(file=said)) as write:
+        write("half a li")
+        write("ne\n[brackets] stay\n")
+    assert said.getvalue() == "half a line\n[brackets] stay\n"
+
+
+def test_storage_out_of_reach_means_no_table(tmp_path: Path) -> None:
+    attempt = Attempt("wine-1", "wine", "0123456789ab", 1, "running", storage="s3://no/where")
+    assert far.view(attempt) is None
+    assert far.view(Attempt("wine-1", "wine", "0123456789ab", 1, "running")) is None
