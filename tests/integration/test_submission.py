@@ -7,9 +7,11 @@ import io
 import json
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -121,6 +123,23 @@ def process(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def on_terminal(*arguments: object) -> tuple[subprocess.Popen[bytes], list[str]]:
+    """A command whose output is a terminal, and what it has shown there so far."""
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "eagleray", *map(str, arguments)]
+    started = subprocess.Popen(command, stdout=its, stderr=its, env=os.environ | {"COLUMNS": "120"})
+    os.close(its)
+    shown: list[str] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(ours, 4096):
+                shown.append(piece.decode(errors="replace"))
+
+    threading.Thread(target=read, daemon=True).start()
+    return started, shown
+
+
 def finished(uri: str, name: str) -> dict[int, bytes]:
     """The records of trials that have finished, by number."""
     store = storage.open(uri)
@@ -149,13 +168,14 @@ def test_a_run_is_left_attached_to_stopped_killed_and_goes_on_each_time(
     def state(run: str) -> object:
         return json.loads(eagleray("runs", "status", run, *there, "--json").out)["state"]
 
-    first = process(*submit)
+    first, screen = on_terminal(*submit)
     eagleray("runs", "list", *there)  # Ray is imported while the driver starts
     wait("a trial has finished", lambda: bool(finished(uri, "sent")) or first.poll() is not None)
+    wait("the table is drawn", lambda: "/10 trials, best log_loss" in "".join(screen) or screen)
     first.send_signal(signal.SIGINT)
-    out, err = first.communicate(timeout=60)
-    assert first.returncode == 130, out + err
-    assert "detached: the run goes on; attach again with: eagleray runs attach sent-" in err
+    assert first.wait(60) == 130, screen
+    again_with = "detached: the run goes on; attach again with: eagleray runs attach sent-"
+    wait("it is told how to attach", lambda: again_with in "".join(screen) or screen)
 
     again = eagleray(*submit, "--detach")
     assert again.code == 0, again.err
