@@ -36,28 +36,14 @@ def run(
     ] = None,
     kubernetes: places.Kubernetes = False,
     namespace: places.Namespace = None,
-    release: Annotated[
-        str | None, typer.Option(help="Kubernetes: whose release, if there are several.")
-    ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
-    ] = None,
-    queue: Annotated[str | None, typer.Option(help="Kubernetes: a LocalQueue of Kueue.")] = None,
-    priority: Annotated[
-        str | None, typer.Option(help="Kubernetes: PriorityClass of its pods.")
-    ] = None,
-    suspend: Annotated[
-        bool, typer.Option("--suspend", help="Kubernetes: create it, do not start it.")
-    ] = False,
-    deadline: Annotated[
-        int | None, typer.Option(min=1, help="Kubernetes: seconds after which it is ended.")
-    ] = None,
-    keep: Annotated[
-        int | None, typer.Option(min=0, help="Kubernetes: seconds to keep its cluster after it.")
-    ] = None,
-    retries: Annotated[
-        int | None, typer.Option(min=0, help="Kubernetes: how often a failed run is tried again.")
-    ] = None,
+    release: places.Release = None,
+    cluster: places.RayCluster = None,
+    queue: places.Queue = None,
+    priority: places.Priority = None,
+    suspend: places.Suspend = False,
+    deadline: places.Deadline = None,
+    keep: places.Keep = None,
+    retries: places.Retries = None,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, and do not follow.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be submitted, as YAML.")
