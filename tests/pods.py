@@ -1,0 +1,318 @@
+"""Pods without Kubernetes: what the chart renders, run here as a kubelet and KubeRay would run it.
+
+A pod is a process in network and mount namespaces of its own: its own address and ports, its own
+/tmp, home and /dev/shm, everything else read-only, user 1000, no capability. Services are names in
+/etc/hosts. What is missing: memory and CPU limits, network policies, and the operator itself, whose
+commands (`ray_start`) are those of KubeRay 1.7's pod builder.
+
+Needs root on Linux, and the programs `ip`, `mount` and `setpriv`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+OBJECT_STORE = 200 << 20
+"""Bytes of Ray's object store in a pod; without a memory limit Ray would take a third of ours."""
+_ADDRESSES = iter(range(2, 250))
+
+Document = dict[str, Any]
+
+
+@dataclass
+class Pod:
+    """A pod under way."""
+
+    name: str
+    address: str
+    spec: Document
+    process: subprocess.Popen[bytes]
+    log: Path
+    variables: dict[str, str] = field(repr=False)
+
+    @property
+    def container(self) -> Document:
+        """Its first container."""
+        container: Document = self.spec["containers"][0]
+        return container
+
+    def ready(self) -> bool:
+        """What its readiness probe says."""
+        probe = self.container["readinessProbe"]["httpGet"]
+        with contextlib.suppress(OSError):
+            url = f"http://{self.address}:{probe['port']}{probe['path']}"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return bool(answer.status == 200)
+        return False
+
+    def run(self, *command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """A command inside of the pod, as `kubectl exec` does."""
+        return subprocess.run(
+            ["nsenter", f"--target={self.process.pid}", "--net", "--mount", *_as_user(), *command],
+            env=self.variables,
+            cwd="/",
+            text=True,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def end(self) -> float:
+        """End it as a kubelet does, and give the seconds that it took."""
+        began, grace_s = time.monotonic(), self.spec.get("terminationGracePeriodSeconds", 30)
+        hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec")
+        if hook:
+            self.run(*hook["command"])
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(max(1.0, grace_s - (time.monotonic() - began)))
+        self.kill()
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        """End it at once, as the loss of its node does."""
+        for member in {*self._members(), self.process.pid}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+        self.process.wait(30)
+
+    def processes(self) -> list[str]:
+        """What runs in it, by its command line."""
+        found = []
+        for member in self._members():
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{member}/cmdline").read_bytes().split(b"\0")
+                found.append(b" ".join(words).decode(errors="replace"))
+        return found
+
+    def _members(self) -> list[int]:
+        command = ["ip", "netns", "pids", self.name]
+        found = subprocess.run(command, text=True, capture_output=True, check=False).stdout
+        return [int(member) for member in found.split()]
+
+
+class Node:
+    """A network that pods are started on; ends them and itself at the end of its block."""
+
+    def __init__(self) -> None:
+        self._tag = f"er{os.getpid() % 100000}"
+        self._net = f"10.{77 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
+        self.folder = Path(tempfile.mkdtemp(prefix="pods-"))
+        self.names: dict[str, str] = {}
+        self.secrets: dict[str, dict[str, str]] = {}
+        self.pods: list[Pod] = []
+
+    def __enter__(self) -> Node:
+        self.folder.chmod(0o755)
+        _ip(f"link add {self._tag} type bridge")
+        _ip(f"addr add {self._net}.1/24 dev {self._tag}")
+        _ip(f"link set {self._tag} up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pod in self.pods:
+            pod.kill()
+            _ip(f"netns delete {pod.name}")
+        _ip(f"link delete {self._tag}")
+
+    def start(
+        self,
+        spec: Document,
+        command: list[str],
+        *,
+        service: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> Pod:
+        """Start a pod.
+
+        Args:
+            spec: of the pod, from the chart.
+            command: of its container.
+            service: a name by which pods that start later find it.
+            extra: variables that KubeRay adds.
+        """
+        number = next(_ADDRESSES)
+        name, address = f"{self._tag}-{number}", f"{self._net}.{number}"
+        if service is not None:
+            self.names[service] = address
+        _ip(f"netns add {name}")
+        _ip(f"link add {name} type veth peer name eth0 netns {name}")
+        _ip(f"link set {name} master {self._tag} up")
+        for step in ("link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up"):
+            _ip(f"-n {name} {step}")
+        _ip(f"-n {name} route add default via {self._net}.1")
+        container = spec["containers"][0]
+        variables = self._variables(container, address) | dict(extra or {})
+        log = self.folder / f"{number}.log"
+        hosts = self.folder / f"{number}.hosts"
+        lines = [f"{where} {known}" for known, where in self.names.items()]
+        hosts.write_text("\n".join(["127.0.0.1 localhost", f"{address} {name}", *lines]) + "\n")
+        mounts = [one["mountPath"] for one in container.get("volumeMounts", [])]
+        script = _script(mounts, hosts, name, [*_as_user(), *command])
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "sh", "-c", script],
+                env=variables,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        pod = Pod(name, address, spec, process, log, variables)
+        self.pods.append(pod)
+        wait(f"{name} has begun", lambda: _is_user(process.pid), node=self, limit_s=20)
+        return pod
+
+    def logs(self) -> str:
+        """The end of every pod's log."""
+        return "\n".join(f"--- {pod.name}\n{pod.log.read_text()[-2000:]}" for pod in self.pods)
+
+    def _variables(self, container: Document, address: str) -> dict[str, str]:
+        """The image's variables, then the container's."""
+        image = {
+            "HOME": "/home/eagleray",
+            "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GRPC_DNS_RESOLVER": "native",  # gRPC's own asks DNS servers alone, not /etc/hosts
+        }
+        given = {one["name"]: self._value(one, address) for one in container.get("env", [])}
+        return image | given
+
+    def _value(self, variable: Document, address: str) -> str:
+        if "value" in variable:
+            return str(variable["value"])
+        source = variable["valueFrom"]
+        if "secretKeyRef" in source:
+            wanted = source["secretKeyRef"]
+            return self.secrets[wanted["name"]][wanted["key"]]
+        assert source["fieldRef"]["fieldPath"] == "status.podIP"
+        return address
+
+
+def ray_start(
+    group: Document, *, head: str = "", token: str = ""
+) -> tuple[list[str], dict[str, str]]:
+    """The command and the variables that KubeRay gives to a Ray container.
+
+    Source: ray-operator/controllers/ray/common/pod.go, generateRayStartCommand and
+    setContainerEnvVars.
+
+    Args:
+        group: headGroupSpec, or one of workerGroupSpecs.
+        head: name of the head's Service, for a worker.
+        token: of the cluster, where it asks for one.
+    """
+    parameters = {
+        "dashboard-agent-listen-port": "52365",
+        "metrics-export-port": "8080",
+        "object-store-memory": str(OBJECT_STORE),
+        **group["rayStartParams"],
+    }
+    options = [f"--{name}={value}" for name, value in parameters.items()]
+    where = [f"--address={head}:6379"] if head else ["--head"]
+    variables = {
+        "RAY_ADDRESS": f"{head or '127.0.0.1'}:6379",
+        "RAY_PORT": "6379",
+        "RAY_USAGE_STATS_KUBERAY_IN_USE": "1",
+        "RAY_NODE_TYPE_NAME": group.get("groupName", "headgroup"),
+        "RAY_timeout_ms_task_wait_for_death_info": "0",
+        "RAY_gcs_server_request_timeout_seconds": "5",
+        "RAY_SERVE_KV_TIMEOUT_S": "5",
+    }
+    if head:
+        variables["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"
+    if token:
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    return ["ray", "start", *where, *options, "--block"], variables
+
+
+@contextlib.contextmanager
+def load(url: str, body: bytes, connections: int = 4) -> Iterator[list[tuple[int, Any]]]:
+    """Ask again and again until the block ends; gives status and JSON, or (0, why), of each."""
+    answers: list[tuple[int, Any]] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            answers.append(predict(url, body))
+
+    askers = [threading.Thread(target=ask) for _ in range(connections)]
+    for asker in askers:
+        asker.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        for asker in askers:
+            asker.join()
+
+
+def predict(url: str, body: bytes) -> tuple[int, Any]:
+    """Status and text of one answer; status 0 where there was none."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, repr(error)
+
+
+def wait(what: str, met: Callable[[], object], *, node: Node, limit_s: float = 180) -> None:
+    """Wait until `met` gives True; fail with what it gave last, and with what the pods printed."""
+    until, seen = time.monotonic() + limit_s, None
+    while time.monotonic() < until:
+        seen = met()
+        if seen is True:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{what}: not so within {limit_s:g} s, but {seen}\n{node.logs()}")
+
+
+def _as_user() -> list[str]:
+    user = ["--reuid=1000", "--regid=1000", "--clear-groups"]
+    return ["setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+def _is_user(process: int) -> bool:
+    """Whether a pod's file system is made, and its command has begun."""
+    with contextlib.suppress(OSError):
+        return "\nUid:\t1000\t" in Path(f"/proc/{process}/status").read_text()
+    return False
+
+
+def _script(mounts: list[str], hosts: Path, name: str, command: list[str]) -> str:
+    """Make the file system of a container, then become it."""
+    lines = ["set -e", f"hostname {name}", "mount --make-rprivate /"]
+    lines += [f"mount --bind {hosts} /etc/hosts", "mount -t tmpfs tmpfs /mnt"]
+    needed = sorted({str(ROOT), sys.base_prefix, str(Path(sys.executable).parents[1])})
+    for number, path in enumerate(needed):  # what user 1000 may not pass, and what /tmp hides
+        lines += [f"mkdir /mnt/{number}", f"mount --rbind {shlex.quote(path)} /mnt/{number}"]
+    for path in dict.fromkeys(["/root", "/home", "/tmp", "/dev/shm", *mounts]):
+        lines += [f"mkdir -p {path} || true", f"mount -t tmpfs -o mode=1777 tmpfs {path}"]
+    for number, path in enumerate(needed):
+        quoted = shlex.quote(path)
+        lines += [f"mkdir -p {quoted}", f"mount --rbind /mnt/{number} {quoted}"]
+    lines += ["mount -o remount,bind,ro /", f"cd /home/eagleray && exec {shlex.join(command)}"]
+    return "\n".join(lines)
+
+
+def _ip(arguments: str) -> None:
+    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, text=True)
