@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,14 +106,13 @@ def _cluster(
     command, variables = pods.ray_start(group, token=TOKEN)
     head = node.start(group["template"]["spec"], command, service=service, extra=variables)
     pods.wait("the head is ready", head.ready, node=node)
-    workers = []
-    for group in cluster["workerGroupSpecs"]:
-        command, variables = pods.ray_start(group, head=service, token=TOKEN)
-        template = group["template"]["spec"]
-        workers += [
-            node.start(template, command, extra=variables) for _ in range(group["minReplicas"])
-        ]
-    return head, workers
+    wanted = [one for one in cluster["workerGroupSpecs"] for _ in range(one["minReplicas"])]
+    return head, [_worker(node, group, service) for group in wanted]
+
+
+def _worker(node: pods.Node, group: chart.Document, service: str) -> pods.Pod:
+    command, variables = pods.ray_start(group, head=service, token=TOKEN)
+    return node.start(group["template"]["spec"], command, extra=variables)
 
 
 def _apply(head: pods.Pod, config: Any) -> None:
@@ -199,12 +199,36 @@ def test_a_run_goes_to_a_cluster_of_its_own_and_registers_its_winner(
         pod.kill()
 
 
+def test_the_loss_of_a_worker_costs_what_it_was_answering_and_the_next_one_takes_its_place(
+    release: Release,
+) -> None:
+    lost, connections = release.workers.pop(), 4
+    with pods.load(release.url(0), BODY, connections) as answers:
+        lost.kill()
+        time.sleep(5)
+    assert sum(status != 200 for status, _ in answers) <= connections
+    service = chart.one(release.rendered, "RayService")["spec"]
+    (group,) = service["rayClusterConfig"]["workerGroupSpecs"]
+    new = _worker(release.node, group, "demo-head-svc")
+    release.workers.append(new)
+    pods.wait("the next worker is ready", new.ready, node=release.node)
+    pods.wait("it holds a replica", lambda: _replicas(new) == 1, node=release.node)
+
+
 def test_a_worker_that_ends_in_order_drops_no_request(release: Release) -> None:
     leaving = release.workers[0]
     with pods.load(release.url(1), BODY) as answers:
-        before = len(answers)
         seconds = leaving.end()
     failed = [text for status, text in answers if status != 200]
+    assert answers
     assert not failed, failed[:3]
-    assert len(answers) > before
     assert seconds < leaving.spec["terminationGracePeriodSeconds"]
+
+
+def test_answers_go_on_without_the_head(release: Release) -> None:
+    release.head.kill()
+    with pods.load(release.url(1), BODY) as answers:
+        time.sleep(10)
+    assert answers
+    assert all(status == 200 for status, _ in answers)
+    assert release.workers[1].ready()
