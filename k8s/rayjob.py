@@ -1,8 +1,20 @@
 """A run as a RayJob: pure, from the skeleton that the chart keeps in a ConfigMap.
 
 The skeleton has what is the same for all runs of a release: image, service account, secrets,
-resources, tolerations, the shape of the cluster. KubeRay's own laws about RayJobs
-(ray-operator/controllers/ray/utils/validation.go) are kept here, where they can be explained.
+resources, tolerations, the shape of the cluster. The laws of others about RayJobs are kept here,
+where they can be explained:
+
+- KubeRay, ray-operator/controllers/ray/utils/validation.go, `ValidateRayJobSpec`: only a RayJob
+  that ends its cluster (`shutdownAfterJobFinishes`) may be suspended, or keep it for a while
+  (`ttlSecondsAfterFinished`); none with a `clusterSelector` may be suspended; a deadline is
+  positive; names have 47 letters at most.
+- rayjob_controller.go, `checkBackoffLimitAndUpdateStatusIfNeeded`: each failure is tried again, but
+  for a deadline that has passed; there is no exit code that would end it. A retry is a new cluster:
+  the old one is deleted. Before kuberay#4527 that was so for a cluster chosen by `clusterSelector`
+  too, however many used it; since then, such a RayJob with a `backoffLimit` is refused.
+- rayjob_controller.go, `initRayJobStatusIfNeed`: each retry starts the deadline's clock anew.
+- Kueue, pkg/controller/jobs/rayjob and raycluster: the cluster is the job's own and ends with it,
+  does not scale by itself, has 7 worker groups at most, and none that is called `head`.
 """
 
 from __future__ import annotations
@@ -20,6 +32,8 @@ API_VERSION = "ray.io/v1"
 NAME, RUN, ATTEMPT = "eagleray/name", "eagleray/run", "eagleray/attempt"
 STORAGE = "eagleray/storage"
 QUEUE = "kueue.x-k8s.io/queue-name"
+GROUPS = 7
+"""Most worker groups of a cluster that Kueue admits."""
 
 
 class Metadata(pydantic.BaseModel, extra="allow"):
@@ -66,7 +80,7 @@ class Options:
         queue: a LocalQueue of Kueue, which admits the run's cluster as a whole.
         priority: PriorityClass of the cluster's pods.
         suspend: create it, but do not start it.
-        deadline_s: seconds after which it is ended, retries included.
+        deadline_s: seconds after which it is ended, and not tried again; each retry has as many.
         keep_s: seconds for which its cluster is kept after its end.
         retries: how often a driver that failed is started again; it goes on where it was.
     """
@@ -98,9 +112,10 @@ def render(run: Run, number: int, skeleton: RayJob, options: Options) -> RayJob:
     labels = {NAME: run.name, RUN: run.id, ATTEMPT: str(number)}
     if options.cluster is not None:
         spec.clusterSelector, spec.rayClusterSpec = {"ray.io/cluster": options.cluster}, None
-        spec.shutdownAfterJobFinishes = spec.ttlSecondsAfterFinished = None
     if spec.clusterSelector:
         _check_shared(options)
+        spec.shutdownAfterJobFinishes = spec.ttlSecondsAfterFinished = None
+        spec.backoffLimit = 0
     else:
         _fill_cluster(spec, options)
         labels |= {QUEUE: options.queue} if options.queue else {}
@@ -130,9 +145,15 @@ def _fill_cluster(spec: Spec, options: Options) -> None:
 
 def _fix_size(cluster: dict[str, Any]) -> None:
     """Kueue admits a cluster as a whole, so each group starts at its most and nothing scales."""
+    groups = cluster.get("workerGroupSpecs", [])
+    if len(groups) > GROUPS or any(group.get("groupName") == "head" for group in groups):
+        raise errors.UserError(
+            f"--queue: Kueue takes at most {GROUPS} worker groups, none of them called head, but "
+            f"the chart's tuning.workers has {', '.join(group['groupName'] for group in groups)}"
+        )
     cluster["enableInTreeAutoscaling"] = False
     cluster.pop("autoscalerOptions", None)
-    for group in cluster.get("workerGroupSpecs", []):
+    for group in groups:
         most = group.get("maxReplicas", group.get("replicas", 1))
         group |= {"replicas": most, "minReplicas": most}
 
@@ -150,6 +171,7 @@ def _check_shared(options: Options) -> None:
         "--priority": options.priority,
         "--suspend": options.suspend or None,
         "--keep": options.keep_s,
+        "--retries": options.retries or None,
     }
     refused = next((name for name, value in asked.items() if value is not None), None)
     if refused:

@@ -14,6 +14,8 @@ import yaml
 class Server:
     """The emulated API, in a thread of its own; `stop` takes it away."""
 
+    emulator: type[kmock.KubernetesEmulator] = kmock.KubernetesEmulator
+
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._ended, started = asyncio.Event(), threading.Event()
@@ -32,7 +34,7 @@ class Server:
         self._loop.close()
 
     async def _serve(self, started: threading.Event) -> None:
-        async with kmock.KubernetesEmulator() as self.mock, kmock.Server(self.mock) as server:
+        async with self.emulator() as self.mock, kmock.Server(self.mock) as server:
             self.url = str(server.url)
             started.set()
             await self._ended.wait()

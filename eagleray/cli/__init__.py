@@ -33,9 +33,12 @@ COMMANDS = {
     "schema": Command("eagleray.cli.check", "schema", "Print the JSON Schema of experiment files."),
     "run": Command("eagleray.cli.run", "run", "Search, judge the winner, and register it."),
     "runs": Command("eagleray.cli.runs", "app", "List, follow and stop runs."),
+    "why": Command("eagleray.cli.why", "why", "Tell what keeps a run or a model, and what mends."),
     "serve": Command("eagleray.cli.serve", "serve", "Serve a model on this machine."),
+    "deploy": Command("eagleray.cli.deploy", "deploy", "Put a model on Kubernetes, by the chart."),
     "predict": Command("eagleray.cli.predict", "predict", "Predict rows of a file."),
     "models": Command("eagleray.cli.models", "app", "List, compare, promote and fetch versions."),
+    "doctor": Command("eagleray.cli.doctor", "doctor", "Check storage, machine and cluster."),
     "local": Command("eagleray.cli.local", "app", "The storage server on this machine."),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -66,9 +67,14 @@ class Storage(Protocol):
     def download(self, key: str, path: Path) -> None:
         """Read an object into a file, in parallel ranges; `path` appears whole or not at all."""
 
+    def clock(self) -> datetime | None:
+        """What time the server says it is; None where that is this machine's own time."""
 
-def open(uri: str) -> Storage:  # noqa: A001 - `storage.open(…)` reads as the built-in does
-    """Open `s3://bucket[/prefix]` or `file:///path`.
+
+def open(  # noqa: A001 - `storage.open(…)` reads as the built-in does
+    uri: str, *, attempts: int | None = None
+) -> Storage:
+    """Open `s3://bucket[/prefix]` or `file:///path`; `attempts` is how often a server is asked.
 
     Endpoint and credentials come from the usual AWS variables and files. When no such variable is
     set and the embedded server of `eagleray local up` runs for this folder, that server is used.
@@ -85,7 +91,8 @@ def open(uri: str) -> Storage:  # noqa: A001 - `storage.open(…)` reads as the 
     if scheme == "s3" and _BUCKET.fullmatch(bucket):
         from eagleray.storage import s3
 
-        return s3.connect(bucket, checked(prefix.strip("/")) if prefix.strip("/") else "")
+        below = checked(prefix.strip("/")) if prefix.strip("/") else ""
+        return s3.connect(bucket, below, s3.Patience(attempts) if attempts else None)
     raise errors.UserError(
         f"storage: must be s3://bucket[/prefix] (a bucket has 3 to 63 of a-z, 0-9, '.', '-') "
         f"or file:///absolute/path, but got {uri!r}{_suggestion(uri)}"

@@ -16,6 +16,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
@@ -151,6 +153,17 @@ class S3Storage:
             unfinished.open("wb") as sink,
         ):
             self._client.download_fileobj(self._bucket, self._key(key), sink, Config=self._transfer)
+
+    def clock(self) -> datetime | None:
+        """Also where we are refused, be it for the difference of our clocks."""
+        with self._naming(""):
+            try:
+                answer = self._client.head_bucket(Bucket=self._bucket)
+                headers = answer["ResponseMetadata"]["HTTPHeaders"]
+            except ClientError as error:
+                headers = error.response["ResponseMetadata"]["HTTPHeaders"]
+        said = headers.get("date")
+        return parsedate_to_datetime(said) if said else None
 
     def _read(self, key: str, condition: Condition) -> tuple[bytes, str]:
         """Read an object; botocore repeats the request, and this a body that breaks off."""

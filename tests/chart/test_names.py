@@ -43,13 +43,25 @@ release = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?(\.[a-z0-9])?", full
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.sets(release.filter(lambda name: len(name) <= 53), min_size=2, max_size=3))
+@given(
+    st.sets(
+        release.filter(lambda name: len(name) <= 53 and not name.endswith("-tuning")),
+        min_size=2,
+        max_size=3,
+    )
+)
 def test_two_releases_never_share_a_name(names):
     services = {
         chart.one(chart.documents(chart.MINIMAL, name=name), "RayService")["metadata"]["name"]
         for name in names
     }
     assert len(services) == len(names)
+
+
+def test_a_release_called_as_the_tuning_cluster_of_another_is_refused():
+    told = chart.refusal(chart.MINIMAL, name="demo-tuning")
+    assert "the release must not be called demo-tuning: KubeRay's Services" in told
+    assert chart.documents(chart.MINIMAL, name="tuning")
 
 
 def test_the_services_that_kuberay_makes_are_those_that_are_named():

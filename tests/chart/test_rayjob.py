@@ -26,7 +26,7 @@ def own():
 
 @pytest.mark.parametrize("case", chart.CI)
 def test_every_skeleton_filled_in_is_legal_and_has_no_unknown_field(case):
-    job = rayjob.render(RUN, 1, skeleton(case), rayjob.Options(retries=1, deadline_s=60))
+    job = rayjob.render(RUN, 1, skeleton(case), rayjob.Options(deadline_s=60))
     validator("RayJob").validate(job.manifest())
     assert job.spec.entrypoint.startswith("python -m eagleray runs drive churn 0123456789ab ")
 
@@ -50,7 +50,7 @@ def test_kueue_gets_a_cluster_of_fixed_size():
 
 
 def test_a_run_on_a_cluster_that_is_there_brings_none_and_leaves_it_alone():
-    options = rayjob.Options(cluster="tuning", retries=0)
+    options = rayjob.Options(cluster="tuning")
     manifest = rayjob.render(RUN, 1, own(), options).manifest()
     validator("RayJob").validate(manifest)
     assert manifest["spec"]["clusterSelector"] == {"ray.io/cluster": "tuning"}
@@ -60,7 +60,7 @@ def test_a_run_on_a_cluster_that_is_there_brings_none_and_leaves_it_alone():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("queue", "research"), ("priority", "high"), ("suspend", True), ("keep_s", 5)],
+    [("queue", "research"), ("priority", "high"), ("suspend", True), ("keep_s", 5), ("retries", 1)],
 )
 def test_what_only_a_cluster_of_its_own_can_have_is_refused(option, value):
     options = rayjob.Options(cluster="tuning", **{option: value})
@@ -68,6 +68,24 @@ def test_what_only_a_cluster_of_its_own_can_have_is_refused(option, value):
         errors.UserError, match=f"--{option.removesuffix('_s')}: needs a cluster of"
     ):
         rayjob.render(RUN, 1, own(), options)
+
+
+def test_a_cluster_that_is_there_is_never_deleted_by_a_retry():
+    shared = {"tuning": {"enabled": True}, "runs": {"cluster": "tuning", "retries": 2}}
+    found = chart.documents(chart.merged(chart.MINIMAL, shared))
+    (job,) = chart.runs(found)
+    assert job["spec"]["backoffLimit"] == 0
+    asked = rayjob.Options(cluster="tuning")
+    assert rayjob.render(RUN, 1, own(), asked).spec.backoffLimit == 0
+
+
+@pytest.mark.parametrize("names", [["head"], [f"g{number}" for number in range(8)]])
+def test_groups_that_kueue_refuses_are_refused_before_they_are_sent(names):
+    job = own()
+    group = job.spec.rayClusterSpec["workerGroupSpecs"][0]
+    job.spec.rayClusterSpec["workerGroupSpecs"] = [{**group, "groupName": one} for one in names]
+    with pytest.raises(errors.UserError, match="--queue: Kueue takes at most 7 worker groups"):
+        rayjob.render(RUN, 1, job, rayjob.Options(queue="research"))
 
 
 def test_storage_on_a_file_system_is_refused():

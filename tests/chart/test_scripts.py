@@ -161,7 +161,7 @@ def test_the_embedded_store_takes_its_keys_from_the_environment_and_makes_its_bu
     with (
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(
-            [local._program(), *flags], stderr=log, stdout=log, env=environment
+            [local.program(), *flags], stderr=log, stdout=log, env=environment
         ) as weed,
     ):
         try:

@@ -463,3 +463,12 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(
 def test_storage_is_light_until_a_bucket_is_opened() -> None:
     code = "import sys, eagleray.registry, eagleray.local; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_servers_clock_is_told_and_a_folder_has_none(store: storage.Storage) -> None:
+    said, now = store.clock(), time.time()
+    if store.uri.startswith("file:"):
+        assert said is None
+    else:
+        assert said is not None
+        assert abs(said.timestamp() - now) < 5

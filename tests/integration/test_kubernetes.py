@@ -173,6 +173,26 @@ def test_a_run_that_is_stopped_is_deleted(server: Server) -> None:
         runs.find(there, "churn")
 
 
+def test_runs_of_a_schedule_are_known_by_what_they_run(server: Server) -> None:
+    """KubeRay labels what a RayCronJob makes with the RayCronJob's name alone."""
+    for name, entrypoint in {
+        "demo-nightly-x7k2p": "eagleray run /experiments/nightly.yaml",
+        "theirs": "python train.py",
+    }.items():
+        server.mock.objects["ray.io/v1/rayjobs", "ml", name] = {
+            "metadata": {"name": name, "namespace": "ml"},
+            "spec": {"entrypoint": entrypoint},
+            "status": {"jobDeploymentStatus": "Running"},
+        }
+    there = place.Kubernetes()
+    found = runs.find(there, "nightly")
+    assert (found.id, found.state, found.number) == ("demo-nightly-x7k2p", "running", 1)
+    assert [one.id for one in there.attempts()] == ["demo-nightly-x7k2p"]
+    server.mock["get /api/v1/namespaces/ml/pods/submitter/log"] << b"trial 1 finished\n"
+    pod(server, "submitter", "Running")
+    assert "".join(there.log(found, follow=False)) == "trial 1 finished\n"
+
+
 def test_of_several_releases_one_must_be_named(server: Server) -> None:
     install(server, "other")
     with pytest.raises(errors.UserError, match="must be one of demo, other in namespace ml, but g"):

@@ -2,6 +2,7 @@
 {{- define "eagleray.checks" -}}
 {{- if not .Values.model.name }}{{ fail "model.name must name a model, but is empty; set it: --set model.name=churn" }}{{ end -}}
 {{- if not .Values.storage.uri }}{{ fail "storage.uri must say where models are, but is empty; set it: --set storage.uri=s3://my-bucket" }}{{ end -}}
+{{- if hasSuffix "-tuning" .Release.Name }}{{ fail (printf "the release must not be called %s: KubeRay's Services for it would be those of the tuning cluster of a release %s; choose another name" .Release.Name (trimSuffix "-tuning" .Release.Name)) }}{{ end -}}
 {{- include "eagleray.operatorChecks" . -}}
 {{- include "eagleray.storageChecks" . -}}
 {{- if .Values.serving.enabled }}{{ include "eagleray.servingChecks" . }}{{ end -}}

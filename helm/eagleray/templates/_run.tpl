@@ -2,7 +2,8 @@
 {{- define "eagleray.run" -}}
 {{- $runs := .Values.runs -}}
 submissionMode: K8sJobMode
-backoffLimit: {{ $runs.retries }}
+# A retry deletes the cluster, also one that is shared (kuberay#4527); newer operators refuse it.
+backoffLimit: {{ ternary $runs.retries 0 (eq $runs.cluster "own") }}
 {{- with int $runs.deadlineSeconds }}
 activeDeadlineSeconds: {{ . }}
 {{- end }}

@@ -1,0 +1,141 @@
+"""`eagleray deploy`: a release of the chart on Kubernetes, installed, updated, or shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eagleray.cli import places
+from eagleray.cli.output import emit
+from eagleray.errors import EagleRayError, UserError
+
+if TYPE_CHECKING:
+    from k8s import api
+    from k8s.deploy import Deployed
+    from k8s.status import Status
+
+
+def deploy(
+    release: Annotated[str, typer.Argument(help="The release's name.")] = "eagleray",
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Where to: the one place there is.")
+    ] = False,
+    namespace: places.Namespace = None,
+    model: Annotated[str | None, typer.Option(help="The model to serve.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Where its versions are: s3://….")] = None,
+    values: Annotated[list[Path] | None, typer.Option(help="A file of the chart's values.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="One value: key=value.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget the values given before.")] = False,
+    wait: Annotated[
+        int | None, typer.Option(min=1, help="Seconds to become ready in, else it is undone.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be there, and do nothing.")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show how the release fares.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Install or update a release of the chart, or show how it fares."""
+    if not kubernetes:
+        raise UserError(
+            "deploy: needs --kubernetes; on this machine a model is served by: eagleray serve NAME"
+        )
+    changes = {"--model": model, "--values": values, "--set": sets, "--reset": reset or None}
+    given = [name for name, value in changes.items() if value]
+    if status and given:
+        raise UserError(f"{given[0]}: cannot stand beside --status, which changes nothing")
+    from k8s import api
+    from k8s import deploy as releases
+
+    cluster = api.Api(namespace)
+    if status:
+        show(_status(cluster, release, storage), as_json)
+        return
+    named = {"model": {"name": model}} if model else {}
+    named |= {"storage": {"uri": storage}} if storage else {}
+    wanted = releases.values(values or (), sets or (), named)
+    done = releases.deploy(cluster, release, wanted, reset=reset, wait_s=wait, dry_run=dry_run)
+    if dry_run and not as_json:
+        typer.echo(_preview(done))
+        return
+    emit(done, as_json, table=[[line] for line in _told(done)])
+
+
+def show(found: Status, as_json: bool) -> None:
+    """Print a release's status: facts first, then a line for each pod."""
+    pods = [("POD", "PART", "READY", "NODE")]
+    pods += [(one.name, one.part, "yes" if one.ready else "no", one.node) for one in found.pods]  # type: ignore[misc]
+    if as_json:
+        emit(found, as_json=True, table=())
+        return
+    emit(found, as_json=False, table=_facts(found))
+    typer.echo()
+    emit(found, as_json=False, table=pods)
+
+
+def _facts(found: Status) -> list[tuple[str, object]]:
+    aliases = found.aliases
+    return [
+        ("release", f"{found.release}, {found.chart or '-'}, revision {found.revision or '-'}"),
+        ("state", found.state),
+        ("workers", f"{found.ready} ready of {'-' if found.wanted is None else found.wanted}"),
+        ("model", f"{found.model or '-'}, following {found.alias or '-'}"),
+        (
+            "versions",
+            _pairs(aliases) if aliases is not None else "storage is not reached from here",
+        ),
+        ("answering", found.answering),
+        *(("endpoint", endpoint) for endpoint in found.endpoints),
+    ]
+
+
+def _pairs(aliases: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={number}" for name, number in aliases.items()) or "none"
+
+
+def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
+    from k8s import status
+
+    found = status.gather(cluster, release)
+    served = status.arguments(found.services[0]) if found.services else {}
+    aliases = _aliases(served, storage)
+    return status.summarize(release, cluster.namespace, found, aliases)
+
+
+def _aliases(served: Mapping[str, Any], storage: str | None) -> Mapping[str, int] | None:
+    """Where the model's aliases point; None when its storage is not reached from here."""
+    from eagleray import registry
+    from eagleray import storage as stores
+
+    where = storage or served.get("storage")
+    if not where or "name" not in served:
+        return None
+    try:
+        return registry.Registry(stores.open(where)).aliases(served["name"]).values
+    except EagleRayError:
+        if storage:
+            raise
+        return None
+
+
+def _told(done: Deployed) -> list[str]:
+    head = f"{done.release}: {done.action}, revision {done.revision}, chart {done.chart}"
+    return [f"{head}; {_counted(done)}", *done.notes.splitlines()]
+
+
+def _preview(done: Deployed) -> str:
+    """YAML that says in comments what would become of each object."""
+    import yaml
+
+    lines = [f"# {done.release}: would be {done.action} in {done.namespace}; {_counted(done)}"]
+    lines += [f"# {one.action} {one.kind} {one.name}" for one in done.changes]
+    return "\n".join([*lines, yaml.safe_dump_all(done.manifest, sort_keys=False, width=1000)])
+
+
+def _counted(done: Deployed) -> str:
+    actions: Sequence[str] = [one.action for one in done.changes]
+    order = ("created", "changed", "deleted", "kept")
+    return ", ".join(f"{actions.count(one)} {one}" for one in order if one in actions)

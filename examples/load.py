@@ -1,0 +1,119 @@
+"""Requests to an endpoint until the pod is ended; a line of JSON a second, counts since the start.
+
+Runs inside a cluster, in a pod of the release's own image, and knows nothing but Python: its text
+may travel in a command line. Each request has a connection of its own, so that a Service spreads
+them over its pods.
+
+    python load.py URL MODEL --connections 2 --rows 1 --pause 0.1
+"""
+
+import argparse
+import collections
+import http.client
+import json
+import socket
+import threading
+import time
+import urllib.request
+from urllib.parse import urlsplit
+
+PATIENCE_S = 120
+
+
+class Answers:
+    """What was answered; written by all threads."""
+
+    def __init__(self) -> None:
+        self.versions: collections.Counter[str] = collections.Counter()
+        self.errors: collections.Counter[str] = collections.Counter()
+        self.latest = ""
+        self._lock = threading.Lock()
+
+    def add(self, version: str, error: str) -> None:
+        with self._lock:
+            if error:
+                self.errors[error] += 1
+            else:
+                self.versions[version] += 1
+                self.latest = version
+
+    def line(self) -> str:
+        with self._lock:
+            said = {
+                "answered": sum(self.versions.values()),
+                "failed": sum(self.errors.values()),
+                "versions": dict(self.versions),
+                "errors": dict(self.errors),
+                "latest": self.latest,
+            }
+        return json.dumps(said)
+
+
+def main() -> None:
+    """Ask from several threads, and print a line a second."""
+    asked = _arguments()
+    parts = urlsplit(asked.url)
+    # Once: what is measured is the endpoint, not the cluster's DNS.
+    address = (socket.gethostbyname(parts.hostname), parts.port)
+    body = _body(asked.url, asked.model, asked.rows)
+    path = f"/v1/models/{asked.model}:predict"
+    answers = Answers()
+    for _ in range(asked.connections):
+        arguments = (address, path, body, asked.pause, answers)
+        threading.Thread(target=_ask, args=arguments, daemon=True).start()
+    until = time.monotonic() + asked.seconds
+    while time.monotonic() < until:
+        time.sleep(1)
+        print(answers.line(), flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("model")
+    parser.add_argument("--connections", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=0.1)
+    parser.add_argument("--seconds", type=float, default=3600)
+    return parser.parse_args()
+
+
+def _body(url: str, model: str, rows: int) -> bytes:
+    """The example of the model's own description, as many times as there shall be rows."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:
+                post = json.load(answer)["paths"][f"/v1/models/{model}:predict"]["post"]
+            example = post["requestBody"]["content"]["application/json"]["example"]
+            return json.dumps({"instances": example["instances"][:1] * rows}).encode()
+        except (OSError, ValueError, KeyError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
+
+
+def _ask(address: tuple[str, int], path: str, body: bytes, pause: float, answers: Answers) -> None:
+    while True:
+        answers.add(*_answer(address, path, body))
+        time.sleep(pause)
+
+
+def _answer(address: tuple[str, int], path: str, body: bytes) -> tuple[str, str]:
+    """The version that answered, or what went wrong."""
+    connection = http.client.HTTPConnection(*address, timeout=30)
+    try:
+        connection.request("POST", path, body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+    except (OSError, http.client.HTTPException) as failure:
+        return "", type(failure).__name__
+    finally:
+        connection.close()
+    if answer.status != 200:
+        return "", str(answer.status)
+    return answer.getheader("x-eagleray-version", ""), ""
+
+
+if __name__ == "__main__":
+    main()

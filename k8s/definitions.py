@@ -1,0 +1,136 @@
+"""The resource definitions of KubeRay that a cluster has: how new they are, and what they lack.
+
+They are read from the API's own description (`/openapi/v3/apis/ray.io/v1`), which every account may
+read, and not from the definitions themselves, which few may. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from eagleray.doctor import Finding
+
+KINDS = ("RayCluster", "RayJob", "RayService")
+PATH = "/openapi/v3/apis/ray.io/v1"
+NEWEST = "1.7.1"
+OLDEST, LATEST = (1, 4), (1, 7)
+MARKS = (
+    ("1.6", "RayCronJob", ()),
+    ("1.5", "RayCluster", ("spec", "authOptions")),
+    ("1.4", "RayCluster", ("spec", "autoscalerOptions", "version")),
+)
+"""What tells a version's definitions from older ones. 1.7 has no kind or field that we use."""
+
+_CHART = f"kuberay-operator --repo https://ray-project.github.io/kuberay-helm --version {NEWEST}"
+_PLACE = "--namespace kuberay-system"
+INSTALL = f"helm install kuberay-operator {_CHART} {_PLACE} --create-namespace"
+UPGRADE = (  # Helm installs definitions, but never upgrades them
+    "kubectl apply --server-side --force-conflicts -k "
+    f"'github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{NEWEST}' && "
+    f"helm upgrade kuberay-operator {_CHART} {_PLACE}"
+)
+
+_TAG = re.compile(r":v?(\d+)\.(\d+)[^@/]*(?:@|$)")
+"""The version in an image's tag, whether or not a digest follows."""
+
+Schema = Mapping[str, Any]
+
+
+def schemas(described: Mapping[str, Any]) -> dict[str, Schema]:
+    """The schema of each kind in an OpenAPI document."""
+    found = {}
+    for schema in described.get("components", {}).get("schemas", {}).values():
+        for kind in schema.get("x-kubernetes-group-version-kind", []):
+            found[str(kind["kind"])] = schema
+    return found
+
+
+def judge(known: Mapping[str, Schema], wanted: Sequence[Mapping[str, Any]]) -> Finding:
+    """Judge the definitions by the objects that a release makes, or has made.
+
+    A field that a definition does not have is dropped in silence: a cluster asked to want tokens
+    would be open to all.
+    """
+    missing = [kind for kind in KINDS if kind not in known]
+    if missing:
+        return Finding("CRDs", "fail", f"the cluster does not know {', '.join(missing)}", INSTALL)
+    told = age(known)
+    if told is None:
+        law = f"must be of KubeRay {_dotted(OLDEST)}, but are older"
+        return Finding("CRDs", "fail", law, UPGRADE)
+    dropped = sorted({key for one in wanted for key in _dropped(one, known[one["kind"]])})
+    if dropped:
+        said = f"are of KubeRay {told} and drop what the release sets: {', '.join(dropped)}"
+        return Finding("CRDs", "fail", said, UPGRADE)
+    newer = " or newer" if told == MARKS[0][0] else ""
+    return Finding("CRDs", "pass", f"{', '.join(KINDS)}, of KubeRay {told}{newer}")
+
+
+def age(known: Mapping[str, Schema]) -> str | None:
+    """The newest version whose mark is there; None when it is older than all."""
+    for version, kind, path in MARKS:
+        if kind in known and _has(known[kind], path):
+            return version
+    return None
+
+
+def unknown(value: Any, schema: Schema, at: str = "") -> Iterator[str]:
+    """Dotted keys that a value has and its schema does not."""
+    if isinstance(value, list):
+        for one in value:
+            yield from unknown(one, schema.get("items", {}), at)
+    fields = schema.get("properties")
+    if not isinstance(value, Mapping) or not fields:
+        return
+    for key, inner in value.items():
+        dotted = f"{at}.{key}" if at else key
+        if key in fields:
+            yield from unknown(inner, fields[key], dotted)
+        elif not schema.get("x-kubernetes-preserve-unknown-fields"):
+            yield dotted
+
+
+def operator(pods: Sequence[Mapping[str, Any]]) -> Finding:
+    """Judge the operator by its pods: whether one is ready, and of which version."""
+    if not pods:
+        said = "no pod is labelled app.kubernetes.io/component=kuberay-operator"
+        return Finding("KubeRay operator", "warn", said, INSTALL)
+    place = pods[0]["metadata"]["namespace"]
+    image = pods[0]["spec"]["containers"][0].get("image", "")
+    said = f"{image} in {place}"
+    if not any(ready(pod) for pod in pods):
+        logs = f"kubectl -n {place} logs -l app.kubernetes.io/component=kuberay-operator"
+        return Finding("KubeRay operator", "fail", f"{said} is not ready", logs)
+    tag = _TAG.search(image)
+    told = (int(tag[1]), int(tag[2])) if tag else None
+    if told is None or OLDEST <= told <= LATEST:
+        return Finding("KubeRay operator", "pass", said)
+    law = f"{said}: must be {_dotted(OLDEST)} to {_dotted(LATEST)}"
+    old = told < OLDEST
+    return Finding("KubeRay operator", "fail" if old else "warn", law, UPGRADE)
+
+
+def ready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod says that it is ready."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _dropped(thing: Mapping[str, Any], schema: Schema) -> Iterator[str]:
+    """What an object's definition does not have; metadata is the API's own."""
+    inner = schema.get("properties", {}).get("spec", {})
+    yield from unknown(thing["spec"], inner, f"{thing['kind']}.spec")
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
+def _has(schema: Schema, path: Sequence[str]) -> bool:
+    for key in path:
+        schema = schema.get("properties", {}).get(key)
+        if schema is None:
+            return False
+    return True

@@ -1,0 +1,326 @@
+"""`eagleray doctor --kubernetes` against an emulation of the API behind real HTTP."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import kmock
+import pytest
+import yaml
+
+from eagleray import cli, doctor
+from k8s import definitions
+from k8s import doctor as kubernetes
+from tests.chart import chart
+from tests.kube_api import Server
+
+READ = (
+    "v1/configmaps",
+    "v1/pods",
+    "v1/secrets",
+    "v1/resourcequotas",
+    "v1/persistentvolumeclaims",
+    "v1/nodes",
+    "ray.io/v1/rayjobs",
+    "ray.io/v1/rayclusters",
+    "ray.io/v1/rayservices",
+    "storage.k8s.io/v1/storageclasses",
+    "discovery.k8s.io/v1/endpointslices",
+    "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "monitoring.coreos.com/v1/podmonitors",
+    "monitoring.coreos.com/v1/servicemonitors",
+)
+VALUES = {**chart.MINIMAL, "storage": {"uri": "s3://models", "existingSecret": "s3-keys"}}
+HEAD = "/api/v1/namespaces/ml/services/demo-head-svc:8265/proxy/api/v0/cluster_metadata"
+HOOK = {"namespace": "kuberay-system", "name": "hook"}
+
+
+@functools.cache
+def release() -> list[dict[str, Any]]:
+    return chart.documents(VALUES)
+
+
+def described(*left_out: str) -> dict[str, Any]:
+    """OpenAPI of definitions that have just the fields that the chart sets, but for some."""
+    (run,) = chart.runs(release())
+    cluster = chart.one(release(), "RayService")["spec"]["rayClusterConfig"]
+    kinds = {
+        "RayJob": shape(run["spec"], left_out),
+        "RayService": shape({"rayClusterConfig": cluster}, left_out),
+        "RayCluster": shape({**cluster, "autoscalerOptions": {"version": "v2"}}, left_out),
+        "RayCronJob": shape({}, ()),
+    }
+    named = {
+        kind: {
+            "properties": {"spec": spec},
+            "x-kubernetes-group-version-kind": [{"group": "ray.io", "kind": kind, "version": "v1"}],
+        }
+        for kind, spec in kinds.items()
+        if kind not in left_out
+    }
+    return {"components": {"schemas": named}}
+
+
+def shape(value: Any, left_out: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(value, list):
+        whole = {key: inner for one in value if isinstance(one, dict) for key, inner in one.items()}
+        return {"items": shape(whole, left_out) if whole else {}}
+    if not isinstance(value, dict):
+        return {}
+    fields = {key: shape(inner, left_out) for key, inner in value.items() if key not in left_out}
+    return {"properties": fields}
+
+
+def put(server: Server, resource: str, thing: dict[str, Any], namespace: str | None = "ml") -> None:
+    thing = copy.deepcopy(thing)
+    thing["metadata"] |= {"namespace": namespace} if namespace else {}
+    server.mock.objects[resource, namespace, thing["metadata"]["name"]] = thing
+
+
+def pod(
+    name: str, image: str, waits: dict[str, str] | None = None, **labels: str
+) -> dict[str, Any]:
+    status = {"image": image, "state": {"waiting": waits}} if waits else {"image": image}
+    return {
+        "metadata": {"name": name, "labels": {k.replace("_", "-"): v for k, v in labels.items()}},
+        "spec": {"containers": [{"image": image}]},
+        "status": {
+            "phase": "Pending" if waits else "Running",
+            "conditions": [{"type": "Ready", "status": "False" if waits else "True"}],
+            "containerStatuses": [status | ({} if waits else {"imageID": "sha256:1"})],
+        },
+    }
+
+
+def of_demo(thing: dict[str, Any]) -> dict[str, Any]:
+    thing["metadata"].setdefault("labels", {})["app.kubernetes.io/instance"] = "demo"
+    return thing
+
+
+@pytest.fixture
+def cluster(kube: Server) -> Server:
+    """A cluster where all is well: the operator, a release whose serving cluster runs, a quota."""
+    for resource in READ:
+        namespaced = not resource.endswith(("nodes", "classes", "configurations"))
+        kube.mock.resources[resource] = {"namespaced": namespaced}
+    for document in release():
+        if document["kind"] == "ConfigMap" and document["metadata"]["name"].endswith("-runs"):
+            put(kube, "v1/configmaps", document)
+        if document["kind"] == "RayService":
+            put(kube, "ray.io/v1/rayservices", document)
+    spec = chart.one(release(), "RayService")["spec"]["rayClusterConfig"]
+    running = {
+        "metadata": {"name": "demo-x", "ownerReferences": [{"kind": "RayService"}]},
+        "spec": spec,
+        "status": {"head": {"serviceName": "demo-head-svc"}},
+    }
+    put(kube, "ray.io/v1/rayclusters", of_demo(running))
+    token = {"metadata": {"name": "demo-x"}, "data": {"auth_token": "c2VjcmV0"}}
+    put(kube, "v1/secrets", token)
+    put(kube, "v1/secrets", {"metadata": {"name": "s3-keys"}})
+    put(kube, "v1/pods", of_demo(pod("demo-head", "eagleray:0.1.0")))
+    put(kube, "v1/resourcequotas", quota("1000"))
+    claim = {"metadata": {"name": "data"}, "spec": {}, "status": {"phase": "Bound"}}
+    put(kube, "v1/persistentvolumeclaims", of_demo(claim))
+    put(kube, "monitoring.coreos.com/v1/podmonitors", of_demo({"metadata": {"name": "demo-ray"}}))
+    operator(kube)
+    return kube
+
+
+def operator(kube: Server) -> None:
+    mine = doctor.here()
+    image = "quay.io/kuberay/operator:v1.7.1"
+    one = pod("operator", image, **{"app.kubernetes.io/component": "kuberay-operator"})
+    put(kube, "v1/pods", one, "kuberay-system")
+    put(kube, "v1/pods", pod("coredns", "coredns", k8s_app="kube-dns"), "kube-system")
+    hook = {
+        "name": "vraycluster.kb.io",
+        "clientConfig": {"service": HOOK},
+        "rules": [{"apiGroups": ["ray.io"]}],
+    }
+    hooks = "admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+    put(kube, hooks, {"metadata": {"name": "kuberay"}, "webhooks": [hook]}, None)
+    labels = {"kubernetes.io/service-name": "hook"}
+    ends = {"metadata": {"name": "hook-1", "labels": labels}, "endpoints": [{}]}
+    put(kube, "discovery.k8s.io/v1/endpointslices", ends, "kuberay-system")
+    kube.mock["get", "/version"] << {"gitVersion": "v1.36.0", "major": "1", "minor": "36"}
+    kube.mock["get", HEAD] << {"data": {"rayVersion": mine.ray, "pythonVersion": mine.python}}
+
+
+def quota(cpus: str) -> dict[str, Any]:
+    hard = {"requests.cpu": cpus}
+    said = {"hard": hard, "used": {"requests.cpu": "3"}}
+    return {"metadata": {"name": "team"}, "spec": {"hard": hard}, "status": said}
+
+
+def forbid(server: Server, resource: str) -> None:
+    refusal = kmock.KubernetesError(status=403, reason="Forbidden", message="not allowed")
+    server.mock["list", kmock.resource(resource)] << refusal
+
+
+def tell_definitions(server: Server, *left_out: str) -> None:
+    server.mock["get", definitions.PATH] << described(*left_out)
+
+
+def found(check: str) -> doctor.Finding:
+    (one,) = [each for each in kubernetes.examine(None, None) if each.check == check]
+    return one
+
+
+def test_where_all_is_well_every_line_passes(
+    cluster: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_definitions(cluster)
+    code = cli.main(["doctor", "--kubernetes", "--json"])
+    lines = json.loads(capsys.readouterr().out)
+    others = [(one["check"], one["state"]) for one in lines if one["state"] != "pass"]
+    assert (code, others) == (0, [("storage", "skip"), ("GPUs", "skip")])
+
+
+def test_a_line_says_how_it_is_and_the_next_what_mends_it(
+    cluster: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_definitions(cluster)
+    del cluster.mock.objects["v1/secrets", "ml", "s3-keys"]
+    assert cli.main(["doctor", "--kubernetes", "--namespace", "ml"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    (number,) = [n for n, line in enumerate(out) if line.startswith("fails    secrets ")]
+    assert out[number + 1].lstrip().startswith("mend: kubectl create secret generic s3-keys ")
+    assert "passes   KubeRay operator  quay.io/kuberay/operator:v1.7.1 in kuberay-system" in out
+
+
+def test_the_head_is_asked_with_kuberays_token(cluster: Server) -> None:
+    tell_definitions(cluster)
+    assert found("Python version").state == "pass"
+    (asked,) = cluster.mock["get", HEAD]
+    assert asked.headers["X-Ray-Authorization"] == "Bearer secret"
+
+
+def test_without_the_operator_the_line_says_how_to_install_it(kube: Server) -> None:
+    kube.mock.resources["v1/configmaps"] = {"namespaced": True}
+    crds = found("CRDs")
+    assert (crds.state, crds.mend) == ("fail", definitions.INSTALL)
+    assert cli.main(["doctor", "--kubernetes"]) == 1
+
+
+def test_old_definitions_fail_with_what_they_would_drop(cluster: Server) -> None:
+    tell_definitions(cluster, "authOptions", "RayCronJob")
+    crds = found("CRDs")
+    assert (crds.state, crds.mend) == ("fail", definitions.UPGRADE)
+    assert "drop what the release sets: RayJob.spec.rayClusterSpec.authOptions" in crds.said
+
+
+@pytest.mark.parametrize(
+    ("resource", "check", "mend"),
+    [
+        ("v1/resourcequotas", "quota", "kubectl create role doctor-quota --verb=get,list"),
+        ("ray.io/v1/rayclusters", "Ray version", "--resource=rayclusters.ray.io -n ml &&"),
+        ("monitoring.coreos.com/v1/podmonitors", "metrics", "podmonitors.monitoring.coreos.com"),
+        (
+            "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+            "webhook",
+            "kubectl create clusterrole doctor-webhook",
+        ),
+    ],
+)
+def test_a_right_that_we_lack_costs_its_line_alone(
+    cluster: Server, resource: str, check: str, mend: str
+) -> None:
+    tell_definitions(cluster)
+    forbid(cluster, resource)
+    line = found(check)
+    assert line.state == "warn"
+    assert resource.rpartition("/")[2] in line.said
+    assert mend in line.mend
+    assert cli.main(["doctor", "--kubernetes"]) == 0
+
+
+def test_a_quota_that_no_run_fits_into_fails(cluster: Server) -> None:
+    tell_definitions(cluster)
+    put(cluster, "v1/resourcequotas", quota("2"))
+    line = found("quota")
+    assert line.state == "fail"
+    assert line.mend.startswith("kubectl -n ml patch quota team --type merge -p '{")
+
+
+def test_an_image_that_cannot_be_pulled_fails_with_what_the_kubelet_said(cluster: Server) -> None:
+    tell_definitions(cluster)
+    waits = {"reason": "ErrImagePull", "message": "not found"}
+    put(cluster, "v1/pods", of_demo(pod("demo-worker", "eagleray:0.2.0", waits)))
+    line = found("image")
+    assert (line.state, line.said) == (
+        "fail",
+        "eagleray:0.2.0 cannot be pulled for demo-worker (ErrImagePull): not found",
+    )
+
+
+def test_a_secret_that_pods_need_is_missed(cluster: Server) -> None:
+    tell_definitions(cluster)
+    del cluster.mock.objects["v1/secrets", "ml", "s3-keys"]
+    assert found("secrets").state == "fail"
+
+
+def test_a_webhook_without_a_pod_behind_it_fails(cluster: Server) -> None:
+    tell_definitions(cluster)
+    del cluster.mock.objects["discovery.k8s.io/v1/endpointslices", "kuberay-system", "hook-1"]
+    assert found("webhook").state == "fail"
+
+
+def test_a_head_that_cannot_be_asked_is_said_to_be_unknown(cluster: Server) -> None:
+    tell_definitions(cluster)
+    del cluster.mock.objects["v1/secrets", "ml", "demo-x"]
+    line = found("Python version")
+    assert line.state == "warn"
+    assert line.mend.startswith("kubectl -n ml port-forward svc/demo-head-svc 8265 & eagleray doc")
+
+
+def test_of_several_releases_one_must_be_named(cluster: Server) -> None:
+    tell_definitions(cluster)
+    other = {"app.kubernetes.io/instance": "other", "eagleray/skeleton": "rayjob"}
+    data = {"rayjob.yaml": yaml.safe_dump(chart.runs(release())[0])}
+    put(cluster, "v1/configmaps", {"metadata": {"name": "o", "labels": other}, "data": data})
+    assert found("release").mend == "--release demo"
+    lines = kubernetes.examine(None, "demo")
+    assert doctor.healthy(lines)
+
+
+def test_a_cluster_that_does_not_answer_fails_one_line(
+    cluster: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.stop()
+    assert cli.main(["doctor", "--kubernetes", "--json"]) == 1
+    lines = [one for one in json.loads(capsys.readouterr().out) if one["check"] != "storage"]
+    assert [one["state"] for one in lines] == ["fail"] + ["skip"] * (len(kubernetes.CHECKS) - 1)
+
+
+def test_a_cluster_that_does_not_know_us_fails_one_line(cluster: Server) -> None:
+    tell_definitions(cluster)
+    refusal = kmock.KubernetesError(status=401, reason="Unauthorized", message="expired")
+    cluster.mock["list", kmock.resource("v1/configmaps")] << refusal
+    lines = kubernetes.examine(None, None)
+    assert [one.check for one in lines if one.state == "fail"] == ["release"]
+    assert {one.state for one in lines[3:]} == {"skip"}
+
+
+def test_no_cluster_at_all_is_a_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    assert cli.main(["doctor", "--kubernetes"]) == 1
+
+
+def test_every_field_that_the_chart_sets_is_in_kuberays_definitions() -> None:
+    folder = chart.ROOT.parent / "shared" / "kuberay-crds"
+    if not folder.exists():
+        pytest.skip("KubeRay's definitions are not here")
+    known = {}
+    for file in folder.glob("*.yaml"):
+        spec = yaml.load(file.read_text(), yaml.CSafeLoader)["spec"]
+        (current,) = [one for one in spec["versions"] if one["name"] == "v1"]
+        known[spec["names"]["kind"]] = current["schema"]["openAPIV3Schema"]
+    for case in chart.CI:
+        wanted = chart.runs(chart.documents(chart.values_of(case)))
+        assert definitions.judge(known, wanted).state == "pass"
