@@ -38,12 +38,14 @@ class Endpoint:
         import torch
 
         from eagleray import registry, storage
-        from serving import batching, follower, metrics, web
+        from serving import batching, follower, metrics, scrape, web
 
         one = torch.set_num_threads  # replicas share a machine; threads that spin cost the others
         one(1)
         self._settings = settings
         self._metrics = metrics.Metrics(metrics_folder(settings.name), settings.name)
+        if settings.metrics_port:
+            scrape.Server(settings.metrics_port, self._metrics.exposition).start()
         self._application = web.Application(settings.name, self._metrics)
         self._limits = batching.Limits(
             settings.max_rows, settings.wait_ms / 1000, settings.queue_rows

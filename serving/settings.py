@@ -23,6 +23,7 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         wait_ms: longest wait for company in a batch, under load only.
         queue_rows: most rows waiting at a replica; more are refused with 503.
         poll_s: how often the alias is looked at.
+        metrics_port: port on every node for scrapes of its replicas; 0 opens none.
         cpus: logical CPUs that each replica reserves on the Ray cluster.
         gpus: GPUs likewise.
     """
@@ -41,6 +42,7 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     wait_ms: float = pydantic.Field(1.0, ge=0)
     queue_rows: int = pydantic.Field(10_000, ge=1)
     poll_s: float = pydantic.Field(1.0, gt=0)
+    metrics_port: int = pydantic.Field(0, ge=0, le=65535)
     cpus: float = pydantic.Field(1.0, gt=0)
     gpus: float = pydantic.Field(0.0, ge=0)
 

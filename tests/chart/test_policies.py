@@ -20,7 +20,7 @@ OUTSIDE = {
     "warehouse": Place("warehouse", address="10.20.0.9"),
     "metadata": Place("metadata", address="169.254.169.254"),
 }
-PORTS = (22, 53, 80, 443, 988, 5432, 6379, 6443, 8000, 8080, 8265, 8333, 9000, 10001, 52365)
+PORTS = (22, 53, 80, 443, 988, 5432, 6379, 6443, 8000, 8001, 8080, 8265, 8333, 9000, 10001, 52365)
 RAY = ("head", "worker")
 
 
@@ -67,7 +67,8 @@ def test_the_pods_of_a_default_release_reach_what_they_need_and_nothing_else():
         within("serving", RAY)
         | within("runs", (*RAY, "submitter"))
         | between(everybody, ["dns"], 53)
-        | between(["friend", "notebook", "prometheus", "test"], ["serving/worker"], 8000)
+        | between(["friend", "notebook", "test"], ["serving/worker"], 8000)
+        | between(["prometheus"], ["serving/worker"], 8001)
         # the pods of a release are of its namespace, whose pods may ask, where they may speak
         | between(["operator"], heads, 8265)
         | between(["prometheus"], ray, 8080)
@@ -83,13 +84,14 @@ def test_the_pods_of_a_release_with_everything_reach_what_they_need_and_nothing_
     ray = [*serving, *tuning, "runs/submitter"]
     everybody = [*ray, "test", "store", "schedules"]
     heads = ["serving/head", "tuning/head"]
-    callers = ["friend", "notebook", "prometheus", "test", "gateway"]
+    callers = ["friend", "notebook", "test", "gateway"]
     assert openings(found) == (
         within("serving", RAY)
         | within("tuning", RAY)
         | between(everybody, ["dns"], 53)
         | between(["runs/submitter"], tuning, 8265)
         | between(callers, ["serving/worker"], 8000)
+        | between(["prometheus"], ["serving/worker"], 8001)
         | between(["operator", "notebook"], heads, 8265)
         | between(["prometheus"], ray, 8080)
         | between(ray, ["store"], 8333)

@@ -38,7 +38,7 @@ SWITCHES = {
     "pod monitors": ({"monitoring": {"podMonitor": {"enabled": True}}}, {"PodMonitor"}),
     "a service monitor": (
         {"monitoring": {"serviceMonitor": {"enabled": True}}},
-        {"ServiceMonitor"},
+        {"ServiceMonitor", "Service"},
     ),
     "alerts": ({"monitoring": {"rules": {"enabled": True}}}, {"PrometheusRule"}),
     "a schedule": ({"schedules": {"searches": [SEARCH]}}, {"CronJob", "Role", "RoleBinding"}),

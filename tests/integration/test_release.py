@@ -142,6 +142,13 @@ def test_every_worker_answers_and_no_replica_is_on_the_head(release: Release) ->
     assert [_replicas(pod) for pod in (release.head, *release.workers)] == [0, 1, 1]
 
 
+def test_each_worker_answers_scrapes_for_its_own_replica(release: Release) -> None:
+    for worker in release.workers:
+        with urllib.request.urlopen(f"http://{worker.address}:8001/metrics", timeout=10) as answer:
+            said = answer.read().decode()
+        assert f'eagleray_model_version{{model="{NAME}",version="1"}} 1.0' in said
+
+
 def test_who_has_no_token_is_not_let_in(release: Release) -> None:
     status, text = pods.predict(f"http://{release.head.address}:8265/api/jobs/", b"{}")
     assert status == 401, text

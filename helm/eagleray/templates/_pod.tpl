@@ -131,6 +131,9 @@ volumeMounts:
 {{- end }}
 {{- if eq .component "serving" }}
 - {name: serve, containerPort: 8000}
+{{- if eq .role "worker" }}
+- {name: model-metrics, containerPort: 8001}
+{{- end }}
 {{- end }}
 {{- end -}}
 
