@@ -8,16 +8,16 @@ ARG BASE=python:3.11.13-slim-bookworm
 
 # What the code needs, in the versions of the lock; nothing of it changes when the code does.
 FROM ${BASE} AS environment
-# PyTorch's build: cpu, or a CUDA version such as cu128.
+# PyTorch's build: cpu, or a CUDA version such as cu128; empty takes the one of the index below.
 ARG TORCH=cpu
-# For builds behind a mirror, as uv reads them.
-ARG UV_DEFAULT_INDEX UV_FIND_LINKS
+# For builds behind a mirror, or a proxy with a certificate of its own, as uv reads them.
+ARG UV_DEFAULT_INDEX UV_FIND_LINKS SSL_CERT_FILE
 WORKDIR /build
 COPY requirements.lock pyproject.toml ./
 RUN python3 -m venv /opt/eagleray /opt/uv \
     && /opt/uv/bin/pip install --no-cache-dir --constraint requirements.lock uv \
     && /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/eagleray/bin/python \
-        --torch-backend "${TORCH}" --constraint requirements.lock \
+        ${TORCH:+--torch-backend="${TORCH}"} --constraint requirements.lock \
         --requirements pyproject.toml --extra local setuptools
 
 FROM environment AS code

@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eagleray import code, errors, spec, storage
@@ -111,9 +111,22 @@ def fetch(run: Run, folder: Path) -> Path:
     except errors.ObjectNotFoundError as cause:
         raise errors.NotFoundError(f"run: must have been sent before, but {cause}") from cause
     archive = blobs.get(store, blobs.Blob(**manifest["package"]))
-    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive))) as tar:
-        tar.extractall(folder, filter="data")
+    _unpack(gzip.decompress(archive), folder)
     return folder / FILE
+
+
+def _unpack(archive: bytes, folder: Path) -> None:
+    """Write an archive's files; the filters of tarfile came with Python 3.11.4."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for entry in tar:
+            path, content = PurePosixPath(entry.name), tar.extractfile(entry)
+            if content is None or path.is_absolute() or ".." in path.parts:
+                raise errors.CorruptObjectError(
+                    f"package: must hold files below its folder alone, but has {entry.name!r}"
+                )
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content.read())
 
 
 def begin(run: Run, search_id: str) -> None:

@@ -5,7 +5,9 @@ A pod is a process in network and mount namespaces of its own: its own address a
 /etc/hosts. What is missing: memory and CPU limits, network policies, and the operator itself, whose
 commands (`ray_start`) are those of KubeRay 1.7's pod builder.
 
-Needs root on Linux, and the programs `ip`, `mount` and `setpriv`.
+The image is this machine with this checkout, or a built one whose unpacked root
+EAGLERAY_IMAGE_ROOT names (`buildah mount` gives it). Needs root on Linux, and the programs `ip`,
+`mount` and `setpriv`.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+NAMESPACES = ("--net", "--mount", "--uts", "--root", "--wd=/")
 OBJECT_STORE = 200 << 20
 """Bytes of Ray's object store in a pod; without a memory limit Ray would take a third of ours."""
 _ADDRESSES = iter(range(2, 250))
+IMAGE = os.environ.get("EAGLERAY_IMAGE_ROOT", "")
 
 Document = dict[str, Any]
 
@@ -63,7 +67,7 @@ class Pod:
     def run(self, *command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """A command inside of the pod, as `kubectl exec` does."""
         return subprocess.run(
-            ["nsenter", f"--target={self.process.pid}", "--net", "--mount", *_as_user(), *command],
+            ["nsenter", f"--target={self.process.pid}", *NAMESPACES, *_as_user(), *command],
             env=self.variables,
             cwd="/",
             text=True,
@@ -183,10 +187,11 @@ class Node:
 
     def _variables(self, container: Document, address: str) -> dict[str, str]:
         """The image's variables, then the container's."""
+        programs = "/opt/code/bin:/opt/eagleray/bin" if IMAGE else Path(sys.executable).parent
         image = {
             "HOME": "/home/eagleray",
-            "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYTHONPATH": str(ROOT),
+            "PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": "/opt/code" if IMAGE else str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "GRPC_DNS_RESOLVER": "native",  # gRPC's own asks DNS servers alone, not /etc/hosts
@@ -300,6 +305,8 @@ def _is_user(process: int) -> bool:
 
 def _script(mounts: list[str], hosts: Path, name: str, command: list[str]) -> str:
     """Make the file system of a container, then become it."""
+    if IMAGE:
+        return _of_image(mounts, hosts, name, command)
     lines = ["set -e", f"hostname {name}", "mount --make-rprivate /"]
     lines += [f"mount --bind {hosts} /etc/hosts", "mount -t tmpfs tmpfs /mnt"]
     needed = sorted({str(ROOT), sys.base_prefix, str(Path(sys.executable).parents[1])})
@@ -312,6 +319,18 @@ def _script(mounts: list[str], hosts: Path, name: str, command: list[str]) -> st
         lines += [f"mkdir -p {quoted}", f"mount --rbind /mnt/{number} {quoted}"]
     lines += ["mount -o remount,bind,ro /", f"cd /home/eagleray && exec {shlex.join(command)}"]
     return "\n".join(lines)
+
+
+def _of_image(mounts: list[str], hosts: Path, name: str, command: list[str]) -> str:
+    volumes = list(dict.fromkeys(["/tmp", *mounts]))
+    places = shlex.join(f"{IMAGE}{path}" for path in volumes)
+    lines = ["set -e", f"hostname {name}", "mount --make-rprivate /", f"mkdir -p {places}"]
+    lines += [f"mount --bind {shlex.quote(IMAGE)} /mnt", "mount -o remount,bind,ro /mnt"]
+    lines += [f"mount --rbind /{each} /mnt/{each}" for each in ("dev", "proc", "sys")]
+    lines += [f"mount --bind {hosts} /mnt/etc/hosts"]
+    for path in ("/dev/shm", *volumes):
+        lines += [f"mount -t tmpfs -o mode=1777 tmpfs /mnt{path}"]
+    return "\n".join([*lines, f"exec chroot /mnt {shlex.join(command)}"])
 
 
 def _ip(arguments: str) -> None:

@@ -74,7 +74,7 @@ def test_the_last_stage_installs_nothing_and_has_no_root():
 def test_pytorch_is_for_cpus_unless_a_build_argument_says_otherwise():
     environment = stages()[0]
     assert ("ARG", "TORCH=cpu") in environment
-    assert '--torch-backend "${TORCH}"' in " ".join(rest for _, rest in environment)
+    assert '--torch-backend="${TORCH}"' in " ".join(rest for _, rest in environment)
 
 
 def test_it_has_labels_and_a_health_check():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_a_package_that_was_tampered_with_is_never_unpacked(
     with pytest.raises(errors.CorruptObjectError):
         package.fetch(packed.run, there)
     assert list(there.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../beside", "/tmp/absolute", "in/../../out"])
+def test_a_package_writes_nowhere_but_into_its_folder(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    sent = package.pack(experiment(folder))
+    hostile = dataclasses.replace(sent, files={name: b"out"})
+    package.put(hostile)
+    there = tmp_path_factory.mktemp("there") / "inside"
+    with pytest.raises(errors.CorruptObjectError, match="files below its folder alone"):
+        package.fetch(sent.run, there)
+    assert list(there.parent.iterdir()) == []
 
 
 def test_a_run_that_was_never_sent_is_told(folder: Path) -> None:
