@@ -89,6 +89,14 @@ CONTRADICTIONS = {
         {"kuberay": {"version": "1.4"}},
         "set ray.tokenAuth=false",
     ),
+    "an upgrade in steps by an operator that knows none": (
+        {
+            "kuberay": {"version": "1.4"},
+            "ray": {"tokenAuth": False},
+            "serving": {"upgradeStrategy": {"type": "NewClusterWithIncrementalUpgrade"}},
+        },
+        "set serving.upgradeStrategy.type=NewCluster",
+    ),
     "an upgrade in steps whose gateway policies keep out": (
         {
             "serving": {

@@ -70,6 +70,9 @@
 {{- if gt (int $s.replicas.max) (mul $each (int $s.workers.max)) -}}
 {{- fail (printf "serving.replicas.max is %v, but %v workers hold %d each; set serving.workers.max to %v or more" $s.replicas.max $s.workers.max $each (ceil (divf $s.replicas.max $each))) -}}
 {{- end -}}
+{{- if and (eq $s.upgradeStrategy.type "NewClusterWithIncrementalUpgrade") (semverCompare "<1.5" (printf "%s.0" .Values.kuberay.version)) -}}
+{{- fail "serving.upgradeStrategy.type is NewClusterWithIncrementalUpgrade, which came with KubeRay 1.5, but kuberay.version is 1.4; upgrade the operator, or set serving.upgradeStrategy.type=NewCluster" -}}
+{{- end -}}
 {{- if and (eq $s.upgradeStrategy.type "NewClusterWithIncrementalUpgrade") (not $s.upgradeStrategy.incremental.gatewayClassName) -}}
 {{- fail "serving.upgradeStrategy.type is NewClusterWithIncrementalUpgrade, which splits traffic by a gateway; set serving.upgradeStrategy.incremental.gatewayClassName" -}}
 {{- end -}}
