@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eagleray.doctor import Finding
+from k8s import release
 
 KINDS = ("RayCluster", "RayJob", "RayService")
 PATH = "/openapi/v3/apis/ray.io/v1"
@@ -100,7 +101,7 @@ def operator(pods: Sequence[Mapping[str, Any]]) -> Finding:
     place = pods[0]["metadata"]["namespace"]
     image = pods[0]["spec"]["containers"][0].get("image", "")
     said = f"{image} in {place}"
-    if not any(ready(pod) for pod in pods):
+    if not any(release.ready(pod) for pod in pods):
         logs = f"kubectl -n {place} logs -l app.kubernetes.io/component=kuberay-operator"
         return Finding("KubeRay operator", "fail", f"{said} is not ready", logs)
     tag = _TAG.search(image)
@@ -110,12 +111,6 @@ def operator(pods: Sequence[Mapping[str, Any]]) -> Finding:
     law = f"{said}: must be {_dotted(OLDEST)} to {_dotted(LATEST)}"
     old = told < OLDEST
     return Finding("KubeRay operator", "fail" if old else "warn", law, UPGRADE)
-
-
-def ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod says that it is ready."""
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _dropped(thing: Mapping[str, Any], schema: Schema) -> Iterator[str]:

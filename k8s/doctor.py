@@ -19,6 +19,7 @@ import yaml
 from eagleray import __version__, doctor, errors
 from eagleray.doctor import Finding, Versions
 from k8s import api, definitions, judgements, needs
+from k8s import release as releases
 
 Object = Mapping[str, Any]
 
@@ -121,8 +122,8 @@ def _kubernetes(site: Site) -> list[Finding]:
 
 def _release(site: Site) -> list[Finding]:
     """Find the release; those that come later look at what it has."""
-    maps = site.cluster.list(api.CONFIG_MAPS, "eagleray/skeleton=rayjob")
-    known = {_instance(one): one for one in maps if "rayjob.yaml" in one.get("data", {})}
+    maps = releases.skeletons(site.cluster)
+    known = {name: one for name, one in maps.items() if "rayjob.yaml" in one.get("data", {})}
     space = f"namespace {site.cluster.namespace}"
     if not known:
         mend = f"helm install eagleray helm/eagleray -n {site.cluster.namespace} --set model.name=…"
@@ -260,11 +261,6 @@ CHECKS = (
     Check("DNS", _dns, (api.PODS,), wide=True),
     Check("metrics", _metrics, MONITORS),
 )
-
-
-def _instance(thing: Object) -> str:
-    metadata = thing["metadata"]
-    return str(metadata.get("labels", {}).get("app.kubernetes.io/instance", metadata["name"]))
 
 
 def _head(cluster: Object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from eagleray import __version__
 from eagleray.doctor import Finding
-from k8s import definitions
+from k8s import release as releases
 
 Object = Mapping[str, Any]
 
@@ -147,7 +147,7 @@ def answers(slices: Sequence[Object]) -> bool:
 
 def dns(found: Sequence[Object]) -> Finding:
     """Judge the cluster's DNS by its pods."""
-    well = sum(definitions.ready(pod) for pod in found)
+    well = sum(releases.ready(pod) for pod in found)
     if well:
         return Finding("DNS", "pass", f"{well} of {len(found)} pods are ready")
     if found:

@@ -12,6 +12,7 @@ from eagleray import errors
 from eagleray.package import Run
 from eagleray.runs import Attempt, State
 from k8s import api, rayjob
+from k8s import release as releases
 
 _DEPLOYMENTS: dict[str, State] = {
     "Running": "running",
@@ -44,8 +45,8 @@ class Kubernetes:
         self.options = f"--kubernetes --namespace {self._api.namespace}"
 
     def attempts(self) -> Sequence[Attempt]:
-        found = (_attempt(job) for job in self._api.list(api.RAYJOBS))
-        return [attempt for attempt in found if attempt is not None]
+        found = (attempt_of(job) for job in self._api.list(api.RAYJOBS))
+        return [one for one in found if one is not None]
 
     def plan(self, run: Run, number: int) -> str:
         return yaml.safe_dump(self._rendered(run, number), sort_keys=False, width=1000)
@@ -61,7 +62,7 @@ class Kubernetes:
             if phase != "Pending" and pod not in read:
                 read.add(pod)
                 yield from self._api.pod_log(pod, follow=follow)
-            now = _attempt(job)
+            now = attempt_of(job)
             if not (follow and now and now.active):
                 return
 
@@ -81,8 +82,7 @@ class Kubernetes:
         return rayjob.render(run, number, self._skeleton(), self._asked).manifest()
 
     def _skeleton(self) -> rayjob.RayJob:
-        skeletons = self._api.list(api.CONFIG_MAPS, "eagleray/skeleton=rayjob")
-        found = {_release(one): one for one in skeletons}
+        found = releases.skeletons(self._api)
         space = f"namespace {self._api.namespace}"
         if not found:
             raise errors.UserError(
@@ -111,12 +111,7 @@ def _read(skeleton: dict[str, Any]) -> rayjob.RayJob:
         ) from cause
 
 
-def _release(skeleton: dict[str, Any]) -> str:
-    metadata = skeleton["metadata"]
-    return str(metadata["labels"].get("app.kubernetes.io/instance", metadata["name"]))
-
-
-def _attempt(job: dict[str, Any]) -> Attempt | None:
+def attempt_of(job: dict[str, Any]) -> Attempt | None:
     """The attempt that a RayJob is; None for a RayJob that is not ours."""
     status = job.get("status") or {}
     called = _called(job)

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
-import yaml
-
 from eagleray import errors, names, registry
 from eagleray import storage as storages
-from k8s import api, rayjob
+from k8s import api, place, rayjob
+from k8s import release as releases
 from k8s.api import Object
 
 LOGS = 3
@@ -66,7 +65,7 @@ class Situation:
         workloads: what Kueue keeps of a run.
         nodes: those of the cluster; read only where their taints matter and are not told.
         logs: the last lines of pods that failed, by the pod's name.
-        metrics: what replicas expose on their serving port, by the pod's name.
+        metrics: what replicas expose on their workers' metrics port, by the pod's name.
         alias: what a service should serve; None when the registry could not be looked at.
         unseen: what could not be looked at, and why.
     """
@@ -125,16 +124,6 @@ def gather(cluster: api.Api, name: str, storage: str | None = None) -> list[Situ
     return found
 
 
-def serving(service: Object) -> Object:
-    """The arguments of the application that a RayService serves; empty when it is not ours."""
-    try:
-        config = yaml.safe_load(service["spec"]["serveConfigV2"])
-        arguments = config["applications"][0]["args"]
-    except (KeyError, IndexError, TypeError, yaml.YAMLError):
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
-
-
 class _Reader:
     """Reads what it may, and remembers what it may not."""
 
@@ -160,11 +149,11 @@ class _Reader:
         return self._tolerant(f"log of {pod}", lambda: self.cluster.text(path, query), "")
 
     def metrics(self, pod: str) -> str | None:
-        """What a replica exposes; None where it could not be asked.
+        """What a worker's replicas expose; None where it could not be asked.
 
         Policies often keep the API server from pods, and few people have a right to `pods/proxy`.
         """
-        path = f"{api.PODS.path(self.cluster.namespace, pod)}:8000/proxy/metrics"
+        path = f"{api.PODS.path(self.cluster.namespace, pod)}:{releases.METRICS_PORT}/proxy/metrics"
         try:
             return self.cluster.text(path, silence_s=api.BRIEF_S)
         except errors.EagleRayError as cause:
@@ -208,7 +197,7 @@ def _service(reader: _Reader, service: Object, storage: str | None) -> Situation
     clusters = [part["rayClusterName"] for part in parts if part.get("rayClusterName")]
     known = Situation("RayService", reader.cluster.namespace, datetime.now(UTC), service)
     known = _around(reader, known, clusters)
-    alias = _alias(reader, serving(service), storage)
+    alias = _alias(reader, releases.arguments(service), storage)
     metrics = _metrics(reader, known.pods)
     return replace(known, alias=alias, metrics=metrics, unseen=tuple(reader.unseen))
 
@@ -253,7 +242,9 @@ def _metrics(reader: _Reader, pods: Iterable[Object]) -> dict[str, str]:
     """What replicas expose; once one cannot be asked, the others are not asked either."""
     found = {}
     for pod in pods:
-        if pod["metadata"].get("labels", {}).get("ray.io/node-type") == "head" or not _ready(pod):
+        if pod["metadata"].get("labels", {}).get(
+            "ray.io/node-type"
+        ) == "head" or not releases.ready(pod):
             continue
         said = reader.metrics(pod["metadata"]["name"])
         if said is None:
@@ -262,7 +253,7 @@ def _metrics(reader: _Reader, pods: Iterable[Object]) -> dict[str, str]:
     return found
 
 
-def _alias(reader: _Reader, arguments: Object, storage: str | None) -> Alias | None:
+def _alias(reader: _Reader, arguments: Mapping[str, object], storage: str | None) -> Alias | None:
     """Where the alias points, by the registry as it is seen from here."""
     uri = storage or arguments.get("storage")
     if not uri or "name" not in arguments:
@@ -283,15 +274,17 @@ def _alias(reader: _Reader, arguments: Object, storage: str | None) -> Alias | N
 def _latest(jobs: Sequence[Object], name: str) -> list[Object]:
     """The latest RayJob that is called so, as `eagleray.runs.find` finds it."""
     called = [job for job in jobs if name in _called(job)]
-    return sorted(called, key=lambda job: (_made(job), _number(job)))[-1:]
+    return sorted(called, key=_age)[-1:]
 
 
 def _called(thing: Object) -> set[str]:
     """The names that a RayJob or a RayService answers to."""
     labels = thing["metadata"].get("labels", {})
-    found = {thing["metadata"]["name"], labels.get(rayjob.RUN), labels.get(rayjob.NAME)}
+    found = {thing["metadata"]["name"]}
+    if (run := place.attempt_of(thing)) is not None:
+        found |= {run.run, run.name}
     if "serveConfigV2" in thing.get("spec", {}):
-        found |= {labels.get("app.kubernetes.io/instance"), serving(thing).get("name")}
+        found |= {labels.get("app.kubernetes.io/instance"), releases.arguments(thing).get("name")}
     return {str(one) for one in found if one}
 
 
@@ -322,17 +315,13 @@ def _owner(thing: Object) -> str:
     return str(owners[0].get("name", ""))
 
 
-def _ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
 def _made(thing: Object) -> str:
     return str(thing["metadata"].get("creationTimestamp") or "")
 
 
-def _number(job: Object) -> int:
-    return int(job["metadata"].get("labels", {}).get(rayjob.ATTEMPT, 0))
+def _age(job: Object) -> tuple[str, int]:
+    run = place.attempt_of(job)
+    return _made(job), run.number if run else 0
 
 
 def _ungranted(what: str, said: str) -> str:

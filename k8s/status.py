@@ -9,14 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from eagleray import errors
 from k8s import api
+from k8s import release as releases
 
 INGRESSES = api.Kind("networking.k8s.io/v1", "ingresses")
 ROUTES = api.Kind("gateway.networking.k8s.io/v1", "httproutes")
-PORT = 8000
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,7 @@ def gather(cluster: api.Api, release: str) -> Found:
         NotFoundError: nothing of such a release is in the namespace.
     """
     mine = f"app.kubernetes.io/instance={release}"
-    maps = cluster.list(api.CONFIG_MAPS, "eagleray/skeleton=rayjob")
-    names = sorted(one["metadata"]["labels"]["app.kubernetes.io/instance"] for one in maps)
+    names = sorted(releases.skeletons(cluster))
     if release not in names:
         raise errors.NotFoundError(
             f"release {release}: must be in namespace {cluster.namespace}, but there "
@@ -106,14 +103,14 @@ def summarize(
 ) -> Status:
     """The status, from what was found and, where storage is reached, the model's aliases."""
     service: api.Object = found.services[0] if found.services else {}
-    served = arguments(service)
+    served = releases.arguments(service)
     return Status(
         release=release,
         chart=service.get("metadata", {}).get("labels", {}).get("helm.sh/chart"),
         revision=_revision(found.records),
         state=_state(service),
         wanted=_wanted(service),
-        ready=sum(_is_endpoint(pod) and _ready(pod) for pod in found.pods),
+        ready=sum(_is_endpoint(pod) and releases.ready(pod) for pod in found.pods),
         pods=sorted(map(_pod, found.pods), key=lambda pod: (pod.part, pod.name)),
         model=served.get("name"),
         alias=served.get("alias"),
@@ -122,14 +119,6 @@ def summarize(
         answering=(found.answer or {}).get("version"),
         endpoints=_endpoints(service, namespace, found),
     )
-
-
-def arguments(service: api.Object) -> Mapping[str, Any]:
-    """What the RayService's application is given: model, alias, storage."""
-    text = service.get("spec", {}).get("serveConfigV2", "{}")
-    applications = (yaml.safe_load(text) or {}).get("applications") or [{}]
-    found: Mapping[str, Any] = applications[0].get("args") or {}
-    return found
 
 
 def _allowed(ask: Callable[[], Any]) -> Any:
@@ -143,7 +132,7 @@ def _allowed(ask: Callable[[], Any]) -> Any:
 def _proxy(cluster: api.Api, service: api.Object) -> str:
     """The endpoint's first page, by way of the API server."""
     name = f"{service['metadata']['name']}-serve-svc"
-    return f"{api.SERVICES.path(cluster.namespace, name)}:{PORT}/proxy/"
+    return f"{api.SERVICES.path(cluster.namespace, name)}:{releases.SERVE_PORT}/proxy/"
 
 
 def _revision(records: Sequence[api.Object] | None) -> int | None:
@@ -182,11 +171,6 @@ def _is_endpoint(pod: api.Object) -> bool:
     return parts == ("serving", "worker")
 
 
-def _ready(pod: api.Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
 def _pod(pod: api.Object) -> Pod:
     labels = pod["metadata"]["labels"]
     parts = (labels.get("app.kubernetes.io/component"), labels.get("eagleray/role"))
@@ -194,14 +178,14 @@ def _pod(pod: api.Object) -> Pod:
         pod["metadata"]["name"],
         " ".join(filter(None, parts)),
         pod.get("spec", {}).get("nodeName"),
-        _ready(pod),
+        releases.ready(pod),
     )
 
 
 def _endpoints(service: api.Object, namespace: str, found: Found) -> list[str]:
     if not service:
         return []
-    inside = f"http://{service['metadata']['name']}-serve-svc.{namespace}.svc:{PORT}"
+    inside = f"http://{service['metadata']['name']}-serve-svc.{namespace}.svc:{releases.SERVE_PORT}"
     hosts = [
         f"http{'s' if one['spec'].get('tls') else ''}://{rule['host']}"
         for one in found.ingresses

@@ -97,10 +97,11 @@ def _pairs(aliases: Mapping[str, int]) -> str:
 
 
 def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
+    from k8s import release as releases
     from k8s import status
 
     found = status.gather(cluster, release)
-    served = status.arguments(found.services[0]) if found.services else {}
+    served = releases.arguments(found.services[0]) if found.services else {}
     aliases = _aliases(served, storage)
     return status.summarize(release, cluster.namespace, found, aliases)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from k8s import situation as situations
+from k8s import release as releases
 from k8s.api import Object
 from k8s.situation import Alias, Situation
 from k8s.why.finding import Finding, age_s, labels, name, span
@@ -137,7 +137,7 @@ def _count(situation: Situation, metric: str, label: str = "version") -> dict[in
 
 
 def _samples(situation: Situation, metric: str, label: str) -> Iterator[tuple[int | str, float]]:
-    model = situations.serving(situation.subject).get("name")
+    model = releases.arguments(situation.subject).get("name")
     for text in situation.metrics.values():
         for family in text_string_to_metric_families(text):
             for one in family.samples:

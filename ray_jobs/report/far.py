@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 
 from rich import console, live, text
@@ -24,13 +23,18 @@ def screen(attempt: Attempt, out: console.Console) -> Iterator[Write]:
         yield _plain(out)
         return
     seen: list[records.View] = []
+
+    def look() -> None:
+        if (latest := view(attempt)) is not None:
+            seen[:] = [latest]
+
     table = live.Live(
         console=out,
         refresh_per_second=4,
         transient=True,
         get_renderable=lambda: near.draw(seen[-1]) if seen else text.Text(""),
     )
-    with table, _polled(attempt, seen):
+    with table, near.beating(POLL_S, look):
         lines = _Lines(lambda line: out.out(line, highlight=False))
         yield lines.write
         lines.flush()
@@ -69,22 +73,3 @@ def _plain(out: console.Console) -> Write:
         out.file.flush()
 
     return write
-
-
-@contextlib.contextmanager
-def _polled(attempt: Attempt, seen: list[records.View]) -> Iterator[None]:
-    """Look for the latest view in the background."""
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(POLL_S):
-            if (latest := view(attempt)) is not None:
-                seen[:] = [latest]
-
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        looking.join(POLL_S)

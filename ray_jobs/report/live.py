@@ -108,7 +108,7 @@ def watch(
         publish: gets the view every few seconds; what storage does to it ends no search.
     """
     board = Board(experiment, metric, epochs)
-    with _published(board, publish):
+    with beating(PUBLISH_S, lambda: publish(board.view())):
         if not out.is_terminal:
             yield Lines(board, lambda line: out.print(line, highlight=False, soft_wrap=True))
             return
@@ -119,21 +119,22 @@ def watch(
 
 
 @contextmanager
-def _published(board: Board, publish: Callable[[View], None]) -> Iterator[None]:
+def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
+    """Call `beat` again and again in the background; storage that fails is asked the next time."""
     ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(PUBLISH_S):
+    def run() -> None:
+        while not ended.wait(every_s):
             with suppress(errors.StorageError):
-                publish(board.view())
+                beat()
 
-    beating = threading.Thread(target=beat, daemon=True)
-    beating.start()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
-        beating.join(PUBLISH_S)
+        thread.join(every_s)
 
 
 def headline(view: View) -> str:

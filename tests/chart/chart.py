@@ -15,6 +15,8 @@ from helm_python import (
     _native,
 )  # its `render` does not pass Helm's --api-versions and --kube-version
 
+from k8s.deploy import merged as merged  # values with some changed, as by a further --values
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "helm" / "eagleray"
 CI = {path.name.removesuffix("-values.yaml"): path for path in sorted(FOLDER.glob("ci/*.yaml"))}
@@ -30,16 +32,6 @@ Values = Mapping[str, Any]
 def values_of(case: str) -> Values:
     """The values of one of the ci files."""
     return yaml.safe_load(CI[case].read_text())
-
-
-def merged(values: Values, changes: Values) -> dict[str, Any]:
-    """Values with some changed, as by a further `--values`."""
-    out = dict(values)
-    for key, value in changes.items():
-        old = out.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        out[key] = merged(old, value) if both else value
-    return out
 
 
 def text(

@@ -9,7 +9,9 @@ from pathlib import Path
 import promql_parser
 import pytest
 import ray
+import yaml
 
+from k8s import release
 from tests.chart import chart
 
 MONITORED = {
@@ -129,6 +131,19 @@ def test_monitors_select_pods_and_ports_that_there_are():
         ]
         assert chosen
         assert all(endpoint["port"] in ports[key] for key in chosen)
+
+
+def test_the_ports_of_workers_are_those_that_diagnosis_asks():
+    service = chart.one(chart.documents(chart.MINIMAL), "RayService")["spec"]
+    (group,) = service["rayClusterConfig"]["workerGroupSpecs"]
+    ports = {
+        port["name"]: port["containerPort"]
+        for port in group["template"]["spec"]["containers"][0]["ports"]
+    }
+    assert ports["serve"] == release.SERVE_PORT
+    assert ports["model-metrics"] == release.METRICS_PORT
+    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
+    assert application["args"]["metrics_port"] == release.METRICS_PORT
 
 
 def test_a_dashboard_has_its_own_id_on_every_panel():

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from eagleray import errors
+from k8s.deploy import merged
 
 PREFIX = "EAGLERAY_E2E_"
 MODEL = "e2e"
@@ -120,17 +121,6 @@ def values(chosen: Settings, uri: str) -> dict[str, Any]:
 def _further(file: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(Path(file).read_text()) or {}
     return found
-
-
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with some changed, as by a further `--values`."""
-    out = dict(values)
-    for key, value in changes.items():
-        old = out.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = merged(old, value)
-        out[key] = value
-    return out
 
 
 def _small(chosen: Settings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import yaml
 
 from eagleray import cli, errors, runs
 from eagleray.package import Run
-from k8s import api, place, rayjob
+from k8s import api, place, rayjob, situation
 from tests.kube_api import Server
 
 RUN = Run("churn", "0123456789ab", "s3://models")
@@ -191,6 +191,8 @@ def test_runs_of_a_schedule_are_known_by_what_they_run(server: Server) -> None:
     server.mock["get /api/v1/namespaces/ml/pods/submitter/log"] << b"trial 1 finished\n"
     pod(server, "submitter", "Running")
     assert "".join(there.log(found, follow=False)) == "trial 1 finished\n"
+    (asked,) = situation.gather(api.Api(), "nightly")  # what `eagleray why` explains
+    assert asked.name == "demo-nightly-x7k2p"
 
 
 def test_of_several_releases_one_must_be_named(server: Server) -> None:

@@ -29,7 +29,7 @@ KINDS = {
     "nodes": "v1/nodes",
 }
 LOG = "/api/v1/namespaces/ml/pods/{}/log"
-METRICS = "/api/v1/namespaces/ml/pods/{}:8000/proxy/metrics"
+METRICS = "/api/v1/namespaces/ml/pods/{}:8001/proxy/metrics"
 WORKER = "demo-9c4dk-workers-worker-5ksjr"
 
 
