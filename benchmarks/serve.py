@@ -24,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,22 @@ end
 
 @dataclass(frozen=True)
 class Server:
-    """One of the three, and its measurements: a round each."""
+    """One of the three, and its measurements: a round each; failed requests are counted in all."""
 
     name: str
     url: str
-    rates: list[float]
-    p50s_ms: list[float]
+    rates: list[float] = field(default_factory=list)
+    p50s_ms: list[float] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+
+    def measure(self, seconds: int, folder: Path, *, warming_up: bool) -> None:
+        """One round; what fails while it warms up counts too."""
+        many = drive(self.url, 64, seconds, folder)
+        one = drive(self.url, 1, max(1, seconds // 2), folder)
+        self.failed.append(int(many["failed"] + one["failed"]))
+        if not warming_up:
+            self.rates.append(many["rate"])
+            self.p50s_ms.append(one["p50_ms"])
 
 
 def main() -> None:
@@ -84,11 +94,7 @@ def compare(rounds: int, seconds: int) -> None:
             for number in range(rounds + 1):
                 turn = number % len(servers)
                 for server in servers[turn:] + servers[:turn]:
-                    many = drive(server.url, 64, seconds, folder)
-                    one = drive(server.url, 1, max(1, seconds // 2), folder)
-                    if number:  # the first round warms up
-                        server.rates.append(many["rate"])
-                        server.p50s_ms.append(one["p50_ms"])
+                    server.measure(seconds, folder, warming_up=number == 0)
     report(servers)
 
 
@@ -158,7 +164,7 @@ def started(kind: str, folder: Path) -> Iterator[Server]:
     with subprocess.Popen(
         [sys.executable, *command], env=plain, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        server = Server(kind, f"http://127.0.0.1:{port}/predict", [], [])
+        server = Server(kind, f"http://127.0.0.1:{port}/predict")
         try:
             wait(server.url, (folder / "body.json").read_bytes(), process)
             yield server
@@ -206,18 +212,18 @@ def drive(url: str, connections: int, seconds: int, folder: Path) -> dict[str, f
     ]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     measured: dict[str, float] = json.loads(said.strip().splitlines()[-1])
-    if measured["failed"]:
-        print(f"{url}: {measured['failed']} requests failed")
     return measured
 
 
 def report(servers: list[Server]) -> None:
     """A table, then the claims."""
-    print(f"\nmedians of {len(servers[0].rates)} {'requests/s at 64':>18}{'p50 at 1 (ms)':>15}")
+    heads = f"{'requests/s at 64':>18}{'p50 at 1 (ms)':>15}{'requests failed':>17}"
+    print(f"\nmedians of {len(servers[0].rates)} {heads}")
     rate = {server.name: statistics.median(server.rates) for server in servers}
     p50 = {server.name: statistics.median(server.p50s_ms) for server in servers}
-    for name in rate:
-        print(f"{name:13}{rate[name]:18.0f}{p50[name]:15.2f}")
+    for server in servers:
+        name, failed = server.name, sum(server.failed)
+        print(f"{name:13}{rate[name]:18.0f}{p50[name]:15.2f}{failed:17}")
     ours = rate["eagleray"]
     later_ms = p50["eagleray"] - p50["starlette"]
     claim("requests/s at 64 connections against default Ray Serve", ours, rate["ray serve"], 12.0)
