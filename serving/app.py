@@ -104,7 +104,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         name=settings.name,
         autoscaling_config=_autoscaling(settings),
         max_ongoing_requests=MANY,
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        ray_actor_options={"num_cpus": settings.cpus},
         logging_config=LoggingConfig(enable_access_log=False),
     )
     application: serve.Application = deploy(serve.ingress()(Endpoint)).bind(settings)

@@ -25,7 +25,7 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         poll_s: how often the alias is looked at.
         metrics_port: port on every node for scrapes of its replicas; 0 opens none.
         cpus: logical CPUs that each replica reserves on the Ray cluster.
-        gpus: GPUs likewise.
+        gpus: must be 0: nothing that serves moves a model or a tensor to a device.
     """
 
     name: str = pydantic.Field(min_length=1)
@@ -52,5 +52,11 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"max_replicas must be at least min_replicas, which is {self.min_replicas},"
                 f" but got {self.max_replicas}"
+            )
+        if self.gpus:
+            raise ValueError(
+                "gpus must be 0, since no model is moved to a GPU when it serves and a reserved"
+                f" one would stand idle, but got {self.gpus:g}; leave it out, and take more cpus"
+                " or replicas"
             )
         return self
