@@ -163,7 +163,9 @@ def ending(tmp_path, monkeypatch):
 def uninstall(patience_s):
     """Run the script of the hook, as its pod does; gives the process."""
     values = chart.merged(chart.MINIMAL, REDIS)
-    (container,) = chart.one(chart.documents(values), "Job")["spec"]["template"]["spec"]["containers"]
+    (container,) = chart.one(chart.documents(values), "Job")["spec"]["template"]["spec"][
+        "containers"
+    ]
     (_, option, script, service) = container["command"]
     hurried = script.replace("PATIENCE_S = 270", f"PATIENCE_S = {patience_s}")
     command = [sys.executable, option, hurried.replace("PAUSE_S = 2", "PAUSE_S = 0.1"), service]

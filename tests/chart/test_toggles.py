@@ -205,7 +205,7 @@ def test_the_volume_has_a_size_and_the_class_of_the_cluster_unless_told():
 
 
 def test_with_redis_an_uninstall_deletes_the_service_before_what_its_clean_up_needs():
-    """KubeRay's clean-up is a pod as the head's: it needs the account and the keys of the release."""
+    """KubeRay's clean-up is a pod as the head's: it needs the release's account and keys."""
     found = render({"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}})
     hooks = {
         each["kind"]: each["metadata"]["annotations"]
@@ -218,7 +218,9 @@ def test_with_redis_an_uninstall_deletes_the_service_before_what_its_clean_up_ne
         "before-hook-creation,hook-succeeded"
     }
     pod = chart.one(found, "Job")["spec"]["template"]["spec"]
-    service, account = (chart.one(found, kind)["metadata"]["name"] for kind in ("RayService", "Job"))
+    service, account = (
+        chart.one(found, kind)["metadata"]["name"] for kind in ("RayService", "Job")
+    )
     assert (pod["containers"][0]["command"][-1], pod["serviceAccountName"]) == (service, account)
     (deleting, listing) = chart.one(found, "Role", "-uninstall")["rules"]
     assert (deleting["resourceNames"], deleting["verbs"]) == ([service], ["delete"])
@@ -431,7 +433,7 @@ def test_the_notes_have_the_endpoint_a_curl_and_three_commands():
 
 
 def test_the_notes_tell_what_a_conflict_of_an_upgrade_needs():
-    told = "An upgrade or a rollback that fails with \"conflict with …\" (Helm 4) needs --force-"
+    told = 'An upgrade or a rollback that fails with "conflict with …" (Helm 4) needs --force-'
     assert told in chart.notes(chart.MINIMAL)
     assert "autoscaler has scaled" not in chart.notes(chart.MINIMAL)
     assert "autoscaler has scaled" in chart.notes(chart.merged(chart.MINIMAL, TUNING))

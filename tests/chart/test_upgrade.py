@@ -13,16 +13,14 @@ import helm_python
 import pytest
 import yaml
 from helm_python import _native
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.utils import quantity
 
-from tests import helm_cluster, kube_api
 from tests.chart import apply, chart
 
 GROUPS = ".rayClusterConfig.workerGroupSpecs"
 KUBERAY = pytest.mark.parametrize("kuberay", ["1.5", "1.6", "1.7"])
-TUNING: dict[str, Any] = {"tuning": {"enabled": True}}
 
 # As the documentation of resource.Quantity gives them, and its tests.
 CANONICAL = {
@@ -146,7 +144,7 @@ def test_quantities_are_written_as_kubernetes_documents_them(alone: Path) -> Non
     assert quantities(alone, list(CANONICAL)) == list(CANONICAL.values())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None)
 @given(given=st.lists(texts, min_size=1, max_size=30))
 def test_any_quantity_is_written_in_its_canonical_form(alone: Path, given: list[str]) -> None:
     for text, found in zip(given, quantities(alone, given), strict=True):
@@ -154,10 +152,10 @@ def test_any_quantity_is_written_in_its_canonical_form(alone: Path, given: list[
         assert quantity_of(found) == quantity_of(text)
 
 
-@pytest.fixture
-def alone(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A chart of nothing but quantities, by our chart's own template."""
-    folder = tmp_path / "alone" / "templates"
+    folder = tmp_path_factory.mktemp("chart") / "alone" / "templates"
     folder.mkdir(parents=True)
     shutil.copy(chart.FOLDER / "templates" / "_quantity.tpl", folder)
     (folder / "all.yaml").write_text(
@@ -183,10 +181,10 @@ def test_what_is_no_quantity_is_refused_by_its_key(text: str) -> None:
         rendered(values)
 
 
-@pytest.mark.parametrize("text", ["0.1n", "1E", "1000P", "1e18", "1024Pi", "99Ei", "1.0123456789Gi"])
-def test_a_quantity_beyond_what_kubernetes_keeps_exactly_is_refused(
-    alone: Path, text: str
-) -> None:
+@pytest.mark.parametrize(
+    "text", ["0.1n", "1E", "1000P", "1e18", "1024Pi", "99Ei", "1.0123456789Gi"]
+)
+def test_a_quantity_beyond_what_kubernetes_keeps_exactly_is_refused(alone: Path, text: str) -> None:
     with pytest.raises(helm_python.HelmError, match="a quantity must be"):
         quantities(alone, [text])
 
@@ -226,59 +224,3 @@ def test_whatever_values_say_the_operator_writes_what_helm_applied(
 
 def groups(spec: Any) -> Any:
     return spec.get("rayClusterConfig", spec)["workerGroupSpecs"]
-
-
-@pytest.fixture
-def cluster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[helm_cluster.Server, helm_python.Config]]:
-    """An emulated cluster, and Helm that is connected to it."""
-    server = helm_cluster.Server()
-    file = str(kube_api.kubeconfig(server, tmp_path))
-    with helm_python.Config(namespace="ml", kubeconfig_path=file) as config:
-        yield server, config
-    server.stop()
-
-
-def scaled(live: apply.Live, spec: Any, replicas: int, going: list[str]) -> Any:
-    """The cluster as Ray's autoscaler leaves it, by its patches of the groups."""
-    spec = apply.written(apply.defaulted(spec, live.of), live.of)
-    spec["workerGroupSpecs"][0]["replicas"] = replicas
-    spec["workerGroupSpecs"][0]["scaleStrategy"] = {"workersToDelete": going} if going else {}
-    live.update("python-requests", spec)
-    return spec
-
-
-@pytest.mark.parametrize(("replicas", "going"), [(3, []), (4, ["a", "b"])])
-def test_an_upgrade_of_a_cluster_that_has_scaled_leaves_its_workers_alone(
-    cluster: tuple[helm_cluster.Server, helm_python.Config], replicas: int, going: list[str]
-) -> None:
-    server, helm = cluster
-    key = ("ray.io/v1/rayclusters", "ml", "demo-tuning")
-    values = chart.merged(chart.MINIMAL, {**TUNING, "kuberay": {"version": "1.7"}})
-    helm.install(chart.FOLDER, "demo", values, namespace="ml")
-    first = server.mock.objects[key].raw
-    live = installed("RayCluster", first["spec"])
-    server.mock.objects[key] = {**first, "spec": scaled(live, first["spec"], replicas, going)}
-    helm.upgrade(chart.FOLDER, "demo", chart.merged(values, {"serving": {"pollSeconds": 2}}))
-    second = server.mock.objects[key].raw["spec"]
-    assert live.apply("helm", first["spec"]) == [".workerGroupSpecs"]
-    assert live.apply("helm", second) == []
-    assert second["workerGroupSpecs"][0]["replicas"] == replicas
-
-
-def test_another_shape_of_a_cluster_that_has_scaled_asks_for_force_and_keeps_its_workers(
-    cluster: tuple[helm_cluster.Server, helm_python.Config],
-) -> None:
-    server, helm = cluster
-    key = ("ray.io/v1/rayclusters", "ml", "demo-tuning")
-    values = chart.merged(chart.MINIMAL, {**TUNING, "kuberay": {"version": "1.7"}})
-    helm.install(chart.FOLDER, "demo", values, namespace="ml")
-    first = server.mock.objects[key].raw
-    live = installed("RayCluster", first["spec"])
-    server.mock.objects[key] = {**first, "spec": scaled(live, first["spec"], 3, [])}
-    helm.upgrade(chart.FOLDER, "demo", chart.merged(values, {"image": {"tag": "0.2.0"}}))
-    second = server.mock.objects[key].raw["spec"]
-    assert live.apply("helm", second) == [".workerGroupSpecs"]
-    assert live.apply("helm", second, force=True) == []
-    assert live.parts[".workerGroupSpecs"][0]["replicas"] == 3

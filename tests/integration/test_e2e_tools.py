@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import os
 import socket
@@ -216,6 +217,8 @@ def test_a_cluster_that_does_not_answer_is_one_line(
         ({"EAGLERAY_E2E_S3_URI": "s3://abc"}, "needs EAGLERAY_E2E_S3_ACCESS_KEY_ID"),
         ({"EAGLERAY_E2E_VALUES": "/absent"}, "must be a file, but got /absent"),
         ({"EAGLERAY_E2E_PATIENCE": "long"}, "must be a number, but got long"),
+        ({"EAGLERAY_E2E_FAULT_TOLERANCE": "redis"}, "must be embedded or none, but got redis"),
+        ({"EAGLERAY_E2E_KUBERAY": "1.6"}, "set EAGLERAY_E2E_FAULT_TOLERANCE=none"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(given: dict[str, str], message: str) -> None:
@@ -263,11 +266,59 @@ def ended(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_load_asks_a_real_endpoint_and_counts_its_versions(endpoint: str) -> None:
-    options = {"connections": 3, "rows": 5, "pause": 0.01, "seconds": 2}
+    options = {"connections": 3, "kept": 2, "rows": 5, "pause": 0.01, "seconds": 2}
     said = ended(clients.load_command(endpoint, "left", **options))
     count = clients.counted(said.stdout)
     assert count.answered > 10
     assert (count.failed, set(count.versions), count.latest) == (0, {"3"}, "3")
+
+
+def test_a_kept_connection_of_the_load_is_opened_once_and_anew_when_the_server_has_closed_it(
+    endpoint: str,
+) -> None:
+    described = urllib.request.urlopen(f"{endpoint}/openapi.json").read()
+    opened: list[int] = []
+
+    class Counting(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            opened.append(0)
+
+        def do_GET(self) -> None:
+            self._answer(described)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            opened[-1] += 1
+            self.close_connection = opened[-1] == 5
+            self._answer(b"{}")
+
+        def _answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.send_header("x-eagleray-version", "3")
+            if self.close_connection:
+                self.send_header("connection", "close")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        options = {"connections": 0, "kept": 1, "pause": 0.02, "seconds": 2}
+        said = ended(clients.load_command(url, "left", **options))
+        server.shutdown()
+        thread.join()
+    count = clients.counted(said.stdout)
+    assert count.failed == 0
+    assert count.answered > 5
+    assert set(opened[1:-1]) == {5}
 
 
 def test_the_load_counts_what_fails(endpoint: str) -> None:
@@ -471,7 +522,7 @@ def test_a_release_that_does_not_come_up_ends_with_its_reason_and_the_rest_is_sk
         check=False,
     )
     assert 'pod store: s3: ImagePullBackOff: Back-off pulling image "absent:1"' in run.stdout
-    assert "1 failed, 16 skipped" in run.stdout
+    assert "1 failed, 17 skipped" in run.stdout
     assert whole.names("ray.io/v1/rayservices") == set()
 
 

@@ -1,4 +1,4 @@
-"""Delete a RayService, and wait until its Ray clusters have ended and cleaned up after themselves."""
+"""Delete a RayService, and wait until its Ray clusters have ended and cleaned up."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ PAUSE_S = 2
 
 
 def main(service: str) -> None:
-    """While this runs the release still has what the clean-up of Redis needs: account, keys, policies."""
+    """Meanwhile the release still has what the clean-up of Redis needs: account and keys."""
     here = api.Api()
     try:
         here.delete(api.RAYSERVICES, service)
@@ -21,8 +21,8 @@ def main(service: str) -> None:
     while left := clusters(here, service):
         if time.monotonic() > deadline:
             sys.exit(
-                f"RayCluster {', '.join(left)}: must end within {PATIENCE_S} s, but is still there; "
-                "look at the Job that cleans Redis up, or go on without it: helm uninstall --no-hooks"
+                f"RayCluster {', '.join(left)}: must end within {PATIENCE_S} s, but is still there;"
+                " look at its Job that cleans Redis up, or go on: helm uninstall --no-hooks"
             )
         time.sleep(PAUSE_S)
     print(f"RayService {service} and its clusters are gone")
