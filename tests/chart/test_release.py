@@ -12,7 +12,7 @@ import pytest
 from tests import helm_cluster, kube_api
 from tests.chart import apply, chart
 
-TUNING = chart.merged(chart.MINIMAL, {"kuberay": {"version": "1.7"}, "tuning": {"enabled": True}})
+TUNING = chart.merged(chart.MINIMAL, {"tuning": {"enabled": True}})
 REDIS = chart.merged(
     chart.MINIMAL,
     {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}, "objectStore": {"embedded": True}},
@@ -54,13 +54,16 @@ def upgraded(server: helm_cluster.Server, helm: helm_python.Config, changes: Any
     return server.mock.objects[CLUSTER].raw["spec"]
 
 
+@pytest.mark.parametrize("told", ["1.6", "1.7"])
 def test_an_upgrade_that_leaves_a_scaled_cluster_as_it_is_conflicts_with_nothing(
-    server: helm_cluster.Server, helm: helm_python.Config
+    server: helm_cluster.Server, helm: helm_python.Config, told: str
 ) -> None:
-    helm.install(chart.FOLDER, "demo", TUNING, namespace="ml")
+    """The operator is 1.7, whatever the values say."""
+    values = chart.merged(TUNING, {"kuberay": {"version": told}})
+    helm.install(chart.FOLDER, "demo", values, namespace="ml")
     first = server.mock.objects[CLUSTER].raw["spec"]
     live = scale(server, replicas=3, going=["a", "b"])
-    second = upgraded(server, helm, {"serving": {"pollSeconds": 2}})
+    second = upgraded(server, helm, {"kuberay": {"version": told}, "serving": {"pollSeconds": 2}})
     assert live.apply("helm", first) == [GROUPS]  # what a chart would get that does not look
     assert live.apply("helm", second) == []
     assert live.parts[GROUPS][0]["replicas"] == 3

@@ -50,7 +50,7 @@ workerGroupSpecs:
     minReplicas: {{ .min }}
     maxReplicas: {{ .max }}
     numOfHosts: 1
-    {{- if semverCompare ">=1.7" (printf "%s.0" $values.kuberay.version) }}
+    {{- if or (hasKey $scaled "priority") (semverCompare ">=1.7" (printf "%s.0" $values.kuberay.version)) }}
     priority: 0
     {{- end }}
     scaleStrategy: {{ $scaled.scaleStrategy | default dict | toJson }}
