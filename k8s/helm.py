@@ -26,8 +26,8 @@ INSTALL = (
 ASIDE_S = 20
 """Longest time to tell the version: no cluster is asked."""
 
-_CONFLICT = re.compile(r'object \S+?/(\S+) \S+ Kind=(\w+): .*?conflicts? with "([^"]+)"[^:]*: ?(.*)')
-_FIELD = re.compile(r"(\.[\w.\[\]\"=:{}-]+)")
+_CONFLICT = re.compile(r"applying object (?:\S+/)?(\S+) \S+ Kind=(\w+): Apply failed")
+_FIELD = re.compile(r" (\.(?:[\w-]|\[[^\]]*\]|\.)*\w)")
 _FORBIDDEN = re.compile(r'cannot (\w+) resource "([\w/]+)"')
 _VALUES = re.compile(r"execution error at \([^)]*\): (.*)")
 _SCHEMA = re.compile(r"meet the specifications of the schema.*?eagleray: (?:- )?(.*)")
@@ -167,8 +167,9 @@ def conflict(said: str) -> Conflict | None:
     if not found:
         return None
     managers = re.findall(r'conflicts? with "([^"]+)"', said)
-    fields = _FIELD.findall(found[4])
-    return Conflict(f"{found[2]} {found[1]}", [*dict.fromkeys(managers)], [*dict.fromkeys(fields)])
+    return Conflict(
+        f"{found[2]} {found[1]}", [*dict.fromkeys(managers)], [*dict.fromkeys(_FIELD.findall(said))]
+    )
 
 
 def _mistake(said: str) -> str | None:

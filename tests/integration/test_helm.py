@@ -177,7 +177,7 @@ def test_without_helm_one_line_says_what_to_install(
     cluster: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(folder))
-    with pytest.raises(errors.UserError, match=r"deploy: needs the helm program, .* get-helm-4"):
+    with pytest.raises(errors.UserError, match=r"deploy: needs the helm program, .*/get-helm-4"):
         deploy.deploy(api.Api(), "churn", GIVEN)
 
 
