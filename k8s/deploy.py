@@ -185,7 +185,7 @@ def _undoing(helm: Helm, release: str, before: Record | None) -> Iterator[None]:
 
 
 def _rolled_back(now: Record, before: Record) -> bool:
-    """Whether Helm has undone a change by itself: one revision for the change, one for the way back."""
+    """Whether Helm has undone a change by itself: that takes a revision more than the change."""
     return now.status == "deployed" and now.revision > before.revision + 1
 
 

@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 from eagleray import errors
 
 OLDEST = (3, 14)
@@ -34,7 +33,14 @@ _SCHEMA = re.compile(r"meet the specifications of the schema.*?eagleray: (?:- )?
 _NAME = re.compile(r"release name (?:is )?invalid|invalid release name", re.IGNORECASE)
 _PARSE = re.compile(r"failed parsing (--\S+) data: (.*)")
 _FILE = re.compile(r"(?:failed to parse|open) (\S+?):? (.*)")
-_REFUSED = ("denied", "invalid", "exceeded quota", "cannot be im", "forbidden", "field is immutable")
+_REFUSED = (
+    "denied",
+    "invalid",
+    "exceeded quota",
+    "cannot be im",
+    "forbidden",
+    "field is immutable",
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class Helm:
             EagleRayError: it failed; its last words, in one line.
         """
         command = [self._program, "--namespace", self.namespace, *words]
-        with subprocess.Popen(
+        with subprocess.Popen(  # noqa: S603 (no shell, and the program is helm)
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -177,7 +183,9 @@ def _mistake(said: str) -> str | None:
     if found := _VALUES.search(said):
         return f"values: {found[1]}"
     if found := _SCHEMA.search(said):
-        return f"values: must keep to the chart's schema, but {found[1]}; see helm/eagleray/README.md"
+        return (
+            f"values: must keep to the chart's schema, but {found[1]}; see helm/eagleray/README.md"
+        )
     if found := _PARSE.search(said):
         return f"{found[1]}: must be key=value, but {found[2]}"
     if found := _FILE.search(said):
@@ -212,11 +220,13 @@ def _error(said: str) -> str:
 def _version(program: str) -> tuple[int, int]:
     words = [program, "version", "--template", "{{.Version}}"]
     try:
-        told = subprocess.run(
+        told = subprocess.run(  # noqa: S603
             words, capture_output=True, text=True, check=False, timeout=ASIDE_S
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as cause:
-        raise errors.UserError(f"{program}: must tell its version, but {cause}; {INSTALL}") from cause
+        raise errors.UserError(
+            f"{program}: must tell its version, but {cause}; {INSTALL}"
+        ) from cause
     found = re.match(r"v(\d+)\.(\d+)", told)
     if not found:
         raise errors.UserError(
@@ -232,5 +242,3 @@ def _environment() -> dict[str, str]:
 
 def _dotted(version: Sequence[int]) -> str:
     return ".".join(map(str, version))
-
-

@@ -18,7 +18,7 @@ NOBODYS = ("name", "namespace", "uid", "resourceVersion", "generation", "creatio
 Object = dict[str, Any]
 
 
-class Conflict(Exception):
+class ConflictError(Exception):
     """Fields that others own; its text is that of the API server."""
 
 
@@ -34,7 +34,7 @@ class Owners:
         changed = [path for path, value in new.items() if path not in old or old[path] != value]
         taken = {path: self.fields.get(path, set()) - {me} for path in changed}
         if live is not None and any(taken.values()) and not force:
-            raise Conflict(_told(taken, str(wanted["apiVersion"])))
+            raise ConflictError(_told(taken, str(wanted["apiVersion"])))
         found = copy.deepcopy(live or {})
         for path in [one for one, owners in self.fields.items() if owners == {me}]:
             if path not in new:

@@ -124,7 +124,7 @@ class Emulator(kmock.KubernetesEmulator):
         owners = copy.deepcopy(self.owners.get(key, fields.Owners())) if there else fields.Owners()
         try:
             new = _changed(owners, live, yaml.load(request.body, yaml.CSafeLoader), request)
-        except fields.Conflict as conflict:
+        except fields.ConflictError as conflict:
             return _status(409, str(conflict))
         status = self.operator.statuses.get(new["kind"], (live or {}).get("status"))
         whole = {**new, **({"status": status} if status else {})}

@@ -47,7 +47,13 @@ def deploy(
         raise UserError(
             "deploy: needs --kubernetes; on this machine a model is served by: eagleray serve NAME"
         )
-    changes = {"--model": model, "--values": values, "--set": sets, "--reset": reset, "--wait": wait}
+    changes = {
+        "--model": model,
+        "--values": values,
+        "--set": sets,
+        "--reset": reset,
+        "--wait": wait,
+    }
     given = [name for name, value in {**changes, "--force-conflicts": force}.items() if value]
     if status and given:
         raise UserError(f"{given[0]}: cannot stand beside --status, which changes nothing")

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from eagleray import errors
-from k8s.deploy import merged
+from tests.values import merged as merged
 
 PREFIX = "EAGLERAY_E2E_"
 MODEL = "e2e"
@@ -42,7 +42,10 @@ class Settings:
     s3_access_key_id: str = _of("", "access key of that bucket")
     s3_secret_access_key: str = _of("", "its secret")
     kuberay: str = _of("1.7", "the operator's version, the chart's `kuberay.version`")
-    helm: str = _of("", "a `helm` program, or `sdk`; empty: `helm` from PATH, else Helm in process")
+    helm: str = _of(
+        "",
+        "a `helm` program, or `3` or `4` for the one that `make` fetched; empty: of PATH, else 4",
+    )
     head_cpu: str = _of("100m", "CPU that a head pod requests")
     worker_cpu: str = _of("200m", "CPU that a worker pod requests")
     serving_head_memory: str = _of("1600Mi", "memory of the endpoint's head pod")

@@ -129,8 +129,8 @@ def test_an_update_that_is_refused_is_rolled_back(cluster: Server) -> None:
     deploy.deploy(here, "churn", GIVEN)
     quota = "rayclusters.ray.io is forbidden: exceeded quota: gpus"
     cluster.mock.operator.refusals.append(Refusal("PATCH", "rayclusters", 403, quota))
+    wanted = Wanted(pairs=["tuning.enabled=true", "serving.replicas.max=3"])
     with pytest.raises(errors.UserError, match="exceeded quota: gpus"):
-        wanted = Wanted(pairs=["tuning.enabled=true", "serving.replicas.max=3"])
         deploy.deploy(here, "churn", wanted)
     assert serve_arguments(cluster, "churn")["max_replicas"] == 4
     assert cluster.names("ray.io/v1/rayclusters") == set()

@@ -20,7 +20,7 @@ from eagleray import errors
 from k8s import api, deploy
 from k8s.deploy import Wanted
 from tests import helm_programs
-from tests.helm_cluster import Refusal, Server
+from tests.helm_cluster import Server
 from tests.integration.test_deploy import GIVEN, SERVICES, WAITING, connected, serve_arguments
 
 SCALED = Wanted(pairs=["serving.replicas.max=3"])
