@@ -17,7 +17,8 @@ import helm_python
 import pytest
 
 from eagleray import errors
-from k8s import api, deploy
+from k8s import api, deploy, situation
+from k8s import why as reasons
 from k8s.deploy import Wanted
 from tests import helm_programs
 from tests.helm_cluster import Server
@@ -72,6 +73,12 @@ def install(major: int, *options: str) -> None:
     """Install a release as a person does, by helm alone."""
     named = [word for pair in GIVEN.named.items() for word in ("--set", "=".join(pair))]
     helm(major, "install", "churn", str(deploy.chart()), *named, *options)
+
+
+def why() -> str:
+    """The cause and the mend that `eagleray why` tells of the release."""
+    (told,) = [reasons.explain(one) for one in situation.gather(api.Api(), "churn")]
+    return f"{told.cause}; {told.mend}"
 
 
 def finalize(cluster: Server) -> None:
@@ -132,10 +139,14 @@ def test_a_conflict_with_the_operator_is_named_and_undone_and_can_be_forced(
     )
     assert history()[-1] == "deployed"
     assert serve_arguments(cluster, "churn")["max_replicas"] == 4
+    told = why()
+    assert "the last upgrade was refused: RayService churn: .spec.rayClusterConfig.worker" in told
+    assert "--force-conflicts" in told
     finalize(cluster)
     deploy.deploy(api.Api(), "churn", replace(SCALED, force=True))
     assert history()[-1] == "deployed"
     assert serve_arguments(cluster, "churn")["max_replicas"] == 3
+    assert "refused" not in why()
 
 
 def test_a_release_of_the_deploy_before_this_one_is_taken_over_once(
