@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -16,6 +17,8 @@ INSTANCE, COMPONENT = "app.kubernetes.io/instance", "app.kubernetes.io/component
 SKELETON = "eagleray/skeleton=rayjob"
 SERVE_PORT, METRICS_PORT = 8000, 8001
 """Of workers: the first passes HAProxy, which chooses who answers; the second is a worker's own."""
+
+_SERVICE = re.compile(r"https?://([a-z0-9-]+)(?:\.([a-z0-9-]+)\.svc[a-z0-9.-]*)?:(\d+)/?")
 
 
 def skeletons(cluster: api.Api) -> dict[str, api.Object]:
@@ -52,6 +55,31 @@ def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
     return f"serving.workers.{key}" if part == "serving" else f"tuning.workers[{group}].{key}"
 
 
+def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
+    """The commands that lead from outside to an S3 in the cluster; None when it is not in it.
+
+    Args:
+        skeleton: of a run; its containers say where S3 is, and which Secret has the keys.
+        namespace: the release's.
+    """
+    found = {
+        one["name"]: one for one in _variables(skeleton) if str(one["name"]).startswith("AWS_")
+    }
+    inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
+    if inside is None:
+        return None
+    name, space, port = inside.groups()
+    words = [f"AWS_ENDPOINT_URL_S3=http://127.0.0.1:{port}"]
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        held = found.get(variable, {}).get("valueFrom", {}).get("secretKeyRef")
+        if held:
+            path = f"-o 'jsonpath={{.data.{held['key']}}}'"
+            secret = f"kubectl get secret -n {namespace} {held['name']} {path} | base64 -d"
+            words.append(f"{variable}=$({secret})")
+    forward = f"kubectl port-forward -n {space or namespace} svc/{name} {port}"
+    return f"{forward} & export {' '.join(words)}"
+
+
 def history(cluster: api.Api, release: str) -> list[str]:
     """What Helm says of each revision of a release, the oldest first: `Install complete`.
 
@@ -67,6 +95,16 @@ def ready(pod: Mapping[str, Any]) -> bool:
     """Whether a pod says that it is ready."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _variables(node: Any) -> Iterator[Mapping[str, Any]]:
+    """The environment variables of all containers in an object."""
+    if isinstance(node, Mapping):
+        env = node.get("env")
+        yield from env if isinstance(env, list) else ()
+    children = node.values() if isinstance(node, Mapping) else node
+    for child in children if isinstance(node, Mapping | list) else ():
+        yield from _variables(child)
 
 
 def _instance(thing: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagleray.cli import places
+from eagleray.cli import output, places
 from eagleray.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def run(
     )
     out = Console(stderr=as_json or dry_run, highlight=False)
     if there is not None:
-        _send(experiment, there, out, detach=detach, dry_run=dry_run, as_json=as_json)
+        with places.reaching(there):
+            _send(experiment, there, out, detach=detach, dry_run=dry_run, as_json=as_json)
         return
     if detach or dry_run:
         option = "--detach" if detach else "--dry-run"
@@ -112,7 +113,7 @@ def follow(place: Place, attempt: Attempt, *, to_stderr: bool = False) -> None:
 
     out = Console(stderr=to_stderr, highlight=False)
     with _leaving(place, attempt), far.screen(attempt, out) as write:
-        for text in place.log(attempt, follow=True):
+        for text in output.shown(place.log(attempt, follow=True), out.file):
             write(text)
     runs.ended(place, attempt)
 
