@@ -14,7 +14,7 @@ import yaml
 
 from eagleray import errors
 from k8s import api, status
-from k8s.helm import Helm, Record
+from k8s.helm import Helm, Record, busy
 
 CHART = "eagleray"
 APPLY_S = 600
@@ -175,8 +175,8 @@ def _undoing(helm: Helm, release: str, before: Record | None) -> Iterator[None]:
     """
     try:
         yield
-    except (errors.EagleRayError, KeyboardInterrupt):
-        now = helm.record(release)
+    except (errors.EagleRayError, KeyboardInterrupt) as failure:
+        now = None if busy(str(failure)) else helm.record(release)
         if now and before is None:
             helm.run("uninstall", release)
         elif now and before and now != before and not _rolled_back(now, before):

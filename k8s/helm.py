@@ -32,7 +32,8 @@ _VALUES = re.compile(r"execution error at \([^)]*\): (.*)")
 _SCHEMA = re.compile(r"meet the specifications of the schema.*?eagleray: (?:- )?(.*)")
 _NAME = re.compile(r"release name (?:is )?invalid|invalid release name", re.IGNORECASE)
 _PARSE = re.compile(r"failed parsing (--\S+) data: (.*)")
-_FILE = re.compile(r"(?:failed to parse|open) (\S+?):? (.*)")
+_FILE = re.compile(r"^(?:failed to parse|open) (\S+?):? (.*)")
+_BUSY = re.compile(r"another operation|still in use|sh\.helm\.release\S+ already exists")
 _REFUSED = (
     "denied",
     "invalid",
@@ -144,6 +145,8 @@ def explained(said: str, namespace: str) -> errors.EagleRayError:
         return errors.NotFoundError(f"{space}: {said}")
     if taken := conflict(said):
         return errors.ConflictError(f"{space}: {taken}; take it over once: --force-conflicts")
+    if busy(said):
+        return errors.ConflictError(f"{space}: somebody else changes the release now: {said}")
     if forbidden := _FORBIDDEN.search(said):
         verb, resource = forbidden.groups()
         return errors.UserError(
@@ -165,6 +168,11 @@ def explained(said: str, namespace: str) -> errors.EagleRayError:
         )
     refused = any(word in said for word in _REFUSED)
     return (errors.UserError if refused else errors.ClusterError)(f"{space}: {said}")
+
+
+def busy(said: str) -> bool:
+    """Whether somebody else changes the release at the same time, so that Helm did nothing."""
+    return _BUSY.search(said) is not None
 
 
 def conflict(said: str) -> Conflict | None:

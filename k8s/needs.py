@@ -133,8 +133,10 @@ def _device(device: str, places: Mapping[str, Decimal], nodes: Sequence[Object])
     if greatest:
         asked = ", ".join(f"{place} asks for {amount:f}" for place, amount in above.items())
         law = f"{asked} of {device}, but no node has more than {greatest:f}"
-        fewer = ",".join(f"{place}={greatest:f}" for place in above)
-        return Finding("GPUs", "fail", law, f"helm upgrade … --reuse-values --set {fewer}")
+        fewer = (
+            f"set {' and '.join(above)} to {greatest:f} or less in your values, and helm upgrade"
+        )
+        return Finding("GPUs", "fail", law, fewer)
     told = [node["metadata"] for node in nodes]
     bare = [one["name"] for one in told if set(_LABELS) & one.get("labels", {}).keys()]
     if bare:

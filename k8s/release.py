@@ -83,18 +83,26 @@ def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
 def history(cluster: api.Api, release: str) -> list[str]:
     """What Helm says of each revision of a release, the oldest first: `Install complete`.
 
-    Its Secrets hold gzipped JSON, in base64 as Kubernetes has it, and once more.
+    A revision that cannot be read is empty.
     """
     found = cluster.list(api.SECRETS, f"owner=helm,name={release}")
     latest = sorted(found, key=lambda one: int(one["metadata"]["labels"]["version"]))
-    packed = [base64.b64decode(base64.b64decode(one["data"]["release"])) for one in latest]
-    return [str(json.loads(gzip.decompress(one))["info"].get("description", "")) for one in packed]
+    return [_description(one) for one in latest]
 
 
 def ready(pod: Mapping[str, Any]) -> bool:
     """Whether a pod says that it is ready."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _description(secret: Mapping[str, Any]) -> str:
+    """Helm keeps a revision as gzipped JSON, in base64 as Kubernetes has it, and once more."""
+    try:
+        packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
+        return str(json.loads(gzip.decompress(packed))["info"]["description"])
+    except (KeyError, ValueError, OSError, EOFError):
+        return ""
 
 
 def _variables(node: Any) -> Iterator[Mapping[str, Any]]:

@@ -95,6 +95,8 @@ def show(found: Status, as_json: bool) -> None:
 def _deployed(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool) -> Deployed:
     from k8s import deploy as releases
 
+    if sys.stderr.isatty() and not dry_run:
+        print(f"{release}: helm is at work; Ctrl-C undoes what it has done", file=sys.stderr)
     try:
         return releases.deploy(cluster, release, wanted, dry_run=dry_run)
     except KeyboardInterrupt:

@@ -31,6 +31,19 @@ echo $$ > {folder}/pid
 echo "$@" >> {folder}/commands
 exec {program} "$@"
 """
+RACE = """#!/bin/sh
+case "$*" in *--install*)
+  {program} -n ml upgrade churn "$6" --reuse-values --set objectStore.embedded=true --wait \
+    > /dev/null 2>&1 &
+  echo $! > {folder}/pid
+  for try in 1 2 3 4 5 6 7 8 9; do
+    {program} -n ml history churn | grep -q pending && break
+    sleep 1
+  done
+esac
+exec {program} "$@"
+"""
+"""Somebody else begins a change of the release when ours begins; its store never comes up."""
 
 
 @pytest.fixture
@@ -240,6 +253,17 @@ def test_after_both_were_killed_the_next_deploy_says_what_to_do_and_that_helps(
     subprocess.run(command.split(), check=True, capture_output=True)
     assert deploy.deploy(api.Api(), "churn", SCALED).revision == 4
     assert history()[-1] == "deployed"
+
+
+def test_who_loses_a_race_for_a_release_leaves_the_other_alone(
+    cluster: Server, folder: Path
+) -> None:
+    use(folder, 4, RACE)
+    install(4)
+    with pytest.raises(errors.ConflictError, match="somebody else changes the release now: "):
+        deploy.deploy(api.Api(), "churn", SCALED)
+    assert history() == ["deployed", "pending-upgrade"]
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
 
 def cut_off(
