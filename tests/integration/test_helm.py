@@ -272,14 +272,18 @@ def cut_off(
     """Deploy a release whose store never comes up, and end it once its objects are there."""
     command = [sys.executable, "-m", "eagleray", "deploy", "churn", "--kubernetes"]
     options = ["--model", "churn", "--storage", "s3://models", "--set", "objectStore.embedded=true"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in case a shell let us ignore it
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
-        deadline = time.monotonic() + 60
-        while not cluster.names("apps/v1/statefulsets") or not cluster.names(SERVICES):
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(whom(running.pid), number)
-        out, said = running.communicate(timeout=120)
+        try:
+            deadline = time.monotonic() + 60
+            while not cluster.names("apps/v1/statefulsets") or not cluster.names(SERVICES):
+                assert running.poll() is None, running.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.kill(whom(running.pid), number)
+            out, said = running.communicate(timeout=120)
+        finally:
+            running.kill()
     return subprocess.CompletedProcess(command, running.returncode, out, said)
