@@ -272,6 +272,11 @@ class Tune(Section):
     budget: Budget | None = Field(None, description="What a search may spend.")
     seed: Seed = Field(0, description="Decides which configurations are tried.")
 
+    @property
+    def minutes(self) -> float | None:
+        """The longest time that the search may take."""
+        return self.budget.minutes if self.budget else None
+
 
 class Compute(Section):
     """What one trial gets."""

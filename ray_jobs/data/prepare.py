@@ -23,7 +23,7 @@ class Dataset:
         columns: canonical columns of all rows, see `eagleray.schema`.
         targets: class indices (int64) or values (f32).
         split: row numbers of the parts.
-        fingerprint: sha256 of all of the above and of the `data` section: equal data, equal trials.
+        fingerprint: sha256 of all of the above: equal data, equal trials.
         notes: for people, what was left out or looks odd.
     """
 
@@ -61,7 +61,7 @@ def dataset(experiment: spec.Experiment) -> Dataset:
         columns=learned.columns,
         targets=learned.targets,
         split=parts,
-        fingerprint=_fingerprint(data, learned, parts),
+        fingerprint=_fingerprint(learned, parts),
         notes=[*cleaned.notes, *learned.notes],
     )
 
@@ -110,9 +110,9 @@ def _times(
     return found.array
 
 
-def _fingerprint(data: spec.Data, learned: infer.Learned, parts: split.Split) -> str:
+def _fingerprint(learned: infer.Learned, parts: split.Split) -> str:
     digest = hashlib.sha256()
-    described = [data.model_dump(mode="json"), learned.schema.model_dump(mode="json")]
+    described = learned.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())
     arrays = [*learned.columns.values(), learned.targets, *parts.parts().values()]
     for array in arrays:

@@ -82,7 +82,7 @@ def test_what_check_prints_is_the_same_experiment(
     assert cli.main(["check", str(path)]) == 0
     printed = tmp_path / "printed.yaml"
     printed.write_text(capsys.readouterr().out)
-    assert spec.load(printed).search_id("") == spec.load(path).search_id("")
+    assert spec.load(printed).resolved() == spec.load(path).resolved()
 
 
 def test_check_tells_the_same_as_json(capsys: pytest.CaptureFixture[str], file: Path) -> None:

@@ -74,8 +74,8 @@ def test_the_fingerprint_follows_content_seed_and_types_and_not_the_place(tmp_pa
     first = prepared(tmp_path, "{source: rows.csv, target: y}").fingerprint
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.copy(tmp_path / "rows.csv", elsewhere)
-    assert prepared(elsewhere, "{source: rows.csv, target: y}").fingerprint == first
+    shutil.copy(tmp_path / "rows.csv", elsewhere / "same.csv")
+    assert prepared(elsewhere, "{source: same.csv, target: y}").fingerprint == first
     others = {
         prepared(tmp_path, "{source: rows.csv, target: y, seed: 1}").fingerprint,
         prepared(tmp_path, "{source: rows.csv, target: y}", "{n: {type: categorical}}").fingerprint,
