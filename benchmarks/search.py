@@ -82,6 +82,9 @@ class _Clock:
     def __init__(self) -> None:
         self.ends: list[float] = []
 
+    def resumed(self, known: list[records.Record]) -> None:
+        pass
+
     def reported(self, record: records.Record) -> None:
         pass
 

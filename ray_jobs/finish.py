@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,8 @@ def experiment(
 ) -> Ended:
     """Search, judge and register; a search that has ended before gives its result.
 
+    One that ended with fewer trials than are asked for now goes on from these.
+
     Args:
         chosen: the experiment.
         out: where to tell how it goes.
@@ -86,17 +88,15 @@ def experiment(
     dataset = prepare.dataset(chosen)
     for misfit in prepare.misfits(chosen, dataset):
         raise errors.DataError(misfit)
-    for note in dataset.notes:
+    for note in [*dataset.notes, *_limits(chosen)]:
         out.print(f"note: {note}", soft_wrap=True)
-    search_id, kept = search.on_record(chosen, dataset, own)
+    search_id, _ = search.on_record(chosen, dataset, own)
     began(search_id)
-    outcome = search.ended(chosen, dataset, own)
-    if outcome is None:
-        outcome = _searched(chosen, dataset, own, out, address)
-    else:
-        out.print(f"search {search_id} has ended before: this is its result")
-    result = kept.result() or _judged(outcome, own)
-    return _promoted(outcome, result)
+    outcome = search.ended(chosen, dataset, own) or _searched(chosen, dataset, own, out, address)
+    if outcome.result is None:
+        return _promoted(outcome, _judged(outcome, own))
+    out.print(f"search {search_id} has ended before: this is its result")
+    return _promoted(outcome, outcome.result)
 
 
 def _searched(
@@ -119,6 +119,14 @@ def _searched(
     except KeyboardInterrupt:
         out.print("interrupted: the same command goes on from here")
         raise
+
+
+def _limits(chosen: spec.Experiment) -> Iterator[str]:
+    if 1 < chosen.trials < chosen.tune.trials:
+        yield (
+            f"tune.trials: {chosen.tune.trials} asked for, but the space has {chosen.trials} "
+            "configurations: each is tried once"
+        )
 
 
 def _judged(outcome: search.Outcome, own: dict[str, code.Code]) -> records.Result:

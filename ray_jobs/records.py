@@ -1,21 +1,25 @@
 """What a search keeps in storage, so that the same file finds it again.
 
-    searches/{name}/{search_id}/trials/{number:05}.json    one trial, ended or with its last state
+    searches/{name}/{search_id}/trials/{number:05}.json    one trial, under way or ended
+    searches/{name}/{search_id}/states/{number:05}.json    its last whole state, to go on from
     searches/{name}/{search_id}/view.json                  what a screen shows, some seconds old
     searches/{name}/{search_id}/result.json                the end: the winner and its version
 
-Only the driver writes here. A record is small; weights and states are blobs it points to.
+The driver writes here, but for the states: the worker that trains writes these itself, so that
+what is kept does not depend on a report that comes through. A record is small; weights and states
+are blobs it points to.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Literal
 
 import pydantic
 
-from eagleray import errors
-from eagleray.storage import Storage
+from eagleray import errors, spec
+from eagleray.storage import Storage, blobs
 
 
 class Record(pydantic.BaseModel):
@@ -31,8 +35,9 @@ class Record(pydantic.BaseModel):
         best: all metrics of that epoch.
         history: metrics of every epoch.
         weights: blob of the best epoch's weights.
-        state: blob of the last whole state, to go on from.
+        state_epoch: the epoch of its last whole state in storage; 0 before the first.
         failure: why it failed.
+        cause: equal for failures that are alike; None where the next configuration may do better.
         seconds: time spent training.
     """
 
@@ -46,8 +51,9 @@ class Record(pydantic.BaseModel):
     best: dict[str, float] = {}
     history: list[dict[str, float]] = []
     weights: dict[str, Any] | None = None
-    state: dict[str, Any] | None = None
+    state_epoch: int = 0
     failure: str | None = None
+    cause: str | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -58,6 +64,20 @@ class Record(pydantic.BaseModel):
     def seconds(self) -> float:
         """Time spent in epochs."""
         return sum(epoch.get("seconds", 0.0) for epoch in self.history)
+
+
+class State(pydantic.BaseModel, frozen=True):
+    """A trial's last whole state in storage.
+
+    Attributes:
+        values: what was suggested: the state is of this configuration and no other.
+        epoch: epochs done.
+        blob: what `checkpoints.dump` gave.
+    """
+
+    values: dict[str, Any]
+    epoch: int
+    blob: blobs.Blob
 
 
 class Row(pydantic.BaseModel, frozen=True):
@@ -80,6 +100,7 @@ class View(pydantic.BaseModel, frozen=True):
         total: how many trials there will be.
         started: how many have started.
         ended: how many have ended.
+        before: how many of these ended in an earlier run of the search.
         best: the trial with the best score so far.
         rows: the trials to show.
     """
@@ -91,18 +112,36 @@ class View(pydantic.BaseModel, frozen=True):
     total: int
     started: int
     ended: int
+    before: int = 0
     best: Row | None
     rows: list[Row]
 
 
 class Result(pydantic.BaseModel, frozen=True):
-    """How a search ended."""
+    """How a search ended.
+
+    Attributes:
+        version: the winner's, registered.
+        winner: number of its trial.
+        metric: what selected it.
+        test: its metrics on the test part.
+        confusion: rows of the truth by columns of the prediction; None for regression.
+        trials: the most trials that the search was given.
+        minutes: the longest time that it was given; None for endless.
+    """
 
     version: int
     winner: int
     metric: str
     test: dict[str, float]
     confusion: list[list[int]] | None = None
+    trials: int = 0
+    minutes: float | None = None
+
+    def covers(self, tune: spec.Tune) -> bool:
+        """Whether the search was given at least as many trials and as much time."""
+        given, asked = (one.minutes or math.inf for one in (self, tune))
+        return tune.trials <= self.trials and asked <= given
 
 
 class Records:
@@ -119,6 +158,17 @@ class Records:
         """All trials on record, by number."""
         entries = sorted(entry.key for entry in self._storage.list(f"{self._root}/trials/"))
         return [Record.model_validate_json(self._storage.get(key)) for key in entries]
+
+    def state(self, number: int, values: dict[str, Any]) -> State | None:
+        """The last whole state of a trial, where there is one of this configuration."""
+        try:
+            found = State.model_validate_json(self._storage.get(self._state_key(number)))
+        except errors.ObjectNotFoundError:
+            return None
+        return found if found.values == values else None
+
+    def save_state(self, number: int, state: State) -> None:
+        self._storage.put(self._state_key(number), state.model_dump_json().encode())
 
     def show(self, view: View) -> None:
         """Let screens elsewhere see the search; a view takes the place of the one before."""
@@ -140,3 +190,6 @@ class Records:
             return Result(**json.loads(self._storage.get(f"{self._root}/result.json")))
         except errors.ObjectNotFoundError:
             return None
+
+    def _state_key(self, number: int) -> str:
+        return f"{self._root}/states/{number:05}.json"

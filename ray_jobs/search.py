@@ -38,10 +38,15 @@ ENVIRONMENT = {
 """Ray Tune's own files are scratch (docs/adr/0001), and Ctrl-C is ours."""
 SHELF = 8
 """At most this many settings of `features` are encoded ahead, once for all trials."""
+RETRIES = 2
+"""A trial whose worker is lost is tried again so often, and anew each time that it got further."""
 
 
 class Watcher(Protocol):
     """Who is told what happens, such as a terminal."""
+
+    def resumed(self, known: list[records.Record]) -> None:
+        """The search goes on from these trials, before any other is told of."""
 
     def reported(self, record: records.Record) -> None:
         """A trial has started, or trained on."""
@@ -52,13 +57,18 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """All trials of a search, the best first, and what the search was about."""
+    """All trials of a search, the best first, and what the search was about.
+
+    Attributes:
+        result: how its winner was judged before, where no trial has been run since.
+    """
 
     experiment: spec.Experiment
     dataset: prepare.Dataset
     search_id: str
     metric: str
     trials: list[records.Record]
+    result: records.Result | None = None
 
     @property
     def winner(self) -> records.Record:
@@ -83,9 +93,11 @@ def run(
     selecting = experiment.metric(dataset.schema.target.task)
     finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
     keeper = _Keeper(kept, watcher, known)
+    if known:
+        watcher.resumed(known)
     if not finder.exhausted:
         try:
-            _tune(experiment, _job(experiment, dataset, own, selecting), finder, keeper)
+            _tune(experiment, _job(experiment, dataset, own, search_id), finder, keeper)
         finally:
             keeper.flush()
     return Outcome(experiment, dataset, search_id, selecting, _ranked(keeper.trials, selecting))
@@ -94,13 +106,29 @@ def run(
 def ended(
     experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
 ) -> Outcome | None:
-    """The search of this experiment, data and code, where it has come to its end before."""
+    """The search of this experiment, data and code, where it leaves nothing to be run.
+
+    With more trials, or a longer budget, than a search was given when it ended, it goes on. With
+    fewer, what is there stands.
+
+    Raises:
+        SearchError: it has ended before without a model; says how to try again.
+    """
     search_id, kept = on_record(experiment, dataset, own)
-    if kept.result() is None:
-        return None
+    known, result = kept.trials(), kept.result()
     selecting = experiment.metric(dataset.schema.target.task)
-    ranked = _ranked(kept.trials(), selecting)
-    return Outcome(experiment, dataset, search_id, selecting, ranked)
+    if result is None or not result.covers(experiment.tune):
+        finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
+        if not finder.exhausted:
+            return None
+        result = None
+    try:
+        ranked = _ranked(known, selecting)
+    except errors.SearchError as cause:
+        raise errors.SearchError(
+            f"search {search_id} has ended before: {cause}; {_again(experiment)}"
+        ) from cause
+    return Outcome(experiment, dataset, search_id, selecting, ranked, result)
 
 
 def on_record(
@@ -127,7 +155,7 @@ def _job(
     experiment: spec.Experiment,
     dataset: prepare.Dataset,
     own: dict[str, code.Code],
-    selecting: str,
+    search_id: str,
 ) -> trial.Job:
     shelf = {}
     for configuration in itertools.islice(_feature_settings(experiment), SHELF):
@@ -135,7 +163,8 @@ def _job(
         shelf[trial.features_key(configuration)] = ray.put(made)
     return trial.Job(
         experiment=experiment,
-        metric=selecting,
+        search_id=search_id,
+        metric=experiment.metric(dataset.schema.target.task),
         rungs=frozenset(rungs(experiment)[1]),
         storage_uri=experiment.storage,
         own=own,
@@ -164,7 +193,7 @@ def _most_epochs(experiment: spec.Experiment) -> int:
 def _tune(
     experiment: spec.Experiment, job: trial.Job, finder: searcher.Searcher, keeper: _Keeper
 ) -> None:
-    minutes = experiment.tune.budget.minutes if experiment.tune.budget else None
+    minutes = experiment.tune.minutes
     with tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder:
         os.environ |= ENVIRONMENT
         tuner = tune.Tuner(
@@ -183,7 +212,7 @@ def _tune(
                 storage_path=folder,
                 callbacks=[keeper],
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=2),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -222,10 +251,27 @@ def _ranked(trials: list[records.Record], selecting: str) -> list[records.Record
     able = [record for record in trials if record.status != "failed"]
     scored = [record for record in able if record.score is not None and record.weights]
     if not scored:
-        reasons = sorted({record.failure for record in trials if record.failure})
-        raise errors.SearchError("no trial gave a model: " + ("; ".join(reasons) or "none was run"))
+        raise errors.SearchError(f"no trial gave a model: {_reasons(trials)}")
     rest = [record for record in trials if record not in scored]
     return sorted(scored, key=lambda record: sign * (record.score or 0.0)) + rest
+
+
+def _reasons(trials: list[records.Record]) -> str:
+    """Why trials failed: failures that are alike once, all others each."""
+    failed = [record for record in trials if record.failure]
+    if not failed:
+        return "none was run"
+    causes = {record.cause for record in failed}
+    if len(failed) >= searcher.ALIKE and len(causes) == 1 and None not in causes:
+        return f"{len(failed)} trials failed alike, and no other was tried: {failed[0].failure}"
+    return "; ".join(sorted({str(record.failure) for record in failed}))
+
+
+def _again(experiment: spec.Experiment) -> str:
+    return (
+        "change the file or the code at fault, or try again as another search with "
+        f"--set tune.seed={experiment.tune.seed + 1}"
+    )
 
 
 @contextmanager
@@ -267,21 +313,23 @@ class _Keeper(tune.Callback):
             raise KeyboardInterrupt
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        self._watcher.reported(self._begun(trial))
+        record = self._of(trial)
+        record.status, record.failure, record.cause = "running", None, None
+        self._kept.save(record)
+        self._watcher.reported(record)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         if "failure" in result:
             record.status, record.failure = result["status"], result["failure"]
-            record.epoch = result["epoch"]
+            record.epoch, record.cause = result["epoch"], result["cause"]
             return
-        durable = record.state
-        for name in ("score", "epoch", "best_epoch", "best", "weights", "state"):
+        if result["state_epoch"] > record.state_epoch:
+            trial.max_failures = trial.num_failures + RETRIES
+        for name in ("score", "epoch", "best_epoch", "best", "weights", "state_epoch"):
             setattr(record, name, result[name])
         before = record.epoch - len(result["history"])  # a retried trial tells its epochs again
         record.history = [*record.history[:before], *result["history"]]
-        if record.state != durable:
-            self._kept.save(record)
         self._watcher.reported(record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
@@ -293,7 +341,7 @@ class _Keeper(tune.Callback):
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
-        record.status, record.failure = "lost", "its worker was lost, time and again"
+        record.status, record.failure = "lost", f"worker lost {RETRIES + 1} times without progress"
         self._end(record)
 
     def flush(self) -> None:
@@ -309,8 +357,3 @@ class _Keeper(tune.Callback):
     def _of(self, trial: Any) -> records.Record:
         known = {name: trial.config[name] for name in ("number", "values", "parameters")}
         return self._records.setdefault(known["number"], records.Record(**known))
-
-    def _begun(self, trial: Any) -> records.Record:
-        record = self._of(trial)
-        record.status, record.failure = "running", None
-        return record

@@ -54,11 +54,12 @@ def judge(outcome: search.Outcome, own: dict[str, code.Code]) -> Judged:
 
 
 def register(outcome: search.Outcome, judged: Judged) -> Version:
-    """Register the winner; a search that was registered before gives the version it made then."""
+    """Register the winner; one that was registered before gives the version it has."""
     registry = Registry(storage.open(outcome.experiment.storage))
     name = outcome.experiment.name
+    lineage = _lineage(outcome)
     for version in reversed(registry.versions(name)):
-        if version.manifest["lineage"]["search"] == outcome.search_id:
+        if version.manifest["lineage"] == lineage:
             return version
     dataset = outcome.dataset
     golden = schema.to_json(dataset.schema, encoded.take(dataset, _golden(outcome)))
@@ -70,12 +71,15 @@ def register(outcome: search.Outcome, judged: Judged) -> Version:
 
 def record(outcome: search.Outcome, judged: Judged, version: Version) -> records.Result:
     """Put the end of the search on record."""
+    tune = outcome.experiment.tune
     result = records.Result(
         version=version.number,
         winner=outcome.winner.number,
         metric=outcome.metric,
         test=judged.test,
         confusion=judged.confusion,
+        trials=tune.trials,
+        minutes=tune.minutes,
     )
     store = storage.open(outcome.experiment.storage)
     records.Records(store, outcome.experiment.name, outcome.search_id).finish(result)
@@ -123,17 +127,22 @@ def _manifest(outcome: search.Outcome, judged: Judged) -> dict[str, Any]:
             "validation": len(outcome.dataset.split.validation),
             "test": len(outcome.dataset.split.test),
         },
-        "lineage": {
-            "search": outcome.search_id,
-            "trial": winner.number,
-            "epoch": winner.best_epoch,
-            "data": outcome.dataset.fingerprint,
-            "source": outcome.experiment.data.source,
-        },
+        "lineage": _lineage(outcome),
         "made_with": {
             "eagleray": eagleray.__version__,
             "python": platform.python_version(),
             "ray": ray.__version__,
             "torch": str(torch.__version__),
         },
+    }
+
+
+def _lineage(outcome: search.Outcome) -> dict[str, Any]:
+    """Where a version comes from; equal for the same winner of the same search."""
+    return {
+        "search": outcome.search_id,
+        "trial": outcome.winner.number,
+        "epoch": outcome.winner.best_epoch,
+        "data": outcome.dataset.fingerprint,
+        "source": outcome.experiment.data.source,
     }

@@ -256,7 +256,7 @@ class Budget(Section):
 class Tune(Section):
     """How the search goes."""
 
-    trials: Size = Field(20, description="Most configurations tried.")
+    trials: Size = Field(20, description="Most configurations tried, each once.")
     search: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="Tree-structured Parzen estimator, random, or all combinations."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(
 
 
 def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Ctrl-C in a process of its own; the finished trials stay, the others are made up."""
+    """Ctrl-C in a process of its own; the finished trials stay, and none is tried again."""
     chosen = experiment(tmp_path, **{"tune.trials": "8", "tune.scheduler": "none"})
     slow = ["--set", "tune.trials=8", "--set", "tune.scheduler=none", "--set", "train.epochs=80"]
     command = [sys.executable, "-m", "eagleray", "run", str(chosen.path), *slow]
@@ -183,6 +184,8 @@ def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path)
     assert sorted(after) == list(range(1, 9))
     assert all(one.status == "finished" for one in after.values())
     assert all(after[number] == before[number] for number in ended)
+    assert len({str(one.values) for one in after.values()}) == 8
+    assert re.search(r"resuming: [3-7] of 8 trials done, best 0\.\d+\n", second.stdout)
     assert "registered wine version 1" in second.stdout
 
 
