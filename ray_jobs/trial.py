@@ -124,12 +124,14 @@ class Trial(tune.Trainable):
         """The same text for failures of one kind and place, the user's code before ours."""
         if isinstance(failure, (*CHANCE, errors.StorageError)):
             return None
-        origin = failure.__cause__ if isinstance(failure, errors.CodeError) else None
-        frames = traceback.extract_tb((origin or failure).__traceback__)
+        origin: BaseException = failure
+        if isinstance(failure, errors.CodeError) and failure.__cause__ is not None:
+            origin = failure.__cause__
+        frames = traceback.extract_tb(origin.__traceback__ or failure.__traceback__)
         own = tuple(one.sha256[:8] for one in self._job.own.values())
         users = [frame for frame in frames if any(mark in frame.filename for mark in own)]
         place = (users or frames)[-1]
-        return f"{type(origin or failure).__name__} at {place.filename}:{place.lineno}"
+        return f"{type(origin).__name__} at {place.filename}:{place.lineno}"
 
     def cleanup(self) -> None:
         self._uploads.shutdown(wait=True, cancel_futures=True)

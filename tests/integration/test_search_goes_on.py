@@ -160,6 +160,7 @@ class Killer(threading.Thread):
         return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("trial_s", "every_s"), [(8, 2.5), pytest.param(60, 5, marks=pytest.mark.slow)]
 )
