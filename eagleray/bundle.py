@@ -85,6 +85,7 @@ class Bundle:
 
         Raises:
             DataError: a value that its column cannot hold.
+            CodeError: the user's model fails.
         """
         return self.predict_columns(schema.parse(self.schema, raw))
 
@@ -92,9 +93,12 @@ class Bundle:
         """Outputs for B rows of canonical columns, see `schema.parse`."""
         inputs = {name: tensor(array) for name, array in self.transforms.apply(columns).items()}
         with torch.inference_mode():
-            logits = self.model(inputs).double().numpy()
+            logits_BC = models.forward(
+                self.model, inputs, self.schema.target.outputs, custom=self.custom
+            )
         return Prediction(
-            outputs(logits, self.schema.target, self.scale), self.transforms.flags(columns)
+            outputs(logits_BC.double().numpy(), self.schema.target, self.scale),
+            self.transforms.flags(columns),
         )
 
     def verify(self) -> None:
@@ -216,8 +220,7 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
     custom = None
     if described["code"]:
         custom = code.from_files(described["code"]["name"], files)
-    width = max(1, len(known.target.classes))
-    model = models.build(options, transforms.shape, width, custom=custom)
+    model = models.build(options, transforms.shape, known.target.outputs, custom=custom)
     model.load_state_dict(safe_torch.load(files["model.safetensors"]))
     made = Bundle(
         schema=known,

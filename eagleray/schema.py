@@ -71,6 +71,11 @@ class Target(pydantic.BaseModel, frozen=True):
     classes: tuple[str, ...] = ()
     decimal_comma: bool = False
 
+    @property
+    def outputs(self) -> int:
+        """C: the number of classes, or 1 for regression."""
+        return max(1, len(self.classes))
+
 
 class Schema(pydantic.BaseModel, frozen=True):
     """Input columns, identifiers left out, and the target."""

@@ -64,15 +64,19 @@ def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str
     """The data, and what is wrong with it or does not fit it."""
     from ray_jobs.data import prepare
 
-    dataset, faults = None, []
+    dataset, faults, own = None, [], {}
     try:
-        experiment.code()
+        own = experiment.code()
     except UserError as error:
         faults.append(str(error))
     try:
         dataset = prepare.dataset(experiment)
         faults += prepare.misfits(experiment, dataset)
         experiment.metric(dataset.schema.target.task)
+        if own and not faults:
+            from ray_jobs import probe
+
+            probe.run(experiment, dataset, own)
     except UserError as error:
         faults.append(str(error))
     return dataset, faults

@@ -99,16 +99,12 @@ def _object(source: str) -> pd.DataFrame:
 
 
 def _called(source: str, base: Path) -> pd.DataFrame:
-    function = code.read(source, base).load()
-    try:
-        frame = function()
-    except errors.EagleRayError:
-        raise
-    except Exception as cause:
-        raise errors.CodeError(f"{source} must give a frame, but raised {cause!r}") from cause
+    own = code.read(source, base)
+    with code.guard("must give a frame", own):
+        frame = own.load()()
     if not isinstance(frame, pd.DataFrame):
         kind = type(frame).__name__
-        raise errors.CodeError(f"{source} must give a pandas.DataFrame, but gave {kind}")
+        raise errors.CodeError(f"{source}: must give a pandas.DataFrame, but gave {kind}")
     return frame
 
 

@@ -165,6 +165,23 @@ def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(
     champion(chosen).verify()
 
 
+def test_a_model_that_leaves_fails_its_trial_with_its_line(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "import sys, torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, shape, outputs):\n"
+        "        super().__init__(shape.numeric, outputs)\n"
+        "    def forward(self, inputs):\n"
+        "        sys.exit(1)\n"
+    )
+    text = FILE.replace("{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net'}")
+    chosen = experiment(tmp_path, text, **{"tune.trials": "1"})
+    with pytest.raises(errors.SearchError, match=r"own\.py:6: own:Net: .* SystemExit: 1"):
+        finish.experiment(chosen, quiet())
+
+
 def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     """Ctrl-C in a process of its own; the finished trials stay, the others are made up."""
     chosen = experiment(tmp_path, **{"tune.trials": "8", "tune.scheduler": "none"})

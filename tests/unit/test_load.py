@@ -129,7 +129,7 @@ def test_a_function_of_the_users_gives_a_frame(tmp_path: Path) -> None:
     write(tmp_path, "frames.py", FRAMES)
     assert table("frames:frame", tmp_path)["y"] == ["a", "b"]
     with pytest.raises(
-        errors.CodeError, match=r"frames:rows must give a pandas.DataFrame, but gave"
+        errors.CodeError, match=r"frames:rows: must give a pandas.DataFrame, but gave"
     ):
         read("frames:rows", tmp_path)
     with pytest.raises(
