@@ -6,6 +6,7 @@
     reference.json            statistics of the training part, for drift
     golden.json               rows, and the outputs that a replica must give for them
     code/{module}.py          source of the user's architecture, where there is one
+    predictions.parquet       truth and prediction for each row of the test part, for people
 
 Weights and statistics are data; nothing is unpickled. The user's own source is the one thing that
 runs, and it is stored and verified as all files are.
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from eagleray.registry import Registry, Version
 
 FORMAT = 1
+PREDICTIONS = "predictions.parquet"
+_UNREAD = ("reference.json", PREDICTIONS)
+"""Files that answering does without."""
 _OPTIONS: pydantic.TypeAdapter[spec.ModelOptions] = pydantic.TypeAdapter(spec.ModelOptions)
 GOLDEN_ROWS = 32
 TOLERANCE = 1e-5
@@ -186,9 +190,7 @@ def load(registry: Registry, version: Version) -> Bundle:
         StorageError: a file is missing or corrupt.
         ServingError: files that do not make a model.
     """
-    files = {
-        path: registry.read(version, path) for path in version.files if path != "reference.json"
-    }
+    files = {path: registry.read(version, path) for path in version.files if path not in _UNREAD}
     made = unpack(files, where=f"{version.name} version {version.number}")
     made.name, made.number = version.name, version.number
     return made

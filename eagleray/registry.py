@@ -11,7 +11,6 @@ import getpass
 import os
 import random
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ import msgspec
 
 from eagleray import errors, names, storage
 from eagleray.aliases import CHAMPION, LATEST, Aliases, check, pointed, returned
-from eagleray.storage import blobs
+from eagleray.storage import blobs, files
 
 _SWAPS = 100  # attempts before a ConflictError
 _READERS = 8
@@ -137,17 +136,11 @@ class Registry:
 
     def pull(self, version: Version, folder: Path) -> None:
         """Write the files of a version, verified, into a folder that is not there yet or empty."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise errors.UserError(f"pull: must go to a new or empty folder, but got {folder}")
-        unfinished = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}.unfinished")
-        try:
+        with files.creating(folder) as unfinished:
             for path in version.files:
                 target = unfinished / storage.checked(path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(self.read(version, path))
-            unfinished.replace(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def aliases(self, name: str) -> Aliases:
         """Give the aliases of a model; empty when none was ever set."""

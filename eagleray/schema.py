@@ -13,7 +13,7 @@ both. A canonical column is one array of B rows:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, TypeVar
 
@@ -90,12 +90,34 @@ def parse(schema: Schema, raw: Mapping[str, Raw]) -> Columns:
     Raises:
         DataError: a column is absent, or holds a value that is neither of its kind nor missing.
     """
-    columns = {}
+    return {column.name: parse_column(column, _given(column, raw)) for column in schema.columns}
+
+
+def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[int, str]]:
+    """Canonical columns of the rows that can be parsed, and what is wrong with the others.
+
+    Returns:
+        Columns without the faulty rows, and by number of a faulty row, from 0, all that is wrong
+        with it.
+
+    Raises:
+        DataError: a column is absent.
+    """
+    columns: Columns = {}
+    faults: dict[int, list[str]] = {}
     for column in schema.columns:
-        if column.name not in raw:
-            raise errors.DataError(f"{column.name}: every input column is needed, but got none")
-        columns[column.name] = parse_column(column, raw[column.name])
-    return columns
+        values = _given(column, raw)
+        try:
+            columns[column.name] = parse_column(column, values)
+        except errors.DataError:
+            found = dict(_faults(column, values))
+            for row, fault in found.items():
+                faults.setdefault(row, []).append(fault)
+            whole = [None if row in found else value for row, value in enumerate(values)]
+            columns[column.name] = parse_column(column, whole)
+    sound = [row for row in range(len(next(iter(columns.values())))) if row not in faults]
+    kept = {name: array[sound] for name, array in columns.items()} if faults else columns
+    return kept, {row: "; ".join(faults[row]) for row in sorted(faults)}
 
 
 def parse_column(column: Column, raw: Raw) -> np.ndarray:
@@ -126,6 +148,20 @@ def labels(target: Target, raw: Raw) -> np.ndarray:
 def to_json(schema: Schema, columns: Columns) -> dict[str, list[Any]]:
     """Values by column, as JSON may hold them, from which `parse` gives the same columns again."""
     return {column.name: _jsonable(column, columns[column.name]) for column in schema.columns}
+
+
+def _given(column: Column, raw: Mapping[str, Raw]) -> Raw:
+    if column.name not in raw:
+        raise errors.DataError(f"{column.name}: every input column is needed, but got none")
+    return raw[column.name]
+
+
+def _faults(column: Column, raw: Raw) -> Iterator[tuple[int, str]]:
+    for row, value in enumerate(raw):
+        try:
+            parse_column(column, [value])
+        except errors.DataError as fault:
+            yield row, str(fault)
 
 
 def _jsonable(column: Column, array: np.ndarray) -> list[Any]:

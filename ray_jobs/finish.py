@@ -42,8 +42,7 @@ class Ended:
             "why": self.why,
             "metric": self.outcome.metric,
             "winner": {"trial": best.number, "values": best.values, "validation": best.best},
-            "test": self.result.test,
-            "confusion": self.result.confusion,
+            **self.result.model_dump(include={"test", "confusion", "confused", "warnings"}),
             "trials": [
                 one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
                 for one in self.outcome.trials

@@ -95,14 +95,34 @@ class View(pydantic.BaseModel, frozen=True):
     rows: list[Row]
 
 
+class Confused(pydantic.BaseModel, frozen=True):
+    """So many rows of one class that were taken for another."""
+
+    truth: str
+    predicted: str
+    rows: int
+
+
 class Result(pydantic.BaseModel, frozen=True):
-    """How a search ended."""
+    """How a search ended.
+
+    Attributes:
+        version: the version that was registered.
+        winner: number of its trial.
+        metric: what selected it.
+        test: its metrics on the test part.
+        confusion: rows of the truth by columns of the prediction; None of many classes.
+        confused: the most frequent mistakes, the most frequent first.
+        warnings: signs that the winner is not what its metrics suggest.
+    """
 
     version: int
     winner: int
     metric: str
     test: dict[str, float]
     confusion: list[list[int]] | None = None
+    confused: list[Confused] = []
+    warnings: list[str] = []
 
 
 class Records:

@@ -10,7 +10,6 @@ import numpy as np
 import ray
 import torch
 from safetensors import torch as safe_torch
-from sklearn.metrics import confusion_matrix
 
 import eagleray
 from eagleray import bundle, code, features, models, schema, storage
@@ -18,7 +17,7 @@ from eagleray.registry import Registry, Version
 from eagleray.storage import blobs
 from ray_jobs import records, search, training
 from ray_jobs.data import encoded
-from ray_jobs.evaluation import metrics
+from ray_jobs.evaluation import confusion, metrics, predictions, sanity
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,16 @@ class Judged:
 
     Attributes:
         test: metrics by name.
-        confusion: rows of the truth by columns of the prediction; None for regression.
+        confusion, confused, warnings: see `records.Result`.
+        predictions: of each row of the test part, see `evaluation.predictions`.
     """
 
     bundle: bundle.Bundle
     test: dict[str, float]
     confusion: list[list[int]] | None
+    confused: list[records.Confused]
+    warnings: list[str]
+    predictions: bytes
 
 
 def judge(outcome: search.Outcome, own: dict[str, code.Code]) -> Judged:
@@ -46,11 +49,16 @@ def judge(outcome: search.Outcome, own: dict[str, code.Code]) -> Judged:
     rows = dataset.split.test
     outputs = made.predict_columns(encoded.take(dataset, rows)).outputs
     target, truth = dataset.schema.target, dataset.targets[rows]
-    confusion = None
-    if target.task != "regression":
-        classes = np.arange(len(target.classes))
-        confusion = confusion_matrix(truth, outputs.argmax(1), labels=classes).tolist()
-    return Judged(made, metrics.score(target, truth, outputs), confusion)
+    test = metrics.score(target, truth, outputs)
+    labels = outputs.argmax(1) if target.classes else None
+    return Judged(
+        bundle=made,
+        test=test,
+        confusion=None if labels is None else confusion.matrix(target, truth, labels),
+        confused=[] if labels is None else confusion.pairs(target, truth, labels),
+        warnings=sanity.warnings(target, truth, outputs, test),
+        predictions=predictions.pack(target, dataset.rows[rows], truth, outputs),
+    )
 
 
 def register(outcome: search.Outcome, judged: Judged) -> Version:
@@ -65,6 +73,7 @@ def register(outcome: search.Outcome, judged: Judged) -> Version:
     training_part = encoded.take(dataset, dataset.split.train)
     reference = features.reference.describe(dataset.schema, training_part)
     files = bundle.pack(judged.bundle, golden, reference)
+    files[bundle.PREDICTIONS] = judged.predictions
     return registry.register(name, files, _manifest(outcome, judged))
 
 
@@ -76,6 +85,8 @@ def record(outcome: search.Outcome, judged: Judged, version: Version) -> records
         metric=outcome.metric,
         test=judged.test,
         confusion=judged.confusion,
+        confused=judged.confused,
+        warnings=judged.warnings,
     )
     store = storage.open(outcome.experiment.storage)
     records.Records(store, outcome.experiment.name, outcome.search_id).finish(result)
@@ -116,6 +127,7 @@ def _manifest(outcome: search.Outcome, judged: Judged) -> dict[str, Any]:
         "task": outcome.dataset.schema.target.task,
         "metric": outcome.metric,
         "metrics": {"validation": winner.best, "test": judged.test},
+        "warnings": judged.warnings,
         "configuration": outcome.experiment.configuration(winner.values).model_dump(mode="json"),
         "values": winner.values,
         "rows": {

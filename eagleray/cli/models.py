@@ -67,7 +67,9 @@ def show(
 ) -> None:
     """Show all that is on record about a version."""
     found = _registry(storage).resolve(name, version)
-    emit(found, as_json, table=[("version", found.number), *_facts(found).items()])
+    facts = {fact: value for fact, value in _facts(found).items() if fact != "warnings"}
+    emit(found, as_json, table=[("version", found.number), *facts.items()])
+    _warn(found)
 
 
 @app.command()
@@ -95,10 +97,11 @@ def promote(
 ) -> None:
     """Point an alias, champion unless told otherwise, to a version."""
     registry = _registry(storage)
-    number = registry.resolve(name, version).number
+    found = registry.resolve(name, version)
     before = registry.aliases(name)
-    after = registry.promote(name, number, alias, why=why, dry_run=dry_run)
+    after = registry.promote(name, found.number, alias, why=why, dry_run=dry_run)
     _report(name, alias, before, after, dry_run=dry_run, as_json=as_json)
+    _warn(found)
 
 
 @app.command()
@@ -130,13 +133,29 @@ def events(name: Name, storage: Storage = HERE, as_json: Json = False) -> None:
 def pull(
     name: Name,
     version: Reference = "champion",
-    to: Annotated[Path | None, typer.Option(help="A new folder; NAME-NUMBER by default.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A new folder, NAME-NUMBER by default; or of --predictions a new file."),
+    ] = None,
+    predictions: Annotated[
+        bool,
+        typer.Option(
+            "--predictions",
+            help="Fetch row, truth and prediction of the test part alone, as CSV or .parquet.",
+        ),
+    ] = False,
     storage: Storage = HERE,
     as_json: Json = False,
 ) -> None:
     """Fetch the files of a version, each verified."""
     registry = _registry(storage)
     found = registry.resolve(name, version)
+    if predictions:
+        file = to or Path(f"{name}-{found.number}-predictions.csv")
+        rows = _pull_predictions(registry, found, file)
+        said = f"version {found.number} of {name}: {rows} rows of the test part in {file}"
+        emit({"version": found.number, "file": str(file), "rows": rows}, as_json, table=[[said]])
+        return
     folder = to or Path(f"{name}-{found.number}")
     registry.pull(found, folder)
     said = f"version {found.number} of {name}: {len(found.files)} files in {folder}"
@@ -160,20 +179,66 @@ def _registry(uri: str) -> Registry:
 def _list_versions(registry: Registry, name: str, as_json: bool) -> None:
     registry.resolve(name, "latest")  # a model that does not exist is an error, not an empty list
     versions, values = registry.versions(name), registry.aliases(name).values
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "version": version.number,
             "created": version.created,
             "aliases": [alias for alias, number in values.items() if number == version.number],
-            "metrics": version.manifest.get("metrics", {}),
+            **{key: version.manifest.get(key) for key in ("metric", "metrics", "warnings")},
         }
         for version in versions
     ]
     table = [
-        (row["version"], row["created"], ", ".join(row["aliases"]), _pairs(row["metrics"]))
+        (row["version"], row["created"], ", ".join(row["aliases"]), *_selecting(row))
         for row in rows
     ]
-    emit(rows, as_json, table=[("VERSION", "CREATED", "ALIASES", "METRICS"), *table])
+    heading = ("VERSION", "CREATED", "ALIASES", "METRIC", "VALIDATION", "TEST")
+    emit(rows, as_json, table=[heading, *table])
+    for version in versions:
+        _warn(version)
+
+
+def _selecting(row: dict[str, Any]) -> tuple[str | None, float | None, float | None]:
+    """The metric that selected a version, and what it came to; None where that is not on record."""
+    metric, metrics = row["metric"], row["metrics"] or {}
+    parts = (metrics.get(part, {}) for part in ("validation", "test"))
+    validation, test = (part.get(metric) for part in parts)
+    return metric, validation, test
+
+
+def _warn(version: Version) -> None:
+    """Say on stderr, where no program reads, what was suspicious about a winner."""
+    for warning in version.manifest.get("warnings", []):
+        said = f"WARNING: {version.name} version {version.number} {warning}"
+        typer.secho(said, fg="red", bold=True, err=True)
+
+
+def _pull_predictions(registry: Registry, version: Version, file: Path) -> int:
+    """Write what a version said of the test part; a file appears whole or not at all."""
+    import io
+
+    import pyarrow.parquet
+
+    from eagleray import bundle, errors
+    from eagleray.storage import files
+
+    if file.exists():
+        raise errors.UserError(f"pull: must go to a new file, but {file} is there already")
+    if bundle.PREDICTIONS not in version.files:
+        raise errors.NotFoundError(
+            f"model {version.name}, version {version.number}: was registered by a release that kept"
+            " no predictions of the test part; write the part with `eagleray split` and predict it"
+            " with `eagleray predict`"
+        )
+    data = registry.read(version, bundle.PREDICTIONS)
+    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    with files.replacing(file) as unfinished:
+        if file.suffix == ".parquet":
+            unfinished.write_bytes(data)
+        else:
+            table.to_pandas().to_csv(unfinished, index=False, lineterminator="\n")
+    rows: int = table.num_rows
+    return rows
 
 
 def _report(

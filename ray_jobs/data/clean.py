@@ -16,9 +16,14 @@ Table = dict[str, schema.Raw]
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Raw values by column without the rows that are left out, and what was left out."""
+    """Raw values by column without the rows that are left out, and what was left out.
+
+    Attributes:
+        rows: for each row that is left its number in the source, from 1.
+    """
 
     table: Table
+    rows: np.ndarray
     notes: tuple[str, ...]
 
 
@@ -48,7 +53,7 @@ def rows(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptio
         )
     dropped = set(data.drop) - {data.split.group, data.split.time}
     cleaned = {name: _kept(raw, keep) for name, raw in table.items() if name not in dropped}
-    return Cleaned(cleaned, tuple(notes))
+    return Cleaned(cleaned, np.flatnonzero(keep) + 1, tuple(notes))
 
 
 def given(name: str, features: Mapping[str, spec.FeatureOptions]) -> schema.ColumnType | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from eagleray import errors, schema, spec
 from eagleray.schema import Columns, Schema
@@ -21,6 +22,7 @@ class Dataset:
 
     Attributes:
         columns: canonical columns of all rows, see `eagleray.schema`.
+        rows: for each of these rows its number in the source, from 1.
         targets: class indices (int64) or values (f32).
         split: row numbers of the parts.
         fingerprint: sha256 of all of the above and of the `data` section: equal data, equal trials.
@@ -29,14 +31,19 @@ class Dataset:
 
     schema: Schema
     columns: Columns
+    rows: np.ndarray
     targets: np.ndarray
     split: split.Split
     fingerprint: str
     notes: list[str]
 
 
-def dataset(experiment: spec.Experiment) -> Dataset:
+def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> Dataset:
     """Prepare the data that the experiment names.
+
+    Args:
+        experiment: the file.
+        frame: its table, where the caller has read it already.
 
     Raises:
         DataError: it cannot be read, or nothing can be learned from it.
@@ -46,7 +53,8 @@ def dataset(experiment: spec.Experiment) -> Dataset:
     """
     _check_types(experiment)
     data, features = experiment.data, experiment.default().features
-    frame = load.read(data, experiment.path.parent)
+    if frame is None:
+        frame = load.read(data, experiment.path.parent)
     cleaned = clean.rows(load.table(frame), data, features)
     learned = infer.learn(cleaned.table, data, features)
     parts = split.indices(
@@ -59,6 +67,7 @@ def dataset(experiment: spec.Experiment) -> Dataset:
     return Dataset(
         schema=learned.schema,
         columns=learned.columns,
+        rows=cleaned.rows,
         targets=learned.targets,
         split=parts,
         fingerprint=_fingerprint(data, learned, parts),

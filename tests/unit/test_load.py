@@ -133,7 +133,8 @@ def test_a_function_of_the_users_gives_a_frame(tmp_path: Path) -> None:
     ):
         read("frames:rows", tmp_path)
     with pytest.raises(
-        errors.CodeError, match=r"frames:fails must give a frame, but raised KeyError"
+        errors.CodeError,
+        match=r"^frames.py:\d+: frames:fails: must give a frame, but raised KeyError",
     ):
         read("frames:fails", tmp_path)
 
