@@ -11,7 +11,7 @@ from rich import box, console, measure, table, text
 from ray_jobs import records
 
 ROWS = 10
-LEAST_VALUES = 24
+LEAST_VALUES = 20
 """Fewer letters of the values are not worth a column."""
 Cells = dict[str, list[str]]
 """A table's columns by heading."""
@@ -34,12 +34,12 @@ def leaderboard(trials: Sequence[records.Record], metric: str, width: int) -> co
         "seconds": [f"{one.seconds:.1f}" for one in scored],
     }
     shown = [values(one.values) for one in scored]
-    least = min(LEAST_VALUES, max(map(len, ["values", *shown])))
+    wanted = max(map(len, ["values", *shown]))
     for heading in ("seconds", "best epoch"):
-        if _room(cells, width) < least:
+        if _room(cells, width) < wanted:
             del cells[heading]
     room = _room(cells, width)
-    whole = {**cells, "values": shown} if room >= least else cells
+    whole = {**cells, "values": shown} if room >= min(wanted, LEAST_VALUES) else cells
     return console.Group(text.Text(title, style="italic"), _drawn(whole, {"values": room}))
 
 
