@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from rich import console
 
 from eagleray import bundle, errors, schema, spec, storage
+from eagleray.cli.run import show
 from eagleray.registry import Registry
 from ray_jobs import cluster, finish, records, search
 from ray_jobs.data import encoded
@@ -84,6 +87,45 @@ def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
     raw = schema.to_json(dataset.schema, encoded.take(dataset, rows))
     right = made.predict(raw).outputs.argmax(1) == dataset.targets[rows]
     assert right.mean() == pytest.approx(wine.result.test["accuracy"])
+
+
+def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: finish.Ended) -> None:
+    registry = Registry(storage.open(wine.outcome.experiment.storage))
+    version = registry.version("wine", 1)
+    kept = pd.read_parquet(io.BytesIO(registry.read(version, bundle.PREDICTIONS)))
+    dataset = wine.outcome.dataset
+    rows, classes = dataset.split.test, np.array(dataset.schema.target.classes)
+    assert kept["row"].tolist() == dataset.rows[rows].tolist()
+    assert kept["truth"].tolist() == classes[dataset.targets[rows]].tolist()
+    right = (kept["truth"] == kept["prediction"]).mean()
+    assert right == pytest.approx(version.manifest["metrics"]["test"]["accuracy"])
+
+
+def test_the_loss_on_record_is_that_of_the_validation_part(wine: finish.Ended) -> None:
+    registry = Registry(storage.open(wine.outcome.experiment.storage))
+    found = registry.version("wine", 1).manifest["metrics"]["validation"]
+    assert found["loss"] == pytest.approx(found["log_loss"], rel=1e-4)
+    assert found["train_loss"] != found["loss"]
+
+
+def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    lines = [f"{'spam' if row % 2 else 'ham'},{row % 2},{row % 7}" for row in range(300)]
+    (tmp_path / "mail.csv").write_text("\n".join(["kind,flag,size", *lines]) + "\n")
+    text = (
+        "name: wine\ndata: {source: mail.csv, target: kind}\n"
+        "train: {lr: 0.02, epochs: 15}\ntune: {trials: 1}\n"
+    )
+    ended = finish.experiment(experiment(tmp_path, text), quiet())
+    out = console.Console(file=io.StringIO(), width=60)
+    show(ended, out)
+    assert isinstance(out.file, io.StringIO)
+    (warning,) = ended.summary()["warnings"]
+    assert "is perfect on the test part: accuracy 1 on 60 rows" in warning
+    assert f"WARNING: wine version 1 {warning}" in out.file.getvalue()
+    registry = Registry(storage.open(ended.outcome.experiment.storage))
+    assert registry.version("wine", 1).manifest["warnings"] == [warning]
 
 
 def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: finish.Ended) -> None:
