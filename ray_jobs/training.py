@@ -120,7 +120,9 @@ class Trainer:
         return found
 
     def probe(self) -> None:
-        """Try what training and serving do, on one batch and on one row; no weight changes.
+        """Try what training, evaluation and serving do, on one batch and on one row.
+
+        No weight changes.
 
         Raises:
             CodeError: the user's model or loss fails.
@@ -131,6 +133,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
         with torch.inference_mode():
+            self._loss(self._forward(inputs), target_B)
             self._forward({name: value[:1] for name, value in inputs.items()})
 
     def _train_epoch(self, number: int) -> float:

@@ -73,13 +73,17 @@ def _never_predicted(
     if not len(missed):
         return
     often = missed[np.argsort(-truth_C[missed], kind="stable")]
-    named = ", ".join(f"{target.classes[one]!r} ({truth_C[one]:,} rows)" for one in often[:NAMED])
+    named = ", ".join(f"{target.classes[one]!r} ({_rows(truth_C[one])})" for one in often[:NAMED])
     rest = f" and {len(often) - NAMED:,} more classes" if len(often) > NAMED else ""
     yield (
         f"never predicts {named}{rest} on the test part of {truth_C.sum():,} rows;"
         " train.loss: weighted_cross_entropy counts rare classes more, and a threshold of your own"
         " on the probability is another way"
     )
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _perfect(truth_C: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:

@@ -125,6 +125,11 @@ def test_the_pages_error_is_the_one_that_check_prints(
             r"^net\.py:8: net:loss: .* AttributeError: 'Tensor' object has no",
         ),
         (GOOD[0], "sys.exit('no')", r"^net\.py:8: net:loss: must give a loss, .* SystemExit: no"),
+        (
+            GOOD[0],
+            "torch.autograd.grad((outputs**2).sum(), outputs, create_graph=True)[0].sum()",
+            r"^net\.py:8: net:loss: must give a loss, .* RuntimeError: ",
+        ),
         (GOOD[0], "1.5", r"^net:loss: must give one number as a tensor, but gave float"),
         (GOOD[0], "outputs[:, 0]", r"must give one number as a tensor, but gave \(64,\)"),
         (GOOD[0], "outputs.detach().sum()", r"^net:loss: .* without gradients"),

@@ -33,7 +33,7 @@ def test_a_positive_class_that_is_never_predicted_is_said_however_well_it_is_ran
     (said,) = warnings(BINARY, truth, shares(ranked))
     assert said.startswith("never predicts 'yes' (6 rows) on the test part of 100 rows; train.loss")
     (rare,) = warnings(BINARY, np.array([1, 0, 0, 0]), shares(np.array([0.4, 0.3, 0.2, 0.1])))
-    assert rare.startswith("never predicts 'yes' (1 rows)")
+    assert rare.startswith("never predicts 'yes' (1 row) on")
 
 
 def test_of_many_classes_the_most_frequent_of_those_never_predicted_are_named() -> None:
