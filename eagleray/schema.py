@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import pydantic
 
-from eagleray import errors, pictures, values
+from eagleray import errors, pictures, texts, values
 
 ColumnType = Literal["numeric", "categorical", "boolean", "text", "datetime", "image", "identifier"]
 Task = Literal["binary", "multiclass", "regression"]
@@ -99,7 +99,18 @@ def parse_column(column: Column, raw: Raw) -> np.ndarray:
     Raises:
         DataError: a value that is neither of the column's kind nor missing.
     """
-    return _PARSERS[column.type](column, raw)
+    parse = _PARSERS[column.type]
+    if not isinstance(raw, texts.Texts):
+        return parse(column, raw)
+    kind = "comma" if column.decimal_comma and column.type == "numeric" else column.type
+    if kind in texts.PLAIN:
+        marks = values.markers(column.type, column.missing)
+        read = raw.read(kind, marks, lambda others: parse(column, others))
+        numbers: np.ndarray = np.clip(read, -LARGEST, LARGEST)
+        return numbers
+    different, rows = raw.different()
+    found: np.ndarray = parse(column, different)[rows]
+    return found
 
 
 def labels(target: Target, raw: Raw) -> np.ndarray:
@@ -111,8 +122,12 @@ def labels(target: Target, raw: Raw) -> np.ndarray:
     if target.task == "regression":
         column = Column(name=target.name, type="numeric", decimal_comma=target.decimal_comma)
         largest = np.finfo(np.float32).max
-        numbers: np.ndarray = np.clip(_numeric(column, raw), -largest, largest)
+        numbers: np.ndarray = np.clip(parse_column(column, raw), -largest, largest)
         return numbers.astype(np.float32)
+    if isinstance(raw, texts.Texts):
+        different, rows = raw.different()
+        found: np.ndarray = labels(target, different)[rows]
+        return found
     index = {name: number for number, name in enumerate(target.classes)}
     column = Column(name=target.name, type="categorical")
     return np.array(_each(column, raw, lambda value: index[values.category(value)], -1), np.int64)

@@ -116,7 +116,7 @@ def _explain(details: ErrorDetails) -> Problem:
         case "choice":
             return _not_among(key, context["names"], got)
         case "law":
-            return Problem(key, details["msg"], context.get("got", show(got)))
+            return Problem(key, details["msg"], context.get("got", show(got)), context.get("near"))
         case "string_pattern_mismatch":
             return Problem(key, terms.PATTERNS[context["pattern"]], show(got))
     law = _LAWS.get(details["type"], details["msg"])

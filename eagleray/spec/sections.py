@@ -93,6 +93,15 @@ class Data(Section):
     missing: Many[str] = Field(
         (), description="More texts that stand for a missing value, beside the usual ones."
     )
+    encoding: terms.Encoding | None = Field(
+        None,
+        description="Of a text file, such as `latin-1`. Default: UTF-8, or what its mark says.",
+    )
+    delimiter: terms.Character | None = Field(
+        None,
+        description="Of a text file. Default: comma, semicolon, tab or bar, whichever gives the "
+        "header most columns.",
+    )
 
     @pydantic.field_validator("drop")
     @classmethod

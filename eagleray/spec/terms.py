@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -56,6 +57,10 @@ LOSSES: dict[str, frozenset[Task]] = {
 }
 
 
+ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
+"""What a misspelt one may be; Python knows many more."""
+
+
 @dataclasses.dataclass(frozen=True)
 class OneOf:
     """Text that is one of `names`, or the user's own `module:function` where `code` is allowed."""
@@ -95,6 +100,22 @@ def ascending(value: tuple[int, int]) -> tuple[int, int]:
     return value
 
 
+def _known_encoding(value: str) -> str:
+    try:
+        "".encode(value)
+    except (LookupError, ValueError):
+        near = difflib.get_close_matches(value.lower(), ENCODINGS, n=1)
+        law = "must be an encoding that Python knows"
+        raise PydanticCustomError("law", law, {"near": near[0] if near else None}) from None
+    return value
+
+
+def _one_character(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value in '"\r\n':
+        raise PydanticCustomError("law", "must be one ASCII character")
+    return value
+
+
 def _whole_or_part(value: float) -> float:
     if value > 1 and value % 1:
         raise PydanticCustomError("law", "must be whole, or a part of one")
@@ -111,4 +132,6 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0), AfterValidator(_whole_or_part)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Filled = Annotated[str, Field(min_length=1)]
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
+Character = Annotated[str, AfterValidator(_one_character)]
 One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eagleray import errors, schema, spec
+from eagleray.texts import Texts
 from ray_jobs.data import kinds
 from ray_jobs.data.names import did_you_mean
 
@@ -91,6 +92,8 @@ def _check_names(
 def _kept(raw: schema.Raw, keep: np.ndarray) -> schema.Raw:
     if keep.all():
         return raw
+    if isinstance(raw, Texts):
+        return raw.only(keep)
     if isinstance(raw, np.ndarray):
         left: np.ndarray = raw[keep]
         return left

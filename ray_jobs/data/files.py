@@ -1,128 +1,172 @@
-"""CSV, Parquet and JSON Lines.
+"""Files as tables: delimited text, Parquet and JSON Lines, each also compressed.
 
-CSV comes as text, untouched: which texts are numbers or missing is decided by `ray_jobs.data.infer`
-for whole columns, not by a reader for single cells.
+Text comes untouched: which texts are numbers or missing is decided by `ray_jobs.data.infer` for
+whole columns, not by a reader for single cells.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import bz2
+import contextlib
+import gzip
 import json
-from collections.abc import Callable
+import lzma
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from eagleray import errors
+from ray_jobs.data import delimited
 
-DELIMITERS = ",;\t|"
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+ARCHIVE = ".zip"
+_UNREADABLE = (EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, pa.ArrowException)
+UNPACKERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 
 
-def read(path: Path, *, shown: str | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        read: reads one, with its encoding and delimiter where the user has said them.
+        options: keys of the `data` section that it takes.
+    """
+
+    read: Callable[[Path, str | None, str | None], pd.DataFrame]
+    options: tuple[str, ...] = ()
+
+
+def read(
+    path: Path,
+    *,
+    shown: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+) -> pd.DataFrame:
     """The table in this file; its suffix says of what kind it is.
 
     Args:
         path: the file.
         shown: how messages name it, if not by its path.
+        encoding: that of a text file; None for UTF-8, or what its byte order mark says.
+        delimiter: that of a text file; None for the one that gives the header most columns.
 
     Raises:
         DataError: unknown kind, an empty or unreadable file, or a column name that stands twice.
     """
     name = shown or str(path)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        kinds = ", ".join(READERS)
-        raise errors.DataError(
-            f"{name}: a file must end in one of {kinds}, but got {path.suffix!r}"
-        )
     try:
-        if not path.stat().st_size:
-            raise errors.DataError(f"{name}: a table is needed, but the file is empty")
-        return reader(path)
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as cause:
+        with _unpacked(path) as plain:
+            kind = _kind(plain, name, {"encoding": encoding, "delimiter": delimiter})
+            if not plain.stat().st_size:
+                raise errors.DataError(f"{name}: a table is needed, but the file is empty")
+            return kind.read(plain, encoding, delimiter)
+    except delimited.LineError as cause:
+        raise errors.DataError(f"{name}:{cause.line}: {cause}") from cause
+    except (OSError, ValueError, *_UNREADABLE) as cause:
         first = (str(cause).splitlines() or [repr(cause)])[0]
         raise errors.DataError(f"{name}: a readable table is needed, but {first}") from cause
 
 
-def _csv(path: Path) -> pd.DataFrame:
-    delimiter, written = _header(path)
-    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(written)]
-    _check_names(names)
-    table = pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(block_size=_block(path)),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(written, pa.string()), strings_can_be_null=False
-        ),
-    )
-    return _frame(table.rename_columns(names))
+def is_known(path: Path) -> bool:
+    """Whether the name ends like that of a file which can be read."""
+    return path.suffix.lower() in (*KINDS, *UNPACKERS, ARCHIVE)
 
 
-def _header(path: Path) -> tuple[str, list[str]]:
-    """The delimiter that gives the most columns, and their names."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.read(1 << 20)
-    if "\0" in head:
-        raise ValueError("it holds NUL bytes: this is no text")
-    found = []
-    for delimiter in DELIMITERS:
-        rows = csv.reader(io.StringIO(head), delimiter=delimiter)
-        found.append((delimiter, next((row for row in rows if row), [])))
-    return max(found, key=lambda pair: len(pair[1]))
+def _kind(path: Path, name: str, given: dict[str, str | None]) -> Kind:
+    suffix = path.suffix.lower()
+    if suffix in SPREADSHEETS:
+        raise errors.DataError(
+            f"{name}: a spreadsheet must be saved as CSV in UTF-8, but got {suffix!r}"
+        )
+    if suffix not in KINDS:
+        kinds = ", ".join(KINDS)
+        raise errors.DataError(
+            f"{name}: a file must end in one of {kinds}, each also compressed"
+            f" ({', '.join([*UNPACKERS, ARCHIVE])}), but got {suffix!r}"
+        )
+    kind = KINDS[suffix]
+    for key, value in given.items():
+        if value is not None and key not in kind.options:
+            raise errors.DataError(f"data.{key}: a {suffix} file has none, but got {value!r}")
+    return kind
 
 
-def _block(path: Path) -> int:
-    """Bytes parsed at once: no cell may be larger."""
-    return min(max(1 << 20, path.stat().st_size + 1), (1 << 31) - 1)
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file itself, or what is compressed in it: named like it, without the last suffix."""
+    suffix = path.suffix.lower()
+    if suffix != ARCHIVE and suffix not in UNPACKERS:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        if suffix == ARCHIVE:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            member = _only_member(archive)
+            plain, packed = Path(folder, Path(member).name), archive.open(member)
+        else:
+            plain, packed = Path(folder, path.stem), UNPACKERS[suffix](path)
+        with packed, plain.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+        yield plain
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _only_member(archive: zipfile.ZipFile) -> str:
+    names = [one for one in archive.namelist() if not one.endswith("/")]
+    names = [one for one in names if not one.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise ValueError(f"a zip file must hold one table, but holds {', '.join(names) or 'none'}")
+    return names[0]
+
+
+def _parquet(path: Path, encoding: str | None, delimiter: str | None) -> pd.DataFrame:  # noqa: ARG001 (it has neither)
     table = pyarrow.parquet.read_table(path)
-    _check_names(table.column_names)
-    return _frame(table)
+    delimited.check_names(table.column_names)
+    return delimited.frame(table)
 
 
-def _json_lines(path: Path) -> pd.DataFrame:
+def _json_lines(path: Path, encoding: str | None, delimiter: str | None) -> pd.DataFrame:  # noqa: ARG001 (it has none)
     rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open(encoding=delimited.encoding_of(path, encoding)) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as cause:
-                raise ValueError(f"line {number} is not JSON: {cause.msg}") from cause
+                raise delimited.LineError(number, f"JSON is needed, but {cause.msg}") from cause
             if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no object: {line.strip()[:40]}")
+                got = line.strip()[:40]
+                raise delimited.LineError(number, f"an object is needed, but got {got}")
             rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}
     return pd.DataFrame(columns)
 
 
-def _frame(table: Any) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-    return frame
-
-
-def _check_names(names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"the column name {twice[0]!r} stands twice")
-
-
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".txt": _csv,
-    ".parquet": _parquet,
-    ".pq": _parquet,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+_TEXT = Kind(delimited.read, ("encoding", "delimiter"))
+_LINES = Kind(_json_lines, ("encoding",))
+KINDS = {
+    ".csv": _TEXT,
+    ".tsv": _TEXT,
+    ".txt": _TEXT,
+    ".data": _TEXT,
+    ".parquet": Kind(_parquet),
+    ".pq": Kind(_parquet),
+    ".jsonl": _LINES,
+    ".ndjson": _LINES,
 }

@@ -12,6 +12,7 @@ from eagleray import errors, schema, spec, values
 from eagleray.schema import Columns, Schema
 from ray_jobs.data import kinds, names
 from ray_jobs.data.clean import Table, given
+from ray_jobs.data.known import SAMPLE
 
 FEW_ROWS = 20
 """In fewer rows, values that are all different or counted up say nothing about a column."""
@@ -97,20 +98,30 @@ def _find(
 
 def _only_tells_apart(found: kinds.Found) -> bool:
     """Whether a column is a number, a code or a name of the row and nothing else."""
-    column, array = found.column, found.array
-    if column.type not in ("numeric", "categorical", "text") or not _all_different(found):
+    column = found.column
+    if column.type not in ("numeric", "categorical", "text"):
         return False
-    if names.hints_at_identifier(column.name) and (column.integer or column.type != "numeric"):
-        return True
-    if len(array) < FEW_ROWS:
+    if column.type == "numeric" and not column.integer:
         return False
-    if column.type == "numeric":
-        return column.integer and bool(np.isin(np.unique(np.diff(array)), (1, -1)).all())
-    return all(_CODE.fullmatch(text) for text in array.tolist())
+    if not names.hints_at_identifier(column.name) and not _counts_up(found):
+        return False
+    return _all_different(found)
+
+
+def _counts_up(found: kinds.Found) -> bool:
+    """Whether values are whole numbers one by one, or codes; few rows do not tell."""
+    if len(found.array) < FEW_ROWS or found.column.nullable:
+        return False
+    if found.column.type == "numeric":
+        return bool((np.abs(np.diff(found.array)) == 1).all())
+    return all(_CODE.fullmatch(text) for text in found.array.tolist())
 
 
 def _all_different(found: kinds.Found) -> bool:
-    return not found.column.nullable and len(set(found.array.tolist())) == len(found.array)
+    array = found.array
+    if found.column.nullable or len(set(array[:SAMPLE].tolist())) < len(array[:SAMPLE]):
+        return False
+    return len(set(array.tolist())) == len(array)
 
 
 def _target(

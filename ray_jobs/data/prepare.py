@@ -112,7 +112,8 @@ def _times(
 
 def _fingerprint(data: spec.Data, learned: infer.Learned, parts: split.Split) -> str:
     digest = hashlib.sha256()
-    described = [data.model_dump(mode="json"), learned.schema.model_dump(mode="json")]
+    told = data.model_dump(mode="json", exclude={"encoding", "delimiter"})  # the columns tell these
+    described = [told, learned.schema.model_dump(mode="json")]
     digest.update(json.dumps(described, sort_keys=True).encode())
     arrays = [*learned.columns.values(), learned.targets, *parts.parts().values()]
     for array in arrays:

@@ -1,0 +1,233 @@
+"""Delimited text (CSV and its like) as a table of texts, and what is wrong with a file, by line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from eagleray import values
+
+DELIMITERS = ",;\t|"
+COMMENT = "#"
+BLOCK = 8 << 20
+"""Bytes parsed at once; a file with a larger cell is parsed in one piece."""
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class LineError(Exception):
+    """A line that cannot be read; whoever knows the file's name puts it before the message."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written.
+
+    Attributes:
+        skipped: lines above the header.
+        names: the header's cells as they are written.
+    """
+
+    encoding: str
+    delimiter: str
+    skipped: int
+    names: list[str]
+
+
+def read(path: Path, encoding: str | None, delimiter: str | None) -> pd.DataFrame:
+    """The table, each column as Arrow's text.
+
+    Lines that start with `#` are left out above the header and, where they have another number of
+    cells than the header, below it.
+
+    Raises:
+        LineError: a line that is not in the encoding, or has more or fewer cells than the header.
+        ValueError: no text, or a column name that stands twice.
+    """
+    layout = _layout(path, encoding, delimiter)
+    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(layout.names)]
+    check_names(names, hint=_unnamed(names))
+    try:
+        table = _parsed(path, layout)
+    except (pa.ArrowException, UnicodeDecodeError) as cause:
+        _check_encoding(path, layout.encoding)
+        _check_rows(path, layout)
+        raise ValueError(str(cause)) from cause
+    return frame(table.rename_columns(names))
+
+
+def encoding_of(path: Path, given: str | None) -> str:
+    """The encoding that the user has given, that of the byte order mark, or UTF-8."""
+    if given is not None:
+        return given
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """The table as pandas has it; text stays in Arrow's memory."""
+    texts = {pa.string(): pd.ArrowDtype(pa.string())}
+    made: pd.DataFrame = table.to_pandas(ignore_metadata=True, types_mapper=texts.get)
+    return made
+
+
+def check_names(names: Sequence[str], *, hint: str = "") -> None:
+    """Raises ValueError where a column name stands twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the column name {twice[0]!r} stands twice{hint}")
+
+
+def _unnamed(names: Sequence[str]) -> str:
+    """The end of a message, where the first line seems to hold values."""
+    for name in names:
+        try:
+            values.number(name)
+        except ValueError:
+            continue
+        return f"; line 1 seems to hold values such as {name!r}: put a line of names above it"
+    return ""
+
+
+def _layout(path: Path, encoding: str | None, delimiter: str | None) -> Layout:
+    written = encoding_of(path, encoding)
+    try:
+        with path.open(encoding=written, newline="") as file:
+            head = file.read(1 << 20)
+    except UnicodeError:
+        _check_encoding(path, written)
+        raise
+    if "\0" in head:
+        raise ValueError(
+            "it holds NUL bytes: this is no text, or in UTF-16; set data.encoding: utf-16-le then"
+        )
+    found = [_header(head, one) for one in (delimiter or DELIMITERS)]
+    best = max(found, key=lambda one: len(one[1]))
+    return Layout(written, (delimiter or DELIMITERS)[found.index(best)], *best)
+
+
+def _header(head: str, delimiter: str) -> tuple[int, list[str]]:
+    """How many lines stand above the header, and its cells.
+
+    A last comment such as `#id,name` is the header where it has as many cells as what follows.
+    """
+    above, rows = 0, csv.reader(io.StringIO(head), delimiter=delimiter)
+    comment: tuple[int, list[str]] | None = None
+    for row in rows:
+        if row and row[0].startswith(COMMENT):
+            comment = above, row
+        elif row:
+            return comment if comment and _heads(comment[1], row) else (above, row)
+        above = rows.line_num
+    return comment or (0, [])
+
+
+def _heads(comment: list[str], row: list[str]) -> bool:
+    return len(comment) == len(row) and not comment[0][len(COMMENT) :].startswith(" ")
+
+
+def _parsed(path: Path, layout: Layout) -> pa.Table:
+    size = path.stat().st_size + 1
+    try:
+        return _parsed_by(path, layout, min(size, BLOCK))
+    except pa.ArrowInvalid as cause:
+        if size <= BLOCK or not any(word in str(cause) for word in ("straddl", "out of sync")):
+            raise
+    return _parsed_by(path, layout, min(size, (1 << 31) - 1))
+
+
+def _parsed_by(path: Path, layout: Layout, block: int) -> pa.Table:
+    encoding = layout.encoding.removesuffix("-sig")  # Arrow passes over a mark of UTF-8 by itself
+    return pyarrow.csv.read_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(
+            block_size=block, encoding=encoding, skip_rows=layout.skipped
+        ),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=_ragged
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(layout.names, pa.string()), strings_can_be_null=False
+        ),
+    )
+
+
+def _ragged(row: Any) -> str:
+    return "skip" if row.text.startswith(COMMENT) else "error"
+
+
+def _check_encoding(path: Path, encoding: str) -> None:
+    """Raises LineError at the first line that is not in this encoding."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                decoder.decode(line)
+            except UnicodeError as cause:
+                raise LineError(number, _undecodable(line, encoding)) from cause
+
+
+def _undecodable(line: bytes, encoding: str) -> str:
+    for start in range(len(line)):
+        try:
+            line[start:].decode(encoding)
+        except UnicodeDecodeError as cause:
+            place = start + cause.start
+            around = line[max(0, place - 15) : place + 15].decode("latin-1").strip()
+            return (
+                f"text must be in {encoding}, but got the byte 0x{line[place]:02x};"
+                f" set data.encoding, such as latin-1, which reads {around!r}"
+            )
+    return f"text must be in {encoding}; set data.encoding"
+
+
+def _check_rows(path: Path, layout: Layout) -> None:
+    """Raises LineError at the first row with more or fewer cells than the header has."""
+    faults = list(_ragged_rows(path, layout))
+    if not faults:
+        return
+    line, row = faults[0]
+    needed, shown = len(layout.names), layout.delimiter.join(row)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    others = ", ".join(str(number) for number, _ in faults[1:6])
+    also = f" (so in {len(faults)} lines, also in {others})" if others else ""
+    fix = f"quote cells that hold {layout.delimiter!r}" if len(row) > needed else "fill the row up"
+    raise LineError(
+        line,
+        f"a row needs as many cells as the header, {needed}, but got {len(row)}: {shown!r}{also};"
+        f" {fix}, or say what parts the cells by data.delimiter",
+    )
+
+
+def _ragged_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """Rows with too many or too few cells, and the lines that they begin in."""
+    with path.open(encoding=layout.encoding, newline="") as file:
+        for _ in itertools.islice(file, layout.skipped):
+            pass
+        rows, line = csv.reader(file, delimiter=layout.delimiter), layout.skipped + 1
+        try:
+            for row in rows:
+                if row and len(row) != len(layout.names) and not row[0].startswith(COMMENT):
+                    yield line, row
+                line = layout.skipped + rows.line_num + 1
+        except csv.Error as cause:
+            raise LineError(line, f"a readable row is needed, but {cause}") from cause
