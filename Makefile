@@ -40,6 +40,7 @@ kind-down: $(READY) ## delete that cluster
 
 bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/help.py
+	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/quality.py

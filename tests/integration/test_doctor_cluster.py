@@ -15,6 +15,7 @@ import yaml
 from eagleray import cli, doctor
 from k8s import definitions
 from k8s import doctor as kubernetes
+from tests import kuberay
 from tests.chart import chart
 from tests.kube_api import Server
 
@@ -313,14 +314,7 @@ def test_no_cluster_at_all_is_a_line_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_field_that_the_chart_sets_is_in_kuberays_definitions() -> None:
-    folder = chart.ROOT.parent / "shared" / "kuberay-crds"
-    if not folder.exists():
-        pytest.skip("KubeRay's definitions are not here")
-    known = {}
-    for file in folder.glob("*.yaml"):
-        spec = yaml.load(file.read_text(), yaml.CSafeLoader)["spec"]
-        (current,) = [one for one in spec["versions"] if one["name"] == "v1"]
-        known[spec["names"]["kind"]] = current["schema"]["openAPIV3Schema"]
+    known = kuberay.schemas()
     for case in chart.CI:
         wanted = chart.runs(chart.documents(chart.values_of(case)))
         assert definitions.judge(known, wanted).state == "pass"

@@ -11,8 +11,7 @@ import pytest
 from eagleray import errors, features, spec
 from ray_jobs.data import prepare
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+DATA = Path(__file__).parents[1] / "data"
 
 ROWS = "when,who,n,y\n" + "".join(
     f"2024-01-{1 + n % 28:02},user{n % 7},{n * 37 % 11},{'ab'[n % 2]}\n" for n in range(84)
@@ -48,9 +47,8 @@ def test_data_sets_of_scikit_learn_are_prepared_without_a_word(
     assert made.notes == []
 
 
-@needs_shared
 def test_adult_is_prepared(tmp_path: Path) -> None:
-    made = prepared(tmp_path, f"{{source: '{SHARED}/adult.csv', target: income}}")
+    made = prepared(tmp_path, f"{{source: '{DATA}/adult.csv.gz', target: income}}")
     assert made.schema.target.classes == ("<=50K", ">50K")
     assert list(types(made).values()).count("numeric") == 6
     assert {c.name for c in made.schema.columns if c.nullable} == {
@@ -60,9 +58,8 @@ def test_adult_is_prepared(tmp_path: Path) -> None:
     }
 
 
-@needs_shared
 def test_sms_are_prepared(tmp_path: Path) -> None:
-    data = f"{{source: '{SHARED}/sms_spam.csv', target: label, positive: spam}}"
+    data = f"{{source: '{DATA}/sms_spam.csv.gz', target: label, positive: spam}}"
     made = prepared(tmp_path, data)
     assert types(made) == {"text": "text"}
     assert made.schema.target.classes == ("ham", "spam")
