@@ -3,7 +3,7 @@
 EagleRayError                 one line for people; `exit_code` for the command line
 ├── UserError                 (2) what the caller gave is at fault
 │   ├── SpecError             experiment file: all of its problems at once
-│   ├── DataError             data that cannot be read or learned from
+│   ├── DataError             data that cannot be read or learned from: all problems at once
 │   ├── CodeError             the user's own `module:function` fails to import or to answer
 │   ├── RequestError          a prediction request; names the field
 │   ├── NotFoundError         no such model, version, alias or search
@@ -47,7 +47,11 @@ class SpecError(UserError):
 
 
 class DataError(UserError):
-    """Data that cannot be read, or from which nothing can be learned."""
+    """Data that cannot be read, or from which nothing can be learned; a problem a line."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
 
 
 class CodeError(UserError):

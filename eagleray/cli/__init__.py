@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from eagleray import __version__
-from eagleray.errors import EagleRayError, SpecError, UserError
+from eagleray.errors import DataError, EagleRayError, SpecError, UserError
 
 
 class Command(NamedTuple):
@@ -109,9 +109,10 @@ def _root(
 
 
 def _say(error: Exception) -> int:
-    """One line for an error, or one for each problem of an experiment file."""
+    """One line for an error, or one for each problem of an experiment file and its data."""
     if isinstance(error, EagleRayError):
-        lines = error.problems if isinstance(error, SpecError) else [str(error)]
+        several = error.problems if isinstance(error, SpecError | DataError) else None
+        lines = several or [str(error)]
         code = error.exit_code
     else:
         lines = [f"internal error: {type(error).__name__}: {error}; run with --verbose"]

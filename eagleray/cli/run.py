@@ -163,7 +163,7 @@ def _send(
 
 def _check(experiment: spec.Experiment) -> None:
     """Refuse here what the driver would refuse there; objects in S3 are left to the driver."""
-    from ray_jobs.data import prepare
+    from ray_jobs.data import files, prepare
 
     if experiment.data.source.startswith("s3://"):
         return
@@ -172,7 +172,7 @@ def _check(experiment: spec.Experiment) -> None:
         raise DataError(misfit)
     experiment.metric(dataset.schema.target.task)
     for column in dataset.schema.columns:
-        if column.type == "image" and experiment.data.source.endswith((".csv", ".tsv", ".txt")):
+        if column.type == "image" and files.is_delimited(Path(experiment.data.source)):
             raise DataError(
                 f"data.source: pictures must be in the table itself to travel to a cluster (bytes "
                 f"in a Parquet file), but {column.name} names files"

@@ -47,6 +47,30 @@ METRICS = {
     "mae": Metric("min", REGRESSION),
     "r2": Metric("max", REGRESSION),
 }
+SYNONYMS = {
+    "acc": "accuracy",
+    "accuracy_score": "accuracy",
+    "ap": "pr_auc",
+    "auc": "roc_auc",
+    "auc_roc": "roc_auc",
+    "auprc": "pr_auc",
+    "auroc": "roc_auc",
+    "average_precision": "pr_auc",
+    "f1_macro": "f1",
+    "f1_score": "f1",
+    "mean_absolute_error": "mae",
+    "mean_squared_error": "rmse",
+    "mse": "rmse",
+    "r2_score": "r2",
+    "r_squared": "r2",
+    "root_mean_squared_error": "rmse",
+    "sensitivity": "recall",
+    "bce": "cross_entropy",
+    "nll": "cross_entropy",
+    "l2": "mse",
+}
+"""What other libraries call these metrics and losses, for who writes that."""
+
 AUTO_METRIC: dict[Task, str] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
 LOSSES: dict[str, frozenset[Task]] = {
     "cross_entropy": CLASSIFICATION,

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from eagleray import values
+from ray_jobs.data.names import values_for_names
 
 DELIMITERS = ",;\t|"
 COMMENT = "#"
@@ -64,7 +64,7 @@ def read(path: Path, encoding: str | None, delimiter: str | None) -> pd.DataFram
     """
     layout = _layout(path, encoding, delimiter)
     names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(layout.names)]
-    check_names(names, hint=_unnamed(names))
+    check_names(names, hint=values_for_names(names))
     try:
         table = _parsed(path, layout)
     except (pa.ArrowException, UnicodeDecodeError) as cause:
@@ -95,17 +95,6 @@ def check_names(names: Sequence[str], *, hint: str = "") -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"the column name {twice[0]!r} stands twice{hint}")
-
-
-def _unnamed(names: Sequence[str]) -> str:
-    """The end of a message, where the first line seems to hold values."""
-    for name in names:
-        try:
-            values.number(name)
-        except ValueError:
-            continue
-        return f"; line 1 seems to hold values such as {name!r}: put a line of names above it"
-    return ""
 
 
 def _layout(path: Path, encoding: str | None, delimiter: str | None) -> Layout:

@@ -87,6 +87,12 @@ def is_known(path: Path) -> bool:
     return path.suffix.lower() in (*KINDS, *UNPACKERS, ARCHIVE)
 
 
+def is_delimited(path: Path) -> bool:
+    """Whether the name ends like that of delimited text, compressed or not."""
+    kinds = [KINDS[one.lower()] for one in path.suffixes[-2:] if one.lower() in KINDS]
+    return path.suffix.lower() == ARCHIVE or any("delimiter" in kind.options for kind in kinds)
+
+
 def _kind(path: Path, name: str, given: dict[str, str | None]) -> Kind:
     suffix = path.suffix.lower()
     if suffix in SPREADSHEETS:

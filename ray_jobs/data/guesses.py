@@ -22,7 +22,6 @@ MOST_GIVEN_ODD_SHARE = 0.5
 """So many rows where the user says that they are numbers."""
 
 _PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
-_CODE = re.compile(r"0\d+")
 _DAYS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
 _NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y")
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
@@ -74,32 +73,36 @@ def given(kind: schema.ColumnType, known: Known) -> Guess:
 
 def _numeric(known: Known) -> Guess | None:
     found = _numbers(known, share=MOST_ODD_SHARE, most=MOST_ODD)
-    if found is None or any(_CODE.fullmatch(text) for text in known.beside(found.plain)):
-        return None  # such as 01067: a code, whose zero counts
-    return found
+    return None if found is None or any(map(is_code, known.beside(found.plain))) else found
 
 
 def _numbers(known: Known, *, share: float, most: int) -> Guess | None:
     """Numbers, of which at most this share of rows and this many texts are none."""
     for comma in (False, True):
-        if len(_odd(known.sample, comma)) > max(1, len(known.sample) // 2):
+        if len(odd(known.sample, comma)) > max(1, len(known.sample) // 2):
             continue
         guess = Guess("numeric", decimal_comma=comma)
         counts = known.beside(guess.plain)
-        odd, most_rows = _odd(counts, comma), share * known.rows(guess.plain)
-        if len(odd) <= most and sum(counts[text] for text in odd) <= most_rows:
-            return replace(guess, odd=tuple(odd))
+        others, most_rows = odd(counts, comma), share * known.rows(guess.plain)
+        if len(others) <= most and sum(counts[text] for text in others) <= most_rows:
+            return replace(guess, odd=tuple(others))
     return None
 
 
-def _odd(known: Iterable[str], comma: bool) -> list[str]:
-    odd = []
+def is_code(text: str) -> bool:
+    """Whether this is a number by its letters alone, such as 01067, whose zero counts."""
+    return re.fullmatch(r"0\d+", text) is not None
+
+
+def odd(known: Iterable[str], comma: bool) -> list[str]:
+    """Texts that are no numbers, in their order."""
+    found = []
     for text in known:
         try:
             values.number(text, comma=comma)
         except ValueError:
-            odd.append(text)
-    return odd
+            found.append(text)
+    return found
 
 
 def _boolean(known: Known) -> Guess | None:

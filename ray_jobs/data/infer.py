@@ -12,6 +12,7 @@ from eagleray import errors, schema, spec, values
 from eagleray.schema import Columns, Schema
 from ray_jobs.data import kinds, names
 from ray_jobs.data.clean import Table, given
+from ray_jobs.data.faults import Faults
 from ray_jobs.data.known import SAMPLE
 
 FEW_ROWS = 20
@@ -42,11 +43,14 @@ def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOpti
         features: the `features` section; its types count.
 
     Raises:
-        DataError: a column that no type can hold, no input column, or a target that cannot be
+        DataError: columns that no type can hold, no input column, or a target that cannot be
             learned.
     """
-    target, targets = _target(table[data.target], data, features)
-    found, spare, notes = _inputs(table, data, features)
+    faults = Faults()
+    with faults.gathered():
+        target, targets = _target(table[data.target], data, features)
+    found, spare, notes = _inputs(table, data, features, faults)
+    faults.settle()
     if not found and not spare:
         raise errors.DataError(
             f"{data.source}: an input column is needed, but there is none beside the target"
@@ -60,8 +64,17 @@ def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOpti
     return Learned(known, columns, targets, tuple(notes))
 
 
-def _inputs(
+def problems(
     table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+) -> list[str]:
+    """What is wrong with the input columns alone."""
+    faults = Faults()
+    _inputs(table, data, features, faults)
+    return faults.problems
+
+
+def _inputs(
+    table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions], faults: Faults
 ) -> tuple[list[kinds.Found], list[kinds.Found], list[str]]:
     """Columns to learn from, columns that only tell rows apart, and notes."""
     inputs, spare, notes = [], [], []
@@ -74,7 +87,9 @@ def _inputs(
             )
             continue
         kind = given(name, features)
-        found = _find(name, raw, kind, data)
+        found = None
+        with faults.gathered():
+            found = _find(name, raw, kind, data)
         if found is None:
             notes.append(f"{name}: all values are missing, so it is left out")
         elif kind is None and _only_tells_apart(found):

@@ -46,8 +46,7 @@ def dataset(experiment: spec.Experiment) -> Dataset:
     """
     _check_types(experiment)
     data, features = experiment.data, experiment.default().features
-    frame = load.read(data, experiment.path.parent)
-    cleaned = clean.rows(load.table(frame), data, features)
+    cleaned = _cleaned(load.table(load.read(data, experiment.path.parent)), data, features)
     learned = infer.learn(cleaned.table, data, features)
     parts = split.indices(
         learned.targets,
@@ -85,6 +84,15 @@ def _check_types(experiment: spec.Experiment) -> None:
             raise errors.UserError(
                 f"{key}: must be the same for all trials, but got a distribution"
             )
+
+
+def _cleaned(
+    table: clean.Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+) -> clean.Cleaned:
+    try:
+        return clean.rows(table, data, features)
+    except errors.DataError as error:
+        raise errors.DataError(*error.problems, *infer.problems(table, data, features)) from error
 
 
 def _words(name: str | None, table: clean.Table) -> np.ndarray | None:
