@@ -89,7 +89,8 @@ class Texts(Sequence[str | None]):
             mask = pc.match_substring_regex(self._cells, f"^(?:{PLAIN[kind]})$").fill_null(False)
             if spelled:
                 lower = pc.utf8_lower(self._cells)
-                mask = pc.and_not(mask, pc.is_in(lower, value_set=pa.array(sorted(spelled))))
+                marked = pc.is_in(lower, value_set=pa.array(sorted(spelled), lower.type))
+                mask = pc.and_not(mask, marked)
             self._masks[kind, spelled] = mask.to_numpy()
         return self._masks[kind, spelled]
 

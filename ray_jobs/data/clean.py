@@ -105,10 +105,10 @@ def _absent(
 
 def _columns(known: list[str]) -> str:
     """The end of a message, where no name is near."""
-    if hint := values_for_names(known):
-        return hint
+    if len(known) == 1:
+        return f"; its only column is {known[0]!r}: data.delimiter says what parts the cells"
     shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")
-    return f"; its columns are {shown}"
+    return f"; its columns are {shown}{values_for_names(known)}"
 
 
 def _kept(raw: schema.Raw, keep: np.ndarray) -> schema.Raw:

@@ -85,7 +85,7 @@ def encoding_of(path: Path, given: str | None) -> str:
 
 def frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas has it; text stays in Arrow's memory."""
-    texts = {pa.string(): pd.ArrowDtype(pa.string())}
+    texts = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), pa.large_string())}
     made: pd.DataFrame = table.to_pandas(ignore_metadata=True, types_mapper=texts.get)
     return made
 

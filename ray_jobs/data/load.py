@@ -137,7 +137,7 @@ def _beside(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _raw(series: pd.Series[Any]) -> schema.Raw:
-    if isinstance(series.dtype, pd.ArrowDtype) and series.dtype.pyarrow_dtype == pa.string():
+    if _is_arrow_text(series.dtype):
         cells = pa.array(series)
         return Texts(cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells]))
     if isinstance(series.dtype, pd.DatetimeTZDtype):
@@ -152,3 +152,10 @@ def _raw(series: pd.Series[Any]) -> schema.Raw:
     values = series.astype(object).tolist()
     gone = series.isna().tolist()
     return [None if missing else value for value, missing in zip(values, gone, strict=True)]
+
+
+def _is_arrow_text(kind: object) -> bool:
+    return isinstance(kind, pd.ArrowDtype) and kind.pyarrow_dtype in (
+        pa.string(),
+        pa.large_string(),
+    )

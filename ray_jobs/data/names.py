@@ -19,10 +19,10 @@ def hints_at_identifier(name: str) -> bool:
 
 
 def values_for_names(names: Sequence[str]) -> str:
-    """The end of a message, where most names of columns are numbers: a header is missing."""
-    if sum(map(_is_number, names)) * 2 <= len(names):
+    """The end of a message, where a name is a number: perhaps the file has no header."""
+    if not any(map(_is_number, names)):
         return ""
-    return f"; line 1 seems to hold values ({', '.join(names[:3])}): put a line of names above it"
+    return "; if line 1 holds values, put a line of names above it"
 
 
 def _is_number(name: str) -> bool:

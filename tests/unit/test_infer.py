@@ -242,6 +242,8 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
     ("table", "more", "message"),
     [
         ({"x": [1], "Y": [2]}, {}, "data.target: a column of rows.csv is needed, but got 'y'"),
+        ({"39": [1], "<=50K": [2]}, {}, "its columns are 39, <=50K; if line 1 holds values, put a"),
+        ({"1  2": [1]}, {}, "its only column is '1  2': data.delimiter says what parts the cells"),
         ({"x": [1], "y": ["a"]}, {"drop": ("xx",)}, "data.drop: .* got 'xx'; did you mean 'x'"),
         (
             {"x": [1, 2], "y": ["a", "a"]},

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -195,7 +197,7 @@ def test_rows_with_more_or_fewer_cells_are_named_by_line_with_the_fix(
 
 def test_a_file_without_a_header_is_told_so(tmp_path: Path) -> None:
     name = write(tmp_path, "iris.data", "5.1,3.5,3.5,Iris-setosa\n4.9,3.0,1.4,Iris-setosa\n")
-    with pytest.raises(errors.DataError, match=r"'3.5' stands twice; line 1 seems to hold values"):
+    with pytest.raises(errors.DataError, match=r"'3.5' stands twice; if line 1 holds values, put"):
         read(name, tmp_path)
 
 
@@ -245,6 +247,18 @@ def test_parquet_gives_pythons_own_values(tmp_path: Path) -> None:
     assert all(raw[name][1] is None for name in "decpy")
     image = schema.Column(name="p", type="image", image_shape=(1, 2, 2))
     assert schema.parse_column(image, raw["p"])[0].ravel().tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_texts_of_parquet_stay_in_arrow(tmp_path: Path, kind: pa.DataType) -> None:
+    cells = pa.array(["1.5", "-1", None, "?"], kind)
+    pyarrow.parquet.write_table(pa.table({"y": cells}), tmp_path / "rows.parquet")
+    raw = load.table(read("rows.parquet", tmp_path))["y"]
+    assert isinstance(raw, Texts)
+    assert list(raw) == ["1.5", "-1", None, "?"]
+    number = schema.Column(name="y", type="numeric", missing=("-1",))
+    parsed = schema.parse_column(number, raw)
+    np.testing.assert_array_equal(parsed, [1.5, np.nan, np.nan, np.nan])
 
 
 def test_a_file_is_found_beside_the_experiment_and_then_in_the_working_directory(
