@@ -35,7 +35,7 @@ def rows(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptio
     """
     faults, notes = Faults(), []
     faults.problems += _absent(table, data, features)
-    count = len(next(iter(table.values())))
+    count = len(next(iter(table.values()), ()))
     keep = np.ones(count, bool)
     for name in (data.target, data.split.group, data.split.time):
         if name is None or name not in table:

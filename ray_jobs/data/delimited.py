@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import io
 import itertools
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from eagleray import errors
 from ray_jobs.data.names import values_for_names
 
 DELIMITERS = ",;\t|"
@@ -29,12 +31,28 @@ _MARKS = (
 )
 
 
-class LineError(Exception):
-    """A line that cannot be read; whoever knows the file's name puts it before the message."""
+@dataclass(frozen=True)
+class Source:
+    """A file, how messages name it, and what the user has said of its text."""
 
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
+    path: Path
+    name: str
+    encoding: str | None = None
+    delimiter: str | None = None
+
+    @functools.cached_property
+    def codec(self) -> str:
+        """The encoding that the user has said, that of the byte order mark, or UTF-8."""
+        if self.encoding is not None:
+            known = codecs.lookup(self.encoding).name
+            return "utf-8-sig" if known == "utf-8" else self.encoding
+        with self.path.open("rb") as file:
+            start = file.read(4)
+        return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+
+    def fault(self, line: int, message: str) -> errors.DataError:
+        """What is wrong in a line."""
+        return errors.DataError(f"{self.name}:{line}: {message}")
 
 
 @dataclass(frozen=True)
@@ -46,41 +64,31 @@ class Layout:
         names: the header's cells as they are written.
     """
 
-    encoding: str
     delimiter: str
     skipped: int
     names: list[str]
 
 
-def read(path: Path, encoding: str | None, delimiter: str | None) -> pd.DataFrame:
+def read(source: Source) -> pd.DataFrame:
     """The table, each column as Arrow's text.
 
     Lines that start with `#` are left out above the header and, where they have another number of
     cells than the header, below it.
 
     Raises:
-        LineError: a line that is not in the encoding, or has more or fewer cells than the header.
+        DataError: a line that is not in the encoding, or has more or fewer cells than the header.
         ValueError: no text, or a column name that stands twice.
     """
-    layout = _layout(path, encoding, delimiter)
+    layout = _layout(source)
     names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(layout.names)]
     check_names(names, hint=values_for_names(names))
     try:
-        table = _parsed(path, layout)
+        table = _parsed(source, layout)
     except (pa.ArrowException, UnicodeDecodeError) as cause:
-        _check_encoding(path, layout.encoding)
-        _check_rows(path, layout)
+        _check_encoding(source)
+        _check_rows(source, layout)
         raise ValueError(str(cause)) from cause
     return frame(table.rename_columns(names))
-
-
-def encoding_of(path: Path, given: str | None) -> str:
-    """The encoding that the user has given, that of the byte order mark, or UTF-8."""
-    if given is not None:
-        return given
-    with path.open("rb") as file:
-        start = file.read(4)
-    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
@@ -97,21 +105,19 @@ def check_names(names: Sequence[str], *, hint: str = "") -> None:
         raise ValueError(f"the column name {twice[0]!r} stands twice{hint}")
 
 
-def _layout(path: Path, encoding: str | None, delimiter: str | None) -> Layout:
-    written = encoding_of(path, encoding)
+def _layout(source: Source) -> Layout:
     try:
-        with path.open(encoding=written, newline="") as file:
-            head = file.read(1 << 20)
+        with source.path.open(encoding=source.codec, newline="") as file:
+            head = file.read(1 << 20).removeprefix("\ufeff")
     except UnicodeError:
-        _check_encoding(path, written)
+        _check_encoding(source)
         raise
     if "\0" in head:
         raise ValueError(
             "it holds NUL bytes: this is no text, or in UTF-16; set data.encoding: utf-16-le then"
         )
-    found = [_header(head, one) for one in (delimiter or DELIMITERS)]
-    best = max(found, key=lambda one: len(one[1]))
-    return Layout(written, (delimiter or DELIMITERS)[found.index(best)], *best)
+    found = [Layout(one, *_header(head, one)) for one in source.delimiter or DELIMITERS]
+    return max(found, key=lambda layout: len(layout.names))
 
 
 def _header(head: str, delimiter: str) -> tuple[int, list[str]]:
@@ -134,20 +140,20 @@ def _heads(comment: list[str], row: list[str]) -> bool:
     return len(comment) == len(row) and not comment[0][len(COMMENT) :].startswith(" ")
 
 
-def _parsed(path: Path, layout: Layout) -> pa.Table:
-    size = path.stat().st_size + 1
+def _parsed(source: Source, layout: Layout) -> pa.Table:
+    size = source.path.stat().st_size + 1
     try:
-        return _parsed_by(path, layout, min(size, BLOCK))
+        return _parsed_by(source, layout, min(size, BLOCK))
     except pa.ArrowInvalid as cause:
         if size <= BLOCK or not any(word in str(cause) for word in ("straddl", "out of sync")):
             raise
-    return _parsed_by(path, layout, min(size, (1 << 31) - 1))
+    return _parsed_by(source, layout, min(size, (1 << 31) - 1))
 
 
-def _parsed_by(path: Path, layout: Layout, block: int) -> pa.Table:
-    encoding = layout.encoding.removesuffix("-sig")  # Arrow passes over a mark of UTF-8 by itself
+def _parsed_by(source: Source, layout: Layout, block: int) -> pa.Table:
+    encoding = source.codec.removesuffix("-sig")  # Arrow passes over a mark of UTF-8 by itself
     return pyarrow.csv.read_csv(
-        path,
+        source.path,
         read_options=pyarrow.csv.ReadOptions(
             block_size=block, encoding=encoding, skip_rows=layout.skipped
         ),
@@ -164,34 +170,33 @@ def _ragged(row: Any) -> str:
     return "skip" if row.text.startswith(COMMENT) else "error"
 
 
-def _check_encoding(path: Path, encoding: str) -> None:
-    """Raises LineError at the first line that is not in this encoding."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with path.open("rb") as file:
+def _check_encoding(source: Source) -> None:
+    """Raises DataError at the first line that is not in the encoding."""
+    decoder = codecs.getincrementaldecoder(source.codec)()
+    with source.path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                decoder.decode(line)
+                decoder.decode(line, final=not line.endswith(b"\n"))
             except UnicodeError as cause:
-                raise LineError(number, _undecodable(line, encoding)) from cause
+                raise source.fault(number, _undecodable(line, source.codec)) from cause
 
 
-def _undecodable(line: bytes, encoding: str) -> str:
-    for start in range(len(line)):
-        try:
-            line[start:].decode(encoding)
-        except UnicodeDecodeError as cause:
-            place = start + cause.start
-            around = line[max(0, place - 15) : place + 15].decode("latin-1").strip()
-            return (
-                f"text must be in {encoding}, but got the byte 0x{line[place]:02x};"
-                f" set data.encoding, such as latin-1, which reads {around!r}"
-            )
-    return f"text must be in {encoding}; set data.encoding"
+def _undecodable(line: bytes, codec: str) -> str:
+    law = f"text must be in {codec.removesuffix('-sig')}"
+    try:
+        line.decode(codec)
+    except UnicodeDecodeError as cause:
+        around = line[max(0, cause.start - 15) : cause.start + 15].decode("latin-1").strip()
+        return (
+            f"{law}, but got the byte 0x{line[cause.start]:02x};"
+            f" set data.encoding, such as latin-1, which reads {around!r}"
+        )
+    return f"{law}; set data.encoding"
 
 
-def _check_rows(path: Path, layout: Layout) -> None:
-    """Raises LineError at the first row with more or fewer cells than the header has."""
-    faults = list(_ragged_rows(path, layout))
+def _check_rows(source: Source, layout: Layout) -> None:
+    """Raises DataError at the first row with more or fewer cells than the header has."""
+    faults = list(_ragged_rows(source, layout))
     if not faults:
         return
     line, row = faults[0]
@@ -200,16 +205,16 @@ def _check_rows(path: Path, layout: Layout) -> None:
     others = ", ".join(str(number) for number, _ in faults[1:6])
     also = f" (so in {len(faults)} lines, also in {others})" if others else ""
     fix = f"quote cells that hold {layout.delimiter!r}" if len(row) > needed else "fill the row up"
-    raise LineError(
+    raise source.fault(
         line,
         f"a row needs as many cells as the header, {needed}, but got {len(row)}: {shown!r}{also};"
         f" {fix}, or say what parts the cells by data.delimiter",
     )
 
 
-def _ragged_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+def _ragged_rows(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """Rows with too many or too few cells, and the lines that they begin in."""
-    with path.open(encoding=layout.encoding, newline="") as file:
+    with source.path.open(encoding=source.codec, newline="") as file:
         for _ in itertools.islice(file, layout.skipped):
             pass
         rows, line = csv.reader(file, delimiter=layout.delimiter), layout.skipped + 1
@@ -219,4 +224,4 @@ def _ragged_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
                     yield line, row
                 line = layout.skipped + rows.line_num + 1
         except csv.Error as cause:
-            raise LineError(line, f"a readable row is needed, but {cause}") from cause
+            raise source.fault(line, f"a readable row is needed, but {cause}") from cause

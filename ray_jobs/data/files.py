@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import csv
 import gzip
 import json
 import lzma
@@ -26,10 +27,18 @@ import pyarrow.parquet
 
 from eagleray import errors
 from ray_jobs.data import delimited
+from ray_jobs.data.delimited import Source
 
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 ARCHIVE = ".zip"
-_UNREADABLE = (EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, pa.ArrowException)
+_UNREADABLE = (
+    EOFError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+)
 UNPACKERS: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
@@ -42,11 +51,11 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        read: reads one, with its encoding and delimiter where the user has said them.
+        read: reads one.
         options: keys of the `data` section that it takes.
     """
 
-    read: Callable[[Path, str | None, str | None], pd.DataFrame]
+    read: Callable[[Source], pd.DataFrame]
     options: tuple[str, ...] = ()
 
 
@@ -71,12 +80,11 @@ def read(
     name = shown or str(path)
     try:
         with _unpacked(path) as plain:
-            kind = _kind(plain, name, {"encoding": encoding, "delimiter": delimiter})
+            source = Source(plain, name, encoding, delimiter)
+            read_one = _kind(source).read
             if not plain.stat().st_size:
                 raise errors.DataError(f"{name}: a table is needed, but the file is empty")
-            return kind.read(plain, encoding, delimiter)
-    except delimited.LineError as cause:
-        raise errors.DataError(f"{name}:{cause.line}: {cause}") from cause
+            return read_one(source)
     except (OSError, ValueError, *_UNREADABLE) as cause:
         first = (str(cause).splitlines() or [repr(cause)])[0]
         raise errors.DataError(f"{name}: a readable table is needed, but {first}") from cause
@@ -93,8 +101,8 @@ def is_delimited(path: Path) -> bool:
     return path.suffix.lower() == ARCHIVE or any("delimiter" in kind.options for kind in kinds)
 
 
-def _kind(path: Path, name: str, given: dict[str, str | None]) -> Kind:
-    suffix = path.suffix.lower()
+def _kind(source: Source) -> Kind:
+    suffix, name = source.path.suffix.lower(), source.name
     if suffix in SPREADSHEETS:
         raise errors.DataError(
             f"{name}: a spreadsheet must be saved as CSV in UTF-8, but got {suffix!r}"
@@ -106,8 +114,8 @@ def _kind(path: Path, name: str, given: dict[str, str | None]) -> Kind:
             f" ({', '.join([*UNPACKERS, ARCHIVE])}), but got {suffix!r}"
         )
     kind = KINDS[suffix]
-    for key, value in given.items():
-        if value is not None and key not in kind.options:
+    for key in ("encoding", "delimiter"):
+        if (value := getattr(source, key)) is not None and key not in kind.options:
             raise errors.DataError(f"data.{key}: a {suffix} file has none, but got {value!r}")
     return kind
 
@@ -139,25 +147,25 @@ def _only_member(archive: zipfile.ZipFile) -> str:
     return names[0]
 
 
-def _parquet(path: Path, encoding: str | None, delimiter: str | None) -> pd.DataFrame:  # noqa: ARG001 (it has neither)
-    table = pyarrow.parquet.read_table(path)
+def _parquet(source: Source) -> pd.DataFrame:
+    table = pyarrow.parquet.read_table(source.path)
     delimited.check_names(table.column_names)
     return delimited.frame(table)
 
 
-def _json_lines(path: Path, encoding: str | None, delimiter: str | None) -> pd.DataFrame:  # noqa: ARG001 (it has none)
+def _json_lines(source: Source) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    with path.open(encoding=delimited.encoding_of(path, encoding)) as file:
+    with source.path.open(encoding=source.codec) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as cause:
-                raise delimited.LineError(number, f"JSON is needed, but {cause.msg}") from cause
+                raise source.fault(number, f"JSON is needed, but {cause.msg}") from cause
             if not isinstance(row, dict):
                 got = line.strip()[:40]
-                raise delimited.LineError(number, f"an object is needed, but got {got}")
+                raise source.fault(number, f"an object is needed, but got {got}")
             rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}

@@ -78,6 +78,17 @@ def test_text_is_read_in_the_encoding_that_the_user_says(tmp_path: Path, encodin
     assert table(name, tmp_path, encoding=encoding)["name"] == ["café", "naïve"]
 
 
+@pytest.mark.parametrize(("given", "mark"), [("utf-8", "utf-8-sig"), ("UTF8", "utf-8-sig")])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(
+    tmp_path: Path, given: str, mark: str
+) -> None:
+    name = write(tmp_path, "rows.csv", ACCENTS.encode(mark))
+    assert list(table(name, tmp_path, encoding=given)) == ["name", "y"]
+    content = ("\ufeff" + ACCENTS).encode("utf-16-le")
+    name = write(tmp_path, "rows.csv", content)
+    assert list(table(name, tmp_path, encoding="utf-16-le")) == ["name", "y"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str) -> None:
     name = write(tmp_path, "rows.csv", ACCENTS.encode(encoding))
@@ -320,6 +331,8 @@ def test_paths_of_pictures_are_replaced_by_what_the_files_hold(tmp_path: Path) -
         ("blank.csv", "\n\n", "a readable table is needed, but"),
         ("binary.csv", b"\x89PNG\0\0", "text must be in utf-8, but got the byte 0x89"),
         ("zeros.csv", b"a\0b,y\n", "NUL bytes: this is no text"),
+        ("end.csv", b"a,y\n1,caf\xe9", r"end.csv:2: text must be in utf-8, but got the byte 0xe9"),
+        ("quote.csv", '"' + "a" * 200_000, "a readable table is needed, but field larger"),
         ("twice.csv", "a,a,y\n1,2,3\n", "the column name 'a' stands twice"),
         ("spaces.csv", "a, a,y\n1,2,3\n", "the column name 'a' stands twice"),
         ("rows.parquet", "no parquet", "a readable table is needed, but"),
