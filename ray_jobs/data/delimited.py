@@ -196,14 +196,15 @@ def _undecodable(line: bytes, codec: str) -> str:
 
 def _check_rows(source: Source, layout: Layout) -> None:
     """Raises DataError at the first row with more or fewer cells than the header has."""
-    faults = list(_ragged_rows(source, layout))
-    if not faults:
+    faults = _ragged_rows(source, layout)
+    line, row = next(faults, (0, []))
+    if not line:
         return
-    line, row = faults[0]
+    others = [number for number, _ in faults]
     needed, shown = len(layout.names), layout.delimiter.join(row)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    others = ", ".join(str(number) for number, _ in faults[1:6])
-    also = f" (so in {len(faults)} lines, also in {others})" if others else ""
+    listed = ", ".join(map(str, others[:5]))
+    also = f" (so in {len(others) + 1} lines, also in {listed})" if others else ""
     fix = f"quote cells that hold {layout.delimiter!r}" if len(row) > needed else "fill the row up"
     raise source.fault(
         line,
