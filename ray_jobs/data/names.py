@@ -20,12 +20,13 @@ def hints_at_identifier(name: str) -> bool:
 
 def values_for_names(names: Sequence[str]) -> str:
     """The end of a message, where a name is a number: perhaps the file has no header."""
-    if not any(map(_is_number, names)):
+    if not any(map(is_number, names)):
         return ""
     return "; if line 1 holds values, put a line of names above it"
 
 
-def _is_number(name: str) -> bool:
+def is_number(name: str) -> bool:
+    """Whether a name, of a column or a class, is a number."""
     try:
         values.number(name)
     except ValueError:

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from eagleray import errors, schema, spec
+from ray_jobs.data import names
 
 LEAST_OF_A_CLASS = 3
 """A class needs a row for each part."""
@@ -151,10 +152,12 @@ def _check_classes(classes: np.ndarray, target: schema.Target, smallest: int) ->
     ]
     if rare:
         more = f" and {len(rare) - MOST_LISTED} more" if len(rare) > MOST_LISTED else ""
+        numbers = sum(map(names.is_number, target.classes)) * 2 > len(target.classes)
+        fix = f"; features: {{{target.name}: {{type: numeric}}}} makes it a regression"
         raise errors.DataError(
             f"{target.name}: each class needs at least {LEAST_OF_A_CLASS} rows, one for each part,"
             f" but {', '.join(rare[:MOST_LISTED])}{more};"
-            " leave out such rows, or set data.split.stratify: false"
+            f" leave out such rows, or set data.split.stratify: false{fix if numbers else ''}"
         )
     if smallest < len(target.classes):
         raise errors.DataError(

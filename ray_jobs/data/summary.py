@@ -20,8 +20,7 @@ MOST_SHOWN = 10
 FEW_VALUES = 100
 """A quantity of whole numbers that has no more different ones may have been meant as classes."""
 
-LEAST_NUMERIC_SHARE = 0.5
-"""A column with fewer numbers is no column of numbers, even where the user says so."""
+LEAST_NUMERIC_SHARE = 1 - guesses.MOST_GIVEN_ODD_SHARE
 
 SAMPLE = 10_000
 
@@ -46,11 +45,6 @@ def target(dataset: Dataset) -> str:
 def remarks(experiment: spec.Experiment, dataset: Dataset) -> Iterator[str]:
     """What may not be meant so, each with the line that changes it."""
     features = experiment.default().features
-    guessed = {
-        column.name: column
-        for column in dataset.schema.columns
-        if column.name not in features or features[column.name].type == "auto"
-    }
     if experiment.data.target not in features:
         yield from _task(dataset)
     for column in dataset.schema.columns:
@@ -58,10 +52,10 @@ def remarks(experiment: spec.Experiment, dataset: Dataset) -> Iterator[str]:
         if _is_constant(column, array):
             fix = _line({"data": {"drop": [column.name]}})
             yield f"{column.name}: all rows have the same value; {fix} leaves it out"
+        options = features.get(column.name, spec.FeatureOptions())
         if column.type == "categorical":
-            options = features.get(column.name, spec.FeatureOptions())
             yield from _lumped(column, array[dataset.split.train], options.max_categories)
-        if column.name in guessed and column.type in ("categorical", "text"):
+        if options.type == "auto" and column.type in ("categorical", "text"):
             yield from _mostly_numbers(column, array)
 
 

@@ -118,6 +118,21 @@ def test_a_class_that_cannot_be_in_every_part_is_refused(tmp_path: Path) -> None
         prepared(tmp_path, "{source: rows.csv, target: y}")
 
 
+def test_every_rare_class_is_named_and_numbers_are_told_what_makes_them_a_regression(
+    tmp_path: Path,
+) -> None:
+    rows = "x,y\n" + "".join(f"{n % 7},{n * 0.5}\nred,n.d.\n" for n in range(50))
+    (tmp_path / "rows.csv").write_text(rows)
+    with pytest.raises(
+        errors.DataError, match=r"'0' has 1, '0.5' has 1, .* and 40 more;"
+    ) as raised:
+        prepared(tmp_path, "{source: rows.csv, target: y}")
+    assert str(raised.value).endswith("; features: {y: {type: numeric}} makes it a regression")
+    made = prepared(tmp_path, "{source: rows.csv, target: y}", "{y: {type: numeric}}")
+    assert made.schema.target.task == "regression"
+    assert made.notes[0] == "y: 50 of 100 rows have none and are left out"
+
+
 def test_a_columns_type_is_no_matter_of_the_search(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(ROWS)
     with pytest.raises(errors.UserError, match=r"features.n.type: "):
