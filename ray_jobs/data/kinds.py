@@ -14,12 +14,11 @@ from decimal import Decimal
 from types import NoneType
 
 import numpy as np
-import pandas as pd
 
 from eagleray import errors, pictures, schema, values
 from eagleray.texts import Texts
 from ray_jobs.data import guesses
-from ray_jobs.data.known import Known
+from ray_jobs.data.known import SAMPLE, Known
 
 LONGEST_SIDE = 128
 """Pictures of more pixels a side are made smaller."""
@@ -74,7 +73,8 @@ def find(
 def missing_rows(array: np.ndarray) -> np.ndarray:
     """Which rows of a canonical column are missing, as booleans (B)."""
     if array.dtype == object:
-        return pd.isna(array)
+        gone: np.ndarray = array == None  # noqa: E711 (each value, not the array)
+        return gone
     missing: np.ndarray = np.isnan(array.reshape(len(array), -1)).any(axis=1)
     return missing
 
@@ -136,7 +136,7 @@ def _finished(
     whole, categories = False, None
     if column.type == "numeric":
         present = array[~missing]
-        whole = bool((present == np.floor(present)).all() and np.abs(present).max() < 2**53)
+        whole = _are_whole(present[:SAMPLE]) and _are_whole(present)
     elif column.type == "boolean":
         words = known.counts or ["false", "true"]
         categories = tuple(sorted(words, key=lambda word: (values.truth(word), word)))
@@ -145,6 +145,10 @@ def _finished(
         categories = tuple(names) if len(names) <= schema.MOST_LISTED else None
     found = {"nullable": bool(missing.any()), "integer": whole, "categories": categories}
     return column.model_copy(update=found)
+
+
+def _are_whole(numbers: np.ndarray) -> bool:
+    return bool((numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53)
 
 
 def _shape(name: str, raw: schema.Raw) -> tuple[int, ...]:

@@ -126,8 +126,14 @@ def _fingerprint(data: spec.Data, learned: infer.Learned, parts: split.Split) ->
     arrays = [*learned.columns.values(), learned.targets, *parts.parts().values()]
     for array in arrays:
         if array.dtype == object:
-            digest.update(json.dumps(array.tolist()).encode())
+            digest.update(_words_as_json(array.tolist()).encode())
         else:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _words_as_json(words: list[str | None]) -> str:
+    """As `json.dumps` writes the list, each different word written once."""
+    written = {word: json.dumps(word) for word in set(words)}
+    return f"[{', '.join(map(written.__getitem__, words))}]"
