@@ -73,11 +73,13 @@ class Bundle:
         model: torch.nn.Module,
         scale: Scale,
         custom: code.Code | None = None,
+        extra_fields: schema.ExtraFields = "refuse",
     ) -> None:
         self.name, self.number = "", 0
         self.schema, self.transforms, self.options = schema, transforms, options
         self.model = model.eval()
         self.scale, self.custom = scale, custom
+        self.extra_fields = extra_fields
         self.golden: Golden | None = None
 
     def predict(self, raw: Mapping[str, schema.Raw]) -> Prediction:
@@ -160,6 +162,7 @@ def pack(
         "scale": made.scale.model_dump(),
         "transforms": state,
         "code": {"name": made.custom.name} if made.custom else None,
+        "extra_fields": made.extra_fields,
     }
     golden = {"rows": rows, "outputs": made.predict(rows).outputs.tolist()}
     weights = {name: value.contiguous() for name, value in made.model.state_dict().items()}
@@ -226,6 +229,7 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
         model=model,
         scale=Scale.model_validate(described["scale"]),
         custom=custom,
+        extra_fields=described.get("extra_fields", "refuse"),  # older bundles do not say
     )
     made.golden = Golden(**json.loads(files["golden.json"]))
     return made

@@ -61,12 +61,21 @@ class RequestError(UserError):
         message: the law and the value.
         field: dotted path of the field at fault, such as `instances[3].age`.
         status: the HTTP status to answer with.
+        details: each field at fault with its own message, where several are.
     """
 
-    def __init__(self, message: str, *, field: str | None = None, status: int = 422) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        status: int = 422,
+        details: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(message)
         self.field = field
         self.status = status
+        self.details = details
 
 
 class NotFoundError(UserError):

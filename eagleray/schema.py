@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,9 @@ from eagleray import errors, pictures, values
 
 ColumnType = Literal["numeric", "categorical", "boolean", "text", "datetime", "image", "identifier"]
 Task = Literal["binary", "multiclass", "regression"]
+ExtraFields = Literal["refuse", "ignore"]
+"""What becomes of fields of a request's row that are no columns."""
+
 Raw = Sequence[Any] | np.ndarray
 Columns = dict[str, np.ndarray]
 
@@ -79,6 +83,19 @@ class Schema(pydantic.BaseModel, frozen=True):
     target: Target
 
 
+@dataclass
+class Tolerance:
+    """How a request is parsed: all that cannot be read is noted, and pictures are bounded.
+
+    Attributes:
+        failures: by index, why a value cannot be read; it counts as missing.
+        pixels: what its pictures may have.
+    """
+
+    failures: dict[int, str] = field(default_factory=dict)
+    pixels: pictures.Allowance = field(default_factory=pictures.Allowance)
+
+
 def parse(schema: Schema, raw: Mapping[str, Raw]) -> Columns:
     """Canonical columns from raw values by column: a table's, or those of JSON.
 
@@ -93,13 +110,18 @@ def parse(schema: Schema, raw: Mapping[str, Raw]) -> Columns:
     return columns
 
 
-def parse_column(column: Column, raw: Raw) -> np.ndarray:
+def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
     """One canonical column from raw values.
+
+    Args:
+        column: what its values mean.
+        raw: the values.
+        tolerance: where given, takes note of what cannot be read, in place of the error.
 
     Raises:
         DataError: a value that is neither of the column's kind nor missing.
     """
-    return _PARSERS[column.type](column, raw)
+    return _PARSERS[column.type](column, raw, tolerance)
 
 
 def labels(target: Target, raw: Raw) -> np.ndarray:
@@ -111,7 +133,7 @@ def labels(target: Target, raw: Raw) -> np.ndarray:
     if target.task == "regression":
         column = Column(name=target.name, type="numeric", decimal_comma=target.decimal_comma)
         largest = np.finfo(np.float32).max
-        numbers: np.ndarray = np.clip(_numeric(column, raw), -largest, largest)
+        numbers: np.ndarray = np.clip(_numeric(column, raw, None), -largest, largest)
         return numbers.astype(np.float32)
     index = {name: number for number, name in enumerate(target.classes)}
     column = Column(name=target.name, type="categorical")
@@ -137,7 +159,7 @@ def _number(value: float) -> float | int:
     return int(value) if value.is_integer() and abs(value) < 2**53 and value else value
 
 
-def _numeric(column: Column, raw: Raw) -> np.ndarray:
+def _numeric(column: Column, raw: Raw, tolerance: Tolerance | None) -> np.ndarray:
     if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
         return np.clip(raw.astype(np.float64), -LARGEST, LARGEST)
     if _PLAIN.issuperset(map(type, raw)):
@@ -148,45 +170,52 @@ def _numeric(column: Column, raw: Raw) -> np.ndarray:
         else:
             extreme = math.inf in raw or -math.inf in raw
             return np.clip(numbers, -LARGEST, LARGEST) if extreme else numbers
-    found = _each(
-        column, raw, lambda value: values.number(value, comma=column.decimal_comma), math.nan
-    )
+
+    def read(value: object) -> float:
+        return values.number(value, comma=column.decimal_comma)
+
+    found = _each(column, raw, read, math.nan, tolerance)
     return np.clip(np.array(found, np.float64), -LARGEST, LARGEST)
 
 
-def _boolean(column: Column, raw: Raw) -> np.ndarray:
-    return np.array(_each(column, raw, values.truth, math.nan), np.float64)
+def _boolean(column: Column, raw: Raw, tolerance: Tolerance | None) -> np.ndarray:
+    return np.array(_each(column, raw, values.truth, math.nan, tolerance), np.float64)
 
 
-def _datetime(column: Column, raw: Raw) -> np.ndarray:
+def _datetime(column: Column, raw: Raw, tolerance: Tolerance | None) -> np.ndarray:
     if isinstance(raw, np.ndarray) and raw.dtype.kind == "M":
         milliseconds = raw.astype("datetime64[ms]")
         seconds = milliseconds.astype(np.int64) / 1000
         known = (seconds >= CALENDAR[0]) & (seconds <= CALENDAR[1])  # NaT is far below
         return np.where(known, seconds, math.nan)
-    found = _each(column, raw, lambda value: values.moment(value, column.written), math.nan)
+
+    def read(value: object) -> float:
+        return values.moment(value, column.written)
+
+    found = _each(column, raw, read, math.nan, tolerance)
     return np.array(found, np.float64)
 
 
-def _words(column: Column, raw: Raw) -> np.ndarray:
+def _words(column: Column, raw: Raw, tolerance: Tolerance | None) -> np.ndarray:
     words = np.empty(len(raw), object)
-    words[:] = _each(column, raw, values.category, None)
+    words[:] = _each(column, raw, values.category, None, tolerance)
     return words
 
 
-def _image(column: Column, raw: Raw) -> np.ndarray:
+def _image(column: Column, raw: Raw, tolerance: Tolerance | None) -> np.ndarray:
     shape = column.image_shape
     assert shape is not None
     empty = np.full(shape, math.nan, np.float32)
+    allowance = tolerance.pixels if tolerance is not None else None
 
     def read(value: object) -> np.ndarray:
-        return pictures.resize(pictures.decode(value, shape[0]), shape)
+        return pictures.fit(value, shape, allowance)
 
-    found = _each(column, raw, read, empty)
+    found = _each(column, raw, read, empty, tolerance)
     return np.stack(found) if found else np.empty((0, *shape), np.float32)
 
 
-_PARSERS: dict[str, Callable[[Column, Raw], np.ndarray]] = {
+_PARSERS: dict[str, Callable[[Column, Raw, Tolerance | None], np.ndarray]] = {
     "numeric": _numeric,
     "boolean": _boolean,
     "datetime": _datetime,
@@ -205,27 +234,41 @@ _NEEDED = {
 }
 
 
-def _each(column: Column, raw: Raw, read: Callable[[Any], T], missing: T) -> list[T]:
+def _each(
+    column: Column,
+    raw: Raw,
+    read: Callable[[Any], T],
+    missing: T,
+    tolerance: Tolerance | None = None,
+) -> list[T]:
     """Each value read, equal texts once; markers and None give `missing`."""
     markers = values.markers(column.type, column.missing)
     seen: dict[str, T] = {}
     found = []
-    for value in raw.tolist() if isinstance(raw, np.ndarray) else raw:
-        if isinstance(value, str):
-            if value not in seen:
-                gone = value.strip().casefold() in markers
-                seen[value] = missing if gone else _read(column, value, read)
-            found.append(seen[value])
-        elif value is None or (isinstance(value, float) and value != value):
+    for index, value in enumerate(raw.tolist() if isinstance(raw, np.ndarray) else raw):
+        try:
+            if isinstance(value, str):
+                if value not in seen:
+                    gone = value.strip().casefold() in markers
+                    seen[value] = missing if gone else _read(column, value, read)
+                found.append(seen[value])
+            elif value is None or (isinstance(value, float) and value != value):
+                found.append(missing)
+            else:
+                found.append(_read(column, value, read))
+        except errors.DataError as cause:
+            if tolerance is None:
+                raise
+            tolerance.failures[index] = str(cause).removeprefix(f"{column.name}: ")
             found.append(missing)
-        else:
-            found.append(_read(column, value, read))
     return found
 
 
 def _read(column: Column, value: Any, read: Callable[[Any], T]) -> T:
     try:
         return read(value)
+    except errors.DataError as cause:
+        raise errors.DataError(f"{column.name}: {cause}") from cause
     except (ValueError, KeyError, OverflowError) as cause:
         shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
         need = _NEEDED[column.type]

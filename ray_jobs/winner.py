@@ -99,6 +99,7 @@ def _bundle(outcome: search.Outcome, own: dict[str, code.Code]) -> bundle.Bundle
         model=model,
         scale=training.scale(data),
         custom=custom,
+        extra_fields=outcome.experiment.serve.extra_fields,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pydantic
 
 
@@ -21,7 +23,9 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         look_back_s: over which time these are averaged.
         max_rows: most rows in a batch.
         wait_ms: longest wait for company in a batch, under load only.
-        queue_rows: most rows waiting at a replica; more are refused with 503.
+        queue_rows: while so many rows are in progress at a replica, more are refused with 503.
+        extra_fields: whether fields that are no columns are refused or ignored; absent: as the
+            model's experiment file says.
         poll_s: how often the alias is looked at.
         metrics_port: port on every node for scrapes of its replicas; 0 opens none.
         cpus: logical CPUs that each replica reserves on the Ray cluster.
@@ -41,6 +45,7 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     max_rows: int = pydantic.Field(256, ge=1)
     wait_ms: float = pydantic.Field(1.0, ge=0)
     queue_rows: int = pydantic.Field(10_000, ge=1)
+    extra_fields: Literal["refuse", "ignore"] | None = None
     poll_s: float = pydantic.Field(1.0, gt=0)
     metrics_port: int = pydantic.Field(0, ge=0, le=65535)
     cpus: float = pydantic.Field(1.0, gt=0)

@@ -307,6 +307,11 @@ class Serve(Section):
 
     replicas: Replicas = Field(Replicas(), description="Bounds of autoscaling.")
     batch: Batch = Field(Batch(), description="Requests answered in one pass.")
+    extra_fields: Literal["refuse", "ignore"] = Field(
+        "refuse",
+        description="Fields of a request's row that are no columns; `ignore` lets clients send "
+        "whole records. Kept with each version.",
+    )
 
 
 class File(Section):

@@ -25,25 +25,41 @@ def body(*rows: object) -> bytes:
 
 def refused(content: bytes, codec: protocol.Codec = CODEC) -> errors.RequestError:
     with pytest.raises(errors.RequestError) as caught:
-        codec.rows(content)
+        codec.parse(codec.rows(content))
     return caught.value
 
 
-def test_rows_come_back_as_raw_values_by_column() -> None:
+def read(content: bytes, codec: protocol.Codec = CODEC) -> dict[str, Any]:
+    """Canonical columns of a request, as a batch has them."""
+    return codec.columns(codec.parse(codec.rows(content)))
+
+
+def test_a_request_gives_the_columns_that_a_table_of_its_values_gives() -> None:
     raw = bundles.rows(20)
-    decoded = CODEC.raw(CODEC.rows(body(*bundles.instances(raw))))
-    assert {name: list(values) for name, values in decoded.items()} == raw
+    columns, expected = read(body(*bundles.instances(raw))), schema.parse(KNOWN, raw)
+    assert list(columns) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(columns[name], array)
 
 
 def test_a_nullable_column_may_be_null_or_absent() -> None:
     absent = {name: value for name, value in ROW.items() if name != "note"}
-    first, second = CODEC.raw(CODEC.rows(body(absent, ROW | {"note": None})))["note"]
+    first, second = read(body(absent, ROW | {"note": None}))["note"]
     assert first is None
     assert second is None
 
 
-def test_a_mark_for_missing_that_training_saw_is_taken() -> None:
-    assert CODEC.raw(CODEC.rows(body(ROW | {"income $": "?"})))["income $"] == ("?",)
+@pytest.mark.parametrize("mark", ["?", "", " ", " ? ", "n/A", None])
+def test_the_training_files_marks_for_missing_are_taken_as_docs_say(mark: object) -> None:
+    (column,) = (one for one in KNOWN.columns if one.name == "income $")
+    known = KNOWN.model_copy(
+        update={"columns": (column.model_copy(update={"missing": ("?", "N/A")}),)}
+    )
+    assert np.isnan(read(body({"income $": mark}), protocol.Codec(known))["income $"]).all()
+
+
+def test_a_mark_for_missing_is_refused_where_training_had_every_value() -> None:
+    assert refused(body(ROW | {"age": ""})).field == "instances[0].age"
 
 
 BROKEN = {
@@ -114,7 +130,7 @@ def test_no_body_breaks_the_reader(content: bytes) -> None:
 def test_any_json_in_a_field_is_taken_or_refused_with_its_field(value: object) -> None:
     field, status = "instances[0].joined", 422
     try:
-        CODEC.rows(body(ROW | {"joined": value}))
+        read(body(ROW | {"joined": value}))
     except errors.RequestError as error:
         field, status = error.field or "", error.status
     assert (field[:19], status) == ("instances[0].joined", 422)
@@ -127,7 +143,7 @@ def test_columns_may_have_any_name() -> None:
         target=schema.Target(name="y", task="regression"),
     )
     codec = protocol.Codec(known)
-    assert codec.raw(codec.rows(body(dict.fromkeys(names, 1.0)))) == dict.fromkeys(names, (1.0,))
+    assert read(body(dict.fromkeys(names, 1.0)), codec) == {name: [1.0] for name in names}
     assert (
         refused(body(dict.fromkeys(names, 1.0) | {"x.y": "a"}), codec).field == "instances[0].x.y"
     )
@@ -139,7 +155,7 @@ def test_pictures_come_as_numbers_or_base64() -> None:
         target=schema.Target(name="y", task="regression"),
     )
     codec = protocol.Codec(known)
-    assert codec.rows(body({"image": [[0, 1.5], [2, 3]]}))
+    assert read(body({"image": [[0, 1.5], [2, 3]]}), codec)["image"].shape == (1, 1, 2, 2)
     assert refused(body({"image": [[0, 1], [2]]}), codec).field == "instances[0].image"
     assert refused(body({"image": [[0, 1], [2, "3"]]}), codec).field == "instances[0].image[1][1]"
     assert refused(body({"image": "none"}), codec).field == "instances[0].image"
