@@ -33,17 +33,21 @@ class Admission:
         self._most_rows, self._most_bytes = most_rows, most_bytes
         self.rows = self.bytes = 0
 
-    def check(self, coming: int = 0) -> None:
-        """Look for room before a body is read, or decoded.
-
-        Args:
-            coming: bytes that are still to be read.
+    def check_rows(self) -> None:
+        """Look for room before a body is read, and again before it is decoded.
 
         Raises:
             FullError: there is none.
         """
         if self.rows >= self._most_rows:
             raise FullError("too many rows are in progress")
+
+    def check_bytes(self, coming: int) -> None:
+        """Look for room before so many bytes are read.
+
+        Raises:
+            FullError: there is none.
+        """
         if self.bytes + coming > self._most_bytes:
             raise FullError("too many bytes are in progress")
 
@@ -63,13 +67,13 @@ class Ticket:
         Raises:
             FullError: there is no room for them.
         """
-        self._admission.check(count)
+        self._admission.check_bytes(count)
         self._bytes += count
         self._admission.bytes += count
 
-    def check(self) -> None:
-        """Look for room once more before the body is decoded; see `Admission.check`."""
-        self._admission.check()
+    def check_rows(self) -> None:
+        """See `Admission.check_rows`."""
+        self._admission.check_rows()
 
     def decoded(self, rows: int) -> None:
         """Hold rows in place of the bytes.
@@ -77,10 +81,10 @@ class Ticket:
         Raises:
             FullError: there is no room for them.
         """
-        self._admission.check()
+        self._admission.check_rows()
         self._admission.bytes -= self._bytes
         self._bytes = 0
-        self._rows = rows
+        self._rows += rows
         self._admission.rows += rows
 
     def close(self) -> None:

@@ -99,7 +99,7 @@ class Predictor:
         """What is large or slow is decoded beside the event loop, one body at a time."""
         if packed or len(body) > LARGE:
             async with self._decoding:
-                ticket.check()
+                ticket.check_rows()
                 return await asyncio.to_thread(self._decoded, body, packed)
         rows = self._codec.rows(body)
         if self._codec.has_pictures(rows):

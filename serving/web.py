@@ -151,7 +151,8 @@ class Application:
             return _wrong_encoding(packing)
         if length > protocol.MOST_BYTES:
             raise protocol.too_many_bytes()
-        self._room.check(length)
+        self._room.check_rows()
+        self._room.check_bytes(length)
         try:
             body = await predictor.answer(
                 await self._reads.within(_read(receive, ticket)),
