@@ -26,6 +26,7 @@ data: {source: 'dataset:wine', target: target}
 model: {hidden: {choice: [[16], [32]]}}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 9, batch_size: 32}
 tune: {trials: 6, metric: log_loss}
+serve: {extra_fields: ignore}
 """
 
 
@@ -79,6 +80,7 @@ def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
     assert (wine.result.version, wine.champion) == (1, 1)
     made = champion(wine.outcome.experiment)
     made.verify()
+    assert made.extra_fields == "ignore"
     dataset = wine.outcome.dataset
     rows = dataset.split.test
     raw = schema.to_json(dataset.schema, encoded.take(dataset, rows))

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from eagleray import bundle
 from serving import admission, batching, lane, metrics, predictor, protocol, web
 from tests import bundles
 
@@ -189,6 +190,43 @@ def test_every_fault_of_a_request_is_in_its_answer(application: web.Application)
         "instances[0].city",
     ]
     assert said["field"] == "instances[0].age"
+
+
+def test_a_bundle_says_whether_clients_may_send_whole_records(
+    application: web.Application,
+) -> None:
+    made = bundles.make()
+    made.extra_fields = "ignore"
+    files = bundle.pack(made, bundles.rows(4), {})
+    described = json.loads(files["bundle.json"])
+    del described["extra_fields"]
+    older = files | {"bundle.json": json.dumps(described).encode()}
+    record = {"instances": [ROW | {"id": 7, "left": "yes"}]}
+    for held, override, expected in (
+        (files, None, 200),
+        (files, "refuse", 422),
+        (older, None, 422),
+        (older, "ignore", 200),
+    ):
+        served = web.Application("left", application._metrics)
+        served.predictor = predictor.Predictor(
+            bundle.unpack(held),
+            batching.Limits(),
+            ThreadPoolExecutor(1),
+            application._metrics,
+            extra_fields=override,  # type: ignore[arg-type]
+        )
+        assert ask(served, "POST", "/predict", json=record).status_code == expected
+        document = ask(served, "GET", "/openapi.json").json()["components"]["schemas"]["Row"]
+        assert document["additionalProperties"] is (expected == 200)
+
+
+def test_a_number_far_out_is_flagged_beside_an_unknown_category(
+    application: web.Application,
+) -> None:
+    sent = {"instances": [ROW | {"age": 4100, "city": "Paris"}]}
+    (answer,) = ask(application, "POST", "/predict", json=sent).json()["predictions"]
+    assert [warning.partition(":")[0] for warning in answer["warnings"]] == ["city", "age"]
 
 
 def test_a_full_replica_refuses_before_it_reads(application: web.Application) -> None:
