@@ -21,6 +21,10 @@ class FullError(Exception):
     """There is no room for a request now."""
 
 
+class LateError(Exception):
+    """A client took too long."""
+
+
 class Admission:
     """Room for requests, shared by all versions that a replica serves.
 
@@ -111,7 +115,7 @@ class Deadline:
         """What `work` gives.
 
         Raises:
-            TimeoutError: it took too long.
+            LateError: it took too long.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -124,7 +128,7 @@ class Deadline:
             if task not in self._late:
                 raise
             task.uncancel()
-            raise TimeoutError from None
+            raise LateError from None
         finally:
             for tasks in (self._young, self._old, self._late):
                 tasks.discard(task)

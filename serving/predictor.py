@@ -96,12 +96,12 @@ class Predictor:
         )
 
     async def _rows(self, body: Body, ticket: admission.Ticket, packed: bool) -> protocol.Rows:
-        """What is large or slow is decoded beside the event loop, one body at a time."""
-        if packed or len(body) > LARGE:
+        """What is large, slow or wrong is decoded beside the event loop, one body at a time."""
+        rows = None if packed or len(body) > LARGE else self._codec.plain(body)
+        if rows is None:
             async with self._decoding:
                 ticket.check_rows()
                 return await asyncio.to_thread(self._decoded, body, packed)
-        rows = self._codec.rows(body)
         if self._codec.has_pictures(rows):
             async with self._decoding:
                 return await asyncio.to_thread(self._codec.parse, rows)

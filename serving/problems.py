@@ -65,6 +65,7 @@ class Finder:
     Args:
         columns: the model's.
         kinds: the JSON types of each column's values, by name.
+        row: the type that rows without faults are decoded to.
         extra_fields: whether fields that are no columns are refused or ignored.
     """
 
@@ -72,9 +73,11 @@ class Finder:
         self,
         columns: Sequence[schema.Column],
         kinds: Mapping[str, Any],
+        row: type[msgspec.Struct],
         extra_fields: schema.ExtraFields,
     ) -> None:
-        self._columns, self._kinds, self._extra = columns, kinds, extra_fields
+        self._columns, self._kinds, self._row = columns, kinds, row
+        self._extra = extra_fields
 
     def instances(self, sent: object) -> list[Any]:
         """The rows of a body.
@@ -83,12 +86,10 @@ class Finder:
             RequestError: rows that are not wrapped as they have to be.
         """
         if not isinstance(sent, dict):
-            got = "a list without it" if isinstance(sent, list) else _json_type(sent)
-            raise _unwrapped(f"but got {got}")
+            raise _unwrapped("a bare list" if isinstance(sent, list) else _json_type(sent))
         if "instances" not in sent:
-            names = [name for name in sent if name in self._kinds]
-            got = "a row without it" if names else f"but has only {_listed(list(sent))}"
-            raise _unwrapped(f"but got {got}" if names else got)
+            is_row = any(name in self._kinds for name in sent)
+            raise _unwrapped("a bare row" if is_row else _listed(list(sent)))
         others = [name for name in sent if name != "instances"]
         if others:
             message = "instances is the only field of a body, but got another"
@@ -116,11 +117,19 @@ class Finder:
             path = f"instances[{index}]"
             if not isinstance(row, dict):
                 yield Problem(path, f"an object is needed, but got {_json_type(row)}")
-                continue
-            for column in self._columns:
-                yield from self._value(column, row, path)
-            if self._extra == "refuse":
-                yield from self._others(row, path)
+            elif not self._is_plain(row):
+                for column in self._columns:
+                    yield from self._value(column, row, path)
+                if self._extra == "refuse":
+                    yield from self._others(row, path)
+
+    def _is_plain(self, row: dict[str, Any]) -> bool:
+        """Whether the decoder takes the row; that is soon told, and true of most rows."""
+        try:
+            msgspec.convert(row, self._row)
+        except msgspec.ValidationError:
+            return False
+        return True
 
     def _value(self, column: schema.Column, row: dict[str, Any], path: str) -> Iterator[Problem]:
         if column.name not in row:
@@ -222,7 +231,7 @@ def malformed(body: bytes | bytearray, cause: Exception) -> errors.RequestError:
 
 
 def _unwrapped(got: str) -> errors.RequestError:
-    message = f"rows are taken under the key instances, {got}; send {WRAPPED}"
+    message = f"the rows must be wrapped in instances, but got {got}; send {WRAPPED}"
     return errors.RequestError(message, field="instances")
 
 
@@ -285,7 +294,7 @@ def _json_type(value: object) -> str:
 
 def _listed(names: list[str]) -> str:
     shown = ", ".join(name[:LONGEST] for name in names[:5])
-    return shown + (", …" if len(names) > 5 else "") if names else "no field at all"
+    return f"only {shown}" + (", …" if len(names) > 5 else "") if names else "no field at all"
 
 
 def _words(kinds: str) -> str:

@@ -42,12 +42,21 @@ class Codec:
             f: column for f, column in self._columns.items() if column.type in problems.PARSED
         }
         self._pictures = [f for f, column in self._columns.items() if column.type == "image"]
-        self._rows: Any = list[_row(self._columns, extra_fields)]  # type: ignore[misc]
+        row = _row(self._columns, extra_fields)
+        self._rows: Any = list[row]  # type: ignore[valid-type]
         body = msgspec.defstruct("Body", [("instances", self._rows)], forbid_unknown_fields=True)
         self._decode: Callable[[Body], Any] = msgspec.json.Decoder(body).decode
         kinds = {column.name: _value(column) for column in known.columns}
-        self._faults = problems.Finder(known.columns, kinds, extra_fields)
+        self._faults = problems.Finder(known.columns, kinds, row, extra_fields)
         self._classes = known.target.classes
+
+    def plain(self, body: Body) -> Rows | None:
+        """The rows of a request in which nothing is wrong; None leaves it to `rows`."""
+        try:
+            rows: Rows = self._decode(body).instances
+        except (msgspec.DecodeError, UnicodeDecodeError):  # of which ValidationError is one
+            return None
+        return rows if 0 < len(rows) <= MOST_ROWS else None
 
     def rows(self, body: Body) -> Rows:
         """The rows of a request; `parse` has to follow.

@@ -116,7 +116,9 @@ class Application:
             return
         try:
             await self._sends.within(_send_in_parts(answer.body, send))
-        except TimeoutError:  # the server closes the connection of an answer that is not complete
+        except (
+            admission.LateError
+        ):  # the server closes the connection of an answer that is not complete
             log.warning("a client took too long to read its answer")
 
     async def _answer(
@@ -130,7 +132,7 @@ class Application:
             return _refusal(error)
         except admission.FullError as full:
             return _failure(503, str(full), headers=_LATER)
-        except TimeoutError:
+        except admission.LateError:
             closing = ((b"connection", b"close"),)
             return _failure(408, "the body must arrive in time, but is late", headers=closing)
         except Exception:

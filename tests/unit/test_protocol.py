@@ -92,9 +92,9 @@ def test_a_broken_row_is_refused_with_its_field(name: str) -> None:
 
 
 UNWRAPPED = {
-    "one row": (ROW, "a row without it"),
-    "a list of rows": ([ROW, ROW], "a list without it"),
-    "another key": ({"inputs": [ROW]}, "has only inputs"),
+    "one row": (ROW, "a bare row"),
+    "a list of rows": ([ROW, ROW], "a bare list"),
+    "another key": ({"inputs": [ROW]}, "got only inputs"),
     "nothing": ({}, "no field at all"),
     "a number": (3, "a number"),
     "one row in place of a list": ({"instances": ROW}, "a list of rows is needed"),
