@@ -16,7 +16,9 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   ├── AccessDeniedError
 │   ├── StorageFullError
 │   ├── StorageUnavailableError   refused, hung, or cut in the middle; retried before it is raised
-│   └── CorruptObjectError    content does not match its hash
+│   ├── CorruptObjectError    content does not match its hash, or is not what it must be
+│   ├── NewerFormatError      a newer EagleRay has written it
+│   └── LeaseLostError        somebody else holds the lease that allowed this write
 ├── TrainingError             (1) one trial cannot go on, such as a loss that is NaN
 ├── SearchError               (1) no trial of a search gave a model
 ├── ClusterError              (1) a cluster fails, refuses, or cannot be reached any more
@@ -110,7 +112,15 @@ class StorageUnavailableError(StorageError):
 
 
 class CorruptObjectError(StorageError):
-    """Content does not match the hash it is stored under."""
+    """Content does not match the hash it is stored under, or is not what it must be."""
+
+
+class NewerFormatError(StorageError):
+    """A newer EagleRay has written this document."""
+
+
+class LeaseLostError(StorageError):
+    """Somebody else holds the lease that allowed this write."""
 
 
 class TrainingError(EagleRayError):

@@ -1,0 +1,237 @@
+"""Drivers that race for a lease, stopped, killed and misled between any two requests to storage."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from eagleray import errors, storage
+from eagleray.state import guarded, leases
+
+KEY, PREFIX = "search/lease.json", "search/trials/"
+DOCUMENTS = ("search/trials/1.json", "search/trials/2.json")
+Values = dict[str, int]
+FEW = settings(
+    max_examples=50, stateful_step_count=40, deadline=None, report_multiple_bugs=False
+)
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Gate:
+    """A storage each of whose requests waits until it is told how it ends."""
+
+    def __init__(self, real: storage.Storage) -> None:
+        self._real, self.uri = real, real.uri
+        self._fates: queue.Queue[str] = queue.Queue()
+        self.events: queue.Queue[str] = queue.Queue()
+
+    def resume(self, fate: str) -> None:
+        self._fates.put(fate)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def request(*arguments: Any) -> Any:
+            self.events.put("asks")
+            fate = self._fates.get()
+            if fate == "crash":
+                raise Crash
+            if fate == "unreachable":
+                raise errors.StorageUnavailableError(name)
+            answer = getattr(self._real, name)(*arguments)
+            if fate == "unanswered":
+                raise errors.StorageUnavailableError(name)
+            return list(answer) if name == "list" else answer
+
+        return request
+
+
+class Driver:
+    """A process: one operation at a time, one request to storage a step."""
+
+    def __init__(self, real: storage.Storage) -> None:
+        self.now = 0.0
+        self.gate = Gate(real)
+        self.store: Any = self.gate
+        self.watcher = watcher(self.store, lambda: self.now)
+        self.lease: leases.Lease | None = None
+        self.writer: guarded.Writer | None = None
+        self.adopted = False
+        self.busy = self.ended = ""
+        self.outcome: object = None
+
+    def start(self, name: str, operation: Callable[[], object]) -> None:
+        def run() -> None:
+            try:
+                self.outcome = operation()
+            except (Crash, errors.StorageError) as cause:
+                self.outcome = cause
+            self.gate.events.put("ended")
+
+        self.busy = name
+        threading.Thread(target=run, daemon=True).start()
+        self._wait()
+
+    def step(self, fate: str) -> None:
+        self.gate.resume(fate)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self.gate.events.get(timeout=10) == "ended":
+            self.busy, self.ended = "", self.busy
+
+
+class Race(RuleBasedStateMachine):
+    """Three drivers of one search; what anybody may see of it is looked at after each request."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(dir=memory())
+        self.real = storage.open(Path(self.folder.name).as_uri())
+        self.drivers = [Driver(self.real) for _ in range(3)]
+        self.numbers = iter(range(1, 10**6))
+        self.written: Values = {}
+        self.doomed: set[Driver] = set()
+
+    def teardown(self) -> None:
+        for driver in self.drivers:
+            self.kill(driver)
+        self.somebody_can_always_take_over()
+        self.folder.cleanup()
+
+    @rule(
+        who=st.integers(0, 2),
+        what=st.sampled_from([*DOCUMENTS, *DOCUMENTS, "beat", "release"]),
+        late=st.booleans(),
+        requests=st.integers(1, 9),
+    )
+    def go(self, who: int, what: str, late: bool, requests: int) -> None:
+        """A driver does something, as far as so many requests go; then it sleeps."""
+        driver = self.drivers[who]
+        if driver.busy:
+            self.step(driver, "ok", requests)
+        elif driver.lease is None:
+            driver.now += leases.TTL_S * late
+            driver.start("look", driver.watcher.look)
+            self.step(driver, "ok", requests)
+        else:
+            self.write(driver, what)
+            self.step(driver, "ok", requests)
+
+    @rule(who=st.integers(0, 2), fate=st.sampled_from(["unreachable", "unanswered"]))
+    def fail(self, who: int, fate: str) -> None:
+        self.step(self.drivers[who], fate, 1)
+
+    @rule(who=st.integers(0, 2))
+    def crash(self, who: int) -> None:
+        self.kill(self.drivers[who])
+        self.drivers[who] = Driver(self.real)
+
+    @rule(size=st.integers(0, 40))
+    def halve(self, size: int) -> None:
+        with contextlib.suppress(errors.ObjectNotFoundError):
+            self.real.put(KEY, self.real.get(KEY)[:size])
+
+    @invariant()
+    def what_was_written_stays(self) -> None:
+        if hasattr(self, "real"):
+            seen = self.view()
+            assert all(seen.get(key, 0) >= number for key, number in self.written.items())
+
+    def write(self, driver: Driver, what: str) -> None:
+        writer, lease = driver.writer, driver.lease
+        assert writer is not None
+        assert lease is not None
+        if what in ("beat", "release"):
+            driver.start(what, getattr(lease, what))
+            return
+        number = next(self.numbers)
+        if self.is_stale(driver):
+            self.doomed.add(driver)
+        driver.start(f"put {what} {number}", lambda: writer.put(what, {"value": number}))
+
+    def step(self, driver: Driver, fate: str, requests: int) -> None:
+        while driver.busy and requests:
+            requests -= 1
+            before, stale, adopting = self.view(), self.is_stale(driver), driver.busy == "adopt"
+            driver.step(fate)
+            after = self.view()
+            if stale:
+                assert after == before, "a stale holder's write is seen"
+            if adopting:
+                kept = {key: value for key, value in before.items() if key in after}
+                assert after == kept, "adopting changes a document"
+            self.settle(driver)
+
+    def settle(self, driver: Driver) -> None:
+        """Take note of how an operation has ended; who has taken the lease adopts."""
+        if driver.busy:
+            return
+        name, outcome = driver.ended, driver.outcome
+        if isinstance(outcome, errors.LeaseLostError):
+            driver.lease, driver.writer, driver.adopted = None, None, False
+        elif isinstance(outcome, leases.Lease):
+            driver.lease = outcome
+            driver.writer = guarded.Writer(driver.store, outcome)
+        elif name == "adopt" and outcome is None:
+            driver.adopted = True
+        elif name.startswith("put") and outcome is None:
+            assert driver not in self.doomed, "a stale holder is told that it has written"
+            _, key, number = name.split()
+            self.written[key] = max(self.written.get(key, 0), int(number))
+        self.doomed.discard(driver)
+        if driver.writer is not None and not driver.adopted:
+            writer = driver.writer
+            driver.start("adopt", lambda: writer.adopt([PREFIX]))
+
+    def is_stale(self, driver: Driver) -> bool:
+        seen = leases.read(self.real, KEY)
+        return driver.lease is not None and driver.lease.fence < seen.sealed
+
+    def view(self) -> Values:
+        found = {key: guarded.read(self.real, KEY, key) for key in DOCUMENTS}
+        return {key: fields["value"] for key, fields in found.items() if fields is not None}
+
+    def kill(self, driver: Driver) -> None:
+        while driver.busy:
+            driver.step("crash")
+
+    def somebody_can_always_take_over(self) -> None:
+        times = iter([0.0, 0.0, leases.TTL_S, leases.TTL_S])
+        heir = watcher(self.real, lambda: next(times))
+        lease = heir.look() or heir.look()
+        assert lease is not None
+        before = self.view()
+        guarded.Writer(self.real, lease).adopt([PREFIX])
+        assert self.view() == before
+
+
+def watcher(store: storage.Storage, clock: Callable[[], float]) -> leases.Watcher:
+    return leases.Watcher(store, KEY, floor=lambda: guarded.floor(store, [PREFIX]), clock=clock)
+
+
+def memory() -> str | None:
+    """A folder in memory, where there is one: each write is synced."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def test_drivers_that_race_never_mix_what_they_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "_READERS", 1)  # requests in one order
+    run_state_machine_as_test(Race, settings=FEW)
