@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from types import EllipsisType
 from typing import Any, TypeVar
 
 import msgspec
@@ -68,19 +69,35 @@ class Registry:
         self._now = now
 
     def register(
-        self, name: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        manifest: Mapping[str, Any],
+        *,
+        same: Callable[[Version], bool] | None = None,
     ) -> Version:
         """Store the files, then take the next free number. No alias moves: that is a choice.
 
         A version appears whole or not at all; a writer that dies early leaves only blobs.
+
+        Args:
+            name: the model's.
+            files: contents by path.
+            manifest: what is on record of the version, as JSON may hold it.
+            same: whether another version is this one, which is then given instead. Numbers are
+                taken one after another, so of many who register the same, one does.
         """
         names.check("model", name)
         for path in files:
             storage.checked(path)
+        if same and (found := [one for one in self.versions(name) if same(one)]):
+            return found[-1]
         stored = {path: blobs.put(self._store, data) for path, data in files.items()}
         number = max(self._numbers(name), default=0) + 1
         version = Version(name, number, _written(self._now()), stored, dict(manifest))
         while not self._take(version):
+            if same and same(taken := self.version(name, version.number)):
+                return taken
             version = replace(version, number=version.number + 1)
         self._log(name, "registered", version.number)
         return version
@@ -170,19 +187,39 @@ class Registry:
         number: int,
         alias: str = CHAMPION,
         *,
+        expect: int | EllipsisType | None = ...,
         why: str = "",
         by: str | None = None,
         dry_run: bool = False,
     ) -> Aliases:
         """Point an alias to a version; nothing happens when it points there already.
 
+        Args:
+            name: the model's.
+            number: the version's.
+            alias: which alias.
+            expect: the version that the alias must point to now; None for none, left out for any.
+            why: the reason, for the log.
+            by: who did it, for the log; else this process's user.
+            dry_run: only show the move.
+
         Raises:
             errors.NotFoundError: there is no such version.
-            errors.ConflictError: the aliases changed faster than they could be swapped.
+            errors.ConflictError: the alias does not point where it must, or the aliases changed
+                faster than they could be swapped.
         """
         check(alias)
         self.version(name, number)
-        before, after = self._swap(name, lambda now: pointed(now, alias, number), dry_run)
+
+        def point(now: Aliases) -> Aliases:
+            if expect is not ... and now.values.get(alias) not in (expect, number):
+                raise errors.ConflictError(
+                    f"model {name}: {alias} must point to version {expect or 'none'}, "
+                    f"but points to {now.values.get(alias, 'none')}; somebody moved it"
+                )
+            return pointed(now, alias, number)
+
+        before, after = self._swap(name, point, dry_run)
         if before is not after and not dry_run:
             previous = before.values.get(alias)
             self._log(name, "promoted", number, by=by, why=why, alias=alias, previous=previous)

@@ -3,8 +3,10 @@
     searches/{name}/{search_id}/trials/{number:05}.json    one trial, ended or with its last state
     searches/{name}/{search_id}/view.json                  what a screen shows, some seconds old
     searches/{name}/{search_id}/result.json                the end: the winner and its version
+    searches/{name}/{search_id}/lease.json                 who drives it (`eagleray.state.leases`)
 
-Only the driver writes here. A record is small; weights and states are blobs it points to.
+Only the driver that holds the lease writes here, and only what it writes is seen. A record is
+small; weights and states are blobs it points to.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from eagleray import errors
+from eagleray.state import guarded, leases
 from eagleray.storage import Storage
 
 
@@ -106,37 +108,68 @@ class Result(pydantic.BaseModel, frozen=True):
 
 
 class Records:
-    """The folder of one search in storage."""
+    """The folder of one search in storage; written under its lease."""
 
-    def __init__(self, store: Storage, name: str, search_id: str) -> None:
+    def __init__(
+        self, store: Storage, name: str, search_id: str, lease: leases.Lease | None = None
+    ) -> None:
+        self.name, self.search_id = name, search_id
         self._storage, self._root = store, f"searches/{name}/{search_id}"
+        self.lease_key = f"{self._root}/lease.json"
+        self._lease = lease
+        self._writer = guarded.Writer(store, lease) if lease else None
+
+    def watcher(self) -> leases.Watcher:
+        """Who waits for the lease of this search."""
+        return leases.Watcher(
+            self._storage, self.lease_key, floor=lambda: guarded.floor(self._storage, self._kept())
+        )
+
+    def adopt(self) -> None:
+        """Go on with what the drivers before have written; from now on theirs is not seen."""
+        assert self._writer is not None
+        self._writer.adopt(self._kept())
+
+    def check(self) -> None:
+        """Raise LeaseLostError when it is known that another driver has taken over."""
+        if self._lease is not None:
+            self._lease.check()
 
     def save(self, record: Record) -> None:
-        key = f"{self._root}/trials/{record.number:05}.json"
-        self._storage.put(key, record.model_dump_json().encode())
+        self._write(f"trials/{record.number:05}.json", record)
 
     def trials(self) -> list[Record]:
         """All trials on record, by number."""
-        entries = sorted(entry.key for entry in self._storage.list(f"{self._root}/trials/"))
-        return [Record.model_validate_json(self._storage.get(key)) for key in entries]
+        found = guarded.read_all(self._storage, self.lease_key, f"{self._root}/trials/")
+        return [Record.model_validate(fields) for fields in found]
 
     def show(self, view: View) -> None:
         """Let screens elsewhere see the search; a view takes the place of the one before."""
-        self._storage.put(f"{self._root}/view.json", view.model_dump_json().encode())
+        self._write("view.json", view)
 
     def view(self) -> View | None:
         """The search as it was some seconds ago, or at its last sign of life."""
-        try:
-            return View.model_validate_json(self._storage.get(f"{self._root}/view.json"))
-        except errors.ObjectNotFoundError:
-            return None
+        fields = self._read("view.json")
+        return None if fields is None else View.model_validate(fields)
 
     def finish(self, result: Result) -> None:
-        self._storage.put(f"{self._root}/result.json", result.model_dump_json().encode())
+        self._write("result.json", result)
 
     def result(self) -> Result | None:
         """The end, where the search has come to one."""
-        try:
-            return Result(**json.loads(self._storage.get(f"{self._root}/result.json")))
-        except errors.ObjectNotFoundError:
-            return None
+        fields = self._read("result.json")
+        return None if fields is None else Result.model_validate(fields)
+
+    def _kept(self) -> list[str]:
+        """Prefixes of what one driver takes over from another."""
+        return [f"{self._root}/{name}" for name in ("trials/", "view.json", "result.json")]
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        return guarded.read(self._storage, self.lease_key, f"{self._root}/{name}")
+
+    def _write(self, name: str, what: pydantic.BaseModel) -> None:
+        key = f"{self._root}/{name}"
+        if self._writer is None:
+            self._storage.put(key, what.model_dump_json().encode())
+        else:
+            self._writer.put(key, json.loads(what.model_dump_json()))

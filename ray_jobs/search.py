@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from ray.tune import schedulers
 
 from eagleray import code, errors, spec, storage
 from eagleray.spec import space
+from eagleray.state import leases
 from ray_jobs import records, searcher, trial
 from ray_jobs.data import encoded, prepare
 
@@ -71,14 +72,17 @@ def run(
     dataset: prepare.Dataset,
     own: dict[str, code.Code],
     watcher: Watcher,
+    lease: leases.Lease,
 ) -> Outcome:
-    """Search on the Ray cluster that this process is connected to.
+    """Search on the Ray cluster that this process is connected to, under the search's lease.
 
     Raises:
+        LeaseLostError: another driver has taken the search over.
         SearchError: no trial gave a model.
         StorageError: storage failed for good.
     """
-    search_id, kept = on_record(experiment, dataset, own)
+    search_id, kept = on_record(experiment, dataset, own, lease)
+    kept.adopt()
     known = kept.trials()
     selecting = experiment.metric(dataset.schema.target.task)
     finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
@@ -104,13 +108,16 @@ def ended(
 
 
 def on_record(
-    experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
+    experiment: spec.Experiment,
+    dataset: prepare.Dataset,
+    own: dict[str, code.Code],
+    lease: leases.Lease | None = None,
 ) -> tuple[str, records.Records]:
     """The search's id, which is one for the same file, data and code, and its records."""
     identity = " ".join([dataset.fingerprint, *sorted(one.sha256 for one in own.values())])
     search_id = experiment.search_id(identity)
     store = storage.open(experiment.storage)
-    return search_id, records.Records(store, experiment.name, search_id)
+    return search_id, records.Records(store, experiment.name, search_id, lease)
 
 
 def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
@@ -265,6 +272,7 @@ class _Keeper(tune.Callback):
     def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
         if self._interrupted:
             raise KeyboardInterrupt
+        self._kept.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         self._watcher.reported(self._begun(trial))
@@ -298,9 +306,10 @@ class _Keeper(tune.Callback):
 
     def flush(self) -> None:
         """Save what is still running: an interrupted search goes on from there."""
-        for record in self._records.values():
-            if record.status == "running":
-                self._kept.save(record)
+        with suppress(errors.LeaseLostError):  # whoever has taken over has saved it
+            for record in self._records.values():
+                if record.status == "running":
+                    self._kept.save(record)
 
     def _end(self, record: records.Record) -> None:
         self._kept.save(record)

@@ -56,19 +56,22 @@ def judge(outcome: search.Outcome, own: dict[str, code.Code]) -> Judged:
 def register(outcome: search.Outcome, judged: Judged) -> Version:
     """Register the winner; a search that was registered before gives the version it made then."""
     registry = Registry(storage.open(outcome.experiment.storage))
-    name = outcome.experiment.name
-    for version in reversed(registry.versions(name)):
-        if version.manifest["lineage"]["search"] == outcome.search_id:
-            return version
-    dataset = outcome.dataset
+    manifest, dataset = _manifest(outcome, judged), outcome.dataset
     golden = schema.to_json(dataset.schema, encoded.take(dataset, _golden(outcome)))
     training_part = encoded.take(dataset, dataset.split.train)
     reference = features.reference.describe(dataset.schema, training_part)
     files = bundle.pack(judged.bundle, golden, reference)
-    return registry.register(name, files, _manifest(outcome, judged))
+    return registry.register(
+        outcome.experiment.name,
+        files,
+        manifest,
+        same=lambda other: other.manifest.get("lineage") == manifest["lineage"],
+    )
 
 
-def record(outcome: search.Outcome, judged: Judged, version: Version) -> records.Result:
+def record(
+    outcome: search.Outcome, judged: Judged, version: Version, kept: records.Records
+) -> records.Result:
     """Put the end of the search on record."""
     result = records.Result(
         version=version.number,
@@ -77,8 +80,7 @@ def record(outcome: search.Outcome, judged: Judged, version: Version) -> records
         test=judged.test,
         confusion=judged.confusion,
     )
-    store = storage.open(outcome.experiment.storage)
-    records.Records(store, outcome.experiment.name, outcome.search_id).finish(result)
+    kept.finish(result)
     return result
 
 

@@ -24,7 +24,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from eagleray import errors
@@ -35,6 +35,9 @@ BEAT_S = 2.0
 """A holder renews its lease this often."""
 TTL_S = 15.0
 """A lease that has not changed for so long, on its watcher's clock, has no holder any more."""
+LOOK_S = 2.5 * BEAT_S
+"""A holder that lives changes its lease within this time."""
+_POLL_S = 0.25
 TYPE = documents.Type("lease", 1)
 _JUMP_BITS = 32
 _MISSED = (errors.ObjectExistsError, errors.ObjectChangedError, errors.ObjectNotFoundError)
@@ -88,6 +91,20 @@ def read(store: Storage, key: str) -> Seen:
         return Seen(etag, _checked(TYPE.decode(data, f"{store.uri}: key {key!r}")))
     except errors.CorruptObjectError:
         return Seen(etag, None)
+
+
+def alive(store: Storage, keys: Iterable[str]) -> set[str]:
+    """Those of the leases whose holders live; takes `LOOK_S` where one does not, else less."""
+    held = {key: seen.etag for key in keys if not (seen := read(store, key)).free}
+    living, until = set(), time.monotonic() + LOOK_S
+    while held and time.monotonic() < until:
+        time.sleep(_POLL_S)
+        for key, etag in list(held.items()):
+            seen = read(store, key)
+            if seen.etag != etag:
+                del held[key]
+                living |= set() if seen.free else {key}
+    return living
 
 
 class Lease:

@@ -69,11 +69,7 @@ class Lines:
 
     def ended(self, record: records.Record) -> None:
         self._board.update(record)
-        view = self._board.view()
-        score = "" if record.score is None else f" {view.metric} {record.score:.4f}"
-        why = f": {record.failure}" if record.failure else ""
-        trial = f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}"
-        self._say(f"{trial}  [{headline(view)}]")
+        self._say(line(record, self._board.view()))
 
 
 class Table:
@@ -135,6 +131,14 @@ def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join(every_s)
+
+
+def line(record: records.Record, view: View) -> str:
+    """A trial that has ended, and what the search is like then."""
+    score = "" if record.score is None else f" {view.metric} {record.score:.4f}"
+    why = f": {record.failure}" if record.failure else ""
+    trial = f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}"
+    return f"{trial}  [{headline(view)}]"
 
 
 def headline(view: View) -> str:

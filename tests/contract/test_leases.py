@@ -27,9 +27,7 @@ from eagleray.state import guarded, leases
 KEY, PREFIX = "search/lease.json", "search/trials/"
 DOCUMENTS = ("search/trials/1.json", "search/trials/2.json")
 Values = dict[str, int]
-FEW = settings(
-    max_examples=50, stateful_step_count=40, deadline=None, report_multiple_bugs=False
-)
+FEW = settings(max_examples=50, stateful_step_count=40, deadline=None, report_multiple_bugs=False)
 
 
 class Crash(BaseException):
@@ -109,6 +107,7 @@ class Race(RuleBasedStateMachine):
         self.numbers = iter(range(1, 10**6))
         self.written: Values = {}
         self.doomed: set[Driver] = set()
+        self.effective, self.damaged = 0, False
 
     def teardown(self) -> None:
         for driver in self.drivers:
@@ -148,6 +147,7 @@ class Race(RuleBasedStateMachine):
     def halve(self, size: int) -> None:
         with contextlib.suppress(errors.ObjectNotFoundError):
             self.real.put(KEY, self.real.get(KEY)[:size])
+            self.damaged = True
 
     @invariant()
     def what_was_written_stays(self) -> None:
@@ -191,7 +191,8 @@ class Race(RuleBasedStateMachine):
             driver.lease = outcome
             driver.writer = guarded.Writer(driver.store, outcome)
         elif name == "adopt" and outcome is None:
-            driver.adopted = True
+            driver.adopted, self.damaged = True, False
+            self.effective = max(self.effective, driver.lease.fence)  # type: ignore[union-attr]
         elif name.startswith("put") and outcome is None:
             assert driver not in self.doomed, "a stale holder is told that it has written"
             _, key, number = name.split()
@@ -202,8 +203,9 @@ class Race(RuleBasedStateMachine):
             driver.start("adopt", lambda: writer.adopt([PREFIX]))
 
     def is_stale(self, driver: Driver) -> bool:
-        seen = leases.read(self.real, KEY)
-        return driver.lease is not None and driver.lease.fence < seen.sealed
+        """Whether another has taken over and adopted; a damaged lease tells nobody so."""
+        known = driver.lease is not None and not self.damaged
+        return known and driver.lease.fence < self.effective  # type: ignore[union-attr]
 
     def view(self) -> Values:
         found = {key: guarded.read(self.real, KEY, key) for key in DOCUMENTS}
