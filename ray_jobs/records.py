@@ -121,9 +121,7 @@ class Records:
 
     def watcher(self) -> leases.Watcher:
         """Who waits for the lease of this search."""
-        return leases.Watcher(
-            self._storage, self.lease_key, floor=lambda: guarded.floor(self._storage, self._kept())
-        )
+        return leases.Watcher(self._storage, self.lease_key)
 
     def adopt(self) -> None:
         """Go on with what the drivers before have written; from now on theirs is not seen."""

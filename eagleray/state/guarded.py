@@ -4,8 +4,8 @@ An object store has no lock that outlives its holder's pause, so each document c
 its writer. That is safe however long a holder sleeps between any two steps, since
 
 - a write replaces what its writer has read, and is refused once the document bears a later fence;
-- a new holder first puts its fence on every document there is (`adopt`), and then on record that
-  lower ones do not count (`sealed`): what a former holder creates later is never seen;
+- a new holder first puts its fence on record, then on every document there is (`adopt`), and then
+  says that lower ones do not count (`sealed`): what a former holder creates later is never seen;
 - who creates a document looks at the lease before it counts as written.
 
 So a write that has returned is found by the next holder, and one that has not may be lost.
@@ -48,7 +48,9 @@ class Writer:
             try:
                 written = _replace(self._store, key, data, etag)
             except _MISSED:
-                etag, ours = self._look(key)[1], False
+                (fence, _, etag), ours = self._look(key), False
+                if fence > self._lease.fence:
+                    raise self._lease.lose() from None
                 continue
             if not ours:  # a new holder may have looked for what to adopt before it was there
                 self._lease.verify()
@@ -56,7 +58,13 @@ class Writer:
             return
 
     def adopt(self, prefixes: Sequence[str]) -> None:
-        """Take over what earlier holders wrote below these prefixes; theirs count no more then."""
+        """Take over what earlier holders wrote below these prefixes; theirs count no more then.
+
+        Raises:
+            CorruptObjectError: one of the documents cannot be read.
+            LeaseLostError: somebody else holds the lease.
+        """
+        self.put(leases.record_key(self._lease.key), {})
         keys = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]
         with ThreadPoolExecutor(_READERS) as pool:
             list(pool.map(self._adopt, keys))
@@ -64,27 +72,25 @@ class Writer:
 
     def _adopt(self, key: str) -> None:
         while True:
-            fields, etag = self._look(key)
-            if etag is None or _fence(fields) < self._lease.sealed:
+            fence, data, etag = self._look(key)
+            if fence > self._lease.fence:
+                raise self._lease.lose()
+            if etag is None or fence < self._lease.sealed:
                 return  # the latter was created by a holder who had lost the lease
+            marked = self._marked(documents.parse(data, f"{self._store.uri}: key {key!r}"))
             with contextlib.suppress(*_MISSED):
-                self._etags[key] = _replace(self._store, key, self._marked(fields), etag)
+                self._etags[key] = _replace(self._store, key, marked, etag)
                 return
 
-    def _look(self, key: str) -> tuple[documents.Fields, str | None]:
-        """What is there, to be replaced, and its etag; None when nothing is.
-
-        Raises:
-            LeaseLostError: a later holder wrote it.
-        """
+    def _look(self, key: str) -> tuple[int, bytes, str | None]:
+        """What is there, to be replaced: its fence, itself, and its etag; None for nothing."""
         try:
             data, etag = self._store.get_tagged(key)
         except errors.ObjectNotFoundError:
-            return {}, None
-        fields = documents.parse(data, f"{self._store.uri}: key {key!r}")
-        if _fence(fields) > self._lease.fence:
-            raise self._lease.lose()
-        return fields, etag
+            return 0, b"", None
+        with contextlib.suppress(errors.CorruptObjectError):
+            return _fence(documents.parse(data, key)), data, etag
+        return self._lease.fence, data, etag
 
     def _marked(self, fields: Mapping[str, Any]) -> bytes:
         return json.dumps({**fields, "fence": self._lease.fence}).encode()
@@ -104,12 +110,6 @@ def read_all(store: Storage, lease: str, prefix: str) -> list[documents.Fields]:
         prefix: of their keys.
     """
     return _read(store, lease, sorted(entry.key for entry in store.list(prefix)))
-
-
-def floor(store: Storage, prefixes: Sequence[str]) -> int:
-    """The highest fence of all documents below these prefixes."""
-    keys = [entry.key for prefix in prefixes for entry in store.list(prefix)]
-    return max(map(_fence, _documents(store, keys)), default=0)
 
 
 def _read(store: Storage, lease: str, keys: list[str]) -> list[documents.Fields]:

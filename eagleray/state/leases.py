@@ -7,6 +7,9 @@ A lease is one document, changed by compare-and-swap alone:
     sealed   the holder from which on guarded writes count
     beat     counts the signs of life of this holder
 
+The highest fence is kept a second time, beside the lease: a lease that cannot be read is taken over
+with a fence above it.
+
 No clock is compared with another machine's. A watcher takes the lease over when the document has
 not changed for `TTL_S` by its own monotonic clock, as Amazon's DynamoDB lock client and
 Kubernetes' leader election do. A wrong guess costs work, never correctness: the former holder's
@@ -107,11 +110,25 @@ def alive(store: Storage, keys: Iterable[str]) -> set[str]:
     return living
 
 
+def record_key(key: str) -> str:
+    """Where the highest fence of a lease is kept beside it."""
+    return f"{key.removesuffix('.json')}.fence.json"
+
+
+def recorded(store: Storage, key: str) -> int:
+    """The highest fence that is on record beside a lease; 0 where that cannot be read."""
+    try:
+        found = documents.parse(store.get(record_key(key)), key).get("fence")
+    except (errors.ObjectNotFoundError, errors.CorruptObjectError):
+        return 0
+    return found if type(found) is int else 0
+
+
 class Lease:
     """A lease that this process holds; made by `Watcher.look`. Threads may share it."""
 
     def __init__(self, store: Storage, key: str, seen: Seen) -> None:
-        self._store, self._key, self._seen = store, key, seen
+        self._store, self.key, self._seen = store, key, seen
         self._holder, self._lost = (seen.fields or {})["holder"], False
         self._lock = threading.Lock()
         self.fence: int = (seen.fields or {})["fence"]
@@ -124,13 +141,13 @@ class Lease:
 
     def verify(self) -> None:
         """Read whether this process still holds the lease, else raise LeaseLostError."""
-        self._mine(read(self._store, self._key))
+        self._mine(read(self._store, self.key))
 
     def lose(self) -> errors.LeaseLostError:
         """Take note that somebody else holds the lease."""
         self._lost = True
         return errors.LeaseLostError(
-            f"{self._store.uri}: key {self._key!r}: somebody else holds this lease by now"
+            f"{self._store.uri}: key {self.key!r}: somebody else holds this lease by now"
         )
 
     def beat(self) -> None:
@@ -160,10 +177,10 @@ class Lease:
                 fields = {**(self._seen.fields or {}), **change(self._seen.fields or {})}
                 try:
                     etag = self._store.compare_and_swap(
-                        self._key, TYPE.encode(fields), self._seen.etag or ""
+                        self.key, TYPE.encode(fields), self._seen.etag or ""
                     )
                 except _MISSED:
-                    self._seen = self._mine(read(self._store, self._key))
+                    self._seen = self._mine(read(self._store, self.key))
                     continue
                 self._seen = Seen(etag, fields)
                 return
@@ -181,22 +198,16 @@ class Watcher:
     Args:
         store: where the lease is.
         key: of its document.
-        floor: gives the highest fence among the guarded documents; asked when the lease is absent
-            or cannot be read.
         clock: monotonic seconds of this machine.
     """
 
     def __init__(
-        self,
-        store: Storage,
-        key: str,
-        *,
-        floor: Callable[[], int] = lambda: 0,
-        clock: Callable[[], float] = time.monotonic,
+        self, store: Storage, key: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._store, self._key, self._floor, self._clock = store, key, floor, clock
+        self._store, self._key, self._clock = store, key, clock
         self._name = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(6)}"
         self._since: float | None = None
+        self._given = 0
         self.seen = Seen(None)
 
     def look(self) -> Lease | None:
@@ -206,9 +217,10 @@ class Watcher:
             StorageError: storage fails, and whether the lease was taken shows the next look.
         """
         silent = self._look()
-        if self._is_mine(self.seen):
-            return Lease(self._store, self._key, self.seen)
-        return self._take() if self.seen.free or silent >= TTL_S else None
+        if self._is_mine(self.seen) and self.seen.fence != self._given:
+            return self._give()  # taken by a request that was not answered
+        lost = self._is_mine(self.seen)  # refused by a fence that was not on record
+        return self._take() if lost or self.seen.free or silent >= TTL_S else None
 
     def watch(self) -> float:
         """Look without taking: seconds for which the lease is known not to have changed."""
@@ -238,17 +250,22 @@ class Watcher:
                 etag = self._store.compare_and_swap(self._key, data, self.seen.etag)
         except _MISSED:
             self._look()  # what was refused may have been written by a first, unanswered attempt
-            return Lease(self._store, self._key, self.seen) if self._is_mine(self.seen) else None
+            taken = self._is_mine(self.seen) and self.seen.fence == fields["fence"]
+            return self._give() if taken else None
         self.seen = Seen(etag, fields)
-        return Lease(self._store, self._key, self.seen)
+        return self._give()
+
+    def _give(self) -> Lease:
+        lease = Lease(self._store, self._key, self.seen)
+        self._given = lease.fence
+        return lease
 
     def _next(self) -> int:
         """A fence above all before; by chance far above, where the last one is not on record."""
+        known = recorded(self._store, self._key)
         if self.seen.fence is not None:
-            return self.seen.fence + 1
-        floor = self._floor()
-        fresh = self.seen.etag is None and not floor
-        return 1 if fresh else floor + 1 + secrets.randbits(_JUMP_BITS)
+            return max(self.seen.fence, known) + 1
+        return known + 1 + (secrets.randbits(_JUMP_BITS) if self.seen.etag or known else 0)
 
     def _is_mine(self, seen: Seen) -> bool:
         return (seen.fields or {}).get("holder") == self._name

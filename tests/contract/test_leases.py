@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -23,6 +26,11 @@ from hypothesis.stateful import (
 
 from eagleray import errors, storage
 from eagleray.state import guarded, leases
+from eagleray.storage import s3
+
+if TYPE_CHECKING:
+    from tests.conftest import Bucket
+    from tests.contract.conftest import Wire
 
 KEY, PREFIX = "search/lease.json", "search/trials/"
 DOCUMENTS = ("search/trials/1.json", "search/trials/2.json")
@@ -107,6 +115,7 @@ class Race(RuleBasedStateMachine):
         self.numbers = iter(range(1, 10**6))
         self.written: Values = {}
         self.doomed: set[Driver] = set()
+        self.given: set[int] = set()
         self.effective, self.damaged = 0, False
 
     def teardown(self) -> None:
@@ -188,6 +197,9 @@ class Race(RuleBasedStateMachine):
         if isinstance(outcome, errors.LeaseLostError):
             driver.lease, driver.writer, driver.adopted = None, None, False
         elif isinstance(outcome, leases.Lease):
+            assert outcome.fence > self.effective, "a fence is no higher than one before"
+            assert outcome.fence not in self.given, "a fence is given twice"
+            self.given.add(outcome.fence)
             driver.lease = outcome
             driver.writer = guarded.Writer(driver.store, outcome)
         elif name == "adopt" and outcome is None:
@@ -216,17 +228,14 @@ class Race(RuleBasedStateMachine):
             driver.step("crash")
 
     def somebody_can_always_take_over(self) -> None:
-        times = iter([0.0, 0.0, leases.TTL_S, leases.TTL_S])
-        heir = watcher(self.real, lambda: next(times))
-        lease = heir.look() or heir.look()
-        assert lease is not None
         before = self.view()
-        guarded.Writer(self.real, lease).adopt([PREFIX])
-        assert self.view() == before
+        hold(self.real)
+        after = self.view()
+        assert after == {key: value for key, value in before.items() if key in after}
 
 
 def watcher(store: storage.Storage, clock: Callable[[], float]) -> leases.Watcher:
-    return leases.Watcher(store, KEY, floor=lambda: guarded.floor(store, [PREFIX]), clock=clock)
+    return leases.Watcher(store, KEY, clock=clock)
 
 
 def memory() -> str | None:
@@ -237,3 +246,119 @@ def memory() -> str | None:
 def test_drivers_that_race_never_mix_what_they_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded, "_READERS", 1)  # requests in one order
     run_state_machine_as_test(Race, settings=FEW)
+
+
+def hold(store: storage.Storage) -> tuple[leases.Lease, guarded.Writer]:
+    """Take the lease from whoever has it, and adopt what is there."""
+    times = iter([0.0, 0.0, leases.TTL_S, leases.TTL_S])
+    heir = watcher(store, lambda: next(times))
+    lease = heir.look() or heir.look()
+    assert lease is not None
+    writer = guarded.Writer(store, lease)
+    writer.adopt([PREFIX])
+    return lease, writer
+
+
+def values(store: storage.Storage) -> list[int]:
+    return [fields["value"] for fields in guarded.read_all(store, KEY, PREFIX)]
+
+
+def test_of_many_who_want_a_lease_one_gets_it(store: storage.Storage) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: watcher(store, lambda: 0.0).look(), range(8)))
+    assert len([lease for lease in taken if lease is not None]) == 1
+
+
+def test_a_holder_that_shows_signs_of_life_keeps_its_lease(store: storage.Storage) -> None:
+    now = [0.0]
+    lease, other = hold(store)[0], watcher(store, lambda: now[0])
+    for _ in range(3):
+        assert other.look() is None
+        now[0] += leases.TTL_S
+        lease.beat()
+    assert other.look() is None
+    now[0] += leases.TTL_S
+    heir = other.look()
+    assert heir is not None
+    assert heir.fence == lease.fence + 1
+    with pytest.raises(errors.LeaseLostError):
+        lease.beat()
+
+
+def test_a_lease_that_was_left_is_free_at_once(store: storage.Storage) -> None:
+    lease, writer = hold(store)
+    writer.put(DOCUMENTS[0], {"value": 1})
+    lease.release()
+    assert watcher(store, lambda: 0.0).look() is not None
+    with pytest.raises(errors.LeaseLostError):
+        writer.put(DOCUMENTS[0], {"value": 2})
+    assert values(store) == [1]
+
+
+def test_who_slept_through_a_lease_is_refused_and_not_seen(store: storage.Storage) -> None:
+    sleepers = []
+    for number in range(3):
+        sleepers.append(hold(store)[1])
+        sleepers[-1].put(DOCUMENTS[0], {"value": number, "unknown": "kept"})
+    with pytest.raises(errors.LeaseLostError):
+        sleepers[0].put(DOCUMENTS[0], {"value": 10})
+    with pytest.raises(errors.LeaseLostError):
+        sleepers[1].put(DOCUMENTS[1], {"value": 11})
+    assert values(store) == [2]
+    sleepers[2].put(DOCUMENTS[1], {"value": 12})
+    assert values(store) == [2, 12]
+    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 2, "unknown": "kept", "fence": 3}
+
+
+def test_who_writes_over_what_is_not_seen_finds_out_as_well(store: storage.Storage) -> None:
+    _, sleeper = hold(store)
+    store.put(DOCUMENTS[0], b'{"value": 1, "fence": 0}')  # of a holder before, which came late
+    times = iter([0.0, 0.0, leases.TTL_S, leases.TTL_S])
+    heir = watcher(store, lambda: next(times))
+    assert heir.look() or heir.look()
+    with pytest.raises(errors.LeaseLostError):
+        sleeper.put(DOCUMENTS[0], {"value": 2})
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b'{"kind": "lea', b"[]", b'{"fence": "1"}', b'{"kind": "a"}']
+)
+def test_a_damaged_lease_is_taken_over_once_it_stays_so(
+    store: storage.Storage, damaged: bytes
+) -> None:
+    lease, writer = hold(store)
+    writer.put(DOCUMENTS[0], {"value": 1})
+    store.put(KEY, damaged)
+    assert watcher(store, lambda: 0.0).look() is None
+    assert hold(store)[0].fence > lease.fence
+    assert values(store) == [1]
+    with pytest.raises(errors.LeaseLostError):
+        writer.put(DOCUMENTS[0], {"value": 2})
+
+
+def test_a_lease_of_a_newer_release_is_left_alone_and_its_fields_are_kept(
+    store: storage.Storage,
+) -> None:
+    store.put(KEY, b'{"kind": "lease", "format": 1, "holder": null, "fence": 4, "region": "eu"}')
+    lease, _ = hold(store)
+    lease.release()
+    kept = json.loads(store.get(KEY))
+    assert (kept["region"], kept["fence"], kept["sealed"], kept["holder"]) == ("eu", 5, 5, None)
+    store.put(KEY, json.dumps({**kept, "format": 2}).encode())
+    with pytest.raises(errors.NewerFormatError, match="of format 1 or older, but got 2"):
+        watcher(store, lambda: 0.0).look()
+
+
+def test_a_sign_of_life_whose_answer_is_lost_is_one(wire: Wire, bucket: Bucket) -> None:
+    store = s3.connect(bucket.name, uuid.uuid4().hex, s3.Patience(attempts=1, silence_s=1))
+    lease, writer = hold(store)
+    for turn in range(3):
+        wire.fail(1, answered=0)
+        with pytest.raises(errors.StorageUnavailableError):
+            lease.beat()
+        wire.fail(1, answered=0)
+        with pytest.raises(errors.StorageUnavailableError):
+            writer.put(DOCUMENTS[0], {"value": turn})
+        lease.beat()
+        writer.put(DOCUMENTS[0], {"value": turn})
+    assert values(store) == [2]
