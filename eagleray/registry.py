@@ -8,6 +8,7 @@ models/{name}/events/{id}.json    append-only; ids sort by time
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import random
 import secrets
@@ -19,13 +20,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import EllipsisType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from eagleray import errors, names, storage
 from eagleray.aliases import CHAMPION, LATEST, Aliases, check, pointed, returned
 from eagleray.storage import blobs
+
+if TYPE_CHECKING:
+    from eagleray.schema import Schema
 
 _SWAPS = 100  # attempts before a ConflictError
 _READERS = 8
@@ -90,11 +94,13 @@ class Registry:
         names.check("model", name)
         for path in files:
             storage.checked(path)
-        if same and (found := [one for one in self.versions(name) if same(one)]):
+        numbers = self._numbers(name)  # all above are looked at one by one
+        if same and (found := list(filter(same, self._versions(name, numbers)))):
             return found[-1]
         stored = {path: blobs.put(self._store, data) for path, data in files.items()}
-        number = max(self._numbers(name), default=0) + 1
-        version = Version(name, number, _written(self._now()), stored, dict(manifest))
+        version = Version(
+            name, max(numbers, default=0) + 1, _written(self._now()), stored, dict(manifest)
+        )
         while not self._take(version):
             if same and same(taken := self.version(name, version.number)):
                 return taken
@@ -109,8 +115,7 @@ class Registry:
 
     def versions(self, name: str) -> list[Version]:
         """Give all versions of a model, the oldest first; none when there is no such model."""
-        keys = [_version_key(name, number) for number in sorted(self._numbers(name))]
-        return self._read_all(keys, Version)
+        return self._versions(name, self._numbers(name))
 
     def version(self, name: str, number: int) -> Version:
         """Give one version.
@@ -188,6 +193,7 @@ class Registry:
         alias: str = CHAMPION,
         *,
         expect: int | EllipsisType | None = ...,
+        allow_schema_change: bool = False,
         why: str = "",
         by: str | None = None,
         dry_run: bool = False,
@@ -199,17 +205,19 @@ class Registry:
             number: the version's.
             alias: which alias.
             expect: the version that the alias must point to now; None for none, left out for any.
+            allow_schema_change: also to a version that breaks clients of the one before.
             why: the reason, for the log.
             by: who did it, for the log; else this process's user.
             dry_run: only show the move.
 
         Raises:
             errors.NotFoundError: there is no such version.
+            errors.UserError: clients would notice, see `eagleray.compatibility`.
             errors.ConflictError: the alias does not point where it must, or the aliases changed
                 faster than they could be swapped.
         """
         check(alias)
-        self.version(name, number)
+        version = self.version(name, number)
 
         def point(now: Aliases) -> Aliases:
             if expect is not ... and now.values.get(alias) not in (expect, number):
@@ -217,6 +225,8 @@ class Registry:
                     f"model {name}: {alias} must point to version {expect or 'none'}, "
                     f"but points to {now.values.get(alias, 'none')}; somebody moved it"
                 )
+            if not allow_schema_change and now.values.get(alias) not in (None, number):
+                self._check_clients(self.version(name, now.values[alias]), version, alias)
             return pointed(now, alias, number)
 
         before, after = self._swap(name, point, dry_run)
@@ -254,6 +264,37 @@ class Registry:
             self._log(name, "rolled-back", number, by=by, why=why, alias=alias, previous=seen)
         return after
 
+    def schema(self, version: Version) -> Schema | None:
+        """The schema of a version; None of one that is no bundle.
+
+        Raises:
+            errors.CorruptObjectError: the bundle has none.
+        """
+        from eagleray.schema import Schema
+
+        if "bundle.json" not in version.files:
+            return None
+        try:
+            return Schema.model_validate(json.loads(self.read(version, "bundle.json"))["schema"])
+        except (ValueError, KeyError, TypeError) as cause:
+            where = f"model {version.name}, version {version.number}"
+            raise errors.CorruptObjectError(f"{where}: must have a schema, but {cause}") from cause
+
+    def _check_clients(self, before: Version, after: Version, alias: str) -> None:
+        """Refuse a version that clients of another one cannot go on with."""
+        from eagleray import compatibility
+
+        schemas = self.schema(before), self.schema(after)
+        if schemas[0] is None or schemas[1] is None:
+            return
+        changes = compatibility.changes(schemas[0], schemas[1])
+        if breaking := [str(change) for change in changes if change.breaks]:
+            raise errors.UserError(
+                f"model {after.name}: {alias} must answer clients of version {before.number}, but "
+                f"version {after.number} has another schema: {'; '.join(breaking)}. Change the "
+                "clients, then promote it with --allow-schema-change"
+            )
+
     def events(self, name: str) -> list[Event]:
         """Give the log of a model, the oldest first."""
         names.check("model", name)
@@ -265,6 +306,9 @@ class Registry:
         entries = self._store.list(f"models/{name}/versions/")
         stems = [PurePosixPath(entry.key).stem for entry in entries]
         return {int(stem) for stem in stems if stem.isdecimal()}
+
+    def _versions(self, name: str, numbers: set[int]) -> list[Version]:
+        return self._read_all([_version_key(name, number) for number in sorted(numbers)], Version)
 
     def _existing(self, name: str) -> set[int]:
         """Give the version numbers of a model that must exist."""

@@ -12,6 +12,7 @@ both. A canonical column is one array of B rows:
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
@@ -61,6 +62,11 @@ class Column(pydantic.BaseModel, frozen=True):
     written: str | None = None
     image_shape: tuple[int, ...] | None = None
     categories: tuple[str, ...] | None = None
+
+    @property
+    def unquoted(self) -> bool:
+        """Whether categories may be written as JSON has numbers and booleans, without quotes."""
+        return self.type == "categorical" and any(map(_is_scalar, self.categories or ()))
 
 
 class Target(pydantic.BaseModel, frozen=True):
@@ -121,6 +127,13 @@ def labels(target: Target, raw: Raw) -> np.ndarray:
 def to_json(schema: Schema, columns: Columns) -> dict[str, list[Any]]:
     """Values by column, as JSON may hold them, from which `parse` gives the same columns again."""
     return {column.name: _jsonable(column, columns[column.name]) for column in schema.columns}
+
+
+def _is_scalar(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), bool | int | float)
+    except ValueError:
+        return False
 
 
 def _jsonable(column: Column, array: np.ndarray) -> list[Any]:

@@ -142,21 +142,7 @@ def _kind(column: schema.Column) -> Any:
         assert column.image_shape is not None
         grey = column.image_shape[0] == 1
         return str | (list[list[float]] if grey else list[list[list[float]]])
-    return bool | float | str if _has_numbers(column) else str
-
-
-def _has_numbers(column: schema.Column) -> bool:
-    """Whether a categorical column's values may have been written without quotes."""
-    if column.type == "text" or column.categories is None:
-        return False
-    return any(_is_scalar(category) for category in column.categories)
-
-
-def _is_scalar(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), bool | int | float)
-    except ValueError:
-        return False
+    return bool | float | str if column.unquoted else str
 
 
 def too_many_rows(count: int) -> errors.RequestError:

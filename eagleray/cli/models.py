@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -13,6 +14,7 @@ from eagleray.cli.output import emit
 if TYPE_CHECKING:
     from eagleray.aliases import Aliases
     from eagleray.registry import Registry, Version
+    from eagleray.schema import Schema
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,10 +76,11 @@ def show(
 def diff(
     name: Name, left: Reference, right: Reference, storage: Storage = HERE, as_json: Json = False
 ) -> None:
-    """Compare two versions: configuration, metrics, lineage, files."""
+    """Compare two versions: columns, configuration, metrics, lineage, files."""
     registry = _registry(storage)
     versions = registry.resolve(name, left), registry.resolve(name, right)
-    found = differences(*versions)
+    schemas = [registry.schema(version) for version in versions]
+    found = [*differences_of_schemas(*schemas), *differences(*versions)]
     heading = ("FACT", *(f"VERSION {version.number}" for version in versions))
     rows = [difference._asdict() for difference in found]
     emit(rows, as_json, table=[heading, *found])
@@ -88,6 +91,16 @@ def promote(
     name: Name,
     version: Reference,
     alias: Alias = "champion",
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Only if the alias points to this version now, or to none."),
+    ] = None,
+    allow_schema_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-schema-change", help="Also if clients of the version before would notice."
+        ),
+    ] = False,
     why: Why = "",
     dry_run: DryRun = False,
     storage: Storage = HERE,
@@ -97,7 +110,15 @@ def promote(
     registry = _registry(storage)
     number = registry.resolve(name, version).number
     before = registry.aliases(name)
-    after = registry.promote(name, number, alias, why=why, dry_run=dry_run)
+    after = registry.promote(
+        name,
+        number,
+        alias,
+        expect=_expected(expect),
+        allow_schema_change=allow_schema_change,
+        why=why,
+        dry_run=dry_run,
+    )
     _report(name, alias, before, after, dry_run=dry_run, as_json=as_json)
 
 
@@ -110,7 +131,7 @@ def rollback(
     storage: Storage = HERE,
     as_json: Json = False,
 ) -> None:
-    """Point an alias to the version it pointed to before."""
+    """Point an alias to the version it pointed to before, whatever its columns."""
     registry = _registry(storage)
     before = registry.aliases(name)
     after = registry.rollback(name, alias, why=why, dry_run=dry_run)
@@ -143,12 +164,34 @@ def pull(
     emit({"version": found.number, "folder": str(folder)}, as_json, table=[[said]])
 
 
+def differences_of_schemas(left: Schema | None, right: Schema | None) -> list[Difference]:
+    """Give the columns, and the facts about the target, in which two schemas differ."""
+    from eagleray import compatibility
+
+    if left is None or right is None:
+        return []
+    return [
+        Difference(change.what, change.before, change.after)
+        for change in compatibility.changes(left, right)
+    ]
+
+
 def differences(left: Version, right: Version) -> list[Difference]:
     """Give the facts in which two versions differ."""
     sides = _facts(left), _facts(right)
     facts = dict.fromkeys([*sides[0], *sides[1]])
     found = [Difference(fact, sides[0].get(fact), sides[1].get(fact)) for fact in facts]
     return [difference for difference in found if difference.left != difference.right]
+
+
+def _expected(option: str | None) -> int | EllipsisType | None:
+    from eagleray.errors import UserError
+
+    if option is None:
+        return ...
+    if option != "none" and not option.isdecimal():
+        raise UserError(f"--expect: must be a version's number or none, but got {option!r}")
+    return None if option == "none" else int(option)
 
 
 def _registry(uri: str) -> Registry:

@@ -7,11 +7,10 @@ import json
 import queue
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,11 +25,6 @@ from hypothesis.stateful import (
 
 from eagleray import errors, storage
 from eagleray.state import guarded, leases
-from eagleray.storage import s3
-
-if TYPE_CHECKING:
-    from tests.conftest import Bucket
-    from tests.contract.conftest import Wire
 
 KEY, PREFIX = "search/lease.json", "search/trials/"
 DOCUMENTS = ("search/trials/1.json", "search/trials/2.json")
@@ -347,18 +341,3 @@ def test_a_lease_of_a_newer_release_is_left_alone_and_its_fields_are_kept(
     store.put(KEY, json.dumps({**kept, "format": 2}).encode())
     with pytest.raises(errors.NewerFormatError, match="of format 1 or older, but got 2"):
         watcher(store, lambda: 0.0).look()
-
-
-def test_a_sign_of_life_whose_answer_is_lost_is_one(wire: Wire, bucket: Bucket) -> None:
-    store = s3.connect(bucket.name, uuid.uuid4().hex, s3.Patience(attempts=1, silence_s=1))
-    lease, writer = hold(store)
-    for turn in range(3):
-        wire.fail(1, answered=0)
-        with pytest.raises(errors.StorageUnavailableError):
-            lease.beat()
-        wire.fail(1, answered=0)
-        with pytest.raises(errors.StorageUnavailableError):
-            writer.put(DOCUMENTS[0], {"value": turn})
-        lease.beat()
-        writer.put(DOCUMENTS[0], {"value": turn})
-    assert values(store) == [2]
