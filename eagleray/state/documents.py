@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagleray import errors
+from eagleray.storage import Storage
 
 Fields = dict[str, Any]
+MISSED = (errors.ObjectExistsError, errors.ObjectChangedError, errors.ObjectNotFoundError)
+"""What `replace` raises when the document is not the one that was read."""
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,10 @@ def parse(data: bytes, where: str) -> Fields:
     if not isinstance(fields, dict):
         raise errors.CorruptObjectError(f"{where}: must be a JSON object, but got {fields!r:.60}")
     return fields
+
+
+def replace(store: Storage, key: str, data: bytes, etag: str | None) -> str:
+    """Write over the document that has this etag, or where there is none; give the new etag."""
+    if etag is None:
+        return store.put_if_absent(key, data)
+    return store.compare_and_swap(key, data, etag)

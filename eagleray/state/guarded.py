@@ -24,7 +24,6 @@ from eagleray.state import documents, leases
 from eagleray.storage import Storage
 
 _READERS = 8
-_MISSED = (errors.ObjectExistsError, errors.ObjectChangedError, errors.ObjectNotFoundError)
 
 
 class Writer:
@@ -46,8 +45,8 @@ class Writer:
         while True:
             self._lease.check()
             try:
-                written = _replace(self._store, key, data, etag)
-            except _MISSED:
+                written = documents.replace(self._store, key, data, etag)
+            except documents.MISSED:
                 (fence, _, etag), ours = self._look(key), False
                 if fence > self._lease.fence:
                     raise self._lease.lose() from None
@@ -78,8 +77,8 @@ class Writer:
             if etag is None or fence < self._lease.sealed:
                 return  # the latter was created by a holder who had lost the lease
             marked = self._marked(documents.parse(data, f"{self._store.uri}: key {key!r}"))
-            with contextlib.suppress(*_MISSED):
-                self._etags[key] = _replace(self._store, key, marked, etag)
+            with contextlib.suppress(*documents.MISSED):
+                self._etags[key] = documents.replace(self._store, key, marked, etag)
                 return
 
     def _look(self, key: str) -> tuple[int, bytes, str | None]:
@@ -130,13 +129,6 @@ def _documents(store: Storage, keys: list[str]) -> Iterator[documents.Fields]:
 
     with ThreadPoolExecutor(_READERS) as pool:
         yield from (one for one in pool.map(get, keys) if one is not None)
-
-
-def _replace(store: Storage, key: str, data: bytes, etag: str | None) -> str:
-    """Write over the document that has this etag, or where there is none."""
-    if etag is None:
-        return store.put_if_absent(key, data)
-    return store.compare_and_swap(key, data, etag)
 
 
 def _fence(fields: documents.Fields) -> int:

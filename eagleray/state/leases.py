@@ -43,7 +43,6 @@ LOOK_S = 2.5 * BEAT_S
 _POLL_S = 0.25
 TYPE = documents.Type("lease", 1)
 _JUMP_BITS = 32
-_MISSED = (errors.ObjectExistsError, errors.ObjectChangedError, errors.ObjectNotFoundError)
 
 
 @dataclass(frozen=True)
@@ -176,10 +175,10 @@ class Lease:
             while True:
                 fields = {**(self._seen.fields or {}), **change(self._seen.fields or {})}
                 try:
-                    etag = self._store.compare_and_swap(
-                        self.key, TYPE.encode(fields), self._seen.etag or ""
+                    etag = documents.replace(
+                        self._store, self.key, TYPE.encode(fields), self._seen.etag
                     )
-                except _MISSED:
+                except documents.MISSED:
                     self._seen = self._mine(read(self._store, self.key))
                     continue
                 self._seen = Seen(etag, fields)
@@ -216,7 +215,7 @@ class Watcher:
         Raises:
             StorageError: storage fails, and whether the lease was taken shows the next look.
         """
-        silent = self._look()
+        silent = self.watch()
         if self._is_mine(self.seen) and self.seen.fence != self._given:
             return self._give()  # taken by a request that was not answered
         lost = self._is_mine(self.seen)  # refused by a fence that was not on record
@@ -224,9 +223,6 @@ class Watcher:
 
     def watch(self) -> float:
         """Look without taking: seconds for which the lease is known not to have changed."""
-        return self._look()
-
-    def _look(self) -> float:
         before, known = self._clock(), self.seen.etag
         self.seen = read(self._store, self._key)
         if self._since is None or self.seen.etag != known:
@@ -244,12 +240,9 @@ class Watcher:
         }
         data = TYPE.encode(fields)
         try:
-            if self.seen.etag is None:
-                etag = self._store.put_if_absent(self._key, data)
-            else:
-                etag = self._store.compare_and_swap(self._key, data, self.seen.etag)
-        except _MISSED:
-            self._look()  # what was refused may have been written by a first, unanswered attempt
+            etag = documents.replace(self._store, self._key, data, self.seen.etag)
+        except documents.MISSED:
+            self.watch()  # what was refused may have been written by a first, unanswered attempt
             taken = self._is_mine(self.seen) and self.seen.fence == fields["fence"]
             return self._give() if taken else None
         self.seen = Seen(etag, fields)
