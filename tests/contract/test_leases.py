@@ -314,6 +314,15 @@ def test_who_writes_over_what_is_not_seen_finds_out_as_well(store: storage.Stora
         sleeper.put(DOCUMENTS[0], {"value": 2})
 
 
+def test_what_came_late_is_never_seen_whoever_takes_over(store: storage.Storage) -> None:
+    hold(store)
+    store.put(DOCUMENTS[0], b'{"value": 1, "fence": 0}')
+    _, heir = hold(store)
+    assert values(store) == []
+    heir.put(DOCUMENTS[0], {"value": 2})
+    assert values(store) == [2]
+
+
 @pytest.mark.parametrize(
     "damaged", [b"", b'{"kind": "lea', b"[]", b'{"fence": "1"}', b'{"kind": "a"}']
 )
