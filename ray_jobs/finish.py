@@ -124,26 +124,24 @@ def experiment(
 def _ended(task: _Task) -> Ended | None:
     """What came of the search, where it has come to its end."""
     outcome = search.ended(task.chosen, task.dataset, task.own)
-    if outcome is None:
-        return None
     _, kept = search.on_record(task.chosen, task.dataset, task.own)
     result = kept.result()
-    assert result is not None
-    return _promoted(outcome, result)
+    return None if outcome is None or result is None else _promoted(outcome, result)
 
 
 def _driven(task: _Task, lease: leases.Lease) -> Ended:
-    outcome = _searched(task, lease)
+    """Search under the lease, judge and register."""
+    _, kept = search.on_record(task.chosen, task.dataset, task.own, lease)
+    kept.adopt()
+    outcome = _searched(task, kept)
     judged = winner.judge(outcome, task.own)
     lease.verify()
-    _, kept = search.on_record(task.chosen, task.dataset, task.own, lease)
     result = winner.record(outcome, judged, winner.register(outcome, judged), kept)
     return _promoted(outcome, result)
 
 
-def _searched(task: _Task, lease: leases.Lease) -> search.Outcome:
+def _searched(task: _Task, kept: records.Records) -> search.Outcome:
     chosen, dataset, own, out = task.chosen, task.dataset, task.own, task.out
-    _, kept = search.on_record(chosen, dataset, own, lease)
     metric = chosen.metric(dataset.schema.target.task)
     epochs, _ = search.rungs(chosen)
     out.print(f"starting Ray {f'at {task.address}' if task.address else 'on this machine'}")
@@ -152,7 +150,7 @@ def _searched(task: _Task, lease: leases.Lease) -> search.Outcome:
             cluster.connected(task.address),
             live.watch(chosen, metric, epochs, out, publish=kept.show) as watcher,
         ):
-            return search.run(chosen, dataset, own, watcher, lease)
+            return search.run(chosen, dataset, own, watcher, kept)
     except KeyboardInterrupt:
         out.print("interrupted: the same command goes on from here")
         raise

@@ -72,17 +72,22 @@ def run(
     dataset: prepare.Dataset,
     own: dict[str, code.Code],
     watcher: Watcher,
-    lease: leases.Lease,
+    kept: records.Records,
 ) -> Outcome:
-    """Search on the Ray cluster that this process is connected to, under the search's lease.
+    """Search on the Ray cluster that this process is connected to.
+
+    Args:
+        experiment: what is searched.
+        dataset: its data.
+        own: the user's code by name.
+        watcher: is told what happens.
+        kept: the search's records, adopted under its lease.
 
     Raises:
         LeaseLostError: another driver has taken the search over.
         SearchError: no trial gave a model.
         StorageError: storage failed for good.
     """
-    search_id, kept = on_record(experiment, dataset, own, lease)
-    kept.adopt()
     known = kept.trials()
     selecting = experiment.metric(dataset.schema.target.task)
     finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
@@ -92,7 +97,8 @@ def run(
             _tune(experiment, _job(experiment, dataset, own, selecting), finder, keeper)
         finally:
             keeper.flush()
-    return Outcome(experiment, dataset, search_id, selecting, _ranked(keeper.trials, selecting))
+    ranked = _ranked(keeper.trials, selecting)
+    return Outcome(experiment, dataset, kept.search_id, selecting, ranked)
 
 
 def ended(
