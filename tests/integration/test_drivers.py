@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ FILE = """
 name: wine
 data: {source: 'dataset:wine', target: target}
 model: {hidden: [16]}
-train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 60, batch_size: 8}
+train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 40, batch_size: 8}
 tune: {trials: 8, metric: log_loss, scheduler: none}
 """
 DRIVE = """
@@ -32,7 +34,34 @@ sys.exit(cli.main(["run", sys.argv[1], "--json"]))
 """
 
 
-def test_who_comes_second_watches_and_takes_over_from_who_is_killed(tmp_path: Path) -> None:
+Drive = Callable[[spec.Experiment, str], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def drive() -> Iterator[Drive]:
+    """Starts drivers whose words go to files beside the experiment."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(chosen: spec.Experiment, name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", DRIVE, str(chosen.path)]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        streams = [path(chosen, name, stream).open("wb") for stream in ("out", "err")]
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=streams[0], stderr=streams[1])
+        )
+        for stream in streams:
+            stream.close()
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_who_comes_second_watches_and_takes_over_from_who_is_killed(
+    tmp_path: Path, drive: Drive
+) -> None:
     chosen = experiment(tmp_path)
     first = drive(chosen, "first")
     wait_for_trials(chosen, 2)
@@ -42,7 +71,7 @@ def test_who_comes_second_watches_and_takes_over_from_who_is_killed(tmp_path: Pa
     wait_for_words(chosen, "second", "starting Ray")
     before = ended(chosen)
     third = drive(chosen, "third")
-    assert (second.wait(120), third.wait(120)) == (0, 0)
+    assert (second.wait(120), third.wait(120)) == (0, 0), said(chosen, "second", "err")
     after = ended(chosen)
     assert sorted(after) == list(range(1, 9))
     assert all(after[number] == before[number] for number in before)
@@ -52,12 +81,12 @@ def test_who_comes_second_watches_and_takes_over_from_who_is_killed(tmp_path: Pa
     assert [version.number for version in registry(chosen).versions("wine")] == [1]
 
 
-def test_interrupted_a_search_is_unfinished_at_once(tmp_path: Path) -> None:
+def test_interrupted_a_search_is_unfinished_at_once(tmp_path: Path, drive: Drive) -> None:
     chosen = experiment(tmp_path)
     first = drive(chosen, "first")
     wait_for_trials(chosen, 1)
     assert [one.state for one in here.Here(chosen.storage).attempts()] == ["running"]
-    first.send_signal(2)
+    first.send_signal(signal.SIGINT)
     assert first.wait(60) == 130
     assert [one.state for one in here.Here(chosen.storage).attempts()] == ["unfinished"]
 
@@ -67,14 +96,6 @@ def experiment(folder: Path) -> spec.Experiment:
     file = folder / "wine.yaml"
     file.write_text(FILE + f"storage: file://{folder}/storage\n")
     return spec.load(file, {})
-
-
-def drive(chosen: spec.Experiment, name: str) -> subprocess.Popen[bytes]:
-    """A driver whose words go to files beside the experiment."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with path(chosen, name, "out").open("wb") as out, path(chosen, name, "err").open("wb") as err:
-        command = [sys.executable, "-c", DRIVE, str(chosen.path)]
-        return subprocess.Popen(command, env=environment, stdout=out, stderr=err)
 
 
 def path(chosen: spec.Experiment, name: str, stream: str) -> Path:
