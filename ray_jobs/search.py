@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.tune import schedulers
+from ray.tune import search as tune_search
 
 from eagleray import code, errors, spec, storage
 from eagleray.spec import space
-from ray_jobs import records, searcher, trial
+from ray_jobs import capacity, records, searcher, trial
 from ray_jobs.data import encoded, prepare
 
 REDUCTION = 3
@@ -33,9 +34,10 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-"""Ray Tune's own files are scratch (docs/adr/0001), and Ctrl-C is ours."""
+"""Ray Tune's own files are scratch (docs/adr/0001); `capacity` limits trials; Ctrl-C is ours."""
 SHELF = 8
 """At most this many settings of `features` are encoded ahead, once for all trials."""
 
@@ -85,7 +87,8 @@ def run(
     keeper = _Keeper(kept, watcher, known)
     if not finder.exhausted:
         try:
-            _tune(experiment, _job(experiment, dataset, own, selecting), finder, keeper)
+            job = _job(experiment, dataset, own, selecting)
+            _tune(job, finder, keeper, _independent(experiment, known))
         finally:
             keeper.flush()
     return Outcome(experiment, dataset, search_id, selecting, _ranked(keeper.trials, selecting))
@@ -161,10 +164,11 @@ def _most_epochs(experiment: spec.Experiment) -> int:
     return max(int(str(value)) for _, value in drawn.ends())
 
 
-def _tune(
-    experiment: spec.Experiment, job: trial.Job, finder: searcher.Searcher, keeper: _Keeper
-) -> None:
+def _tune(job: trial.Job, finder: searcher.Searcher, keeper: _Keeper, independent: int) -> None:
+    experiment = job.experiment
     minutes = experiment.tune.budget.minutes if experiment.tune.budget else None
+    limiter = tune_search.ConcurrencyLimiter(finder, max_concurrent=1)
+    pace = capacity.Pace(limiter, _resources(experiment), independent)
     with tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder:
         os.environ |= ENVIRONMENT
         tuner = tune.Tuner(
@@ -172,16 +176,15 @@ def _tune(
             tune_config=tune.TuneConfig(
                 metric="score",
                 mode=spec.METRICS[job.metric].mode,
-                search_alg=finder,
+                search_alg=limiter,
                 scheduler=_scheduler(experiment),
                 num_samples=-1,
-                max_concurrent_trials=_concurrency(experiment),
                 time_budget_s=minutes * 60 if minutes else None,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=folder,
-                callbacks=[keeper],
+                callbacks=[pace, keeper],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=2),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -193,16 +196,14 @@ def _tune(
 
 def _resources(experiment: spec.Experiment) -> dict[str, float]:
     compute = experiment.compute
-    return {"cpu": compute.cpus, "gpu": compute.gpus} if compute.gpus else {"cpu": compute.cpus}
+    return {"CPU": compute.cpus, "GPU": compute.gpus} if compute.gpus else {"CPU": compute.cpus}
 
 
-def _concurrency(experiment: spec.Experiment) -> int:
-    """As many trials at once as the cluster has room for; one more waits, to ask for room."""
-    total = ray.cluster_resources()
-    room = total.get("CPU", 0.0) // experiment.compute.cpus
-    if experiment.compute.gpus:
-        room = min(room, total.get("GPU", 0.0) // experiment.compute.gpus)
-    return max(1, int(room))
+def _independent(experiment: spec.Experiment, known: list[records.Record]) -> int:
+    """How many trials from now on are drawn without regard to results."""
+    if experiment.tune.search != "tpe":
+        return experiment.tune.trials
+    return searcher.STARTUP - sum(not record.unfinished for record in known)
 
 
 def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
