@@ -38,14 +38,16 @@ class Endpoint:
         import torch
 
         from eagleray import registry, storage
-        from serving import batching, follower, metrics, scrape, web
+        from serving import batching, follower, metrics, readiness, scrape, web
 
         one = torch.set_num_threads  # replicas share a machine; threads that spin cost the others
         one(1)
         self._settings = settings
         self._metrics = metrics.Metrics(metrics_folder(settings.name), settings.name)
+        self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
-            scrape.Server(settings.metrics_port, self._metrics.exposition).start()
+            answers = self._metrics.exposition, self._readiness.probe
+            scrape.Server(settings.metrics_port, *answers).start()
         self._application = web.Application(settings.name, self._metrics)
         self._limits = batching.Limits(
             settings.max_rows, settings.wait_ms / 1000, settings.queue_rows
@@ -71,6 +73,8 @@ class Endpoint:
             await asyncio.sleep(settings.poll_s)
             await asyncio.to_thread(self._follower.look)
         self._follower.start(settings.poll_s)
+        if settings.announce_s:
+            await self._readiness.announce(settings.announce_s)
         lane.open_to(self._application, self._application.takes)
         return self._application
 

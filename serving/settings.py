@@ -23,7 +23,10 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         wait_ms: longest wait for company in a batch, under load only.
         queue_rows: most rows waiting at a replica; more are refused with 503.
         poll_s: how often the alias is looked at.
-        metrics_port: port on every node for scrapes of its replicas; 0 opens none.
+        metrics_port: port on every node for scrapes and `/readyz`; 0 opens none.
+        http_port: where Ray Serve listens on every node; `/readyz` asks there.
+        announce_s: longest time that a replica that is fit waits to be asked for `/readyz` before
+            Ray Serve calls it running; 0 does not wait.
         cpus: logical CPUs that each replica reserves on the Ray cluster.
         gpus: GPUs likewise.
     """
@@ -43,6 +46,8 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     queue_rows: int = pydantic.Field(10_000, ge=1)
     poll_s: float = pydantic.Field(1.0, gt=0)
     metrics_port: int = pydantic.Field(0, ge=0, le=65535)
+    http_port: int = pydantic.Field(8000, ge=1, le=65535)
+    announce_s: float = pydantic.Field(0.0, ge=0)
     cpus: float = pydantic.Field(1.0, gt=0)
     gpus: float = pydantic.Field(0.0, ge=0)
 
@@ -53,4 +58,6 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
                 f"max_replicas must be at least min_replicas, which is {self.min_replicas},"
                 f" but got {self.max_replicas}"
             )
+        if self.announce_s and not self.metrics_port:
+            raise ValueError("announce_s needs a metrics_port, where probes ask, but got none")
         return self

@@ -21,6 +21,8 @@ RAY_SERVE_ENABLE_HA_PROXY: "1"
 RAY_SERVE_THROUGHPUT_OPTIMIZED: "1"
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: serving.lane.middlewares
 RAY_SERVE_HAPROXY_METRICS_ENABLED: "0"
+RAY_SERVE_HAPROXY_RETRY_ON: conn-failure empty-response
+RAY_SERVE_HAPROXY_TUNE_BUFSIZE: "65536"
 RAY_USAGE_STATS_ENABLED: "0"
 {{- end -}}
 
@@ -157,11 +159,12 @@ limits:
 {{/* By HTTP, and without a token: Ray leaves these paths open. KubeRay's own probes need wget in the image. */}}
 {{- define "eagleray.probes" -}}
 {{- $alive := dict "path" "/api/local_raylet_healthz" "port" 52365 -}}
-{{- $ready := $alive -}}
+{{- $ready := dict "httpGet" $alive "periodSeconds" 5 "failureThreshold" (ternary 2 6 (eq .component "serving")) -}}
 {{- if eq .role "head" -}}
-{{- $ready = dict "path" "/api/gcs_healthz" "port" 8265 -}}
+{{- $_ := set $ready "httpGet" (dict "path" "/api/gcs_healthz" "port" 8265) -}}
 {{- else if eq .component "serving" -}}
-{{- $ready = dict "path" "/-/healthz" "port" 8000 -}}
+{{- /* A replica waits for this probe before Serve calls it running (docs/adr/0014). */ -}}
+{{- $ready = dict "httpGet" (dict "path" "/readyz" "port" 8001) "periodSeconds" 1 "failureThreshold" 10 -}}
 {{- end -}}
 startupProbe:
   httpGet: {{ toJson $alive }}
@@ -174,10 +177,10 @@ livenessProbe:
   timeoutSeconds: 5
   failureThreshold: 12
 readinessProbe:
-  httpGet: {{ toJson $ready }}
-  periodSeconds: 5
+  httpGet: {{ toJson $ready.httpGet }}
+  periodSeconds: {{ $ready.periodSeconds }}
   timeoutSeconds: 5
-  failureThreshold: {{ ternary 2 6 (eq .component "serving") }}
+  failureThreshold: {{ $ready.failureThreshold }}
 {{- end -}}
 
 {{- define "eagleray.placement" -}}

@@ -1,0 +1,135 @@
+"""Ray Serve with HAProxy on several nodes: who gets traffic when, and what a loss costs."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from eagleray import registry, storage
+from tests import bundles, pods, serve_nodes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+NAME = "left"
+BODY = msgspec.json.encode({"instances": bundles.instances(bundles.rows(5, seed=11))})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A storage with one promoted model."""
+    folder = tmp_path_factory.mktemp("models").as_uri()
+    found = registry.Registry(storage.open(folder))
+    found.register(NAME, bundles.files(seed=1), {})
+    found.promote(NAME, 1)
+    return folder
+
+
+def config(models: str, **arguments: object) -> dict[str, Any]:
+    """What the chart gives to Ray Serve."""
+    args = {"name": NAME, "storage": models, "poll_s": 0.2, "max_replicas": 2, **arguments}
+    application = {"name": NAME, "route_prefix": "/", "import_path": "serving.app:build"}
+    http = {"host": "127.0.0.1", "port": 8000}
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": http,
+        "applications": [application | {"args": args}],
+    }
+
+
+def answers(node: serve_nodes.Node) -> bool:
+    return pods.predict(node.url(), BODY)[0] == 200
+
+
+@contextmanager
+def kubelet(node: serve_nodes.Node, period_s: float = 1.0) -> Iterator[list[float]]:
+    """Probes a node's readiness once a period; gives the times at which it was ready."""
+    found: list[float] = []
+    ended = threading.Event()
+
+    def probe() -> None:
+        while not ended.wait(period_s):
+            with suppress(OSError):
+                url = f"http://127.0.0.1:{node.metrics_port}/readyz"
+                urllib.request.urlopen(url, timeout=5).close()
+                found.append(time.monotonic())
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    yield found
+    ended.set()
+    thread.join()
+
+
+def test_the_application_runs_after_its_only_worker_has_been_found_ready(
+    models: str,
+) -> None:
+    with serve_nodes.nodes() as cluster:
+        cluster.head()
+        worker = cluster.worker()
+        with kubelet(worker) as ready:
+            ports = {"http_port": worker.port, "metrics_port": worker.metrics_port}
+            cluster.apply(config(models, announce_s=60, max_replicas=1, **ports))
+            cluster.until("it runs", lambda: cluster.running(NAME))
+            running = time.monotonic()
+        assert ready
+        assert ready[0] < running
+
+
+@dataclass
+class Served:
+    """An endpoint with a replica on each of two workers; the head keeps its state in a folder."""
+
+    cluster: serve_nodes.Nodes
+    variables: dict[str, str]
+    head: serve_nodes.Node
+    workers: list[serve_nodes.Node]
+
+
+@pytest.fixture(scope="module")
+def served(models: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    store = tmp_path_factory.mktemp("gcs")  # what KubeRay 1.7 sets for `backend: rocksdb`
+    variables = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(store)}
+    with serve_nodes.nodes() as cluster:
+        head = cluster.head(variables)
+        workers = [cluster.worker(number) for number in (1, 2)]
+        cluster.apply(config(models, min_replicas=2))
+        cluster.until("it runs", lambda: cluster.running(NAME))
+        cluster.until("both answer", lambda: all(map(answers, workers)))
+        yield Served(cluster, variables, head, workers)
+
+
+def test_a_lost_head_that_comes_back_finds_its_replicas_and_no_request_fails(
+    served: Served,
+) -> None:
+    cluster = served.cluster
+    replicas = cluster.replicas(NAME)
+    assert len(replicas) == 2
+    with ExitStack() as stack:
+        asked = [stack.enter_context(pods.load(each.url(), BODY, 2)) for each in served.workers]
+        served.head.kill()
+        time.sleep(5)
+        served.head = cluster.head(served.variables)
+        cluster.until("it runs again", lambda: cluster.running(NAME))
+        time.sleep(5)
+    assert all(asked)
+    assert not [text for each in asked for status, text in each if status != 200]
+    assert cluster.replicas(NAME) == replicas
+    assert all(worker.process.poll() is None for worker in served.workers)
+
+
+def test_what_a_lost_worker_was_asked_another_one_answers(served: Served) -> None:
+    stays, lost = served.workers
+    with pods.load(stays.url(), BODY, 8) as asked:
+        time.sleep(3)
+        lost.kill()
+        time.sleep(10)
+    failed = [text for status, text in asked if status != 200]
+    assert len(asked) > 100
+    assert not failed, failed[:3]
