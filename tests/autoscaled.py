@@ -11,7 +11,6 @@ import contextlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def cluster(workers: int, *, idle_s: float) -> Iterator[str]:
     options += [f"--autoscaling-config={config}"]
     head = ray_nodes.start(options, folder, VARIABLES)
     try:
-        _wait(folder / "node-0.log")
+        ray_nodes.wait(folder / "node-0.log")
         yield f"{HOST}:{port}"
     finally:
         ray_nodes.end(head)
@@ -106,10 +105,3 @@ def _config(address: str, workers: int, idle_s: float) -> dict[str, object]:
             "worker": node_type(1, workers),
         },
     }
-
-
-def _wait(log: Path) -> None:
-    until = time.monotonic() + ray_nodes.LIMIT_S
-    while "Ray runtime started" not in log.read_text():
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.2)

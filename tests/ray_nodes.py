@@ -88,6 +88,14 @@ def start(options: list[str], folder: Path, variables: dict[str, str]) -> subpro
         )
 
 
+def wait(log: Path) -> None:
+    """Wait until a node that has been started says so in its log."""
+    until = time.monotonic() + LIMIT_S
+    while "Ray runtime started" not in log.read_text():
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+
+
 def end(node: subprocess.Popen[bytes]) -> None:
     """End a node and what it started, all of which is in its process group."""
     for number, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 30)):

@@ -58,6 +58,7 @@ class Nodes:
     folder: Path
     gcs: int = field(default_factory=ray_nodes.free_port)
     dashboard: int = field(default_factory=ray_nodes.free_port)
+    http: int = field(default_factory=ray_nodes.free_port)
     started: list[Node] = field(default_factory=list)
 
     def head(self, variables: Mapping[str, str] | None = None) -> Node:
@@ -74,9 +75,11 @@ class Nodes:
         address, host = f"--address=127.0.0.2:{self.gcs}", f"127.0.0.{2 + number}"
         return self._start([address], host, {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"})
 
-    def apply(self, config: Mapping[str, Any]) -> None:
-        """What KubeRay does with `serveConfigV2`."""
-        self._ask("PUT", json.dumps(config).encode())
+    def apply(self, application: Mapping[str, Any]) -> None:
+        """What KubeRay does with `serveConfigV2`; the head's HAProxy listens at `http`."""
+        options = {"host": "127.0.0.1", "port": self.http}
+        config = {"proxy_location": "EveryNode", "http_options": options}
+        self._ask("PUT", json.dumps(config | {"applications": [application]}).encode())
 
     def applications(self) -> dict[str, Any] | None:
         """What Ray Serve says of each application; None while nobody answers."""
@@ -111,6 +114,7 @@ class Nodes:
         process = ray_nodes.start([*options, *place], self.folder, all_)
         node = Node(process, ports[0], ports[1])
         self.started.append(node)
+        ray_nodes.wait(self.folder / f"node-{len(self.started) - 1}.log")
         return node
 
     def _ask(self, method: str, body: bytes | None = None) -> bytes:

@@ -3,7 +3,7 @@ import warnings
 import pytest
 import yaml
 
-from serving import environment
+from serving import environment, scrape
 from serving.settings import Settings
 from tests.chart import chart
 
@@ -32,6 +32,16 @@ def test_every_setting_of_the_application_can_be_given_but_what_only_tests_chang
         "metrics_interval_s",
         "look_back_s",
     }
+
+
+def test_a_worker_is_probed_where_its_replica_waits_for_it_and_often_enough():
+    (application,) = serve_config(chart.MINIMAL)["applications"]
+    spec = chart.one(chart.documents(chart.MINIMAL), "RayService")["spec"]["rayClusterConfig"]
+    for group in spec["workerGroupSpecs"]:
+        probe = group["template"]["spec"]["containers"][0]["readinessProbe"]
+        where = {"path": scrape.READY, "port": application["args"]["metrics_port"]}
+        assert probe["httpGet"] == where
+        assert probe["periodSeconds"] < application["args"]["announce_s"] / 5
 
 
 def test_values_arrive_as_arguments():

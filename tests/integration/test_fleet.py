@@ -31,16 +31,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
-def config(models: str, **arguments: object) -> dict[str, Any]:
+def application(models: str, **arguments: object) -> dict[str, Any]:
     """What the chart gives to Ray Serve."""
     args = {"name": NAME, "storage": models, "poll_s": 0.2, "max_replicas": 2, **arguments}
-    application = {"name": NAME, "route_prefix": "/", "import_path": "serving.app:build"}
-    http = {"host": "127.0.0.1", "port": 8000}
-    return {
-        "proxy_location": "EveryNode",
-        "http_options": http,
-        "applications": [application | {"args": args}],
-    }
+    known = {"name": NAME, "route_prefix": "/", "import_path": "serving.app:build"}
+    return known | {"args": args}
 
 
 def answers(node: serve_nodes.Node) -> bool:
@@ -75,7 +70,7 @@ def test_the_application_runs_after_its_only_worker_has_been_found_ready(
         worker = cluster.worker()
         with kubelet(worker) as ready:
             ports = {"http_port": worker.port, "metrics_port": worker.metrics_port}
-            cluster.apply(config(models, announce_s=60, max_replicas=1, **ports))
+            cluster.apply(application(models, announce_s=60, max_replicas=1, **ports))
             cluster.until("it runs", lambda: cluster.running(NAME))
             running = time.monotonic()
         assert ready
@@ -99,7 +94,7 @@ def served(models: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     with serve_nodes.nodes() as cluster:
         head = cluster.head(variables)
         workers = [cluster.worker(number) for number in (1, 2)]
-        cluster.apply(config(models, min_replicas=2))
+        cluster.apply(application(models, min_replicas=2))
         cluster.until("it runs", lambda: cluster.running(NAME))
         cluster.until("both answer", lambda: all(map(answers, workers)))
         yield Served(cluster, variables, head, workers)
