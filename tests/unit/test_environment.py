@@ -23,6 +23,7 @@ def test_ray_starts_the_haproxy_that_it_would_have_started(tmp_path: Path) -> No
     assert said.startswith("HAProxy version")
 
 
+@pytest.mark.timeout(30)
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = environment.bound(tmp_path)[environment.BINARY]
     config = tmp_path / "haproxy.cfg"
@@ -31,13 +32,12 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         "defaults\n mode http\n timeout client 1s\n timeout connect 1s\n timeout server 1s\n"
         f"listen here\n bind 127.0.0.1:{port}\n"
     )
-    script = f"{program} -q -db -f {config} >&2 & wait"
-    with subprocess.Popen(["sh", "-c", script], stderr=subprocess.PIPE) as parent:
+    with subprocess.Popen(["sh", "-c", f"{program} -q -db -f {config} & wait"]) as parent:
         while not answers(port):
             time.sleep(0.05)
         parent.kill()
-        parent.communicate(timeout=30)  # ends when HAProxy has closed its stderr
-    assert not answers(port)
+    while answers(port):  # for good without `bound`: the test's time limit is what fails
+        time.sleep(0.05)
 
 
 def test_a_choice_of_haproxy_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
