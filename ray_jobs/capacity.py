@@ -7,7 +7,7 @@ may still add, so a search follows the nodes that are there (docs/adr/0014).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -59,21 +59,18 @@ class Pace(tune.Callback):
     """Sets the limit of a search anew before each of Ray Tune's steps."""
 
     def __init__(
-        self,
-        limiter: search.ConcurrencyLimiter,
-        wanted: Resources,
-        independent: int,
-        clock: Callable[[], float] = time.monotonic,
+        self, limiter: search.ConcurrencyLimiter, wanted: Resources, independent: int
     ) -> None:
         self._limiter, self._wanted, self._independent = limiter, wanted, independent
-        self._clock, self._read_at, self._room = clock, float("-inf"), 0
+        self._read_at, self._room = float("-inf"), 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles itself to be restored, which docs/adr/0001 does without
 
     def on_step_begin(self, *, trials: list[Trial], **_: Any) -> None:  # type: ignore[override]
-        if self._clock() - self._read_at >= READ_S:
-            self._read_at, self._room = self._clock(), room(nodes(), self._wanted)
+        now = time.monotonic()
+        if now - self._read_at >= READ_S:
+            self._read_at, self._room = now, room(nodes(), self._wanted)
         live = sum(not trial.is_finished() for trial in trials)
         ahead = max(0, self._independent - len(trials))
         self._limiter.set_max_concurrency(limit(self._room, live, ahead))

@@ -65,7 +65,7 @@ class Readiness:
             connection.request("GET", "/-/healthz")
             answer = connection.getresponse()
             return answer.status, answer.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, b""
         finally:
             connection.close()
