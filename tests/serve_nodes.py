@@ -109,6 +109,7 @@ class Nodes:
         own = dict(zip(environment.PORTS, map(str, ports[2:]), strict=True))
         own |= {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(ports[0]), "PYTHONPATH": str(ROOT)}
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+        own |= {"RAY_agent_register_timeout_ms": "120000"}  # a busy machine starts agents slowly
         place = [f"--node-ip-address={host}"]
         all_ = environment.FAST | environment.private(self.folder) | own | dict(variables)
         process = ray_nodes.start([*options, *place], self.folder, all_)
