@@ -66,6 +66,8 @@ class Nodes:
         options = ["--head", f"--port={self.gcs}", "--num-cpus=0", "--dashboard-host=127.0.0.1"]
         options += [f"--dashboard-port={self.dashboard}", f"--temp-dir={self.folder}"]
         options += [f"--ray-client-server-port={ray_nodes.free_port()}"]
+        # A new pod's /tmp is empty; by this file Ray would take the workers for a running head.
+        (self.folder / "ray_current_cluster").unlink(missing_ok=True)
         node = self._start(options, "127.0.0.2", variables or {})
         self.until("the head answers", lambda: self.applications() is not None)
         return node
