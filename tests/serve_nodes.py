@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -44,11 +42,6 @@ class Node:
 
     def url(self, path: str = "/predict") -> str:
         return f"http://127.0.0.1:{self.port}{path}"
-
-    def kill(self) -> None:
-        """End all of its processes at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
 
 
 @dataclass
@@ -92,12 +85,6 @@ class Nodes:
 
     def running(self, name: str) -> bool:
         return (self.applications() or {}).get(name, {}).get("status") == "RUNNING"
-
-    def replicas(self, name: str) -> set[str]:
-        """Actors of the replicas that run."""
-        (deployment,) = (self.applications() or {})[name]["deployments"].values()
-        found = deployment["replicas"]
-        return {one["actor_id"] for one in found if one["state"] == "RUNNING"}
 
     def until(self, what: str, met: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
         """Wait until so; fail with what the nodes printed."""

@@ -1,4 +1,4 @@
-"""Ray Serve with HAProxy on several nodes: who gets traffic when, and what a loss costs."""
+"""Ray Serve with HAProxy on a worker: who gets traffic when."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -75,56 +74,3 @@ def test_the_application_runs_after_its_only_worker_has_been_found_ready(
             running = time.monotonic()
         assert ready
         assert ready[0] < running
-
-
-@dataclass
-class Served:
-    """An endpoint with a replica on each of two workers; the head keeps its state in a folder."""
-
-    cluster: serve_nodes.Nodes
-    variables: dict[str, str]
-    head: serve_nodes.Node
-    workers: list[serve_nodes.Node]
-
-
-@pytest.fixture(scope="module")
-def served(models: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    store = tmp_path_factory.mktemp("gcs")  # what KubeRay 1.7 sets for `backend: rocksdb`
-    variables = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(store)}
-    with serve_nodes.nodes() as cluster:
-        head = cluster.head(variables)
-        workers = [cluster.worker(number) for number in (1, 2)]
-        cluster.apply(application(models, min_replicas=2))
-        cluster.until("it runs", lambda: cluster.running(NAME))
-        cluster.until("both answer", lambda: all(map(answers, workers)))
-        yield Served(cluster, variables, head, workers)
-
-
-def test_a_lost_head_that_comes_back_finds_its_replicas_and_no_request_fails(
-    served: Served,
-) -> None:
-    cluster = served.cluster
-    replicas = cluster.replicas(NAME)
-    assert len(replicas) == 2
-    with ExitStack() as stack:
-        asked = [stack.enter_context(pods.load(each.url(), BODY, 2)) for each in served.workers]
-        served.head.kill()
-        time.sleep(5)
-        served.head = cluster.head(served.variables)
-        cluster.until("it runs again", lambda: cluster.running(NAME))
-        time.sleep(5)
-    assert all(asked)
-    assert not [text for each in asked for status, text in each if status != 200]
-    assert cluster.replicas(NAME) == replicas
-    assert all(worker.process.poll() is None for worker in served.workers)
-
-
-def test_what_a_lost_worker_was_asked_another_one_answers(served: Served) -> None:
-    stays, lost = served.workers
-    with pods.load(stays.url(), BODY, 8) as asked:
-        time.sleep(3)
-        lost.kill()
-        time.sleep(10)
-    failed = [text for status, text in asked if status != 200]
-    assert len(asked) > 100
-    assert not failed, failed[:3]
