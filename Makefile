@@ -40,12 +40,13 @@ kind-down: $(READY) ## delete that cluster
 
 bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/help.py
+	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra kubernetes --extra dev \
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra dev \
 		--no-annotate --no-header $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 		pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
@@ -59,11 +60,12 @@ chart-readme: $(READY) ## write the chart's README anew from its values
 clean: ## remove what the other targets made
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .eagleray *.egg-info
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml tests/helm_programs.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "EagleRay needs Python 3.11: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m tests.helm_programs
 	@touch $@
 
 .PHONY: curl wrk iproute

@@ -82,6 +82,9 @@ class _Clock:
     def __init__(self) -> None:
         self.ends: list[float] = []
 
+    def resumed(self, known: list[records.Record]) -> None:
+        pass
+
     def reported(self, record: records.Record) -> None:
         pass
 
@@ -93,7 +96,10 @@ def ours(chosen: spec.Experiment) -> tuple[float, float]:
     """Seconds a trial, start of the workers included; and once each of them is warm."""
     dataset, clock = prepare.dataset(chosen), _Clock()
     began = time.perf_counter()
-    search.run(chosen, dataset, {}, clock)
+    lease = search.on_record(chosen, dataset, {})[1].watcher().look()
+    kept = search.on_record(chosen, dataset, {}, lease)[1]
+    kept.adopt()
+    search.run(chosen, dataset, {}, clock, kept)
     warm = clock.ends[CORES:]
     whole = (clock.ends[-1] - began) / len(clock.ends)
     return whole, (warm[-1] - clock.ends[CORES - 1]) / len(warm)

@@ -6,6 +6,7 @@
     reference.json            statistics of the training part, for drift
     golden.json               rows, and the outputs that a replica must give for them
     code/{module}.py          source of the user's architecture, where there is one
+    predictions.parquet       truth and prediction for each row of the test part, for people
 
 Weights and statistics are data; nothing is unpickled. The user's own source is the one thing that
 runs, and it is stored and verified as all files are.
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from eagleray.registry import Registry, Version
 
 FORMAT = 1
+PREDICTIONS = "predictions.parquet"
+_UNREAD = ("reference.json", PREDICTIONS)
+"""Files that answering does without."""
 _OPTIONS: pydantic.TypeAdapter[spec.ModelOptions] = pydantic.TypeAdapter(spec.ModelOptions)
 GOLDEN_ROWS = 32
 TOLERANCE = 1e-5
@@ -73,11 +77,13 @@ class Bundle:
         model: torch.nn.Module,
         scale: Scale,
         custom: code.Code | None = None,
+        extra_fields: schema.ExtraFields = "refuse",
     ) -> None:
         self.name, self.number = "", 0
         self.schema, self.transforms, self.options = schema, transforms, options
         self.model = model.eval()
         self.scale, self.custom = scale, custom
+        self.extra_fields = extra_fields
         self.golden: Golden | None = None
 
     def predict(self, raw: Mapping[str, schema.Raw]) -> Prediction:
@@ -85,6 +91,7 @@ class Bundle:
 
         Raises:
             DataError: a value that its column cannot hold.
+            CodeError: the user's model fails.
         """
         return self.predict_columns(schema.parse(self.schema, raw))
 
@@ -92,9 +99,12 @@ class Bundle:
         """Outputs for B rows of canonical columns, see `schema.parse`."""
         inputs = {name: tensor(array) for name, array in self.transforms.apply(columns).items()}
         with torch.inference_mode():
-            logits = self.model(inputs).double().numpy()
+            logits_BC = models.forward(
+                self.model, inputs, self.schema.target.outputs, custom=self.custom
+            )
         return Prediction(
-            outputs(logits, self.schema.target, self.scale), self.transforms.flags(columns)
+            outputs(logits_BC.double().numpy(), self.schema.target, self.scale),
+            self.transforms.flags(columns),
         )
 
     def verify(self) -> None:
@@ -160,6 +170,7 @@ def pack(
         "scale": made.scale.model_dump(),
         "transforms": state,
         "code": {"name": made.custom.name} if made.custom else None,
+        "extra_fields": made.extra_fields,
     }
     golden = {"rows": rows, "outputs": made.predict(rows).outputs.tolist()}
     weights = {name: value.contiguous() for name, value in made.model.state_dict().items()}
@@ -182,9 +193,7 @@ def load(registry: Registry, version: Version) -> Bundle:
         StorageError: a file is missing or corrupt.
         ServingError: files that do not make a model.
     """
-    files = {
-        path: registry.read(version, path) for path in version.files if path != "reference.json"
-    }
+    files = {path: registry.read(version, path) for path in version.files if path not in _UNREAD}
     made = unpack(files, where=f"{version.name} version {version.number}")
     made.name, made.number = version.name, version.number
     return made
@@ -216,8 +225,7 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
     custom = None
     if described["code"]:
         custom = code.from_files(described["code"]["name"], files)
-    width = max(1, len(known.target.classes))
-    model = models.build(options, transforms.shape, width, custom=custom)
+    model = models.build(options, transforms.shape, known.target.outputs, custom=custom)
     model.load_state_dict(safe_torch.load(files["model.safetensors"]))
     made = Bundle(
         schema=known,
@@ -226,6 +234,7 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
         model=model,
         scale=Scale.model_validate(described["scale"]),
         custom=custom,
+        extra_fields=described.get("extra_fields", "refuse"),  # older bundles do not say
     )
     made.golden = Golden(**json.loads(files["golden.json"]))
     return made

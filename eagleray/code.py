@@ -6,14 +6,16 @@ installed. It is one file: what it imports must be installed wherever it runs.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
 import linecache
 import re
 import sys
+import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from typing import Any
 from eagleray import errors
 
 _NAME = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
+_LONGEST = 400
+"""Characters of an exception's own message that an error repeats."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,16 @@ class Code:
     def path(self) -> str:
         """Where a bundle keeps the source."""
         return f"code/{self.name.partition(':')[0]}.py"
+
+    @property
+    def file(self) -> str:
+        """The module's file, as seen from the experiment file's folder."""
+        return f"{self.name.partition(':')[0].replace('.', '/')}.py"
+
+    @property
+    def filename(self) -> str:
+        """What the frames of this source are called in a traceback."""
+        return f"<{self.name.partition(':')[0]} {self.sha256[:8]}>"
 
     @property
     def sha256(self) -> str:
@@ -90,6 +104,31 @@ def read(name: str, folder: Path) -> Code:
     return code
 
 
+@contextlib.contextmanager
+def guard(law: str, *own: Code | None) -> Iterator[None]:
+    """Turn whatever the user's code raises in the block into an error with its file and line.
+
+    Whatever is more than `Exception` counts too: `sys.exit()` in a model ends neither a search nor
+    a replica. KeyboardInterrupt is the person at the keyboard, and passes.
+
+    Args:
+        law: what the code must do, such as `must give a loss`.
+        own: the code that runs in the block; without any, nothing is caught.
+
+    Raises:
+        CodeError: `file:line: module:function: law, but raised …`.
+    """
+    try:
+        yield
+    except (errors.EagleRayError, KeyboardInterrupt):
+        raise
+    except BaseException as cause:
+        involved = [one for one in own if one is not None]
+        if not involved:
+            raise
+        raise errors.CodeError(_blamed(law, involved, cause)) from cause
+
+
 def from_files(name: str, files: Mapping[str, bytes]) -> Code:
     """The function whose source is among a bundle's files."""
     return Code(name, files[Code(name, "").path].decode())
@@ -116,30 +155,36 @@ def _module(name: str, code: Code) -> types.ModuleType:
         return sys.modules[private]
     module = types.ModuleType(private)
     module.__package__ = name.rpartition(".")[0] or None
-    file = f"<{name} {code.sha256[:8]}>"
-    linecache.cache[file] = (len(code.source), None, code.source.splitlines(keepends=True), file)
+    lines = code.source.splitlines(keepends=True)
+    linecache.cache[code.filename] = (len(code.source), None, lines, code.filename)
     sys.modules[private] = module
     try:
-        exec(compile(code.source, file, "exec"), vars(module))  # noqa: S102 (it is what is asked for)
-    except (Exception, SystemExit) as cause:
+        with guard("the module must import", code):
+            exec(compile(code.source, code.filename, "exec"), vars(module))  # noqa: S102 (it is what is asked for)
+    except BaseException:
         del sys.modules[private]
-        line = _line(cause, file)
-        raise errors.CodeError(
-            f"{code.name}: the module must import, but {name}.py{line} raised {cause!r}"
-        ) from cause
+        raise
     return module
 
 
-def _line(cause: BaseException, file: str) -> str:
-    """Where in the file it was, as ` line 3`."""
-    if isinstance(cause, SyntaxError) and cause.filename == file:
-        return f" line {cause.lineno}"
-    line, trace = "", cause.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = f" line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return line
+def _blamed(law: str, own: list[Code], cause: BaseException) -> str:
+    """The error's line; it begins with the user's frame nearest to the fault, if there is one."""
+    files = {code.filename: code for code in own}
+    places = [(name, line) for name, line in _frames(cause) if name in files]
+    code = files[places[-1][0]] if places else own[0]
+    place = f"{code.file}:{places[-1][1]}: " if places else ""
+    text = " ".join(str(cause).split())
+    said = f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text
+    kind = type(cause).__name__
+    return f"{place}{code.name}: {law}, but raised {f'{kind}: {said}' if said else kind}"
+
+
+def _frames(cause: BaseException) -> Iterator[tuple[str, int]]:
+    """File and line of each frame, the innermost last."""
+    for frame, line in traceback.walk_tb(cause.__traceback__):
+        yield frame.f_code.co_filename, line
+    if isinstance(cause, SyntaxError) and cause.filename and cause.lineno:
+        yield cause.filename, cause.lineno
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

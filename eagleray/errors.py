@@ -3,7 +3,7 @@
 EagleRayError                 one line for people; `exit_code` for the command line
 ├── UserError                 (2) what the caller gave is at fault
 │   ├── SpecError             experiment file: all of its problems at once
-│   ├── DataError             data that cannot be read or learned from
+│   ├── DataError             data that cannot be read or learned from: all problems at once
 │   ├── CodeError             the user's own `module:function` fails to import or to answer
 │   ├── RequestError          a prediction request; names the field
 │   ├── NotFoundError         no such model, version, alias or search
@@ -16,7 +16,9 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   ├── AccessDeniedError
 │   ├── StorageFullError
 │   ├── StorageUnavailableError   refused, hung, or cut in the middle; retried before it is raised
-│   └── CorruptObjectError    content does not match its hash
+│   ├── CorruptObjectError    content does not match its hash, or is not what it must be
+│   ├── NewerFormatError      a newer EagleRay has written it
+│   └── LeaseLostError        somebody else holds the lease that allowed this write
 ├── TrainingError             (1) one trial cannot go on, such as a loss that is NaN
 ├── SearchError               (1) no trial of a search gave a model
 ├── ClusterError              (1) a cluster fails, refuses, or cannot be reached any more
@@ -47,7 +49,11 @@ class SpecError(UserError):
 
 
 class DataError(UserError):
-    """Data that cannot be read, or from which nothing can be learned."""
+    """Data that cannot be read, or from which nothing can be learned; a problem a line."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
 
 
 class CodeError(UserError):
@@ -61,12 +67,21 @@ class RequestError(UserError):
         message: the law and the value.
         field: dotted path of the field at fault, such as `instances[3].age`.
         status: the HTTP status to answer with.
+        details: each field at fault with its own message, where several are.
     """
 
-    def __init__(self, message: str, *, field: str | None = None, status: int = 422) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        status: int = 422,
+        details: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(message)
         self.field = field
         self.status = status
+        self.details = details
 
 
 class NotFoundError(UserError):
@@ -110,7 +125,15 @@ class StorageUnavailableError(StorageError):
 
 
 class CorruptObjectError(StorageError):
-    """Content does not match the hash it is stored under."""
+    """Content does not match the hash it is stored under, or is not what it must be."""
+
+
+class NewerFormatError(StorageError):
+    """A newer EagleRay has written this document."""
+
+
+class LeaseLostError(StorageError):
+    """Somebody else holds the lease that allowed this write."""
 
 
 class TrainingError(EagleRayError):

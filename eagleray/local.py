@@ -28,6 +28,7 @@ from eagleray import errors
 from eagleray.storage import files
 
 BUCKET = "eagleray"
+FOLDER = ".eagleray"
 REGION = "us-east-1"
 _SERVICES = ("master", "volume", "filer", "s3", "admin")
 _GRPC = 10_000  # SeaweedFS adds this to a service's port for its gRPC
@@ -55,7 +56,7 @@ def up(folder: Path | None = None, *, limit_s: float = _START_S) -> Server:
         errors.UserError: the `weed` program is not installed, or the folder is not ours to write.
         errors.StorageUnavailableError: it does not answer; has the end of its log.
     """
-    home = _home(folder)
+    home = find(folder)
     deadline = time.monotonic() + limit_s
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def down(folder: Path | None = None) -> Server | None:
     SeaweedFS waits half a minute for its own idle connections. Writes are in the kernel's hands
     before they are acknowledged, so the process is killed after a short grace.
     """
-    home = _home(folder)
+    home = find(folder)
     server = status(home)
     if server is None:
         return None
@@ -98,7 +99,7 @@ def down(folder: Path | None = None) -> Server | None:
 
 def status(folder: Path | None = None) -> Server | None:
     """Give the server that runs for this folder, or None."""
-    home = _home(folder)
+    home = find(folder)
     with contextlib.suppress(FileNotFoundError):
         if _held(home):
             pid = int((home / "pid").read_text())
@@ -134,11 +135,38 @@ def program() -> Path:
 
 def pin() -> None:
     """Let processes that this one starts find its server, whatever folder they work in."""
-    os.environ["EAGLERAY_HOME"] = str(_home(None))
+    os.environ["EAGLERAY_HOME"] = str(find())
 
 
-def _home(folder: Path | None) -> Path:
-    return (folder or Path(os.environ.get("EAGLERAY_HOME", ".eagleray"))).resolve()
+def find(folder: Path | None = None) -> Path:
+    """Give the server's folder: the one named, else the nearest `.eagleray` that has one.
+
+    That may be in the working directory or in any above it, as a repository is found from its
+    folders; without one it is that of the working directory. A folder of another user is not
+    believed: its keys would lead our data there.
+    """
+    named = folder or os.environ.get("EAGLERAY_HOME")
+    if named:
+        return Path(named).resolve()
+    here = Path.cwd()
+    near = (above / FOLDER for above in (here, *here.parents))
+    return next((path for path in near if _has_server(path)), here / FOLDER)
+
+
+def looked(folder: Path | None = None) -> str:
+    """Say where a server was looked for and does not run, and what helps."""
+    above = "" if folder or os.environ.get("EAGLERAY_HOME") else " or a folder above"
+    return (
+        f"no local server runs in {find(folder)}{above}; start one with: eagleray local up,"
+        " or name the folder of one that runs by EAGLERAY_HOME"
+    )
+
+
+def _has_server(path: Path) -> bool:
+    try:
+        return (path / "keys.json").stat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def _held(home: Path) -> bool:

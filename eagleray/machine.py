@@ -31,7 +31,7 @@ def examine() -> list[Finding]:
     """Look at this machine."""
     about = importlib.metadata.metadata("eagleray")
     total, used = _memory()
-    home = Path(os.environ.get("EAGLERAY_HOME", ".eagleray")).resolve()
+    home = local.find()
     return [
         python(platform.python_version(), about["Requires-Python"]),
         ray(importlib.metadata.version("ray"), importlib.metadata.requires("eagleray") or []),

@@ -5,7 +5,9 @@
     runs/{name}/{run}/result.json   what came of it, written by the driver at its end
 
 A run is named by what it is made of, so the same file, data and code have the same run id wherever
-they are sent, and sending them again finds what was sent before.
+they are sent, and sending them again finds what was sent before. With more trials it is another run
+of the same search. The file that travels sets the keys that the user's sets, no others, so that the
+search has one id wherever it runs.
 """
 
 from __future__ import annotations
@@ -82,10 +84,11 @@ def pack(experiment: spec.Experiment) -> Package:
     contents = {path: hashlib.sha256(data).hexdigest() for path, data in (needed | table).items()}
     if source.startswith("s3://"):
         contents[source] = _etag(source)
-    fingerprint = json.dumps(contents, sort_keys=True)
+    limits = experiment.tune.model_dump(mode="json", include=spec.LIMITS)
+    fingerprint = json.dumps([contents, limits], sort_keys=True)
     return Package(
         run=Run(experiment.name, experiment.search_id(fingerprint), experiment.storage),
-        files={FILE: document.write(experiment.resolved()).encode(), **needed, **table},
+        files={FILE: document.write(experiment.given()).encode(), **needed, **table},
         settled=not _is_code(source),
     )
 

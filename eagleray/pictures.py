@@ -9,11 +9,21 @@ import base64
 import binascii
 import io
 import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eagleray import errors
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 MOST_PIXELS = 50_000_000
 """Larger pictures are refused before they are unpacked."""
+
+LEAST_LIMIT, SIDES = 1_048_576, 32
+"""A request's picture may have a million pixels, or 32 times the model's height and width."""
 
 LARGEST = 1e30
 """Larger numbers are no brightness; their squares would not be finite in float32."""
@@ -21,6 +31,34 @@ LARGEST = 1e30
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I", "I;16", "F")
 _STARTS = ("iVBORw0KGgo", "/9j/", "data:image/")
+
+
+@dataclass
+class Allowance:
+    """Pixels that may still be unpacked for one request.
+
+    Attributes:
+        left: of all its pictures together, as their headers say.
+    """
+
+    left: int = MOST_PIXELS
+
+    def take(self, width: int, height: int) -> None:
+        """Count a picture.
+
+        Raises:
+            DataError: the pictures of the request have too many pixels together.
+        """
+        self.left -= width * height
+        if self.left < 0:
+            raise errors.DataError(
+                f"at most {MOST_PIXELS:,} pixels are taken in one request, but got more"
+            )
+
+
+def most_pixels(shape: tuple[int, ...]) -> int:
+    """How large a picture may be that a request has for a model's (C, H, W)."""
+    return max(LEAST_LIMIT, SIDES**2 * shape[1] * shape[2])
 
 
 def is_encoded(value: object) -> bool:
@@ -37,14 +75,10 @@ def decode(value: object, channels: int | None = None) -> np.ndarray:
 
     Raises:
         ValueError: it is no picture.
+        DataError: it has too many pixels.
     """
-    if isinstance(value, str):
-        try:
-            value = base64.b64decode(value.rpartition("base64,")[2].strip(), validate=True)
-        except binascii.Error as cause:
-            raise ValueError("no base64") from cause
-    if isinstance(value, bytes):
-        return _channels_first(_unpack(value, channels))
+    if isinstance(value, str | bytes):
+        return _planes(_open(value, channels, MOST_PIXELS, None))
     try:
         with np.errstate(over="ignore"):
             return _channels_first(np.asarray(_lists(value), dtype=np.float32))
@@ -52,21 +86,25 @@ def decode(value: object, channels: int | None = None) -> np.ndarray:
         raise ValueError("no picture") from cause
 
 
-def resize(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The picture (C, H, W) at another height and width, by bilinear interpolation.
+def fit(value: object, shape: tuple[int, ...], allowance: Allowance | None = None) -> np.ndarray:
+    """A picture at the channels, height and width (C, H, W) that a model takes, float32.
+
+    Args:
+        value: as `decode` takes it.
+        shape: what it is brought to, by bilinear interpolation.
+        allowance: bounds of a request; without it a picture has `MOST_PIXELS` at most.
 
     Raises:
-        ValueError: it has another number of channels.
+        ValueError: it is no picture, or has another number of channels.
+        DataError: it has too many pixels.
     """
-    from PIL import Image
-
-    if picture.shape == shape:
-        return picture
+    if isinstance(value, str | bytes):
+        most = MOST_PIXELS if allowance is None else most_pixels(shape)
+        return _planes(_open(value, shape[0], most, allowance), shape[1:])
+    picture = decode(value, shape[0])
     if picture.shape[0] != shape[0]:
         raise ValueError("another number of channels")
-    size = (shape[2], shape[1])
-    planes = [Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR) for plane in picture]
-    return np.stack([np.asarray(plane, dtype=np.float32) for plane in planes])
+    return np.stack([_resized(plane, shape[1:]) for plane in picture])
 
 
 def nested(picture: np.ndarray) -> list[object]:
@@ -76,19 +114,64 @@ def nested(picture: np.ndarray) -> list[object]:
     return lists
 
 
-def _unpack(data: bytes, channels: int | None) -> np.ndarray:
+def _open(
+    value: str | bytes, channels: int | None, most: int, allowance: Allowance | None
+) -> Image.Image:
+    """A PNG or JPEG in the mode to read it in; only its header is read before it is refused."""
     from PIL import Image
 
+    data = _from_base64(value) if isinstance(value, str) else value
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-        if picture.width * picture.height > MOST_PIXELS:
-            raise ValueError("too large")
+        _bound(picture, most, allowance)
         mode = _mode(picture.mode, channels)
-        return np.asarray(picture.convert(mode), dtype=np.float32)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as cause:
+        picture.load()
+        return picture if picture.mode == mode else picture.convert(mode)
+    except Image.DecompressionBombError as cause:
+        raise errors.DataError(f"at most {most:,} pixels are taken, but got more") from cause
+    except (OSError, SyntaxError) as cause:
         raise ValueError("neither PNG nor JPEG") from cause
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.rpartition("base64,")[2].strip(), validate=True)
+    except binascii.Error as cause:
+        raise ValueError("no base64") from cause
+
+
+def _bound(picture: Image.Image, most: int, allowance: Allowance | None) -> None:
+    """Refuse what is too large; a JPEG that is gets unpacked at a half to an eighth instead."""
+    width, height = picture.size
+    if allowance is not None:
+        allowance.take(width, height)
+    scale = 1
+    while width * height > most * scale**2 and scale < 8:
+        scale *= 2
+    if scale > 1:
+        picture.draft(None, (width // scale, height // scale))  # does nothing to a PNG
+    if picture.width * picture.height > most or width * height > MOST_PIXELS:
+        raise errors.DataError(
+            f"at most {most:,} pixels are taken, but got {width} x {height}; make it smaller"
+        )
+
+
+def _planes(picture: Image.Image, size: tuple[int, ...] | None = None) -> np.ndarray:
+    """(C, H, W), float32, at another height and width where given; a channel at a time."""
+    size = size or (picture.height, picture.width)
+    bands = picture.split()
+    return np.stack([_resized(np.asarray(band, dtype=np.float32), size) for band in bands])
+
+
+def _resized(plane: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    from PIL import Image
+
+    if plane.shape == size:
+        return plane
+    resized = Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.float32)
 
 
 def _mode(found: str, channels: int | None) -> str:

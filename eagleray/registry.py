@@ -8,23 +8,27 @@ models/{name}/events/{id}.json    append-only; ids sort by time
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import random
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from eagleray import errors, names, storage
 from eagleray.aliases import CHAMPION, LATEST, Aliases, check, pointed, returned
-from eagleray.storage import blobs
+from eagleray.storage import blobs, files
+
+if TYPE_CHECKING:
+    from eagleray.schema import Schema
 
 _SWAPS = 100  # attempts before a ConflictError
 _READERS = 8
@@ -68,19 +72,37 @@ class Registry:
         self._now = now
 
     def register(
-        self, name: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        manifest: Mapping[str, Any],
+        *,
+        same: Callable[[Version], bool] | None = None,
     ) -> Version:
         """Store the files, then take the next free number. No alias moves: that is a choice.
 
         A version appears whole or not at all; a writer that dies early leaves only blobs.
+
+        Args:
+            name: the model's.
+            files: contents by path.
+            manifest: what is on record of the version, as JSON may hold it.
+            same: whether another version is this one, which is then given instead. Numbers are
+                taken one after another, so of many who register the same, one does.
         """
         names.check("model", name)
         for path in files:
             storage.checked(path)
+        numbers = self._numbers(name)  # all above are looked at one by one
+        if same and (found := list(filter(same, self._versions(name, numbers)))):
+            return found[-1]
         stored = {path: blobs.put(self._store, data) for path, data in files.items()}
-        number = max(self._numbers(name), default=0) + 1
-        version = Version(name, number, _written(self._now()), stored, dict(manifest))
+        version = Version(
+            name, max(numbers, default=0) + 1, _written(self._now()), stored, dict(manifest)
+        )
         while not self._take(version):
+            if same and same(taken := self.version(name, version.number)):
+                return taken
             version = replace(version, number=version.number + 1)
         self._log(name, "registered", version.number)
         return version
@@ -92,8 +114,7 @@ class Registry:
 
     def versions(self, name: str) -> list[Version]:
         """Give all versions of a model, the oldest first; none when there is no such model."""
-        keys = [_version_key(name, number) for number in sorted(self._numbers(name))]
-        return self._read_all(keys, Version)
+        return self._versions(name, self._numbers(name))
 
     def version(self, name: str, number: int) -> Version:
         """Give one version.
@@ -137,17 +158,11 @@ class Registry:
 
     def pull(self, version: Version, folder: Path) -> None:
         """Write the files of a version, verified, into a folder that is not there yet or empty."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise errors.UserError(f"pull: must go to a new or empty folder, but got {folder}")
-        unfinished = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}.unfinished")
-        try:
+        with files.creating(folder) as unfinished:
             for path in version.files:
                 target = unfinished / storage.checked(path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(self.read(version, path))
-            unfinished.replace(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def aliases(self, name: str) -> Aliases:
         """Give the aliases of a model; empty when none was ever set."""
@@ -170,19 +185,44 @@ class Registry:
         number: int,
         alias: str = CHAMPION,
         *,
+        expect: int | EllipsisType | None = ...,
+        allow_schema_change: bool = False,
         why: str = "",
         by: str | None = None,
         dry_run: bool = False,
     ) -> Aliases:
         """Point an alias to a version; nothing happens when it points there already.
 
+        Args:
+            name: the model's.
+            number: the version's.
+            alias: which alias.
+            expect: the version that the alias must point to now; None for none, left out for any.
+            allow_schema_change: also to a version that breaks clients of the one before.
+            why: the reason, for the log.
+            by: who did it, for the log; else this process's user.
+            dry_run: only show the move.
+
         Raises:
             errors.NotFoundError: there is no such version.
-            errors.ConflictError: the aliases changed faster than they could be swapped.
+            errors.UserError: clients would notice, see `eagleray.compatibility`.
+            errors.ConflictError: the alias does not point where it must, or the aliases changed
+                faster than they could be swapped.
         """
         check(alias)
-        self.version(name, number)
-        before, after = self._swap(name, lambda now: pointed(now, alias, number), dry_run)
+        version = self.version(name, number)
+
+        def point(now: Aliases) -> Aliases:
+            if expect is not ... and now.values.get(alias) not in (expect, number):
+                raise errors.ConflictError(
+                    f"model {name}: {alias} must point to version {expect or 'none'}, "
+                    f"but points to {now.values.get(alias, 'none')}; somebody moved it"
+                )
+            if not allow_schema_change and now.values.get(alias) not in (None, number):
+                self._check_clients(self.version(name, now.values[alias]), version, alias)
+            return pointed(now, alias, number)
+
+        before, after = self._swap(name, point, dry_run)
         if before is not after and not dry_run:
             previous = before.values.get(alias)
             self._log(name, "promoted", number, by=by, why=why, alias=alias, previous=previous)
@@ -217,6 +257,37 @@ class Registry:
             self._log(name, "rolled-back", number, by=by, why=why, alias=alias, previous=seen)
         return after
 
+    def schema(self, version: Version) -> Schema | None:
+        """The schema of a version; None of one that is no bundle.
+
+        Raises:
+            errors.CorruptObjectError: the bundle has none.
+        """
+        from eagleray.schema import Schema
+
+        if "bundle.json" not in version.files:
+            return None
+        try:
+            return Schema.model_validate(json.loads(self.read(version, "bundle.json"))["schema"])
+        except (ValueError, KeyError, TypeError) as cause:
+            where = f"model {version.name}, version {version.number}"
+            raise errors.CorruptObjectError(f"{where}: must have a schema, but {cause}") from cause
+
+    def _check_clients(self, before: Version, after: Version, alias: str) -> None:
+        """Refuse a version that clients of another one cannot go on with."""
+        from eagleray import compatibility
+
+        schemas = self.schema(before), self.schema(after)
+        if schemas[0] is None or schemas[1] is None:
+            return
+        changes = compatibility.changes(schemas[0], schemas[1])
+        if breaking := [str(change) for change in changes if change.breaks]:
+            raise errors.UserError(
+                f"model {after.name}: {alias} must answer clients of version {before.number}, but "
+                f"version {after.number} has another schema: {'; '.join(breaking)}. Change the "
+                "clients, then promote it with --allow-schema-change"
+            )
+
     def events(self, name: str) -> list[Event]:
         """Give the log of a model, the oldest first."""
         names.check("model", name)
@@ -228,6 +299,9 @@ class Registry:
         entries = self._store.list(f"models/{name}/versions/")
         stems = [PurePosixPath(entry.key).stem for entry in entries]
         return {int(stem) for stem in stems if stem.isdecimal()}
+
+    def _versions(self, name: str, numbers: set[int]) -> list[Version]:
+        return self._read_all([_version_key(name, number) for number in sorted(numbers)], Version)
 
     def _existing(self, name: str) -> set[int]:
         """Give the version numbers of a model that must exist."""

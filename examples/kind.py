@@ -27,6 +27,7 @@ HOME = ROOT / ".eagleray" / "kind"
 CLUSTER, NAMESPACE, MODEL = "eagleray", "ml", "digits"
 IMAGE = "eagleray:0.1.0"
 OPERATOR = "1.7.0"
+GATE = "GCSFaultToleranceEmbeddedStorage"  # for ray.faultTolerance.embedded, which VALUES sets
 VALUES = "helm/eagleray/ci/cpu-kind-values.yaml"
 STORE, SERVE = 8333, 8000
 PATIENCE_S = 600
@@ -122,7 +123,9 @@ def up(shell: Shell) -> None:
     shell.run(
         "helm upgrade --install kuberay-operator kuberay-operator"
         " --repo https://ray-project.github.io/kuberay-helm"
-        f" --version {OPERATOR} --namespace kuberay-system --create-namespace --wait --timeout 10m"
+        f" --version {OPERATOR} --namespace kuberay-system --create-namespace"
+        f" --set 'featureGates[0].name={GATE}' --set 'featureGates[0].enabled=true'"
+        " --wait --timeout 10m"
     )
     say("The one image that the chart needs")
     if podman:  # named in full, as the node's containerd completes the short name

@@ -1,10 +1,10 @@
 """Requests to an endpoint until the pod is ended; a line of JSON a second, counts since the start.
 
 Runs inside a cluster, in a pod of the release's own image, and knows nothing but Python: its text
-may travel in a command line. Each request has a connection of its own, so that a Service spreads
-them over its pods.
+may travel in a command line. `--connections` make a new connection for each request, so that a
+Service spreads them over its pods; `--kept` ones are kept open, as by most clients.
 
-    python load.py URL MODEL --connections 2 --rows 1 --pause 0.1
+    python load.py URL MODEL --connections 2 --kept 0 --rows 1 --pause 0.1
 """
 
 import argparse
@@ -58,8 +58,9 @@ def main() -> None:
     body = _body(asked.url, asked.model, asked.rows)
     path = f"/v1/models/{asked.model}:predict"
     answers = Answers()
-    for _ in range(asked.connections):
-        arguments = (address, path, body, asked.pause, answers)
+    for number in range(asked.connections + asked.kept):
+        client = _Client(address, path, body, kept=number >= asked.connections)
+        arguments = (client, asked.pause, answers)
         threading.Thread(target=_ask, args=arguments, daemon=True).start()
     until = time.monotonic() + asked.seconds
     while time.monotonic() < until:
@@ -72,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("url")
     parser.add_argument("model")
     parser.add_argument("--connections", type=int, default=2)
+    parser.add_argument("--kept", type=int, default=0)
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.1)
     parser.add_argument("--seconds", type=float, default=3600)
@@ -93,26 +95,34 @@ def _body(url: str, model: str, rows: int) -> bytes:
             time.sleep(1)
 
 
-def _ask(address: tuple[str, int], path: str, body: bytes, pause: float, answers: Answers) -> None:
+class _Client:
+    """One connection after the other, or one that is kept until the server closes it."""
+
+    def __init__(self, address: tuple[str, int], path: str, body: bytes, *, kept: bool) -> None:
+        self._connection = http.client.HTTPConnection(*address, timeout=30)
+        self._path, self._body, self._kept = path, body, kept
+
+    def ask(self) -> tuple[str, str]:
+        """The version that answered, or what went wrong."""
+        try:
+            headers = {"content-type": "application/json"}
+            self._connection.request("POST", self._path, self._body, headers)
+            answer = self._connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as failure:
+            self._connection.close()  # the next request opens another
+            return "", type(failure).__name__
+        if not self._kept:
+            self._connection.close()
+        if answer.status != 200:
+            return "", str(answer.status)
+        return answer.getheader("x-eagleray-version", ""), ""
+
+
+def _ask(client: _Client, pause: float, answers: Answers) -> None:
     while True:
-        answers.add(*_answer(address, path, body))
+        answers.add(*client.ask())
         time.sleep(pause)
-
-
-def _answer(address: tuple[str, int], path: str, body: bytes) -> tuple[str, str]:
-    """The version that answered, or what went wrong."""
-    connection = http.client.HTTPConnection(*address, timeout=30)
-    try:
-        connection.request("POST", path, body, {"content-type": "application/json"})
-        answer = connection.getresponse()
-        answer.read()
-    except (OSError, http.client.HTTPException) as failure:
-        return "", type(failure).__name__
-    finally:
-        connection.close()
-    if answer.status != 200:
-        return "", str(answer.status)
-    return answer.getheader("x-eagleray-version", ""), ""
 
 
 if __name__ == "__main__":

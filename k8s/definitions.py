@@ -33,6 +33,10 @@ UPGRADE = (  # Helm installs definitions, but never upgrades them
     f"helm upgrade kuberay-operator {_CHART} {_PLACE}"
 )
 
+GATE = "GCSFaultToleranceEmbeddedStorage"
+"""What the operator needs to be told for `ray.faultTolerance.embedded`; since KubeRay 1.7."""
+
+_GATES = re.compile(r"--feature-gates[= ](\S+)")
 _TAG = re.compile(r":v?(\d+)\.(\d+)[^@/]*(?:@|$)")
 """The version in an image's tag, whether or not a digest follows."""
 
@@ -111,6 +115,37 @@ def operator(pods: Sequence[Mapping[str, Any]]) -> Finding:
     law = f"{said}: must be {_dotted(OLDEST)} to {_dotted(LATEST)}"
     old = told < OLDEST
     return Finding("KubeRay operator", "fail" if old else "warn", law, UPGRADE)
+
+
+def gate(pods: Sequence[Mapping[str, Any]]) -> Finding:
+    """Judge the operator by its flags: whether it lets a head keep its state on a volume."""
+    if not pods:
+        return Finding("feature gate", "warn", f"no operator is seen; it needs {GATE}", enable({}))
+    container = pods[0]["spec"]["containers"][0]
+    words = [*container.get("command", []), *container.get("args", [])]
+    told = [
+        pair.partition("=") for one in _GATES.findall(" ".join(words)) for pair in one.split(",")
+    ]
+    gates = {name: enabled.lower() == "true" for name, _, enabled in told}
+    if gates.get(GATE):
+        return Finding("feature gate", "pass", f"{GATE} is on")
+    law = f"ray.faultTolerance.embedded needs the operator's {GATE}, but it is off"
+    return Finding("feature gate", "fail", law, enable(gates))
+
+
+def enable(gates: Mapping[str, bool]) -> str:
+    """The command that turns the gate on, with these others as they are: the list is one value."""
+    whole = {**gates, GATE: True}
+    listed = [
+        f"featureGates[{number}].name={name},featureGates[{number}].enabled={str(on).lower()}"
+        for number, (name, on) in enumerate(whole.items())
+    ]
+    return f"{UPGRADE} --reset-then-reuse-values --set '{','.join(listed)}'"
+
+
+def embedded(cluster: Mapping[str, Any]) -> bool:
+    """Whether a RayClusterSpec keeps the head's state on a volume."""
+    return (cluster.get("gcsFaultToleranceOptions") or {}).get("backend") == "rocksdb"
 
 
 def _dropped(thing: Mapping[str, Any], schema: Schema) -> Iterator[str]:

@@ -1,37 +1,47 @@
-"""Releases of the chart, made and changed by Helm itself, in this process: no program is needed.
-
-Helm comes with the package helm-python-sdk (`pip install 'eagleray[kubernetes]'`). A change that
-fails is undone: what a failed installation has made is deleted, a failed update is rolled back.
-"""
+"""Releases of the chart, installed, changed and undone by the `helm` program: they are its own."""
 
 from __future__ import annotations
 
-import os
-import re
+import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from eagleray import errors
-from k8s import api
-
-if TYPE_CHECKING:
-    import helm_python
+from k8s import api, status
+from k8s.helm import Helm, Record, busy
 
 CHART = "eagleray"
-APPLY_S = 300
-"""Longest time for the API to take all objects, and to undo them, where nobody waits for pods."""
+APPLY_S = 600
+"""Longest time for the API to take all objects and for the store to come up, where nobody waits."""
+PAUSE_S = 1.0
 MASK = "(hidden)"
 
-_FORBIDDEN = re.compile(r'cannot (\w+) resource "([\w/]+)"')
-_VALUES = re.compile(r"execution error at \([^)]*\): (.*)", re.DOTALL)
-_SCHEMA = "values don't meet the specifications of the schema"
 
-Values = dict[str, Any]
+@dataclass(frozen=True)
+class Wanted:
+    """What a release is to be like.
+
+    Attributes:
+        files: files of the chart's values; of two values for a key the later one counts.
+        pairs: single values, `key=value`; they count more.
+        named: single values, taken as they stand; they count most.
+        reset: forget the values that were given before.
+        wait_s: seconds in which the endpoint must become ready, else the change is undone.
+        force: take over fields that somebody else has set.
+    """
+
+    files: Sequence[Path] = ()
+    pairs: Sequence[str] = ()
+    named: Mapping[str, str] = field(default_factory=dict)
+    reset: bool = False
+    wait_s: int | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,70 +85,35 @@ def chart() -> Path:
     return inside if inside.is_dir() else beside
 
 
-def deploy(
-    cluster: api.Api,
-    release: str,
-    given: Values,
-    *,
-    reset: bool = False,
-    wait_s: int | None = None,
-    dry_run: bool = False,
-) -> Deployed:
-    """Install a release, or update it; of two values for a key, the one given now counts.
+def deploy(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool = False) -> Deployed:
+    """Install a release, or update it; a change that fails, or is interrupted, is undone.
 
     Args:
         cluster: the namespace to be in.
         release: its name.
-        given: values of the chart, as in a values file.
-        reset: forget the values that were given before.
-        wait_s: seconds in which everything must become ready, else the change is undone.
+        wanted: values, and how to go about it.
         dry_run: ask Helm and the API what would be done, and do nothing.
 
     Raises:
-        UserError: values that the chart refuses, missing rights or kinds, a name that is taken.
+        UserError: no helm, values that the chart refuses, missing rights or kinds, a taken name.
+        ConflictError: somebody else changes the release now, or owns fields of it.
         ClusterError: the API fails or goes away, or the release does not become ready in time.
     """
-    helm = _helm()
-    _check_name(helm, release)
-    with _explaining(helm, cluster, release), _configured(helm, cluster) as config:
-        before = _present(config, helm, release)
-        _check(before, cluster, release)
-        kept: Values = (config.get_values(release) if before and not reset else None) or {}
-        options: dict[str, Any] = {
-            "timeout": wait_s or APPLY_S,
-            "wait": "watcher" if wait_s else "hookOnly",
-            "dry_run": "server" if dry_run else None,
-        }
-        with _undoing(config, helm, release, before):
-            after = _apply(config, release, merged(kept, given), before is None, options)
-    return _deployed(before, after)
-
-
-def values(files: Sequence[Path], pairs: Sequence[str], named: Values) -> Values:
-    """The values of files, changed by `key=value` pairs, and by those that have their own options.
-
-    Raises:
-        UserError: a file or a pair that cannot be read.
-    """
-    found: Values = {}
-    for file in files:
-        found = merged(found, _file(file))
-    for pair in pairs:
-        try:
-            found = merged(found, _helm().parse_set_string(pair))
-        except ValueError as cause:
-            raise errors.UserError(f"--set: must be key=value, but got {pair!r}") from cause
-    return merged(found, named)
-
-
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Values:
-    """Values with some changed, key by key; a list is replaced as a whole, as Helm does."""
-    out = dict(values)
-    for key, value in changes.items():
-        old = out.get(key)
-        deeper = isinstance(old, Mapping) and isinstance(value, Mapping)
-        out[key] = merged(dict(old or {}), value) if deeper else value
-    return out
+    helm = Helm(cluster.namespace)
+    before = helm.record(release)
+    _check(before, cluster, release)
+    old = objects(helm.run("get", "manifest", release)) if before else []
+    words = ["upgrade", "--install", release, str(chart()), *_values(wanted), "--output", "json"]
+    if dry_run:
+        return _deployed(old, json.loads(helm.run(*words, "--dry-run=server")), before)
+    limit_s = wanted.wait_s or APPLY_S
+    words += [*helm.atomic(limit_s), *(helm.forcing(before) if wanted.force else ())]
+    with _undoing(helm, release, before):
+        until = time.monotonic() + limit_s
+        after = json.loads(helm.run(*words))
+        if wanted.wait_s:
+            _await(cluster, release, until, wanted.wait_s)
+    return _deployed(old, after, before)
 
 
 def changes(before: Sequence[api.Object], after: Sequence[api.Object]) -> list[Change]:
@@ -164,46 +139,80 @@ def hidden(thing: api.Object) -> api.Object:
     return {**thing, **veiled}
 
 
-def _apply(
-    config: helm_python.Config, release: str, values: Values, new: bool, options: dict[str, Any]
-) -> Mapping[str, Any]:
-    if new:
-        return config.install(chart(), release, values, **options)
-    return config.upgrade(
-        chart(), release, values, reset_values=True, cleanup_on_fail=True, **options
-    )
+def _values(wanted: Wanted) -> Iterator[str]:
+    yield "--reset-values" if wanted.reset else "--reset-then-reuse-values"
+    for file in wanted.files:
+        yield from ("--values", str(file))
+    for pair in wanted.pairs:
+        yield from ("--set", pair)
+    for key, text in wanted.named.items():
+        yield from ("--set-literal", f"{key}={text}")
+
+
+def _check(before: Record | None, cluster: api.Api, release: str) -> None:
+    """Leave alone what is not ours, or what somebody else is changing."""
+    if before is None:
+        return
+    space = cluster.namespace
+    if before.chart != CHART:
+        raise errors.UserError(
+            f"release {release}: must be of chart {CHART}, but in namespace {space} it is of "
+            f"{before.chart}; choose another name"
+        )
+    if before.status.startswith("pending"):
+        way_out = "uninstall" if before.revision == 1 else "rollback"
+        raise errors.ConflictError(
+            f"release {release}: must be at rest, but is {before.status}: somebody changes it "
+            f"now; if nobody does, helm was killed: helm {way_out} {release} -n {space}"
+        )
 
 
 @contextmanager
-def _undoing(
-    config: helm_python.Config, helm: Any, release: str, before: Mapping[str, Any] | None
-) -> Iterator[None]:
-    """Take back what a change has done until it failed.
+def _undoing(helm: Helm, release: str, before: Record | None) -> Iterator[None]:
+    """Undo what Helm did not: it was killed, its own rollback failed, or nobody answers in time.
 
-    Helm's own way (rollback_on_failure) would make every change wait until all pods are ready.
+    Fields are taken over: whoever owns them kept Helm from both its change and its rollback.
     """
     try:
         yield
-    except helm.HelmError:
-        now = _present(config, helm, release)
-        if now and not before:
-            config.uninstall(release, timeout=APPLY_S)
-        elif now and before and now["revision"] != before["revision"]:
-            config.rollback(release, version=before["revision"], timeout=APPLY_S)
+    except (errors.EagleRayError, KeyboardInterrupt) as failure:
+        now = None if busy(str(failure)) else helm.record(release)
+        if now and before is None:
+            helm.run("uninstall", release)
+        elif now and before and now != before and not _rolled_back(now, before):
+            helm.run("rollback", release, str(before.revision), *helm.forcing(before))
         raise
 
 
-def _deployed(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Deployed:
-    old, new = (objects(one.get("manifest", "")) for one in (before or {}, after))
+def _rolled_back(now: Record, before: Record) -> bool:
+    """Whether Helm has undone a change by itself: that takes a revision more than the change."""
+    return now.status == "deployed" and now.revision > before.revision + 1
+
+
+def _await(cluster: api.Api, release: str, until: float, limit_s: int) -> None:
+    while (state := status.state(cluster, release)) not in (status.READY, status.NO_ENDPOINT):
+        if time.monotonic() > until:
+            raise errors.ClusterError(
+                f"release {release}: must become ready within {limit_s} s, but is {state}; it was "
+                f"undone; deploy it without --wait, and see: eagleray why {release} --namespace "
+                f"{cluster.namespace}"
+            )
+        time.sleep(PAUSE_S)
+
+
+def _deployed(
+    old: Sequence[api.Object], after: Mapping[str, Any], before: Record | None
+) -> Deployed:
+    new = objects(after["manifest"])
     return Deployed(
         release=after["name"],
         namespace=after["namespace"],
         action="updated" if before else "installed",
-        revision=after["revision"],
-        chart=after["chart_version"],
+        revision=after["version"],
+        chart=after["chart"]["metadata"]["version"],
         changes=changes(old, new),
         manifest=[hidden(one) for one in new],
-        notes=str(after.get("notes", "")).strip(),
+        notes=str(after["info"].get("notes", "")).strip(),
     )
 
 
@@ -215,116 +224,3 @@ def _action(old: api.Object | None, new: api.Object) -> str:
     if old is None:
         return "created"
     return "kept" if old == new else "changed"
-
-
-def _file(file: Path) -> Values:
-    try:
-        found = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
-        said = " ".join(str(cause).split())
-        raise errors.UserError(f"--values {file}: must be a file of YAML, but {said}") from cause
-    if not isinstance(found, dict):
-        raise errors.UserError(
-            f"--values {file}: must be keys and values, but is a {type(found).__name__}"
-        )
-    return found
-
-
-def _helm() -> Any:
-    """Helm's library, which is large: loaded when it is needed, and not in the cluster's image."""
-    try:
-        import helm_python
-    except ImportError as cause:
-        raise errors.UserError(
-            "deploy: needs Helm, but it is not installed here; install it with: "
-            "pip install 'eagleray[kubernetes]'"
-        ) from cause
-    return helm_python
-
-
-def _configured(helm: Any, cluster: api.Api) -> helm_python.Config:
-    """Helm in the same cluster and namespace; several files in KUBECONFIG it joins by itself."""
-    file = os.environ.get("KUBECONFIG")
-    one = file if file and os.pathsep not in file else None
-    config: helm_python.Config = helm.Config(kubeconfig_path=one, namespace=cluster.namespace)
-    return config
-
-
-def _present(config: helm_python.Config, helm: Any, release: str) -> Mapping[str, Any] | None:
-    try:
-        return config.status(release)
-    except helm.HelmNotFoundError:
-        return None
-
-
-def _check_name(helm: Any, release: str) -> None:
-    try:
-        helm.validate_release_name(release)
-    except helm.HelmError as cause:
-        raise errors.UserError(
-            "RELEASE: must be at most 53 of a-z, 0-9, '-' and '.', with a letter or digit at both "
-            f"ends, but got {release!r}"
-        ) from cause
-
-
-def _check(before: Mapping[str, Any] | None, cluster: api.Api, release: str) -> None:
-    """Leave alone what is not ours, or what somebody else is changing."""
-    if before is None:
-        return
-    found, status, space = before["chart_name"], before["status"], cluster.namespace
-    if found != CHART:
-        raise errors.UserError(
-            f"release {release}: must be of chart {CHART}, but in namespace {space} it is of "
-            f"{found}; choose another name"
-        )
-    if status.startswith("pending"):
-        raise errors.ConflictError(
-            f"release {release}: must be at rest, but is {status}: somebody changes it now; if "
-            f"nobody does: helm rollback {release} -n {space}, or helm uninstall"
-        )
-    if status in ("uninstalled", "uninstalling"):
-        raise errors.UserError(
-            f"release {release}: must be installed, but is {status}; remove what is kept of it: "
-            f"helm uninstall {release} -n {space}"
-        )
-
-
-@contextmanager
-def _explaining(helm: Any, cluster: api.Api, release: str) -> Iterator[None]:
-    """Say Helm's errors in one line, with what mends them."""
-    try:
-        yield
-    except helm.HelmError as cause:
-        raise explained(" ".join(str(cause).split()), cluster.namespace, release) from cause
-
-
-def explained(said: str, namespace: str, release: str) -> errors.EagleRayError:
-    """The error that stands for what Helm said, in one line."""
-    space = f"namespace {namespace}"
-    if forbidden := _FORBIDDEN.search(said):
-        verb, resource = forbidden.groups()
-        return errors.UserError(
-            f"{space}: the right to {verb} {resource} is missing; who deploys needs the role "
-            f"admin there, and all rights on ray.io"
-        )
-    if "unreachable" in said or "connection refused" in said:
-        return errors.ClusterError(f"Kubernetes: does not answer: {said}")
-    if found := _VALUES.search(said):
-        return errors.UserError(f"values: {found[1]}")
-    if _SCHEMA in said:
-        return errors.UserError(
-            f"values: must keep to the chart's schema, but {said.partition(f'{CHART}: - ')[2]}; "
-            "see helm/eagleray/README.md"
-        )
-    if re.search(r'namespaces "[^"]*" not found', said):
-        return errors.UserError(
-            f"{space}: must exist, but does not; make it: kubectl create namespace {namespace}"
-        )
-    if "deadline exceeded" in said:
-        return errors.ClusterError(
-            f"release {release}: must become ready in time, but did not, and was undone: {said}; "
-            f"deploy it without --wait, and see: eagleray why {release} --namespace {namespace}"
-        )
-    refused = any(word in said for word in ("denied", "invalid", "exceeded quota", "cannot be im"))
-    kind = errors.UserError if refused else errors.ClusterError
-    return kind(f"release {release}: {space}: {said}")

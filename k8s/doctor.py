@@ -33,6 +33,7 @@ MONITORS = tuple(
     api.Kind("monitoring.coreos.com/v1", plural) for plural in ("podmonitors", "servicemonitors")
 )
 SYSTEM = "kube-system"
+OPERATOR = "app.kubernetes.io/component=kuberay-operator"
 
 
 @dataclass
@@ -164,8 +165,15 @@ def _definitions(site: Site) -> list[Finding]:
 
 
 def _operator(site: Site) -> list[Finding]:
-    label = "app.kubernetes.io/component=kuberay-operator"
-    return [definitions.operator(site.everywhere(api.PODS, label))]
+    return [definitions.operator(site.everywhere(api.PODS, OPERATOR))]
+
+
+def _gate(site: Site) -> list[Finding]:
+    specs = [site.skeleton.get("spec", {}).get("rayClusterSpec") or {}]
+    specs += [one["spec"].get("rayClusterConfig", one["spec"]) for one in site.made]
+    if not any(map(definitions.embedded, specs)):
+        return [Finding("feature gate", "skip", "ray.faultTolerance.embedded is not used")]
+    return [definitions.gate(site.everywhere(api.PODS, OPERATOR))]
 
 
 def _webhooks(site: Site) -> list[Finding]:
@@ -252,6 +260,7 @@ CHECKS = (
     Check("KubeRay operator", _operator, (api.PODS,), wide=True),
     Check("webhook", _webhooks, (*HOOKS, SLICES), wide=True),
     Check("pods", _made, (api.RAYSERVICES, api.RAYCLUSTERS, api.PODS)),
+    Check("feature gate", _gate, (api.PODS,), wide=True),
     Check("Ray version", _versions, (api.RAYCLUSTERS,)),
     Check("GPUs", _gpus, (api.NODES,), wide=True),
     Check("quota", _quotas, (api.QUOTAS,)),

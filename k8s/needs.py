@@ -14,6 +14,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from eagleray.doctor import Finding
+from k8s import release as releases
 
 Amounts = Mapping[str, Decimal]
 Object = Mapping[str, Any]
@@ -38,6 +39,7 @@ class Need:
         least: with the fewest pods that can work.
         most: with every pod that autoscaling may add.
         pods: its pod specifications.
+        places: the chart's value that asks for the GPUs of each.
         runs: whether its pods are there already, and so in what a quota counts as used.
     """
 
@@ -45,6 +47,7 @@ class Need:
     least: Amounts
     most: Amounts
     pods: tuple[Object, ...]
+    places: tuple[str, ...]
     runs: bool
 
 
@@ -73,6 +76,7 @@ def of_cluster(
         total([*single, *zip(workers, fewest, strict=True)]),
         total([*single, *zip(workers, most, strict=True)]),
         (head, *workers, *beside),
+        (*_places(cluster), *("" for _ in beside)),
         runs,
     )
 
@@ -107,26 +111,31 @@ def quotas(namespace: str, found: Sequence[Object], needs: Sequence[Need]) -> li
 
 def devices(nodes: Sequence[Object], needs: Sequence[Need]) -> list[Finding]:
     """Judge the nodes by the devices (GPUs) that the release's pods ask for."""
-    wanted: dict[str, Decimal] = {}
-    for pod in [pod for need in needs for pod in need.pods]:
+    wanted: dict[str, dict[str, Decimal]] = {}
+    for pod, place in [pair for one in needs for pair in zip(one.pods, one.places, strict=True)]:
         for name, amount in of_pod(pod).items():
             device = name.removeprefix("limits.")
             if name.startswith("limits.") and device not in PLAIN:
-                wanted[device] = max(wanted.get(device, Decimal(0)), amount)
+                wanted.setdefault(device, {})[place] = amount
     if not wanted:
         return [Finding("GPUs", "skip", "the release asks for none")]
-    return [_device(device, amount, nodes) for device, amount in sorted(wanted.items())]
+    return [_device(device, places, nodes) for device, places in sorted(wanted.items())]
 
 
-def _device(device: str, wanted: Decimal, nodes: Sequence[Object]) -> Finding:
+def _device(device: str, places: Mapping[str, Decimal], nodes: Sequence[Object]) -> Finding:
+    """Judge the nodes by what the pods of each place ask for."""
     there = [parse_quantity(node["status"]["allocatable"].get(device, 0)) for node in nodes]
     greatest = max(there, default=Decimal(0))
     said = f"{sum(there)} of {device} on {sum(1 for one in there if one)} nodes"
-    if greatest >= wanted:
+    above = {place: amount for place, amount in places.items() if amount > greatest}
+    if not above:
         return Finding("GPUs", "pass", said)
     if greatest:
-        law = f"a pod asks for {wanted:f} of {device}, but no node has more than {greatest:f}"
-        fewer = "helm upgrade … --reuse-values --set tuning.workers[0].gpus=…"
+        asked = ", ".join(f"{place} asks for {amount:f}" for place, amount in above.items())
+        law = f"{asked} of {device}, but no node has more than {greatest:f}"
+        fewer = (
+            f"set {' and '.join(above)} to {greatest:f} or less in your values, and helm upgrade"
+        )
         return Finding("GPUs", "fail", law, fewer)
     told = [node["metadata"] for node in nodes]
     bare = [one["name"] for one in told if set(_LABELS) & one.get("labels", {}).keys()]
@@ -211,6 +220,14 @@ def _with_autoscaler(cluster: Object) -> Object:
     options = cluster.get("autoscalerOptions") or {}
     asked = options.get("resources") or {"requests": _AUTOSCALER, "limits": _AUTOSCALER}
     return {**head, "containers": [*head["containers"], {"resources": asked}]}
+
+
+def _places(cluster: Object) -> Iterator[str]:
+    """The chart's values that say how many GPUs the head, and each group's pods, ask for."""
+    groups = cluster.get("workerGroupSpecs") or []
+    for number, group in enumerate([cluster["headGroupSpec"], *groups], start=-1):
+        labels = group["template"].get("metadata", {}).get("labels", {})
+        yield releases.value(labels, "gpus", str(number)) or "gpus of a pod"
 
 
 def _of_container(container: Object) -> dict[str, Decimal]:

@@ -70,6 +70,10 @@ class Kubernetes:
         """Delete the RayJob, its cluster and its pods; what the search has found is in storage."""
         self._api.delete(api.RAYJOBS, attempt.id)
 
+    def tunnel(self) -> str | None:
+        """The commands that lead from here to the S3 of the release; None when it is elsewhere."""
+        return releases.tunnel(self._skeleton().model_dump(), self._api.namespace)
+
     def _submitter(self, job: str) -> tuple[str, str] | None:
         """Name and phase of the newest pod that submits a RayJob's driver and prints its log."""
         pods = self._api.list(api.PODS, f"job-name={job}")

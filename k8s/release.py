@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
 from k8s import api
 
-INSTANCE = "app.kubernetes.io/instance"
+INSTANCE, COMPONENT = "app.kubernetes.io/instance", "app.kubernetes.io/component"
 SKELETON = "eagleray/skeleton=rayjob"
 SERVE_PORT, METRICS_PORT = 8000, 8001
 """Of workers: the first passes HAProxy, which chooses who answers; the second is a worker's own."""
+
+_SERVICE = re.compile(r"https?://([a-z0-9-]+)(?:\.([a-z0-9-]+)\.svc[a-z0-9.-]*)?:(\d+)/?")
 
 
 def skeletons(cluster: api.Api) -> dict[str, api.Object]:
@@ -30,10 +36,83 @@ def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
+    """The chart's value that a pod was made from; None when it is none of the chart's.
+
+    Args:
+        labels: the pod's.
+        key: what it is about, such as `memory`.
+        group: the worker group that it is of, as the caller calls it.
+    """
+    component, role = labels.get(COMPONENT, ""), labels.get("eagleray/role")
+    part = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}.get(component)
+    if component == "store":
+        return f"objectStore.{key}"
+    if part is None or role not in ("head", "worker"):
+        return None
+    if role == "head":
+        return f"{part}.head.{key}"
+    return f"serving.workers.{key}" if part == "serving" else f"tuning.workers[{group}].{key}"
+
+
+def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
+    """The commands that lead from outside to an S3 in the cluster; None when it is not in it.
+
+    Args:
+        skeleton: of a run; its containers say where S3 is, and which Secret has the keys.
+        namespace: the release's.
+    """
+    found = {
+        one["name"]: one for one in _variables(skeleton) if str(one["name"]).startswith("AWS_")
+    }
+    inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
+    if inside is None:
+        return None
+    name, space, port = inside.groups()
+    words = [f"AWS_ENDPOINT_URL_S3=http://127.0.0.1:{port}"]
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        held = found.get(variable, {}).get("valueFrom", {}).get("secretKeyRef")
+        if held:
+            path = f"-o 'jsonpath={{.data.{held['key']}}}'"
+            secret = f"kubectl get secret -n {namespace} {held['name']} {path} | base64 -d"
+            words.append(f"{variable}=$({secret})")
+    forward = f"kubectl port-forward -n {space or namespace} svc/{name} {port}"
+    return f"{forward} & export {' '.join(words)}"
+
+
+def history(cluster: api.Api, release: str) -> list[str]:
+    """What Helm says of each revision of a release, the oldest first: `Install complete`.
+
+    A revision that cannot be read is empty.
+    """
+    found = cluster.list(api.SECRETS, f"owner=helm,name={release}")
+    latest = sorted(found, key=lambda one: int(one["metadata"]["labels"]["version"]))
+    return [_description(one) for one in latest]
+
+
 def ready(pod: Mapping[str, Any]) -> bool:
     """Whether a pod says that it is ready."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _description(secret: Mapping[str, Any]) -> str:
+    """Helm keeps a revision as gzipped JSON, in base64 as Kubernetes has it, and once more."""
+    try:
+        packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
+        return str(json.loads(gzip.decompress(packed))["info"]["description"])
+    except (KeyError, ValueError, OSError, EOFError):
+        return ""
+
+
+def _variables(node: Any) -> Iterator[Mapping[str, Any]]:
+    """The environment variables of all containers in an object."""
+    if isinstance(node, Mapping):
+        env = node.get("env")
+        yield from env if isinstance(env, list) else ()
+    children = node.values() if isinstance(node, Mapping) else node
+    for child in children if isinstance(node, Mapping | list) else ():
+        yield from _variables(child)
 
 
 def _instance(thing: Mapping[str, Any]) -> str:

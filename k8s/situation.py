@@ -61,11 +61,13 @@ class Situation:
         subject: the object itself.
         clusters: the RayClusters that it has.
         pods: theirs, and those that submit a run.
+        store: pods of the object store that the release brings with it.
         events: about any of these.
         workloads: what Kueue keeps of a run.
         nodes: those of the cluster; read only where their taints matter and are not told.
         logs: the last lines of pods that failed, by the pod's name.
         metrics: what replicas expose on their workers' metrics port, by the pod's name.
+        upgrades: what Helm says of each revision of the release, the oldest first.
         alias: what a service should serve; None when the registry could not be looked at.
         unseen: what could not be looked at, and why.
     """
@@ -76,11 +78,13 @@ class Situation:
     subject: Object
     clusters: Sequence[Object] = ()
     pods: Sequence[Object] = ()
+    store: Sequence[Object] = ()
     events: Sequence[Object] = ()
     workloads: Sequence[Object] = ()
     nodes: Sequence[Object] = ()
     logs: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
+    upgrades: Sequence[str] = ()
     alias: Alias | None = None
     unseen: Sequence[str] = ()
 
@@ -88,6 +92,11 @@ class Situation:
     def name(self) -> str:
         """The subject's name."""
         return str(self.subject["metadata"]["name"])
+
+    @property
+    def release(self) -> str:
+        """The release that it is of; empty when nothing says so."""
+        return str((self.subject["metadata"].get("labels") or {}).get(releases.INSTANCE, ""))
 
     @property
     def status(self) -> Object:
@@ -141,6 +150,12 @@ class _Reader:
         """The object, if it is there and for us to see."""
         nothing: Sequence[Object] = ()
         return self._tolerant(kind.plural, lambda: (self.cluster.get(kind, name),), nothing)
+
+    def history(self, release: str) -> Sequence[str]:
+        """What Helm keeps of a release's revisions, in Secrets."""
+        nothing: Sequence[str] = ()
+        read = lambda: releases.history(self.cluster, release)  # noqa: E731
+        return self._tolerant("upgrades", read, nothing)
 
     def log(self, pod: str, container: str, *, previous: bool) -> str:
         """The last lines of a container's log."""
@@ -199,7 +214,9 @@ def _service(reader: _Reader, service: Object, storage: str | None) -> Situation
     known = _around(reader, known, clusters)
     alias = _alias(reader, releases.arguments(service), storage)
     metrics = _metrics(reader, known.pods)
-    return replace(known, alias=alias, metrics=metrics, unseen=tuple(reader.unseen))
+    upgrades = reader.history(known.release) if known.release else ()
+    known = replace(known, alias=alias, metrics=metrics, upgrades=upgrades)
+    return replace(known, unseen=tuple(reader.unseen))
 
 
 def _around(
@@ -214,14 +231,30 @@ def _around(
         known,
         clusters=[one for name in clusters for one in reader.get(api.RAYCLUSTERS, name)],
         pods=sorted(pods, key=_made),
+        store=_store(reader, known.release),
     )
-    about = {item["metadata"]["name"] for item in (*known.clusters, *pods, *known.workloads)}
-    about |= {known.name, *clusters}
+    things = (*known.clusters, *pods, *known.store, *known.workloads)
+    about = {item["metadata"]["name"] for item in things}
+    about |= {known.name, *clusters, *_claims([*pods, *known.store])}
     events = [one for one in reader.list(api.EVENTS) if _concerns(one, about, known.name)]
-    known = replace(known, events=events, logs=_logs(reader, pods))
+    known = replace(known, events=events, logs=_logs(reader, [*pods, *known.store]))
     if UNTOLD in str([*pods, *events]):
         known = replace(known, nodes=reader.list(api.NODES))
     return replace(known, unseen=tuple(reader.unseen))
+
+
+def _store(reader: _Reader, release: str) -> Sequence[Object]:
+    if not release:
+        return ()
+    labels = {releases.INSTANCE: release, releases.COMPONENT: "store"}
+    return reader.list(api.PODS, ",".join(f"{key}={text}" for key, text in labels.items()))
+
+
+def _claims(pods: Iterable[Object]) -> set[str]:
+    """Names of the volume claims of pods."""
+    volumes = [volume for pod in pods for volume in pod.get("spec", {}).get("volumes") or []]
+    claims = [one["persistentVolumeClaim"] for one in volumes if "persistentVolumeClaim" in one]
+    return {str(one["claimName"]) for one in claims}
 
 
 def _logs(reader: _Reader, pods: Iterable[Object]) -> dict[str, str]:
@@ -326,7 +359,7 @@ def _age(job: Object) -> tuple[str, int]:
 
 def _ungranted(what: str, said: str) -> str:
     """Without the advice to grant it by a value of the chart, where that value does not."""
-    return said.partition(";")[0] if what in ("nodes", "workloads") else said
+    return said.partition(";")[0] if what in ("nodes", "workloads", "upgrades") else said
 
 
 def _short(cause: Exception) -> str:

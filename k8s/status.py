@@ -15,6 +15,7 @@ from k8s import release as releases
 
 INGRESSES = api.Kind("networking.k8s.io/v1", "ingresses")
 ROUTES = api.Kind("gateway.networking.k8s.io/v1", "httproutes")
+READY, NO_ENDPOINT = "ready", "no endpoint: serving.enabled is false"
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,12 @@ def summarize(
     )
 
 
+def state(cluster: api.Api, release: str) -> str:
+    """How a release's endpoint fares: `ready`, `not ready` or `no endpoint`, and why it is so."""
+    services = cluster.list(api.RAYSERVICES, f"{releases.INSTANCE}={release}")
+    return _state(services[0] if services else {})
+
+
 def _allowed(ask: Callable[[], Any]) -> Any:
     """An answer, or None where we may not ask or nobody answers: the rest is worth showing."""
     try:
@@ -143,14 +150,15 @@ def _revision(records: Sequence[api.Object] | None) -> int | None:
 
 def _state(service: api.Object) -> str:
     if not service:
-        return "no endpoint: serving.enabled is false"
+        return NO_ENDPOINT
     conditions = {one["type"]: one for one in service.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready")
-    if ready is None:
+    written = service["metadata"].get("generation", 0)
+    if ready is None or service["status"].get("observedGeneration", written) < written:
         return "not ready: the operator has not looked at it yet"
     if ready["status"] == "True":
         moving = conditions.get("UpgradeInProgress", {}).get("status") == "True"
-        return "ready, moving to a new cluster" if moving else "ready"
+        return "ready, moving to a new cluster" if moving else READY
     said = ": ".join(filter(None, [ready.get("reason"), ready.get("message")]))
     return f"not ready: {said}"
 

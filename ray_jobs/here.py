@@ -1,8 +1,8 @@
 """Runs as storage knows them, wherever they run: a line for each trial that has ended.
 
 A search on this machine runs in somebody's terminal, and no process is told of it but by its
-records, and by the view that its driver renews every few seconds. So it can be followed from
-anywhere, and stopped only where it runs.
+records, and by the lease that its driver renews every few seconds (`eagleray.state.leases`). So it
+can be followed from anywhere, and stopped only where it runs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 
 from eagleray import errors, storage
 from eagleray.runs import Attempt, State
+from eagleray.state import leases
 from ray_jobs import records
 
 POLL_S = 1.0
-SILENT_S = 60.0
-"""A search whose driver has said nothing for so long has no driver any more."""
+LEFT_S = 2 * leases.BEAT_S
+"""A search that nobody has driven for so long is not just being handed over."""
 
 
 class Here:
@@ -29,20 +30,23 @@ class Here:
 
     def attempts(self) -> Sequence[Attempt]:
         keys = [entry.key.split("/") for entry in self._storage.list("searches/")]
-        return [self._attempt(name, run) for name, run in sorted({(k[1], k[2]) for k in keys})]
+        searches = [self._records(name, run) for name, run in sorted({(k[1], k[2]) for k in keys})]
+        living = leases.alive(self._storage, [kept.lease_key for kept in searches])
+        return [self._attempt(kept, alive=kept.lease_key in living) for kept in searches]
 
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
-        kept, told = records.Records(self._storage, attempt.name, attempt.run), set()
-        began = time.time()
+        kept, told = self._records(attempt.name, attempt.run), set()
+        watcher = kept.watcher()
         while True:
-            done = kept.result() is not None or not follow
+            unchanged_s = watcher.watch()
+            done = not follow or (watcher.seen.free and kept.result() is not None)
             for one in kept.trials():
                 if one.status != "running" and one.number not in told:
                     told.add(one.number)
                     yield _line(one)
             if done:
                 return
-            _check_alive(attempt, kept.view(), began)
+            _check_alive(attempt, watcher.seen, unchanged_s)
             time.sleep(POLL_S)
 
     def stop(self, attempt: Attempt) -> None:
@@ -51,27 +55,30 @@ class Here:
             "--address or --kubernetes of its cluster"
         )
 
-    def _attempt(self, name: str, run: str) -> Attempt:
-        kept = records.Records(self._storage, name, run)
+    def _records(self, name: str, run: str) -> records.Records:
+        return records.Records(self._storage, name, run)
+
+    def _attempt(self, kept: records.Records, *, alive: bool) -> Attempt:
         result, view = kept.result(), kept.view()
-        state: State = "unfinished"
+        state: State = "running" if alive else "unfinished"
         why, started = "", _time(view.at - view.gone) if view else ""
-        if result is not None:
+        if result is not None and not alive:
             state, why = "succeeded", f"version {result.version}, from trial {result.winner}"
-        elif view is not None:
-            alive = time.time() - view.at < SILENT_S
-            state, why = ("running", "") if alive else (state, f"last seen {_time(view.at)}")
-        return Attempt(run, name, run, 1, state, why=why, started=started, storage=self._uri)
+        elif view is not None and not alive:
+            why = f"last seen {_time(view.at)}"
+        run = kept.search_id
+        return Attempt(run, kept.name, run, 1, state, why=why, started=started, storage=self._uri)
 
 
-def _check_alive(attempt: Attempt, view: records.View | None, began: float) -> None:
-    """Raises ClusterError: nothing was heard of the driver for long."""
-    seen = max(view.at if view else 0.0, began)
-    if time.time() - seen > SILENT_S:
-        last = f"last seen {_time(view.at)}" if view else "never seen at work"
+def _check_alive(attempt: Attempt, seen: leases.Seen, unchanged_s: float) -> None:
+    """Raises ClusterError: it has no driver, or none that shows a sign of life."""
+    again = "the same `eagleray run` goes on from there"
+    if seen.free and unchanged_s >= LEFT_S:
+        raise errors.ClusterError(f"{attempt.id}: nobody drives it; {again}")
+    if not seen.free and unchanged_s >= leases.TTL_S:
         raise errors.ClusterError(
-            f"{attempt.id}: its driver is silent, {last}; the same `eagleray run` goes on from "
-            "there"
+            f"{attempt.id}: its driver {seen.holder} has been silent for {unchanged_s:.0f} s; "
+            f"{again}"
         )
 
 

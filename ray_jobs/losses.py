@@ -34,9 +34,10 @@ def build(
 
     Raises:
         UserError: a loss that does not fit the task.
+        CodeError: the user's module fails to import; when called, the user's loss fails.
     """
     if custom is not None:
-        return custom.load()
+        return _own(custom)
     regression = outputs == 1
     name = train.loss
     if name == "auto":
@@ -51,6 +52,28 @@ def build(
         return _focal
     weight = _class_weights(targets, outputs) if name == "weighted_cross_entropy" else None
     return _CrossEntropy(weight, train.label_smoothing)
+
+
+def _own(custom: code.Code) -> Loss:
+    """The user's loss, held to its contract."""
+    function = custom.load()
+
+    def loss(output_BC: Tensor, target_B: Tensor) -> Tensor:
+        with code.guard("must give a loss", custom):
+            value = function(output_BC, target_B)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise errors.CodeError(
+                f"{custom.name}: must give one number as a tensor, but gave {got}"
+            )
+        if output_BC.requires_grad and not value.requires_grad:
+            raise errors.CodeError(
+                f"{custom.name}: must give a loss that follows from the outputs by torch's"
+                " functions, but gave one without gradients"
+            )
+        return value.reshape(())
+
+    return loss
 
 
 class _CrossEntropy:

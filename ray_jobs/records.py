@@ -1,21 +1,27 @@
 """What a search keeps in storage, so that the same file finds it again.
 
-    searches/{name}/{search_id}/trials/{number:05}.json    one trial, ended or with its last state
+    searches/{name}/{search_id}/trials/{number:05}.json    one trial, under way or ended
+    searches/{name}/{search_id}/states/{number:05}.json    its last whole state, to go on from
     searches/{name}/{search_id}/view.json                  what a screen shows, some seconds old
     searches/{name}/{search_id}/result.json                the end: the winner and its version
+    searches/{name}/{search_id}/lease.json                 who drives it (`eagleray.state.leases`)
 
-Only the driver writes here. A record is small; weights and states are blobs it points to.
+Only the driver that holds the lease writes here, and only what it writes is seen; but the states
+are written by the worker that trains, so that what is kept does not depend on a report that comes
+through. A record is small; weights and states are blobs it points to.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Literal
 
 import pydantic
 
-from eagleray import errors
-from eagleray.storage import Storage
+from eagleray import errors, spec
+from eagleray.state import guarded, leases
+from eagleray.storage import Storage, blobs
 
 
 class Record(pydantic.BaseModel):
@@ -31,8 +37,9 @@ class Record(pydantic.BaseModel):
         best: all metrics of that epoch.
         history: metrics of every epoch.
         weights: blob of the best epoch's weights.
-        state: blob of the last whole state, to go on from.
+        state_epoch: the epoch of its last whole state in storage; 0 before the first.
         failure: why it failed.
+        cause: equal for failures that are alike; None where the next configuration may do better.
         seconds: time spent training.
     """
 
@@ -46,8 +53,9 @@ class Record(pydantic.BaseModel):
     best: dict[str, float] = {}
     history: list[dict[str, float]] = []
     weights: dict[str, Any] | None = None
-    state: dict[str, Any] | None = None
+    state_epoch: int = 0
     failure: str | None = None
+    cause: str | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -58,6 +66,20 @@ class Record(pydantic.BaseModel):
     def seconds(self) -> float:
         """Time spent in epochs."""
         return sum(epoch.get("seconds", 0.0) for epoch in self.history)
+
+
+class State(pydantic.BaseModel, frozen=True):
+    """A trial's last whole state in storage.
+
+    Attributes:
+        values: what was suggested: the state is of this configuration and no other.
+        epoch: epochs done.
+        blob: what `checkpoints.dump` gave.
+    """
+
+    values: dict[str, Any]
+    epoch: int
+    blob: blobs.Blob
 
 
 class Row(pydantic.BaseModel, frozen=True):
@@ -80,6 +102,7 @@ class View(pydantic.BaseModel, frozen=True):
         total: how many trials there will be.
         started: how many have started.
         ended: how many have ended.
+        before: how many of these ended in an earlier run of the search.
         best: the trial with the best score so far.
         rows: the trials to show.
     """
@@ -91,52 +114,125 @@ class View(pydantic.BaseModel, frozen=True):
     total: int
     started: int
     ended: int
+    before: int = 0
     best: Row | None
     rows: list[Row]
 
 
+class Confused(pydantic.BaseModel, frozen=True):
+    """So many rows of one class that were taken for another."""
+
+    truth: str
+    predicted: str
+    rows: int
+
+
 class Result(pydantic.BaseModel, frozen=True):
-    """How a search ended."""
+    """How a search ended.
+
+    Attributes:
+        version: the winner's, registered.
+        winner: number of its trial.
+        metric: what selected it.
+        test: its metrics on the test part.
+        confusion: rows of the truth by columns of the prediction; None of many classes.
+        confused: the most frequent mistakes, the most frequent first.
+        warnings: signs that the winner is not what its metrics suggest.
+        trials: the most trials that the search was given.
+        minutes: the longest time that it was given; None for endless.
+    """
 
     version: int
     winner: int
     metric: str
     test: dict[str, float]
     confusion: list[list[int]] | None = None
+    confused: list[Confused] = []
+    warnings: list[str] = []
+    trials: int = 0
+    minutes: float | None = None
+
+    def covers(self, tune: spec.Tune) -> bool:
+        """Whether the search was given at least as many trials and as much time."""
+        given, asked = (one.minutes or math.inf for one in (self, tune))
+        return tune.trials <= self.trials and asked <= given
 
 
 class Records:
-    """The folder of one search in storage."""
+    """The folder of one search in storage; written under its lease."""
 
-    def __init__(self, store: Storage, name: str, search_id: str) -> None:
+    def __init__(
+        self, store: Storage, name: str, search_id: str, lease: leases.Lease | None = None
+    ) -> None:
+        self.name, self.search_id = name, search_id
         self._storage, self._root = store, f"searches/{name}/{search_id}"
+        self.lease_key = f"{self._root}/lease.json"
+        self._lease = lease
+        self._writer = guarded.Writer(store, lease) if lease else None
+
+    def watcher(self) -> leases.Watcher:
+        """Who waits for the lease of this search."""
+        return leases.Watcher(self._storage, self.lease_key)
+
+    def adopt(self) -> None:
+        """Go on with what the drivers before have written; from now on theirs is not seen."""
+        assert self._writer is not None
+        self._writer.adopt(self._prefixes())
+
+    def check(self) -> None:
+        """Raise LeaseLostError when it is known that another driver has taken over."""
+        if self._lease is not None:
+            self._lease.check()
 
     def save(self, record: Record) -> None:
-        key = f"{self._root}/trials/{record.number:05}.json"
-        self._storage.put(key, record.model_dump_json().encode())
+        self._write(f"trials/{record.number:05}.json", record)
 
     def trials(self) -> list[Record]:
         """All trials on record, by number."""
-        entries = sorted(entry.key for entry in self._storage.list(f"{self._root}/trials/"))
-        return [Record.model_validate_json(self._storage.get(key)) for key in entries]
+        found = guarded.read_all(self._storage, self.lease_key, f"{self._root}/trials/")
+        return [Record.model_validate(fields) for fields in found]
+
+    def state(self, number: int, values: dict[str, Any]) -> State | None:
+        """The last whole state of a trial, where there is one of this configuration."""
+        try:
+            found = State.model_validate_json(self._storage.get(self._state_key(number)))
+        except errors.ObjectNotFoundError:
+            return None
+        return found if found.values == values else None
+
+    def save_state(self, number: int, state: State) -> None:
+        self._storage.put(self._state_key(number), state.model_dump_json().encode())
 
     def show(self, view: View) -> None:
         """Let screens elsewhere see the search; a view takes the place of the one before."""
-        self._storage.put(f"{self._root}/view.json", view.model_dump_json().encode())
+        self._write("view.json", view)
 
     def view(self) -> View | None:
         """The search as it was some seconds ago, or at its last sign of life."""
-        try:
-            return View.model_validate_json(self._storage.get(f"{self._root}/view.json"))
-        except errors.ObjectNotFoundError:
-            return None
+        fields = self._read("view.json")
+        return None if fields is None else View.model_validate(fields)
 
     def finish(self, result: Result) -> None:
-        self._storage.put(f"{self._root}/result.json", result.model_dump_json().encode())
+        self._write("result.json", result)
 
     def result(self) -> Result | None:
         """The end, where the search has come to one."""
-        try:
-            return Result(**json.loads(self._storage.get(f"{self._root}/result.json")))
-        except errors.ObjectNotFoundError:
-            return None
+        fields = self._read("result.json")
+        return None if fields is None else Result.model_validate(fields)
+
+    def _state_key(self, number: int) -> str:
+        return f"{self._root}/states/{number:05}.json"
+
+    def _prefixes(self) -> list[str]:
+        """Prefixes of what one driver takes over from another."""
+        return [f"{self._root}/{name}" for name in ("trials/", "view.json", "result.json")]
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        return guarded.read(self._storage, self.lease_key, f"{self._root}/{name}")
+
+    def _write(self, name: str, what: pydantic.BaseModel) -> None:
+        key = f"{self._root}/{name}"
+        if self._writer is None:
+            self._storage.put(key, what.model_dump_json().encode())
+        else:
+            self._writer.put(key, json.loads(what.model_dump_json()))

@@ -12,17 +12,19 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
 from ray import tune
 from ray.tune import schedulers
+from ray.tune import search as tune_search
 
 from eagleray import code, errors, spec, storage
 from eagleray.spec import space
-from ray_jobs import records, searcher, trial
+from eagleray.state import leases
+from ray_jobs import capacity, records, searcher, trial
 from ray_jobs.data import encoded, prepare
 
 REDUCTION = 3
@@ -33,15 +35,21 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-"""Ray Tune's own files are scratch (docs/adr/0001), and Ctrl-C is ours."""
+"""Ray Tune's own files are scratch (docs/adr/0001); `capacity` limits trials; Ctrl-C is ours."""
 SHELF = 8
 """At most this many settings of `features` are encoded ahead, once for all trials."""
+RETRIES = 2
+"""A trial whose worker is lost is tried again so often, and anew each time that it got further."""
 
 
 class Watcher(Protocol):
     """Who is told what happens, such as a terminal."""
+
+    def resumed(self, known: list[records.Record]) -> None:
+        """The search goes on from these trials, before any other is told of."""
 
     def reported(self, record: records.Record) -> None:
         """A trial has started, or trained on."""
@@ -52,13 +60,18 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """All trials of a search, the best first, and what the search was about."""
+    """All trials of a search, the best first, and what the search was about.
+
+    Attributes:
+        result: how its winner was judged before, where no trial has been run since.
+    """
 
     experiment: spec.Experiment
     dataset: prepare.Dataset
     search_id: str
     metric: str
     trials: list[records.Record]
+    result: records.Result | None = None
 
     @property
     def winner(self) -> records.Record:
@@ -71,46 +84,77 @@ def run(
     dataset: prepare.Dataset,
     own: dict[str, code.Code],
     watcher: Watcher,
+    kept: records.Records,
 ) -> Outcome:
     """Search on the Ray cluster that this process is connected to.
 
+    Args:
+        experiment: what is searched.
+        dataset: its data.
+        own: the user's code by name.
+        watcher: is told what happens.
+        kept: the search's records, adopted under its lease.
+
     Raises:
+        LeaseLostError: another driver has taken the search over.
         SearchError: no trial gave a model.
         StorageError: storage failed for good.
     """
-    search_id, kept = on_record(experiment, dataset, own)
     known = kept.trials()
     selecting = experiment.metric(dataset.schema.target.task)
     finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
     keeper = _Keeper(kept, watcher, known)
+    if known:
+        watcher.resumed(known)
     if not finder.exhausted:
         try:
-            _tune(experiment, _job(experiment, dataset, own, selecting), finder, keeper)
+            job = _job(experiment, dataset, own, kept.search_id)
+            _tune(job, finder, keeper, _independent(experiment, known))
         finally:
             keeper.flush()
-    return Outcome(experiment, dataset, search_id, selecting, _ranked(keeper.trials, selecting))
+    ranked = _ranked(keeper.trials, selecting)
+    return Outcome(experiment, dataset, kept.search_id, selecting, ranked)
 
 
 def ended(
     experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
 ) -> Outcome | None:
-    """The search of this experiment, data and code, where it has come to its end before."""
+    """The search of this experiment, data and code, where it leaves nothing to be run.
+
+    With more trials, or a longer budget, than a search was given when it ended, it goes on. With
+    fewer, what is there stands.
+
+    Raises:
+        SearchError: it has ended before without a model; says how to try again.
+    """
     search_id, kept = on_record(experiment, dataset, own)
-    if kept.result() is None:
-        return None
+    known, result = kept.trials(), kept.result()
     selecting = experiment.metric(dataset.schema.target.task)
-    ranked = _ranked(kept.trials(), selecting)
-    return Outcome(experiment, dataset, search_id, selecting, ranked)
+    if result is None or not result.covers(experiment.tune):
+        finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
+        if not finder.exhausted:
+            return None
+        result = None
+    try:
+        ranked = _ranked(known, selecting)
+    except errors.SearchError as cause:
+        raise errors.SearchError(
+            f"search {search_id} has ended before: {cause}; {_again(experiment)}"
+        ) from cause
+    return Outcome(experiment, dataset, search_id, selecting, ranked, result)
 
 
 def on_record(
-    experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]
+    experiment: spec.Experiment,
+    dataset: prepare.Dataset,
+    own: dict[str, code.Code],
+    lease: leases.Lease | None = None,
 ) -> tuple[str, records.Records]:
     """The search's id, which is one for the same file, data and code, and its records."""
     identity = " ".join([dataset.fingerprint, *sorted(one.sha256 for one in own.values())])
     search_id = experiment.search_id(identity)
     store = storage.open(experiment.storage)
-    return search_id, records.Records(store, experiment.name, search_id)
+    return search_id, records.Records(store, experiment.name, search_id, lease)
 
 
 def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
@@ -127,7 +171,7 @@ def _job(
     experiment: spec.Experiment,
     dataset: prepare.Dataset,
     own: dict[str, code.Code],
-    selecting: str,
+    search_id: str,
 ) -> trial.Job:
     shelf = {}
     for configuration in itertools.islice(_feature_settings(experiment), SHELF):
@@ -135,7 +179,8 @@ def _job(
         shelf[trial.features_key(configuration)] = ray.put(made)
     return trial.Job(
         experiment=experiment,
-        metric=selecting,
+        search_id=search_id,
+        metric=experiment.metric(dataset.schema.target.task),
         rungs=frozenset(rungs(experiment)[1]),
         storage_uri=experiment.storage,
         own=own,
@@ -161,10 +206,11 @@ def _most_epochs(experiment: spec.Experiment) -> int:
     return max(int(str(value)) for _, value in drawn.ends())
 
 
-def _tune(
-    experiment: spec.Experiment, job: trial.Job, finder: searcher.Searcher, keeper: _Keeper
-) -> None:
-    minutes = experiment.tune.budget.minutes if experiment.tune.budget else None
+def _tune(job: trial.Job, finder: searcher.Searcher, keeper: _Keeper, independent: int) -> None:
+    experiment = job.experiment
+    minutes = experiment.tune.minutes
+    limiter = tune_search.ConcurrencyLimiter(finder, max_concurrent=1)
+    pace = capacity.Pace(limiter, _resources(experiment), independent)
     with tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder:
         os.environ |= ENVIRONMENT
         tuner = tune.Tuner(
@@ -172,18 +218,17 @@ def _tune(
             tune_config=tune.TuneConfig(
                 metric="score",
                 mode=spec.METRICS[job.metric].mode,
-                search_alg=finder,
+                search_alg=limiter,
                 scheduler=_scheduler(experiment),
                 num_samples=-1,
-                max_concurrent_trials=_concurrency(experiment),
                 time_budget_s=minutes * 60 if minutes else None,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=folder,
-                callbacks=[keeper],
+                callbacks=[pace, keeper],
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=2),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -193,16 +238,14 @@ def _tune(
 
 def _resources(experiment: spec.Experiment) -> dict[str, float]:
     compute = experiment.compute
-    return {"cpu": compute.cpus, "gpu": compute.gpus} if compute.gpus else {"cpu": compute.cpus}
+    return {"CPU": compute.cpus, "GPU": compute.gpus} if compute.gpus else {"CPU": compute.cpus}
 
 
-def _concurrency(experiment: spec.Experiment) -> int:
-    """As many trials at once as the cluster has room for; one more waits, to ask for room."""
-    total = ray.cluster_resources()
-    room = total.get("CPU", 0.0) // experiment.compute.cpus
-    if experiment.compute.gpus:
-        room = min(room, total.get("GPU", 0.0) // experiment.compute.gpus)
-    return max(1, int(room))
+def _independent(experiment: spec.Experiment, known: list[records.Record]) -> int:
+    """How many trials from now on are drawn without regard to results."""
+    if experiment.tune.search != "tpe":
+        return experiment.tune.trials
+    return searcher.STARTUP - sum(not record.unfinished for record in known)
 
 
 def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
@@ -222,10 +265,27 @@ def _ranked(trials: list[records.Record], selecting: str) -> list[records.Record
     able = [record for record in trials if record.status != "failed"]
     scored = [record for record in able if record.score is not None and record.weights]
     if not scored:
-        reasons = sorted({record.failure for record in trials if record.failure})
-        raise errors.SearchError("no trial gave a model: " + ("; ".join(reasons) or "none was run"))
+        raise errors.SearchError(f"no trial gave a model: {_reasons(trials)}")
     rest = [record for record in trials if record not in scored]
     return sorted(scored, key=lambda record: sign * (record.score or 0.0)) + rest
+
+
+def _reasons(trials: list[records.Record]) -> str:
+    """Why trials failed: failures that are alike once, all others each."""
+    failed = [record for record in trials if record.failure]
+    if not failed:
+        return "none was run"
+    causes = {record.cause for record in failed}
+    if len(failed) >= searcher.ALIKE and len(causes) == 1 and None not in causes:
+        return f"{len(failed)} trials failed alike, and no other was tried: {failed[0].failure}"
+    return "; ".join(sorted({str(record.failure) for record in failed}))
+
+
+def _again(experiment: spec.Experiment) -> str:
+    return (
+        "change the file or the code at fault, or try again as another search with "
+        f"--set tune.seed={experiment.tune.seed + 1}"
+    )
 
 
 @contextmanager
@@ -265,23 +325,26 @@ class _Keeper(tune.Callback):
     def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
         if self._interrupted:
             raise KeyboardInterrupt
+        self._kept.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        self._watcher.reported(self._begun(trial))
+        record = self._of(trial)
+        record.status, record.failure, record.cause = "running", None, None
+        self._kept.save(record)
+        self._watcher.reported(record)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         if "failure" in result:
             record.status, record.failure = result["status"], result["failure"]
-            record.epoch = result["epoch"]
+            record.epoch, record.cause = result["epoch"], result["cause"]
             return
-        durable = record.state
-        for name in ("score", "epoch", "best_epoch", "best", "weights", "state"):
+        if result["state_epoch"] > record.state_epoch:
+            trial.max_failures = trial.num_failures + RETRIES
+        for name in ("score", "epoch", "best_epoch", "best", "weights", "state_epoch"):
             setattr(record, name, result[name])
         before = record.epoch - len(result["history"])  # a retried trial tells its epochs again
         record.history = [*record.history[:before], *result["history"]]
-        if record.state != durable:
-            self._kept.save(record)
         self._watcher.reported(record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
@@ -293,14 +356,15 @@ class _Keeper(tune.Callback):
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
-        record.status, record.failure = "lost", "its worker was lost, time and again"
+        record.status, record.failure = "lost", f"worker lost {RETRIES + 1} times without progress"
         self._end(record)
 
     def flush(self) -> None:
         """Save what is still running: an interrupted search goes on from there."""
-        for record in self._records.values():
-            if record.status == "running":
-                self._kept.save(record)
+        with suppress(errors.LeaseLostError):  # whoever has taken over has saved it
+            for record in self._records.values():
+                if record.status == "running":
+                    self._kept.save(record)
 
     def _end(self, record: records.Record) -> None:
         self._kept.save(record)
@@ -309,8 +373,3 @@ class _Keeper(tune.Callback):
     def _of(self, trial: Any) -> records.Record:
         known = {name: trial.config[name] for name in ("number", "values", "parameters")}
         return self._records.setdefault(known["number"], records.Record(**known))
-
-    def _begun(self, trial: Any) -> records.Record:
-        record = self._of(trial)
-        record.status, record.failure = "running", None
-        return record

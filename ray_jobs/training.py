@@ -69,6 +69,8 @@ class Trainer:
         own: dict[str, code.Code] | None = None,
     ) -> None:
         own = own or {}
+        self._own_model = own.get(configuration.model.type)
+        self._own_loss = own.get(configuration.train.loss)
         self.options, self.data, self.metric = configuration.train, data, metric
         self.device = torch.device(device)
         self.progress = Progress()
@@ -79,10 +81,10 @@ class Trainer:
             configuration.model,
             data.transforms.shape,
             data.outputs,
-            custom=own.get(configuration.model.type),
+            custom=self._own_model,
         ).to(self.device)
         self._loss = losses.build(
-            self.options, data.train.targets, data.outputs, custom=own.get(self.options.loss)
+            self.options, data.train.targets, data.outputs, custom=self._own_loss
         )
         self._train, self._validation = self._tensors(data.train), self._tensors(data.validation)
         self._rows = len(data.train.targets)
@@ -102,19 +104,37 @@ class Trainer:
         """Train one epoch and evaluate it.
 
         Returns:
-            Metrics of the validation part by name, with `loss` (mean of the training batches) and
-            `seconds`.
+            Metrics of the validation part by name, its `loss` among them (left out where it is not
+            finite), with `train_loss` (mean of the training batches) and `seconds`.
 
         Raises:
-            TrainingError: the loss or the outputs are no longer finite; names the epoch.
+            TrainingError: the training loss or the outputs are no longer finite; names the epoch.
+            CodeError: the user's model or loss fails.
         """
         began = time.perf_counter()
         number = self.progress.epoch + 1
-        loss = self._train_epoch(number)
+        train_loss = self._train_epoch(number)
         found = self._evaluate(number)
-        found |= {"loss": loss, "seconds": time.perf_counter() - began}
+        found |= {"train_loss": train_loss, "seconds": time.perf_counter() - began}
         self._record(number, found)
         return found
+
+    def probe(self) -> None:
+        """Try what training, evaluation and serving do, on one batch and on one row.
+
+        No weight changes.
+
+        Raises:
+            CodeError: the user's model or loss fails.
+        """
+        self.model.train()
+        inputs, target_B = next(self._batches())
+        self._backward(self._loss(self._forward(inputs), target_B))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.eval()
+        with torch.inference_mode():
+            self._loss(self._forward(inputs), target_B)
+            self._forward({name: value[:1] for name, value in inputs.items()})
 
     def _train_epoch(self, number: int) -> float:
         self.model.train()
@@ -140,24 +160,36 @@ class Trainer:
 
     def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        loss: Tensor = self._loss(self.model(inputs), target_B)
-        loss.backward()
+        loss = self._loss(self._forward(inputs), target_B)
+        self._backward(loss)
         if self.options.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         return loss
 
+    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return models.forward(self.model, inputs, self.data.outputs, custom=self._own_model)
+
+    def _backward(self, loss: Tensor) -> None:
+        with code.guard("must give gradients", self._own_loss, self._own_model):
+            loss.backward()
+
     def _evaluate(self, number: int) -> dict[str, float]:
         self.model.eval()
-        inputs, _ = self._validation
+        chunks, total = [], 0.0
         with torch.inference_mode():
-            chunks = _chunks(inputs, len(self.data.validation.targets))
-            logits_BC = torch.cat([self.model(chunk) for chunk in chunks]).double().cpu().numpy()
+            for inputs, target_B in _chunks(*self._validation):
+                chunks.append(self._forward(inputs))
+                total += float(self._loss(chunks[-1], target_B)) * len(target_B)
+        logits_BC = torch.cat(chunks).double().cpu().numpy()
         if not np.isfinite(logits_BC).all():
             raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
+        truth_B = self.data.validation.targets
         outputs = bundle.outputs(logits_BC, self.data.target, self.scale)
-        return metrics.score(self.data.target, self.data.validation.targets, outputs)
+        found = metrics.score(self.data.target, truth_B, outputs)
+        loss = total / len(truth_B)
+        return found | ({"loss": loss} if math.isfinite(loss) else {})
 
     def _record(self, number: int, found: dict[str, float]) -> None:
         if self.metric not in found:
@@ -200,9 +232,12 @@ def _batches(rows: int, size: int) -> int:
     return max(1, whole + (rest > 1))
 
 
-def _chunks(inputs: dict[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, rows, EVALUATION_ROWS):
-        yield {name: value[start : start + EVALUATION_ROWS] for name, value in inputs.items()}
+def _chunks(
+    inputs: dict[str, Tensor], target_B: Tensor
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    for start in range(0, len(target_B), EVALUATION_ROWS):
+        chunk = slice(start, start + EVALUATION_ROWS)
+        yield {name: value[chunk] for name, value in inputs.items()}, target_B[chunk]
 
 
 def _optimizer(train: spec.Train, model: nn.Module) -> torch.optim.Optimizer:

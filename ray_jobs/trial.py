@@ -2,11 +2,15 @@
 
 A fresh process for each trial costs many times what a short training takes, so the actor is reused
 (`reset_config`) and the encoded data sits once in the object store, shared without copies.
+
+A trial's whole state goes to storage from here, without the driver: a worker that takes the place
+of a lost one goes on from what the lost one has kept, whether or not a report of it came through.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +21,7 @@ from ray import tune
 
 from eagleray import code, errors, spec, storage
 from eagleray.storage import blobs
-from ray_jobs import checkpoints, training
+from ray_jobs import checkpoints, records, training
 from ray_jobs.data import encoded
 
 if TYPE_CHECKING:
@@ -25,8 +29,12 @@ if TYPE_CHECKING:
 
 REPORT_S = 1.0
 """A trial reports at each rung, at its end, and when this long has passed since its last report."""
-CHECKPOINT_S = 10.0
-"""A training that lasts longer than this between rungs keeps its state in storage this often."""
+STATE_S = 1.0
+"""A trial keeps its state in storage this long after its start, and not more often than that."""
+COST = 10
+"""What is kept for the case of a loss may cost one second in so many."""
+CHANCE = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
+"""What one configuration runs into and the next may not."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Job:
 
     Attributes:
         experiment: the file.
+        search_id: where records of the search are.
         metric: what selects, a key of `spec.METRICS`.
         rungs: epochs at which the scheduler compares trials.
         storage_uri: where checkpoints go.
@@ -45,6 +54,7 @@ class Job:
     """
 
     experiment: spec.Experiment
+    search_id: str
     metric: str
     rungs: frozenset[int]
     storage_uri: str
@@ -55,20 +65,22 @@ class Job:
 
 @dataclass
 class _Running:
-    """One configuration under way."""
+    """One configuration under way, of the trial with this number."""
 
+    number: int
+    values: dict[str, Any]
     trainer: training.Trainer
     reported: int = 0
     weights: dict[str, Any] | None = None
     weights_epoch: int = 0
     weights_due: float = 0.0
-    state: dict[str, Any] | None = None
-    saving: futures.Future[blobs.Blob] | None = None
-    saved_at: float = field(default_factory=time.monotonic)
+    state: records.State | None = None
+    state_due: float = field(default_factory=lambda: time.monotonic() + STATE_S)
+    saving: futures.Future[records.State] | None = None
 
 
 class Trial(tune.Trainable):
-    """Ray Tune's view: `config` holds `number`, `values` and, to go on from one, `resume`."""
+    """Ray Tune's view: `config` holds `number` and `values`."""
 
     def setup(self, config: dict[str, Any], *, job: Job) -> None:  # type: ignore[override]
         # `tune.with_parameters` passes the job
@@ -79,6 +91,7 @@ class Trial(tune.Trainable):
             "cuda" if job.experiment.compute.gpus and torch.cuda.is_available() else "cpu"
         )
         self._store = storage.open(job.storage_uri)
+        self._records = records.Records(self._store, job.experiment.name, job.search_id)
         self._uploads = futures.ThreadPoolExecutor(max_workers=1)
         self._cache: dict[str, encoded.Encoded] = {}
         self.reset_config(config)
@@ -102,15 +115,30 @@ class Trial(tune.Trainable):
         return {
             "failure": str(failure) if known else repr(failure),
             "status": "lost" if isinstance(failure, errors.StorageError) else "failed",
+            "cause": self._cause(failure),
             "epoch": self._running.trainer.progress.epoch if self._running else 0,
             "done": True,
         }
+
+    def _cause(self, failure: Exception) -> str | None:
+        """The same text for failures of one kind and place, the user's code before ours."""
+        if isinstance(failure, (*CHANCE, errors.StorageError)):
+            return None
+        origin: BaseException = failure
+        if isinstance(failure, errors.CodeError) and failure.__cause__ is not None:
+            origin = failure.__cause__
+        frames = traceback.extract_tb(origin.__traceback__ or failure.__traceback__)
+        own = tuple(one.sha256[:8] for one in self._job.own.values())
+        users = [frame for frame in frames if any(mark in frame.filename for mark in own)]
+        place = (users or frames)[-1]
+        return f"{type(origin).__name__} at {place.filename}:{place.lineno}"
 
     def cleanup(self) -> None:
         self._uploads.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> _Running:
-        configuration = self._job.experiment.configuration(self._config["values"])
+        number, values = self._config["number"], self._config["values"]
+        configuration = self._job.experiment.configuration(values)
         trainer = training.Trainer(
             configuration,
             self._data(configuration),
@@ -118,10 +146,10 @@ class Trial(tune.Trainable):
             device=self._device,
             own=self._job.own,
         )
-        if self._config.get("resume"):
-            blob = blobs.Blob(**self._config["resume"])
-            checkpoints.restore(trainer, blobs.get(self._store, blob))
-        return _Running(trainer)
+        state = self._records.state(number, values)
+        if state is not None:
+            checkpoints.restore(trainer, blobs.get(self._store, state.blob))
+        return _Running(number, values, trainer, state=state)
 
     def _data(self, configuration: spec.Configuration) -> encoded.Encoded:
         key = features_key(configuration)
@@ -156,17 +184,30 @@ class Trial(tune.Trainable):
         if best != running.weights_epoch and (compared or now >= running.weights_due):
             stored = blobs.put(self._store, checkpoints.weights(running.trainer))
             running.weights, running.weights_epoch = vars(stored), best
-            running.weights_due = now + 10 * (time.monotonic() - now)
+            running.weights_due = now + COST * (time.monotonic() - now)
 
     def _keep_state(self, running: _Running) -> None:
-        """Upload the whole state from time to time, in the background."""
+        """Upload the whole state in the background, as often as costs a tenth of the time."""
+        now = time.monotonic()
         if running.saving is not None and running.saving.done():
-            running.state, running.saving = vars(running.saving.result()), None
-        due = time.monotonic() - running.saved_at > CHECKPOINT_S
-        if due and running.saving is None and not running.trainer.finished:
+            running.state, running.saving = running.saving.result(), None
+        if running.saving is None and now >= running.state_due and not running.trainer.finished:
             data = checkpoints.dump(running.trainer)
-            running.saving = self._uploads.submit(blobs.put, self._store, data)
-            running.saved_at = time.monotonic()
+            epoch = running.trainer.progress.epoch
+            running.saving = self._uploads.submit(self._save_state, running, epoch, data, now)
+
+    def _save_state(
+        self, running: _Running, epoch: int, data: bytes, began: float
+    ) -> records.State:
+        """The new state takes the place of the one before, which is deleted last."""
+        blob = blobs.put(self._store, data)
+        state = records.State(values=running.values, epoch=epoch, blob=blob)
+        self._records.save_state(running.number, state)
+        if running.state is not None and running.state.blob != state.blob:
+            self._store.delete(blobs.key(running.state.blob))
+        ended = time.monotonic()
+        running.state_due = ended + max(STATE_S, COST * (ended - began))
+        return state
 
     def _result(self, running: _Running) -> dict[str, Any]:
         progress = running.trainer.progress
@@ -178,7 +219,7 @@ class Trial(tune.Trainable):
             "best": progress.best,
             "history": fresh,
             "weights": running.weights,
-            "state": running.state,
+            "state_epoch": running.state.epoch if running.state else 0,
             "finished": running.trainer.finished,
             "done": running.trainer.finished,
         }

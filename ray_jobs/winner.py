@@ -10,7 +10,6 @@ import numpy as np
 import ray
 import torch
 from safetensors import torch as safe_torch
-from sklearn.metrics import confusion_matrix
 
 import eagleray
 from eagleray import bundle, code, features, models, schema, storage
@@ -18,7 +17,7 @@ from eagleray.registry import Registry, Version
 from eagleray.storage import blobs
 from ray_jobs import records, search, training
 from ray_jobs.data import encoded
-from ray_jobs.evaluation import metrics
+from ray_jobs.evaluation import confusion, metrics, predictions, sanity
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,16 @@ class Judged:
 
     Attributes:
         test: metrics by name.
-        confusion: rows of the truth by columns of the prediction; None for regression.
+        confusion, confused, warnings: see `records.Result`.
+        predictions: of each row of the test part, see `evaluation.predictions`.
     """
 
     bundle: bundle.Bundle
     test: dict[str, float]
     confusion: list[list[int]] | None
+    confused: list[records.Confused]
+    warnings: list[str]
+    predictions: bytes
 
 
 def judge(outcome: search.Outcome, own: dict[str, code.Code]) -> Judged:
@@ -46,39 +49,52 @@ def judge(outcome: search.Outcome, own: dict[str, code.Code]) -> Judged:
     rows = dataset.split.test
     outputs = made.predict_columns(encoded.take(dataset, rows)).outputs
     target, truth = dataset.schema.target, dataset.targets[rows]
-    confusion = None
-    if target.task != "regression":
-        classes = np.arange(len(target.classes))
-        confusion = confusion_matrix(truth, outputs.argmax(1), labels=classes).tolist()
-    return Judged(made, metrics.score(target, truth, outputs), confusion)
+    test = metrics.score(target, truth, outputs)
+    labels = outputs.argmax(1) if target.classes else None
+    return Judged(
+        bundle=made,
+        test=test,
+        confusion=None if labels is None else confusion.matrix(target, truth, labels),
+        confused=[] if labels is None else confusion.pairs(target, truth, labels),
+        warnings=sanity.warnings(target, truth, outputs, test),
+        predictions=predictions.pack(target, dataset.rows[rows], truth, outputs),
+    )
 
 
 def register(outcome: search.Outcome, judged: Judged) -> Version:
-    """Register the winner; a search that was registered before gives the version it made then."""
+    """Register the winner; one that was registered before gives the version it has."""
     registry = Registry(storage.open(outcome.experiment.storage))
-    name = outcome.experiment.name
-    for version in reversed(registry.versions(name)):
-        if version.manifest["lineage"]["search"] == outcome.search_id:
-            return version
-    dataset = outcome.dataset
+    manifest, dataset = _manifest(outcome, judged), outcome.dataset
     golden = schema.to_json(dataset.schema, encoded.take(dataset, _golden(outcome)))
     training_part = encoded.take(dataset, dataset.split.train)
     reference = features.reference.describe(dataset.schema, training_part)
     files = bundle.pack(judged.bundle, golden, reference)
-    return registry.register(name, files, _manifest(outcome, judged))
+    files[bundle.PREDICTIONS] = judged.predictions
+    return registry.register(
+        outcome.experiment.name,
+        files,
+        manifest,
+        same=lambda other: other.manifest.get("lineage") == manifest["lineage"],
+    )
 
 
-def record(outcome: search.Outcome, judged: Judged, version: Version) -> records.Result:
+def record(
+    outcome: search.Outcome, judged: Judged, version: Version, kept: records.Records
+) -> records.Result:
     """Put the end of the search on record."""
+    tune = outcome.experiment.tune
     result = records.Result(
         version=version.number,
         winner=outcome.winner.number,
         metric=outcome.metric,
         test=judged.test,
         confusion=judged.confusion,
+        trials=tune.trials,
+        minutes=tune.minutes,
+        confused=judged.confused,
+        warnings=judged.warnings,
     )
-    store = storage.open(outcome.experiment.storage)
-    records.Records(store, outcome.experiment.name, outcome.search_id).finish(result)
+    kept.finish(result)
     return result
 
 
@@ -99,6 +115,7 @@ def _bundle(outcome: search.Outcome, own: dict[str, code.Code]) -> bundle.Bundle
         model=model,
         scale=training.scale(data),
         custom=custom,
+        extra_fields=outcome.experiment.serve.extra_fields,
     )
 
 
@@ -116,6 +133,7 @@ def _manifest(outcome: search.Outcome, judged: Judged) -> dict[str, Any]:
         "task": outcome.dataset.schema.target.task,
         "metric": outcome.metric,
         "metrics": {"validation": winner.best, "test": judged.test},
+        "warnings": judged.warnings,
         "configuration": outcome.experiment.configuration(winner.values).model_dump(mode="json"),
         "values": winner.values,
         "rows": {
@@ -123,17 +141,22 @@ def _manifest(outcome: search.Outcome, judged: Judged) -> dict[str, Any]:
             "validation": len(outcome.dataset.split.validation),
             "test": len(outcome.dataset.split.test),
         },
-        "lineage": {
-            "search": outcome.search_id,
-            "trial": winner.number,
-            "epoch": winner.best_epoch,
-            "data": outcome.dataset.fingerprint,
-            "source": outcome.experiment.data.source,
-        },
+        "lineage": _lineage(outcome),
         "made_with": {
             "eagleray": eagleray.__version__,
             "python": platform.python_version(),
             "ray": ray.__version__,
             "torch": str(torch.__version__),
         },
+    }
+
+
+def _lineage(outcome: search.Outcome) -> dict[str, Any]:
+    """Where a version comes from; equal for the same winner of the same search."""
+    return {
+        "search": outcome.search_id,
+        "trial": outcome.winner.number,
+        "epoch": outcome.winner.best_epoch,
+        "data": outcome.dataset.fingerprint,
+        "source": outcome.experiment.data.source,
     }

@@ -38,18 +38,19 @@ class Endpoint:
         import torch
 
         from eagleray import registry, storage
-        from serving import batching, follower, metrics, scrape, web
+        from serving import admission, batching, follower, metrics, readiness, scrape, web
 
         one = torch.set_num_threads  # replicas share a machine; threads that spin cost the others
         one(1)
         self._settings = settings
         self._metrics = metrics.Metrics(metrics_folder(settings.name), settings.name)
+        self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
-            scrape.Server(settings.metrics_port, self._metrics.exposition).start()
-        self._application = web.Application(settings.name, self._metrics)
-        self._limits = batching.Limits(
-            settings.max_rows, settings.wait_ms / 1000, settings.queue_rows
-        )
+            answers = self._metrics.exposition, self._readiness.probe
+            scrape.Server(settings.metrics_port, *answers).start()
+        room = admission.Admission(settings.queue_rows)
+        self._application = web.Application(settings.name, self._metrics, room)
+        self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         self._thread = ThreadPoolExecutor(1, "batch", initializer=one, initargs=(1,))
         self._follower = follower.Follower(
             registry.Registry(storage.open(settings.storage)),
@@ -61,7 +62,7 @@ class Endpoint:
 
     async def __serve_build_asgi_app__(self) -> object:
         """The application, once it can answer; Ray Serve calls this before it sends traffic."""
-        from serving import lane
+        from serving import autoscaling, lane
 
         settings = self._settings
         await asyncio.to_thread(self._follower.look)
@@ -71,22 +72,36 @@ class Endpoint:
             await asyncio.sleep(settings.poll_s)
             await asyncio.to_thread(self._follower.look)
         self._follower.start(settings.poll_s)
+        if settings.announce_s:
+            await self._readiness.announce(settings.announce_s)
+        self._busy = autoscaling.Busy()  # of this thread, which is the event loop's
         lane.open_to(self._application, self._application.takes)
         return self._application
+
+    def check_health(self) -> None:
+        """Raise once batches cannot run any more: Ray Serve then replaces the replica."""
+        loaded = self._application.predictor
+        if loaded is not None and loaded.failure is not None:
+            raise RuntimeError(loaded.failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `autoscaling.policy` decides by; Ray Serve calls this every now and then."""
         from serving import autoscaling
 
-        average = self._application.ongoing.average()
+        average, busy = self._application.ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
-        return {autoscaling.METRIC: average}
+        self._metrics.busy.set(busy)
+        return {autoscaling.ONGOING: average, autoscaling.BUSY: busy}
 
     def _install(self, loaded: bundle.Bundle) -> None:
         from serving import predictor
 
         self._application.predictor = predictor.Predictor(
-            loaded, self._limits, self._thread, self._metrics
+            loaded,
+            self._limits,
+            self._thread,
+            self._metrics,
+            extra_fields=self._settings.extra_fields,
         )
 
     def __del__(self) -> None:
@@ -104,7 +119,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         name=settings.name,
         autoscaling_config=_autoscaling(settings),
         max_ongoing_requests=MANY,
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        ray_actor_options={"num_cpus": settings.cpus},
         logging_config=LoggingConfig(enable_access_log=False),
     )
     application: serve.Application = deploy(serve.ingress()(Endpoint)).bind(settings)

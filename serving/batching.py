@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
+from eagleray import errors
+
 INLINE_S = 0.002
 """A batch expected to take no longer than this runs on the event loop."""
 
@@ -29,10 +31,6 @@ Answer = TypeVar("Answer")
 Outcome: TypeAlias = Sequence[Answer] | Exception
 
 
-class QueueFullError(Exception):
-    """More rows are waiting than the queue takes."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """How requests are put together.
@@ -40,12 +38,12 @@ class Limits:
     Attributes:
         max_rows: most rows in a batch.
         wait_s: longest wait for company while there is load.
-        queue_rows: most rows waiting; further requests are refused.
+        stuck_s: a batch that runs for longer counts as hung.
     """
 
     max_rows: int = 256
     wait_s: float = 0.001
-    queue_rows: int = 10_000
+    stuck_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +76,24 @@ class Batcher(Generic[Row, Answer]):
         self._taken: dict[int, float] = {}  # seconds by bit length of the number of rows
         self._timer: asyncio.Handle | None = None
         self._soon = self._busy = False
+        self._began = 0.0  # when the batch in the thread did
+        self._broken: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why slow batches cannot run any more; None while they can."""
+        if self._broken is None and self._busy:
+            since = time.monotonic() - self._began
+            if since > self._limits.stuck_s:
+                return f"a batch has been running for {since:.0f} s"
+        return self._broken
 
     async def submit(self, rows: Sequence[Row]) -> Sequence[Answer]:
         """An answer for each row.
 
         Raises:
-            QueueFullError: too many rows are waiting.
+            ServingError: the model does not answer, or batches cannot run any more.
         """
-        if self._waiting >= self._limits.queue_rows:
-            raise QueueFullError
         most = self._limits.max_rows
         if len(rows) <= most:
             return await self._enqueue(rows)
@@ -129,9 +136,35 @@ class Batcher(Generic[Row, Answer]):
         if self._expected(rows) <= INLINE_S:
             self._settle(loop, batch, self._outcomes(batch))
             return
-        self._busy = True
-        outcomes = loop.run_in_executor(self._thread, self._outcomes, batch)
-        outcomes.add_done_callback(lambda done: self._settle(loop, batch, done.result()))
+        self._busy, self._began = True, time.monotonic()
+        try:
+            running = loop.run_in_executor(self._thread, self._outcomes, batch)
+        except RuntimeError as cause:  # it was shut down, or could not start
+            self._break(loop, batch, cause)
+        else:
+            running.add_done_callback(lambda done: self._done(loop, batch, done))
+
+    def _done(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[Request[Row, Answer]],
+        done: asyncio.Future[list[Outcome[Answer]]],
+    ) -> None:
+        if done.cancelled():  # the thread was shut down
+            self._break(loop, batch, RuntimeError("the batch was cancelled"))
+        else:
+            self._settle(loop, batch, done.result())
+
+    def _break(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[Request[Row, Answer]],
+        cause: RuntimeError,
+    ) -> None:
+        """Say that the thread takes no work any more: in `failure`, and to who waits for it."""
+        self._broken = f"the thread that runs batches takes no work any more: {cause}"
+        failed: list[Outcome[Answer]] = [errors.ServingError(self._broken) for _ in batch]
+        self._settle(loop, batch, failed)
 
     def _next(self) -> list[Request[Row, Answer]]:
         """Whole requests from the front of the queue, as many as a batch takes."""
@@ -145,19 +178,22 @@ class Batcher(Generic[Row, Answer]):
         return batch
 
     def _outcomes(self, batch: list[Request[Row, Answer]]) -> list[Outcome[Answer]]:
-        """For each request its answers or its failure; one that fails does not fail the others."""
+        """For each request its answers or its failure; one that fails does not fail the others.
+
+        Whatever a model raises, SystemExit too, is a failure of its callers alone.
+        """
         rows = [row for request in batch for row in request.rows]
         started = (
             time.thread_time()
         )  # not the clock: in the thread it would count waits for the lock
         try:
-            answers = self._run(rows)
-        except Exception as cause:  # noqa: BLE001 - whatever a model raises is its caller's to handle
+            parts = _parts(self._run(rows), [len(request.rows) for request in batch])
+        except BaseException as cause:  # noqa: BLE001 - nobody else would wake the callers
             if len(batch) == 1:
-                return [cause]
+                return [_failure(cause)]
             return [self._outcomes([request])[0] for request in batch]
         self._learn(len(rows), time.thread_time() - started)
-        return _parts(answers, [len(request.rows) for request in batch])
+        return parts
 
     def _expected(self, rows: int) -> float:
         """Seconds that a batch of this size takes: as one of its size did, or at most by size."""
@@ -189,5 +225,17 @@ class Batcher(Generic[Row, Answer]):
 
 
 def _parts(answers: Sequence[Answer], sizes: list[int]) -> list[Outcome[Answer]]:
+    if len(answers) != sum(sizes):
+        raise errors.ServingError(
+            f"a model must give one answer a row, but gave {len(answers)} for {sum(sizes)}"
+        )
     ends = itertools.accumulate(sizes)
     return [answers[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _failure(cause: BaseException) -> Exception:
+    if isinstance(cause, Exception):
+        return cause
+    failure = errors.ServingError(f"the model must answer, but raised {cause!r}")
+    failure.__cause__ = cause
+    return failure

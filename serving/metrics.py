@@ -68,6 +68,13 @@ class Metrics:
         self.ongoing = Gauge(
             "eagleray_ongoing_requests", "In progress.", every, registry=own, multiprocess_mode=LIVE
         ).labels(model)
+        self.busy = Gauge(
+            "eagleray_busy",
+            "Share of time at work.",
+            every,
+            registry=own,
+            multiprocess_mode=LIVE,
+        ).labels(model)
         self._storage_errors = Counter(
             "eagleray_storage_errors",
             "Failed looks at the alias or a version.",

@@ -13,14 +13,22 @@ Document = dict[str, Any]
 
 _ERRORS = {
     400: "The body is not JSON.",
+    408: "The body did not arrive in time.",
     413: f"More than {protocol.MOST_ROWS} rows or {protocol.MOST_BYTES} bytes.",
-    415: "The body is declared to be something else than JSON.",
-    422: "A field is missing, unknown or of the wrong type; `error.field` names it.",
-    503: "Too many rows are waiting; try again after `Retry-After` seconds.",
+    415: "The body is declared to be something else than JSON, plain or in gzip.",
+    422: "Fields are missing, unknown or of the wrong type; `error.details` names each.",
+    503: "Too much is in progress; try again after `Retry-After` seconds.",
 }
 
 
-def document(name: str, version: int, known: schema.Schema, example: Mapping[str, Any]) -> Document:
+def document(
+    name: str,
+    version: int,
+    known: schema.Schema,
+    example: Mapping[str, Any],
+    *,
+    extra_fields: schema.ExtraFields = "refuse",
+) -> Document:
     """OpenAPI 3.0 (which the bundled Swagger UI shows) for one version of a model.
 
     Args:
@@ -28,6 +36,7 @@ def document(name: str, version: int, known: schema.Schema, example: Mapping[str
         version: its number.
         known: its schema.
         example: a row that the model takes.
+        extra_fields: what becomes of a row's fields that are no columns.
     """
     predict = _predict(example)
     return {
@@ -40,21 +49,20 @@ def document(name: str, version: int, known: schema.Schema, example: Mapping[str
         "paths": {
             "/predict": {"post": predict | {"operationId": "predict"}},
             f"/v1/models/{name}:predict": {"post": predict | {"operationId": "predictNamed"}},
-            "/healthz": {"get": _get("The process is alive.")},
+            f"/v1/models/{name}": {"get": _get("Name and version, and whether it is ready.")},
+            "/healthz": {"get": _get("The process is alive and can predict.")},
             "/readyz": {"get": _get("Which version is loaded, its golden rows reproduced.")},
             "/metrics": {"get": _get("Prometheus metrics.", "text/plain")},
         },
         "components": {
             "schemas": {
-                "Row": _row(known),
+                "Row": _row(known) | {"additionalProperties": extra_fields == "ignore"},
                 "Request": _object({"instances": _rows("Row") | {"maxItems": protocol.MOST_ROWS}}),
                 "Answer": _answer(known.target),
                 "Answers": _object(
                     {"model": _STRING, "version": _INTEGER, "predictions": _rows("Answer")}
                 ),
-                "Error": _object(
-                    {"error": _object({"type": _STRING, "message": _STRING, "field": _TEXT})}
-                ),
+                "Error": _object({"error": _ERROR}),
             }
         },
     }
@@ -107,9 +115,8 @@ def _value(column: schema.Column) -> Document:
 
 def _kind(column: schema.Column) -> Document:
     if column.type == "numeric":
-        number: Document = {"type": "number"}
-        marks = {"type": "string", "enum": list(column.missing)}
-        return {"oneOf": [number, marks]} if column.missing else number
+        marks = {"type": "string", "enum": sorted({*column.missing, ""})}
+        return {"oneOf": [_NUMBER, marks]} if column.nullable else dict(_NUMBER)
     if column.type == "boolean":
         return {"type": "boolean"}
     if column.type == "datetime":
@@ -149,6 +156,19 @@ def _object(properties: Mapping[str, Any], required: list[str] | None = None) ->
     needed = list(properties) if required is None else required
     described = {"type": "object", "properties": dict(properties), "additionalProperties": False}
     return described | ({"required": needed} if needed else {})
+
+
+_FAULT = _object({"field": _STRING, "message": _STRING})
+_ERROR = _object(
+    {
+        "type": _STRING,
+        "message": _STRING,
+        "field": _TEXT,
+        "details": {"type": "array", "items": _FAULT},
+        "request_id": _STRING,
+    },
+    ["type", "message", "field"],
+)
 
 
 def _rows(name: str) -> Document:

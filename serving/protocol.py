@@ -1,61 +1,64 @@
-"""What goes over the wire: a model's schema as a strict type, its answers, and its errors.
+"""What goes over the wire: a model's schema as a strict type, and its answers.
 
 A request is `{"instances": [{column: value, …}, …]}`. It is decoded in one pass, straight into a
-type made from the schema, which is where most errors are found; see docs/serving.md for the laws.
+type made from the schema, which is where most errors are found; `serving.problems` then names all
+of them. See docs/serving.md for the laws.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Union
 
 import msgspec
 import numpy as np
 
-from eagleray import errors, schema
+from eagleray import errors, pictures, schema
 from eagleray.bundle import Prediction
+from serving import problems
 
 MOST_ROWS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
-LONGEST = 100
-"""Characters of what a client sent that an error repeats."""
 
+Body = bytes | bytearray
 Row = msgspec.Struct
 Rows = Sequence[Row]
 
-_CHECKED = frozenset({"boolean", "datetime", "image"})
-"""Types whose values JSON's types do not settle: such columns are parsed before they are queued."""
-
-_SHAPE = re.compile(r"^Expected `(.+)`, got `(.+)`$")
-_MISSING = re.compile(r"^Object missing required field `(.+)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
-_ENUM = re.compile(r"^Invalid enum value (.+)$", re.DOTALL)
-_WORDS = {
-    "float": "a number",
-    "int": "a whole number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "an object",
-}
-
 
 class Codec:
-    """Reads requests for one model, and gives its answers their form."""
+    """Reads requests for one model, and gives its answers their form.
 
-    def __init__(self, known: schema.Schema) -> None:
-        self._names = [column.name for column in known.columns]
-        checked = tuple(column for column in known.columns if column.type in _CHECKED)
-        self._checked = known.model_copy(update={"columns": checked}) if checked else None
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_body(known)).decode
+    Args:
+        known: the model's schema.
+        extra_fields: whether fields of a row that are no columns are refused or ignored.
+    """
+
+    def __init__(
+        self, known: schema.Schema, *, extra_fields: schema.ExtraFields = "refuse"
+    ) -> None:
+        self._columns = {f"f{number}": column for number, column in enumerate(known.columns)}
+        self._parsed = {
+            f: column for f, column in self._columns.items() if column.type in problems.PARSED
+        }
+        self._pictures = [f for f, column in self._columns.items() if column.type == "image"]
+        row = _row(self._columns, extra_fields)
+        self._rows: Any = list[row]  # type: ignore[valid-type]
+        body = msgspec.defstruct("Body", [("instances", self._rows)], forbid_unknown_fields=True)
+        self._decode: Callable[[Body], Any] = msgspec.json.Decoder(body).decode
+        kinds = {column.name: _value(column) for column in known.columns}
+        self._faults = problems.Finder(known.columns, kinds, row, extra_fields)
         self._classes = known.target.classes
 
-    def rows(self, body: bytes) -> Rows:
-        """The rows of a request.
+    def plain(self, body: Body) -> Rows | None:
+        """The rows of a request in which nothing is wrong; None leaves it to `rows`."""
+        try:
+            rows: Rows = self._decode(body).instances
+        except (msgspec.DecodeError, UnicodeDecodeError):  # of which ValidationError is one
+            return None
+        return rows if 0 < len(rows) <= MOST_ROWS else None
+
+    def rows(self, body: Body) -> Rows:
+        """The rows of a request; `parse` has to follow.
 
         Raises:
             RequestError: 400 for what is not JSON, 413 for too many rows, else 422.
@@ -63,21 +66,46 @@ class Codec:
         try:
             rows: Rows = self._decode(body).instances
         except msgspec.ValidationError as cause:
-            raise _invalid(str(cause), self._names) from cause
+            rows = self._retried(body, cause)
         except (msgspec.DecodeError, UnicodeDecodeError) as cause:
-            raise _malformed(body, cause) from cause
+            raise problems.malformed(body, cause) from cause
         if not rows:
             raise errors.RequestError("at least one row is needed, but got none", field="instances")
         if len(rows) > MOST_ROWS:
             raise too_many_rows(len(rows))
-        if self._checked is not None:
-            self._check(self._checked, rows)
         return rows
 
-    def raw(self, rows: Rows) -> dict[str, Sequence[Any]]:
-        """Raw values by column, as `Bundle.predict` takes them."""
-        values = zip(*map(msgspec.structs.astuple, rows), strict=True)
-        return dict(zip(self._names, values, strict=True))
+    def has_pictures(self, rows: Rows) -> bool:
+        """Whether PNG or JPEG have to be unpacked, which takes long."""
+        return any(type(getattr(row, field)) is str for field in self._pictures for row in rows)
+
+    def parse(self, rows: Rows) -> Rows:
+        """Put canonical values in place of those that JSON's types do not settle, once and for all.
+
+        Raises:
+            RequestError: 422, naming each value that cannot be read.
+        """
+        allowance = pictures.Allowance()
+        found: list[problems.Problem] = []
+        for field, column in self._parsed.items():
+            raw = [getattr(row, field) for row in rows]
+            values, faults = problems.parsed(column, raw, allowance)
+            found += faults
+            for row, value in zip(rows, values, strict=True):
+                setattr(row, field, value)
+        if found:
+            raise problems.error(found)
+        return rows
+
+    def columns(self, rows: Rows) -> schema.Columns:
+        """Canonical columns of rows that were parsed, as `Bundle.predict_columns` takes them."""
+        together = zip(*map(msgspec.structs.astuple, rows), strict=True)
+        return {
+            column.name: np.array(values, _TYPES[column.type])
+            if field in self._parsed
+            else schema.parse_column(column, values)
+            for (field, column), values in zip(self._columns.items(), together, strict=True)
+        }
 
     def answers(self, prediction: Prediction) -> list[dict[str, object]]:
         """What is said of each row.
@@ -106,34 +134,50 @@ class Codec:
                 "probabilities": dict(zip(classes, row, strict=True)),
             }
 
-    def _check(self, checked: schema.Schema, rows: Rows) -> None:
-        raw = self.raw(rows)
+    def _retried(self, body: Body, cause: msgspec.ValidationError) -> Rows:
+        """The rows, where all that was wrong is how a missing value is written."""
         try:
-            columns = schema.parse(checked, raw)
-        except errors.DataError as cause:
-            raise _located(checked, raw) or cause from cause
-        needed = (column for column in checked.columns if not column.nullable)
-        if any(np.isnan(columns[column.name]).any() for column in needed):
-            raise _located(checked, raw) or AssertionError("a missing value was just found")
+            sent = msgspec.json.decode(body)
+        except msgspec.DecodeError:  # a number that no double holds
+            raise problems.only(cause) from cause
+        instances = self._faults.instances(sent)
+        if len(instances) > MOST_ROWS:
+            raise too_many_rows(len(instances))
+        if faults := self._faults.find(instances):
+            raise problems.error(faults) from cause
+        rows: Rows = msgspec.convert(instances, self._rows)
+        return rows
 
 
-def _body(known: schema.Schema) -> type[msgspec.Struct]:
-    """The type of a request. Columns may have any name, so fields are numbered and renamed."""
-    names = {f"f{number}": column.name for number, column in enumerate(known.columns)}
+_TYPES = {"boolean": np.float64, "datetime": np.float64, "image": np.float32}
+
+
+def _row(columns: dict[str, schema.Column], extra: schema.ExtraFields) -> type[msgspec.Struct]:
+    """The type of a row. Columns may have any name, so fields are numbered and renamed."""
     fields: list[Any] = []
-    for field, column in zip(names, known.columns, strict=True):
-        kind = _kind(column)
-        fields.append((field, kind | None, None) if column.nullable else (field, kind))
-    row = msgspec.defstruct(
-        "Row", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False
+    for field, column in columns.items():
+        kind = _value(column)
+        fields.append((field, kind, None) if column.nullable else (field, kind))
+    return msgspec.defstruct(
+        "Row",
+        fields,
+        rename={field: column.name for field, column in columns.items()},
+        forbid_unknown_fields=extra == "refuse",
+        kw_only=True,
+        gc=False,
     )
-    return msgspec.defstruct("Body", [("instances", list[row])], forbid_unknown_fields=True)  # type: ignore[valid-type]
+
+
+def _value(column: schema.Column) -> Any:
+    """The JSON types of a column's values."""
+    return _kind(column) | None if column.nullable else _kind(column)
 
 
 def _kind(column: schema.Column) -> Any:
     """The JSON types of a column's values."""
     if column.type == "numeric":
-        return Union[float, Literal[column.missing]] if column.missing else float  # noqa: UP007
+        marks = (*column.missing, "") if column.nullable else ()
+        return Union[float, Literal[marks]] if marks else float  # noqa: UP007
     if column.type == "boolean":
         return bool | float | str
     if column.type == "datetime":
@@ -142,21 +186,7 @@ def _kind(column: schema.Column) -> Any:
         assert column.image_shape is not None
         grey = column.image_shape[0] == 1
         return str | (list[list[float]] if grey else list[list[list[float]]])
-    return bool | float | str if _has_numbers(column) else str
-
-
-def _has_numbers(column: schema.Column) -> bool:
-    """Whether a categorical column's values may have been written without quotes."""
-    if column.type == "text" or column.categories is None:
-        return False
-    return any(_is_scalar(category) for category in column.categories)
-
-
-def _is_scalar(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), bool | int | float)
-    except ValueError:
-        return False
+    return bool | float | str if column.unquoted else str
 
 
 def too_many_rows(count: int) -> errors.RequestError:
@@ -169,87 +199,3 @@ def too_many_bytes() -> errors.RequestError:
     """For a body of more than `MOST_BYTES`."""
     message = f"a body has at most {MOST_BYTES} bytes, but got more"
     return errors.RequestError(message, status=413)
-
-
-def _malformed(body: bytes, cause: Exception) -> errors.RequestError:
-    """What is wrong with a body that is not JSON; NaN and Infinity are told from other faults."""
-    if b"NaN" in body or b"Infinity" in body:
-        try:
-            field = next(_not_finite(json.loads(body), ""), None)
-        except (ValueError, RecursionError):
-            field = None
-        if field is not None:
-            return errors.RequestError(
-                "a finite number is needed, but got NaN or Infinity", field=field
-            )
-    detail = str(cause).removeprefix("JSON is malformed: ")
-    return errors.RequestError(f"the body must be JSON, but {_lower(detail)}", status=400)
-
-
-def _not_finite(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield path
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _not_finite(item, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _not_finite(item, f"{path}[{index}]")
-
-
-def _invalid(message: str, names: list[str]) -> errors.RequestError:
-    """A message of msgspec in our form, and its path (`$.instances[3].age`) as the field."""
-    fault, _, path = message.partition(" - at `$")
-    path = path.removesuffix("`").removeprefix(".")
-    if match := _MISSING.match(fault):
-        return errors.RequestError(
-            "this field is needed, but is absent", field=_join(path, match[1])
-        )
-    if match := _UNKNOWN.match(fault):
-        known = names if path else ["instances"]
-        name = match[1][:LONGEST]
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        message = f"only the model's columns are taken, but got another field{hint}"
-        return errors.RequestError(message, field=_join(path, name))
-    if match := _SHAPE.match(fault):
-        return errors.RequestError(
-            f"{_words(match[1])} is needed, but got {_words(match[2])}", field=path
-        )
-    if match := _ENUM.match(fault):
-        needed = "a number or one of the column's marks for missing"
-        got = match[1][:LONGEST]
-        return errors.RequestError(f"{needed} is needed, but got {got}", field=path)
-    if fault == "Number out of range":
-        fault = "a number of double precision is needed, but got a larger one"
-    return errors.RequestError(_lower(fault), field=path or None)
-
-
-def _located(checked: schema.Schema, raw: dict[str, Sequence[Any]]) -> errors.RequestError | None:
-    """The first value that cannot be parsed, or that is missing in a column that has them all."""
-    for column in checked.columns:
-        alone = checked.model_copy(update={"columns": (column,)})
-        for index, value in enumerate(raw[column.name]):
-            message = ""
-            try:
-                parsed = schema.parse(alone, {column.name: [value]})[column.name]
-            except errors.DataError as cause:
-                message = str(cause).removeprefix(f"{column.name}: ")
-            else:
-                if not column.nullable and np.isnan(parsed).any():
-                    message = "a value is needed, but got a mark for a missing one"
-            if message:
-                return errors.RequestError(message, field=f"instances[{index}].{column.name}")
-    return None
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _words(kinds: str) -> str:
-    return " or ".join(_WORDS.get(kind, kind) for kind in kinds.split(" | "))
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

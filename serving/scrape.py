@@ -1,4 +1,4 @@
-"""A port of a node's own for Prometheus, past HAProxy.
+"""A port of a node's own for Prometheus and for readiness probes, past HAProxy.
 
 HAProxy may pass a scrape of the serving port on to a replica of another node, whose counters are
 others: a series would jump between the two. The replicas of a node listen on this port together
@@ -13,16 +13,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from serving import metrics
 
+READY = "/readyz"
+
 
 class Server(ThreadingHTTPServer):
-    """Answers every GET with what `exposition` gives at the time."""
+    """Answers `/readyz` with 200 or 503, and every other GET with what `exposition` gives."""
 
     allow_reuse_port = True
     daemon_threads = True
 
-    def __init__(self, port: int, exposition: Callable[[], bytes]) -> None:
-        super().__init__(("", port), _Scrape)
-        self.exposition = exposition
+    def __init__(
+        self, port: int, exposition: Callable[[], bytes], ready: Callable[[], bool]
+    ) -> None:
+        super().__init__(("", port), _Request)
+        self.exposition, self.ready = exposition, ready
 
     def start(self) -> None:
         """Answer in a thread of its own."""
@@ -34,16 +38,23 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
 
-class _Scrape(BaseHTTPRequestHandler):
+class _Request(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        body = self.server.exposition()
-        self.send_response(200)
+        if self.path != READY:
+            self._answer(200, self.server.exposition())
+        elif self.server.ready():
+            self._answer(200, b"ready\n")
+        else:
+            self._answer(503, b"not ready\n")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", metrics.CONTENT_TYPE)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Scrapes come all the time; their log would be all there is."""
+        """Scrapes and probes come all the time; their log would be all there is."""

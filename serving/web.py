@@ -10,13 +10,13 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from eagleray import errors
-from serving import autoscaling, batching, docs, metrics, protocol
+from serving import admission, autoscaling, docs, encoding, metrics, protocol
 from serving.predictor import Predictor
 
 log = logging.getLogger("ray.serve")
@@ -24,6 +24,11 @@ log = logging.getLogger("ray.serve")
 Headers = list[tuple[bytes, bytes]]
 _JSON = b"application/json"
 _FORM = b"application/x-www-form-urlencoded"  # what `curl -d` declares
+_PACKINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}
+_PART = 64 * 1024  # bytes of an answer handed to the server at once
+
+READ_S, SEND_S = 30.0, 60.0
+"""How long a client may take to send its body, and to read a large answer; see `Deadline`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +47,39 @@ class Application:
     Args:
         name: the model's.
         gauges: where requests are counted.
+        room: for requests; its default where not given.
+        read_s: how long a client may take to send its body.
     """
 
-    def __init__(self, name: str, gauges: metrics.Metrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        gauges: metrics.Metrics,
+        room: admission.Admission | None = None,
+        *,
+        read_s: float = READ_S,
+    ) -> None:
         self.predictor: Predictor | None = None
         self.ongoing = autoscaling.Ongoing()
         self._name, self._metrics = name, gauges
+        self._room = room or admission.Admission()
+        self._reads, self._sends = admission.Deadline(read_s), admission.Deadline(SEND_S)
         self._named = f"/v1/models/{name}:predict"
+        model = f"/v1/models/{name}"
+        self._predicts = frozenset(("/predict", "/predict/", self._named, f"{self._named}/"))
         self._pages: dict[str, Callable[[], Awaitable[Answer]]] = {
             "/": self._index,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
+            model: self._model,
+            f"{model}/": self._model,
             "/metrics": self._exposition,
             "/openapi.json": self._openapi,
         }
 
     def takes(self, path: str) -> bool:
         """Whether a path is one of the predictions', which the fast lane takes."""
-        return path in ("/predict", self._named)
+        return path in self._predicts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -73,61 +93,85 @@ class Application:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         started = time.perf_counter()
         self.ongoing.enter()
+        ticket = admission.Ticket(self._room)
         try:
-            answer = await self._answer(path, scope, receive)
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": answer.status,
-                    "headers": [
-                        (b"content-type", answer.content_type),
-                        (b"content-length", b"%d" % len(answer.body)),
-                        *answer.headers,
-                    ],
-                }
-            )
-            await send({"type": "http.response.body", "body": answer.body})
+            answer = await self._answer(path, scope, receive, ticket)
+            if len(answer.body) >= encoding.PAYS:
+                answer = await _compressed(answer, scope["headers"])
+            await self._send(answer, send)
         finally:
+            ticket.close()
             self.ongoing.leave()
         self._metrics.request(self._route(path), answer.status, time.perf_counter() - started)
 
-    async def _answer(self, path: str, scope: Scope, receive: Receive) -> Answer:
+    async def _send(self, answer: Answer, send: Send) -> None:
+        head = [
+            (b"content-type", answer.content_type),
+            (b"content-length", b"%d" % len(answer.body)),
+            *answer.headers,
+        ]
+        await send({"type": "http.response.start", "status": answer.status, "headers": head})
+        if len(answer.body) <= _PART:
+            await send({"type": "http.response.body", "body": answer.body})
+            return
+        try:
+            await self._sends.within(_send_in_parts(answer.body, send))
+        except (
+            admission.LateError
+        ):  # the server closes the connection of an answer that is not complete
+            log.warning("a client took too long to read its answer")
+
+    async def _answer(
+        self, path: str, scope: Scope, receive: Receive, ticket: admission.Ticket
+    ) -> Answer:
         try:
             if self.takes(path):
-                return await self._predict(scope, receive)
+                return await self._predict(scope, receive, ticket)
             return await self._page(path, scope["method"])
         except errors.RequestError as error:
-            return _failure(error.status, str(error), field=error.field)
-        except batching.QueueFullError:
-            return _failure(503, "too many rows are waiting", headers=((b"retry-after", b"1"),))
+            return _refusal(error)
+        except admission.FullError as full:
+            return _failure(503, str(full), headers=_LATER)
+        except admission.LateError:
+            closing = ((b"connection", b"close"),)
+            return _failure(408, "the body must arrive in time, but is late", headers=closing)
         except Exception:
             number = dict(scope["headers"]).get(b"x-request-id", uuid.uuid4().hex.encode())
             log.exception("request %s to %s failed", number.decode("latin-1"), path)
             return _failure(500, "the server failed; its log says why", request=number)
 
-    async def _predict(self, scope: Scope, receive: Receive) -> Answer:
+    async def _predict(self, scope: Scope, receive: Receive, ticket: admission.Ticket) -> Answer:
         if scope["method"] != "POST":
             return _wrong_method("POST")
         predictor = self.predictor
         if predictor is None:
-            return _failure(503, "no version is loaded yet", headers=((b"retry-after", b"1"),))
-        content_type, length = _declared(scope["headers"])
-        if content_type not in (_JSON, _FORM, b"") and not content_type.endswith(b"+json"):
-            raise _wrong_type(content_type)
+            return _failure(503, "no version is loaded yet", headers=_LATER)
+        kind, packing, length = _declared(scope["headers"])
+        if kind not in (_JSON, _FORM, b"") and not kind.endswith(b"+json"):
+            raise _wrong_type(kind)
+        if packing not in _PACKINGS:
+            return _wrong_encoding(packing)
+        if length > protocol.MOST_BYTES:
+            raise protocol.too_many_bytes()
+        self._room.check_rows()
+        self._room.check_bytes(length)
         try:
-            body = await predictor.answer(await _read(receive, length))
+            body = await predictor.answer(
+                await self._reads.within(_read(receive, ticket)),
+                ticket,
+                packed=_PACKINGS[packing],
+            )
         except errors.RequestError as error:
-            if content_type == _FORM and error.status == 400:
-                raise _wrong_type(content_type) from error
+            if kind == _FORM and error.status == 400:
+                raise _wrong_type(kind) from error
             raise
         return Answer(200, body, headers=(predictor.header,))
 
     async def _page(self, path: str, method: str) -> Answer:
-        named = path.startswith("/v1/models/") and path.endswith(":predict")
-        if named:
-            asked = path.removeprefix("/v1/models/").removesuffix(":predict")
-            return _failure(404, f"the model served here is {self._name}, but got {asked!r}")
         page = self._pages.get(path)
+        if page is None and path.startswith("/v1/models/"):
+            asked = path.removeprefix("/v1/models/").rstrip("/").removesuffix(":predict")
+            return _failure(404, f"the model served here is {self._name}, but got {asked!r}")
         file = docs.file(path)
         if page is None and file is None:
             return _failure(404, f"no page is at {path!r}; see /docs")
@@ -141,6 +185,8 @@ class Application:
     def _route(self, path: str) -> str:
         if self.takes(path):
             return "predict"
+        if path.startswith("/v1/"):
+            return "model" if path in self._pages else "other"
         return path.strip("/") or "index" if path in self._pages else "other"
 
     async def _index(self) -> Answer:
@@ -156,7 +202,17 @@ class Application:
         )
 
     async def _healthz(self) -> Answer:
+        failure = self.predictor.failure if self.predictor else None
+        if failure is not None:
+            return _json(503, {"status": "failed", "why": failure})
         return _json(200, {"status": "alive"})
+
+    async def _model(self) -> Answer:
+        """Whether the model is ready, in the words of KServe's V1 protocol, and its version."""
+        loaded = self.predictor
+        ready = loaded is not None and loaded.failure is None
+        said = {"name": self._name, "version": loaded.number if loaded else None, "ready": ready}
+        return _json(200 if ready else 503, said)
 
     async def _readyz(self) -> Answer:
         loaded = self.predictor
@@ -190,32 +246,55 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def _declared(headers: Headers) -> tuple[bytes, int]:
-    """Content type without parameters, and content length (0 when absent)."""
-    content_type, length = b"", 0
+def _declared(headers: Headers) -> tuple[bytes, bytes, int]:
+    """Of a body its type without parameters, its encoding, and its length (0 when absent)."""
+    content_type, packing, length = b"", b"", 0
     for name, value in headers:
         if name == b"content-type":
             content_type = value.partition(b";")[0].strip().lower()
         elif name == b"content-length":
             length = int(value)
-    return content_type, length
+        elif name == b"content-encoding":
+            packing = value.strip().lower()
+    return content_type, packing, length
 
 
-async def _read(receive: Receive, length: int) -> bytes:
-    """The body; one that is too long is refused before it is read, or as soon as it shows."""
-    if length > protocol.MOST_BYTES:
-        raise protocol.too_many_bytes()
+async def _read(receive: Receive, ticket: admission.Ticket) -> protocol.Body:
+    """The body; one that is too long, or finds no room, is refused as soon as that shows."""
     message = await receive()
     if not message.get("more_body", False):
         first: bytes = message.get("body", b"")
+        ticket.read(len(first))
         return first
-    parts = bytearray(message["body"])
-    while message.get("more_body", False):
-        message = await receive()
-        parts += message.get("body", b"")
+    parts = bytearray()
+    while True:
+        part = message.get("body", b"")
+        ticket.read(len(part))
+        parts += part
         if len(parts) > protocol.MOST_BYTES:
             raise protocol.too_many_bytes()
-    return bytes(parts)
+        if not message.get("more_body", False):
+            return parts
+        message = await receive()
+
+
+async def _send_in_parts(body: bytes, send: Send) -> None:
+    """Send no more than the client has read: each part waits until the one before is gone."""
+    view = memoryview(body)
+    for start in range(0, len(body), _PART):
+        more = start + _PART < len(body)
+        part = bytes(view[start : start + _PART])
+        await send({"type": "http.response.body", "body": part, "more_body": more})
+
+
+async def _compressed(answer: Answer, headers: Headers) -> Answer:
+    """The answer as the client asks for it; what is large is compressed beside the event loop."""
+    marks: tuple[tuple[bytes, bytes], ...] = ((b"vary", b"accept-encoding"),)
+    body = answer.body
+    if encoding.accepted(dict(headers).get(b"accept-encoding", b"")):
+        body = await asyncio.to_thread(encoding.pack, body)
+        marks = (*marks, (b"content-encoding", b"gzip"))
+    return replace(answer, body=body, headers=(*answer.headers, *marks))
 
 
 def _json(status: int, value: object, *headers: tuple[bytes, bytes]) -> Answer:
@@ -226,6 +305,7 @@ _TYPES = {
     400: "bad_json",
     404: "not_found",
     405: "method_not_allowed",
+    408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",
@@ -234,19 +314,35 @@ _TYPES = {
 }
 
 
+_LATER = ((b"retry-after", b"1"),)
+
+
+def _refusal(error: errors.RequestError) -> Answer:
+    said: dict[str, object] = {"field": error.field}
+    if error.status == 422:
+        details = error.details or ([(error.field, str(error))] if error.field else [])
+        said["details"] = [{"field": field, "message": message} for field, message in details]
+    return _error(error.status, str(error), said)
+
+
 def _failure(
     status: int,
     message: str,
     *,
-    field: str | None = None,
     request: bytes | None = None,
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> Answer:
-    error = {"type": _TYPES[status], "message": message, "field": field}
+    said: dict[str, object] = {"field": None}
     if request is not None:
-        error["request_id"] = request.decode("latin-1")
+        said["request_id"] = request.decode("latin-1")
         headers = (*headers, (b"x-request-id", request))
-    return _json(status, {"error": error}, *headers)
+    return _error(status, message, said, *headers)
+
+
+def _error(
+    status: int, message: str, more: dict[str, object], *headers: tuple[bytes, bytes]
+) -> Answer:
+    return _json(status, {"error": {"type": _TYPES[status], "message": message} | more}, *headers)
 
 
 def _wrong_method(allowed: str) -> Answer:
@@ -257,3 +353,8 @@ def _wrong_method(allowed: str) -> Answer:
 def _wrong_type(content_type: bytes) -> errors.RequestError:
     got = content_type.decode("latin-1")
     return errors.RequestError(f"the body must be application/json, but got {got}", status=415)
+
+
+def _wrong_encoding(got: bytes) -> Answer:
+    message = f"content-encoding must be gzip or absent, but got {got.decode('latin-1')}"
+    return _failure(415, message, headers=((b"accept-encoding", b"gzip"),))

@@ -1,7 +1,8 @@
 """An emulated cluster that Helm itself can install to: discovery, apply, the secrets of releases.
 
-What kmock lacks for that: a Kubernetes version of our choice, OpenAPI, server-side apply, PUT, and
-lists by labels. An operator is played by `operates`: the status that it would write.
+What kmock lacks for that: a Kubernetes version of our choice, OpenAPI, server-side apply with field
+ownership, PUT, and lists by labels. An operator is played by `operator`: the status that it would
+write, and by `updates`: the fields that it changes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import copy
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +21,7 @@ import aiohttp.web
 import kmock
 import yaml
 
-from tests import kube_api
+from tests import fields, kube_api
 
 CORE = {
     "v1/configmaps": "ConfigMap",
@@ -74,6 +76,7 @@ class Emulator(kmock.KubernetesEmulator):
     def __init__(self) -> None:
         super().__init__()
         self.operator = Operator()
+        self.owners: dict[Any, fields.Owners] = {}
         self["get /version"] << VERSION
         self["get /openapi/v3"] << self._openapi
         self["get /api/v1"] << self._core
@@ -97,27 +100,36 @@ class Emulator(kmock.KubernetesEmulator):
         return await super().__call__(raw_request)
 
     async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
+        del self._requests[:-1]  # kmock compares each request with all before it
         plural, method = getattr(request.resource, "plural", None), str(request.method.value)
         for each in self.operator.refusals:
             if plural == each.plural and method == each.method:
                 return _status(each.status, each.message)
-        if plural and request.name and method in ("PATCH", "PUT") and _whole(request):
-            return self._put(request)
+        if plural and request.name and method in ("PATCH", "PUT"):
+            return self._written(request)
         if plural and request.action == kmock.action.LIST:
             return self._listed(request)
         if plural and request.action == kmock.action.WATCH:
             return await self._watched(request)
         return await super()._handle(request)
 
-    def _put(self, request: kmock.Request) -> aiohttp.web.Response:
+    def _written(self, request: kmock.Request) -> aiohttp.web.Response:
+        """Apply, update or patch an object, and say who owns its fields from then on."""
         key = (request.resource, request.namespace, request.name)
-        new = yaml.safe_load(request.body)
         there = key in self.objects and not self.objects[key].deleted
-        status = self.objects[key].raw.get("status") if there else None
-        status = self.operator.statuses.get(new["kind"], status)
+        live = self.objects[key].raw if there else None
+        kind = request.headers.get("Content-Type", "")
+        if live is None and "patch+json" in kind:
+            return _status(404, f'{request.resource.plural} "{request.name}" not found')
+        owners = copy.deepcopy(self.owners.get(key, fields.Owners())) if there else fields.Owners()
+        try:
+            new = _changed(owners, live, yaml.load(request.body, yaml.CSafeLoader), request)
+        except fields.ConflictError as conflict:
+            return _status(409, str(conflict))
+        status = self.operator.statuses.get(new["kind"], (live or {}).get("status"))
         whole = {**new, **({"status": status} if status else {})}
         if request.params.get("dryRun") != "All":
-            self.objects[key] = whole
+            self.objects[key], self.owners[key] = whole, owners
         return aiohttp.web.json_response(whole, status=200 if there else 201)
 
     def _listed(self, request: kmock.Request) -> aiohttp.web.Response:
@@ -218,6 +230,13 @@ class Server(kube_api.Server):
         super().__init__()
         self.mock.know({**CORE, **(OPERATOR if kinds is None else kinds)})
 
+    def updates(self, resource: str, name: str, manager: str, change: dict[str, Any]) -> None:
+        """Let somebody change fields of an object in namespace `ml`, as a controller does."""
+        key = (resource, "ml", name)
+        live = self.mock.objects[key].raw
+        owners = next(one for known, one in self.mock.owners.items() if known == key)
+        self.mock.objects[key] = owners.update(live, fields.merged(live, change), manager)
+
     def names(self, resource: str) -> set[str]:
         """The names of all objects of a kind, as `v1/secrets`."""
         return {
@@ -275,9 +294,15 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _whole(request: kmock.Request) -> bool:
-    """Whether a request sends all of an object, not changes to it."""
-    return request.method.value == "PUT" or "apply-patch" in request.headers.get("Content-Type", "")
+def _changed(
+    owners: fields.Owners, live: dict[str, Any] | None, sent: dict[str, Any], request: kmock.Request
+) -> dict[str, Any]:
+    kind = request.headers.get("Content-Type", "")
+    manager = request.params.get("fieldManager") or request.headers["User-Agent"].split("/")[0]
+    if "apply-patch" in kind:
+        return owners.apply(live, sent, manager, force=request.params.get("force") == "true")
+    whole = fields.merged(live or {}, sent) if "patch+json" in kind else sent
+    return owners.update(live, whole, manager)
 
 
 def _events(

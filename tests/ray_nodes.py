@@ -43,17 +43,17 @@ def running() -> Iterator[Cluster]:
         "--dashboard-host=127.0.0.1",
         f"--ray-client-server-port={free_port()}",
     ]
-    nodes = [_start(head, folder, token)]
+    nodes = [start(head, folder, token)]
     try:
         _wait(cluster, nodes[0], folder)
         nodes.append(
-            _start([f"--address={HOSTS[0]}:{gcs}", f"--node-ip-address={HOSTS[1]}"], folder, token)
+            start([f"--address={HOSTS[0]}:{gcs}", f"--node-ip-address={HOSTS[1]}"], folder, token)
         )
         _wait(cluster, nodes[1], folder, path="/nodes?view=summary", text='"ALIVE"', times=2)
         yield cluster
     finally:
         for node in reversed(nodes):
-            _end(node)
+            end(node)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -62,7 +62,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _start(options: list[str], folder: Path, token: dict[str, str]) -> subprocess.Popen[bytes]:
+def start(options: list[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a node of one CPU, in a process group of its own; its log lies in the folder."""
     scripts = Path(sys.executable).parent
     path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
     ports = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
@@ -80,11 +81,28 @@ def _start(options: list[str], folder: Path, token: dict[str, str]) -> subproces
     with (folder / f"node-{len(list(folder.glob('node-*')))}.log").open("wb") as log:
         return subprocess.Popen(
             command,
-            env=aws | {"PATH": path} | token,
+            env=aws | {"PATH": path} | variables,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def wait(log: Path) -> None:
+    """Wait until a node that has been started says so in its log."""
+    until = time.monotonic() + LIMIT_S
+    while "Ray runtime started" not in log.read_text():
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+
+
+def end(node: subprocess.Popen[bytes]) -> None:
+    """End a node and what it started, all of which is in its process group."""
+    for number, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 30)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            node.wait(patience_s)
 
 
 def _wait(
@@ -108,12 +126,3 @@ def _wait(
         time.sleep(0.2)
     logs = "\n".join(log.read_text()[-2000:] for log in sorted(folder.glob("node-*.log")))
     raise TimeoutError(f"{cluster.address}{path}: no {text} in {LIMIT_S:g} s, but {seen}\n{logs}")
-
-
-def _end(node: subprocess.Popen[bytes]) -> None:
-    """End a node and what it started, all of which is in its process group."""
-    for number, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 30)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(node.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            node.wait(patience_s)

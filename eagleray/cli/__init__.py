@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from eagleray import __version__
-from eagleray.errors import EagleRayError, SpecError, UserError
+from eagleray.errors import DataError, EagleRayError, SpecError, UserError
 
 
 class Command(NamedTuple):
@@ -31,6 +31,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "check": Command("eagleray.cli.check", "check", "Check an experiment file and its data."),
     "schema": Command("eagleray.cli.check", "schema", "Print the JSON Schema of experiment files."),
+    "split": Command("eagleray.cli.split", "split", "Write the parts of the data as files."),
     "run": Command("eagleray.cli.run", "run", "Search, judge the winner, and register it."),
     "runs": Command("eagleray.cli.runs", "app", "List, follow and stop runs."),
     "why": Command("eagleray.cli.why", "why", "Tell what keeps a run or a model, and what mends."),
@@ -109,9 +110,10 @@ def _root(
 
 
 def _say(error: Exception) -> int:
-    """One line for an error, or one for each problem of an experiment file."""
+    """One line for an error, or one for each problem of an experiment file and its data."""
     if isinstance(error, EagleRayError):
-        lines = error.problems if isinstance(error, SpecError) else [str(error)]
+        several = error.problems if isinstance(error, SpecError | DataError) else None
+        lines = several or [str(error)]
         code = error.exit_code
     else:
         lines = [f"internal error: {type(error).__name__}: {error}; run with --verbose"]

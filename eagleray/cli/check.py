@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagleray.errors import SpecError, UserError
+from eagleray.errors import DataError, SpecError, UserError
 
 if TYPE_CHECKING:
     from eagleray import spec
@@ -64,15 +64,21 @@ def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str
     """The data, and what is wrong with it or does not fit it."""
     from ray_jobs.data import prepare
 
-    dataset, faults = None, []
+    dataset, faults, own = None, [], {}
     try:
-        experiment.code()
+        own = experiment.code()
     except UserError as error:
         faults.append(str(error))
     try:
         dataset = prepare.dataset(experiment)
         faults += prepare.misfits(experiment, dataset)
         experiment.metric(dataset.schema.target.task)
+        if own and not faults:
+            from ray_jobs import probe
+
+            probe.run(experiment, dataset, own)
+    except DataError as error:
+        faults += error.problems
     except UserError as error:
         faults.append(str(error))
     return dataset, faults
@@ -89,13 +95,16 @@ def _placed(fault: str, page: document.Document) -> str:
 
 
 def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, Any]:
+    from ray_jobs.data import summary
+
     metric = experiment.metric(dataset.schema.target.task)
     return {
         "experiment": experiment.resolved(),
         "columns": [column.model_dump(mode="json") for column in dataset.schema.columns],
         "target": dataset.schema.target.model_dump(mode="json"),
         "rows": {name: len(rows) for name, rows in dataset.split.parts().items()},
-        "notes": list(dataset.notes),
+        "about_target": summary.target(dataset),
+        "notes": [*dataset.notes, *summary.remarks(experiment, dataset)],
         "metric": metric,
         "space": {
             "distributions": len(experiment.space),
@@ -117,7 +126,7 @@ def _comments(facts: dict[str, Any]) -> Iterator[str]:
     width = max(len(column["name"]) for column in facts["columns"])
     for column in facts["columns"]:
         yield f"{column['name']:{width}}  {_described(column)}"
-    yield f"target {target['name']}: {', '.join([target['task'], *target['classes']])}"
+    yield f"target {target['name']}: {facts['about_target']}"
     yield f"rows: {', '.join(f'{count:,} {part}' for part, count in rows.items())}"
     count = space["configurations"]
     size = "endlessly many" if count is None else f"{count:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from eagleray.errors import EagleRayError, UserError
 
 if TYPE_CHECKING:
     from k8s import api
-    from k8s.deploy import Deployed
+    from k8s.deploy import Deployed, Wanted
     from k8s.status import Status
 
 
@@ -32,19 +33,28 @@ def deploy(
     wait: Annotated[
         int | None, typer.Option(min=1, help="Seconds to become ready in, else it is undone.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force-conflicts", help="Take over fields that others have set.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be there, and do nothing.")
     ] = False,
     status: Annotated[bool, typer.Option("--status", help="Show how the release fares.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Install or update a release of the chart, or show how it fares."""
+    """Install or update a release of the chart by helm, or show how it fares."""
     if not kubernetes:
         raise UserError(
             "deploy: needs --kubernetes; on this machine a model is served by: eagleray serve NAME"
         )
-    changes = {"--model": model, "--values": values, "--set": sets, "--reset": reset or None}
-    given = [name for name, value in changes.items() if value]
+    changes = {
+        "--model": model,
+        "--values": values,
+        "--set": sets,
+        "--reset": reset,
+        "--wait": wait,
+    }
+    given = [name for name, value in {**changes, "--force-conflicts": force}.items() if value]
     if status and given:
         raise UserError(f"{given[0]}: cannot stand beside --status, which changes nothing")
     from k8s import api
@@ -54,10 +64,16 @@ def deploy(
     if status:
         show(_status(cluster, release, storage), as_json)
         return
-    named = {"model": {"name": model}} if model else {}
-    named |= {"storage": {"uri": storage}} if storage else {}
-    wanted = releases.values(values or (), sets or (), named)
-    done = releases.deploy(cluster, release, wanted, reset=reset, wait_s=wait, dry_run=dry_run)
+    named = {"model.name": model, "storage.uri": storage}
+    wanted = releases.Wanted(
+        files=values or (),
+        pairs=sets or (),
+        named={key: text for key, text in named.items() if text},
+        reset=reset,
+        wait_s=wait,
+        force=force,
+    )
+    done = _deployed(cluster, release, wanted, dry_run=dry_run)
     if dry_run and not as_json:
         typer.echo(_preview(done))
         return
@@ -74,6 +90,18 @@ def show(found: Status, as_json: bool) -> None:
     emit(found, as_json=False, table=_facts(found))
     typer.echo()
     emit(found, as_json=False, table=pods)
+
+
+def _deployed(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool) -> Deployed:
+    from k8s import deploy as releases
+
+    if sys.stderr.isatty() and not dry_run:
+        print(f"{release}: helm is at work; Ctrl-C undoes what it has done", file=sys.stderr)
+    try:
+        return releases.deploy(cluster, release, wanted, dry_run=dry_run)
+    except KeyboardInterrupt:
+        print(f"{release}: interrupted; nothing has changed, or it was undone", file=sys.stderr)
+        raise
 
 
 def _facts(found: Status) -> list[tuple[str, object]]:

@@ -20,7 +20,10 @@ app = typer.Typer(
 )
 
 Folder = Annotated[
-    Path | None, typer.Option(help="Where it keeps everything; .eagleray by default.")
+    Path | None,
+    typer.Option(
+        help="Where it keeps everything; the nearest .eagleray by default, here or above."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -29,7 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 def up(folder: Folder = None, as_json: Json = False) -> None:
     """Start the server unless it runs, and wait until it answers.
 
-    Commands that run beside its folder find it by themselves.
+    Commands that run beside its folder, or in any folder below, find it by themselves.
     """
     from eagleray import local
 
@@ -49,13 +52,13 @@ def down(folder: Folder = None, as_json: Json = False) -> None:
 
 @app.command()
 def status(folder: Folder = None, as_json: Json = False) -> None:
-    """Tell whether the server runs, and where."""
+    """Tell whether the server runs, and where; end with 1 if it does not."""
     from eagleray import local
 
     server = local.status(folder)
     if server is None:
-        _report(server, "down", as_json, "start it with: eagleray local up")
-        return
+        _report(server, "down", as_json, local.looked(folder))
+        raise typer.Exit(1)
     _report(server, "up", as_json, f"{server.endpoint}, process {server.pid}, in {server.folder}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -13,6 +14,7 @@ from eagleray.cli.output import emit
 if TYPE_CHECKING:
     from eagleray.aliases import Aliases
     from eagleray.registry import Registry, Version
+    from eagleray.schema import Schema
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,17 +69,20 @@ def show(
 ) -> None:
     """Show all that is on record about a version."""
     found = _registry(storage).resolve(name, version)
-    emit(found, as_json, table=[("version", found.number), *_facts(found).items()])
+    facts = {fact: value for fact, value in _facts(found).items() if fact != "warnings"}
+    emit(found, as_json, table=[("version", found.number), *facts.items()])
+    _warn(found)
 
 
 @app.command()
 def diff(
     name: Name, left: Reference, right: Reference, storage: Storage = HERE, as_json: Json = False
 ) -> None:
-    """Compare two versions: configuration, metrics, lineage, files."""
+    """Compare two versions: columns, configuration, metrics, lineage, files."""
     registry = _registry(storage)
     versions = registry.resolve(name, left), registry.resolve(name, right)
-    found = differences(*versions)
+    schemas = [registry.schema(version) for version in versions]
+    found = [*differences_of_schemas(*schemas), *differences(*versions)]
     heading = ("FACT", *(f"VERSION {version.number}" for version in versions))
     rows = [difference._asdict() for difference in found]
     emit(rows, as_json, table=[heading, *found])
@@ -88,6 +93,16 @@ def promote(
     name: Name,
     version: Reference,
     alias: Alias = "champion",
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Only if the alias points to this version now, or to none."),
+    ] = None,
+    allow_schema_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-schema-change", help="Also if clients of the version before would notice."
+        ),
+    ] = False,
     why: Why = "",
     dry_run: DryRun = False,
     storage: Storage = HERE,
@@ -95,10 +110,19 @@ def promote(
 ) -> None:
     """Point an alias, champion unless told otherwise, to a version."""
     registry = _registry(storage)
-    number = registry.resolve(name, version).number
+    found = registry.resolve(name, version)
     before = registry.aliases(name)
-    after = registry.promote(name, number, alias, why=why, dry_run=dry_run)
+    after = registry.promote(
+        name,
+        found.number,
+        alias,
+        expect=_expected(expect),
+        allow_schema_change=allow_schema_change,
+        why=why,
+        dry_run=dry_run,
+    )
     _report(name, alias, before, after, dry_run=dry_run, as_json=as_json)
+    _warn(found)
 
 
 @app.command()
@@ -110,7 +134,7 @@ def rollback(
     storage: Storage = HERE,
     as_json: Json = False,
 ) -> None:
-    """Point an alias to the version it pointed to before."""
+    """Point an alias to the version it pointed to before, whatever its columns."""
     registry = _registry(storage)
     before = registry.aliases(name)
     after = registry.rollback(name, alias, why=why, dry_run=dry_run)
@@ -130,17 +154,45 @@ def events(name: Name, storage: Storage = HERE, as_json: Json = False) -> None:
 def pull(
     name: Name,
     version: Reference = "champion",
-    to: Annotated[Path | None, typer.Option(help="A new folder; NAME-NUMBER by default.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A new folder, NAME-NUMBER by default; or of --predictions a new file."),
+    ] = None,
+    predictions: Annotated[
+        bool,
+        typer.Option(
+            "--predictions",
+            help="Fetch row, truth and prediction of the test part alone, as CSV or .parquet.",
+        ),
+    ] = False,
     storage: Storage = HERE,
     as_json: Json = False,
 ) -> None:
     """Fetch the files of a version, each verified."""
     registry = _registry(storage)
     found = registry.resolve(name, version)
+    if predictions:
+        file = to or Path(f"{name}-{found.number}-predictions.csv")
+        rows = _pull_predictions(registry, found, file)
+        said = f"version {found.number} of {name}: {rows} rows of the test part in {file}"
+        emit({"version": found.number, "file": str(file), "rows": rows}, as_json, table=[[said]])
+        return
     folder = to or Path(f"{name}-{found.number}")
     registry.pull(found, folder)
     said = f"version {found.number} of {name}: {len(found.files)} files in {folder}"
     emit({"version": found.number, "folder": str(folder)}, as_json, table=[[said]])
+
+
+def differences_of_schemas(left: Schema | None, right: Schema | None) -> list[Difference]:
+    """Give the columns, and the facts about the target, in which two schemas differ."""
+    from eagleray import compatibility
+
+    if left is None or right is None:
+        return []
+    return [
+        Difference(change.what, change.before, change.after)
+        for change in compatibility.changes(left, right)
+    ]
 
 
 def differences(left: Version, right: Version) -> list[Difference]:
@@ -149,6 +201,16 @@ def differences(left: Version, right: Version) -> list[Difference]:
     facts = dict.fromkeys([*sides[0], *sides[1]])
     found = [Difference(fact, sides[0].get(fact), sides[1].get(fact)) for fact in facts]
     return [difference for difference in found if difference.left != difference.right]
+
+
+def _expected(option: str | None) -> int | EllipsisType | None:
+    from eagleray.errors import UserError
+
+    if option is None:
+        return ...
+    if option != "none" and not option.isdecimal():
+        raise UserError(f"--expect: must be a version's number or none, but got {option!r}")
+    return None if option == "none" else int(option)
 
 
 def _registry(uri: str) -> Registry:
@@ -160,20 +222,66 @@ def _registry(uri: str) -> Registry:
 def _list_versions(registry: Registry, name: str, as_json: bool) -> None:
     registry.resolve(name, "latest")  # a model that does not exist is an error, not an empty list
     versions, values = registry.versions(name), registry.aliases(name).values
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "version": version.number,
             "created": version.created,
             "aliases": [alias for alias, number in values.items() if number == version.number],
-            "metrics": version.manifest.get("metrics", {}),
+            **{key: version.manifest.get(key) for key in ("metric", "metrics", "warnings")},
         }
         for version in versions
     ]
     table = [
-        (row["version"], row["created"], ", ".join(row["aliases"]), _pairs(row["metrics"]))
+        (row["version"], row["created"], ", ".join(row["aliases"]), *_selecting(row))
         for row in rows
     ]
-    emit(rows, as_json, table=[("VERSION", "CREATED", "ALIASES", "METRICS"), *table])
+    heading = ("VERSION", "CREATED", "ALIASES", "METRIC", "VALIDATION", "TEST")
+    emit(rows, as_json, table=[heading, *table])
+    for version in versions:
+        _warn(version)
+
+
+def _selecting(row: dict[str, Any]) -> tuple[str | None, float | None, float | None]:
+    """The metric that selected a version, and what it came to; None where that is not on record."""
+    metric, metrics = row["metric"], row["metrics"] or {}
+    parts = (metrics.get(part, {}) for part in ("validation", "test"))
+    validation, test = (part.get(metric) for part in parts)
+    return metric, validation, test
+
+
+def _warn(version: Version) -> None:
+    """Say on stderr, where no program reads, what was suspicious about a winner."""
+    for warning in version.manifest.get("warnings", []):
+        said = f"WARNING: {version.name} version {version.number} {warning}"
+        typer.secho(said, fg="red", bold=True, err=True)
+
+
+def _pull_predictions(registry: Registry, version: Version, file: Path) -> int:
+    """Write what a version said of the test part; a file appears whole or not at all."""
+    import io
+
+    import pyarrow.parquet
+
+    from eagleray import bundle, errors
+    from eagleray.storage import files
+
+    if file.exists():
+        raise errors.UserError(f"pull: must go to a new file, but {file} is there already")
+    if bundle.PREDICTIONS not in version.files:
+        raise errors.NotFoundError(
+            f"model {version.name}, version {version.number}: was registered by a release that kept"
+            " no predictions of the test part; write the part with `eagleray split` and predict it"
+            " with `eagleray predict`"
+        )
+    data = registry.read(version, bundle.PREDICTIONS)
+    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    with files.replacing(file) as unfinished:
+        if file.suffix == ".parquet":
+            unfinished.write_bytes(data)
+        else:
+            table.to_pandas().to_csv(unfinished, index=False, lineterminator="\n")
+    rows: int = table.num_rows
+    return rows
 
 
 def _report(

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CUT = re.compile(r"\x1b(?:\[[0-9;]*)?$")
 
 
 def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> None:
@@ -23,6 +28,23 @@ def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> 
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+
+
+def shown(pieces: Iterable[str], stream: IO[str]) -> Iterator[str]:
+    """A log as a stream may have it: what is no terminal gets no colour codes (ECMA-48, SGR).
+
+    Ray colours its messages wherever they go. A code may be cut between two pieces.
+    """
+    if stream.isatty():
+        yield from pieces
+        return
+    rest = ""
+    for piece in pieces:
+        text = _COLOUR.sub("", rest + piece)
+        cut = _CUT.search(text)
+        rest = cut[0] if cut else ""
+        yield text.removesuffix(rest)
+    yield rest
 
 
 def _shown(cell: object) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagleray.errors import UserError
+from eagleray.errors import AccessDeniedError, StorageUnavailableError, UserError
 
 if TYPE_CHECKING:
     from eagleray.runs import Cluster
@@ -34,6 +36,23 @@ Keep = Annotated[
 Retries = Annotated[
     int | None, typer.Option(min=0, help="Kubernetes: how often a failed run is tried again.")
 ]
+
+
+@contextmanager
+def reaching(there: Cluster) -> Iterator[None]:
+    """Say how to get at a storage that is inside the cluster, where it could not be used."""
+    try:
+        yield
+    except (AccessDeniedError, StorageUnavailableError) as cause:
+        from k8s import place
+
+        way = there.tunnel() if isinstance(there, place.Kubernetes) else None
+        if way is None or "AWS_ENDPOINT_URL_S3" in os.environ:
+            raise
+        raise type(cause)(
+            f"storage: must be reached from here too, but it is inside the cluster; lead a port to "
+            f"it: {way}"
+        ) from cause
 
 
 def cluster(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagleray.cli import places
+from eagleray.cli import output, places
 from eagleray.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def run(
     )
     out = Console(stderr=as_json or dry_run, highlight=False)
     if there is not None:
-        _send(experiment, there, out, detach=detach, dry_run=dry_run, as_json=as_json)
+        with places.reaching(there):
+            _send(experiment, there, out, detach=detach, dry_run=dry_run, as_json=as_json)
         return
     if detach or dry_run:
         option = "--detach" if detach else "--dry-run"
@@ -89,12 +90,17 @@ def show(ended: finish.Ended, out: Console) -> None:
 
     outcome, result = ended.outcome, ended.result
     experiment, classes = outcome.experiment, outcome.dataset.schema.target.classes
-    out.print(tables.leaderboard(outcome.trials, outcome.metric))
+    out.print(tables.leaderboard(outcome.trials, outcome.metric, out.width))
+    if outcome.winner.values:
+        values = tables.values(outcome.winner.values)
+        out.print(f"trial {outcome.winner.number}: {values}", soft_wrap=True)
     out.print(tables.scores(outcome.winner.best, result.test))
-    if result.confusion is not None:
-        out.print(tables.confusion(result.confusion, classes))
+    if result.confusion or result.confused:
+        out.print(tables.confusion(result, classes, out.width))
     version = f"{experiment.name} version {result.version}"
     out.print(f"registered {version} in {experiment.storage}: {ended.why}", soft_wrap=True)
+    for warning in result.warnings:
+        out.print(f"WARNING: {version} {warning}", soft_wrap=True, style="bold red", markup=False)
     for command in ended.next_steps():
         out.print(f"  {command}", soft_wrap=True)
 
@@ -112,7 +118,7 @@ def follow(place: Place, attempt: Attempt, *, to_stderr: bool = False) -> None:
 
     out = Console(stderr=to_stderr, highlight=False)
     with _leaving(place, attempt), far.screen(attempt, out) as write:
-        for text in place.log(attempt, follow=True):
+        for text in output.shown(place.log(attempt, follow=True), out.file):
             write(text)
     runs.ended(place, attempt)
 
@@ -163,7 +169,7 @@ def _send(
 
 def _check(experiment: spec.Experiment) -> None:
     """Refuse here what the driver would refuse there; objects in S3 are left to the driver."""
-    from ray_jobs.data import prepare
+    from ray_jobs.data import files, prepare
 
     if experiment.data.source.startswith("s3://"):
         return
@@ -172,7 +178,7 @@ def _check(experiment: spec.Experiment) -> None:
         raise DataError(misfit)
     experiment.metric(dataset.schema.target.task)
     for column in dataset.schema.columns:
-        if column.type == "image" and experiment.data.source.endswith((".csv", ".tsv", ".txt")):
+        if column.type == "image" and files.is_delimited(Path(experiment.data.source)):
             raise DataError(
                 f"data.source: pictures must be in the table itself to travel to a cluster (bytes "
                 f"in a Parquet file), but {column.name} names files"

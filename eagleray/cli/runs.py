@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagleray.cli import places
+from eagleray.cli import output, places
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def logs(
 ) -> None:
     """Print what the driver has printed so far."""
     place, found = _found(run, address, kubernetes, namespace, storage)
-    for text in place.log(found, follow=False):
+    for text in output.shown(place.log(found, follow=False), sys.stdout):
         sys.stdout.write(text)
 
 

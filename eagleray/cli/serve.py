@@ -85,6 +85,7 @@ def _settings(name: str, given: dict[str, object]) -> Settings:
             "max_replicas": experiment.serve.replicas.max,
             "max_rows": experiment.serve.batch.max_rows,
             "wait_ms": experiment.serve.batch.wait_ms,
+            "extra_fields": experiment.serve.extra_fields,
         }
     try:
         return Settings.model_validate(values | given)

@@ -55,6 +55,8 @@ class Numbers:
         indicators: the M columns with a missing indicator.
         quantiled: the columns scaled by quantile, in the order of the curves of `quantiles`.
         datetimes: the D columns that are datetimes.
+        extremes: (2, F, 1): lowest and highest number of the training part; NaN for columns that
+            are no numbers, and None in bundles that were made before they were kept.
     """
 
     names: tuple[str, ...]
@@ -63,6 +65,7 @@ class Numbers:
     quantiled: tuple[int, ...]
     quantiles: Quantiles
     datetimes: tuple[int, ...]
+    extremes: np.ndarray | None = None
 
     @classmethod
     def fit(
@@ -73,6 +76,7 @@ class Numbers:
     ) -> Numbers:
         mine = [c for c in known.columns if c.type in ("numeric", "boolean", "datetime")]
         affine = np.zeros((5, len(mine), 1))
+        extremes = np.full((2, len(mine), 1), math.nan)
         indicators, curves = [], {}
         for index, column in enumerate(mine):
             values = columns[column.name]
@@ -81,6 +85,8 @@ class Numbers:
             if scale == "quantile" and len(present):
                 curves[index] = quantiles.learn(present)
             affine[:, index, 0] = _affine(scale, present)
+            if column.type == "numeric" and len(present):
+                extremes[:, index, 0] = present.min(), present.max()
             if len(present) < len(values):
                 indicators.append(index)
         return cls(
@@ -90,6 +96,7 @@ class Numbers:
             quantiled=tuple(curves),
             quantiles=Quantiles(tuple(curves.values())),
             datetimes=tuple(i for i, column in enumerate(mine) if column.type == "datetime"),
+            extremes=extremes,
         )
 
     @property
@@ -114,6 +121,25 @@ class Numbers:
             out[:, marked:] = _cycles(raw_FB[self.datetimes, :])
         return out
 
+    def flag(self, columns: schema.Columns, flags: list[list[str]]) -> None:
+        """Add a warning to each row for each number that is far outside the training part's.
+
+        Far is further below the lowest, or above the highest, than these two are from each other.
+        """
+        if self.extremes is None or not self.names:
+            return
+        raw_FB = np.concatenate([columns[name] for name in self.names]).reshape(len(self.names), -1)
+        low, high = self.extremes
+        span = high - low
+        far_FB = (raw_FB < low - span) | (raw_FB > high + span)  # never of NaN
+        if not far_FB.any():
+            return
+        for index, row in np.argwhere(far_FB).tolist():
+            flags[row].append(
+                f"{self.names[index]}: {raw_FB[index, row]:g} is far outside the training rows'"
+                f" range, {low[index, 0]:g} to {high[index, 0]:g}"
+            )
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         described = {
             "names": list(self.names),
@@ -122,7 +148,8 @@ class Numbers:
             "datetimes": list(self.datetimes),
         }
         knots = dict(zip(self.quantiled, self.quantiles.knots, strict=True))
-        return described, {"affine": self.affine, **{f"knots.{i}": knots[i] for i in knots}}
+        held = {"affine": self.affine, **{f"knots.{i}": knots[i] for i in knots}}
+        return described, held | ({} if self.extremes is None else {"extremes": self.extremes})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Numbers:
@@ -133,6 +160,7 @@ class Numbers:
             quantiled=tuple(state["quantiled"]),
             quantiles=Quantiles(tuple(tensors[f"knots.{i}"] for i in state["quantiled"])),
             datetimes=tuple(state["datetimes"]),
+            extremes=tensors.get("extremes"),
         )
 
 

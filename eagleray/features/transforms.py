@@ -102,8 +102,10 @@ class Transforms:
         return inputs
 
     def flags(self, columns: schema.Columns) -> list[list[str]]:
-        """For each row a warning for each category that was not seen in training."""
-        return self.categories.flags(columns, len(next(iter(columns.values()))))
+        """For each row a warning for each unknown category and each number far out of range."""
+        flags = self.categories.flags(columns, len(next(iter(columns.values()))))
+        self.numbers.flag(columns, flags)
+        return flags
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_state` takes: values that JSON holds exactly, and tensors."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eagleray import errors, spec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from eagleray import code, features
 
@@ -51,3 +51,19 @@ def build(
             raise errors.UserError("model.type: text needs a text column, but the data has none")
         return text.TextNet(options, shape, outputs)
     return mlp.Mlp(options, shape, outputs)
+
+
+def forward(
+    model: nn.Module, inputs: dict[str, Tensor], outputs: int, *, custom: code.Code | None = None
+) -> Tensor:
+    """The outputs (B, C) of a model that `build` gave.
+
+    Raises:
+        CodeError: the user's model raises, or gives something else.
+    """
+    if custom is None:
+        logits_BC: Tensor = model(inputs)
+        return logits_BC
+    from eagleray.models import custom as user
+
+    return user.forward(custom, model, inputs, outputs)

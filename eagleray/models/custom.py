@@ -1,8 +1,12 @@
-"""`module:function`: the user's own architecture."""
+"""`module:function`: the user's own architecture; docs/code.md has its contract.
+
+Legend: B batch, C outputs.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import parameter
 
 from eagleray import code, errors, features, spec
 
@@ -11,16 +15,37 @@ def build(own: code.Code, options: spec.Custom, shape: features.Shape, outputs: 
     """Call the user's function with `shape`, `outputs` and the further keys of `model`.
 
     Raises:
-        CodeError: the function raises, or gives something else than a `torch.nn.Module`.
+        CodeError: the function raises, or gives no `torch.nn.Module` that can be trained.
     """
-    parameters = {key: value for key, value in options.model_dump().items() if key != "type"}
-    try:
-        model = own.load()(shape=shape, outputs=outputs, **parameters)
-    except errors.EagleRayError:
-        raise
-    except Exception as cause:  # whatever the user's code raises is the user's to know
-        raise errors.CodeError(f"{own.name} must build a model, but raised {cause!r}") from cause
+    arguments = {key: value for key, value in options.model_dump().items() if key != "type"}
+    with code.guard("must build a model", own):
+        model = own.load()(shape=shape, outputs=outputs, **arguments)
     if not isinstance(model, nn.Module):
         kind = type(model).__name__
-        raise errors.CodeError(f"{own.name} must give a torch.nn.Module, but gave {kind}")
+        raise errors.CodeError(f"{own.name}: must give a torch.nn.Module, but gave {kind}")
+    weights = list(model.parameters())
+    if any(parameter.is_lazy(weight) for weight in weights):
+        raise errors.CodeError(f"{own.name}: every layer must know its sizes, but one is lazy")
+    if not any(weight.requires_grad for weight in weights):
+        raise errors.CodeError(f"{own.name}: must give a model with weights to train, but has none")
     return model
+
+
+def forward(own: code.Code, model: nn.Module, inputs: dict[str, Tensor], outputs: int) -> Tensor:
+    """Call the user's model.
+
+    Raises:
+        CodeError: it raises, or gives something else than numbers (B, C).
+    """
+    with code.guard("forward must answer", own):
+        output = model(inputs)
+    wanted = (len(next(iter(inputs.values()))), outputs)
+    got = f"{type(output).__name__}"
+    if isinstance(output, Tensor):
+        if output.shape == wanted and output.is_floating_point():
+            return output
+        got = f"{tuple(output.shape)} of {output.dtype}"
+    raise errors.CodeError(
+        f"{own.name}: forward must give floating-point numbers of shape (B, C), here {wanted},"
+        f" but gave {got}"
+    )

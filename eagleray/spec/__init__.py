@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from eagleray import code
 
 __all__ = [
+    "LIMITS",
     "METRICS",
     "Compute",
     "Configuration",
@@ -71,6 +72,11 @@ __all__ = [
     "load",
     "model_options",
 ]
+
+SEMANTICS = 1
+"""Raised when the same file comes to mean another search: searches of before are run again."""
+LIMITS = {"trials", "budget"}
+"""Keys of `tune` that say how far a search goes, not what it tries."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +104,11 @@ class Experiment:
         """How many configurations there are; infinite if one distribution is continuous."""
         return math.prod(drawn.size() for drawn in self.space.values())
 
+    @property
+    def trials(self) -> int:
+        """How many configurations are tried: each of a small space once."""
+        return int(min(self.tune.trials, self.size))
+
     def configuration(self, values: Mapping[str, object]) -> Configuration:
         """The configuration with `values` for the keys of `space`.
 
@@ -120,26 +131,28 @@ class Experiment:
 
     def resolved(self) -> dict[str, Any]:
         """The whole experiment as it could stand in the file, defaults included."""
-        tree = self.default().model_dump(mode="json", exclude={"train": laws.idle(self.searched)})
+        tree = self._tree(exclude={"train": laws.idle(self.searched)})
         for options in tree["features"].values():
             for option in FeatureOptions.foreign(options["type"]):
                 options.pop(option)
-        for key, drawn in space.find(self.searched):
-            section = functools.reduce(lambda node, part: node[part], key[:-1], cast(Any, tree))
-            section[key[-1]] = {drawn.kind: drawn.arguments()}
-        for name in ("data", "tune", "compute", "serve"):
-            tree[name] = getattr(self, name).model_dump(mode="json")
-        tree |= {"name": self.name, "storage": self.storage}
         return {name: tree[name] for name in File.model_fields}
+
+    def given(self) -> dict[str, Any]:
+        """What the file and its overrides set, without the defaults of what they leave out."""
+        tree = self._tree(exclude_unset=True)
+        return {name: tree[name] for name in File.model_fields if tree.get(name)}
 
     def search_id(self, data_fingerprint: str) -> str:
         """12 hex digits of what decides the outcome: data, code, space and search.
 
-        Where it runs, where it is kept and how it is served do not count.
+        Only keys that are set count, a default that is written out too: the defaults of another
+        release make no other search. Where it runs, where it is kept, how it is served and how far
+        it goes (`LIMITS`) do not count.
         """
-        resolved = self.resolved()
-        counted = [resolved[name] for name in ("name", "data", *laws.SEARCHED, "tune")]
-        text = json.dumps([*counted, data_fingerprint], sort_keys=True, separators=(",", ":"))
+        given = self.given()
+        counted = {name: given[name] for name in given.keys() & {"name", "data", *laws.SEARCHED}}
+        counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
+        text = json.dumps([SEMANTICS, counted, data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def metric(self, task: Task) -> str:
@@ -168,6 +181,17 @@ class Experiment:
         losses = laws.options(self.searched, "train.loss", "auto")
         names = [name for name in kinds + losses if code.is_name(name)]
         return {name: code.read(name, self.path.parent) for name in names}
+
+    def _tree(self, **dump: Any) -> dict[str, Any]:
+        """Every section as pydantic dumps it, distributions in their places."""
+        tree = self.default().model_dump(mode="json", **dump)
+        for key, drawn in space.find(self.searched):
+            section = functools.reduce(lambda node, part: node[part], key[:-1], cast(Any, tree))
+            section[key[-1]] = {drawn.kind: drawn.arguments()}
+        unset = bool(dump.get("exclude_unset"))
+        for name in ("data", "tune", "compute", "serve"):
+            tree[name] = getattr(self, name).model_dump(mode="json", exclude_unset=unset)
+        return tree | {"name": self.name, "storage": self.storage}
 
 
 def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -213,12 +237,11 @@ def _experiment(path: Path, tree: Tree, faulty: set[str]) -> Experiment | None:
     file = File.model_validate(space.fill(sound, space.defaults(sound)))
     searched = {name: sound.get(name, {}) for name in laws.SEARCHED}
     drawn = {dotted(key): distribution for key, distribution in space.find(searched)}
-    tune = file.tune if drawn else file.tune.model_copy(update={"trials": 1})
     return Experiment(
         path=path,
         name=file.name,
         data=file.data,
-        tune=tune,
+        tune=file.tune,
         compute=file.compute,
         storage=file.storage,
         serve=file.serve,

@@ -88,8 +88,11 @@ def explain(error: pydantic.ValidationError) -> list[Problem]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The likeliest of `known`: alike, or `word`'s initials (`learning_rate` is `lr`)."""
+    """The likeliest of `known`: as the field calls it too, alike, or by initials (`lr`)."""
     known = list(known)
+    for meant in (terms.SYNONYMS.get(word.lower()), word.lower()):
+        if meant in known:
+            return meant
     initials = "".join(part[:1] for part in word.split("_"))
     near = difflib.get_close_matches(word, known, n=1)
     return near[0] if near else initials if initials in known else None
@@ -116,7 +119,7 @@ def _explain(details: ErrorDetails) -> Problem:
         case "choice":
             return _not_among(key, context["names"], got)
         case "law":
-            return Problem(key, details["msg"], context.get("got", show(got)))
+            return Problem(key, details["msg"], context.get("got", show(got)), context.get("near"))
         case "string_pattern_mismatch":
             return Problem(key, terms.PATTERNS[context["pattern"]], show(got))
     law = _LAWS.get(details["type"], details["msg"])

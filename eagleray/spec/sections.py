@@ -93,6 +93,15 @@ class Data(Section):
     missing: Many[str] = Field(
         (), description="More texts that stand for a missing value, beside the usual ones."
     )
+    encoding: terms.Encoding | None = Field(
+        None,
+        description="Of a text file, such as `latin-1`. Default: UTF-8, or what its mark says.",
+    )
+    delimiter: terms.Character | None = Field(
+        None,
+        description="Of a text file. Default: comma, semicolon, tab or bar, whichever gives the "
+        "header most columns.",
+    )
 
     @pydantic.field_validator("drop")
     @classmethod
@@ -256,7 +265,7 @@ class Budget(Section):
 class Tune(Section):
     """How the search goes."""
 
-    trials: Size = Field(20, description="Most configurations tried.")
+    trials: Size = Field(20, description="Most configurations tried, each once.")
     search: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="Tree-structured Parzen estimator, random, or all combinations."
     )
@@ -271,6 +280,11 @@ class Tune(Section):
     folds: One = Field(1, description="Folds of cross-validation; more are not built yet.")
     budget: Budget | None = Field(None, description="What a search may spend.")
     seed: Seed = Field(0, description="Decides which configurations are tried.")
+
+    @property
+    def minutes(self) -> float | None:
+        """The longest time that the search may take."""
+        return self.budget.minutes if self.budget else None
 
 
 class Compute(Section):
@@ -307,6 +321,11 @@ class Serve(Section):
 
     replicas: Replicas = Field(Replicas(), description="Bounds of autoscaling.")
     batch: Batch = Field(Batch(), description="Requests answered in one pass.")
+    extra_fields: Literal["refuse", "ignore"] = Field(
+        "refuse",
+        description="Fields of a request's row that are no columns; `ignore` lets clients send "
+        "whole records. Kept with each version.",
+    )
 
 
 class File(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -46,6 +47,30 @@ METRICS = {
     "mae": Metric("min", REGRESSION),
     "r2": Metric("max", REGRESSION),
 }
+SYNONYMS = {
+    "acc": "accuracy",
+    "accuracy_score": "accuracy",
+    "ap": "pr_auc",
+    "auc": "roc_auc",
+    "auc_roc": "roc_auc",
+    "auprc": "pr_auc",
+    "auroc": "roc_auc",
+    "average_precision": "pr_auc",
+    "f1_macro": "f1",
+    "f1_score": "f1",
+    "mean_absolute_error": "mae",
+    "mean_squared_error": "rmse",
+    "mse": "rmse",
+    "r2_score": "r2",
+    "r_squared": "r2",
+    "root_mean_squared_error": "rmse",
+    "sensitivity": "recall",
+    "bce": "cross_entropy",
+    "nll": "cross_entropy",
+    "l2": "mse",
+}
+"""What other libraries call these metrics and losses, for who writes that."""
+
 AUTO_METRIC: dict[Task, str] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
 LOSSES: dict[str, frozenset[Task]] = {
     "cross_entropy": CLASSIFICATION,
@@ -54,6 +79,10 @@ LOSSES: dict[str, frozenset[Task]] = {
     "mse": REGRESSION,
     "huber": REGRESSION,
 }
+
+
+ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
+"""What a misspelt one may be; Python knows many more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +124,22 @@ def ascending(value: tuple[int, int]) -> tuple[int, int]:
     return value
 
 
+def _known_encoding(value: str) -> str:
+    try:
+        "".encode(value)
+    except (LookupError, ValueError):
+        near = difflib.get_close_matches(value.lower(), ENCODINGS, n=1)
+        law = "must be an encoding that Python knows"
+        raise PydanticCustomError("law", law, {"near": near[0] if near else None}) from None
+    return value
+
+
+def _one_character(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value in '"\r\n':
+        raise PydanticCustomError("law", "must be one ASCII character")
+    return value
+
+
 def _whole_or_part(value: float) -> float:
     if value > 1 and value % 1:
         raise PydanticCustomError("law", "must be whole, or a part of one")
@@ -111,4 +156,6 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0), AfterValidator(_whole_or_part)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Filled = Annotated[str, Field(min_length=1)]
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
+Character = Annotated[str, AfterValidator(_one_character)]
 One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ _FULL = {
     "XMinioStorageFull",
 }
 _RESERVE = 64 << 20  # bytes; with less than a volume left SeaweedFS begins to refuse writes
-_HELP = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or start a server with: eagleray local up"
+_AMAZON = "amazonaws.com"
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ def from_answer(place: Place, key: str, error: ClientError) -> errors.StorageErr
     code, status = code_of(error), status_of(error)
     what = f"{code}: {error.response['Error'].get('Message', '')}".strip(": ")
     if code == "NoSuchBucket":
-        return errors.BucketNotFoundError(place.says(key, "there is no such bucket"))
+        what = f"there is no such bucket{_unnamed(place)}"
+        return errors.BucketNotFoundError(place.says(key, what))
     if status == 404:
         return errors.ObjectNotFoundError(place.says(key, "there is no such object"))
     if status == 412:
         return errors.ObjectChangedError(place.says(key, "changed while it was read"))
     if code in _DENIED or status in (401, 403):
-        return errors.AccessDeniedError(place.says(key, what))
+        return errors.AccessDeniedError(place.says(key, what + _unnamed(place)))
     if code in _FULL or status == 507 or (status >= 500 and _disk_is_full(place.endpoint)):
         return errors.StorageFullError(place.says(key, f"no room left: {what}"))
     if status >= 500 or status == 429:
@@ -74,7 +76,8 @@ def from_silence(place: Place, key: str, error: BaseException) -> errors.Storage
     if isinstance(error, RetriesExceededError):
         error = error.last_exception
     if isinstance(error, NoCredentialsError):
-        return errors.AccessDeniedError(place.says(key, f"no credentials; {_HELP}"))
+        what = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return errors.AccessDeniedError(place.says(key, what + _unnamed(place)))
     what = "was cut in the middle"
     if isinstance(error, ReadTimeoutError | ConnectTimeoutError):
         what = "hung"
@@ -100,6 +103,15 @@ def code_of(error: ClientError) -> str:
 def status_of(error: ClientError) -> int:
     """Give the HTTP status."""
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def _unnamed(place: Place) -> str:
+    """Where the embedded server was looked for, where Amazon's is asked for lack of another."""
+    if _AMAZON not in place.endpoint or "AWS_ENDPOINT_URL_S3" in os.environ:
+        return ""
+    from eagleray import local
+
+    return f"; {local.looked()}"
 
 
 def _disk_is_full(endpoint: str) -> bool:

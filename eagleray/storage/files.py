@@ -187,6 +187,25 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def creating(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill; it takes the name `folder` when the block ends well.
+
+    Raises:
+        errors.UserError: `folder` is there and not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise errors.UserError(f"a new or empty folder is needed, but got {folder}")
+    folder = folder.resolve()
+    unfinished = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}.unfinished")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _move(unfinished: Path, path: Path) -> None:
     _sync(unfinished)
     unfinished.replace(path)

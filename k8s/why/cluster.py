@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from k8s.api import Object
 from k8s.situation import Situation
-from k8s.why import pod
+from k8s.why import operator, pod
 from k8s.why.finding import Finding, condition, event, first, labels, name, one_line
 
 _QUOTA = re.compile(r"exceeded quota: ([^,\s]+), requested: (.+?), used: (.+?), limited: (.+)")
@@ -101,7 +101,7 @@ def _invalid(cluster: Object, situation: Situation) -> Finding | None:
     message = event(situation, name(cluster), _INVALID)
     if not message:
         return None
-    return Finding(
+    return operator.gate(message) or Finding(
         f"KubeRay refuses its specification: {message}", "set what the message names", (message,)
     )
 

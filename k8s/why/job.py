@@ -38,6 +38,7 @@ def _findings(situation: Situation) -> Iterator[Finding | None]:
     yield _invalid(situation)
     yield _suspended(situation)
     yield operator.silence(situation)
+    yield from pod.store(situation)
     if state(situation) == "failed":
         yield _failed(situation)
         return
@@ -69,7 +70,7 @@ def _invalid(situation: Situation) -> Finding | None:
         message = one_line(situation.status.get("message") or message or "")
     if not message:
         return None
-    return Finding(
+    return operator.gate(message) or Finding(
         f"KubeRay refuses its specification: {message}",
         "set what the message names, and submit it again",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8s import definitions
 from k8s.situation import Situation
 from k8s.why.finding import Finding, age_s, span
 
@@ -25,6 +26,18 @@ def outage(situation: Situation) -> Finding:
     return Finding(
         "the API server cannot be reached",
         "kubectl cluster-info; set KUBECONFIG to a cluster that answers",
+        (message,),
+    )
+
+
+def gate(message: str) -> Finding | None:
+    """A specification that KubeRay refuses because a feature of it is off."""
+    if "feature gate" not in message or definitions.GATE not in message:
+        return None
+    return Finding(
+        f"the operator's feature gate {definitions.GATE} is off, which "
+        "ray.faultTolerance.embedded needs",
+        definitions.enable({}),
         (message,),
     )
 

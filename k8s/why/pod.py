@@ -31,6 +31,12 @@ def ready(pod: Object) -> bool:
     return phase == "Succeeded" or condition(pod, "Ready").get("status") == "True"
 
 
+def store(situation: Situation) -> Iterator[Finding | None]:
+    """Why the release's own object store is not ready: runs and replicas wait for it."""
+    for one in situation.store:
+        yield trouble(one, situation)
+
+
 def trouble(pod: Object, situation: Situation) -> Finding | None:
     """Why a pod is not ready; None when it is."""
     if ready(pod):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from k8s import release as releases
 from k8s.api import Object
 from k8s.situation import UNTOLD, Situation
 from k8s.why.finding import Finding, event, labels, name, one_line
@@ -38,15 +39,8 @@ def finding(pod: Object, situation: Situation, message: str) -> Finding:
 def value(pod: Object, key: str) -> str:
     """The chart's value that a pod was made from."""
     known = labels(pod)
-    part = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}.get(
-        known.get("app.kubernetes.io/component", "")
-    )
-    role, group = known.get("eagleray/role"), known.get("ray.io/group", "")
-    if part is None or role not in ("head", "worker"):
-        return f"{key} of its pod template"
-    if role == "head":
-        return f"{part}.head.{key}"
-    return f"serving.workers.{key}" if part == "serving" else f"tuning.workers[{group}].{key}"
+    found = releases.value(known, key, known.get("ray.io/group", ""))
+    return found or f"{key} of its pod template"
 
 
 def requested(pod: Object, resource: str) -> str:
@@ -58,7 +52,7 @@ def requested(pod: Object, resource: str) -> str:
 
 def _readings(pod: Object, situation: Situation, said: str) -> Iterator[tuple[str, str]]:
     """What the message may mean, the most telling first; the last one always holds."""
-    yield from _volumes(situation, said)
+    yield from _volumes(pod, situation, said)
     short = sorted(set(_SHORT.findall(said)), key=lambda one: ("/" not in one, one))
     taints = [taint for taint in _TAINT.findall(said) if taint[0] not in _USUAL]
     if UNTOLD in said:
@@ -75,7 +69,7 @@ def _readings(pod: Object, situation: Situation, said: str) -> Iterator[tuple[st
     )
 
 
-def _volumes(situation: Situation, said: str) -> Iterator[tuple[str, str]]:
+def _volumes(pod: Object, situation: Situation, said: str) -> Iterator[tuple[str, str]]:
     absent = _CLAIM.search(said)
     claims = f"kubectl -n {situation.namespace} describe pvc"
     if absent:
@@ -86,10 +80,26 @@ def _volumes(situation: Situation, said: str) -> Iterator[tuple[str, str]]:
             f"add a node in the zone of the volume, which `{claims}` names",
         )
     if "unbound immediate PersistentVolumeClaims" in said or "persistent volumes to bind" in said:
-        yield (
-            "its volume claim is not bound: no volume or storage class gives it one",
-            "set objectStore.storageClassName to one of `kubectl get storageclass`",
-        )
+        yield _unbound(pod, situation)
+
+
+def _unbound(pod: Object, situation: Situation) -> tuple[str, str]:
+    """A claim without a volume, by what its provisioner says; a claim never changes its class."""
+    sources = [one.get("persistentVolumeClaim") or {} for one in pod["spec"].get("volumes") or []]
+    claims = [str(one["claimName"]) for one in sources if "claimName" in one]
+    told = [(one, event(situation, one, ["ProvisioningFailed", "FailedBinding"])) for one in claims]
+    claim, said = next((one for one in told if one[1]), (None, None))
+    ours = labels(pod).get(releases.COMPONENT) == "store"
+    key = "objectStore.storageClassName" if ours else "ray.faultTolerance.storageClassName"
+    mend = f"set {key} to one of `kubectl get storageclass`"
+    if said is None:
+        return "its volume claim is not bound: no volume or storage class gives it one", mend
+    again = f"kubectl -n {situation.namespace} delete pvc {claim}"
+    if ours:
+        release = labels(pod).get(releases.INSTANCE)
+        again = f"helm uninstall {release} -n {situation.namespace} && {again}"
+        mend = f"{mend}, and install it again"
+    return f"its volume claim {claim} is not bound: {said}", f"{again}; {mend}"
 
 
 def _tainted(pod: Object, key: str, content: str) -> tuple[str, str]:

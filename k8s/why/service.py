@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from k8s import helm
 from k8s.api import Object
 from k8s.situation import Situation
-from k8s.why import cluster, operator, storage, versions
+from k8s.why import cluster, operator, pod, storage, versions
 from k8s.why.finding import Finding, condition, event, first, last_line, name, one_line
 
 _SMALL = re.compile(
@@ -38,9 +39,11 @@ def finding(situation: Situation) -> Finding | None:
 def _findings(situation: Situation) -> Iterator[Finding | None]:
     yield _refused(situation)
     yield operator.silence(situation)
+    yield from pod.store(situation)
     parts = _parts(situation)
     for part in parts:
         yield _part(part, situation, upgrade=len(parts) > 1)
+    yield _conflict(situation)
     if state(situation) == "ready":
         yield versions.finding(situation)
     elif not parts:
@@ -64,7 +67,7 @@ def _refused(situation: Situation) -> Finding | None:
     if now.get("reason") == "ValidationFailed":
         message = one_line(now.get("message", ""))
     if message:
-        return Finding(
+        return operator.gate(message) or Finding(
             f"KubeRay refuses its specification: {message}",
             "set what the message names, and helm upgrade",
         )
@@ -75,6 +78,22 @@ def _refused(situation: Situation) -> Finding | None:
             "and helm upgrade",
         )
     return None
+
+
+def _conflict(situation: Situation) -> Finding | None:
+    """An upgrade that Helm 4 did not do, since others own its fields; it may be undone by now."""
+    *_, before, last = ("", "", *situation.upgrades)
+    said = before if last.startswith("Rollback") else last
+    taken = helm.conflict(said)
+    if taken is None:
+        return None
+    upgrade = f"helm upgrade {situation.release} helm/eagleray -n {situation.namespace}"
+    return Finding(
+        f"the last upgrade was refused: {taken}",
+        f"do it again, once with --force-conflicts: {upgrade} --reset-then-reuse-values "
+        "--force-conflicts; or eagleray deploy, likewise",
+        (one_line(said),),
+    )
 
 
 def _parts(situation: Situation) -> list[Object]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from eagleray import errors, schema, spec
+from eagleray.texts import Texts
 from ray_jobs.data import kinds
-from ray_jobs.data.names import did_you_mean
+from ray_jobs.data.faults import Faults
+from ray_jobs.data.names import did_you_mean, values_for_names
 
 Table = dict[str, schema.Raw]
+
+MOST_SHOWN = 20
+"""Columns that a message lists."""
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Raw values by column without the rows that are left out, and what was left out."""
+    """Raw values by column without the rows that are left out, and what was left out.
+
+    Attributes:
+        rows: for each row that is left its number in the source, from 1.
+    """
 
     table: Table
+    rows: np.ndarray
     notes: tuple[str, ...]
 
 
@@ -26,35 +36,44 @@ def rows(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptio
     """The rows that have a target, and a group and a time where the split needs them.
 
     Raises:
-        DataError: a column that the experiment names is absent, or no row is left.
+        DataError: columns that the experiment names are absent, or no row is left.
     """
-    _check_names(table, data, features)
-    notes = []
-    count = len(table[data.target])
+    faults, notes = Faults(), []
+    faults.problems += _absent(table, data, features)
+    count = len(next(iter(table.values()), ()))
     keep = np.ones(count, bool)
     for name in (data.target, data.split.group, data.split.time):
-        if name is None:
+        if name is None or name not in table:
             continue
-        found = _values(name, table[name], given(name, features), data)
-        if found is None:
-            raise errors.DataError(f"{name}: at least one value is needed, but all are missing")
-        gone = kinds.missing_rows(found.array)
-        if gone.any():
-            notes.append(f"{name}: {gone.sum()} of {count} rows have none and are left out")
-            keep &= ~gone
+        with faults.gathered():
+            gone = _gone(name, table[name], given(name, features), data)
+            if gone.any():
+                notes.append(f"{name}: {gone.sum()} of {count} rows have none and are left out")
+                keep &= ~gone
+    faults.settle()
     if not keep.any():
         raise errors.DataError(
             f"{data.source}: no row is left after cleaning; all {count} are left out"
         )
     dropped = set(data.drop) - {data.split.group, data.split.time}
     cleaned = {name: _kept(raw, keep) for name, raw in table.items() if name not in dropped}
-    return Cleaned(cleaned, tuple(notes))
+    return Cleaned(cleaned, np.flatnonzero(keep) + 1, tuple(notes))
 
 
 def given(name: str, features: Mapping[str, spec.FeatureOptions]) -> schema.ColumnType | None:
     """The type that the user has given a column; None where its values decide."""
     kind = features[name].type if name in features else "auto"
     return None if kind == "auto" or kind == "identifier" else kind
+
+
+def _gone(
+    name: str, raw: schema.Raw, kind: schema.ColumnType | None, data: spec.Data
+) -> np.ndarray:
+    """Which rows have no value (B); not all of them."""
+    found = _values(name, raw, kind, data)
+    if found is None:
+        raise errors.DataError(f"{name}: at least one value is needed, but all are missing")
+    return kinds.missing_rows(found.array)
 
 
 def _values(
@@ -69,9 +88,10 @@ def _values(
     return found
 
 
-def _check_names(
+def _absent(
     table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
-) -> None:
+) -> Iterator[str]:
+    """Columns that the experiment names and the table lacks: a problem each."""
     named: dict[str, list[str | None]] = {
         "data.target": [data.target],
         "data.split.group": [data.split.group],
@@ -82,15 +102,25 @@ def _check_names(
     for key, names in named.items():
         for name in names:
             if name is not None and name not in table:
-                raise errors.DataError(
-                    f"{key}: a column of {data.source} is needed,"
-                    f" but got {name!r}{did_you_mean(name, list(table))}"
+                yield (
+                    f"{key}: a column of {data.source} is needed, but got {name!r}"
+                    f"{did_you_mean(name, list(table)) or _columns(list(table))}"
                 )
+
+
+def _columns(known: list[str]) -> str:
+    """The end of a message, where no name is near."""
+    if len(known) == 1:
+        return f"; its only column is {known[0]!r}: data.delimiter says what parts the cells"
+    shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")
+    return f"; its columns are {shown}{values_for_names(known)}"
 
 
 def _kept(raw: schema.Raw, keep: np.ndarray) -> schema.Raw:
     if keep.all():
         return raw
+    if isinstance(raw, Texts):
+        return raw.only(keep)
     if isinstance(raw, np.ndarray):
         left: np.ndarray = raw[keep]
         return left

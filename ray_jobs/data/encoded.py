@@ -34,7 +34,7 @@ class Encoded:
     @property
     def outputs(self) -> int:
         """C: the number of classes, or 1 for regression."""
-        return max(1, len(self.target.classes))
+        return self.target.outputs
 
 
 def encode(dataset: prepare.Dataset, options: Mapping[str, spec.FeatureOptions]) -> Encoded:

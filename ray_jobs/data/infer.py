@@ -12,6 +12,8 @@ from eagleray import errors, schema, spec, values
 from eagleray.schema import Columns, Schema
 from ray_jobs.data import kinds, names
 from ray_jobs.data.clean import Table, given
+from ray_jobs.data.faults import Faults
+from ray_jobs.data.known import SAMPLE
 
 FEW_ROWS = 20
 """In fewer rows, values that are all different or counted up say nothing about a column."""
@@ -41,11 +43,14 @@ def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOpti
         features: the `features` section; its types count.
 
     Raises:
-        DataError: a column that no type can hold, no input column, or a target that cannot be
+        DataError: columns that no type can hold, no input column, or a target that cannot be
             learned.
     """
-    target, targets = _target(table[data.target], data, features)
-    found, spare, notes = _inputs(table, data, features)
+    faults = Faults()
+    with faults.gathered():
+        target, targets = _target(table[data.target], data, features)
+    found, spare, notes = _inputs(table, data, features, faults)
+    faults.settle()
     if not found and not spare:
         raise errors.DataError(
             f"{data.source}: an input column is needed, but there is none beside the target"
@@ -59,8 +64,17 @@ def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOpti
     return Learned(known, columns, targets, tuple(notes))
 
 
-def _inputs(
+def problems(
     table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+) -> list[str]:
+    """What is wrong with the input columns alone."""
+    faults = Faults()
+    _inputs(table, data, features, faults)
+    return faults.problems
+
+
+def _inputs(
+    table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions], faults: Faults
 ) -> tuple[list[kinds.Found], list[kinds.Found], list[str]]:
     """Columns to learn from, columns that only tell rows apart, and notes."""
     inputs, spare, notes = [], [], []
@@ -73,7 +87,9 @@ def _inputs(
             )
             continue
         kind = given(name, features)
-        found = _find(name, raw, kind, data)
+        found = None
+        with faults.gathered():
+            found = _find(name, raw, kind, data)
         if found is None:
             notes.append(f"{name}: all values are missing, so it is left out")
         elif kind is None and _only_tells_apart(found):
@@ -97,20 +113,30 @@ def _find(
 
 def _only_tells_apart(found: kinds.Found) -> bool:
     """Whether a column is a number, a code or a name of the row and nothing else."""
-    column, array = found.column, found.array
-    if column.type not in ("numeric", "categorical", "text") or not _all_different(found):
+    column = found.column
+    if column.type not in ("numeric", "categorical", "text"):
         return False
-    if names.hints_at_identifier(column.name) and (column.integer or column.type != "numeric"):
-        return True
-    if len(array) < FEW_ROWS:
+    if column.type == "numeric" and not column.integer:
         return False
-    if column.type == "numeric":
-        return column.integer and bool(np.isin(np.unique(np.diff(array)), (1, -1)).all())
-    return all(_CODE.fullmatch(text) for text in array.tolist())
+    if not names.hints_at_identifier(column.name) and not _counts_up(found):
+        return False
+    return _all_different(found)
+
+
+def _counts_up(found: kinds.Found) -> bool:
+    """Whether values are whole numbers one by one, or codes; few rows do not tell."""
+    if len(found.array) < FEW_ROWS or found.column.nullable:
+        return False
+    if found.column.type == "numeric":
+        return bool((np.abs(np.diff(found.array)) == 1).all())
+    return all(_CODE.fullmatch(text) for text in found.array.tolist())
 
 
 def _all_different(found: kinds.Found) -> bool:
-    return not found.column.nullable and len(set(found.array.tolist())) == len(found.array)
+    array = found.array
+    if found.column.nullable or len(set(array[:SAMPLE].tolist())) < len(array[:SAMPLE]):
+        return False
+    return len(set(array.tolist())) == len(array)
 
 
 def _target(

@@ -16,7 +16,9 @@ from types import NoneType
 import numpy as np
 
 from eagleray import errors, pictures, schema, values
+from eagleray.texts import Texts
 from ray_jobs.data import guesses
+from ray_jobs.data.known import SAMPLE, Known
 
 LONGEST_SIDE = 128
 """Pictures of more pixels a side are made smaller."""
@@ -53,16 +55,14 @@ def find(
         DataError: values that the type, or any type, cannot hold.
     """
     native = _native(raw)
-    texts = Counter[str]() if native else _texts(name, raw)
-    gone = values.markers("numeric", marks)
-    known = Counter({text: count for text, count in texts.items() if text.casefold() not in gone})
-    if native is None and not known:
+    known = Known([] if native else _texts(name, raw), values.markers("numeric", marks))
+    if native is None and not known.sample:
         return None
     if kind is not None:
         guess = guesses.given(kind, known)
     else:
         guess = guesses.Guess(native) if native else guesses.infer(known)
-    column = _draft(name, raw, guess, (*marks, *_markers(guess, texts, marks)))
+    column = _draft(name, raw, guess, (*marks, *_markers(guess, known, marks)))
     array = schema.parse_column(column, raw)
     missing = missing_rows(array)
     if missing.all():
@@ -73,13 +73,16 @@ def find(
 def missing_rows(array: np.ndarray) -> np.ndarray:
     """Which rows of a canonical column are missing, as booleans (B)."""
     if array.dtype == object:
-        return np.array([value is None for value in array.tolist()], bool)
+        gone: np.ndarray = array == None  # noqa: E711 (each value, not the array)
+        return gone
     missing: np.ndarray = np.isnan(array.reshape(len(array), -1)).any(axis=1)
     return missing
 
 
 def _native(raw: schema.Raw) -> schema.ColumnType | None:
     """The type that the values have already; None for text and mixtures."""
+    if isinstance(raw, Texts):
+        return None
     if isinstance(raw, np.ndarray):
         return _ARRAYS.get(raw.dtype.kind, "numeric")
     kinds = set(map(type, raw)) - {NoneType}
@@ -97,15 +100,18 @@ def _native(raw: schema.Raw) -> schema.ColumnType | None:
     return None
 
 
-def _texts(name: str, raw: schema.Raw) -> Counter[str]:
-    words = schema.parse_column(schema.Column(name=name, type="text"), raw)
-    return Counter(word for word in words.tolist() if word is not None)
+def _texts(name: str, raw: schema.Raw) -> Texts | list[str | None]:
+    if isinstance(raw, Texts):
+        return raw
+    words: list[str | None]
+    words = schema.parse_column(schema.Column(name=name, type="text"), raw).tolist()
+    return words
 
 
-def _markers(guess: guesses.Guess, texts: Counter[str], marks: tuple[str, ...]) -> list[str]:
+def _markers(guess: guesses.Guess, known: Known, marks: tuple[str, ...]) -> list[str]:
     """Markers for missing values that the column holds, and texts that are taken for such."""
     gone = values.markers(guess.type, marks)
-    seen = {text for text in texts if text.casefold() in gone}
+    seen = {text for text in known.marked(guess.plain) if text.casefold() in gone}
     return sorted((seen | set(guess.odd)) - set(marks))
 
 
@@ -124,21 +130,25 @@ def _draft(
 
 
 def _finished(
-    column: schema.Column, array: np.ndarray, missing: np.ndarray, known: Counter[str]
+    column: schema.Column, array: np.ndarray, missing: np.ndarray, known: Known
 ) -> schema.Column:
     """The column with what its parsed values say."""
     whole, categories = False, None
     if column.type == "numeric":
         present = array[~missing]
-        whole = bool((present == np.floor(present)).all() and np.abs(present).max() < 2**53)
+        whole = _are_whole(present[:SAMPLE]) and _are_whole(present)
     elif column.type == "boolean":
-        words = known or ["false", "true"]
+        words = known.counts or ["false", "true"]
         categories = tuple(sorted(words, key=lambda word: (values.truth(word), word)))
     elif column.type == "categorical":
         names = sorted(set(array[~missing].tolist()))
         categories = tuple(names) if len(names) <= schema.MOST_LISTED else None
     found = {"nullable": bool(missing.any()), "integer": whole, "categories": categories}
     return column.model_copy(update=found)
+
+
+def _are_whole(numbers: np.ndarray) -> bool:
+    return bool((numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53)
 
 
 def _shape(name: str, raw: schema.Raw) -> tuple[int, ...]:

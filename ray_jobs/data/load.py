@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from eagleray import code, errors, schema, spec, storage
+from eagleray.texts import Texts
 from ray_jobs.data import clean, files, pictures
 from ray_jobs.data.infer import learn
 from ray_jobs.data.names import did_you_mean
@@ -31,7 +33,7 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
         CodeError: the user's function fails, or gives no frame.
         StorageError: an object cannot be fetched.
     """
-    frame = _read(data.source, base)
+    frame = _read(data, base)
     names = [str(name) for name in frame.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -45,7 +47,7 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
 
 
 def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
-    """Raw values by column: arrays of numbers or times, else lists of Python's own values."""
+    """Raw values by column: arrays of numbers or times, texts, or lists of Python's own values."""
     return {str(name): _raw(frame[name]) for name in frame.columns}
 
 
@@ -56,14 +58,18 @@ def infer(
     return learn(clean.rows(table(frame), data, features).table, data, features).schema
 
 
-def _read(source: str, base: Path) -> pd.DataFrame:
+def _read(data: spec.Data, base: Path) -> pd.DataFrame:
+    source, text = data.source, {"encoding": data.encoding, "delimiter": data.delimiter}
+    if source.startswith("s3://"):
+        return _object(source, text)
+    if not source.startswith("dataset:") and not code.is_name(source):
+        return files.read(_found(source, base), **text)
+    for key, value in text.items():
+        if value is not None:
+            raise errors.DataError(f"data.{key}: must stand beside a file, but got {source!r}")
     if source.startswith("dataset:"):
         return _bundled(source.removeprefix("dataset:"))
-    if source.startswith("s3://"):
-        return _object(source)
-    if code.is_name(source):
-        return _called(source, base)
-    return files.read(_found(source, base))
+    return _called(source, base)
 
 
 def _bundled(name: str) -> pd.DataFrame:
@@ -85,7 +91,7 @@ def _bundled(name: str) -> pd.DataFrame:
     return pd.DataFrame({**columns, "target": [classes[index] for index in bunch.target]})
 
 
-def _object(source: str) -> pd.DataFrame:
+def _object(source: str, text: dict[str, str | None]) -> pd.DataFrame:
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not key:
         raise errors.DataError(f"data.source: s3://bucket/key is needed, but got {source!r}")
@@ -95,20 +101,16 @@ def _object(source: str) -> pd.DataFrame:
             storage.open(f"s3://{bucket}").download(key, path)
         except errors.ObjectNotFoundError as cause:
             raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause
-        return files.read(path, shown=source)
+        return files.read(path, shown=source, **text)
 
 
 def _called(source: str, base: Path) -> pd.DataFrame:
-    function = code.read(source, base).load()
-    try:
-        frame = function()
-    except errors.EagleRayError:
-        raise
-    except Exception as cause:
-        raise errors.CodeError(f"{source} must give a frame, but raised {cause!r}") from cause
+    own = code.read(source, base)
+    with code.guard("must give a frame", own):
+        frame = own.load()()
     if not isinstance(frame, pd.DataFrame):
         kind = type(frame).__name__
-        raise errors.CodeError(f"{source} must give a pandas.DataFrame, but gave {kind}")
+        raise errors.CodeError(f"{source}: must give a pandas.DataFrame, but gave {kind}")
     return frame
 
 
@@ -127,10 +129,13 @@ def _found(source: str, base: Path) -> Path:
 def _beside(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.parent.is_dir():
-            yield from (other for other in path.parent.iterdir() if other.suffix in files.READERS)
+            yield from (other for other in path.parent.iterdir() if files.is_known(other))
 
 
 def _raw(series: pd.Series[Any]) -> schema.Raw:
+    if _is_arrow_text(series.dtype):
+        cells = pa.array(series)
+        return Texts(cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells]))
     if isinstance(series.dtype, pd.DatetimeTZDtype):
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     if pd.api.types.is_timedelta64_dtype(series.dtype):
@@ -143,3 +148,10 @@ def _raw(series: pd.Series[Any]) -> schema.Raw:
     values = series.astype(object).tolist()
     gone = series.isna().tolist()
     return [None if missing else value for value, missing in zip(values, gone, strict=True)]
+
+
+def _is_arrow_text(kind: object) -> bool:
+    return isinstance(kind, pd.ArrowDtype) and kind.pyarrow_dtype in (
+        pa.string(),
+        pa.large_string(),
+    )

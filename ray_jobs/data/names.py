@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from eagleray import values
+
 _IDENTIFIER = re.compile(
     r"(?i:(?:^|[_\W])(?:id|uuid|guid|key|index|idx|rowid|row)$|^unnamed: \d+$)|[a-z](?:Id|ID|Key)$"
 )
@@ -14,6 +16,22 @@ _IDENTIFIER = re.compile(
 def hints_at_identifier(name: str) -> bool:
     """Whether a column is called as those that only tell rows apart: id, user_id, customerId."""
     return _IDENTIFIER.search(name) is not None
+
+
+def values_for_names(names: Sequence[str]) -> str:
+    """The end of a message, where a name is a number: perhaps the file has no header."""
+    if not any(map(is_number, names)):
+        return ""
+    return "; if line 1 holds values, put a line of names above it"
+
+
+def is_number(name: str) -> bool:
+    """Whether a name, of a column or a class, is a number."""
+    try:
+        values.number(name)
+    except ValueError:
+        return False
+    return True
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from eagleray import errors, schema, spec
 from eagleray.schema import Columns, Schema
@@ -21,22 +22,28 @@ class Dataset:
 
     Attributes:
         columns: canonical columns of all rows, see `eagleray.schema`.
+        rows: for each of these rows its number in the source, from 1.
         targets: class indices (int64) or values (f32).
         split: row numbers of the parts.
-        fingerprint: sha256 of all of the above and of the `data` section: equal data, equal trials.
+        fingerprint: sha256 of all of the above: equal data, equal trials.
         notes: for people, what was left out or looks odd.
     """
 
     schema: Schema
     columns: Columns
+    rows: np.ndarray
     targets: np.ndarray
     split: split.Split
     fingerprint: str
     notes: list[str]
 
 
-def dataset(experiment: spec.Experiment) -> Dataset:
+def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> Dataset:
     """Prepare the data that the experiment names.
+
+    Args:
+        experiment: the file.
+        frame: its table, where the caller has read it already.
 
     Raises:
         DataError: it cannot be read, or nothing can be learned from it.
@@ -46,8 +53,9 @@ def dataset(experiment: spec.Experiment) -> Dataset:
     """
     _check_types(experiment)
     data, features = experiment.data, experiment.default().features
-    frame = load.read(data, experiment.path.parent)
-    cleaned = clean.rows(load.table(frame), data, features)
+    if frame is None:
+        frame = load.read(data, experiment.path.parent)
+    cleaned = _cleaned(load.table(frame), data, features)
     learned = infer.learn(cleaned.table, data, features)
     parts = split.indices(
         learned.targets,
@@ -59,9 +67,10 @@ def dataset(experiment: spec.Experiment) -> Dataset:
     return Dataset(
         schema=learned.schema,
         columns=learned.columns,
+        rows=cleaned.rows,
         targets=learned.targets,
         split=parts,
-        fingerprint=_fingerprint(data, learned, parts),
+        fingerprint=_fingerprint(learned, parts),
         notes=[*cleaned.notes, *learned.notes],
     )
 
@@ -87,6 +96,15 @@ def _check_types(experiment: spec.Experiment) -> None:
             )
 
 
+def _cleaned(
+    table: clean.Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+) -> clean.Cleaned:
+    try:
+        return clean.rows(table, data, features)
+    except errors.DataError as error:
+        raise errors.DataError(*error.problems, *infer.problems(table, data, features)) from error
+
+
 def _words(name: str | None, table: clean.Table) -> np.ndarray | None:
     if name is None:
         return None
@@ -110,15 +128,21 @@ def _times(
     return found.array
 
 
-def _fingerprint(data: spec.Data, learned: infer.Learned, parts: split.Split) -> str:
+def _fingerprint(learned: infer.Learned, parts: split.Split) -> str:
     digest = hashlib.sha256()
-    described = [data.model_dump(mode="json"), learned.schema.model_dump(mode="json")]
+    described = learned.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())
     arrays = [*learned.columns.values(), learned.targets, *parts.parts().values()]
     for array in arrays:
         if array.dtype == object:
-            digest.update(json.dumps(array.tolist()).encode())
+            digest.update(_words_as_json(array.tolist()).encode())
         else:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _words_as_json(words: list[str | None]) -> str:
+    """As `json.dumps` writes the list, each different word written once."""
+    written = {word: json.dumps(word) for word in set(words)}
+    return f"[{', '.join(map(written.__getitem__, words))}]"

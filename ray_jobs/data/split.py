@@ -12,9 +12,12 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from eagleray import errors, schema, spec
+from ray_jobs.data import names
 
 LEAST_OF_A_CLASS = 3
 """A class needs a row for each part."""
+MOST_LISTED = 10
+"""Classes that a message lists."""
 STRATA = 10
 """A regression's target is parted alike in so many ranges."""
 
@@ -141,13 +144,20 @@ def _sizes(count: int, shares: spec.Split, what: str) -> tuple[int, int]:
 
 
 def _check_classes(classes: np.ndarray, target: schema.Target, smallest: int) -> None:
-    counts = np.bincount(classes, minlength=len(target.classes))
-    least = int(counts.argmin())
-    if counts[least] < LEAST_OF_A_CLASS:
+    counts = np.bincount(classes, minlength=len(target.classes)).tolist()
+    rare = [
+        f"{name!r} has {count}"
+        for name, count in zip(target.classes, counts, strict=True)
+        if count < LEAST_OF_A_CLASS
+    ]
+    if rare:
+        more = f" and {len(rare) - MOST_LISTED} more" if len(rare) > MOST_LISTED else ""
+        numbers = sum(map(names.is_number, target.classes)) * 2 > len(target.classes)
+        fix = f"; features: {{{target.name}: {{type: numeric}}}} makes it a regression"
         raise errors.DataError(
             f"{target.name}: each class needs at least {LEAST_OF_A_CLASS} rows, one for each part,"
-            f" but {target.classes[least]!r} has {counts[least]};"
-            " leave out its rows, or set data.split.stratify: false"
+            f" but {', '.join(rare[:MOST_LISTED])}{more};"
+            f" leave out such rows, or set data.split.stratify: false{fix if numbers else ''}"
         )
     if smallest < len(target.classes):
         raise errors.DataError(

@@ -22,22 +22,29 @@ def screen(attempt: Attempt, out: console.Console) -> Iterator[Write]:
     if not out.is_terminal:
         yield _plain(out)
         return
+    with table(lambda: view(attempt), out):
+        lines = _Lines(lambda line: out.out(line, highlight=False))
+        yield lines.write
+        lines.flush()
+
+
+@contextlib.contextmanager
+def table(look: Callable[[], records.View | None], out: console.Console) -> Iterator[None]:
+    """Draw on a terminal what `look` gives, again and again."""
     seen: list[records.View] = []
 
-    def look() -> None:
-        if (latest := view(attempt)) is not None:
+    def beat() -> None:
+        if (latest := look()) is not None:
             seen[:] = [latest]
 
-    table = live.Live(
+    drawn = live.Live(
         console=out,
         refresh_per_second=4,
         transient=True,
         get_renderable=lambda: near.draw(seen[-1]) if seen else text.Text(""),
     )
-    with table, near.beating(POLL_S, look):
-        lines = _Lines(lambda line: out.out(line, highlight=False))
-        yield lines.write
-        lines.flush()
+    with drawn, near.beating(POLL_S, beat):
+        yield
 
 
 def view(attempt: Attempt) -> records.View | None:

@@ -28,10 +28,21 @@ class Board:
     """What is known of the trials so far."""
 
     def __init__(self, experiment: spec.Experiment, metric: str, epochs: int) -> None:
-        self._total, self._metric, self._epochs = experiment.tune.trials, metric, epochs
+        self._total, self._metric, self._epochs = experiment.trials, metric, epochs
         self._sign = -1 if spec.METRICS[metric].mode == "max" else 1
         self._began = time.monotonic()
         self._trials: dict[int, records.Record] = {}
+        self._before = 0
+
+    def resume(self, known: list[records.Record]) -> str:
+        """Begin with the trials of earlier runs; give a line that says how far they came."""
+        for record in known:
+            update = {"status": "running"} if record.unfinished else {}
+            self.update(record.model_copy(update=update))
+        view = self.view()
+        self._before = view.ended
+        best = f", best {view.best.score:.4g}" if view.best else ""
+        return f"resuming: {view.ended} of {view.total} trials done{best}"
 
     def update(self, record: records.Record) -> None:
         self._trials[record.number] = record
@@ -47,9 +58,10 @@ class Board:
             gone=time.monotonic() - self._began,
             metric=self._metric,
             epochs=self._epochs,
-            total=self._total,
+            total=max(self._total, len(known)),
             started=len(known),
             ended=len(known) - len(running),
+            before=self._before,
             best=_row(scored[0]) if scored else None,
             rows=[_row(one) for one in rows],
         )
@@ -64,23 +76,25 @@ class Lines:
     def __init__(self, board: Board, say: Callable[[str], None]) -> None:
         self._board, self._say = board, say
 
+    def resumed(self, known: list[records.Record]) -> None:
+        self._say(self._board.resume(known))
+
     def reported(self, record: records.Record) -> None:
         self._board.update(record)
 
     def ended(self, record: records.Record) -> None:
         self._board.update(record)
-        view = self._board.view()
-        score = "" if record.score is None else f" {view.metric} {record.score:.4f}"
-        why = f": {record.failure}" if record.failure else ""
-        trial = f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}"
-        self._say(f"{trial}  [{headline(view)}]")
+        self._say(line(record, self._board.view()))
 
 
 class Table:
-    """Keeps the board that the screen draws, a few times a second."""
+    """Keeps the board that the screen draws, a few times a second; what is said stands above it."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, board: Board, say: Callable[[str], None]) -> None:
+        self._board, self._say = board, say
+
+    def resumed(self, known: list[records.Record]) -> None:
+        self._say(self._board.resume(known))
 
     def reported(self, record: records.Record) -> None:
         self._board.update(record)
@@ -108,14 +122,18 @@ def watch(
         publish: gets the view every few seconds; what storage does to it ends no search.
     """
     board = Board(experiment, metric, epochs)
+
+    def say(line: str) -> None:
+        out.print(line, highlight=False, soft_wrap=True)
+
     with beating(PUBLISH_S, lambda: publish(board.view())):
         if not out.is_terminal:
-            yield Lines(board, lambda line: out.print(line, highlight=False, soft_wrap=True))
+            yield Lines(board, say)
             return
         with live.Live(
             console=out, refresh_per_second=4, get_renderable=lambda: draw(board.view())
         ):
-            yield Table(board)
+            yield Table(board, say)
 
 
 @contextmanager
@@ -137,6 +155,14 @@ def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
         thread.join(every_s)
 
 
+def line(record: records.Record, view: View) -> str:
+    """A trial that has ended, and what the search is like then."""
+    score = "" if record.score is None else f" {view.metric} {record.score:.4f}"
+    why = f": {record.failure}" if record.failure else ""
+    trial = f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}"
+    return f"{trial}  [{headline(view)}]"
+
+
 def headline(view: View) -> str:
     """Trials done, best score, time gone and time left, in one line."""
     if not view.started:
@@ -145,8 +171,9 @@ def headline(view: View) -> str:
     if view.best is not None:
         parts.append(f"best {view.metric} {view.best.score:.4f} (trial {view.best.number})")
     parts.append(f"{_clock(view.gone)} gone")
-    if 0 < view.ended < view.total:
-        left = view.gone / view.ended * (view.total - view.ended)
+    fresh = view.ended - view.before
+    if fresh > 0 and view.ended < view.total:
+        left = view.gone / fresh * (view.total - view.ended)
         parts.append(f"about {_clock(left)} left")
     return ", ".join(parts)
 

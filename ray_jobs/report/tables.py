@@ -1,4 +1,4 @@
-"""Tables of a search that has ended."""
+"""Tables of a search that has ended; none is wider than the screen, and no cell wraps."""
 
 from __future__ import annotations
 
@@ -6,42 +6,64 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box, table, text
+from rich import box, console, measure, table, text
 
 from ray_jobs import records
 
 ROWS = 10
+LEAST_VALUES = 20
+"""Fewer letters of the values are not worth a column."""
+Cells = dict[str, list[str]]
+"""A table's columns by heading."""
 
 
-def leaderboard(trials: Sequence[records.Record], metric: str) -> table.Table:
-    """The best trials, and how many stopped early or failed."""
+def leaderboard(trials: Sequence[records.Record], metric: str, width: int) -> console.Group:
+    """The best trials, and how many stopped early or failed.
+
+    Where `width` letters are too few, seconds are left out, then the best epoch, then the end of
+    the values.
+    """
     counts = Counter(one.status for one in trials)
     title = f"{len(trials)} trials, {counts['stopped']} stopped early, {counts['failed']} failed"
-    drawn = table.Table(title=title, box=box.SIMPLE, title_justify="left")
-    for heading in ("", "trial", metric, "best epoch", "seconds", "values"):
-        drawn.add_column(heading, overflow="fold")
     scored = [one for one in trials if one.score is not None][:ROWS]
-    for place, one in enumerate(scored, 1):
-        shown = (place, one.number, f"{one.score:.4f}", one.best_epoch, f"{one.seconds:.1f}")
-        drawn.add_row(*map(str, shown), values(one.values))
-    return drawn
+    cells: Cells = {
+        "": [str(place) for place in range(1, len(scored) + 1)],
+        "trial": [str(one.number) for one in scored],
+        metric: [f"{one.score:.4f}" for one in scored],
+        "best epoch": [str(one.best_epoch) for one in scored],
+        "seconds": [f"{one.seconds:.1f}" for one in scored],
+    }
+    shown = [values(one.values) for one in scored]
+    wanted = max(map(len, ["values", *shown]))
+    for heading in ("seconds", "best epoch"):
+        if _room(cells, width) < wanted:
+            del cells[heading]
+    room = _room(cells, width)
+    whole = {**cells, "values": shown} if room >= min(wanted, LEAST_VALUES) else cells
+    return console.Group(text.Text(title, style="italic"), _drawn(whole, {"values": room}))
 
 
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> table.Table:
-    """Rows: what is true; columns: what was predicted. The diagonal is what is right."""
-    drawn = table.Table(title="confusion on the test part", box=box.SIMPLE, title_justify="left")
-    drawn.add_column("true \\ predicted")
-    for name in classes:
-        drawn.add_column(name, justify="right")
-    for index, row in enumerate(matrix):
-        cells = [_cell(count, right=index == column) for column, count in enumerate(row)]
-        drawn.add_row(classes[index], *cells)
+def confusion(result: records.Result, classes: Sequence[str], width: int) -> table.Table:
+    """The confusion matrix of the test part; where it does not fit, the most frequent mistakes."""
+    if (
+        result.confusion is not None
+        and _needed(drawn := _matrix(result.confusion, classes)) <= width
+    ):
+        return drawn
+    cells: Cells = {
+        "true": [pair.truth for pair in result.confused],
+        "predicted": [pair.predicted for pair in result.confused],
+        "rows": [str(pair.rows) for pair in result.confused],
+    }
+    half = _room({"rows": cells["rows"]}, width) // 2 - 1
+    drawn = _drawn(cells, {"true": half, "predicted": half})
+    drawn.title = "most confused on the test part"
     return drawn
 
 
 def scores(validation: Mapping[str, float], test: Mapping[str, float]) -> table.Table:
     """Every metric of the winner, on the part that selected it and on the part that did not."""
-    drawn = table.Table(title="winner", box=box.SIMPLE, title_justify="left")
+    drawn = _table("winner")
     for heading in ("metric", "validation", "test"):
         drawn.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, value in test.items():
@@ -53,6 +75,44 @@ def values(suggested: Mapping[str, Any]) -> str:
     """What was suggested, in one line; a key's last part is enough to know it."""
     shown = (f"{key.split('.', 1)[-1]}={_short(value)}" for key, value in suggested.items())
     return " ".join(shown)
+
+
+def _matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> table.Table:
+    """Rows: what is true; columns: what was predicted. The diagonal is what is right."""
+    drawn = _table("confusion on the test part")
+    drawn.add_column("true \\ predicted", no_wrap=True)
+    for name in classes:
+        drawn.add_column(text.Text(name), justify="right", no_wrap=True)
+    for index, row in enumerate(matrix):
+        cells = [_cell(count, right=index == column) for column, count in enumerate(row)]
+        drawn.add_row(text.Text(classes[index]), *cells)
+    return drawn
+
+
+def _drawn(cells: Cells, most: Mapping[str, int]) -> table.Table:
+    """A table of these columns; those in `most` are cut at so many letters."""
+    drawn = _table(None)
+    for heading in cells:
+        drawn.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=most.get(heading))
+    for row in zip(*cells.values(), strict=True):
+        drawn.add_row(*map(text.Text, row))
+    return drawn
+
+
+def _table(title: str | None) -> table.Table:
+    return table.Table(title=title, box=box.SIMPLE, title_justify="left")
+
+
+def _room(cells: Cells, width: int) -> int:
+    """Letters that are left for one more column."""
+    padded = {**cells, "x": [""] * len(next(iter(cells.values())))}
+    return width - _needed(_drawn(padded, {})) + 1
+
+
+def _needed(drawn: table.Table) -> int:
+    """Letters in a line of a table that nothing cuts."""
+    wide = console.Console(width=100_000)
+    return measure.Measurement.get(wide, wide.options, drawn).maximum
 
 
 def _short(value: Any) -> str:

@@ -15,7 +15,7 @@ from helm_python import (
     _native,
 )  # its `render` does not pass Helm's --api-versions and --kube-version
 
-from k8s.deploy import merged as merged  # values with some changed, as by a further --values
+from tests.values import merged as merged
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "helm" / "eagleray"

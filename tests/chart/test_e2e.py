@@ -23,6 +23,7 @@ GIVEN = {
         pull_secret="pull",
         storage_class="fast",
         kuberay="1.5",
+        fault_tolerance="none",
     ),
     "an S3 of ours": settings.Settings(
         s3_uri="s3://mine/here", s3_endpoint="http://minio.data.svc:9000", **KEYS

@@ -127,6 +127,19 @@ def test_the_operator_is_pinned_to_the_version_that_the_documents_name() -> None
         assert f"--version {version}" in (chart.ROOT / page).read_text()
 
 
+def test_the_operator_has_the_gate_that_the_release_needs() -> None:
+    cluster = chart.one(rendered(), "RayService")["spec"]["rayClusterConfig"]
+    assert cluster["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
+    (words,) = program("helm", "up")
+    gate = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    assert gate == [
+        "featureGates[0].name=GCSFaultToleranceEmbeddedStorage",
+        "featureGates[0].enabled=true",
+    ]
+    for page in ("docs/kubernetes.md", "helm/intro.md", "tests/e2e/README.md"):
+        assert all(f"--set '{each}'" in (chart.ROOT / page).read_text() for each in gate)
+
+
 @pytest.mark.parametrize("what", ["up", "demo", "down"])
 def test_a_program_that_is_missing_is_named_with_where_to_get_it(what: str, tmp_path: Path) -> None:
     ended = script(what, path=str(tmp_path))

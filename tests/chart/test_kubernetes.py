@@ -9,9 +9,9 @@ import pytest
 import yaml
 from kubernetes_validate import utils
 
+from tests import kuberay
 from tests.chart import chart
 
-CRDS = chart.ROOT.parent / "shared" / "kuberay-crds"
 VERSIONS = ("1.29", "1.37")
 FOREIGN = ("ray.io/", "monitoring.coreos.com/", "gateway.networking.k8s.io/")
 
@@ -60,15 +60,7 @@ def test_an_unknown_field_of_a_ray_object_is_found():
 @functools.cache
 def validator(kind):
     """A validator for KubeRay 1.7's definition; what the API server would drop is refused."""
-    path = CRDS / f"ray.io_{kind.lower()}s.yaml"
-    if not path.exists():
-        pytest.skip(f"KubeRay's definitions are not here: {path.name}")
-    definition = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
-    (schema,) = [
-        version["schema"]["openAPIV3Schema"]
-        for version in definition["spec"]["versions"]
-        if version["name"] == "v1"
-    ]
+    schema = kuberay.schemas()[kind]
     closed(schema)
     schema["properties"]["metadata"] = {"type": "object"}
     return jsonschema.Draft202012Validator(schema)

@@ -82,7 +82,7 @@ def test_the_pods_of_a_release_with_everything_reach_what_they_need_and_nothing_
     found = chart.documents(chart.values_of("everything"))
     serving, tuning = [f"serving/{role}" for role in RAY], [f"tuning/{role}" for role in RAY]
     ray = [*serving, *tuning, "runs/submitter"]
-    everybody = [*ray, "test", "store", "schedules"]
+    everybody = [*ray, "test", "store", "schedules", "uninstall"]
     heads = ["serving/head", "tuning/head"]
     callers = ["friend", "notebook", "test", "gateway"]
     assert openings(found) == (
@@ -95,7 +95,7 @@ def test_the_pods_of_a_release_with_everything_reach_what_they_need_and_nothing_
         | between(["operator", "notebook"], heads, 8265)
         | between(["prometheus"], ray, 8080)
         | between(ray, ["store"], 8333)
-        | between([*heads, "schedules"], ["internet", "warehouse"], 443, 6443)
+        | between([*heads, "schedules", "uninstall"], ["internet", "warehouse"], 443, 6443)
         | between(["serving/head"], ["redis", "dns", "operator", "prometheus"], 6379)
         | between(["serving/head"], ["gateway", "stranger", "friend", "notebook"], 6379)
         | between(["serving/head"], ["internet", "warehouse"], 6379)

@@ -36,11 +36,15 @@ def test_every_values_file_is_named_and_starts_with_what_it_shows():
 
 def test_the_install_command_gives_values_that_render():
     readme = (chart.FOLDER / "README.md").read_text()
-    (command,) = re.findall(r"^helm install churn [^\n]*\\\n[^\n]*$", readme, re.MULTILINE)
-    words = shlex.split(command)
-    pairs = [words[at + 1].split("=") for at, word in enumerate(words) if word == "--set"]
+    (command,) = re.findall(r"^helm install churn (?:[^\n]*\\\n)+[^\n]*$", readme, re.MULTILINE)
+    words = shlex.split(command.replace("\\\n", ""))
     values = {}
-    for key, value in pairs:
-        section, name = key.split(".")
-        values = chart.merged(values, {section: {name: yaml.safe_load(value)}})
+    for at, word in enumerate(words):
+        if word in ("--set", "--set-string"):
+            key, _, text = words[at + 1].partition("=")
+            value = text if word == "--set-string" else yaml.safe_load(text)
+            for part in reversed(key.split(".")):
+                value = {part: value}
+            values = chart.merged(values, value)
+    assert values["ray"]["faultTolerance"]["embedded"] is True
     assert chart.documents(values, name="churn")

@@ -52,11 +52,25 @@ CONTRADICTIONS = {
         {"serving": {"replicas": {"cpus": 2.5}}},
         "set serving.workers.cpus to 3 or more",
     ),
-    "a replica with more GPUs than a worker": (
-        {"serving": {"replicas": {"gpus": 1}}},
-        "set serving.workers.gpus to 1 or more",
+    "GPUs for replicas that use none": (
+        {"serving": {"replicas": {"gpus": 0.5}}},
+        "serving.replicas.gpus must be 0, since no model is moved to a GPU",
     ),
-    "GPUs for nobody": ({"serving": {"workers": {"gpus": 1}}}, "set serving.replicas.gpus"),
+    "GPUs for workers whose replicas use none": (
+        {"serving": {"workers": {"gpus": 1}}},
+        "serving.workers.gpus must be 0, since no model is moved to a GPU",
+    ),
+    "a volume and a Redis for one state": (
+        {
+            "kuberay": {"version": "1.7"},
+            "ray": {"faultTolerance": {"embedded": True, "redisAddress": "redis:6379"}},
+        },
+        "set one of the two",
+    ),
+    "a volume for the head's state by an operator that makes none": (
+        {"ray": {"faultTolerance": {"embedded": True}}},
+        "with its feature gate GCSFaultToleranceEmbeddedStorage, and set kuberay.version=1.7",
+    ),
     "more replicas than workers hold": (
         {"serving": {"replicas": {"max": 9}, "workers": {"cpus": 2}}},
         "set serving.workers.max to 5 or more",

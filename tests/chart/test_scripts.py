@@ -17,10 +17,12 @@ import uvicorn
 
 from eagleray import local, storage
 from serving import batching, metrics, predictor, web
-from tests import bundles
+from tests import bundles, helm_cluster, kube_api
 from tests.chart import chart
 
 FILES = chart.FOLDER / "files"
+SERVICES, CLUSTERS = "ray.io/v1/rayservices", "ray.io/v1/rayclusters"
+REDIS = {"ray": {"faultTolerance": {"redisAddress": "redis.data:6379"}}}
 KEYS = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something-secret"}
 
 
@@ -142,6 +144,64 @@ def test_a_schedule_without_rights_says_so(api, submit):
     with pytest.raises(SystemExit, match=r"must be created, but got 403: rayjobs.* is forbidden"):
         submit("another-token")
     assert api.objects == {}
+
+
+@pytest.fixture
+def ending(tmp_path, monkeypatch):
+    """A cluster with a RayService of two Ray clusters, and one of another service."""
+    server = helm_cluster.Server()
+    monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(server, tmp_path)))
+    server.mock.objects[SERVICES, "ml", "demo"] = {"metadata": {"name": "demo"}}
+    for name, owner in (("demo-a", "demo"), ("demo-b", "demo"), ("other-a", "other")):
+        owners = [{"kind": "RayService", "name": owner}]
+        metadata = {"name": name, "ownerReferences": owners}
+        server.mock.objects[CLUSTERS, "ml", name] = {"metadata": metadata}
+    yield server
+    server.stop()
+
+
+def uninstall(patience_s):
+    """Run the script of the hook, as its pod does; gives the process."""
+    values = chart.merged(chart.MINIMAL, REDIS)
+    (container,) = chart.one(chart.documents(values), "Job")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    (_, option, script, service) = container["command"]
+    hurried = script.replace("PATIENCE_S = 270", f"PATIENCE_S = {patience_s}")
+    command = [sys.executable, option, hurried.replace("PAUSE_S = 2", "PAUSE_S = 0.1"), service]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_an_uninstall_deletes_the_service_first_and_waits_for_its_clusters(ending):
+    with uninstall(60) as running:
+        while ending.names(SERVICES):
+            assert running.poll() is None
+            time.sleep(0.05)
+        for name in ("demo-a", "demo-b"):
+            assert running.poll() is None
+            del ending.mock.objects[CLUSTERS, "ml", name]
+        said, failed = running.communicate(timeout=60)
+    assert (running.returncode, failed) == (0, "")
+    assert said == "RayService demo and its clusters are gone\n"
+    assert ending.names(CLUSTERS) == {"other-a"}
+
+
+def test_an_uninstall_whose_clusters_stay_says_so_and_how_to_go_on(ending):
+    with uninstall(0) as running:
+        _, failed = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "RayCluster demo-a, demo-b: must end within 0 s" in failed
+    assert "helm uninstall --no-hooks" in failed
+
+
+def test_an_uninstall_that_is_tried_again_finds_the_service_gone(ending):
+    for name in ("demo-a", "demo-b"):
+        del ending.mock.objects[CLUSTERS, "ml", name]
+    del ending.mock.objects[SERVICES, "ml", "demo"]
+    with uninstall(0) as running:
+        said, _ = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert "gone already" in said
 
 
 def test_the_embedded_store_takes_its_keys_from_the_environment_and_makes_its_bucket(tmp_path):

@@ -3,7 +3,7 @@ import warnings
 import pytest
 import yaml
 
-from serving import environment
+from serving import environment, scrape
 from serving.settings import Settings
 from tests.chart import chart
 
@@ -31,7 +31,19 @@ def test_every_setting_of_the_application_can_be_given_but_what_only_tests_chang
     assert set(Settings.model_fields) - set(application["args"]) == {
         "metrics_interval_s",
         "look_back_s",
+        "gpus",  # 0 is all that it may be
+        "extra_fields",  # the version says what its experiment file said
     }
+
+
+def test_a_worker_is_probed_where_its_replica_waits_for_it_and_often_enough():
+    (application,) = serve_config(chart.MINIMAL)["applications"]
+    spec = chart.one(chart.documents(chart.MINIMAL), "RayService")["spec"]["rayClusterConfig"]
+    for group in spec["workerGroupSpecs"]:
+        probe = group["template"]["spec"]["containers"][0]["readinessProbe"]
+        where = {"path": scrape.READY, "port": application["args"]["metrics_port"]}
+        assert probe["httpGet"] == where
+        assert probe["periodSeconds"] < application["args"]["announce_s"] / 5
 
 
 def test_values_arrive_as_arguments():
@@ -52,6 +64,12 @@ def test_values_arrive_as_arguments():
     assert (settings.alias, settings.min_replicas, settings.max_replicas) == ("challenger", 3, 6)
     assert (settings.cpus, settings.target_ongoing, settings.poll_s) == (0.5, 4.5, 0.5)
     assert (settings.max_rows, settings.wait_ms, settings.queue_rows) == (8, 0.5, 99)
+
+
+def test_a_gpu_that_nothing_would_use_is_refused():
+    with pytest.raises(ValueError, match="gpus must be 0, since no model is moved to a GPU"):
+        Settings(name="churn", gpus=0.5)
+    assert Settings(name="churn", gpus=0).cpus == 1
 
 
 def test_the_configuration_names_no_version_and_stays_the_same_from_release_to_release():

@@ -13,6 +13,7 @@ SEARCH = {
     "cron": "0 2 * * *",
     "experiment": {"name": "churn", "data": {"source": "dataset:iris", "target": "target"}},
 }
+TUNING = {"tuning": {"enabled": True}}
 RAY_CRON_JOB = (*chart.EVERYTHING, "ray.io/v1/RayService", "ray.io/v1/RayCronJob")
 
 SWITCHES = {
@@ -183,6 +184,62 @@ def test_redis_keeps_the_state_of_the_head_and_lets_it_be_drained():
     assert chart.one(without, "PodDisruptionBudget", "-head")["spec"]["minAvailable"] == 1
 
 
+def test_a_volume_keeps_the_state_of_the_head_and_lets_it_be_drained():
+    fault_tolerance = {"embedded": True, "size": "2048Mi", "storageClassName": "fast"}
+    found = render(
+        {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": fault_tolerance}, **TUNING}
+    )
+    cluster = chart.one(found, "RayService")["spec"]["rayClusterConfig"]
+    assert cluster["gcsFaultToleranceOptions"] == {
+        "backend": "rocksdb",
+        "storage": {"size": "2Gi", "storageClassName": "fast"},
+    }
+    assert "gcsFaultToleranceOptions" not in chart.one(found, "RayCluster")["spec"]
+    assert len(chart.of_kind(found, "PodDisruptionBudget")) == 1
+
+
+def test_the_volume_has_a_size_and_the_class_of_the_cluster_unless_told():
+    values = {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": {"embedded": True}}}
+    cluster = chart.one(render(values), "RayService")["spec"]["rayClusterConfig"]
+    assert cluster["gcsFaultToleranceOptions"]["storage"] == {"size": "1Gi"}
+
+
+def test_with_redis_an_uninstall_deletes_the_service_before_what_its_clean_up_needs():
+    """KubeRay's clean-up is a pod as the head's: it needs the release's account and keys."""
+    found = render({"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}})
+    hooks = {
+        each["kind"]: each["metadata"]["annotations"]
+        for each in found
+        if "pre-delete" in each["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+    }
+    weights = {kind: int(one.get("helm.sh/hook-weight", 0)) for kind, one in hooks.items()}
+    assert weights == {"ServiceAccount": -1, "Role": -1, "RoleBinding": -1, "Job": 0}
+    assert {one["helm.sh/hook-delete-policy"] for one in hooks.values()} == {
+        "before-hook-creation,hook-succeeded"
+    }
+    pod = chart.one(found, "Job")["spec"]["template"]["spec"]
+    service, account = (
+        chart.one(found, kind)["metadata"]["name"] for kind in ("RayService", "Job")
+    )
+    assert (pod["containers"][0]["command"][-1], pod["serviceAccountName"]) == (service, account)
+    (deleting, listing) = chart.one(found, "Role", "-uninstall")["rules"]
+    assert (deleting["resourceNames"], deleting["verbs"]) == ([service], ["delete"])
+    assert (listing["resources"], listing["verbs"]) == (["rayclusters"], ["list"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": {"embedded": True}}},
+        {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}, "rbac": {"create": False}},
+        {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}, "serving": {"enabled": False}},
+    ],
+)
+def test_an_uninstall_that_has_nothing_to_wait_for_runs_no_job(changes):
+    assert not chart.of_kind(render(changes), "Job")
+
+
 def test_a_budget_lets_one_worker_go_at_a_time_and_never_the_only_one():
     several = render({"serving": {"workers": {"min": 3}}})
     alone = render({"serving": {"workers": {"min": 1}}})
@@ -199,12 +256,37 @@ def test_an_ending_worker_leaves_the_service_then_hands_its_replicas_over_and_ha
     drains = {
         environment(pod)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]
         for pod in ray_pods(found)
-        if pod["metadata"]["labels"]["eagleray/role"] == "head"
+        if role(pod) == "head"
     }
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
     assert environment(worker["template"])["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "45"
     assert worker["template"]["spec"]["terminationGracePeriodSeconds"] > 5 + 45
     assert drains == {"0"}
+
+
+@pytest.mark.parametrize(("drain", "sleeps", "grace"), [(30, 45, 60), (60, 75, 90)])
+def test_an_ending_head_of_the_endpoint_stays_until_its_workers_have_handed_over(
+    drain, sleeps, grace
+):
+    values = {"serving": {"drainSeconds": drain}, **TUNING}
+    heads = [one for one in ray_pods(render(values)) if role(one) == "head"]
+    (serving,) = [one for one in heads if component(one) == "serving"]
+    others = [one for one in heads if one is not serving]
+    (container,) = serving["spec"]["containers"]
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", str(sleeps)]
+    assert serving["spec"]["terminationGracePeriodSeconds"] == grace
+    # One that hangs has nothing to hand over: it is started again without that wait.
+    assert container["livenessProbe"]["terminationGracePeriodSeconds"] < sleeps
+    assert {one["spec"]["terminationGracePeriodSeconds"] for one in others} == {30}
+    assert not any("lifecycle" in one["spec"]["containers"][0] for one in others)
+
+
+def role(pod):
+    return pod["metadata"]["labels"]["eagleray/role"]
+
+
+def component(pod):
+    return pod["metadata"]["labels"]["app.kubernetes.io/component"]
 
 
 def test_ray_knows_the_variable_that_the_time_to_drain_is_given_by():
@@ -244,7 +326,7 @@ def test_groups_scale_from_nothing_and_gpus_come_with_their_tolerations():
     (group,) = cluster["workerGroupSpecs"]
     spec = group["template"]["spec"]
     assert (group["groupName"], group["minReplicas"], group["maxReplicas"]) == ("a100", 0, 8)
-    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     keys = {each["key"] for each in spec["tolerations"]}
     assert {"nvidia.com/gpu", "cloud.google.com/gke-spot"} <= keys
     assert "tolerations" not in cluster["headGroupSpec"]["template"]["spec"]
@@ -348,6 +430,24 @@ def test_the_notes_have_the_endpoint_a_curl_and_three_commands():
     assert "curl -s http://127.0.0.1:8000/v1/models/churn:predict" in said
     after = said.split("If it does not answer:")[1]
     assert len([line for line in after.splitlines() if line.startswith("  kubectl -n ml ")]) == 3
+
+
+def test_the_notes_tell_what_a_conflict_of_an_upgrade_needs():
+    told = 'An upgrade or a rollback that fails with "conflict with …" (Helm 4) needs --force-'
+    assert told in chart.notes(chart.MINIMAL)
+    assert "autoscaler has scaled" not in chart.notes(chart.MINIMAL)
+    assert "autoscaler has scaled" in chart.notes(chart.merged(chart.MINIMAL, TUNING))
+
+
+def test_the_notes_tell_what_the_loss_of_the_head_does_and_what_keeps_it_from_that():
+    redis = {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}}
+    embedded = {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": {"embedded": True}}}
+    warning = "set ray.faultTolerance.embedded=true"
+    assert warning in chart.notes(chart.MINIMAL)
+    assert warning not in chart.notes(chart.merged(chart.MINIMAL, redis))
+    said = chart.notes(chart.merged(chart.MINIMAL, embedded))
+    assert warning not in said
+    assert "enable GCSFaultToleranceEmbeddedStorage in KubeRay's operator" in said
 
 
 def test_the_notes_tell_how_to_mend_a_schedule_that_does_nothing():

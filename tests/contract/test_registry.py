@@ -92,3 +92,37 @@ def test_many_who_promote_at_once_all_leave_their_trace(store: storage.Storage) 
     aliases = Registry(store).aliases("spam")
     way = [*aliases.history["champion"], aliases.values["champion"]]
     assert sorted(way) == list(range(1, 9))
+
+
+def test_of_many_who_make_the_first_champion_one_does_and_the_others_are_told(
+    store: storage.Storage,
+) -> None:
+    for _ in range(8):
+        Registry(store).register("spam", {}, {})
+
+    def promote(number: int) -> int | None:
+        try:
+            return Registry(store).promote("spam", number, expect=None).values["champion"]
+        except errors.ConflictError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        told = [number for number in pool.map(promote, range(1, 9)) if number is not None]
+    aliases = Registry(store).aliases("spam")
+    assert (told, aliases.history["champion"]) == ([aliases.values["champion"]], [])
+    moves = [one for one in Registry(store).events("spam") if one.action == "promoted"]
+    assert len(moves) == 1
+
+
+def test_of_many_who_register_the_same_one_does(store: storage.Storage) -> None:
+    def register(writer: int) -> int:
+        lineage = {"search": writer % 2}
+        made = Registry(store).register(
+            "spam", {}, lineage, same=lambda other: other.manifest == lineage
+        )
+        return made.number
+
+    with ThreadPoolExecutor(12) as pool:
+        numbers = list(pool.map(register, range(12)))
+    assert len(set(numbers[::2])) == len(set(numbers[1::2])) == 1
+    assert len(Registry(store).versions("spam")) == 2

@@ -1,52 +1,52 @@
-"""One door to Helm: the `helm` program where there is one, else Helm 4 in this process."""
+"""One door to Helm: the `helm` program of version 3 or 4, on the releases of a namespace."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import helm_python
 import yaml
 
 from eagleray import errors
+from tests import helm_programs
 
 CHART = Path(__file__).parents[2] / "helm" / "eagleray"
 PATIENCE_S = 300
 
 
-class Helm(Protocol):
+def find(namespace: str, folder: Path, wanted: str = "") -> Helm:
+    """The program that is named, or of the version that is; else that on PATH, or Helm 4.
+
+    Raises:
+        UserError: it is not there.
+    """
+    majors = [str(one) for one in helm_programs.PACKAGES]
+    program = str(helm_programs.program(int(wanted))) if wanted in majors else None
+    program = program or shutil.which(wanted or "helm")
+    if program is None and wanted:
+        raise errors.UserError(
+            f"EAGLERAY_E2E_HELM: must be a program, or {' or '.join(majors)}, but got {wanted}"
+        )
+    return Helm(program or str(helm_programs.program(4)), namespace, folder)
+
+
+class Helm:
     """What is done with the releases of a namespace. Every method raises ClusterError."""
 
-    def install(self, name: str, values: Mapping[str, Any]) -> None: ...
-
-    def upgrade(self, name: str, values: Mapping[str, Any]) -> None: ...
-
-    def rollback(self, name: str) -> None:
-        """To the revision before."""
-
-    def test(self, name: str, limit_s: float) -> None: ...
-
-    def uninstall(self, name: str) -> None:
-        """Fine when there is no such release."""
-
-
-def find(namespace: str, wanted: str = "") -> Helm:
-    """The program that is named, or on PATH; `sdk` asks for Helm in this process."""
-    program = None if wanted == "sdk" else shutil.which(wanted or "helm")
-    if program is None and wanted not in ("", "sdk"):
-        raise errors.UserError(f"EAGLERAY_E2E_HELM: must be a program or sdk, but got {wanted}")
-    return Program(program, namespace) if program else InProcess(namespace)
-
-
-class Program:
-    """The `helm` program, version 3 or 4."""
-
-    def __init__(self, program: str, namespace: str) -> None:
+    def __init__(self, program: str, namespace: str, folder: Path) -> None:
+        self.folder = folder / "helm"
+        self.folder.mkdir()
+        (self.folder / "helm").symlink_to(program)
         self._start = [program, "--namespace", namespace]
+
+    def environment(self) -> dict[str, str]:
+        """In which `helm` is this program, for what calls it by its name."""
+        return {**os.environ, "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}"}
 
     def install(self, name: str, values: Mapping[str, Any]) -> None:
         self._run("install", name, str(CHART), "--values", "-", values=values)
@@ -55,17 +55,23 @@ class Program:
         self._run("upgrade", name, str(CHART), "--reset-values", "--values", "-", values=values)
 
     def rollback(self, name: str) -> None:
+        """To the revision before."""
         self._run("rollback", name)
+
+    def history(self, name: str) -> list[str]:
+        """The statuses of its revisions, the oldest first."""
+        return [one["status"] for one in json.loads(self._run("history", name, "--output", "json"))]
 
     def test(self, name: str, limit_s: float) -> None:
         self._run("test", name, "--timeout", f"{limit_s:.0f}s", limit_s=limit_s + 60)
 
     def uninstall(self, name: str) -> None:
+        """Fine when there is no such release."""
         self._run("uninstall", name, "--ignore-not-found")
 
     def _run(
         self, *words: str, values: Mapping[str, Any] | None = None, limit_s: float = PATIENCE_S
-    ) -> None:
+    ) -> str:
         command = [*self._start, *words]
         given = None if values is None else yaml.safe_dump(dict(values))
         try:
@@ -78,39 +84,4 @@ class Program:
             ) from expired
         if ended.returncode:
             raise errors.ClusterError(f"helm {' '.join(words)}: {ended.stderr.strip()}")
-
-
-class InProcess:
-    """Helm's own code, by helm-python-sdk."""
-
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-
-    def install(self, name: str, values: Mapping[str, Any]) -> None:
-        self._do("install", CHART, name, dict(values), namespace=self._namespace)
-
-    def upgrade(self, name: str, values: Mapping[str, Any]) -> None:
-        options: dict[str, Any] = {"namespace": self._namespace, "reset_values": True}
-        self._do("upgrade", CHART, name, dict(values), **options)
-
-    def rollback(self, name: str) -> None:
-        self._do("rollback", name)
-
-    def test(self, name: str, limit_s: float) -> None:
-        self._do("test", name, limit_s=limit_s)
-
-    def uninstall(self, name: str) -> None:
-        self._do("uninstall", name, ignore_not_found=True)
-
-    def _do(self, action: str, *words: Any, limit_s: float = PATIENCE_S, **options: Any) -> None:
-        try:
-            with helm_python.Config(namespace=self._namespace, **_kubeconfig()) as config:
-                getattr(config, action)(*words, timeout=int(limit_s), **options)
-        except helm_python.HelmError as failure:
-            raise errors.ClusterError(f"helm {action}: {failure}") from failure
-
-
-def _kubeconfig() -> dict[str, Any]:
-    """One file is named, for Helm knows the environment only as it was when this process began."""
-    file = os.environ.get("KUBECONFIG", "")
-    return {"kubeconfig_path": file} if file and os.pathsep not in file else {}
+        return ended.stdout

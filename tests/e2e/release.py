@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -119,7 +118,8 @@ class Release:
         """
         command = [sys.executable, "-m", "eagleray", *words, "--json"]
         with self._storage() as aws:
-            clean = {key: text for key, text in os.environ.items() if not key.startswith("AWS_")}
+            outer = self.helm.environment().items()
+            clean = {key: text for key, text in outer if not key.startswith("AWS_")}
             try:
                 ended = subprocess.run(
                     command,
@@ -140,6 +140,12 @@ class Release:
         sets = [word for change in changes for word in ("--set", change)]
         there = ["--kubernetes", "--namespace", self.cluster.namespace, "--release", self.name]
         found: dict[str, Any] = self.eagleray("run", file, *sets, *there, limit_s=1200)
+        return found
+
+    def deploy(self, *words: str) -> dict[str, Any]:
+        """Change the release by `eagleray deploy`, give what came of it."""
+        there = ["--kubernetes", "--namespace", self.cluster.namespace]
+        found: dict[str, Any] = self.eagleray("deploy", self.name, *there, *words, limit_s=1200)
         return found
 
     def alias(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from eagleray import errors
-from k8s.deploy import merged
+from tests.values import merged as merged
 
 PREFIX = "EAGLERAY_E2E_"
 MODEL = "e2e"
@@ -34,7 +34,7 @@ class Settings:
     image: str = _of("", "image of all pods, `repository:tag` or `repository@sha256:…`")
     pull_policy: str = _of("IfNotPresent", "`IfNotPresent`, `Always`, or `Never` for a loaded one")
     pull_secret: str = _of("", "Secret to pull the image with; make it, and the namespace, before")
-    storage_class: str = _of("", "storage class of the embedded store's volume")
+    storage_class: str = _of("", "storage class of the volumes of the store and of the head")
     s3_uri: str = _of("", "`s3://bucket[/prefix]` of an S3 of yours, instead of the embedded store")
     s3_endpoint: str = _of("", "its URL as pods see it; empty means AWS")
     s3_endpoint_here: str = _of("", "its URL as this machine sees it; empty means the same")
@@ -42,7 +42,14 @@ class Settings:
     s3_access_key_id: str = _of("", "access key of that bucket")
     s3_secret_access_key: str = _of("", "its secret")
     kuberay: str = _of("1.7", "the operator's version, the chart's `kuberay.version`")
-    helm: str = _of("", "a `helm` program, or `sdk`; empty: `helm` from PATH, else Helm in process")
+    fault_tolerance: str = _of(
+        "embedded",
+        "`embedded` (KubeRay 1.7 with its gate), or `none`: then the head's loss is felt",
+    )
+    helm: str = _of(
+        "",
+        "a `helm` program, or `3` or `4` for the one that `make` fetched; empty: of PATH, else 4",
+    )
     head_cpu: str = _of("100m", "CPU that a head pod requests")
     worker_cpu: str = _of("200m", "CPU that a worker pod requests")
     serving_head_memory: str = _of("1600Mi", "memory of the endpoint's head pod")
@@ -97,6 +104,15 @@ def _check(chosen: Settings) -> None:
             f"{PREFIX}S3_URI: needs {PREFIX}S3_ACCESS_KEY_ID and {PREFIX}S3_SECRET_ACCESS_KEY, "
             "since this machine sends the experiment there"
         )
+    if chosen.fault_tolerance not in ("embedded", "none"):
+        raise errors.UserError(
+            f"{PREFIX}FAULT_TOLERANCE: must be embedded or none, but got {chosen.fault_tolerance}"
+        )
+    if chosen.fault_tolerance == "embedded" and chosen.kuberay in ("1.4", "1.5", "1.6"):
+        raise errors.UserError(
+            f"{PREFIX}FAULT_TOLERANCE: embedded needs KubeRay 1.7, but {PREFIX}KUBERAY is "
+            f"{chosen.kuberay}; set {PREFIX}FAULT_TOLERANCE=none"
+        )
     if chosen.values and not Path(chosen.values).is_file():
         raise errors.UserError(f"{PREFIX}VALUES: must be a file, but got {chosen.values}")
     if not re.fullmatch(r"\d+(\.\d+)?", chosen.patience) or float(chosen.patience) <= 0:
@@ -129,7 +145,13 @@ def _small(chosen: Settings) -> dict[str, Any]:
     worker = {"cpus": 1, "cpuRequest": chosen.worker_cpu}
     trials = {**worker, "memory": chosen.tuning_worker_memory}
     return {
-        "ray": {"autoscaler": {"cpu": "100m", "memory": "300Mi", "idleSeconds": 20}},
+        "ray": {
+            "autoscaler": {"cpu": "100m", "memory": "300Mi", "idleSeconds": 20},
+            "faultTolerance": {
+                "embedded": chosen.fault_tolerance == "embedded",
+                "storageClassName": chosen.storage_class,
+            },
+        },
         "serving": {
             "replicas": {
                 "min": 1,

@@ -31,7 +31,7 @@ class Story:
     def __init__(self, chosen: settings.Settings, folder: Path) -> None:
         self.settings = chosen
         self.cluster = Cluster(chosen.namespace)
-        self.helm = helm.find(chosen.namespace, chosen.helm)
+        self.helm = helm.find(chosen.namespace, folder, chosen.helm)
         uri = settings.storage(chosen, time.strftime("%Y%m%d-%H%M%S"))
         self.release = self.named(chosen.release, uri)
         self.values = settings.values(chosen, uri)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from k8s import api
-from tests.e2e import diagnosis, settings
+from tests.e2e import cluster, diagnosis, settings
 from tests.e2e.cluster import names
 from tests.e2e.release import Release
 from tests.e2e.story import Story, bad, other
+from tests.e2e.test_2_changes import MIXED
 
 ALONE: dict[str, Any] = {"serving": {"workers": {"max": 1}, "replicas": {"max": 1}}}
 MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -34,13 +35,28 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def test_a_pod_that_is_killed_comes_back_and_the_endpoint_answers(
     release: Release, role: str
 ) -> None:
-    """Without Redis the loss of the head restarts the Ray cluster; the version stays."""
+    """Whatever the head's loss does to the Ray cluster, the version stays."""
     version = release.predict()["version"]
     (killed, *_) = release.pods(role)
     release.cluster.delete(api.PODS, killed["metadata"]["name"])
     release.wait(f"another {role}", lambda: _same(release, role, killed), 300)
     release.wait("answers again", release.mute, 900)
     assert release.predict()["version"] == version
+
+
+def test_the_loss_of_the_head_under_load_fails_no_request_where_its_state_is_kept(
+    story: Story, release: Release
+) -> None:
+    if story.settings.fault_tolerance != "embedded":
+        pytest.skip("nothing keeps the head's state: EAGLERAY_E2E_FAULT_TOLERANCE is none")
+    (head,), workers = release.pods("head"), _lives(release)
+    with release.load(**MIXED) as load:
+        _kill(release, head)
+        release.wait("another head", lambda: _same(release, "head", head), 300)
+        release.wait("an endpoint that is ready", release.unready, 600)
+        count = load.settled()
+    assert count.failed == 0, count
+    assert _lives(release) == workers
 
 
 def test_a_second_release_in_the_namespace_leaves_the_first_alone(
@@ -75,6 +91,20 @@ def _installed(story: Story, release: Release, changes: Mapping[str, Any]) -> It
         yield
     finally:
         story.helm.uninstall(release.name)
+
+
+def _kill(release: Release, pod: Mapping[str, Any]) -> None:
+    """End a pod within a second, as the loss of its processes does: no time to hand over."""
+    name, namespace = pod["metadata"]["name"], release.cluster.namespace
+    cluster.core().delete_namespaced_pod(name, namespace, grace_period_seconds=1)
+
+
+def _lives(release: Release) -> dict[str, list[int]]:
+    """The workers, and how often their containers were started again."""
+    return {
+        pod["metadata"]["uid"]: [one["restartCount"] for one in pod["status"]["containerStatuses"]]
+        for pod in release.pods("worker")
+    }
 
 
 def _same(release: Release, role: str, killed: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ SPECS = {
     "broken YAML": ("name: [\n", "shop.yaml:"),
     "not built yet": (FILE + "monitor: {capture: 0.1}\n", "not built yet"),
     "metric of another task": (FILE + "tune: {metric: rmse}\n", "for binary, but got rmse"),
-    "a module that fails": (FILE + "model: {type: 'broken:net'}\n", "broken.py line 1"),
+    "a module that fails": (FILE + "model: {type: 'broken:net'}\n", "broken.py:1: broken:net: "),
     "a module that is absent": (FILE + "model: {type: 'brokn:net'}\n", "did you mean 'broken'"),
     "no such set": (FILE.replace("shop.csv", "'dataset:digit'"), "did you mean 'digits'"),
     "an image model without images": (FILE + "model: {type: image}\n", "image"),

@@ -1,9 +1,12 @@
-"""`eagleray deploy`: Helm itself, in process, against an emulation of the API behind real HTTP."""
+"""`eagleray deploy`: the real `helm`, 3 and 4, against an emulation of the API behind real HTTP."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,12 @@ import yaml
 
 from eagleray import cli, errors, registry, storage
 from k8s import api, deploy, status
-from tests import helm_cluster, kube_api
+from k8s.deploy import Wanted
+from tests import helm_cluster, helm_programs, kube_api
 from tests.helm_cluster import Refusal, Server
 
 SERVICES = "ray.io/v1/rayservices"
-GIVEN = {"model": {"name": "churn"}, "storage": {"uri": "s3://models"}}
+GIVEN = Wanted(named={"model.name": "churn", "storage.uri": "s3://models"})
 READY = {"conditions": [{"type": "Ready", "status": "True", "reason": "ServeReady"}]}
 WAITING = {"conditions": [{"type": "Ready", "status": "False", "reason": "Initializing"}]}
 
@@ -29,7 +33,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
 
 def connected(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(server, folder)))
+    monkeypatch.setenv("PATH", f"{helm_programs.program(4).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(api, "PAUSE_S", 0.01)
+    monkeypatch.setattr(deploy, "PAUSE_S", 0.05)
     yield server
     server.stop()
 
@@ -62,15 +68,15 @@ def test_a_release_is_installed_and_then_updated(
 
 def test_values_given_before_are_forgotten_on_demand(cluster: Server) -> None:
     here = api.Api()
-    deploy.deploy(here, "churn", {**GIVEN, "serving": {"replicas": {"max": 3}}})
-    deploy.deploy(here, "churn", GIVEN, reset=True)
+    deploy.deploy(here, "churn", replace(GIVEN, pairs=["serving.replicas.max=3"]))
+    deploy.deploy(here, "churn", replace(GIVEN, reset=True))
     assert serve_arguments(cluster, "churn")["max_replicas"] == 4
 
 
 def test_two_releases_stand_beside_each_other(cluster: Server) -> None:
     here = api.Api()
     deploy.deploy(here, "first", GIVEN)
-    deploy.deploy(here, "second", {**GIVEN, "model": {"name": "spam"}})
+    deploy.deploy(here, "second", replace(GIVEN, named={**GIVEN.named, "model.name": "spam"}))
     assert serve_arguments(cluster, "first")["name"] == "churn"
     assert serve_arguments(cluster, "second")["name"] == "spam"
     assert cluster.names(SERVICES) == {"first", "second"}
@@ -103,13 +109,13 @@ def test_a_dry_run_of_an_update_tells_what_would_change(
 
 def test_waiting_ends_when_the_endpoint_is_ready(cluster: Server) -> None:
     cluster.mock.operator.statuses["RayService"] = READY
-    assert deploy.deploy(api.Api(), "churn", GIVEN, wait_s=30).revision == 1
+    assert deploy.deploy(api.Api(), "churn", replace(GIVEN, wait_s=30)).revision == 1
 
 
 def test_an_installation_that_does_not_become_ready_leaves_nothing(cluster: Server) -> None:
     cluster.mock.operator.statuses["RayService"] = WAITING
-    with pytest.raises(errors.ClusterError, match="must become ready in time, but did not"):
-        deploy.deploy(api.Api(), "churn", GIVEN, wait_s=2)
+    with pytest.raises(errors.ClusterError, match="must become ready within 2 s, but is not"):
+        deploy.deploy(api.Api(), "churn", replace(GIVEN, wait_s=2))
     assert not any(not one.deleted for one in cluster.mock.objects.values())
 
 
@@ -123,10 +129,9 @@ def test_an_update_that_is_refused_is_rolled_back(cluster: Server) -> None:
     deploy.deploy(here, "churn", GIVEN)
     quota = "rayclusters.ray.io is forbidden: exceeded quota: gpus"
     cluster.mock.operator.refusals.append(Refusal("PATCH", "rayclusters", 403, quota))
+    wanted = Wanted(pairs=["tuning.enabled=true", "serving.replicas.max=3"])
     with pytest.raises(errors.UserError, match="exceeded quota: gpus"):
-        deploy.deploy(
-            here, "churn", {"tuning": {"enabled": True}, "serving": {"replicas": {"max": 3}}}
-        )
+        deploy.deploy(here, "churn", wanted)
     assert serve_arguments(cluster, "churn")["max_replicas"] == 4
     assert cluster.names("ray.io/v1/rayclusters") == set()
 
@@ -146,8 +151,8 @@ def test_missing_rights_are_named_and_nothing_is_left(
     ("arguments", "message"),
     [
         (["--model", "churn"], "values: storage.uri must say where models are, but is empty"),
-        (["--set", "modell.name=x"], "additional properties 'modell' not allowed"),
-        (["--set", "serving.replicas.max"], "--set: must be key=value, but got 'serving.replicas."),
+        (["--set", "modell.name=x"], "at '': additional properties 'modell' not allowed; see"),
+        (["--set", "serving.replicas.max"], '--set: must be key=value, but key "max" has no value'),
         (["--values", "absent.yaml"], "--values absent.yaml: must be a file of YAML, but"),
         (["--status", "--model", "churn"], "--model: cannot stand beside --status"),
         (
@@ -169,10 +174,7 @@ def test_mistakes_are_one_line(
 def test_a_release_of_another_chart_is_left_alone(cluster: Server, tmp_path: Path) -> None:
     (tmp_path / "templates").mkdir()
     (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: redis\nversion: 1.0.0\n")
-    import helm_python
-
-    with helm_python.Config(kubeconfig_path=tmp_path / "kubeconfig", namespace="ml") as helm:
-        helm.install(tmp_path, "cache")
+    subprocess.run(["helm", "install", "cache", tmp_path], check=True, capture_output=True)
     with pytest.raises(errors.UserError, match=r"must be of chart eagleray, but .* it is of redis"):
         deploy.deploy(api.Api(), "cache", GIVEN)
 

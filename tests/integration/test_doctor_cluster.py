@@ -15,6 +15,7 @@ import yaml
 from eagleray import cli, doctor
 from k8s import definitions
 from k8s import doctor as kubernetes
+from tests import kuberay
 from tests.chart import chart
 from tests.kube_api import Server
 
@@ -112,7 +113,7 @@ def cluster(kube: Server) -> Server:
         if document["kind"] == "ConfigMap" and document["metadata"]["name"].endswith("-runs"):
             put(kube, "v1/configmaps", document)
         if document["kind"] == "RayService":
-            put(kube, "ray.io/v1/rayservices", document)
+            put(kube, "ray.io/v1/rayservices", embedded(document))
     spec = chart.one(release(), "RayService")["spec"]["rayClusterConfig"]
     running = {
         "metadata": {"name": "demo-x", "ownerReferences": [{"kind": "RayService"}]},
@@ -132,10 +133,19 @@ def cluster(kube: Server) -> Server:
     return kube
 
 
-def operator(kube: Server) -> None:
+def embedded(service: dict[str, Any]) -> dict[str, Any]:
+    """The same with `ray.faultTolerance.embedded`."""
+    options = {"backend": "rocksdb", "storage": {"size": "1Gi"}}
+    cluster = {**service["spec"]["rayClusterConfig"], "gcsFaultToleranceOptions": options}
+    return {**service, "spec": {**service["spec"], "rayClusterConfig": cluster}}
+
+
+def operator(kube: Server, gate: str = "true") -> None:
     mine = doctor.here()
     image = "quay.io/kuberay/operator:v1.7.1"
     one = pod("operator", image, **{"app.kubernetes.io/component": "kuberay-operator"})
+    gates = f"--feature-gates=RayCronJob=true,{definitions.GATE}={gate}"
+    one["spec"]["containers"][0]["args"] = ["--log-stdout-encoder", "json", gates]
     put(kube, "v1/pods", one, "kuberay-system")
     put(kube, "v1/pods", pod("coredns", "coredns", k8s_app="kube-dns"), "kube-system")
     hook = {
@@ -192,6 +202,21 @@ def test_a_line_says_how_it_is_and_the_next_what_mends_it(
     (number,) = [n for n, line in enumerate(out) if line.startswith("fails    secrets ")]
     assert out[number + 1].lstrip().startswith("mend: kubectl create secret generic s3-keys ")
     assert "passes   KubeRay operator  quay.io/kuberay/operator:v1.7.1 in kuberay-system" in out
+
+
+def test_a_gate_that_is_off_is_turned_on_and_the_others_stay(cluster: Server) -> None:
+    operator(cluster, gate="false")
+    off = found("feature gate")
+    assert off.state == "fail"
+    assert off.said == (
+        "ray.faultTolerance.embedded needs the operator's GCSFaultToleranceEmbeddedStorage, but "
+        "it is off"
+    )
+    assert off.mend.endswith(
+        "--reset-then-reuse-values --set 'featureGates[0].name=RayCronJob,"
+        "featureGates[0].enabled=true,featureGates[1].name=GCSFaultToleranceEmbeddedStorage,"
+        "featureGates[1].enabled=true'"
+    )
 
 
 def test_the_head_is_asked_with_kuberays_token(cluster: Server) -> None:
@@ -313,14 +338,7 @@ def test_no_cluster_at_all_is_a_line_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_field_that_the_chart_sets_is_in_kuberays_definitions() -> None:
-    folder = chart.ROOT.parent / "shared" / "kuberay-crds"
-    if not folder.exists():
-        pytest.skip("KubeRay's definitions are not here")
-    known = {}
-    for file in folder.glob("*.yaml"):
-        spec = yaml.load(file.read_text(), yaml.CSafeLoader)["spec"]
-        (current,) = [one for one in spec["versions"] if one["name"] == "v1"]
-        known[spec["names"]["kind"]] = current["schema"]["openAPIV3Schema"]
+    known = kuberay.schemas()
     for case in chart.CI:
         wanted = chart.runs(chart.documents(chart.values_of(case)))
         assert definitions.judge(known, wanted).state == "pass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import os
 import socket
@@ -216,6 +217,8 @@ def test_a_cluster_that_does_not_answer_is_one_line(
         ({"EAGLERAY_E2E_S3_URI": "s3://abc"}, "needs EAGLERAY_E2E_S3_ACCESS_KEY_ID"),
         ({"EAGLERAY_E2E_VALUES": "/absent"}, "must be a file, but got /absent"),
         ({"EAGLERAY_E2E_PATIENCE": "long"}, "must be a number, but got long"),
+        ({"EAGLERAY_E2E_FAULT_TOLERANCE": "redis"}, "must be embedded or none, but got redis"),
+        ({"EAGLERAY_E2E_KUBERAY": "1.6"}, "set EAGLERAY_E2E_FAULT_TOLERANCE=none"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(given: dict[str, str], message: str) -> None:
@@ -263,11 +266,59 @@ def ended(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_load_asks_a_real_endpoint_and_counts_its_versions(endpoint: str) -> None:
-    options = {"connections": 3, "rows": 5, "pause": 0.01, "seconds": 2}
+    options = {"connections": 3, "kept": 2, "rows": 5, "pause": 0.01, "seconds": 2}
     said = ended(clients.load_command(endpoint, "left", **options))
     count = clients.counted(said.stdout)
     assert count.answered > 10
     assert (count.failed, set(count.versions), count.latest) == (0, {"3"}, "3")
+
+
+def test_a_kept_connection_of_the_load_is_opened_once_and_anew_when_the_server_has_closed_it(
+    endpoint: str,
+) -> None:
+    described = urllib.request.urlopen(f"{endpoint}/openapi.json").read()
+    opened: list[int] = []
+
+    class Counting(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            opened.append(0)
+
+        def do_GET(self) -> None:
+            self._answer(described)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            opened[-1] += 1
+            self.close_connection = opened[-1] == 5
+            self._answer(b"{}")
+
+        def _answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.send_header("x-eagleray-version", "3")
+            if self.close_connection:
+                self.send_header("connection", "close")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        options = {"connections": 0, "kept": 1, "pause": 0.02, "seconds": 2}
+        said = ended(clients.load_command(url, "left", **options))
+        server.shutdown()
+        thread.join()
+    count = clients.counted(said.stdout)
+    assert count.failed == 0
+    assert count.answered > 5
+    assert set(opened[1:-1]) == {5}
 
 
 def test_the_load_counts_what_fails(endpoint: str) -> None:
@@ -370,10 +421,11 @@ def test_without_kubectl_a_port_is_led_through_the_api(forwarding: None) -> None
             assert heard == said.upper()
 
 
-def test_helm_in_process_says_what_it_could_not_do(server: Server) -> None:
-    """Each action with the options that the SDK knows: the cluster is gone, not the option."""
+@pytest.mark.parametrize("major", ["3", "4"])
+def test_helm_says_what_it_could_not_do(server: Server, tmp_path: Path, major: str) -> None:
+    """Each action with the options that its version knows: the cluster is gone, not the option."""
     server.stop()
-    there = helm.find("ml", "sdk")
+    there = helm.find("ml", tmp_path, major)
     for action in (
         lambda: there.install("e2e", {}),
         lambda: there.upgrade("e2e", {}),
@@ -402,17 +454,18 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[helm_clus
     server.stop()
 
 
-def test_helm_in_process_installs_upgrades_rolls_back_and_uninstalls(
-    whole: helm_cluster.Server,
+@pytest.mark.parametrize("major", ["3", "4"])
+def test_helm_installs_upgrades_rolls_back_and_uninstalls(
+    whole: helm_cluster.Server, tmp_path: Path, major: str
 ) -> None:
-    there = helm.find("ml", "sdk")
+    there = helm.find("ml", tmp_path, major)
     values = settings.values(settings.Settings(), "s3://models")
     values["networkPolicy"] = {"enabled": False}  # many objects, of which this is not about
     there.install("e2e", values)
     assert whole.names("ray.io/v1/rayservices") == {"e2e"}
     there.upgrade("e2e", settings.merged(values, {"podAnnotations": {"revision": "2"}}))
     there.rollback("e2e")
-    assert "sh.helm.release.v1.e2e.v3" in whole.names("v1/secrets")
+    assert there.history("e2e") == ["superseded", "superseded", "deployed"]
     there.uninstall("e2e")
     there.uninstall("e2e")
     assert whole.names("ray.io/v1/rayservices") == set()
@@ -425,7 +478,7 @@ def test_the_shared_release_is_installed_once_and_its_state_is_read(
     upgrading = {"type": "UpgradeInProgress", "status": "True"}
     ready = {"type": "Ready", "status": "True"}
     whole.mock.operator.statuses["RayService"] = {**active, "conditions": [ready, upgrading]}
-    told = story.Story(settings.Settings(namespace="ml", helm="sdk"), tmp_path)
+    told = story.Story(settings.Settings(namespace="ml", helm="4"), tmp_path)
     for name in cluster.names(told.cluster.pods()):
         assert name.startswith("e2e-")
     told._nothing_left = lambda: None  # type: ignore[method-assign]  # the pods are put there
@@ -444,11 +497,11 @@ def test_a_step_that_has_failed_skips_who_stands_on_it(
     whole.mock.operator.refusals.append(
         helm_cluster.Refusal("POST", "secrets", 403, "secrets is forbidden")
     )
-    told = story.Story(settings.Settings(namespace="ml", helm="sdk"), tmp_path)
+    told = story.Story(settings.Settings(namespace="ml", helm="4"), tmp_path)
     told._nothing_left = lambda: None  # type: ignore[method-assign]
     with pytest.raises(errors.ClusterError, match="secrets is forbidden"):
         told.installed()
-    with pytest.raises(pytest.skip.Exception, match=r"the installation has failed: helm install: "):
+    with pytest.raises(pytest.skip.Exception, match=r"the installation has failed: helm install "):
         told.learned()
 
 
@@ -461,7 +514,7 @@ def test_a_release_that_does_not_come_up_ends_with_its_reason_and_the_rest_is_sk
         del whole.mock.objects["v1/pods", "ml", pod]
     put(whole, "v1/pods", "store", status=status)
     whole.mock.resources["v1/events"] = {"namespaced": True}
-    given = {"NAMESPACE": "ml", "PATIENCE": "0.001", "HELM": "sdk"}
+    given = {"NAMESPACE": "ml", "PATIENCE": "0.001", "HELM": "4"}
     run = subprocess.run(
         [sys.executable, "-m", "tests.e2e"],
         env=os.environ | {settings.PREFIX + name: text for name, text in given.items()},
@@ -471,13 +524,20 @@ def test_a_release_that_does_not_come_up_ends_with_its_reason_and_the_rest_is_sk
         check=False,
     )
     assert 'pod store: s3: ImagePullBackOff: Back-off pulling image "absent:1"' in run.stdout
-    assert "1 failed, 16 skipped" in run.stdout
+    assert "1 failed, 20 skipped" in run.stdout
     assert whole.names("ray.io/v1/rayservices") == set()
 
 
-def test_a_helm_program_that_is_not_there_is_refused() -> None:
-    with pytest.raises(errors.UserError, match="must be a program or sdk, but got /absent"):
-        helm.find("ml", "/absent")
+def test_a_helm_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(errors.UserError, match="must be a program, or 3 or 4, but got /absent"):
+        helm.find("ml", tmp_path, "/absent")
+
+
+def test_what_the_steps_call_finds_their_helm(tmp_path: Path) -> None:
+    environment = helm.find("ml", tmp_path, "3").environment()
+    words = ["helm", "version", "--short"]
+    said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("v3.")
 
 
 def test_a_client_pod_has_no_label_of_a_release() -> None:

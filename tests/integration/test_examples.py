@@ -29,7 +29,7 @@ from ray_jobs.data import encoded
 from serving import batching, environment, metrics, predictor, web
 
 ROOT = Path(__file__).parents[2]
-DATA = (ROOT / "examples" / "data", ROOT.parent / "shared" / "data")
+DATA = ROOT / "tests" / "data"
 ROWS = 1000
 
 
@@ -68,15 +68,8 @@ def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> finish.Ende
     file = ROOT / "examples" / f"{example}.yaml"
     source = spec.load(file).data.source
     if source.startswith("data/"):
-        overrides["data.source"] = str(_table(Path(source).name))
+        overrides["data.source"] = str(DATA / f"{Path(source).name}.gz")
     return finish.experiment(spec.load(file, overrides), console.Console(file=io.StringIO()))
-
-
-def _table(name: str) -> Path:
-    for folder in DATA:
-        if (folder / name).is_file():
-            return folder / name
-    pytest.skip(f"{name} is in neither examples/data nor ../shared/data")
 
 
 def test_an_example_learns_even_at_a_reduced_size(example: str, ended: finish.Ended) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import threading
@@ -13,10 +15,15 @@ from typing import Any
 import kmock
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eagleray import cli, errors, runs
+from eagleray.cli import output
 from eagleray.package import Run
 from k8s import api, place, rayjob, situation
+from k8s import release as releases
+from tests.chart import chart
 from tests.kube_api import Server
 
 RUN = Run("churn", "0123456789ab", "s3://models")
@@ -229,3 +236,68 @@ def test_the_command_line_prints_a_dry_run_that_is_all_yaml(
     assert job.spec.activeDeadlineSeconds == 60
     assert cli.main(["runs", "list", "--kubernetes", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_without_aws_variables_a_run_offers_a_port_to_the_store_of_the_release(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    values = chart.merged(chart.MINIMAL, {"objectStore": {"embedded": True}})
+    runs_ = chart.one(chart.documents(values), "ConfigMap", "-runs")
+    server.mock.objects["v1/configmaps", "ml", "demo-runs"]["data"] = runs_["data"]
+    for name in [one for one in os.environ if one.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "wine.yaml"
+    file.write_text("name: wine\ndata: {source: 'dataset:wine', target: target}\n")
+    assert cli.main(["run", str(file), "--kubernetes"]) == 1
+    said = capsys.readouterr().err
+    assert "local up" not in said
+    assert "lead a port to it: kubectl port-forward -n ml svc/demo-store 8333 & export " in said
+    assert (
+        "AWS_ENDPOINT_URL_S3=http://127.0.0.1:8333 AWS_ACCESS_KEY_ID=$(kubectl get secret" in said
+    )
+    assert "-n ml demo-store -o 'jsonpath={.data.AWS_SECRET_ACCESS_KEY}' | base64 -d)" in said
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "offered"),
+    [
+        ("http://s3.storage.svc:9000", "kubectl port-forward -n storage svc/s3 9000 & export "),
+        ("http://minio:9000", "kubectl port-forward -n ml svc/minio 9000 & export "),
+        ("https://s3.example.com", None),
+        ("http://10.0.0.1:9000", None),
+    ],
+)
+def test_a_port_is_led_to_an_s3_that_is_inside_alone(endpoint: str, offered: str | None) -> None:
+    env = [{"name": "AWS_ENDPOINT_URL_S3", "value": endpoint}]
+    found = releases.tunnel({"spec": {"containers": [{"env": env}]}}, "ml")
+    assert found is None if offered is None else str(found).startswith(offered)
+
+
+def test_a_log_in_a_file_has_no_colours_and_on_a_terminal_it_has(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "\x1b[36m(raylet)\x1b[0m started\n\x1b[1mdone\x1b[22m\n"
+    log(server, said)
+    assert cli.main(["runs", "logs", "churn", "--kubernetes"]) == 0
+    assert capsys.readouterr().out == "(raylet) started\ndone\n"
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    assert "".join(output.shown([said], terminal)) == said
+
+
+@given(cuts=st.sets(st.integers(1, 40)))
+def test_a_colour_that_is_cut_between_two_pieces_is_left_out(cuts: set[int]) -> None:
+    said = "a\x1b[1;32mgreen\x1b[0m, \x1b[mplain\x1b[K \x1b"
+    ends = [0, *sorted(cuts), len(said)]
+    pieces = [said[start:end] for start, end in itertools.pairwise(ends)]
+    assert "".join(output.shown(pieces, io.StringIO())) == "agreen, plain\x1b[K \x1b"
+
+
+def log(server: Server, said: str) -> None:
+    """A run whose submitter has printed something."""
+    runs.submit(place.Kubernetes(), RUN)
+    pod(server, "submitter", "Running")
+    server.mock["get", api.PODS.path("ml", "submitter") + "/log"] << said.encode()

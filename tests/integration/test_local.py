@@ -136,10 +136,47 @@ def test_a_server_that_cannot_start_says_why(home: Path) -> None:
         local.up()
 
 
+def test_a_server_is_found_from_the_folders_below_its_own_and_from_no_other(
+    home: Path, eagleray: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = eagleray("local", "status", code=1)
+    assert f"down; no local server runs in {home} or a folder above; start one with" in said
+    server = local.up()
+    below, beside = home.parent / "models" / "deep", home.parent.with_name("beside")
+    below.mkdir(parents=True)
+    beside.mkdir()
+    monkeypatch.chdir(below)
+    assert (local.status(), local.up()) == (server, server)
+    assert storage.open("s3://eagleray").uri == "s3://eagleray"
+    assert server.endpoint in eagleray("local", "status")
+    monkeypatch.chdir(beside)
+    assert local.status() is None
+    assert f"runs in {beside / '.eagleray'} or a folder above" in eagleray(
+        "models", "list", "--storage", "s3://eagleray", code=1
+    )
+    monkeypatch.setenv("EAGLERAY_HOME", str(home))
+    assert local.status() == server
+    monkeypatch.chdir(home.parent)
+
+
+def test_a_folder_of_another_user_is_no_server_of_ours(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "keys.json").write_text("{}")
+    below = home.parent / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    assert local.find() == home
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    assert local.find() == below / ".eagleray"
+
+
 def test_the_commands_work_from_one_folder_without_any_setting(
     home: Path, eagleray: Callable[..., str]
 ) -> None:
-    assert "state" in json.loads(eagleray("local", "status", "--json"))
+    assert json.loads(eagleray("local", "status", "--json", code=1))["state"] == "down"
     server = json.loads(eagleray("local", "up", "--json"))["server"]
     registry = Registry(storage.open("s3://eagleray"))
     for rate in (0.1, 0.2):

@@ -8,6 +8,7 @@ import secrets
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,19 @@ storage: s3://models/demo
 
 
 @dataclass(frozen=True)
+class Start:
+    """How a release came up.
+
+    Attributes:
+        running: whether Serve said RUNNING when a worker's pod was first found ready.
+        answers: of every worker, to a prediction, from its readiness to some time after RUNNING.
+    """
+
+    running: list[bool]
+    answers: list[list[tuple[int, Any]]]
+
+
+@dataclass(frozen=True)
 class Release:
     """A release whose serving pods are up."""
 
@@ -52,6 +66,7 @@ class Release:
     head: pods.Pod
     workers: list[pods.Pod]
     models: registry.Registry
+    start: Start
 
     def url(self, worker: int, path: str = f"/v1/models/{NAME}:predict") -> str:
         return f"http://{self.workers[worker].address}:8000{path}"
@@ -74,9 +89,7 @@ def release() -> Iterator[Release]:
         service = chart.one(rendered, "RayService")["spec"]
         head, workers = _cluster(node, service["rayClusterConfig"], "demo-head-svc")
         _apply(head, yaml.safe_load(service["serveConfigV2"]))
-        for worker in workers:
-            pods.wait(f"{worker.name} is ready", worker.ready, node=node)
-        yield Release(node, rendered, store, head, workers, models)
+        yield Release(node, rendered, store, head, workers, models, _start(node, head, workers))
 
 
 def _store(node: pods.Node, stateful: chart.Document) -> pods.Pod:
@@ -127,8 +140,43 @@ def _apply(head: pods.Pod, config: Any) -> None:
         assert answer.status == 200
 
 
+def _start(node: pods.Node, head: pods.Pod, workers: list[pods.Pod]) -> Start:
+    """Probe workers as a kubelet does, and send them traffic from when they are ready."""
+    running = []
+    with ExitStack() as stack:
+        answers = []
+        for worker in workers:
+            pods.wait(f"{worker.name} is ready", worker.ready, node=node)
+            running.append(_is_running(head) is True)
+            url = f"http://{worker.address}:8000/v1/models/{NAME}:predict"
+            answers.append(stack.enter_context(pods.load(url, BODY, 1)))
+        pods.wait("the application runs", lambda: _is_running(head), node=node)
+        time.sleep(5)
+    return Start(running, answers)
+
+
+def _is_running(head: pods.Pod) -> object:
+    """What KubeRay looks at before it leads traffic to a cluster."""
+    request = urllib.request.Request(
+        f"http://{head.address}:8265/api/serve/applications/",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        status = json.load(answer)["applications"][NAME]["status"]
+    return status == "RUNNING" or status
+
+
 def _replicas(pod: pods.Pod) -> int:
     return sum(one.startswith("ray::ServeReplica") for one in pod.processes())
+
+
+def test_a_pod_is_ready_before_the_application_runs_and_answers_whoever_comes(
+    release: Release,
+) -> None:
+    assert release.start.running == [False] * len(release.workers)
+    for answers in release.start.answers:
+        assert answers
+        assert not [text for status, text in answers if status != 200]
 
 
 def test_every_worker_answers_and_no_replica_is_on_the_head(release: Release) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from rich import console
 
 from eagleray import bundle, errors, schema, spec, storage
+from eagleray.cli.run import show
 from eagleray.registry import Registry
 from ray_jobs import cluster, finish, records, search
 from ray_jobs.data import encoded
@@ -26,6 +30,7 @@ data: {source: 'dataset:wine', target: target}
 model: {hidden: {choice: [[16], [32]]}}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 9, batch_size: 32}
 tune: {trials: 6, metric: log_loss}
+serve: {extra_fields: ignore}
 """
 
 
@@ -79,11 +84,51 @@ def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
     assert (wine.result.version, wine.champion) == (1, 1)
     made = champion(wine.outcome.experiment)
     made.verify()
+    assert made.extra_fields == "ignore"
     dataset = wine.outcome.dataset
     rows = dataset.split.test
     raw = schema.to_json(dataset.schema, encoded.take(dataset, rows))
     right = made.predict(raw).outputs.argmax(1) == dataset.targets[rows]
     assert right.mean() == pytest.approx(wine.result.test["accuracy"])
+
+
+def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: finish.Ended) -> None:
+    registry = Registry(storage.open(wine.outcome.experiment.storage))
+    version = registry.version("wine", 1)
+    kept = pd.read_parquet(io.BytesIO(registry.read(version, bundle.PREDICTIONS)))
+    dataset = wine.outcome.dataset
+    rows, classes = dataset.split.test, np.array(dataset.schema.target.classes)
+    assert kept["row"].tolist() == dataset.rows[rows].tolist()
+    assert kept["truth"].tolist() == classes[dataset.targets[rows]].tolist()
+    right = (kept["truth"] == kept["prediction"]).mean()
+    assert right == pytest.approx(version.manifest["metrics"]["test"]["accuracy"])
+
+
+def test_the_loss_on_record_is_that_of_the_validation_part(wine: finish.Ended) -> None:
+    registry = Registry(storage.open(wine.outcome.experiment.storage))
+    found = registry.version("wine", 1).manifest["metrics"]["validation"]
+    assert found["loss"] == pytest.approx(found["log_loss"], rel=1e-4)
+    assert found["train_loss"] != found["loss"]
+
+
+def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    lines = [f"{'spam' if row % 2 else 'ham'},{row % 2},{row % 7}" for row in range(300)]
+    (tmp_path / "mail.csv").write_text("\n".join(["kind,flag,size", *lines]) + "\n")
+    text = (
+        "name: wine\ndata: {source: mail.csv, target: kind}\n"
+        "train: {lr: 0.02, epochs: 15}\ntune: {trials: 1}\n"
+    )
+    ended = finish.experiment(experiment(tmp_path, text), quiet())
+    out = console.Console(file=io.StringIO(), width=60)
+    show(ended, out)
+    assert isinstance(out.file, io.StringIO)
+    (warning,) = ended.summary()["warnings"]
+    assert "is perfect on the test part: accuracy 1 on 60 rows" in warning
+    assert f"WARNING: wine version 1 {warning}" in out.file.getvalue()
+    registry = Registry(storage.open(ended.outcome.experiment.storage))
+    assert registry.version("wine", 1).manifest["warnings"] == [warning]
 
 
 def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: finish.Ended) -> None:
@@ -165,8 +210,25 @@ def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(
     champion(chosen).verify()
 
 
+def test_a_model_that_leaves_fails_its_trial_with_its_line(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "import sys, torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, shape, outputs):\n"
+        "        super().__init__(shape.numeric, outputs)\n"
+        "    def forward(self, inputs):\n"
+        "        sys.exit(1)\n"
+    )
+    text = FILE.replace("{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net'}")
+    chosen = experiment(tmp_path, text, **{"tune.trials": "1"})
+    with pytest.raises(errors.SearchError, match=r"own\.py:6: own:Net: .* SystemExit: 1"):
+        finish.experiment(chosen, quiet())
+
+
 def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Ctrl-C in a process of its own; the finished trials stay, the others are made up."""
+    """Ctrl-C in a process of its own; the finished trials stay, and none is tried again."""
     chosen = experiment(tmp_path, **{"tune.trials": "8", "tune.scheduler": "none"})
     slow = ["--set", "tune.trials=8", "--set", "tune.scheduler=none", "--set", "train.epochs=80"]
     command = [sys.executable, "-m", "eagleray", "run", str(chosen.path), *slow]
@@ -183,6 +245,8 @@ def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path)
     assert sorted(after) == list(range(1, 9))
     assert all(one.status == "finished" for one in after.values())
     assert all(after[number] == before[number] for number in ended)
+    assert len({str(one.values) for one in after.values()}) == 8
+    assert re.search(r"resuming: [3-7] of 8 trials done, best 0\.\d+\n", second.stdout)
     assert "registered wine version 1" in second.stdout
 
 
@@ -196,12 +260,12 @@ def _records(chosen: spec.Experiment) -> dict[int, records.Record]:
 
 
 def _wait_for_records(chosen: spec.Experiment, count: int) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         if sum(one.status == "finished" for one in _records(chosen).values()) >= count:
             return
         time.sleep(0.05)
-    pytest.fail(f"no {count} trials were finished in 90 s")
+    pytest.fail(f"no {count} trials were finished in 180 s")
 
 
 def test_rungs_are_epochs_at_which_trials_are_compared(tmp_path: Path) -> None:

@@ -190,6 +190,8 @@ def test_a_body_that_does_not_say_its_length_is_refused_while_it_is_read(served:
     ("method", "path", "status"),
     [
         ("POST", "/v1/models/left:predict", 200),
+        ("POST", "/predict/", 200),
+        ("GET", "/v1/models/left", 200),
         ("POST", "/v1/models/right:predict", 404),
         ("POST", "/nowhere", 404),
         ("GET", "/predict", 405),

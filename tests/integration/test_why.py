@@ -25,6 +25,7 @@ KINDS = {
     "clusters": "ray.io/v1/rayclusters",
     "workloads": "kueue.x-k8s.io/v1beta1/workloads",
     "pods": "v1/pods",
+    "store": "v1/pods",
     "events": "v1/events",
     "nodes": "v1/nodes",
 }
@@ -50,7 +51,7 @@ def fill(server: Server, file: str) -> dict[str, Any]:
             space = None if group == "nodes" else "ml"
             thing.setdefault("metadata", {"name": f"event-{number}"})["namespace"] = space
             server.mock.objects[KINDS[group], space, thing["metadata"]["name"]] = thing
-    select(server, groups["pods"])
+    select(server, [*groups["pods"], *groups["store"]])
     return known
 
 
@@ -58,10 +59,9 @@ def select(server: Server, pods: list[dict[str, Any]]) -> None:
     """Let pods be listed by their labels, which the emulation pays no heed to."""
 
     def listed(request: kmock.Request) -> dict[str, Any]:
-        key, _, value = request.params["labelSelector"].partition("=")
-        labels = [pod["metadata"]["labels"] for pod in pods]
+        wanted = dict(pair.split("=") for pair in request.params["labelSelector"].split(","))
         return {
-            "items": [pod for pod, has in zip(pods, labels, strict=True) if has.get(key) == value]
+            "items": [pod for pod in pods if wanted.items() <= pod["metadata"]["labels"].items()]
         }
 
     server.mock["list", kmock.resource("v1/pods")] << listed
@@ -110,6 +110,26 @@ def test_a_service_is_found_by_its_release_and_by_its_model(
     [found] = situation.gather(api.Api(), name)
     assert (found.kind, found.name) == ("RayService", "demo")
     assert found.alias == situation.Alias("churn", "champion", tmp_path.as_uri())
+
+
+def test_a_store_without_its_class_is_the_cause_not_the_workers_probe(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(server, fill(server, "store-unbound"), tmp_path)
+    assert cli.main(["why", "demo"]) == 0
+    said = capsys.readouterr().out
+    assert 'data-demo-store-0 is not bound: storageclass.storage.k8s.io "fast" not found' in said
+    assert "probe" not in said
+
+
+def test_without_the_right_to_read_secrets_upgrades_are_not_looked_at(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(server, fill(server, "service-well"), tmp_path)
+    forbid(server, "list", "v1/secrets")
+    assert cli.main(["why", "demo"]) == 0
+    told = "not looked at: upgrades: the right to list secrets is missing\n"
+    assert told in capsys.readouterr().out
 
 
 def test_an_unknown_name_is_told_with_the_nearest(

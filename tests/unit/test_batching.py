@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eagleray import errors
 from serving import batching
 
 
@@ -133,19 +134,6 @@ def test_slow_batches_leave_the_event_loop_free_and_quick_ones_stay_on_it() -> N
     assert quick.threads == {threading.main_thread()}
 
 
-def test_a_full_queue_refuses() -> None:
-    async def work() -> None:
-        made = batcher(Doubler(), max_rows=2, queue_rows=3)
-        asked = [asyncio.ensure_future(made.submit([1, 2])) for _ in range(2)]
-        await asyncio.sleep(0)
-        with pytest.raises(batching.QueueFullError):
-            await made.submit([1])
-        await asyncio.gather(*asked)
-        assert await made.submit([4]) == [8]
-
-    run(work())
-
-
 def test_a_caller_who_gave_up_is_not_waited_for() -> None:
     async def work() -> None:
         made = batcher(Doubler(0.05))
@@ -153,5 +141,91 @@ def test_a_caller_who_gave_up_is_not_waited_for() -> None:
         await asyncio.sleep(0)
         gone.cancel()
         assert await made.submit([2]) == [4]
+
+    run(work())
+
+
+@pytest.mark.parametrize("slow_s", [0.0, 0.05])
+@pytest.mark.parametrize("cause", [SystemExit(1), KeyboardInterrupt(), MemoryError()])
+def test_a_model_that_exits_fails_its_callers_and_nothing_else(
+    cause: BaseException, slow_s: float
+) -> None:
+    double = Doubler(slow_s)
+
+    def exits(rows: Sequence[int]) -> list[int]:
+        if 13 in rows:
+            raise cause
+        return double(rows)
+
+    async def work() -> None:
+        made = batching.Batcher(exits, batching.Limits(), ThreadPoolExecutor(1))
+        for _ in range(2):  # the first in the thread; the second inline, where batches are quick
+            assert await made.submit([1]) == [2]
+            with pytest.raises((errors.ServingError, MemoryError)):
+                await made.submit([13])
+        assert await made.submit([4]) == [8]
+        assert made.failure is None
+
+    run(work())
+
+
+@pytest.mark.parametrize("given", [[], [1], [1, 2, 3]])
+def test_a_model_that_gives_another_number_of_answers_fails_its_callers(given: list[int]) -> None:
+    async def work() -> None:
+        made = batching.Batcher(lambda rows: given, batching.Limits(), ThreadPoolExecutor(1))
+        for _ in range(2):
+            with pytest.raises(errors.ServingError, match="one answer a row"):
+                await made.submit([1, 2])
+
+    run(work())
+
+
+def test_a_thread_that_takes_no_work_fails_callers_and_says_so() -> None:
+    async def work() -> None:
+        thread = ThreadPoolExecutor(1)
+        made = batching.Batcher(Doubler(), batching.Limits(), thread)
+        assert made.failure is None
+        thread.shutdown()
+        for _ in range(2):
+            with pytest.raises(errors.ServingError, match="takes no work any more"):
+                await made.submit([1])
+        assert "takes no work any more" in (made.failure or "")
+
+    run(work())
+
+
+def test_a_batch_that_was_cancelled_fails_its_callers() -> None:
+    async def work() -> None:
+        thread = ThreadPoolExecutor(1)
+        began, go_on = threading.Event(), threading.Event()
+        thread.submit(lambda: (began.set(), go_on.wait(20)))
+        began.wait(20)
+        made = batching.Batcher(Doubler(), batching.Limits(), thread)
+        asked = asyncio.ensure_future(made.submit([1]))
+        await asyncio.sleep(0.01)
+        thread.shutdown(wait=False, cancel_futures=True)
+        go_on.set()
+        with pytest.raises(errors.ServingError, match="takes no work any more"):
+            await asked
+
+    run(work())
+
+
+def test_a_batch_that_hangs_is_told() -> None:
+    go_on = threading.Event()
+
+    def hangs(rows: Sequence[int]) -> list[int]:
+        go_on.wait(20)
+        return list(rows)
+
+    async def work() -> None:
+        made = batching.Batcher(hangs, batching.Limits(stuck_s=0.02), ThreadPoolExecutor(1))
+        asked = asyncio.ensure_future(made.submit([1]))
+        while made.failure is None:
+            await asyncio.sleep(0.01)
+        assert "a batch has been running" in made.failure
+        go_on.set()
+        assert await asked == [1]
+        assert made.failure is None
 
     run(work())

@@ -71,7 +71,7 @@ def test_check_prints_the_experiment_its_columns_and_its_space(
     out = capsys.readouterr().out
     assert "  batch_size: {choice: [16, 32, 64]}\n" in out
     assert "# bmi  numeric\n" in out
-    assert "# target target: regression\n" in out
+    assert "# target target: regression, 25 to 346, median 140.5\n" in out
     assert "# space: 1 distributions, 3 configurations\n# compared by: r2" in out
 
 
@@ -82,7 +82,7 @@ def test_what_check_prints_is_the_same_experiment(
     assert cli.main(["check", str(path)]) == 0
     printed = tmp_path / "printed.yaml"
     printed.write_text(capsys.readouterr().out)
-    assert spec.load(printed).search_id("") == spec.load(path).search_id("")
+    assert spec.load(printed).resolved() == spec.load(path).resolved()
 
 
 def test_check_tells_the_same_as_json(capsys: pytest.CaptureFixture[str], file: Path) -> None:
@@ -105,6 +105,30 @@ def test_check_tells_problems_of_the_file_and_of_the_data_at_once(
     assert lines[1].startswith(f"{file}:3: train.lr: must be above 0")
     assert lines[2].startswith(f"{file}:2: data.target: ")
     assert len(lines) == 3
+
+
+def test_check_tells_every_wrong_column_at_once(
+    capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    file.with_name("rows.csv").write_text("a,b,c,y\n" + "red,x,2024-13-01,yes\n" * 9)
+    file.write_text(
+        "name: x\n"
+        "data: {source: rows.csv, target: y, drop: [d, e]}\n"
+        "features: {a: {type: numeric}, b: {type: boolean}, c: {type: datetime}}\n"
+    )
+    assert cli.main(["check", str(file)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix(str(file)).partition(" but got")[0] for line in lines] == [
+        ":2: data.drop: a column of rows.csv is needed,",
+        ":2: data.drop: a column of rows.csv is needed,",
+        ": a: a number is needed,",
+        ": b: true or false is needed,",
+        ": c: a date or time in ISO 8601 is needed,",
+    ]
+    file.write_text(file.read_text().replace(", drop: [d, e]", ""))
+    assert cli.main(["run", str(file)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["y:", "a:", "b:", "c:"]
 
 
 def test_problems_come_as_json_too(capsys: pytest.CaptureFixture[str], file: Path) -> None:

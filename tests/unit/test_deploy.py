@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eagleray import errors
-from k8s import deploy, status
+from k8s import deploy, helm, status
 from k8s.status import Found
 
 CONFIG = 'applications: [{name: churn, args: {name: churn, alias: champion, storage: "s3://m"}}]'
@@ -32,13 +32,6 @@ def ready(value: str, **more: str) -> dict[str, Any]:
     return {"conditions": [{"type": "Ready", "status": value, **more}]}
 
 
-def test_the_later_value_counts_and_a_list_is_replaced() -> None:
-    before = {"serving": {"replicas": {"min": 1, "max": 2}}, "peers": [1, 2]}
-    after = deploy.merged(before, {"serving": {"replicas": {"max": 8}}, "peers": [3]})
-    assert after == {"serving": {"replicas": {"min": 1, "max": 8}}, "peers": [3]}
-    assert before["serving"]["replicas"]["max"] == 2
-
-
 def test_changes_tell_what_becomes_of_each_object() -> None:
     old = [thing("Role", "kept"), thing("Role", "gone"), thing("Role", "other", spec=1)]
     new = [thing("Role", "kept"), thing("Role", "new"), thing("Role", "other", spec=2)]
@@ -60,13 +53,13 @@ def test_what_a_secret_keeps_is_not_shown() -> None:
         ('create: failed: namespaces "ml" not found', errors.UserError, "kubectl create namesp"),
         ("kubernetes cluster unreachable: refused", errors.ClusterError, "does not answer"),
         ("admission webhook denied the request", errors.UserError, "webhook denied"),
-        ("etcd leader changed", errors.ClusterError, "release demo: namespace ml: etcd leader"),
+        ("etcd leader changed", errors.ClusterError, "namespace ml: etcd leader"),
     ],
 )
 def test_what_helm_says_becomes_an_error_of_ours(
     said: str, kind: type[errors.EagleRayError], told: str
 ) -> None:
-    error = deploy.explained(said, "ml", "demo")
+    error = helm.explained(said, "ml")
     assert type(error) is kind
     assert told in str(error)
 

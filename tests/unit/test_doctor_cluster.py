@@ -223,6 +223,21 @@ def test_gpus_are_judged_by_what_one_pod_asks_of_one_node(
     assert said in found.said
 
 
+def test_gpus_are_asked_for_by_the_value_that_is_named() -> None:
+    gpu = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": 2}}}
+    serving, tuning = (cluster((0, 1, container(cpu="1")), (0, 1, gpu)) for _ in range(2))
+    for spec, component in ((serving, "serving"), (tuning, "runs")):
+        for group in spec["workerGroupSpecs"]:
+            labels = {"app.kubernetes.io/component": component, "eagleray/role": "worker"}
+            group["template"]["metadata"] = {"labels": labels}
+    both = [needs.of_cluster("RayService demo", serving), needs.of_cluster("a run", tuning)]
+    (found,) = needs.devices([node(gpu="1")], both)
+    assert found.said.startswith("serving.workers.gpus asks for 2, tuning.workers[1].gpus asks")
+    assert found.mend.startswith("set serving.workers.gpus and tuning.workers[1].gpus to 1 or less")
+    (found,) = needs.devices([node(gpu="1")], both[:1])
+    assert "tuning" not in found.said + found.mend
+
+
 def test_a_release_that_asks_for_no_gpu_is_not_judged_by_them() -> None:
     assert needs.devices([], [RUN])[0].state == "skip"
 

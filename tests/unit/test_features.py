@@ -200,6 +200,28 @@ def test_categories_have_rows_of_their_own_beside_missing_and_other() -> None:
     assert made.shape.table == 3
 
 
+@pytest.mark.parametrize("scale", ["standard", "quantile", "none"])
+def test_a_number_further_out_than_the_range_is_wide_is_flagged(scale: str) -> None:
+    made, parsed = fit("numeric", [17, 90, 40, None, 33], scale=scale)
+    assert made.flags(parsed) == [[]] * 5
+    for near in (-56, 163, None):
+        assert made.flags(one("numeric", near)) == [[]]
+    for far in (-57, 164, 1e300):
+        ((flag,),) = made.flags(one("numeric", far))
+        assert flag == f"x: {far:g} is far outside the training rows' range, 17 to 90"
+
+
+def test_dates_are_not_flagged_and_bundles_that_know_no_range_flag_nothing() -> None:
+    dated, _ = fit("datetime", ["2024-01-01", "2024-01-02"])
+    assert dated.flags(one("datetime", "2034-01-01")) == [[]]
+    state, tensors = fit("numeric", [1, 2, 3])[0].state()
+    older = {name: array for name, array in tensors.items() if not name.endswith("extremes")}
+    assert len(older) < len(tensors)
+    old = features.Transforms.from_state(state, older)
+    assert old.flags(one("numeric", 1e9)) == [[]]
+    assert old.state()[1].keys() == older.keys()
+
+
 def test_unknown_categories_are_flagged_and_rare_or_missing_ones_are_not() -> None:
     made, parsed = fit("categorical", ["a", "a", "b", None], max_categories=1)
     assert made.flags(parsed) == [[], [], [], []]

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from eagleray import cli, errors, runs, storage
+from eagleray.state import leases
 from ray_jobs import here, records
+from ray_jobs.report import live
 
 
 @pytest.fixture
@@ -65,23 +67,56 @@ def show(uri: str, at: float) -> None:
     records.Records(storage.open(uri), "wine", "0123456789ab").show(seen)
 
 
-def test_a_search_whose_driver_shows_itself_is_running(uri: str) -> None:
-    show(uri, time.time() - 5)
-    assert [one.state for one in here.Here(uri).attempts()] == ["running"]
-    show(uri, time.time() - 2 * here.SILENT_S)
+def take(uri: str) -> leases.Lease:
+    lease = records.Records(storage.open(uri), "wine", "0123456789ab").watcher().look()
+    assert lease is not None
+    return lease
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life ten times as often, and missed as soon."""
+    monkeypatch.setattr(leases, "LOOK_S", 0.5)
+    monkeypatch.setattr(leases, "_POLL_S", 0.05)
+    monkeypatch.setattr(leases, "TTL_S", 0.5)
+    monkeypatch.setattr(here, "LEFT_S", 0.1)
+    monkeypatch.setattr(here, "POLL_S", 0.1)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_search_is_running_while_its_lease_changes_whatever_its_drivers_clock_says(
+    uri: str,
+) -> None:
+    lease = take(uri)
+    show(uri, time.time() - 1e6)
+    with live.beating(0.1, lease.beat):
+        assert [one.state for one in here.Here(uri).attempts()] == ["running"]
+    show(uri, time.time() + 1e6)
     (lost,) = here.Here(uri).attempts()
     assert lost.state == "unfinished"
     assert lost.why.startswith("last seen 20")
 
 
-def test_who_follows_a_search_whose_driver_is_gone_is_told(
+def test_a_search_that_was_left_is_unfinished_at_once(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(here, "SILENT_S", 0.1)
-    monkeypatch.setattr(here, "POLL_S", 0.05)
+    monkeypatch.setattr(leases.time, "sleep", lambda _: pytest.fail("nothing is to be waited for"))
+    show(uri, time.time())
+    take(uri).release()
+    assert [one.state for one in here.Here(uri).attempts()] == ["unfinished"]
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_follows_a_search_whose_driver_is_gone_is_told(uri: str) -> None:
     place = here.Here(uri)
-    with pytest.raises(errors.ClusterError, match="driver is silent, never seen at work; the same"):
-        list(place.log(runs.find(place, "wine"), follow=True))
+    attempt = runs.find(place, "wine")
+    with pytest.raises(errors.ClusterError, match="nobody drives it; the same"):
+        list(place.log(attempt, follow=True))
+    take(uri)
+    with pytest.raises(
+        errors.ClusterError, match=r"driver .*:\d+ has been silent for .* s; the same"
+    ):
+        list(place.log(attempt, follow=True))
 
 
 def test_it_is_stopped_only_where_it_runs(uri: str) -> None:

@@ -9,10 +9,13 @@ import uuid
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from eagleray import errors, schema, spec
+from eagleray import errors, schema, spec, texts
 from ray_jobs.data import clean, infer, kinds
 
 SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
@@ -60,6 +63,44 @@ def learn(
 )
 def test_types_are_inferred_from_the_whole_column(raw: schema.Raw, kind: str) -> None:
     assert kind_of(raw) == kind
+
+
+WORDS = st.sampled_from(
+    [" 12 ", "1,5", "1,234", "01067", "oops", "n.d.", "-999", "-999.0", "", "?", "none"]
+)
+COLUMNS = (
+    st.lists(st.floats(-1e3, 1e3).map(str) | WORDS, min_size=1, max_size=8)
+    | st.lists(st.integers(0, 9).map(str) | WORDS, min_size=1, max_size=8)
+    | st.lists(st.dates().map(str) | st.sampled_from(["", "01.02.2024"]), min_size=1, max_size=8)
+    | st.lists(st.sampled_from(["yes", "no", "Yes", "?", "maybe"]), min_size=1, max_size=8)
+)
+
+
+@given(
+    few=COLUMNS,
+    times=st.integers(1, 60),
+    marks=st.sampled_from([(), ("n.d.",), ("-999",)]),
+    kind=st.sampled_from([None, None, "numeric", "datetime", "categorical"]),
+)
+@settings(deadline=None, max_examples=300)
+def test_texts_of_a_file_are_taken_for_the_same_as_texts_of_json(
+    few: list[str], times: int, marks: tuple[str, ...], kind: Any
+) -> None:
+    raw = few[:1] * times * 4 + few  # so that the rest may be a small share
+    cells = pa.chunked_array([pa.array(raw[:3], pa.string()), pa.array(raw[3:], pa.string())])
+    found, refusals = [], []
+    for form in (raw, texts.Texts(cells)):
+        try:
+            found.append(kinds.find("x", form, kind, marks))
+        except errors.DataError as error:
+            refusals.append(str(error))
+    assert len(set(refusals)) < 2
+    assert len(found) in (0, 2)
+    if found and (one := found[0]) and (other := found[1]):
+        assert (one.column, one.notes) == (other.column, other.notes)
+        np.testing.assert_array_equal(one.array, other.array)
+    elif found:
+        assert found == [None, None]
 
 
 def test_markers_that_were_seen_are_kept_with_the_column() -> None:
@@ -201,6 +242,8 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
     ("table", "more", "message"),
     [
         ({"x": [1], "Y": [2]}, {}, "data.target: a column of rows.csv is needed, but got 'y'"),
+        ({"39": [1], "<=50K": [2]}, {}, "its columns are 39, <=50K; if line 1 holds values, put a"),
+        ({"1  2": [1]}, {}, "its only column is '1  2': data.delimiter says what parts the cells"),
         ({"x": [1], "y": ["a"]}, {"drop": ("xx",)}, "data.drop: .* got 'xx'; did you mean 'x'"),
         (
             {"x": [1, 2], "y": ["a", "a"]},

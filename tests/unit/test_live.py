@@ -50,6 +50,32 @@ def test_what_runs_stands_above_the_best(experiment: spec.Experiment) -> None:
     assert line.startswith("2/4 trials, best accuracy 0.7500 (trial 2), 0:00 gone, about ")
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_search_that_goes_on_begins_with_what_it_had(
+    experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """Two of four trials are done; the time that is left is told from this run alone."""
+    seen: list[records.View] = []
+    monkeypatch.setattr(live, "PUBLISH_S", 0.02)
+    said = Console(file=io.StringIO(), **TERMINAL) if terminal else Console(file=io.StringIO())
+    known = [
+        record(1, status="finished", epoch=9, score=0.5),
+        record(2, status="stopped", epoch=3, score=0.75),
+        record(3, status="lost", epoch=4, score=0.625),
+    ]
+    with live.watch(experiment, "accuracy", 9, said, publish=seen.append) as watcher:
+        watcher.resumed(known)
+        until = time.monotonic() + 20
+        while not (seen and seen[-1].started) and time.monotonic() < until:
+            time.sleep(0.01)
+    assert isinstance(said.file, io.StringIO)
+    assert "resuming: 2 of 4 trials done, best 0.75\n" in said.file.getvalue()
+    line = live.headline(seen[-1].model_copy(update={"gone": 60.0}))
+    assert line == "2/4 trials, best accuracy 0.7500 (trial 2), 1:00 gone"
+    ended = seen[-1].model_copy(update={"gone": 60.0, "ended": 3})
+    assert live.headline(ended).endswith("1:00 gone, about 1:00 left")
+
+
 def test_lines_are_printed_where_there_is_no_terminal(experiment: spec.Experiment) -> None:
     said = io.StringIO()
     with live.watch(

@@ -56,6 +56,12 @@ def test_comments_and_where_it_runs_make_no_other_run(folder: Path) -> None:
     assert package.pack(experiment(folder, **{"compute.cpus": "2"})).run == plain
 
 
+def test_with_more_trials_it_is_another_run_of_the_same_search(folder: Path) -> None:
+    few, many = experiment(folder), experiment(folder, **{"tune.trials": "30"})
+    assert many.search_id("data") == few.search_id("data")
+    assert package.pack(many).run != package.pack(few).run
+
+
 def test_other_values_other_rows_and_other_code_are_other_runs(folder: Path) -> None:
     seen = {package.pack(experiment(folder)).run.id}
     seen.add(package.pack(experiment(folder, **{"train.seed": "1"})).run.id)

@@ -11,8 +11,7 @@ import pytest
 from eagleray import errors, features, spec
 from ray_jobs.data import prepare
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+DATA = Path(__file__).parents[1] / "data"
 
 ROWS = "when,who,n,y\n" + "".join(
     f"2024-01-{1 + n % 28:02},user{n % 7},{n * 37 % 11},{'ab'[n % 2]}\n" for n in range(84)
@@ -48,9 +47,8 @@ def test_data_sets_of_scikit_learn_are_prepared_without_a_word(
     assert made.notes == []
 
 
-@needs_shared
 def test_adult_is_prepared(tmp_path: Path) -> None:
-    made = prepared(tmp_path, f"{{source: '{SHARED}/adult.csv', target: income}}")
+    made = prepared(tmp_path, f"{{source: '{DATA}/adult.csv.gz', target: income}}")
     assert made.schema.target.classes == ("<=50K", ">50K")
     assert list(types(made).values()).count("numeric") == 6
     assert {c.name for c in made.schema.columns if c.nullable} == {
@@ -60,9 +58,8 @@ def test_adult_is_prepared(tmp_path: Path) -> None:
     }
 
 
-@needs_shared
 def test_sms_are_prepared(tmp_path: Path) -> None:
-    data = f"{{source: '{SHARED}/sms_spam.csv', target: label, positive: spam}}"
+    data = f"{{source: '{DATA}/sms_spam.csv.gz', target: label, positive: spam}}"
     made = prepared(tmp_path, data)
     assert types(made) == {"text": "text"}
     assert made.schema.target.classes == ("ham", "spam")
@@ -74,8 +71,8 @@ def test_the_fingerprint_follows_content_seed_and_types_and_not_the_place(tmp_pa
     first = prepared(tmp_path, "{source: rows.csv, target: y}").fingerprint
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.copy(tmp_path / "rows.csv", elsewhere)
-    assert prepared(elsewhere, "{source: rows.csv, target: y}").fingerprint == first
+    shutil.copy(tmp_path / "rows.csv", elsewhere / "same.csv")
+    assert prepared(elsewhere, "{source: same.csv, target: y}").fingerprint == first
     others = {
         prepared(tmp_path, "{source: rows.csv, target: y, seed: 1}").fingerprint,
         prepared(tmp_path, "{source: rows.csv, target: y}", "{n: {type: categorical}}").fingerprint,
@@ -119,6 +116,21 @@ def test_a_class_that_cannot_be_in_every_part_is_refused(tmp_path: Path) -> None
     (tmp_path / "rows.csv").write_text(ROWS + "2024-01-01,user1,3,c\n")
     with pytest.raises(errors.DataError, match=r"each class needs at least 3 rows, .* 'c' has 1"):
         prepared(tmp_path, "{source: rows.csv, target: y}")
+
+
+def test_every_rare_class_is_named_and_numbers_are_told_what_makes_them_a_regression(
+    tmp_path: Path,
+) -> None:
+    rows = "x,y\n" + "".join(f"{n % 7},{n * 0.5}\nred,n.d.\n" for n in range(50))
+    (tmp_path / "rows.csv").write_text(rows)
+    with pytest.raises(
+        errors.DataError, match=r"'0' has 1, '0.5' has 1, .* and 40 more;"
+    ) as raised:
+        prepared(tmp_path, "{source: rows.csv, target: y}")
+    assert str(raised.value).endswith("; features: {y: {type: numeric}} makes it a regression")
+    made = prepared(tmp_path, "{source: rows.csv, target: y}", "{y: {type: numeric}}")
+    assert made.schema.target.task == "regression"
+    assert made.notes[0] == "y: 50 of 100 rows have none and are left out"
 
 
 def test_a_columns_type_is_no_matter_of_the_search(tmp_path: Path) -> None:

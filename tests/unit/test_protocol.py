@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from typing import Any
@@ -8,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
 
-from eagleray import errors, schema
+from eagleray import errors, pictures, schema
 from eagleray.bundle import Prediction
-from serving import openapi, protocol
+from serving import openapi, problems, protocol
 from tests import bundles
 
 KNOWN = bundles.make().schema
@@ -25,25 +28,41 @@ def body(*rows: object) -> bytes:
 
 def refused(content: bytes, codec: protocol.Codec = CODEC) -> errors.RequestError:
     with pytest.raises(errors.RequestError) as caught:
-        codec.rows(content)
+        codec.parse(codec.rows(content))
     return caught.value
 
 
-def test_rows_come_back_as_raw_values_by_column() -> None:
+def read(content: bytes, codec: protocol.Codec = CODEC) -> dict[str, Any]:
+    """Canonical columns of a request, as a batch has them."""
+    return codec.columns(codec.parse(codec.rows(content)))
+
+
+def test_a_request_gives_the_columns_that_a_table_of_its_values_gives() -> None:
     raw = bundles.rows(20)
-    decoded = CODEC.raw(CODEC.rows(body(*bundles.instances(raw))))
-    assert {name: list(values) for name, values in decoded.items()} == raw
+    columns, expected = read(body(*bundles.instances(raw))), schema.parse(KNOWN, raw)
+    assert list(columns) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(columns[name], array)
 
 
 def test_a_nullable_column_may_be_null_or_absent() -> None:
     absent = {name: value for name, value in ROW.items() if name != "note"}
-    first, second = CODEC.raw(CODEC.rows(body(absent, ROW | {"note": None})))["note"]
+    first, second = read(body(absent, ROW | {"note": None}))["note"]
     assert first is None
     assert second is None
 
 
-def test_a_mark_for_missing_that_training_saw_is_taken() -> None:
-    assert CODEC.raw(CODEC.rows(body(ROW | {"income $": "?"})))["income $"] == ("?",)
+@pytest.mark.parametrize("mark", ["?", "", " ", " ? ", "n/A", None])
+def test_the_training_files_marks_for_missing_are_taken_as_docs_say(mark: object) -> None:
+    (column,) = (one for one in KNOWN.columns if one.name == "income $")
+    known = KNOWN.model_copy(
+        update={"columns": (column.model_copy(update={"missing": ("?", "N/A")}),)}
+    )
+    assert np.isnan(read(body({"income $": mark}), protocol.Codec(known))["income $"]).all()
+
+
+def test_a_mark_for_missing_is_refused_where_training_had_every_value() -> None:
+    assert refused(body(ROW | {"age": ""})).field == "instances[0].age"
 
 
 BROKEN = {
@@ -70,6 +89,63 @@ def test_a_broken_row_is_refused_with_its_field(name: str) -> None:
     error = refused(body(ROW, row))
     assert (error.status, error.field) == (422, field)
     assert message in str(error)
+
+
+UNWRAPPED = {
+    "one row": (ROW, "a bare row"),
+    "a list of rows": ([ROW, ROW], "a bare list"),
+    "another key": ({"inputs": [ROW]}, "got only inputs"),
+    "nothing": ({}, "no field at all"),
+    "a number": (3, "a number"),
+    "one row in place of a list": ({"instances": ROW}, "a list of rows is needed"),
+}
+
+
+@pytest.mark.parametrize("name", UNWRAPPED)
+def test_a_body_that_is_not_wrapped_is_told_how_to(name: str) -> None:
+    sent, message = UNWRAPPED[name]
+    error = refused(json.dumps(sent).encode())
+    assert (error.status, error.field) == (422, "instances")
+    assert message in str(error)
+    assert '{"instances": [{' in str(error)
+
+
+def test_all_faults_are_named_at_once() -> None:
+    absent = {name: value for name, value in ROW.items() if name != "city"}
+    rows = [ROW, absent | {"age": "old", "joined": "soon", "shoe": 1}, [], ROW | {"member": "so"}]
+    error = refused(body(*rows))
+    assert [field for field, _ in error.details] == [
+        "instances[1].age",
+        "instances[1].city",
+        "instances[1].shoe",
+        "instances[1].joined",
+        "instances[2]",
+        "instances[3].member",
+    ]
+    assert error.field == "instances[1].age"
+    assert all(f"{field}: {message}" in str(error) for field, message in error.details)
+
+
+def test_faults_that_only_values_have_are_named_at_once_as_well() -> None:
+    error = refused(body(ROW | {"joined": "soon", "member": "so"}, ROW | {"joined": "later"}))
+    assert {field for field, _ in error.details} == {
+        "instances[0].joined",
+        "instances[0].member",
+        "instances[1].joined",
+    }
+
+
+def test_an_error_names_no_more_faults_than_people_read() -> None:
+    error = refused(body(*[ROW | {"age": "old"}] * protocol.MOST_ROWS))
+    assert len(error.details) == problems.MOST
+    assert f"more than these {problems.MOST}" in str(error)
+
+
+def test_extra_fields_are_ignored_where_the_model_says_so() -> None:
+    codec = protocol.Codec(KNOWN, extra_fields="ignore")
+    assert read(body(ROW | {"id": 7, "left": "yes", "more": {"a": [1]}}), codec)["age"].size == 1
+    error = refused(body(ROW | {"id": 7, "age": "old"}), codec)
+    assert [field for field, _ in error.details] == ["instances[0].age"]
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
@@ -114,7 +190,7 @@ def test_no_body_breaks_the_reader(content: bytes) -> None:
 def test_any_json_in_a_field_is_taken_or_refused_with_its_field(value: object) -> None:
     field, status = "instances[0].joined", 422
     try:
-        CODEC.rows(body(ROW | {"joined": value}))
+        read(body(ROW | {"joined": value}))
     except errors.RequestError as error:
         field, status = error.field or "", error.status
     assert (field[:19], status) == ("instances[0].joined", 422)
@@ -127,7 +203,7 @@ def test_columns_may_have_any_name() -> None:
         target=schema.Target(name="y", task="regression"),
     )
     codec = protocol.Codec(known)
-    assert codec.raw(codec.rows(body(dict.fromkeys(names, 1.0)))) == dict.fromkeys(names, (1.0,))
+    assert read(body(dict.fromkeys(names, 1.0)), codec) == {name: [1.0] for name in names}
     assert (
         refused(body(dict.fromkeys(names, 1.0) | {"x.y": "a"}), codec).field == "instances[0].x.y"
     )
@@ -139,10 +215,75 @@ def test_pictures_come_as_numbers_or_base64() -> None:
         target=schema.Target(name="y", task="regression"),
     )
     codec = protocol.Codec(known)
-    assert codec.rows(body({"image": [[0, 1.5], [2, 3]]}))
+    assert read(body({"image": [[0, 1.5], [2, 3]]}), codec)["image"].shape == (1, 1, 2, 2)
     assert refused(body({"image": [[0, 1], [2]]}), codec).field == "instances[0].image"
     assert refused(body({"image": [[0, 1], [2, "3"]]}), codec).field == "instances[0].image[1][1]"
     assert refused(body({"image": "none"}), codec).field == "instances[0].image"
+
+
+def encoded(picture: Image.Image, kind: str = "PNG") -> str:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def image_codec(*shape: int) -> protocol.Codec:
+    known = schema.Schema(
+        columns=(schema.Column(name="image", type="image", image_shape=shape),),
+        target=schema.Target(name="y", task="regression"),
+    )
+    return protocol.Codec(known)
+
+
+def test_a_picture_far_larger_than_the_models_is_refused_by_its_header(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unpacked(self: Image.Image) -> None:
+        raise AssertionError("it was unpacked")
+
+    bomb = encoded(Image.new("L", (7000, 7000)))
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", unpacked)
+    error = refused(body({"image": bomb}), image_codec(1, 8, 8))
+    assert error.field == "instances[0].image"
+    assert "at most 1,048,576 pixels are taken, but got 7000 x 7000" in str(error)
+
+
+def test_the_limit_follows_the_size_of_the_models_pictures() -> None:
+    picture = body({"image": encoded(Image.new("L", (1500, 1500)))})
+    assert read(picture, image_codec(1, 64, 64))["image"].shape == (1, 1, 64, 64)
+    assert refused(picture, image_codec(1, 32, 32)).field == "instances[0].image"
+
+
+def test_a_large_photograph_is_unpacked_at_a_smaller_size() -> None:
+    photograph = Image.linear_gradient("L").resize((4000, 3000)).convert("RGB")
+    codec = image_codec(3, 12, 16)
+    small = read(body({"image": encoded(photograph.resize((1000, 750)), "JPEG")}), codec)
+    large = read(body({"image": encoded(photograph, "JPEG")}), codec)
+    assert np.abs(small["image"] - large["image"]).max() < 2
+
+
+def test_the_pictures_of_a_request_are_bounded_together() -> None:
+    picture = encoded(Image.new("L", (1024, 1024)))
+    error = refused(body(*[{"image": picture + " " * n} for n in range(60)]), image_codec(1, 8, 8))
+    assert "pixels are taken in one request" in str(error)
+
+
+def test_each_value_is_read_once_also_beside_a_bad_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    fit = pictures.fit
+
+    def counted(value: object, *rest: Any) -> np.ndarray:
+        seen.append(value)
+        return fit(value, *rest)
+
+    monkeypatch.setattr(pictures, "fit", counted)
+    good = [encoded(Image.new("L", (8, 8), shade)) for shade in range(3)]
+    read(body(*[{"image": one} for one in good]), image_codec(1, 8, 8))
+    assert seen == good
+    seen.clear()
+    sent = [*good, "rubbish"]
+    refused(body(*[{"image": one} for one in sent]), image_codec(1, 8, 8))
+    assert seen == sent
 
 
 def test_answers_name_the_likeliest_class_and_what_was_odd() -> None:

@@ -10,12 +10,13 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eagleray import errors, schema
+from eagleray import errors, schema, texts
 from ray_jobs.data import kinds
 
 LAW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -69,6 +70,55 @@ def test_values_of_a_table_mean_the_same_as_json(kind: str, data: st.DataObject)
     assert same(schema.parse(known, {"x": as_json(raw)})["x"], found.array)
     kept = json.loads(json.dumps(schema.to_json(known, {"x": found.array}), allow_nan=False))
     assert same(schema.parse(known, kept)["x"], found.array)
+
+
+WRITTEN = (
+    st.sampled_from(["", " ", "?", "NA", "none", "nan", "inf", "-999", "-999.0", "1e400", "nan(1)"])
+    | st.sampled_from(
+        ["007", "-0", "+7", ".5", "5.", "1,234", "1.234,5", "$5", "\u0663", "yes", "No"]
+    )
+    | st.sampled_from(["2024-02-30", "0000-01-01", "2024-01-01T10:00:00Z", "9999-12-31 23:59"])
+    | st.floats().map(str)
+    | st.integers().map(str)
+    | st.decimals(allow_nan=False, allow_infinity=False, places=2).map(
+        lambda d: f"{d:f}".replace(".", ",")
+    )
+    | st.datetimes().map(lambda time: time.isoformat(" "))
+    | st.dates().map(str)
+    | st.text(max_size=3)
+)
+
+
+@given(
+    raw=st.lists(st.none() | WRITTEN, max_size=20),
+    cut=st.integers(0, 20),
+    kind=st.sampled_from(["numeric", "datetime", "boolean", "categorical", "text"]),
+    comma=st.booleans(),
+    missing=st.lists(WRITTEN, max_size=2).map(tuple),
+)
+@settings(deadline=None, max_examples=400)
+def test_texts_of_a_file_mean_the_same_as_texts_of_json(
+    raw: list[str | None], cut: int, kind: str, comma: bool, missing: tuple[str, ...]
+) -> None:
+    more: dict[str, Any] = {"missing": missing, "decimal_comma": comma}
+    good = [text for text in raw if readable(kind, text, more)]
+    cells = pa.chunked_array([pa.array(part, pa.string()) for part in (good[:cut], good[cut:])])
+    assert same(parsed(kind, texts.Texts(cells), **more), parsed(kind, good, **more))
+    if len(good) < len(raw):
+        cells = pa.chunked_array([pa.array(raw, pa.string())])
+        assert refusal(kind, texts.Texts(cells), more) == refusal(kind, raw, more)
+
+
+def readable(kind: str, text: str | None, more: dict[str, Any]) -> bool:
+    return refusal(kind, [text], more) is None
+
+
+def refusal(kind: str, raw: schema.Raw, more: dict[str, Any]) -> str | None:
+    try:
+        parsed(kind, raw, **more)
+    except errors.DataError as error:
+        return str(error)
+    return None
 
 
 @given(

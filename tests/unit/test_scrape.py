@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from serving import scrape
 
 @contextlib.contextmanager
 def listening(port: int, said: bytes) -> Iterator[scrape.Server]:
-    server = scrape.Server(port, lambda: said)
+    server = scrape.Server(port, lambda: said, lambda: True)
     server.start()
     try:
         yield server
@@ -36,8 +37,20 @@ def test_two_replicas_share_the_port_and_the_one_that_stays_goes_on_answering() 
         assert [ask(port) for _ in range(5)] == [b"first"] * 5
 
 
+def test_a_probe_is_told_whether_traffic_may_come() -> None:
+    answers = iter((True, False))
+    server = scrape.Server(0, lambda: b"", lambda: next(answers))
+    server.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/readyz"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert answer.status == 200
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        urllib.request.urlopen(url, timeout=10)
+    server.stop()
+
+
 def test_a_port_of_somebody_else_is_refused() -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use"):
-            scrape.Server(port, lambda: b"mine")
+            scrape.Server(port, lambda: b"mine", lambda: True)

@@ -25,12 +25,14 @@ def test_an_experiment_file_gives_the_settings_and_options_go_over_them(tmp_path
     file.write_text(
         "name: left\ndata: {source: 'dataset:iris', target: target}\nmodel: {type: mlp}\n"
         f"storage: {tmp_path.as_uri()}\n"
-        "serve: {replicas: {min: 2, max: 6}, batch: {max_rows: 32, wait_ms: 0}}\n"
+        "serve: {replicas: {min: 2, max: 6}, batch: {max_rows: 32, wait_ms: 0},"
+        " extra_fields: ignore}\n"
     )
     settings = serve._settings(str(file), {"max_replicas": 3})
     assert (settings.name, settings.storage) == ("left", tmp_path.as_uri())
     assert (settings.min_replicas, settings.max_replicas) == (2, 3)
     assert (settings.max_rows, settings.wait_ms) == (32, 0.0)
+    assert settings.extra_fields == "ignore"
 
 
 def test_impossible_bounds_are_refused_in_one_line() -> None:

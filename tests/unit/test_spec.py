@@ -123,21 +123,46 @@ def test_the_resolved_experiment_is_a_file_of_the_same_experiment(path: Path, fi
     file.write_text(document.write(experiment.resolved()))
     again = spec.load(file)
     assert again.resolved() == experiment.resolved()
-    assert again.search_id("data") == experiment.search_id("data")
     assert list(SCHEMA.iter_errors(experiment.resolved())) == []
 
 
-def test_a_search_is_the_same_wherever_it_runs_and_however_it_is_written(file: Path) -> None:
-    one = load(file, {"train": {"lr": 1e-3}, "compute": {"cpus": 2}}).search_id("data")
-    assert re.fullmatch("[0-9a-f]{12}", one)
-    assert load(file, {"storage": "file:///tmp/x", "tune": {"trials": 1}}).search_id("data") == one
-    assert load(file, {"train": {"lr": 1e-2}}).search_id("data") != one
-    assert load(file, {}).search_id("other data") != one
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_a_file_sets_is_a_file_of_the_same_search(path: Path, file: Path) -> None:
+    experiment = spec.load(path)
+    file.write_text(document.write(experiment.given()))
+    again = spec.load(file)
+    assert again.resolved() == experiment.resolved()
+    assert again.search_id("data") == experiment.search_id("data")
 
 
-def test_a_file_without_distributions_is_one_trial(file: Path) -> None:
-    assert load(file, {"tune": {"trials": 30}}).tune.trials == 1
-    assert load(file, {"tune": {"trials": 30}, "train": {"lr": {"choice": [1, 2]}}}).tune.trials > 1
+def test_a_search_is_the_same_wherever_it_runs_and_however_far_it_goes(file: Path) -> None:
+    one = load(file, {"train": {"lr": 0.01}}).search_id("data")
+    here = {"storage": "file:///tmp/x", "compute": {"cpus": 2}, "serve": {"replicas": {"max": 2}}}
+    far = {"tune": {"trials": 99, "budget": {"minutes": 3}}}
+    assert load(file, {"train": {"lr": 1e-2}, **here, **far}).search_id("data") == one
+    assert load(file, {"train": {"lr": 0.02}}).search_id("data") != one
+    assert load(file, {"train": {"lr": 0.01}, "tune": {"seed": 1}}).search_id("data") != one
+    assert load(file, {"train": {"lr": 0.01}}).search_id("other data") != one
+
+
+def test_a_search_keeps_its_id_from_release_to_release(file: Path) -> None:
+    """If this id must change, raise `spec.SEMANTICS`: every search is then run again."""
+    train = {"lr": {"loguniform": [1e-4, 1e-1]}, "epochs": 20}
+    experiment = load(file, {"train": train, "tune": {"metric": "accuracy"}})
+    assert experiment.search_id("data") == "f79a9c66e243"
+    assert experiment.given() == {
+        **LEAST,
+        "train": train,
+        "tune": {"metric": "accuracy"},
+        "storage": "s3://eagleray",
+    }
+
+
+def test_each_configuration_of_a_small_space_is_a_trial(file: Path) -> None:
+    assert load(file, {"tune": {"trials": 30}}).trials == 1
+    drawn = {"train": {"lr": {"choice": [1, 2]}, "epochs": {"randint": [1, 4]}}}
+    assert load(file, {"tune": {"trials": 30}, **drawn}).trials == 6
+    assert load(file, {"tune": {"trials": 5}, **drawn}).trials == 5
 
 
 def test_auto_is_the_usual_metric_and_another_must_fit_the_task(file: Path) -> None:

@@ -122,6 +122,7 @@ def test_too_few_groups_or_times_are_refused() -> None:
 
 
 @given(st.integers(60, 300), st.integers(0, 5))
+@LAW
 def test_a_regressions_parts_have_rows_from_the_whole_range_of_the_target(
     count: int, seed: int
 ) -> None:

@@ -84,6 +84,16 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path) -> None:
     assert done.progress.best_epoch == losses.index(min(losses)) + 1
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_an_epoch_is_that_of_the_validation_part(
+    tmp_path: Path, weighted: bool
+) -> None:
+    options = {"train.label_smoothing": "0.1"} if weighted else {}
+    found = trainer(tmp_path, **options).epoch()
+    assert found["train_loss"] != found["loss"]
+    assert (found["loss"] == pytest.approx(found["log_loss"], rel=1e-5)) is not weighted
+
+
 def test_early_stopping_ends_after_as_many_epochs_without_gain_as_its_patience(
     tmp_path: Path,
 ) -> None:

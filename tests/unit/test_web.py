@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import batching, lane, metrics, predictor, protocol, web
+from eagleray import bundle
+from serving import admission, batching, lane, metrics, predictor, protocol, web
 from tests import bundles
 
 ROW: dict[str, Any] = bundles.instances(bundles.rows(2, seed=3))[1]
@@ -51,7 +54,9 @@ def error(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["type"]
 
 
-@pytest.mark.parametrize("path", ["/predict", "/v1/models/left:predict"])
+@pytest.mark.parametrize(
+    "path", ["/predict", "/predict/", "/v1/models/left:predict", "/v1/models/left:predict/"]
+)
 def test_a_row_is_answered_with_the_version_that_answers(
     application: web.Application, path: str
 ) -> None:
@@ -71,6 +76,8 @@ def test_a_row_is_answered_with_the_version_that_answers(
         ("GET", "/docs/../secret", (404, "not_found")),
         ("GET", "/predict", (405, "method_not_allowed")),
         ("POST", "/readyz", (405, "method_not_allowed")),
+        ("GET", "/v1/models/right", (404, "not_found")),
+        ("POST", "/v1/models/left", (405, "method_not_allowed")),
     ],
 )
 def test_what_is_not_there_is_refused(
@@ -121,6 +128,180 @@ def test_a_body_without_length_is_refused_while_it_is_read(application: web.Appl
     assert read == 17
 
 
+def test_gzip_is_unpacked_and_answers_are_packed_for_who_asks(
+    application: web.Application,
+) -> None:
+    content = gzip.compress(json.dumps({"instances": [ROW] * 500}).encode())
+    headers = JSON | {"content-encoding": "gzip"}
+    plain, packed = (
+        ask(
+            application,
+            "POST",
+            "/predict",
+            content=content,
+            headers=headers | {"accept-encoding": accepted},
+        )
+        for accepted in ("gzip;q=0, identity", "br, gzip")
+    )
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 5
+    assert plain.headers["vary"] == packed.headers["vary"] == "accept-encoding"
+    assert plain.json() == packed.json()
+
+
+def test_small_answers_are_not_packed(application: web.Application) -> None:
+    answer = ask(application, "POST", "/predict", json={"instances": [ROW]})
+    assert "content-encoding" not in answer.headers
+
+
+ONE = json.dumps({"instances": [ROW]}).encode()
+HALVES = gzip.compress(ONE[:20]) + gzip.compress(ONE[20:])
+PACKED = {
+    "two members": (HALVES, 200),
+    "a bomb": (gzip.compress(bytes(protocol.MOST_BYTES + 1)), 413),
+    "cut": (gzip.compress(ONE)[:-4], 400),
+    "no gzip": (ONE, 400),
+    "trailing rubbish": (gzip.compress(ONE) + b"rubbish", 400),
+    "gzip of a bad row": (gzip.compress(b'{"instances": [{}]}'), 422),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_gzip_is_read_within_bounds(application: web.Application, name: str) -> None:
+    content, status = PACKED[name]
+    headers = JSON | {"content-encoding": "gzip"}
+    answer = ask(application, "POST", "/predict", content=content, headers=headers)
+    assert answer.status_code == status
+
+
+def test_another_encoding_is_refused(application: web.Application) -> None:
+    headers = JSON | {"content-encoding": "br"}
+    answer = ask(application, "POST", "/predict", content=b"x", headers=headers)
+    assert error(answer) == (415, "unsupported_media_type")
+    assert answer.headers["accept-encoding"] == "gzip"
+
+
+def test_every_fault_of_a_request_is_in_its_answer(application: web.Application) -> None:
+    sent = {"instances": [{"age": "old"}]}
+    said = ask(application, "POST", "/predict", json=sent).json()["error"]
+    assert [fault["field"] for fault in said["details"]] == [
+        "instances[0].age",
+        "instances[0].city",
+    ]
+    assert said["field"] == "instances[0].age"
+
+
+def test_a_bundle_says_whether_clients_may_send_whole_records(
+    application: web.Application,
+) -> None:
+    made = bundles.make()
+    made.extra_fields = "ignore"
+    files = bundle.pack(made, bundles.rows(4), {})
+    described = json.loads(files["bundle.json"])
+    del described["extra_fields"]
+    older = files | {"bundle.json": json.dumps(described).encode()}
+    record = {"instances": [ROW | {"id": 7, "left": "yes"}]}
+    for held, override, expected in (
+        (files, None, 200),
+        (files, "refuse", 422),
+        (older, None, 422),
+        (older, "ignore", 200),
+    ):
+        served = web.Application("left", application._metrics)
+        served.predictor = predictor.Predictor(
+            bundle.unpack(held),
+            batching.Limits(),
+            ThreadPoolExecutor(1),
+            application._metrics,
+            extra_fields=override,  # type: ignore[arg-type]
+        )
+        assert ask(served, "POST", "/predict", json=record).status_code == expected
+        document = ask(served, "GET", "/openapi.json").json()["components"]["schemas"]["Row"]
+        assert document["additionalProperties"] is (expected == 200)
+
+
+def test_a_number_far_out_is_flagged_beside_an_unknown_category(
+    application: web.Application,
+) -> None:
+    sent = {"instances": [ROW | {"age": 4100, "city": "Paris"}]}
+    (answer,) = ask(application, "POST", "/predict", json=sent).json()["predictions"]
+    assert [warning.partition(":")[0] for warning in answer["warnings"]] == ["city", "age"]
+
+
+def test_a_full_replica_refuses_before_it_reads(application: web.Application) -> None:
+    room = admission.Admission(most_rows=1, most_bytes=100)
+    full = web.Application("left", application._metrics, room)
+    full.predictor = application.predictor
+    read = 0
+
+    async def counted() -> Any:
+        nonlocal read
+        read += 1
+        yield ONE
+
+    headers = JSON | {"content-length": str(len(ONE))}
+    for _ in range(2):
+        answer = ask(full, "POST", "/predict", content=counted(), headers=headers)
+        assert error(answer) == (503, "unavailable")
+        assert answer.headers["retry-after"] == "1"
+        room._most_bytes, room.rows = 10_000, 1  # first no room for bytes, then none for rows
+    assert read == 0
+    room.rows = 0
+    assert ask(full, "POST", "/predict", content=ONE, headers=JSON).status_code == 200
+    assert (room.rows, room.bytes) == (0, 0)
+
+
+def test_a_body_that_trickles_gives_its_room_back(application: web.Application) -> None:
+    room = admission.Admission()
+    impatient = web.Application("left", application._metrics, room, read_s=0.02)
+    impatient.predictor = application.predictor
+
+    async def trickle() -> Any:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    answer = ask(impatient, "POST", "/predict", content=trickle(), headers=JSON)
+    assert error(answer) == (408, "timeout")
+    assert answer.headers["connection"] == "close"
+    assert (room.rows, room.bytes) == (0, 0)
+
+
+def test_health_fails_once_batches_cannot_run(application: web.Application) -> None:
+    thread = ThreadPoolExecutor(1)
+    broken = web.Application("left", application._metrics)
+    loaded = bundles.make()
+    loaded.golden = bundles.golden(loaded)
+    broken.predictor = predictor.Predictor(loaded, batching.Limits(), thread, application._metrics)
+    assert ask(broken, "GET", "/healthz").status_code == 200
+    thread.shutdown()
+    assert error(ask(broken, "POST", "/predict", content=ONE))[0] == 500
+    answer = ask(broken, "GET", "/healthz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "failed")
+    assert ask(broken, "GET", "/v1/models/left").json()["ready"] is False
+
+
+def test_large_bodies_and_pictures_are_decoded_beside_the_event_loop(
+    application: web.Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    asked = application.predictor
+    assert asked is not None
+    parse = asked._codec.parse
+
+    def noted(rows: protocol.Rows) -> protocol.Rows:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return parse(rows)
+
+    monkeypatch.setattr(asked._codec, "parse", noted)
+    for rows in (1, 5000):
+        ask(application, "POST", "/predict", json={"instances": [ROW] * rows})
+    monkeypatch.setattr(asked._codec, "has_pictures", lambda rows: True)
+    ask(application, "POST", "/predict", json={"instances": [ROW]})
+    assert threads == [True, False, False]
+
+
 def test_a_failure_of_ours_gives_a_request_id_and_no_trace(
     application: web.Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,10 +324,23 @@ def test_pages_for_people_and_machines_are_there(application: web.Application) -
     assert ask(application, "GET", "/readyz").json()["version"] == 3
 
 
+@pytest.mark.parametrize("path", ["/v1/models/left", "/v1/models/left/"])
+def test_the_model_says_its_name_its_version_and_whether_it_is_ready(
+    application: web.Application, path: str
+) -> None:
+    answer = ask(application, "GET", path)
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"name": "left", "version": 3, "ready": True},
+    )
+
+
 def test_before_a_version_is_loaded_the_application_is_alive_but_not_ready(tmp_path: Path) -> None:
     empty = web.Application("left", metrics.Metrics(tmp_path, "left"))
     assert ask(empty, "GET", "/healthz").status_code == 200
     assert ask(empty, "GET", "/readyz").status_code == 503
+    model = ask(empty, "GET", "/v1/models/left")
+    assert (model.status_code, model.json()["ready"]) == (503, False)
     assert error(ask(empty, "POST", "/predict", json={"instances": [ROW]})) == (503, "unavailable")
 
 

@@ -44,6 +44,12 @@
 {{- fail "serviceAccount.create is false, but no account is named; set serviceAccount.name" -}}
 {{- end -}}
 {{- with $values.ray.faultTolerance -}}
+{{- if and .embedded .redisAddress -}}
+{{- fail "ray.faultTolerance.embedded keeps the head's state on a volume, but ray.faultTolerance.redisAddress names a Redis for it; set one of the two" -}}
+{{- end -}}
+{{- if and .embedded (semverCompare "<1.7" (printf "%s.0" $values.kuberay.version)) -}}
+{{- fail (printf "ray.faultTolerance.embedded needs KubeRay 1.7, but kuberay.version is %s; upgrade the operator, with its feature gate GCSFaultToleranceEmbeddedStorage, and set kuberay.version=1.7, or set ray.faultTolerance.redisAddress" $values.kuberay.version) -}}
+{{- end -}}
 {{- if and .existingSecret (not .redisAddress) -}}
 {{- fail "ray.faultTolerance.existingSecret is for Redis, but no Redis is named; set ray.faultTolerance.redisAddress" -}}
 {{- end -}}
@@ -60,13 +66,12 @@
 {{- if gt (float64 $s.replicas.cpus) (float64 $s.workers.cpus) -}}
 {{- fail (printf "a replica must fit on a worker, but serving.replicas.cpus is %v and serving.workers.cpus is %v; set serving.workers.cpus to %v or more" $s.replicas.cpus $s.workers.cpus (ceil $s.replicas.cpus)) -}}
 {{- end -}}
-{{- if gt (float64 $s.replicas.gpus) (float64 $s.workers.gpus) -}}
-{{- fail (printf "a replica must fit on a worker, but serving.replicas.gpus is %v and serving.workers.gpus is %v; set serving.workers.gpus to %v or more" $s.replicas.gpus $s.workers.gpus (ceil $s.replicas.gpus)) -}}
+{{- range $what, $gpus := dict "serving.replicas.gpus" $s.replicas.gpus "serving.workers.gpus" $s.workers.gpus -}}
+{{- if gt (float64 $gpus) 0.0 -}}
+{{- fail (printf "%s must be 0, since no model is moved to a GPU when it serves and a reserved one would stand idle, but is %v; leave it out, and take more CPUs or replicas" $what $gpus) -}}
 {{- end -}}
-{{- if and (gt (int $s.workers.gpus) 0) (eq (float64 $s.replicas.gpus) 0.0) -}}
-{{- fail (printf "serving.workers.gpus is %v, but serving.replicas.gpus is 0, so that nobody would use them; set serving.replicas.gpus" $s.workers.gpus) -}}
 {{- end -}}
-{{- $each := include "eagleray.replicasPerWorker" $s | int -}}
+{{- $each := floor (divf $s.workers.cpus $s.replicas.cpus) | int -}}
 {{- if gt (int $s.replicas.max) (mul $each (int $s.workers.max)) -}}
 {{- fail (printf "serving.replicas.max is %v, but %v workers hold %d each; set serving.workers.max to %v or more" $s.replicas.max $s.workers.max $each (ceil (divf $s.replicas.max $each))) -}}
 {{- end -}}
@@ -79,13 +84,6 @@
 {{- if and (eq $s.upgradeStrategy.type "NewClusterWithIncrementalUpgrade") (ge (int $s.workers.min) (int $s.workers.max)) -}}
 {{- fail (printf "serving.upgradeStrategy.type is NewClusterWithIncrementalUpgrade, which needs Ray's autoscaler; set serving.workers.max above serving.workers.min, which is %v" $s.workers.min) -}}
 {{- end -}}
-{{- end -}}
-
-{{/* How many replicas a worker holds. */}}
-{{- define "eagleray.replicasPerWorker" -}}
-{{- $each := floor (divf .workers.cpus .replicas.cpus) -}}
-{{- if gt (float64 .replicas.gpus) 0.0 }}{{ $each = min $each (floor (divf .workers.gpus .replicas.gpus)) }}{{ end -}}
-{{- $each -}}
 {{- end -}}
 
 {{- define "eagleray.runChecks" -}}

@@ -1,4 +1,5 @@
-{{/* A RayClusterSpec. root; component; head: values; workers: list of groups. */}}
+{{/* A RayClusterSpec, in the form in which the operator writes it (docs/adr/0012).
+     root; component; head: values; workers: list of groups; live: the groups of the cluster that is there, if any. */}}
 {{- define "eagleray.cluster" -}}
 {{- $values := .root.Values -}}
 {{- $groups := list -}}
@@ -21,9 +22,8 @@ autoscalerOptions:
   upscalingMode: {{ .upscalingMode }}
   idleTimeoutSeconds: {{ .idleSeconds }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
-  resources:
-    requests: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
-    limits: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
+  {{- $limits := dict "cpu" (include "eagleray.quantity" .cpu) "memory" (include "eagleray.quantity" .memory) | toJson }}
+  resources: {requests: {{ $limits }}, limits: {{ $limits }}}
   securityContext:
     {{- include "eagleray.containerSecurity" . | nindent 4 }}
   volumeMounts:
@@ -41,11 +41,19 @@ headGroupSpec:
   template:
     {{- include "eagleray.pod" (merge (dict "role" "head" "group" (merge (dict) .head (include "eagleray.groupDefaults" . | fromYaml))) $pod) | nindent 4 }}
 workerGroupSpecs:
+  {{- $live := dict }}
+  {{- range .live }}{{ $_ := set $live .groupName . }}{{ end }}
   {{- range $groups }}
+  {{- $scaled := get $live .name | default dict }}
   - groupName: {{ .name }}
-    replicas: {{ .min }}
+    replicas: {{ default 0 $scaled.replicas | max .min | min .max }}
     minReplicas: {{ .min }}
     maxReplicas: {{ .max }}
+    numOfHosts: 1
+    {{- if or (hasKey $scaled "priority") (semverCompare ">=1.7" (printf "%s.0" $values.kuberay.version)) }}
+    priority: 0
+    {{- end }}
+    scaleStrategy: {{ $scaled.scaleStrategy | default dict | toJson }}
     rayStartParams:
       num-cpus: {{ .cpus | quote }}
     template:
@@ -65,7 +73,15 @@ priorityClassName: ""
 
 {{- define "eagleray.faultTolerance" -}}
 {{- with .Values.ray.faultTolerance }}
-{{- if .redisAddress }}
+{{- if .embedded }}
+gcsFaultToleranceOptions:
+  backend: rocksdb
+  storage:
+    size: {{ include "eagleray.quantity" .size | quote }}
+    {{- with .storageClassName }}
+    storageClassName: {{ . }}
+    {{- end }}
+{{- else if .redisAddress }}
 gcsFaultToleranceOptions:
   redisAddress: {{ .redisAddress | quote }}
   {{- if .existingSecret }}

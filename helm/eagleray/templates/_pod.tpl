@@ -21,6 +21,8 @@ RAY_SERVE_ENABLE_HA_PROXY: "1"
 RAY_SERVE_THROUGHPUT_OPTIMIZED: "1"
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: serving.lane.middlewares
 RAY_SERVE_HAPROXY_METRICS_ENABLED: "0"
+RAY_SERVE_HAPROXY_RETRY_ON: "conn-failure empty-response\n    option http-buffer-request"
+RAY_SERVE_HAPROXY_TUNE_BUFSIZE: "65536"
 RAY_USAGE_STATS_ENABLED: "0"
 {{- end -}}
 
@@ -60,7 +62,7 @@ spec:
   # Only the autoscaler, beside the head, calls the Kubernetes API.
   automountServiceAccountToken: {{ and (eq .role "head") .autoscaled }}
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ add 30 (include "eagleray.drain" .) }}
+  terminationGracePeriodSeconds: {{ add 30 (ternary $values.serving.drainSeconds 0 (eq .component "serving")) }}
   {{- with include "eagleray.pullSecrets" .root }}
   {{- . | nindent 2 }}
   {{- end }}
@@ -102,18 +104,23 @@ env:
   - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
     value: {{ include "eagleray.drain" . | quote }}
   {{- include "eagleray.storageEnv" .root | nindent 2 }}
-  {{- with $values.ray.env }}
-  {{- toYaml . | nindent 2 }}
+  {{- range $values.ray.env }}
+  - {{ include "eagleray.variable" . }}
   {{- end }}
 ports:
   {{- include "eagleray.ports" . | nindent 2 }}
 resources:
   {{- include "eagleray.resources" . | nindent 2 }}
 {{- include "eagleray.probes" . | nindent 0 }}
-{{- if and (eq .component "serving") (eq .role "worker") }}
+{{- if eq .component "serving" }}
 lifecycle:
+  {{- if eq .role "worker" }}
   preStop: # the Service forgets the pod before Ray is told to end
     exec: {command: [sleep, "5"]}
+  {{- else }}
+  preStop: # workers that end with it hand over, for which they need it: 5 s, their drain, and 10 s to spare
+    exec: {command: [sleep, {{ add 15 $values.serving.drainSeconds | quote }}]}
+  {{- end }}
 {{- end }}
 volumeMounts:
   {{- include "eagleray.writable" . | nindent 2 }}
@@ -122,46 +129,63 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
+{{/* Fields of values, as JSON, without those that are empty: Go's types leave them out as well (docs/adr/0012). */}}
+{{- define "eagleray.filled" -}}
+{{- $filled := dict -}}
+{{- range $name, $value := . }}{{ if ne (toString $value) "" }}{{ $_ := set $filled $name $value }}{{ end }}{{ end -}}
+{{- toJson $filled -}}
+{{- end -}}
+
+{{/* An environment variable of values, as Go writes it: a resource's divisor is always there. */}}
+{{- define "eagleray.variable" -}}
+{{- $variable := deepCopy . -}}
+{{- with ($variable.valueFrom | default dict).resourceFieldRef -}}
+{{- $_ := set . "divisor" (include "eagleray.quantity" (.divisor | default "0")) -}}
+{{- end -}}
+{{- include "eagleray.filled" $variable -}}
+{{- end -}}
+
 {{- define "eagleray.ports" -}}
-- {name: metrics, containerPort: 8080}
+- {name: metrics, containerPort: 8080, protocol: TCP}
 {{- if eq .role "head" }}
-- {name: gcs-server, containerPort: 6379}
-- {name: dashboard, containerPort: 8265}
-- {name: client, containerPort: 10001}
+- {name: gcs-server, containerPort: 6379, protocol: TCP}
+- {name: dashboard, containerPort: 8265, protocol: TCP}
+- {name: client, containerPort: 10001, protocol: TCP}
 {{- end }}
 {{- if eq .component "serving" }}
-- {name: serve, containerPort: 8000}
+- {name: serve, containerPort: 8000, protocol: TCP}
 {{- if eq .role "worker" }}
-- {name: model-metrics, containerPort: 8001}
+- {name: model-metrics, containerPort: 8001, protocol: TCP}
 {{- end }}
 {{- end }}
 {{- end -}}
 
 {{/* Requests equal limits but for CPU: Ray counts on what it is promised. */}}
 {{- define "eagleray.resources" -}}
-{{- $gpus := int .group.gpus -}}
+{{- $memory := include "eagleray.quantity" .group.memory -}}
 requests:
-  cpu: {{ default .group.cpus .group.cpuRequest | quote }}
-  memory: {{ .group.memory }}
-  {{- if $gpus }}
-  {{ .root.Values.gpu.resource }}: {{ $gpus }}
+  cpu: {{ default .group.cpus .group.cpuRequest | include "eagleray.quantity" | quote }}
+  memory: {{ $memory | quote }}
+  {{- with int .group.gpus }}
+  {{ $.root.Values.gpu.resource }}: {{ include "eagleray.quantity" . | quote }}
   {{- end }}
 limits:
-  cpu: {{ .group.cpus | quote }}
-  memory: {{ .group.memory }}
-  {{- if $gpus }}
-  {{ .root.Values.gpu.resource }}: {{ $gpus }}
+  cpu: {{ include "eagleray.quantity" .group.cpus | quote }}
+  memory: {{ $memory | quote }}
+  {{- with int .group.gpus }}
+  {{ $.root.Values.gpu.resource }}: {{ include "eagleray.quantity" . | quote }}
   {{- end }}
 {{- end -}}
 
 {{/* By HTTP, and without a token: Ray leaves these paths open. KubeRay's own probes need wget in the image. */}}
 {{- define "eagleray.probes" -}}
 {{- $alive := dict "path" "/api/local_raylet_healthz" "port" 52365 -}}
-{{- $ready := $alive -}}
+{{- $ready := dict "httpGet" $alive "periodSeconds" 5 "failureThreshold" (ternary 2 6 (eq .component "serving")) -}}
 {{- if eq .role "head" -}}
-{{- $ready = dict "path" "/api/gcs_healthz" "port" 8265 -}}
+{{- $_ := set $ready "httpGet" (dict "path" "/api/gcs_healthz" "port" 8265) -}}
 {{- else if eq .component "serving" -}}
-{{- $ready = dict "path" "/-/healthz" "port" 8000 -}}
+{{- /* A replica waits for this probe before Serve calls it running (docs/adr/0014). */ -}}
+{{- $ready = dict "httpGet" (dict "path" "/readyz" "port" 8001) "periodSeconds" 1 "failureThreshold" 10 -}}
 {{- end -}}
 startupProbe:
   httpGet: {{ toJson $alive }}
@@ -173,11 +197,14 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 12
+  {{- if and (eq .component "serving") (eq .role "head") }}
+  terminationGracePeriodSeconds: 15 # a head that hangs has nothing to hand over
+  {{- end }}
 readinessProbe:
-  httpGet: {{ toJson $ready }}
-  periodSeconds: 5
+  httpGet: {{ toJson $ready.httpGet }}
+  periodSeconds: {{ $ready.periodSeconds }}
   timeoutSeconds: 5
-  failureThreshold: {{ ternary 2 6 (eq .component "serving") }}
+  failureThreshold: {{ $ready.failureThreshold }}
 {{- end -}}
 
 {{- define "eagleray.placement" -}}
@@ -194,7 +221,9 @@ priorityClassName: {{ . }}
 {{- if .group.spot }}{{ $tolerations = concat $tolerations $values.spot.tolerations }}{{ end -}}
 {{- with $tolerations }}
 tolerations:
-  {{- toYaml . | nindent 2 }}
+  {{- range . }}
+  - {{ include "eagleray.filled" . }}
+  {{- end }}
 {{- end }}
 {{- if $values.spot.nodeLabels }}
 affinity:

@@ -1,0 +1,134 @@
+"""Two drivers of one search, in processes of their own: one searches, one watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from eagleray import spec, storage
+from eagleray.registry import Registry
+from ray_jobs import here, records
+
+FILE = """
+name: wine
+data: {source: 'dataset:wine', target: target}
+model: {hidden: [16]}
+train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 160, batch_size: 8}
+tune: {trials: 8, metric: log_loss, scheduler: none}
+"""
+DRIVE = """
+import sys
+from eagleray import cli
+from eagleray.state import leases
+
+leases.TTL_S = 4.0
+sys.exit(cli.main(["run", sys.argv[1], "--json"]))
+"""
+
+
+Drive = Callable[[spec.Experiment, str], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def drive() -> Iterator[Drive]:
+    """Starts drivers whose words go to files beside the experiment."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(chosen: spec.Experiment, name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", DRIVE, str(chosen.path)]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        streams = [path(chosen, name, stream).open("wb") for stream in ("out", "err")]
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=streams[0], stderr=streams[1])
+        )
+        for stream in streams:
+            stream.close()
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_who_comes_second_watches_and_takes_over_from_who_is_killed(
+    tmp_path: Path, drive: Drive
+) -> None:
+    chosen = experiment(tmp_path)
+    first = drive(chosen, "first")
+    wait_for_words(chosen, "first", "starting Ray")
+    second = drive(chosen, "second")
+    wait_for_words(chosen, "second", "drives this search: watching it")
+    wait_for_trials(chosen, 2)
+    first.kill()
+    wait_for_words(chosen, "second", "starting Ray")
+    before = ended(chosen)
+    third = drive(chosen, "third")
+    assert (second.wait(120), third.wait(120)) == (0, 0), said(chosen, "second", "err")
+    after = ended(chosen)
+    assert sorted(after) == list(range(1, 9))
+    assert all(after[number] == before[number] for number in before)
+    assert said(chosen, "third", "out") == said(chosen, "second", "out")
+    assert json.loads(said(chosen, "third", "out"))["why"].startswith("it is the champion")
+    assert "starting Ray" not in said(chosen, "third", "err")
+    assert [version.number for version in registry(chosen).versions("wine")] == [1]
+
+
+def test_interrupted_a_search_is_unfinished_at_once(tmp_path: Path, drive: Drive) -> None:
+    chosen = experiment(tmp_path)
+    first = drive(chosen, "first")
+    wait_for_trials(chosen, 1)
+    assert [one.state for one in here.Here(chosen.storage).attempts()] == ["running"]
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) == 130
+    assert [one.state for one in here.Here(chosen.storage).attempts()] == ["unfinished"]
+
+
+def experiment(folder: Path) -> spec.Experiment:
+    (folder / "storage").mkdir()
+    file = folder / "wine.yaml"
+    file.write_text(FILE + f"storage: file://{folder}/storage\n")
+    return spec.load(file, {})
+
+
+def path(chosen: spec.Experiment, name: str, stream: str) -> Path:
+    return chosen.path.with_name(f"{name}.{stream}")
+
+
+def said(chosen: spec.Experiment, name: str, stream: str) -> str:
+    return path(chosen, name, stream).read_text()
+
+
+def registry(chosen: spec.Experiment) -> Registry:
+    return Registry(storage.open(chosen.storage))
+
+
+def ended(chosen: spec.Experiment) -> dict[int, records.Record]:
+    store = storage.open(chosen.storage)
+    searches = {entry.key.split("/")[2] for entry in store.list("searches/wine/")}
+    found = [one for run in searches for one in records.Records(store, "wine", run).trials()]
+    return {one.number: one for one in found if one.status == "finished"}
+
+
+def wait_for_trials(chosen: spec.Experiment, count: int) -> None:
+    until = time.monotonic() + 120
+    while len(ended(chosen)) < count:
+        assert time.monotonic() < until, f"no {count} trials were finished in 120 s"
+        time.sleep(0.05)
+
+
+def wait_for_words(chosen: spec.Experiment, name: str, words: str) -> None:
+    until = time.monotonic() + 120
+    while words not in said(chosen, name, "err"):
+        if time.monotonic() > until:
+            pytest.fail(f"{name} did not say {words!r} in 120 s, but {said(chosen, name, 'err')}")
+        time.sleep(0.05)

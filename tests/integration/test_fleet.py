@@ -1,0 +1,92 @@
+"""Ray Serve with HAProxy on several nodes: who gets traffic when, and what a loss costs."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import msgspec
+import pytest
+
+from eagleray import registry, storage
+from tests import bundles, pods, serve_nodes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+NAME = "left"
+BODY = msgspec.json.encode({"instances": bundles.instances(bundles.rows(5, seed=11))})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A storage with one promoted model."""
+    folder = tmp_path_factory.mktemp("models").as_uri()
+    found = registry.Registry(storage.open(folder))
+    found.register(NAME, bundles.files(seed=1), {})
+    found.promote(NAME, 1)
+    return folder
+
+
+def application(models: str, **arguments: object) -> dict[str, Any]:
+    """What the chart gives to Ray Serve."""
+    args = {"name": NAME, "storage": models, "poll_s": 0.2, "max_replicas": 2, **arguments}
+    known = {"name": NAME, "route_prefix": "/", "import_path": "serving.app:build"}
+    return known | {"args": args}
+
+
+def answers(node: serve_nodes.Node) -> bool:
+    return pods.predict(node.url(), BODY)[0] == 200
+
+
+@contextmanager
+def kubelet(node: serve_nodes.Node, period_s: float = 1.0) -> Iterator[list[float]]:
+    """Probes a node's readiness once a period; gives the times at which it was ready."""
+    found: list[float] = []
+    ended = threading.Event()
+
+    def probe() -> None:
+        while not ended.wait(period_s):
+            with suppress(OSError):
+                url = f"http://127.0.0.1:{node.metrics_port}/readyz"
+                urllib.request.urlopen(url, timeout=5).close()
+                found.append(time.monotonic())
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    yield found
+    ended.set()
+    thread.join()
+
+
+def test_the_application_runs_after_its_only_worker_has_been_found_ready(
+    models: str,
+) -> None:
+    with serve_nodes.nodes() as cluster:
+        cluster.head()
+        worker = cluster.worker()
+        with kubelet(worker) as ready:
+            ports = {"http_port": worker.port, "metrics_port": worker.metrics_port}
+            cluster.apply(application(models, announce_s=60, max_replicas=1, **ports))
+            cluster.until("it runs", lambda: cluster.running(NAME))
+            running = time.monotonic()
+        assert ready
+        assert ready[0] < running
+
+
+def test_what_a_lost_worker_was_asked_another_one_answers(models: str) -> None:
+    with serve_nodes.nodes() as cluster:
+        cluster.head()
+        stays, lost = cluster.worker(1), cluster.worker(2)
+        cluster.apply(application(models, min_replicas=2))
+        cluster.until("it runs", lambda: cluster.running(NAME))
+        cluster.until("both answer", lambda: all(map(answers, (stays, lost))))
+        with pods.load(stays.url(), BODY, 8) as asked:
+            time.sleep(3)
+            lost.kill()
+            time.sleep(10)
+    failed = [text for status, text in asked if status != 200]
+    assert len(asked) > 100
+    assert not failed, failed[:3]

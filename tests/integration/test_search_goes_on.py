@@ -1,0 +1,185 @@
+"""Searches that lose their workers, are given more trials, or fail for one reason, on real Ray."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich import console
+
+from eagleray import errors, spec, storage
+from ray_jobs import cluster, finish, records, search
+
+FILE = """
+name: wine
+data: {source: 'dataset:wine', target: target}
+model: {hidden: [16]}
+train: {lr: {loguniform: [1.0e-6, 1.0e-2]}, epochs: 5, batch_size: 32}
+tune: {trials: 2, metric: log_loss, search: random, scheduler: none}
+"""
+OWN = """
+import os, time, torch
+class Net(torch.nn.Module):
+    def __init__(self, shape, outputs):
+        super().__init__()
+        self.layer = torch.nn.Linear(shape.numeric, outputs)
+        self.batches = 0
+    def forward(self, inputs):
+        if self.training:
+            self.batches += 1
+            in_training(self.batches)
+        return self.layer(inputs['numeric'])
+"""
+"""A model that tells `in_training`, which is the test's, of each batch: an epoch is one."""
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    with cluster.connected():
+        yield
+
+
+def experiment(folder: Path, text: str = FILE, **overrides: object) -> spec.Experiment:
+    (folder / "storage").mkdir(exist_ok=True)
+    file = folder / "wine.yaml"
+    file.write_text(text + f"storage: file://{folder}/storage\n")
+    one_at_a_time = {"compute.cpus": os.cpu_count(), **overrides}
+    return spec.load(file, {name: str(value) for name, value in one_at_a_time.items()})
+
+
+def own_model(folder: Path, in_training: str, **overrides: object) -> spec.Experiment:
+    """Trials of a model that does `in_training` once an epoch."""
+    (folder / "own.py").write_text(f"{OWN}def in_training(batches):\n{in_training}")
+    text = FILE.replace("{hidden: [16]}", "{type: 'own:Net'}")
+    return experiment(folder, text, **{"train.batch_size": 1000, **overrides})
+
+
+def run(chosen: spec.Experiment) -> tuple[finish.Ended, str]:
+    out = io.StringIO()
+    ended = finish.experiment(chosen, console.Console(file=out, width=200))
+    return ended, out.getvalue()
+
+
+def on_record(chosen: spec.Experiment) -> records.Records:
+    """The records of the one search in storage."""
+    store = storage.open(chosen.storage)
+    (search_id,) = {entry.key.split("/")[2] for entry in store.list("searches/wine/")}
+    return records.Records(store, "wine", search_id)
+
+
+def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """With this seed the third trial's learning rate is the worst, and the fourth's the best.
+
+    The same winner keeps its version; a better one is another version, that waits for a person.
+    """
+    first, _ = run(experiment(tmp_path, **{"tune.seed": 4}))
+    same, said = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 3}))
+    assert "resuming: 2 of 3 trials done, best " in said
+    assert same.outcome.search_id == first.outcome.search_id
+    before = {one.number: one for one in first.outcome.trials}
+    after = {one.number: one for one in same.outcome.trials}
+    assert sorted(after) == [1, 2, 3]
+    assert all(after[number] == one for number, one in before.items())
+    assert same.result.version == first.result.version == 1
+    better, _ = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 4}))
+    assert better.outcome.winner.number == 4
+    assert (better.result.version, better.champion) == (2, 1)
+    few, said = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 1}))
+    assert "has ended before: this is its result" in said
+    assert few.summary() == better.summary()
+
+
+def test_a_small_space_is_tried_whole_and_once(ray_cluster: None, tmp_path: Path) -> None:
+    drawn = "{choice: [0.1, 0.01, 0.001]}"
+    ended, said = run(experiment(tmp_path, **{"train.lr": drawn, "tune.trials": 9}))
+    assert sorted(one.values["train.lr"] for one in ended.outcome.trials) == [0.001, 0.01, 0.1]
+    assert "note: tune.trials: 9 asked for, but the space has 3 configurations" in said
+
+
+def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_says_so_again(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    wrong = "    if batches > 2:\n        raise TypeError(f'wrong after {time.time()}')\n"
+    chosen = own_model(tmp_path, wrong, **{"tune.trials": 20})
+    with pytest.raises(errors.SearchError, match="3 trials failed alike, and no other was tried: "):
+        run(chosen)
+    kept = on_record(chosen).trials()
+    assert [one.status for one in kept] == ["failed"] * 3
+    before = "has ended before: no trial gave a model: .*wrong after.*--set tune.seed=1"
+    with pytest.raises(errors.SearchError, match=before):
+        run(chosen)
+    assert on_record(chosen).trials() == kept
+
+
+def test_a_trial_whose_worker_dies_again_and_again_without_progress_is_given_up(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    dies = "    if batches > 2:\n        os.kill(os.getpid(), 9)\n"
+    chosen = own_model(tmp_path, dies, **{"train.lr": 0.01})
+    with pytest.raises(errors.SearchError, match="worker lost 3 times without progress"):
+        run(chosen)
+    assert [one.status for one in on_record(chosen).trials()] == ["lost"]
+
+
+class Killer(threading.Thread):
+    """Kills the worker that trains, this long after it began, each time."""
+
+    def __init__(self, chosen: spec.Experiment, log: Path, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self.chosen, self.log, self.every_s = chosen, log, every_s
+        self.ended = threading.Event()
+        self.kept: list[int] = []
+
+    def run(self) -> None:
+        began: dict[int, float] = {}
+        while not self.ended.wait(0.05):
+            if not self.epochs():
+                continue
+            pid = self.epochs()[-1]
+            if time.monotonic() - began.setdefault(pid, time.monotonic()) > self.every_s:
+                self.kill(pid)
+                began[pid] = float("inf")
+
+    def kill(self, pid: int) -> None:
+        (record,) = on_record(self.chosen).trials()
+        state = on_record(self.chosen).state(record.number, record.values)
+        os.kill(pid, signal.SIGKILL)
+        self.kept.append(state.epoch if state else 0)
+
+    def epochs(self) -> list[int]:
+        """The worker of each epoch that was begun."""
+        return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("trial_s", "every_s"), [(8, 2.5), pytest.param(60, 5, marks=pytest.mark.slow)]
+)
+def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
+    ray_cluster: None, tmp_path: Path, trial_s: int, every_s: float
+) -> None:
+    """More often than any number of retries, and it trains on from its last state each time."""
+    log, epochs = tmp_path / "epochs", trial_s * 4
+    slow = f"    with open({str(log)!r}, 'a') as log:\n        print(os.getpid(), file=log)\n"
+    slow += "    time.sleep(0.25)\n"
+    chosen = own_model(tmp_path, slow, **{"train.lr": 0.01, "train.epochs": epochs})
+    killer = Killer(chosen, log, every_s)
+    killer.start()
+    ended, _ = run(chosen)
+    killer.ended.set()
+    killer.join()
+    winner, lives = ended.outcome.winner, Counter(killer.epochs())
+    assert (winner.status, winner.epoch, len(winner.history)) == ("finished", epochs, epochs)
+    assert len(killer.kept) > search.RETRIES
+    assert killer.kept == sorted(killer.kept)
+    last = lives[killer.epochs()[-1]]
+    assert epochs - last >= killer.kept[-1] > 0

@@ -1,0 +1,47 @@
+"""Variables that Ray is started with: which HAProxy it starts, and how that one asks again."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from serving import environment
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_ray_starts_the_haproxy_that_it_would_have_started(tmp_path: Path) -> None:
+    program = environment.bound(tmp_path)[environment.BINARY]
+    said = subprocess.run([program, "-v"], text=True, capture_output=True, check=True).stdout
+    assert said.startswith("HAProxy version")
+
+
+@pytest.mark.timeout(30)
+def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    program = environment.bound(tmp_path)[environment.BINARY]
+    config = tmp_path / "haproxy.cfg"
+    (port,) = environment.free_ports(1)
+    config.write_text(
+        "defaults\n mode http\n timeout client 1s\n timeout connect 1s\n timeout server 1s\n"
+        f"listen here\n bind 127.0.0.1:{port}\n"
+    )
+    with subprocess.Popen(["sh", "-c", f"{program} -q -db -f {config} & wait"]) as parent:
+        while not answers(port):
+            time.sleep(0.05)
+        parent.kill()
+    while answers(port):  # for good without `bound`: the test's time limit is what fails
+        time.sleep(0.05)
+
+
+def test_a_choice_of_haproxy_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(environment.BINARY, "/bin/echo")
+    program = environment.bound(tmp_path)[environment.BINARY]
+    said = subprocess.run([program, "a b"], text=True, capture_output=True, check=True).stdout
+    assert said == "a b\n"

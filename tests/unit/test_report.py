@@ -1,0 +1,126 @@
+"""What is printed of a search that has ended: it fits the screen, and says the most telling."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console, RenderableType
+
+from eagleray import schema
+from ray_jobs import records
+from ray_jobs.evaluation import confusion
+from ray_jobs.report import tables
+
+METRIC = "balanced_accuracy"
+
+
+def trials(count: int) -> list[records.Record]:
+    values = {"model.hidden": [128, 64], "train.lr": 0.00123, "model.dropout": 0.25}
+    return [
+        records.Record(
+            number=number,
+            values=values,
+            status="finished",
+            score=0.9,
+            best_epoch=12,
+            history=[{"seconds": 61.5}],
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def printed(drawn: RenderableType, width: int) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width).print(drawn)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def target(count: int) -> schema.Target:
+    return schema.Target(
+        name="kind", task="multiclass", classes=tuple(f"class {one:03}" for one in range(count))
+    )
+
+
+def result(count: int, truth: np.ndarray, label: np.ndarray) -> records.Result:
+    return records.Result(
+        version=1,
+        winner=1,
+        metric="accuracy",
+        test={},
+        confusion=confusion.matrix(target(count), truth, label),
+        confused=confusion.pairs(target(count), truth, label),
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (120, ["trial", METRIC, "best epoch", "seconds", "values"]),
+        (96, ["trial", METRIC, "best epoch", "values"]),
+        (80, ["trial", METRIC, "values"]),
+        (60, ["trial", METRIC, "values"]),
+        (40, ["trial", METRIC]),
+    ],
+)
+def test_the_leaderboard_has_the_columns_that_fit_and_a_line_a_trial(
+    width: int, columns: list[str]
+) -> None:
+    lines = printed(tables.leaderboard(trials(24), METRIC, width), width)
+    heading = next(line for line in lines if METRIC in line)
+    assert " ".join(heading.split()) == " ".join(columns)
+    assert len([line for line in lines if " 0.9000 " in f"{line} "]) == tables.ROWS
+    assert max(map(len, lines)) <= width
+    assert lines[0] == "24 trials, 0 stopped early, 0 failed"
+    assert "…" not in "".join(lines) or width <= 60
+
+
+def test_a_search_without_a_space_or_a_score_has_a_leaderboard_too() -> None:
+    plain = records.Record(number=1, values={}, status="finished", score=1.0)
+    failed = records.Record(number=2, values={}, status="failed")
+    assert "1.0000" in "".join(printed(tables.leaderboard([plain, failed], METRIC, 60), 60))
+    assert "1 failed" in printed(tables.leaderboard([failed], METRIC, 60), 60)[0]
+
+
+def test_a_matrix_that_fits_is_shown_whole_and_one_that_does_not_as_its_mistakes() -> None:
+    truth, label = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 0, 2])
+    found = result(3, truth, label)
+    wide = printed(tables.confusion(found, target(3).classes, 80), 80)
+    assert wide[0] == "confusion on the test part"
+    narrow = printed(tables.confusion(found, target(3).classes, 40), 40)
+    assert narrow[0] == "most confused on the test part"
+    assert [line.split() for line in narrow if "class" in line] == [
+        ["class", "002", "class", "000", "2"],
+        ["class", "000", "class", "001", "1"],
+    ]
+
+
+def test_five_hundred_classes_print_their_most_confused_pairs_in_few_lines() -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 500, 5000)
+    label = np.where(random.random(5000) < 0.2, random.integers(0, 500, 5000), truth)
+    label[truth == 7] = 8
+    found = result(500, truth, label)
+    assert found.confusion is None
+    assert found.confused[0] == records.Confused(
+        truth="class 007", predicted="class 008", rows=int((truth == 7).sum())
+    )
+    assert len(found.confused) == confusion.MOST_PAIRS
+    assert len(found.model_dump_json()) < 1000
+    lines = printed(tables.confusion(found, target(500).classes, 80), 80)
+    assert len(lines) < 20
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_class_is_printed_as_it_is_called() -> None:
+    names = ("[red]", "[/b]")
+    both = schema.Target(name="kind", task="binary", classes=names)
+    found = result(2, np.array([0, 1]), np.array([1, 1]))
+    shown = records.Result(
+        **found.model_dump(exclude={"confused"}),
+        confused=confusion.pairs(both, np.array([0, 1]), np.array([1, 1])),
+    )
+    for width in (80, 30):
+        text = "".join(printed(tables.confusion(shown, names, width), width))
+        assert all(name in text for name in names)

@@ -1,0 +1,201 @@
+"""What a search tries: each configuration once, however often it is interrupted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.tune.search import Searcher
+
+from eagleray import spec
+from ray_jobs import records, searcher
+
+TRIALS = 16
+ENDLESS = "{lr: {loguniform: [1.0e-4, 1.0e-1]}, weight_decay: {uniform: [0, 1]}}"
+IDS = itertools.count()
+TWELVE = "{lr: {choice: [0.1, 0.2, 1, 1.0]}, epochs: {randint: [1, 4]}}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("searcher")
+
+
+def experiment(folder: Path, train: str, **tune: object) -> spec.Experiment:
+    file = folder / "x.yaml"
+    options = json.dumps({"trials": TRIALS, **tune})
+    file.write_text(
+        f"name: x\ndata: {{source: 'dataset:wine', target: target}}\ntrain: {train}\n"
+        f"tune: {options}\n"
+    )
+    return spec.load(file)
+
+
+class Driver:
+    """A driver that keeps records as the real one does: all that an interruption leaves."""
+
+    def __init__(self, chosen: spec.Experiment) -> None:
+        self.chosen, self.kept = chosen, dict[int, records.Record]()
+        self.start()
+
+    def start(self) -> None:
+        known = [json.loads(self.kept[number].model_dump_json()) for number in sorted(self.kept)]
+        self.finder = searcher.Searcher(
+            self.chosen, "max", [records.Record.model_validate(one) for one in known]
+        )
+        self.running: dict[str, records.Record] = {}
+
+    def suggest(self) -> bool:
+        """Start a trial; False where none is left."""
+        trial_id = str(next(IDS))
+        suggested = self.finder.suggest(trial_id)
+        if not isinstance(suggested, dict):
+            return False
+        record = self.kept.setdefault(suggested["number"], records.Record(**suggested))
+        assert record.values == suggested["values"]
+        self.running[trial_id] = record
+        return True
+
+    def end(self, trial_id: str, *, fails: bool = False) -> None:
+        record = self.running.pop(trial_id)
+        if fails:
+            record.status, record.cause = "failed", None
+            self.finder.on_trial_complete(trial_id, {"status": "failed", "failure": "NaN"})
+            return
+        record.status, record.score = "finished", score(record.values)
+        self.finder.on_trial_complete(trial_id, {"score": record.score})
+
+    def tried(self) -> list[dict[str, Any]]:
+        return [self.kept[number].values for number in sorted(self.kept)]
+
+
+def score(values: dict[str, Any]) -> float:
+    return -sum(float(value) ** 2 for value in values.values())
+
+
+def whole(chosen: spec.Experiment, *, interrupted: bool) -> list[dict[str, Any]]:
+    """All configurations of a search with one trial at a time, interrupted in each, or never."""
+    driver = Driver(chosen)
+    while driver.suggest():
+        if interrupted:
+            driver.start()
+            assert driver.suggest()
+        driver.end(next(iter(driver.running)))
+        if interrupted:
+            driver.start()
+    return driver.tried()
+
+
+SEARCHES = [(ENDLESS, "tpe"), (ENDLESS, "random"), (TWELVE, "tpe"), (TWELVE, "random")]
+SEARCHES += [(TWELVE, "grid")]
+
+
+@pytest.mark.parametrize(("train", "kind"), SEARCHES)
+def test_a_search_interrupted_at_every_trial_tries_what_an_uninterrupted_one_does(
+    folder: Path, train: str, kind: str
+) -> None:
+    chosen = experiment(folder, train, search=kind)
+    tried = whole(chosen, interrupted=True)
+    assert tried == whole(chosen, interrupted=False)
+    assert len({json.dumps(values) for values in tried}) == chosen.trials
+
+
+@pytest.mark.parametrize(("train", "kind"), [(ENDLESS, "tpe"), (TWELVE, "tpe"), (TWELVE, "grid")])
+@settings(max_examples=10, deadline=None)
+@given(steps=st.lists(st.sampled_from(["suggest", "suggest", "end", "fail", "interrupt"])))
+def test_no_configuration_is_tried_twice_in_whatever_order_trials_end_or_are_interrupted(
+    folder: Path, train: str, kind: str, steps: list[str]
+) -> None:
+    driver = Driver(experiment(folder, train, search=kind))
+    for step in steps:
+        if step == "suggest":
+            driver.suggest()
+        elif step == "interrupt":
+            driver.start()
+        elif driver.running:
+            driver.end(list(driver.running)[-1], fails=step == "fail")
+    while driver.running or driver.suggest():
+        driver.end(next(iter(driver.running)))
+    keys = {json.dumps(values) for values in driver.tried()}
+    assert sorted(driver.kept) == list(range(1, driver.chosen.trials + 1))
+    assert len(keys) == len(driver.kept)
+
+
+def test_more_trials_go_on_from_those_that_are_there(folder: Path) -> None:
+    few = whole(experiment(folder, ENDLESS, trials=6), interrupted=False)
+    driver = Driver(experiment(folder, ENDLESS, trials=6))
+    while driver.suggest():
+        driver.end(next(iter(driver.running)))
+    driver.chosen = experiment(folder, ENDLESS, trials=9)
+    driver.start()
+    while driver.suggest():
+        driver.end(next(iter(driver.running)))
+    assert driver.tried()[:6] == few
+    assert driver.tried() == whole(driver.chosen, interrupted=False)
+
+
+def test_tpe_goes_where_results_are_good_and_random_does_not(folder: Path) -> None:
+    """A sampler made anew for each trial models what all trials before it have shown."""
+
+    def later(kind: str) -> float:
+        tried = whole(experiment(folder, ENDLESS, search=kind, trials=60), interrupted=False)
+        return sum(values["train.weight_decay"] for values in tried[-30:]) / 30
+
+    assert later("tpe") < 0.25 < later("random")
+
+
+def test_another_seed_is_another_search(folder: Path) -> None:
+    one, other = (
+        whole(experiment(folder, ENDLESS, trials=4, seed=seed), interrupted=False)
+        for seed in (0, 1)
+    )
+    assert not [values for values in one if values in other]
+
+
+def fail(driver: Driver, cause: str | None) -> None:
+    assert driver.suggest()
+    trial_id = next(iter(driver.running))
+    record = driver.running.pop(trial_id)
+    record.status, record.failure, record.cause = "failed", "it broke", cause
+    driver.finder.on_trial_complete(trial_id, {"status": "failed", "cause": cause})
+
+
+def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_stays_ended(
+    folder: Path,
+) -> None:
+    driver = Driver(experiment(folder, ENDLESS))
+    for _ in range(searcher.ALIKE):
+        fail(driver, "TypeError at own.py:3")
+    assert driver.finder.suggest("next") == Searcher.FINISHED
+    driver.start()
+    assert driver.finder.exhausted
+
+
+@pytest.mark.parametrize("causes", [["a", "b", "a"], ["a", None, "a"], [None, None, None]])
+def test_failures_that_differ_or_are_of_one_configuration_do_not_end_a_search(
+    folder: Path, causes: list[str | None]
+) -> None:
+    driver = Driver(experiment(folder, ENDLESS))
+    for cause in causes:
+        fail(driver, cause)
+    assert driver.suggest()
+
+
+def test_while_a_trial_that_may_do_better_is_under_way_nobody_gives_up(folder: Path) -> None:
+    driver = Driver(experiment(folder, ENDLESS))
+    assert driver.suggest()
+    (first,) = driver.running
+    record = driver.running.pop(first)
+    for _ in range(searcher.ALIKE - 1):
+        fail(driver, "TypeError at own.py:3")
+    assert driver.finder.suggest("waits") is None
+    driver.finder.on_trial_result(first, {"score": 0.5})
+    assert driver.suggest()
+    driver.running[first] = record
+    driver.end(first)
+    assert driver.suggest()
