@@ -155,7 +155,7 @@ def _application(application: Object, situation: Situation) -> Finding:
     if small:
         return Finding(
             f"{small[1]} replicas need {small[2]} each, but the Ray cluster has {small[3]}",
-            "set serving.workers.max higher, or serving.replicas.cpus and gpus lower",
+            "set serving.workers.max higher, or serving.replicas.cpus lower",
             (f"Serve deployment: {one_line(small[0])}",),
         )
     if slow:
