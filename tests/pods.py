@@ -248,13 +248,15 @@ def ray_start(
 
 
 @contextlib.contextmanager
-def load(url: str, body: bytes, connections: int = 4) -> Iterator[list[tuple[int, Any]]]:
+def load(
+    url: str, body: bytes, connections: int = 4, *, pause_s: float = 0.0
+) -> Iterator[list[tuple[int, Any]]]:
     """Ask again and again until the block ends; gives status and JSON, or (0, why), of each."""
     answers: list[tuple[int, Any]] = []
     ended = threading.Event()
 
     def ask() -> None:
-        while not ended.is_set():
+        while not ended.wait(pause_s):
             answers.append(predict(url, body))
 
     askers = [threading.Thread(target=ask) for _ in range(connections)]

@@ -93,6 +93,12 @@ class Nodes:
     def running(self, name: str) -> bool:
         return (self.applications() or {}).get(name, {}).get("status") == "RUNNING"
 
+    def replicas(self, name: str) -> set[str]:
+        """Actors of the replicas that run."""
+        (deployment,) = (self.applications() or {})[name]["deployments"].values()
+        found = deployment["replicas"]
+        return {one["actor_id"] for one in found if one["state"] == "RUNNING"}
+
     def until(self, what: str, met: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
         """Wait until so; fail with what the nodes printed."""
         until = time.monotonic() + limit_s

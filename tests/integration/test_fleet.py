@@ -6,7 +6,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -76,13 +77,33 @@ def test_the_application_runs_after_its_only_worker_has_been_found_ready(
         assert ready[0] < running
 
 
+def test_a_lost_head_that_comes_back_finds_its_replicas_and_no_request_fails(
+    models: str, tmp_path: Path
+) -> None:
+    kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path)}
+    with serve_nodes.nodes() as cluster:
+        head, workers = cluster.head(kept), [cluster.worker(number) for number in (1, 2)]
+        run(cluster, models, workers)
+        replicas = cluster.replicas(NAME)
+        with ExitStack() as stack:
+            asked = [stack.enter_context(loaded(each)) for each in workers]
+            head.kill()
+            time.sleep(5)
+            cluster.head(kept)
+            cluster.until("it runs again", lambda: cluster.running(NAME))
+            time.sleep(5)
+        assert len(replicas) == 2
+        assert cluster.replicas(NAME) == replicas
+        assert all(worker.process.poll() is None for worker in workers)
+    assert all(len(each) > 100 for each in asked)
+    assert not [text for each in asked for status, text in each if status != 200]
+
+
 def test_what_a_lost_worker_was_asked_another_one_answers(models: str) -> None:
     with serve_nodes.nodes() as cluster:
         cluster.head()
         stays, lost = cluster.worker(1), cluster.worker(2)
-        cluster.apply(application(models, min_replicas=2))
-        cluster.until("it runs", lambda: cluster.running(NAME))
-        cluster.until("both answer", lambda: all(map(answers, (stays, lost))))
+        run(cluster, models, [stays, lost])
         with pods.load(stays.url(), BODY, 8) as asked:
             time.sleep(3)
             lost.kill()
@@ -90,3 +111,15 @@ def test_what_a_lost_worker_was_asked_another_one_answers(models: str) -> None:
     failed = [text for status, text in asked if status != 200]
     assert len(asked) > 100
     assert not failed, failed[:3]
+
+
+def run(cluster: serve_nodes.Nodes, models: str, workers: list[serve_nodes.Node]) -> None:
+    """Start a replica on each of two workers, and wait until both answer."""
+    cluster.apply(application(models, min_replicas=2))
+    cluster.until("it runs", lambda: cluster.running(NAME))
+    cluster.until("both answer", lambda: all(map(answers, workers)))
+
+
+def loaded(worker: serve_nodes.Node) -> AbstractContextManager[list[tuple[int, Any]]]:
+    """A load that leaves this machine room to start a head, for which Ray allows 30 s."""
+    return pods.load(worker.url(), BODY, 2, pause_s=0.05)
