@@ -20,16 +20,14 @@ FAST = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": lane.CALLBACK,
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a datagram for each request to a Python process
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """HAProxy in front, one event loop a replica, predictions on the fast lane; see docs/adr/0003.
 
 A prediction that a replica took and did not answer, since it is gone, is asked of another one,
-where the whole request fits into HAProxy's buffer (docs/adr/0014). For that HAProxy has to have the
-whole request before it passes it on. Ray has no variable for this option, but puts the value of
-RETRY_ON as it stands into the section where the option belongs.
+where HAProxy still has the whole request (docs/adr/0014).
 """
 
 PORTS = (
