@@ -154,7 +154,7 @@ def find(folder: Path | None = None) -> Path:
 
 
 def looked(folder: Path | None = None) -> str:
-    """Say where a server was looked for and does not run, and what helps."""
+    """Explain where the local server was looked for, and how to start it."""
     above = "" if folder or os.environ.get("EAGLERAY_HOME") else " or a folder above"
     return (
         f"no local server runs in {find(folder)}{above}; start one with: eagleray local up,"

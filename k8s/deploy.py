@@ -25,7 +25,7 @@ MASK = "(hidden)"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a release is to be like.
+    """The desired state of a release.
 
     Attributes:
         files: files of the chart's values; of two values for a key the later one counts.

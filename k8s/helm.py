@@ -139,7 +139,7 @@ class Helm:
 
 
 def explained(said: str, namespace: str) -> errors.EagleRayError:
-    """The error that stands for what Helm said, in one line."""
+    """Helm's message as an error of one line."""
     space = f"namespace {namespace}"
     if said.endswith("release: not found"):
         return errors.NotFoundError(f"{space}: {said}")

@@ -152,7 +152,7 @@ class _Reader:
         return self._tolerant(kind.plural, lambda: (self.cluster.get(kind, name),), nothing)
 
     def history(self, release: str) -> Sequence[str]:
-        """What Helm keeps of a release's revisions, in Secrets."""
+        """Revisions of a release, as Helm keeps them in Secrets."""
         nothing: Sequence[str] = ()
         read = lambda: releases.history(self.cluster, release)  # noqa: E731
         return self._tolerant("upgrades", read, nothing)

@@ -66,7 +66,7 @@ class Ticket:
         self._bytes = self._rows = 0
 
     def read(self, count: int) -> None:
-        """Hold bytes that were read.
+        """Count bytes that were read against the limit.
 
         Raises:
             FullError: there is no room for them.

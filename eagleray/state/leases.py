@@ -37,7 +37,7 @@ from eagleray.storage import Storage
 BEAT_S = 2.0
 """A holder renews its lease this often."""
 TTL_S = 15.0
-"""A lease that has not changed for so long, on its watcher's clock, has no holder any more."""
+"""A lease that has not changed for this many seconds, by its watcher's clock, may be taken over."""
 LOOK_S = 2.5 * BEAT_S
 """A holder that lives changes its lease within this time."""
 _POLL_S = 0.25
@@ -150,7 +150,7 @@ class Lease:
         )
 
     def beat(self) -> None:
-        """Show a sign of life.
+        """Renew the lease.
 
         Raises:
             LeaseLostError: somebody else holds the lease.

@@ -67,7 +67,7 @@ def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOpti
 def problems(
     table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
 ) -> list[str]:
-    """What is wrong with the input columns alone."""
+    """Problems of the input columns, without the target."""
     faults = Faults()
     _inputs(table, data, features, faults)
     return faults.problems

@@ -127,3 +127,15 @@ def snapshot(values: Values) -> str:
     bodies = [f"# {path}\n{body}\n" for path, body in said.items() if body]
     whole = "\n".join([*bodies, f"# NOTES.txt\n{notes(values).strip()}\n"])
     return re.sub(r"(AWS_\w+): [A-Za-z0-9+/=]{20,}", r"\1: made-up", whole)
+
+
+def given(words: list[str], values: dict[str, Any]) -> dict[str, Any]:
+    """Values with what the `--set` and `--set-string` of a command say."""
+    for at, word in enumerate(words):
+        if word in ("--set", "--set-string"):
+            key, _, text = words[at + 1].partition("=")
+            value = text if word == "--set-string" else yaml.safe_load(text)
+            for part in reversed(key.split(".")):
+                value = {part: value}
+            values = merged(values, value)
+    return values

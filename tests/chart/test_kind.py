@@ -45,13 +45,7 @@ def rendered() -> list[Any]:
     at = words.index("--values")
     values = yaml.safe_load((chart.ROOT / words[at + 1]).read_text())
     assert words[1:5] == ["upgrade", "--install", "digits", "helm/eagleray"]
-    for at, word in enumerate(words):
-        if word in ("--set", "--set-string"):
-            key, _, text = words[at + 1].partition("=")
-            value = text if word == "--set-string" else yaml.safe_load(text)
-            for part in reversed(key.split(".")):
-                value = {part: value}
-            values = chart.merged(values, value)
+    values = chart.given(words, values)
     return chart.documents(values, name=words[3])
 
 

@@ -3,7 +3,6 @@ import runpy
 import shlex
 
 import pytest
-import yaml
 
 from tests.chart import chart
 
@@ -38,13 +37,6 @@ def test_the_install_command_gives_values_that_render():
     readme = (chart.FOLDER / "README.md").read_text()
     (command,) = re.findall(r"^helm install churn (?:[^\n]*\\\n)+[^\n]*$", readme, re.MULTILINE)
     words = shlex.split(command.replace("\\\n", ""))
-    values = {}
-    for at, word in enumerate(words):
-        if word in ("--set", "--set-string"):
-            key, _, text = words[at + 1].partition("=")
-            value = text if word == "--set-string" else yaml.safe_load(text)
-            for part in reversed(key.split(".")):
-                value = {part: value}
-            values = chart.merged(values, value)
+    values = chart.given(words, {})
     assert values["ray"]["faultTolerance"]["embedded"] is True
     assert chart.documents(values, name="churn")
