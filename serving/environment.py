@@ -21,7 +21,6 @@ FAST = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": lane.CALLBACK,
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a datagram for each request to a Python process
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """HAProxy in front, one event loop a replica, predictions on the fast lane; see docs/adr/0003.

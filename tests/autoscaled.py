@@ -26,6 +26,7 @@ HEAD = node_provider.FAKE_HEAD_NODE_ID
 VARIABLES = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     "PYTHONPATH": str(Path(__file__).parents[1]),
+    "RAY_AUTH_MODE": "disabled",  # else Ray asks for a token where a file of the user holds one
     "RAY_CLOUD_INSTANCE_ID": HEAD,
     "RAY_FAKE_CLUSTER": "1",
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,

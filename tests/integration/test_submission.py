@@ -140,13 +140,12 @@ def on_terminal(*arguments: object) -> tuple[subprocess.Popen[bytes], list[str]]
     return started, shown
 
 
-def finished(uri: str, name: str) -> dict[int, bytes]:
+def finished(uri: str, name: str) -> dict[int, records.Record]:
     """The records of trials that have finished, by number."""
     store = storage.open(uri)
     keys = [one.key for one in store.list(f"searches/{name}/") if "/trials/" in one.key]
-    contents = [store.get(key) for key in keys]
-    parsed = [(records.Record.model_validate_json(content), content) for content in contents]
-    return {one.number: content for one, content in parsed if one.status == "finished"}
+    trials = [records.Record.model_validate_json(store.get(key)) for key in keys]
+    return {one.number: one for one in trials if one.status == "finished"}
 
 
 def wait(what: str, met: Callable[[], Any]) -> None:
@@ -234,7 +233,7 @@ def test_what_only_the_driver_can_see_is_still_the_users_mistake(
     )
     done = eagleray("run", file, "--address", cluster.address)
     assert done.code == 2
-    assert "rows:rows must give a frame, but raised AssertionError('no table')" in done.out
+    assert "rows:rows: must give a frame, but raised AssertionError: no table" in done.out
     (line,) = done.err.splitlines()
     assert line.startswith("mistaken-")
     assert "-1: failed" in line
