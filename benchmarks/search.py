@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from eagleray import spec
-from ray_jobs import records, search, training
+from eagleray.state import searches
+from ray_jobs import search, training
 from ray_jobs.data import encoded, prepare
 
 CORES = os.cpu_count() or 1
@@ -82,13 +83,13 @@ class _Clock:
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def resumed(self, known: list[records.Record]) -> None:
+    def resumed(self, known: list[searches.Record]) -> None:
         pass
 
-    def reported(self, record: records.Record) -> None:
+    def reported(self, record: searches.Record) -> None:
         pass
 
-    def ended(self, record: records.Record) -> None:
+    def ended(self, record: searches.Record) -> None:
         self.ends.append(time.perf_counter())
 
 

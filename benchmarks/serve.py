@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eagleray import bundle, registry, storage
+from eagleray import bundle, storage
+from eagleray.state.models import Registry
 
 NAME = "bench"
 WRK = """
@@ -125,7 +126,7 @@ def register(folder: Path) -> None:
         scale=bundle.Scale(),
     )
     golden = {name: values[:8].tolist() for name, values in columns.items()}
-    versions = registry.Registry(storage.open(folder.as_uri()))
+    versions = Registry(storage.open(folder.as_uri()))
     versions.register(NAME, bundle.pack(made, golden, {}), {})
     versions.promote(NAME, 1)
     row = {name: values[0] for name, values in golden.items()}
@@ -256,7 +257,7 @@ class Plain:
         import torch
 
         torch.set_num_threads(1)
-        versions = registry.Registry(storage.open(folder.as_uri()))
+        versions = Registry(storage.open(folder.as_uri()))
         loaded = bundle.load(versions, versions.version(NAME, 1))
         self._model = loaded.model
         self._names = [column.name for column in loaded.schema.columns]

@@ -31,7 +31,7 @@ from safetensors import torch as safe_torch
 from eagleray import code, errors, features, models, schema, spec
 
 if TYPE_CHECKING:
-    from eagleray.registry import Registry, Version
+    from eagleray.state.models import Registry, Version
 
 FORMAT = 1
 PREDICTIONS = "predictions.parquet"

@@ -1,4 +1,4 @@
-"""Whether a client of one version can go on with another: two schemas compared, values only.
+"""Whether a client of one version can go on with another: two schemas compared.
 
 A change breaks clients when a request that was valid is refused, or an answer has another form.
 What a request may hold follows from the schema as `serving.protocol` reads it.
@@ -6,10 +6,16 @@ What a request may hold follows from the schema as `serving.protocol` reads it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from eagleray import errors
 from eagleray.schema import Column, Schema, Target
+
+if TYPE_CHECKING:
+    from eagleray.state.models import Registry, Version
 
 _NAMED = 5
 _TEXTS = ("categorical", "text")
@@ -38,6 +44,39 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.what}: {self.before or 'none'} → {self.after or 'none'}: {self.notice}"
+
+
+def check(registry: Registry, alias: str, before: Version, after: Version) -> None:
+    """Refuse a version that clients of another one cannot go on with.
+
+    Raises:
+        UserError: clients would notice.
+        CorruptObjectError: one of the bundles has no schema.
+    """
+    old, new = schema(registry, before), schema(registry, after)
+    if old is None or new is None:
+        return
+    if breaking := [str(change) for change in changes(old, new) if change.breaks]:
+        raise errors.UserError(
+            f"model {after.name}: {alias} must answer clients of version {before.number}, but "
+            f"version {after.number} has another schema: {'; '.join(breaking)}. Change the "
+            "clients, then promote it with --allow-schema-change"
+        )
+
+
+def schema(registry: Registry, version: Version) -> Schema | None:
+    """The schema of a version; None of one that is no bundle.
+
+    Raises:
+        CorruptObjectError: the bundle has none.
+    """
+    if "bundle.json" not in version.files:
+        return None
+    try:
+        return Schema.model_validate(json.loads(registry.read(version, "bundle.json"))["schema"])
+    except (ValueError, KeyError, TypeError) as cause:
+        where = f"model {version.name}, version {version.number}"
+        raise errors.CorruptObjectError(f"{where}: must have a schema, but {cause}") from cause
 
 
 def changes(before: Schema, after: Schema) -> list[Change]:

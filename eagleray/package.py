@@ -1,8 +1,4 @@
-"""An experiment packed for a journey: the file, its table and the user's modules, in storage.
-
-    runs/{name}/{run}.json          the manifest: which blob, and whether its result may be reused
-    runs/{name}/{run}/search.json   which search it is, written by the driver at its beginning
-    runs/{name}/{run}/result.json   what came of it, written by the driver at its end
+"""An experiment packed for a run elsewhere: the file, its table and the user's modules.
 
 A run is named by what it is made of, so the same file, data and code have the same run id wherever
 they are sent, and sending them again finds what was sent before. With more trials it is another run
@@ -19,30 +15,15 @@ import io
 import json
 import tarfile
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from eagleray import code, errors, spec, storage
 from eagleray.spec import document
-from eagleray.storage import blobs
+from eagleray.state import runs
+from eagleray.state.runs import Run
 
 FILE = "experiment.yaml"
 LIMIT = 100 << 20
 """Most bytes of a table that travel with their experiment."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """An experiment on its way: with these three, a driver anywhere finds the rest in storage.
-
-    Attributes:
-        name: the experiment's name.
-        id: 12 hex digits of what decides the outcome.
-        storage: URI of the storage that holds the package.
-    """
-
-    name: str
-    id: str
-    storage: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +76,7 @@ def pack(experiment: spec.Experiment) -> Package:
 
 def put(package: Package) -> None:
     """Store a package where its experiment is kept."""
-    store = storage.open(package.run.storage)
-    blob = blobs.put(store, package.archive())
-    manifest = {"package": dataclasses.asdict(blob), "settled": package.settled}
-    store.put(_manifest_key(package.run), json.dumps(manifest).encode())
+    runs.send(package.run, package.archive(), settled=package.settled)
 
 
 def fetch(run: Run, folder: Path) -> Path:
@@ -108,13 +86,7 @@ def fetch(run: Run, folder: Path) -> Path:
         NotFoundError: nothing was sent under this id.
         CorruptObjectError: the package is not what was sent.
     """
-    store = storage.open(run.storage)
-    try:
-        manifest = json.loads(store.get(_manifest_key(run)))
-    except errors.ObjectNotFoundError as cause:
-        raise errors.NotFoundError(f"run: must have been sent before, but {cause}") from cause
-    archive = blobs.get(store, blobs.Blob(**manifest["package"]))
-    _unpack(gzip.decompress(archive), folder)
+    _unpack(gzip.decompress(runs.fetch(run)), folder)
     return folder / FILE
 
 
@@ -130,45 +102,6 @@ def _unpack(archive: bytes, folder: Path) -> None:
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content.read())
-
-
-def begin(run: Run, search_id: str) -> None:
-    """Put on record which search a run is."""
-    storage.open(run.storage).put(_search_key(run), json.dumps(search_id).encode())
-
-
-def search(run: Run) -> str | None:
-    """Id of a run's search, where its driver has come so far."""
-    try:
-        return str(json.loads(storage.open(run.storage).get(_search_key(run))))
-    except errors.ObjectNotFoundError:
-        return None
-
-
-def finish(run: Run, result: dict[str, Any]) -> None:
-    """Put on record what came of a run."""
-    storage.open(run.storage).put(_result_key(run), json.dumps(result).encode())
-
-
-def result(run: Run) -> dict[str, Any] | None:
-    """What came of a run, where it has come to an end."""
-    try:
-        found: dict[str, Any] = json.loads(storage.open(run.storage).get(_result_key(run)))
-    except errors.ObjectNotFoundError:
-        return None
-    return found
-
-
-def _manifest_key(run: Run) -> str:
-    return f"runs/{run.name}/{run.id}.json"
-
-
-def _search_key(run: Run) -> str:
-    return f"runs/{run.name}/{run.id}/search.json"
-
-
-def _result_key(run: Run) -> str:
-    return f"runs/{run.name}/{run.id}/result.json"
 
 
 def _code(experiment: spec.Experiment) -> list[code.Code]:

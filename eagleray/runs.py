@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from eagleray import errors, names
-from eagleray.package import Run
+from eagleray.state.runs import Run
 
 State = Literal["waiting", "running", "unfinished", "succeeded", "failed", "stopped"]
 """`unfinished` is what storage knows of a run that may, or may not, be under way."""

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from eagleray import errors
-from eagleray.package import Run
 from eagleray.runs import Attempt, State
+from eagleray.state.runs import Run
 from k8s import api, rayjob
 from k8s import release as releases
 

@@ -26,7 +26,7 @@ from typing import Any
 import pydantic
 
 from eagleray import errors, runs
-from eagleray.package import Run
+from eagleray.state.runs import Run
 
 API_VERSION = "ray.io/v1"
 NAME, RUN, ATTEMPT = "eagleray/name", "eagleray/run", "eagleray/attempt"

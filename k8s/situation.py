@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
-from eagleray import errors, names, registry
+from eagleray import errors, names
 from eagleray import storage as storages
+from eagleray.state.models import Registry
 from k8s import api, place, rayjob
 from k8s import release as releases
 from k8s.api import Object
@@ -293,7 +294,7 @@ def _alias(reader: _Reader, arguments: Mapping[str, object], storage: str | None
         return None
     model, name = str(arguments["name"]), str(arguments.get("alias", "champion"))
     try:
-        models = registry.Registry(storages.open(str(uri), attempts=ATTEMPTS))
+        models = Registry(storages.open(str(uri), attempts=ATTEMPTS))
         version = models.aliases(model).values.get(name)
         latest = max((one.number for one in models.versions(model)), default=None)
         moves = [one for one in models.events(model) if one.alias == name and one.number == version]

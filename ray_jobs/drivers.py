@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from rich import console
 
 from eagleray import errors
-from eagleray.state import leases
-from ray_jobs import records
+from eagleray.state import leases, searches
 from ray_jobs.report import far, live
 
 POLL_S = 1.0
 
 
-def wait(kept: records.Records, watcher: leases.Watcher, out: console.Console) -> leases.Lease:
+def wait(kept: searches.Records, watcher: leases.Watcher, out: console.Console) -> leases.Lease:
     """Take the lease of a search; watch the search as long as another driver holds it."""
     lease = watcher.look()
     if lease is not None:
@@ -50,7 +49,7 @@ def holding(lease: leases.Lease) -> Iterator[None]:
 class _Screen:
     """A line for each trial that has ended, or nothing where a table is drawn."""
 
-    def __init__(self, kept: records.Records, out: console.Console) -> None:
+    def __init__(self, kept: searches.Records, out: console.Console) -> None:
         self._kept, self._out = kept, out
         self._told: set[int] = set()
 
@@ -65,7 +64,7 @@ class _Screen:
 
 
 @contextlib.contextmanager
-def _screen(kept: records.Records, out: console.Console) -> Iterator[_Screen]:
+def _screen(kept: searches.Records, out: console.Console) -> Iterator[_Screen]:
     with contextlib.ExitStack() as stack:
         if out.is_terminal:
             stack.enter_context(far.table(kept.view, out))

@@ -10,9 +10,9 @@ from typing import Any
 from rich import console
 
 from eagleray import code, errors, spec, storage
-from eagleray.registry import Registry
-from eagleray.state import leases
-from ray_jobs import cluster, drivers, records, search, winner
+from eagleray.state import leases, searches
+from eagleray.state.models import Registry
+from ray_jobs import cluster, drivers, search, winner
 from ray_jobs.data import prepare
 from ray_jobs.report import live
 
@@ -29,7 +29,7 @@ class Ended:
     """
 
     outcome: search.Outcome
-    result: records.Result
+    result: searches.Result
     champion: int
     why: str
 
@@ -140,7 +140,7 @@ def _driven(task: _Task, lease: leases.Lease) -> Ended:
     return _promoted(outcome, result)
 
 
-def _searched(task: _Task, kept: records.Records) -> search.Outcome:
+def _searched(task: _Task, kept: searches.Records) -> search.Outcome:
     chosen, dataset, own, out = task.chosen, task.dataset, task.own, task.out
     metric = chosen.metric(dataset.schema.target.task)
     epochs, _ = search.rungs(chosen)
@@ -164,7 +164,7 @@ def _limits(chosen: spec.Experiment) -> Iterator[str]:
         )
 
 
-def _promoted(outcome: search.Outcome, result: records.Result) -> Ended:
+def _promoted(outcome: search.Outcome, result: searches.Result) -> Ended:
     """The first version of a model becomes its champion; a later one waits for a person.
 
     Of two searches that end together one makes the champion, and the other is told.

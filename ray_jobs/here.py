@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from eagleray import errors, storage
 from eagleray.runs import Attempt, State
-from eagleray.state import leases
-from ray_jobs import records
+from eagleray.state import leases, searches
 
 POLL_S = 1.0
 LEFT_S = 2 * leases.BEAT_S
@@ -30,9 +29,9 @@ class Here:
 
     def attempts(self) -> Sequence[Attempt]:
         keys = [entry.key.split("/") for entry in self._storage.list("searches/")]
-        searches = [self._records(name, run) for name, run in sorted({(k[1], k[2]) for k in keys})]
-        living = leases.alive(self._storage, [kept.lease_key for kept in searches])
-        return [self._attempt(kept, alive=kept.lease_key in living) for kept in searches]
+        known = [self._records(name, run) for name, run in sorted({(k[1], k[2]) for k in keys})]
+        living = leases.alive(self._storage, [kept.lease_key for kept in known])
+        return [self._attempt(kept, alive=kept.lease_key in living) for kept in known]
 
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
         kept, told = self._records(attempt.name, attempt.run), set()
@@ -55,10 +54,10 @@ class Here:
             "--address or --kubernetes of its cluster"
         )
 
-    def _records(self, name: str, run: str) -> records.Records:
-        return records.Records(self._storage, name, run)
+    def _records(self, name: str, run: str) -> searches.Records:
+        return searches.Records(self._storage, name, run)
 
-    def _attempt(self, kept: records.Records, *, alive: bool) -> Attempt:
+    def _attempt(self, kept: searches.Records, *, alive: bool) -> Attempt:
         result, view = kept.result(), kept.view()
         state: State = "running" if alive else "unfinished"
         why, started = "", _time(view.at - view.gone) if view else ""
@@ -86,7 +85,7 @@ def _time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _line(record: records.Record) -> str:
+def _line(record: searches.Record) -> str:
     score = "" if record.score is None else f" {record.score:.4f}"
     why = f": {record.failure}" if record.failure else ""
     return f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}\n"

@@ -23,8 +23,8 @@ from ray.tune import search as tune_search
 
 from eagleray import code, errors, spec, storage
 from eagleray.spec import space
-from eagleray.state import leases
-from ray_jobs import capacity, records, searcher, trial
+from eagleray.state import leases, searches
+from ray_jobs import capacity, searcher, trial
 from ray_jobs.data import encoded, prepare
 
 REDUCTION = 3
@@ -48,13 +48,13 @@ RETRIES = 2
 class Watcher(Protocol):
     """Who is told what happens, such as a terminal."""
 
-    def resumed(self, known: list[records.Record]) -> None:
+    def resumed(self, known: list[searches.Record]) -> None:
         """The search goes on from these trials, before any other is told of."""
 
-    def reported(self, record: records.Record) -> None:
+    def reported(self, record: searches.Record) -> None:
         """A trial has started, or trained on."""
 
-    def ended(self, record: records.Record) -> None:
+    def ended(self, record: searches.Record) -> None:
         """A trial has ended, see its status."""
 
 
@@ -70,11 +70,11 @@ class Outcome:
     dataset: prepare.Dataset
     search_id: str
     metric: str
-    trials: list[records.Record]
-    result: records.Result | None = None
+    trials: list[searches.Record]
+    result: searches.Result | None = None
 
     @property
-    def winner(self) -> records.Record:
+    def winner(self) -> searches.Record:
         """The trial with the best score on the validation part."""
         return self.trials[0]
 
@@ -84,7 +84,7 @@ def run(
     dataset: prepare.Dataset,
     own: dict[str, code.Code],
     watcher: Watcher,
-    kept: records.Records,
+    kept: searches.Records,
 ) -> Outcome:
     """Search on the Ray cluster that this process is connected to.
 
@@ -129,8 +129,9 @@ def ended(
     """
     search_id, kept = on_record(experiment, dataset, own)
     known, result = kept.trials(), kept.result()
+    trials, minutes = experiment.tune.trials, experiment.tune.minutes
     selecting = experiment.metric(dataset.schema.target.task)
-    if result is None or not result.covers(experiment.tune):
+    if result is None or not result.covers(trials, minutes):
         finder = searcher.Searcher(experiment, spec.METRICS[selecting].mode, known)
         if not finder.exhausted:
             return None
@@ -149,12 +150,12 @@ def on_record(
     dataset: prepare.Dataset,
     own: dict[str, code.Code],
     lease: leases.Lease | None = None,
-) -> tuple[str, records.Records]:
+) -> tuple[str, searches.Records]:
     """The search's id, which is one for the same file, data and code, and its records."""
     identity = " ".join([dataset.fingerprint, *sorted(one.sha256 for one in own.values())])
     search_id = experiment.search_id(identity)
     store = storage.open(experiment.storage)
-    return search_id, records.Records(store, experiment.name, search_id, lease)
+    return search_id, searches.Records(store, experiment.name, search_id, lease)
 
 
 def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
@@ -241,7 +242,7 @@ def _resources(experiment: spec.Experiment) -> dict[str, float]:
     return {"CPU": compute.cpus, "GPU": compute.gpus} if compute.gpus else {"CPU": compute.cpus}
 
 
-def _independent(experiment: spec.Experiment, known: list[records.Record]) -> int:
+def _independent(experiment: spec.Experiment, known: list[searches.Record]) -> int:
     """How many trials from now on are drawn without regard to results."""
     if experiment.tune.search != "tpe":
         return experiment.tune.trials
@@ -260,7 +261,7 @@ def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
     )
 
 
-def _ranked(trials: list[records.Record], selecting: str) -> list[records.Record]:
+def _ranked(trials: list[searches.Record], selecting: str) -> list[searches.Record]:
     sign = -1 if spec.METRICS[selecting].mode == "max" else 1
     able = [record for record in trials if record.status != "failed"]
     scored = [record for record in able if record.score is not None and record.weights]
@@ -270,7 +271,7 @@ def _ranked(trials: list[records.Record], selecting: str) -> list[records.Record
     return sorted(scored, key=lambda record: sign * (record.score or 0.0)) + rest
 
 
-def _reasons(trials: list[records.Record]) -> str:
+def _reasons(trials: list[searches.Record]) -> str:
     """Why trials failed: failures that are alike once, all others each."""
     failed = [record for record in trials if record.failure]
     if not failed:
@@ -305,7 +306,7 @@ class _Keeper(tune.Callback):
     """Puts on record what Ray Tune reports, and tells the watcher; Ray Tune calls by keyword."""
 
     def __init__(
-        self, kept: records.Records, watcher: Watcher, known: list[records.Record]
+        self, kept: searches.Records, watcher: Watcher, known: list[searches.Record]
     ) -> None:
         self._kept, self._watcher = kept, watcher
         self._records = {record.number: record for record in known}
@@ -315,7 +316,7 @@ class _Keeper(tune.Callback):
         return {}  # Ray Tune pickles itself to be restored, which docs/adr/0001 does without
 
     @property
-    def trials(self) -> list[records.Record]:
+    def trials(self) -> list[searches.Record]:
         return list(self._records.values())
 
     def interrupt(self) -> None:
@@ -366,10 +367,10 @@ class _Keeper(tune.Callback):
                 if record.status == "running":
                     self._kept.save(record)
 
-    def _end(self, record: records.Record) -> None:
+    def _end(self, record: searches.Record) -> None:
         self._kept.save(record)
         self._watcher.ended(record)
 
-    def _of(self, trial: Any) -> records.Record:
+    def _of(self, trial: Any) -> searches.Record:
         known = {name: trial.config[name] for name in ("number", "values", "parameters")}
-        return self._records.setdefault(known["number"], records.Record(**known))
+        return self._records.setdefault(known["number"], searches.Record(**known))

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from ray.tune import search
 
 from eagleray import spec
-from ray_jobs import records
+from eagleray.state import searches
 
 STARTUP = 10
 """Random trials before TPE models what it has seen; optuna's default."""
@@ -42,7 +42,7 @@ class Searcher(search.Searcher):
     """
 
     def __init__(
-        self, experiment: spec.Experiment, mode: Literal["max", "min"], known: list[records.Record]
+        self, experiment: spec.Experiment, mode: Literal["max", "min"], known: list[searches.Record]
     ) -> None:
         super().__init__(metric="score", mode=mode)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -55,7 +55,7 @@ class Searcher(search.Searcher):
         self._numbers = (number for number in itertools.count(1) if number not in used)
         self._tried = {_key(record.values) for record in known}
         self._points = _points(experiment)
-        self._resume: list[tuple[records.Record, optuna.trial.Trial | None]] = []
+        self._resume: list[tuple[searches.Record, optuna.trial.Trial | None]] = []
         for record in known:
             self._learn(record)
 
@@ -107,7 +107,7 @@ class Searcher(search.Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: what a search knows is in its records."""
 
-    def _learn(self, record: records.Record) -> None:
+    def _learn(self, record: searches.Record) -> None:
         """Know what an earlier run of this search did, as if it had been done here."""
         asked = self._repeated(record) if record.parameters else None
         if record.unfinished:
@@ -119,7 +119,7 @@ class Searcher(search.Searcher):
         if asked is not None:
             self._tell(asked, None if failed else record.score)
 
-    def _repeated(self, record: records.Record) -> optuna.trial.Trial:
+    def _repeated(self, record: searches.Record) -> optuna.trial.Trial:
         self._study.enqueue_trial(record.parameters)
         return self._ask(record.number, MODELLED)[0]  # nothing is drawn, so nothing to be modelled
 

@@ -19,9 +19,9 @@ import requests
 from ray import exceptions, job_submission
 
 from eagleray import errors, local, runs
-from eagleray.package import Run
 from eagleray.runs import Attempt, State
 from eagleray.spec import document
+from eagleray.state.runs import Run
 
 PASSED = (
     "AWS_ACCESS_KEY_ID",

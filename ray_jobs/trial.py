@@ -20,8 +20,9 @@ import torch
 from ray import tune
 
 from eagleray import code, errors, spec, storage
+from eagleray.state import searches
 from eagleray.storage import blobs
-from ray_jobs import checkpoints, records, training
+from ray_jobs import checkpoints, training
 from ray_jobs.data import encoded
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ class _Running:
     weights: dict[str, Any] | None = None
     weights_epoch: int = 0
     weights_due: float = 0.0
-    state: records.State | None = None
+    state: searches.State | None = None
     state_due: float = field(default_factory=lambda: time.monotonic() + STATE_S)
-    saving: futures.Future[records.State] | None = None
+    saving: futures.Future[searches.State] | None = None
 
 
 class Trial(tune.Trainable):
@@ -91,7 +92,7 @@ class Trial(tune.Trainable):
             "cuda" if job.experiment.compute.gpus and torch.cuda.is_available() else "cpu"
         )
         self._store = storage.open(job.storage_uri)
-        self._records = records.Records(self._store, job.experiment.name, job.search_id)
+        self._records = searches.Records(self._store, job.experiment.name, job.search_id)
         self._uploads = futures.ThreadPoolExecutor(max_workers=1)
         self._cache: dict[str, encoded.Encoded] = {}
         self.reset_config(config)
@@ -198,10 +199,10 @@ class Trial(tune.Trainable):
 
     def _save_state(
         self, running: _Running, epoch: int, data: bytes, began: float
-    ) -> records.State:
+    ) -> searches.State:
         """The new state takes the place of the one before, which is deleted last."""
         blob = blobs.put(self._store, data)
-        state = records.State(values=running.values, epoch=epoch, blob=blob)
+        state = searches.State(values=running.values, epoch=epoch, blob=blob)
         self._records.save_state(running.number, state)
         if running.state is not None and running.state.blob != state.blob:
             self._store.delete(blobs.key(running.state.blob))

@@ -13,9 +13,10 @@ from safetensors import torch as safe_torch
 
 import eagleray
 from eagleray import bundle, code, features, models, schema, storage
-from eagleray.registry import Registry, Version
+from eagleray.state import searches
+from eagleray.state.models import Registry, Version
 from eagleray.storage import blobs
-from ray_jobs import records, search, training
+from ray_jobs import search, training
 from ray_jobs.data import encoded
 from ray_jobs.evaluation import confusion, metrics, predictions, sanity
 
@@ -26,14 +27,14 @@ class Judged:
 
     Attributes:
         test: metrics by name.
-        confusion, confused, warnings: see `records.Result`.
+        confusion, confused, warnings: see `searches.Result`.
         predictions: of each row of the test part, see `evaluation.predictions`.
     """
 
     bundle: bundle.Bundle
     test: dict[str, float]
     confusion: list[list[int]] | None
-    confused: list[records.Confused]
+    confused: list[searches.Confused]
     warnings: list[str]
     predictions: bytes
 
@@ -79,11 +80,11 @@ def register(outcome: search.Outcome, judged: Judged) -> Version:
 
 
 def record(
-    outcome: search.Outcome, judged: Judged, version: Version, kept: records.Records
-) -> records.Result:
+    outcome: search.Outcome, judged: Judged, version: Version, kept: searches.Records
+) -> searches.Result:
     """Put the end of the search on record."""
     tune = outcome.experiment.tune
-    result = records.Result(
+    result = searches.Result(
         version=version.number,
         winner=outcome.winner.number,
         metric=outcome.metric,

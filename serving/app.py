@@ -37,7 +37,8 @@ class Endpoint:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from eagleray import registry, storage
+        from eagleray import storage
+        from eagleray.state.models import Registry
         from serving import admission, batching, follower, metrics, readiness, scrape, web
 
         one = torch.set_num_threads  # replicas share a machine; threads that spin cost the others
@@ -53,7 +54,7 @@ class Endpoint:
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         self._thread = ThreadPoolExecutor(1, "batch", initializer=one, initargs=(1,))
         self._follower = follower.Follower(
-            registry.Registry(storage.open(settings.storage)),
+            Registry(storage.open(settings.storage)),
             settings.name,
             settings.alias,
             self._install,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from eagleray import bundle, errors
-from eagleray.registry import Registry
+from eagleray.state.models import Registry
 
 log = logging.getLogger("ray.serve")
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import msgspec
 
-from eagleray import bundle, errors, local, registry, storage
+from eagleray import bundle, errors, local, storage
+from eagleray.state.models import Registry
 from serving import environment, openapi
 from serving.settings import Settings
 
@@ -80,7 +81,7 @@ def serving(
 
 def check(settings: Settings) -> bundle.Bundle:
     """The version that the alias names, its golden rows reproduced."""
-    models = registry.Registry(storage.open(settings.storage))
+    models = Registry(storage.open(settings.storage))
     loaded = bundle.load(models, models.resolve(settings.name, settings.alias))
     loaded.verify()
     return loaded

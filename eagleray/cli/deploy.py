@@ -136,14 +136,14 @@ def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
 
 def _aliases(served: Mapping[str, Any], storage: str | None) -> Mapping[str, int] | None:
     """Where the model's aliases point; None when its storage is not reached from here."""
-    from eagleray import registry
     from eagleray import storage as stores
+    from eagleray.state.models import Registry
 
     where = storage or served.get("storage")
     if not where or "name" not in served:
         return None
     try:
-        return registry.Registry(stores.open(where)).aliases(served["name"]).values
+        return Registry(stores.open(where)).aliases(served["name"]).values
     except EagleRayError:
         if storage:
             raise

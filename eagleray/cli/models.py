@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import EllipsisType
@@ -12,9 +13,9 @@ import typer
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
-    from eagleray.aliases import Aliases
-    from eagleray.registry import Registry, Version
     from eagleray.schema import Schema
+    from eagleray.state.aliases import Aliases
+    from eagleray.state.models import Registry, Version
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,9 +80,11 @@ def diff(
     name: Name, left: Reference, right: Reference, storage: Storage = HERE, as_json: Json = False
 ) -> None:
     """Compare two versions: columns, configuration, metrics, lineage, files."""
+    from eagleray import compatibility
+
     registry = _registry(storage)
     versions = registry.resolve(name, left), registry.resolve(name, right)
-    schemas = [registry.schema(version) for version in versions]
+    schemas = [compatibility.schema(registry, version) for version in versions]
     found = [*differences_of_schemas(*schemas), *differences(*versions)]
     heading = ("FACT", *(f"VERSION {version.number}" for version in versions))
     rows = [difference._asdict() for difference in found]
@@ -109,15 +112,18 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Point an alias, champion unless told otherwise, to a version."""
+    from eagleray import compatibility
+
     registry = _registry(storage)
     found = registry.resolve(name, version)
     before = registry.aliases(name)
+    check = functools.partial(compatibility.check, registry, alias)
     after = registry.promote(
         name,
         found.number,
         alias,
         expect=_expected(expect),
-        allow_schema_change=allow_schema_change,
+        check=None if allow_schema_change else check,
         why=why,
         dry_run=dry_run,
     )
@@ -214,9 +220,10 @@ def _expected(option: str | None) -> int | EllipsisType | None:
 
 
 def _registry(uri: str) -> Registry:
-    from eagleray import registry, storage
+    from eagleray import storage
+    from eagleray.state.models import Registry
 
-    return registry.Registry(storage.open(uri))
+    return Registry(storage.open(uri))
 
 
 def _list_versions(registry: Registry, name: str, as_json: bool) -> None:

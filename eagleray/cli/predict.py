@@ -47,10 +47,11 @@ def predict(
 
     For a row that the model cannot take, `error` has its number, from 1, and what is wrong.
     """
-    from eagleray import bundle, registry, storage
+    from eagleray import bundle, storage
+    from eagleray.state.models import Registry
     from ray_jobs.data import load
 
-    models = registry.Registry(storage.open(storage_uri))
+    models = Registry(storage.open(storage_uri))
     made = bundle.load(models, models.resolve(name, reference))
     raw = load.table(_read(file))
     columns = list(dict.fromkeys(kept or []))

@@ -143,13 +143,14 @@ def _send(
     as_json: bool,
 ) -> None:
     from eagleray import package, runs
+    from eagleray.state import runs as records
 
     _check(experiment)
     packed = package.pack(experiment)
     if dry_run:
         typer.echo(runs.plan(there, packed.run))
         return
-    found = package.result(packed.run) if packed.settled else None
+    found = records.result(packed.run) if packed.settled else None
     if found is None:
         package.put(packed)
         attempt = runs.submit(there, packed.run)
@@ -158,7 +159,7 @@ def _send(
             out.print(f"follow it with: {_attach(there, attempt)}", soft_wrap=True)
             return
         follow(there, attempt, to_stderr=as_json)
-        found = package.result(packed.run) if as_json else None
+        found = records.result(packed.run) if as_json else None
     else:
         out.print(f"run {packed.run.id} has ended before: this is its result")
         if not as_json:

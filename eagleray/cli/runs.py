@@ -125,19 +125,20 @@ def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")
     from rich.console import Console
 
     from eagleray import package, spec
+    from eagleray.state import runs
     from ray_jobs import finish
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped: what is under way is kept
-    sent = package.Run(name, run, storage)
+    sent = runs.Run(name, run, storage)
     with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
         experiment = spec.load(package.fetch(sent, Path(folder)))
         out = Console(highlight=False)
         address = os.environ.get("RAY_ADDRESS", "auto")
         ended = finish.experiment(
-            experiment, out, address, began=lambda search_id: package.begin(sent, search_id)
+            experiment, out, address, began=lambda search_id: runs.begin(sent, search_id)
         )
         page = _page(ended)
-        package.finish(sent, {"summary": ended.summary(), "page": page})
+        runs.finish(sent, {"summary": ended.summary(), "page": page})
     typer.echo(page)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from eagleray import schema
-from ray_jobs import records
+from eagleray.state import searches
 
 MOST_CLASSES = 20
 """A matrix of more classes is no longer read by anybody."""
@@ -29,7 +29,7 @@ def matrix(
 
 def pairs(
     target: schema.Target, truth_B: np.ndarray, label_B: np.ndarray
-) -> list[records.Confused]:
+) -> list[searches.Confused]:
     """The `MOST_PAIRS` most frequent mistakes, the most frequent first."""
     wrong_B = truth_B != label_B
     both = np.stack([truth_B[wrong_B], label_B[wrong_B]], 1)
@@ -37,6 +37,6 @@ def pairs(
     often = np.argsort(-rows, kind="stable")[:MOST_PAIRS]
     names = target.classes
     return [
-        records.Confused(truth=names[truth], predicted=names[label], rows=count)
+        searches.Confused(truth=names[truth], predicted=names[label], rows=count)
         for (truth, label), count in zip(found[often].tolist(), rows[often].tolist(), strict=True)
     ]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from rich import console, live, text
 
-from eagleray import errors, package, storage
+from eagleray import errors, storage
 from eagleray.runs import Attempt
-from ray_jobs import records
+from eagleray.state import runs, searches
 from ray_jobs.report import live as near
 
 POLL_S = 2.0
@@ -29,9 +29,9 @@ def screen(attempt: Attempt, out: console.Console) -> Iterator[Write]:
 
 
 @contextlib.contextmanager
-def table(look: Callable[[], records.View | None], out: console.Console) -> Iterator[None]:
+def table(look: Callable[[], searches.View | None], out: console.Console) -> Iterator[None]:
     """Draw on a terminal what `look` gives, again and again."""
-    seen: list[records.View] = []
+    seen: list[searches.View] = []
 
     def beat() -> None:
         if (latest := look()) is not None:
@@ -47,14 +47,14 @@ def table(look: Callable[[], records.View | None], out: console.Console) -> Iter
         yield
 
 
-def view(attempt: Attempt) -> records.View | None:
+def view(attempt: Attempt) -> searches.View | None:
     """The search of an attempt, some seconds old; None before it began, or out of our reach."""
     if not attempt.storage:
         return None
     with contextlib.suppress(errors.EagleRayError):
-        run = package.Run(attempt.name, attempt.run, attempt.storage)
-        search_id = package.search(run) or run.id  # a search of this machine is its own run
-        return records.Records(storage.open(run.storage), run.name, search_id).view()
+        run = runs.Run(attempt.name, attempt.run, attempt.storage)
+        search_id = runs.search(run) or run.id  # a search of this machine is its own run
+        return searches.Records(storage.open(run.storage), run.name, search_id).view()
     return None
 
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from rich import box, console, live, progress_bar, table
 
 from eagleray import errors, spec
-from ray_jobs import records
-from ray_jobs.records import Row, View
+from eagleray.state import searches
+from eagleray.state.searches import Row, View
 from ray_jobs.report import tables
 
 ROWS = 12
@@ -31,10 +31,10 @@ class Board:
         self._total, self._metric, self._epochs = experiment.trials, metric, epochs
         self._sign = -1 if spec.METRICS[metric].mode == "max" else 1
         self._began = time.monotonic()
-        self._trials: dict[int, records.Record] = {}
+        self._trials: dict[int, searches.Record] = {}
         self._before = 0
 
-    def resume(self, known: list[records.Record]) -> str:
+    def resume(self, known: list[searches.Record]) -> str:
         """Begin with the trials of earlier runs; give a line that says how far they came."""
         for record in known:
             update = {"status": "running"} if record.unfinished else {}
@@ -44,7 +44,7 @@ class Board:
         best = f", best {view.best.score:.4g}" if view.best else ""
         return f"resuming: {view.ended} of {view.total} trials done{best}"
 
-    def update(self, record: records.Record) -> None:
+    def update(self, record: searches.Record) -> None:
         self._trials[record.number] = record
 
     def view(self) -> View:
@@ -66,7 +66,7 @@ class Board:
             rows=[_row(one) for one in rows],
         )
 
-    def _rank(self, record: records.Record) -> float:
+    def _rank(self, record: searches.Record) -> float:
         return self._sign * (record.score or 0.0)
 
 
@@ -76,13 +76,13 @@ class Lines:
     def __init__(self, board: Board, say: Callable[[str], None]) -> None:
         self._board, self._say = board, say
 
-    def resumed(self, known: list[records.Record]) -> None:
+    def resumed(self, known: list[searches.Record]) -> None:
         self._say(self._board.resume(known))
 
-    def reported(self, record: records.Record) -> None:
+    def reported(self, record: searches.Record) -> None:
         self._board.update(record)
 
-    def ended(self, record: records.Record) -> None:
+    def ended(self, record: searches.Record) -> None:
         self._board.update(record)
         self._say(line(record, self._board.view()))
 
@@ -93,13 +93,13 @@ class Table:
     def __init__(self, board: Board, say: Callable[[str], None]) -> None:
         self._board, self._say = board, say
 
-    def resumed(self, known: list[records.Record]) -> None:
+    def resumed(self, known: list[searches.Record]) -> None:
         self._say(self._board.resume(known))
 
-    def reported(self, record: records.Record) -> None:
+    def reported(self, record: searches.Record) -> None:
         self._board.update(record)
 
-    def ended(self, record: records.Record) -> None:
+    def ended(self, record: searches.Record) -> None:
         self._board.update(record)
 
 
@@ -155,7 +155,7 @@ def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
         thread.join(every_s)
 
 
-def line(record: records.Record, view: View) -> str:
+def line(record: searches.Record, view: View) -> str:
     """A trial that has ended, and what the search is like then."""
     score = "" if record.score is None else f" {view.metric} {record.score:.4f}"
     why = f": {record.failure}" if record.failure else ""
@@ -192,7 +192,7 @@ def draw(view: View) -> table.Table:
     return drawn
 
 
-def _row(record: records.Record) -> Row:
+def _row(record: searches.Record) -> Row:
     return Row(**record.model_dump(include=set(Row.model_fields)))
 
 

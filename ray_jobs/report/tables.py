@@ -8,7 +8,7 @@ from typing import Any
 
 from rich import box, console, measure, table, text
 
-from ray_jobs import records
+from eagleray.state import searches
 
 ROWS = 10
 LEAST_VALUES = 20
@@ -17,7 +17,7 @@ Cells = dict[str, list[str]]
 """A table's columns by heading."""
 
 
-def leaderboard(trials: Sequence[records.Record], metric: str, width: int) -> console.Group:
+def leaderboard(trials: Sequence[searches.Record], metric: str, width: int) -> console.Group:
     """The best trials, and how many stopped early or failed.
 
     Where `width` letters are too few, seconds are left out, then the best epoch, then the end of
@@ -43,7 +43,7 @@ def leaderboard(trials: Sequence[records.Record], metric: str, width: int) -> co
     return console.Group(text.Text(title, style="italic"), _drawn(whole, {"values": room}))
 
 
-def confusion(result: records.Result, classes: Sequence[str], width: int) -> table.Table:
+def confusion(result: searches.Result, classes: Sequence[str], width: int) -> table.Table:
     """The confusion matrix of the test part; where it does not fit, the most frequent mistakes."""
     if (
         result.confusion is not None

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from eagleray import errors, names
-from eagleray.package import Run
+from eagleray.state.runs import Run
 from k8s import rayjob
 from tests.chart import chart
 from tests.chart.test_kubernetes import validator

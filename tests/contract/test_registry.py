@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eagleray import errors, storage
-from eagleray.registry import Registry
+from eagleray.state.models import Registry
 from eagleray.storage import blobs
 
 

@@ -461,7 +461,7 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(
 
 
 def test_storage_is_light_until_a_bucket_is_opened() -> None:
-    code = "import sys, eagleray.registry, eagleray.local; sys.exit('boto3' in sys.modules)"
+    code = "import sys, eagleray.state.models, eagleray.local; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

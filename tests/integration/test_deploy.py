@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from eagleray import cli, errors, registry, storage
+from eagleray import cli, errors, storage
+from eagleray.state.models import Registry
 from k8s import api, deploy, status
 from k8s.deploy import Wanted
 from tests import helm_cluster, helm_programs, kube_api
@@ -220,7 +221,7 @@ def test_status_shows_replicas_nodes_versions_and_endpoints(
     cluster.mock.operator.statuses["RayService"] = {**READY, "activeServiceStatus": active}
     store = f"file://{tmp_path}/store"
     (tmp_path / "store").mkdir()
-    known = registry.Registry(storage.open(store))
+    known = Registry(storage.open(store))
     known.register("churn", {}, {})
     known.promote("churn", 1, "champion")
     host = {"ingress.enabled": "true", "ingress.host": "churn.example.com"}

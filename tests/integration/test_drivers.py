@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from eagleray import spec, storage
-from eagleray.registry import Registry
-from ray_jobs import here, records
+from eagleray.state import searches
+from eagleray.state.models import Registry
+from ray_jobs import here
 
 FILE = """
 name: wine
@@ -112,10 +113,10 @@ def registry(chosen: spec.Experiment) -> Registry:
     return Registry(storage.open(chosen.storage))
 
 
-def ended(chosen: spec.Experiment) -> dict[int, records.Record]:
+def ended(chosen: spec.Experiment) -> dict[int, searches.Record]:
     store = storage.open(chosen.storage)
-    searches = {entry.key.split("/")[2] for entry in store.list("searches/wine/")}
-    found = [one for run in searches for one in records.Records(store, "wine", run).trials()]
+    runs = {entry.key.split("/")[2] for entry in store.list("searches/wine/")}
+    found = [one for run in runs for one in searches.Records(store, "wine", run).trials()]
     return {one.number: one for one in found if one.status == "finished"}
 
 

@@ -23,7 +23,7 @@ import uvicorn
 from rich import console
 
 from eagleray import bundle, schema, spec, storage
-from eagleray.registry import Registry
+from eagleray.state.models import Registry
 from ray_jobs import cluster, finish
 from ray_jobs.data import encoded
 from serving import batching, environment, metrics, predictor, web

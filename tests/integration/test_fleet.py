@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from eagleray import registry, storage
+from eagleray import storage
+from eagleray.state.models import Registry
 from tests import bundles, pods, serve_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,7 +26,7 @@ BODY = msgspec.json.encode({"instances": bundles.instances(bundles.rows(5, seed=
 def models(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A storage with one promoted model."""
     folder = tmp_path_factory.mktemp("models").as_uri()
-    found = registry.Registry(storage.open(folder))
+    found = Registry(storage.open(folder))
     found.register(NAME, bundles.files(seed=1), {})
     found.promote(NAME, 1)
     return folder

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from eagleray import registry, storage
+from eagleray import storage
+from eagleray.state.models import Registry
 from serving import environment
 from tests import bundles
 
@@ -46,7 +47,7 @@ def program(line: str) -> str:
 
 
 def test_a_killed_endpoint_leaves_no_process_behind(tmp_path: Path) -> None:
-    models = registry.Registry(storage.open(tmp_path.as_uri()))
+    models = Registry(storage.open(tmp_path.as_uri()))
     models.register("left", bundles.files(seed=1), {})
     models.promote("left", 1)
     (port,) = environment.free_ports(1)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from eagleray import cli, errors, runs
 from eagleray.cli import output
-from eagleray.package import Run
+from eagleray.state.runs import Run
 from k8s import api, place, rayjob, situation
 from k8s import release as releases
 from tests.chart import chart

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from eagleray import cli, errors, local, storage
-from eagleray.registry import Registry
+from eagleray.state.models import Registry
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 import yaml
 
-from eagleray import package, registry, runs, spec, storage
+from eagleray import package, runs, spec, storage
+from eagleray.state.models import Registry
 from k8s import rayjob
 from tests import bundles, pods
 from tests.chart import chart
@@ -65,7 +66,7 @@ class Release:
     store: pods.Pod
     head: pods.Pod
     workers: list[pods.Pod]
-    models: registry.Registry
+    models: Registry
     start: Start
 
     def url(self, worker: int, path: str = f"/v1/models/{NAME}:predict") -> str:
@@ -82,7 +83,7 @@ def release() -> Iterator[Release]:
         store = _store(node, chart.one(rendered, "StatefulSet"))
         for name, value in _keys(node, store).items():
             patch.setenv(name, value)
-        models = registry.Registry(storage.open(VALUES["storage"]["uri"]))
+        models = Registry(storage.open(VALUES["storage"]["uri"]))
         for seed in (1, 2):
             models.register(NAME, bundles.files(seed=seed), {})
         models.promote(NAME, 1)

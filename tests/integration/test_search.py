@@ -20,8 +20,9 @@ from rich import console
 
 from eagleray import bundle, errors, schema, spec, storage
 from eagleray.cli.run import show
-from eagleray.registry import Registry
-from ray_jobs import cluster, finish, records, search
+from eagleray.state import searches
+from eagleray.state.models import Registry
+from ray_jobs import cluster, finish, search
 from ray_jobs.data import encoded
 
 FILE = """
@@ -250,9 +251,9 @@ def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path)
     assert "registered wine version 1" in second.stdout
 
 
-def _records(chosen: spec.Experiment) -> dict[int, records.Record]:
+def _records(chosen: spec.Experiment) -> dict[int, searches.Record]:
     found = [
-        records.Record.model_validate_json(content)
+        searches.Record.model_validate_json(content)
         for key, content in kept(chosen).items()
         if "/trials/" in key
     ]

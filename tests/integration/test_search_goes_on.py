@@ -15,7 +15,8 @@ import pytest
 from rich import console
 
 from eagleray import errors, spec, storage
-from ray_jobs import cluster, finish, records, search
+from eagleray.state import searches
+from ray_jobs import cluster, finish, search
 
 FILE = """
 name: wine
@@ -67,11 +68,11 @@ def run(chosen: spec.Experiment) -> tuple[finish.Ended, str]:
     return ended, out.getvalue()
 
 
-def on_record(chosen: spec.Experiment) -> records.Records:
+def on_record(chosen: spec.Experiment) -> searches.Records:
     """The records of the one search in storage."""
     store = storage.open(chosen.storage)
     (search_id,) = {entry.key.split("/")[2] for entry in store.list("searches/wine/")}
-    return records.Records(store, "wine", search_id)
+    return searches.Records(store, "wine", search_id)
 
 
 def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(

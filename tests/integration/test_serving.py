@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from eagleray import bundle, registry, storage
+from eagleray import bundle, storage
+from eagleray.state.models import Registry
 from serving import environment, protocol
 from tests import bundles
 
@@ -36,7 +37,7 @@ class Served:
 
     url: str
     folder: Path
-    models: registry.Registry
+    models: Registry
     said: dict[str, Any]
     http: httpx.Client
 
@@ -60,7 +61,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("models")
-    models = registry.Registry(storage.open(folder.as_uri()))
+    models = Registry(storage.open(folder.as_uri()))
     for seed in range(2):
         models.register(NAME, bundles.files(seed=seed), {})
     models.promote(NAME, 1)

@@ -22,8 +22,10 @@ from typing import Any
 import pytest
 from ray import job_submission
 
-from eagleray import cli, errors, package, storage
-from ray_jobs import records, submission
+from eagleray import cli, errors, storage
+from eagleray.state import searches
+from eagleray.state.runs import Run
+from ray_jobs import submission
 from tests import ray_nodes
 from tests.conftest import Bucket
 
@@ -112,7 +114,7 @@ def jobs(address: str) -> dict[str, tuple[str, int]]:
     }
 
 
-def start_twice(address: str, run: package.Run) -> None:
+def start_twice(address: str, run: Run) -> None:
     place = submission.RayJobs(address)
     place.start(run, 1)
     place.start(run, 1)
@@ -144,7 +146,7 @@ def finished(uri: str, name: str) -> dict[int, records.Record]:
     """The records of trials that have finished, by number."""
     store = storage.open(uri)
     keys = [one.key for one in store.list(f"searches/{name}/") if "/trials/" in one.key]
-    trials = [records.Record.model_validate_json(store.get(key)) for key in keys]
+    trials = [searches.Record.model_validate_json(store.get(key)) for key in keys]
     return {one.number: one for one in trials if one.status == "finished"}
 
 
@@ -240,7 +242,7 @@ def test_what_only_the_driver_can_see_is_still_the_users_mistake(
 
 
 def test_storage_of_this_machine_alone_is_refused_for_a_cluster_elsewhere(s3: Bucket) -> None:
-    run = package.Run("sent", "0" * 12, s3.uri)
+    run = Run("sent", "0" * 12, s3.uri)
     with pytest.raises(errors.UserError, match=r"storage: must be reachable from http://head:8265"):
         submission.environment("http://head:8265", run)
     passed = submission.environment("http://127.0.0.1:8265", run)
@@ -249,7 +251,7 @@ def test_storage_of_this_machine_alone_is_refused_for_a_cluster_elsewhere(s3: Bu
 
 
 def test_an_attempt_is_taken_once(cluster: ray_nodes.Cluster, worker: futures.Executor) -> None:
-    run = package.Run("absent", "0" * 12, "file:///nowhere")
+    run = Run("absent", "0" * 12, "file:///nowhere")
     with pytest.raises(errors.ConflictError, match="absent-000000000000-1: exists already"):
         worker.submit(start_twice, cluster.address, run).result(60)
 

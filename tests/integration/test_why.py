@@ -12,7 +12,8 @@ import kmock
 import pytest
 import yaml
 
-from eagleray import cli, errors, registry, storage
+from eagleray import cli, errors, storage
+from eagleray.state.models import Registry
 from k8s import api, situation
 from k8s.why import versions
 from tests.kube_api import Server
@@ -73,7 +74,7 @@ def forbid(server: Server, verb: str, kind: str) -> None:
     )
 
 
-def serve(server: Server, known: dict[str, Any], models: Path) -> registry.Registry:
+def serve(server: Server, known: dict[str, Any], models: Path) -> Registry:
     """Let the service of a situation have its registry in a folder that we reach."""
     models.mkdir(exist_ok=True)
     service = known["subject"]
@@ -81,7 +82,7 @@ def serve(server: Server, known: dict[str, Any], models: Path) -> registry.Regis
     config["applications"][0]["args"]["storage"] = models.as_uri()
     service["spec"]["serveConfigV2"] = yaml.safe_dump(config)
     server.mock.objects[KINDS["RayService"], "ml", "demo"] = service
-    return registry.Registry(storage.open(models.as_uri()))
+    return Registry(storage.open(models.as_uri()))
 
 
 @pytest.mark.parametrize("name", ["churn", "0123456789ab", "churn-0123456789ab-1"])

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagleray import cli, compatibility, errors, storage
-from eagleray.registry import Registry
 from eagleray.schema import Column, Schema, Target
+from eagleray.state.models import Registry
 from serving import protocol
 from tests import bundles
 
@@ -163,11 +163,14 @@ def test_an_alias_that_moved_is_left_alone(uri: str, capsys: pytest.CaptureFixtu
     assert cli.main([*promote, "1"]) == 0
 
 
-def test_a_schema_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_schema_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     registry = Registry(storage.open(tmp_path.as_uri()))
     registry.register("churn", {"bundle.json": b"{}"}, {})
     registry.register("churn", bundles.files(), {})
     registry.promote("churn", 1)
-    with pytest.raises(errors.CorruptObjectError, match="version 1: must have a schema"):
-        registry.promote("churn", 2)
-    registry.promote("churn", 2, allow_schema_change=True)
+    promote = ["models", "promote", "churn", "2", "--storage", tmp_path.as_uri()]
+    assert cli.main(promote) == 1
+    assert "version 1: must have a schema" in capsys.readouterr().err
+    assert cli.main([*promote, "--allow-schema-change"]) == 0

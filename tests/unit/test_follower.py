@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import aliases, bundle, errors, registry, storage
+from eagleray import bundle, errors, storage
+from eagleray.state import aliases
+from eagleray.state.models import Registry
 from serving import follower
 from tests import bundles
 
@@ -31,7 +33,7 @@ class Replica:
         self.failures += 1
 
 
-class Flaky(registry.Registry):
+class Flaky(Registry):
     """A registry whose storage can be made unreachable."""
 
     down = False

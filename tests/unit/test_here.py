@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from eagleray import cli, errors, runs, storage
-from eagleray.state import leases
-from ray_jobs import here, records
+from eagleray.state import leases, searches
+from ray_jobs import here
 from ray_jobs.report import live
 
 
@@ -17,16 +17,16 @@ from ray_jobs.report import live
 def uri(tmp_path: Path) -> str:
     """A storage with a search of three trials, one of them under way."""
     found = f"file://{tmp_path}"
-    kept = records.Records(storage.open(found), "wine", "0123456789ab")
-    kept.save(records.Record(number=1, values={}, status="finished", epoch=9, score=0.5))
-    kept.save(records.Record(number=2, values={}, status="failed", failure="loss is NaN"))
-    kept.save(records.Record(number=3, values={}))
+    kept = searches.Records(storage.open(found), "wine", "0123456789ab")
+    kept.save(searches.Record(number=1, values={}, status="finished", epoch=9, score=0.5))
+    kept.save(searches.Record(number=2, values={}, status="failed", failure="loss is NaN"))
+    kept.save(searches.Record(number=3, values={}))
     return found
 
 
 def end(uri: str) -> None:
-    result = records.Result(version=4, winner=1, metric="log_loss", test={"log_loss": 0.4})
-    records.Records(storage.open(uri), "wine", "0123456789ab").finish(result)
+    result = searches.Result(version=4, winner=1, metric="log_loss", test={"log_loss": 0.4})
+    searches.Records(storage.open(uri), "wine", "0123456789ab").finish(result)
 
 
 def test_a_search_is_unfinished_until_it_has_a_result(uri: str) -> None:
@@ -53,7 +53,7 @@ def test_followed_it_ends_with_the_result(uri: str) -> None:
 
 
 def show(uri: str, at: float) -> None:
-    seen = records.View(
+    seen = searches.View(
         at=at,
         gone=5,
         metric="accuracy",
@@ -64,11 +64,11 @@ def show(uri: str, at: float) -> None:
         best=None,
         rows=[],
     )
-    records.Records(storage.open(uri), "wine", "0123456789ab").show(seen)
+    searches.Records(storage.open(uri), "wine", "0123456789ab").show(seen)
 
 
 def take(uri: str) -> leases.Lease:
-    lease = records.Records(storage.open(uri), "wine", "0123456789ab").watcher().look()
+    lease = searches.Records(storage.open(uri), "wine", "0123456789ab").watcher().look()
     assert lease is not None
     return lease
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eagleray import errors, package, spec, storage
+from eagleray import errors, spec, storage
 from eagleray.runs import Attempt
-from ray_jobs import records
+from eagleray.state import runs, searches
 from ray_jobs.report import far, live
 
 TERMINAL = {"force_terminal": True, "width": 100, "highlight": False}
@@ -28,8 +28,8 @@ def experiment(tmp_path: Path) -> spec.Experiment:
     return spec.load(file)
 
 
-def record(number: int, **facts: object) -> records.Record:
-    return records.Record(number=number, values={"train.lr": 0.1}, **facts)
+def record(number: int, **facts: object) -> searches.Record:
+    return searches.Record(number=number, values={"train.lr": 0.1}, **facts)
 
 
 def board(experiment: spec.Experiment) -> live.Board:
@@ -55,7 +55,7 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
     experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     """Two of four trials are done; the time that is left is told from this run alone."""
-    seen: list[records.View] = []
+    seen: list[searches.View] = []
     monkeypatch.setattr(live, "PUBLISH_S", 0.02)
     said = Console(file=io.StringIO(), **TERMINAL) if terminal else Console(file=io.StringIO())
     known = [
@@ -90,9 +90,9 @@ def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
     experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "PUBLISH_S", 0.02)
-    seen: list[records.View] = []
+    seen: list[searches.View] = []
 
-    def publish(view: records.View) -> None:
+    def publish(view: searches.View) -> None:
         seen.append(view)
         raise errors.StorageError("the disk is full")
 
@@ -110,12 +110,12 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
     experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
     monkeypatch.setattr(far, "POLL_S", 0.05)
-    run = package.Run("wine", "ba9876543210" if elsewhere else "0123456789ab", experiment.storage)
-    records.Records(storage.open(run.storage), "wine", "0123456789ab").show(
+    run = runs.Run("wine", "ba9876543210" if elsewhere else "0123456789ab", experiment.storage)
+    searches.Records(storage.open(run.storage), "wine", "0123456789ab").show(
         board(experiment).view()
     )
     if elsewhere:
-        package.begin(run, "0123456789ab")
+        runs.begin(run, "0123456789ab")
     attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
     said = io.StringIO()
     with far.screen(attempt, Console(file=said, **TERMINAL)) as write:

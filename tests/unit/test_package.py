@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eagleray import errors, package, spec, storage
+from eagleray.state import runs
 
 FILE = """
 name: sent
@@ -129,13 +130,13 @@ def test_a_package_writes_nowhere_but_into_its_folder(
 
 
 def test_a_run_that_was_never_sent_is_told(folder: Path) -> None:
-    absent = package.Run("sent", "0" * 12, f"file://{folder}/storage")
+    absent = runs.Run("sent", "0" * 12, f"file://{folder}/storage")
     with pytest.raises(errors.NotFoundError, match="run: must have been sent before"):
         package.fetch(absent, folder / "there")
-    assert package.result(absent) is None
+    assert runs.result(absent) is None
 
 
 def test_the_result_is_found_by_the_run(folder: Path) -> None:
     run = package.pack(experiment(folder)).run
-    package.finish(run, {"page": "registered"})
-    assert package.result(run) == {"page": "registered"}
+    runs.finish(run, {"page": "registered"})
+    assert runs.result(run) == {"page": "registered"}

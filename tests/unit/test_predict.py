@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from eagleray import bundle, cli, schema, storage
-from eagleray.registry import Registry
+from eagleray.state.models import Registry
 from ray_jobs.evaluation import predictions
 from tests import bundles
 

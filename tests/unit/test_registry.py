@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagleray import aliases, errors, storage
-from eagleray.registry import Registry
+from eagleray import errors, storage
+from eagleray.state import aliases
+from eagleray.state.models import Registry
 
 
 @pytest.fixture

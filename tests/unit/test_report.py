@@ -9,17 +9,17 @@ import pytest
 from rich.console import Console, RenderableType
 
 from eagleray import schema
-from ray_jobs import records
+from eagleray.state import searches
 from ray_jobs.evaluation import confusion
 from ray_jobs.report import tables
 
 METRIC = "balanced_accuracy"
 
 
-def trials(count: int) -> list[records.Record]:
+def trials(count: int) -> list[searches.Record]:
     values = {"model.hidden": [128, 64], "train.lr": 0.00123, "model.dropout": 0.25}
     return [
-        records.Record(
+        searches.Record(
             number=number,
             values=values,
             status="finished",
@@ -43,8 +43,8 @@ def target(count: int) -> schema.Target:
     )
 
 
-def result(count: int, truth: np.ndarray, label: np.ndarray) -> records.Result:
-    return records.Result(
+def result(count: int, truth: np.ndarray, label: np.ndarray) -> searches.Result:
+    return searches.Result(
         version=1,
         winner=1,
         metric="accuracy",
@@ -77,8 +77,8 @@ def test_the_leaderboard_has_the_columns_that_fit_and_a_line_a_trial(
 
 
 def test_a_search_without_a_space_or_a_score_has_a_leaderboard_too() -> None:
-    plain = records.Record(number=1, values={}, status="finished", score=1.0)
-    failed = records.Record(number=2, values={}, status="failed")
+    plain = searches.Record(number=1, values={}, status="finished", score=1.0)
+    failed = searches.Record(number=2, values={}, status="failed")
     assert "1.0000" in "".join(printed(tables.leaderboard([plain, failed], METRIC, 60), 60))
     assert "1 failed" in printed(tables.leaderboard([failed], METRIC, 60), 60)[0]
 
@@ -103,7 +103,7 @@ def test_five_hundred_classes_print_their_most_confused_pairs_in_few_lines() -> 
     label[truth == 7] = 8
     found = result(500, truth, label)
     assert found.confusion is None
-    assert found.confused[0] == records.Confused(
+    assert found.confused[0] == searches.Confused(
         truth="class 007", predicted="class 008", rows=int((truth == 7).sum())
     )
     assert len(found.confused) == confusion.MOST_PAIRS
@@ -117,7 +117,7 @@ def test_a_class_is_printed_as_it_is_called() -> None:
     names = ("[red]", "[/b]")
     both = schema.Target(name="kind", task="binary", classes=names)
     found = result(2, np.array([0, 1]), np.array([1, 1]))
-    shown = records.Result(
+    shown = searches.Result(
         **found.model_dump(exclude={"confused"}),
         confused=confusion.pairs(both, np.array([0, 1]), np.array([1, 1])),
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from eagleray import cli, errors, runs
-from eagleray.package import Run
 from eagleray.runs import Attempt, State
+from eagleray.state.runs import Run
 
 RUN = Run("churn", "0123456789ab", "s3://models")
 

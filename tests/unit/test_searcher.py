@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from eagleray import spec
-from ray_jobs import records, searcher
+from eagleray.state import searches
+from ray_jobs import searcher
 
 TRIALS = 16
 ENDLESS = "{lr: {loguniform: [1.0e-4, 1.0e-1]}, weight_decay: {uniform: [0, 1]}}"
@@ -40,15 +41,15 @@ class Driver:
     """A driver that keeps records as the real one does: all that an interruption leaves."""
 
     def __init__(self, chosen: spec.Experiment) -> None:
-        self.chosen, self.kept = chosen, dict[int, records.Record]()
+        self.chosen, self.kept = chosen, dict[int, searches.Record]()
         self.start()
 
     def start(self) -> None:
         known = [json.loads(self.kept[number].model_dump_json()) for number in sorted(self.kept)]
         self.finder = searcher.Searcher(
-            self.chosen, "max", [records.Record.model_validate(one) for one in known]
+            self.chosen, "max", [searches.Record.model_validate(one) for one in known]
         )
-        self.running: dict[str, records.Record] = {}
+        self.running: dict[str, searches.Record] = {}
 
     def suggest(self) -> bool:
         """Start a trial; False where none is left."""
@@ -56,7 +57,7 @@ class Driver:
         suggested = self.finder.suggest(trial_id)
         if not isinstance(suggested, dict):
             return False
-        record = self.kept.setdefault(suggested["number"], records.Record(**suggested))
+        record = self.kept.setdefault(suggested["number"], searches.Record(**suggested))
         assert record.values == suggested["values"]
         self.running[trial_id] = record
         return True

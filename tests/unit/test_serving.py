@@ -11,8 +11,9 @@ import pytest
 import typer
 import yaml
 
-from eagleray import cli, errors, registry, storage
+from eagleray import cli, errors, storage
 from eagleray.cli import serve
+from eagleray.state.models import Registry
 from serving import local, metrics, openapi, web
 from serving.settings import Settings
 from tests import bundles
@@ -50,7 +51,7 @@ def test_a_model_that_is_not_there_ends_the_command_at_once(
 def test_a_port_that_is_taken_ends_the_command_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models = registry.Registry(storage.open(tmp_path.as_uri()))
+    models = Registry(storage.open(tmp_path.as_uri()))
     models.register("left", bundles.files(), {})
     models.promote("left", 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eagleray import cli, storage
-from eagleray.registry import Registry
+from eagleray.state.models import Registry
 
 METRICS = ("roc_auc", "log_loss", "accuracy", "f1", "loss", "train_loss", "seconds")
 WARNING = "never predicts 'yes' (6 rows) on the test part of 100 rows"

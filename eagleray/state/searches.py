@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from eagleray import errors, spec
+from eagleray import errors
 from eagleray.state import guarded, leases
 from eagleray.storage import Storage, blobs
 
@@ -152,10 +152,9 @@ class Result(pydantic.BaseModel, frozen=True):
     trials: int = 0
     minutes: float | None = None
 
-    def covers(self, tune: spec.Tune) -> bool:
+    def covers(self, trials: int, minutes: float | None) -> bool:
         """Whether the search was given at least as many trials and as much time."""
-        given, asked = (one.minutes or math.inf for one in (self, tune))
-        return tune.trials <= self.trials and asked <= given
+        return trials <= self.trials and (minutes or math.inf) <= (self.minutes or math.inf)
 
 
 class Records:

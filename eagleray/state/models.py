@@ -8,7 +8,6 @@ models/{name}/events/{id}.json    append-only; ids sort by time
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import random
 import secrets
@@ -19,16 +18,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from eagleray import errors, names, storage
-from eagleray.aliases import CHAMPION, LATEST, Aliases, check, pointed, returned
+from eagleray.state import aliases
+from eagleray.state.aliases import CHAMPION, LATEST, Aliases
 from eagleray.storage import blobs, files
-
-if TYPE_CHECKING:
-    from eagleray.schema import Schema
 
 _SWAPS = 100  # attempts before a ConflictError
 _READERS = 8
@@ -186,7 +183,7 @@ class Registry:
         alias: str = CHAMPION,
         *,
         expect: int | EllipsisType | None = ...,
-        allow_schema_change: bool = False,
+        check: Callable[[Version, Version], None] | None = None,
         why: str = "",
         by: str | None = None,
         dry_run: bool = False,
@@ -198,18 +195,18 @@ class Registry:
             number: the version's.
             alias: which alias.
             expect: the version that the alias must point to now; None for none, left out for any.
-            allow_schema_change: also to a version that breaks clients of the one before.
+            check: called with the version before and the new one; raises to refuse the move, as
+                `compatibility.check` does.
             why: the reason, for the log.
             by: who did it, for the log; else this process's user.
             dry_run: only show the move.
 
         Raises:
             errors.NotFoundError: there is no such version.
-            errors.UserError: clients would notice, see `eagleray.compatibility`.
             errors.ConflictError: the alias does not point where it must, or the aliases changed
                 faster than they could be swapped.
         """
-        check(alias)
+        aliases.check(alias)
         version = self.version(name, number)
 
         def point(now: Aliases) -> Aliases:
@@ -218,9 +215,9 @@ class Registry:
                     f"model {name}: {alias} must point to version {expect or 'none'}, "
                     f"but points to {now.values.get(alias, 'none')}; somebody moved it"
                 )
-            if not allow_schema_change and now.values.get(alias) not in (None, number):
-                self._check_clients(self.version(name, now.values[alias]), version, alias)
-            return pointed(now, alias, number)
+            if check is not None and now.values.get(alias) not in (None, number):
+                check(self.version(name, now.values[alias]), version)
+            return aliases.pointed(now, alias, number)
 
         before, after = self._swap(name, point, dry_run)
         if before is not after and not dry_run:
@@ -249,44 +246,13 @@ class Registry:
         def back(now: Aliases) -> Aliases:
             if now.values.get(alias) != seen:
                 raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
-            return returned(now, alias, name)
+            return aliases.returned(now, alias, name)
 
         _, after = self._swap(name, back, dry_run)
         if not dry_run:
             number = after.values[alias]
             self._log(name, "rolled-back", number, by=by, why=why, alias=alias, previous=seen)
         return after
-
-    def schema(self, version: Version) -> Schema | None:
-        """The schema of a version; None of one that is no bundle.
-
-        Raises:
-            errors.CorruptObjectError: the bundle has none.
-        """
-        from eagleray.schema import Schema
-
-        if "bundle.json" not in version.files:
-            return None
-        try:
-            return Schema.model_validate(json.loads(self.read(version, "bundle.json"))["schema"])
-        except (ValueError, KeyError, TypeError) as cause:
-            where = f"model {version.name}, version {version.number}"
-            raise errors.CorruptObjectError(f"{where}: must have a schema, but {cause}") from cause
-
-    def _check_clients(self, before: Version, after: Version, alias: str) -> None:
-        """Refuse a version that clients of another one cannot go on with."""
-        from eagleray import compatibility
-
-        schemas = self.schema(before), self.schema(after)
-        if schemas[0] is None or schemas[1] is None:
-            return
-        changes = compatibility.changes(schemas[0], schemas[1])
-        if breaking := [str(change) for change in changes if change.breaks]:
-            raise errors.UserError(
-                f"model {after.name}: {alias} must answer clients of version {before.number}, but "
-                f"version {after.number} has another schema: {'; '.join(breaking)}. Change the "
-                "clients, then promote it with --allow-schema-change"
-            )
 
     def events(self, name: str) -> list[Event]:
         """Give the log of a model, the oldest first."""
