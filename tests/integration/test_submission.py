@@ -142,7 +142,7 @@ def on_terminal(*arguments: object) -> tuple[subprocess.Popen[bytes], list[str]]
     return started, shown
 
 
-def finished(uri: str, name: str) -> dict[int, records.Record]:
+def finished(uri: str, name: str) -> dict[int, searches.Record]:
     """The records of trials that have finished, by number."""
     store = storage.open(uri)
     keys = [one.key for one in store.list(f"searches/{name}/") if "/trials/" in one.key]
