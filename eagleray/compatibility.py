@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from eagleray import errors
 from eagleray.schema import Column, Schema, Target
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
 
 _NAMED = 5
-_TEXTS = ("categorical", "text")
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _column(old: Column, new: Column) -> Iterator[Change]:
         yield Change(what, _words(old), _words(new), notice)
     if old.missing != new.missing:
         gone = sorted(set(old.missing) - set(new.missing))
-        read = old.type not in _TEXTS  # in a text such a mark becomes a value like any other
+        read = not old.kind.takes_any_text  # in a text such a mark becomes a value like any other
         notice = f"the mark {', '.join(gone)} is refused" if gone and read else ""
         yield Change(f"{what} missing", ", ".join(old.missing), ", ".join(new.missing), notice)
     if old.written != new.written:
@@ -118,13 +117,18 @@ def _column(old: Column, new: Column) -> Iterator[Change]:
 
 
 def _retyped(old: Column, new: Column) -> str:
-    if old.type in _TEXTS and new.type in _TEXTS:
+    if old.kind.takes_any_text and new.kind.takes_any_text:
         return _numbers_refused(old, new)
     return f"a value must be {new.type}"
 
 
 def _numbers_refused(old: Column, new: Column) -> str:
-    return "numbers without quotes are refused" if old.unquoted and not new.unquoted else ""
+    lost = _takes_numbers(old) and not _takes_numbers(new)
+    return "numbers without quotes are refused" if lost else ""
+
+
+def _takes_numbers(column: Column) -> bool:
+    return float in get_args(column.kind.wire(column))
 
 
 def _pictured(what: str, old: tuple[int, ...], new: tuple[int, ...]) -> Change:

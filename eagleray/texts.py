@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PLAIN = {
-    "numeric": r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?",
+    "number": r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?",
     "comma": r"-?(0|[1-9]\d*)(,\d+)?",
-    "datetime": r"[1-9]\d{3}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?",
+    "time": r"[1-9]\d{3}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?",
 }
 """Texts that Arrow reads to the same value as `eagleray.values` does; a subset of what that takes.
 
@@ -77,7 +77,7 @@ class Texts(Sequence[str | None]):
             start, count = start + count, count * 4
 
     def plain(self, kind: str, marks: Collection[str] = ()) -> np.ndarray:
-        """Which rows hold a plain value of this type and no marker, as booleans (B)."""
+        """Which rows hold a plain value of this form and no marker, as booleans (B)."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -124,7 +124,7 @@ class Texts(Sequence[str | None]):
         cells = self.only(plain_B)._cells
         if kind == "comma":
             cells = pc.replace_substring(cells, ",", ".")
-        if kind != "datetime":
+        if kind != "time":
             numbers: np.ndarray = cells.cast(pa.float64()).to_numpy()
             return numbers
         try:

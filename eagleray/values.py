@@ -46,12 +46,9 @@ _SWAP = str.maketrans(",.", ".,")
 
 
 @functools.lru_cache(maxsize=1024)
-def markers(kind: str, extra: tuple[str, ...] = ()) -> frozenset[str]:
-    """Texts, in lower case, that stand for a missing value in a column of this type."""
-    known = (
-        UNWRITTEN if kind == "categorical" else frozenset({""}) if kind == "text" else PLACEHOLDERS
-    )
-    return known | {marker.strip().casefold() for marker in extra}
+def markers(usual: frozenset[str], extra: tuple[str, ...] = ()) -> frozenset[str]:
+    """Texts, in lower case, that stand for a missing value: the usual ones and others."""
+    return usual | {marker.strip().casefold() for marker in extra}
 
 
 def number(value: object, *, comma: bool = False) -> float:

@@ -107,36 +107,8 @@ def _row(known: schema.Schema) -> Document:
 
 
 def _value(column: schema.Column) -> Document:
-    described = _kind(column)
-    if column.nullable:
-        described["nullable"] = True
-    return described
-
-
-def _kind(column: schema.Column) -> Document:
-    if column.type == "numeric":
-        marks = {"type": "string", "enum": sorted({*column.missing, ""})}
-        return {"oneOf": [_NUMBER, marks]} if column.nullable else dict(_NUMBER)
-    if column.type == "boolean":
-        return {"type": "boolean"}
-    if column.type == "datetime":
-        return {"type": "string", "format": "date-time"}
-    if column.type == "image":
-        return _image(column.image_shape or ())
-    if column.categories is None or column.type == "text":
-        return {"type": "string"}
-    return {
-        "type": "string",
-        "description": "Seen in training: " + ", ".join(column.categories[:20]),
-    }
-
-
-def _image(shape: tuple[int, ...]) -> Document:
-    channels, height, width = shape
-    numbers: Document = _NUMBER if channels == 1 else {"type": "array", "items": _NUMBER}
-    text = f"{height} by {width} numbers, or PNG or JPEG as base64."
-    rows = {"type": "array", "items": {"type": "array", "items": numbers}}
-    return {"description": text, "oneOf": [rows, {"type": "string", "format": "byte"}]}
+    described = column.kind.openapi(column)
+    return described | {"nullable": True} if column.nullable else described
 
 
 def _answer(target: schema.Target) -> Document:

@@ -102,7 +102,7 @@ class Predictor:
             async with self._decoding:
                 ticket.check_rows()
                 return await asyncio.to_thread(self._decoded, body, packed)
-        if self._codec.has_pictures(rows):
+        if self._codec.is_slow(rows):
             async with self._decoding:
                 return await asyncio.to_thread(self._codec.parse, rows)
         return self._codec.parse(rows)

@@ -19,9 +19,7 @@ import msgspec
 import numpy as np
 
 from eagleray import errors, pictures, schema
-
-PARSED = frozenset({"boolean", "datetime", "image"})
-"""Types whose values JSON's types do not settle: such columns are parsed before they are queued."""
+from eagleray.learn import columns
 
 MOST = 20
 """Faults that an error names."""
@@ -137,7 +135,7 @@ class Finder:
                 yield Problem(f"{path}.{column.name}", "this field is needed, but is absent")
             return
         value = row[column.name]
-        if column.type == "numeric" and column.nullable and _is_mark(column, value):
+        if column.nullable and _is_mark(column, value):
             row[column.name] = None
             return
         try:
@@ -158,7 +156,7 @@ class Finder:
         """Values of the right JSON type that cannot be read, beside faults that are known."""
         allowance = pictures.Allowance()
         for column in self._columns:
-            if column.type in PARSED:
+            if column.kind.parsed_dtype:
                 where = [
                     index
                     for index, row in enumerate(rows)
@@ -188,9 +186,9 @@ def parsed(
     array = schema.parse_column(column, raw, tolerance)
     failures = dict(tolerance.failures)
     if not column.nullable:
-        gone = np.isnan(array.reshape(len(array), -1)).any(axis=1)
+        gone = np.flatnonzero(columns.missing_rows(array)).tolist()
         law = "a value is needed, but got a mark for a missing one"
-        failures |= {int(i): law for i in np.flatnonzero(gone) if int(i) not in failures}
+        failures = dict.fromkeys(gone, law) | failures
     found = [
         Problem(f"instances[{index if where is None else where[index]}].{column.name}", message)
         for index, message in sorted(failures.items())

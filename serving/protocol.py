@@ -7,8 +7,9 @@ of them. See docs/serving.md for the laws.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Union
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,9 +39,10 @@ class Codec:
     ) -> None:
         self._columns = {f"f{number}": column for number, column in enumerate(known.columns)}
         self._parsed = {
-            f: column for f, column in self._columns.items() if column.type in problems.PARSED
+            f: column for f, column in self._columns.items() if column.kind.parsed_dtype
         }
-        self._pictures = [f for f, column in self._columns.items() if column.type == "image"]
+        self._slow = [f for f, column in self._columns.items() if column.kind.is_slow]
+        self._arrays = {column.name: _array(column) for column in known.columns}
         row = _row(self._columns, extra_fields)
         self._rows: Any = list[row]  # type: ignore[valid-type]
         body = msgspec.defstruct("Body", [("instances", self._rows)], forbid_unknown_fields=True)
@@ -75,9 +77,9 @@ class Codec:
             raise too_many_rows(len(rows))
         return rows
 
-    def has_pictures(self, rows: Rows) -> bool:
-        """Whether PNG or JPEG have to be unpacked, which takes long."""
-        return any(type(getattr(row, field)) is str for field in self._pictures for row in rows)
+    def is_slow(self, rows: Rows) -> bool:
+        """Whether `parse` takes long, as it does where pictures have to be unpacked."""
+        return any(type(getattr(row, field)) is str for field in self._slow for row in rows)
 
     def parse(self, rows: Rows) -> Rows:
         """Put canonical values in place of those that JSON's types do not settle, once and for all.
@@ -101,10 +103,8 @@ class Codec:
         """Canonical columns of rows that were parsed, as `Bundle.predict_columns` takes them."""
         together = zip(*map(msgspec.structs.astuple, rows), strict=True)
         return {
-            column.name: np.array(values, _TYPES[column.type])
-            if field in self._parsed
-            else schema.parse_column(column, values)
-            for (field, column), values in zip(self._columns.items(), together, strict=True)
+            name: array(values)
+            for (name, array), values in zip(self._arrays.items(), together, strict=True)
         }
 
     def answers(self, prediction: Prediction) -> list[dict[str, object]]:
@@ -149,7 +149,11 @@ class Codec:
         return rows
 
 
-_TYPES = {"boolean": np.float64, "datetime": np.float64, "image": np.float32}
+def _array(column: schema.Column) -> Callable[[Sequence[Any]], np.ndarray]:
+    """What makes a canonical column of the values of rows that were parsed."""
+    if dtype := column.kind.parsed_dtype:
+        return functools.partial(np.array, dtype=dtype)
+    return functools.partial(column.kind.parse, column)
 
 
 def _row(columns: dict[str, schema.Column], extra: schema.ExtraFields) -> type[msgspec.Struct]:
@@ -170,23 +174,8 @@ def _row(columns: dict[str, schema.Column], extra: schema.ExtraFields) -> type[m
 
 def _value(column: schema.Column) -> Any:
     """The JSON types of a column's values."""
-    return _kind(column) | None if column.nullable else _kind(column)
-
-
-def _kind(column: schema.Column) -> Any:
-    """The JSON types of a column's values."""
-    if column.type == "numeric":
-        marks = (*column.missing, "") if column.nullable else ()
-        return Union[float, Literal[marks]] if marks else float  # noqa: UP007
-    if column.type == "boolean":
-        return bool | float | str
-    if column.type == "datetime":
-        return float | str
-    if column.type == "image":
-        assert column.image_shape is not None
-        grey = column.image_shape[0] == 1
-        return str | (list[list[float]] if grey else list[list[list[float]]])
-    return bool | float | str if column.unquoted else str
+    wire = column.kind.wire(column)
+    return wire | None if column.nullable else wire
 
 
 def too_many_rows(count: int) -> errors.RequestError:

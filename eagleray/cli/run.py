@@ -179,7 +179,7 @@ def _check(experiment: spec.Experiment) -> None:
         raise DataError(misfit)
     experiment.metric(dataset.schema.target.task)
     for column in dataset.schema.columns:
-        if column.type == "image" and files.is_delimited(Path(experiment.data.source)):
+        if column.kind.holds_paths and files.is_delimited(Path(experiment.data.source)):
             raise DataError(
                 f"data.source: pictures must be in the table itself to travel to a cluster (bytes "
                 f"in a Parquet file), but {column.name} names files"

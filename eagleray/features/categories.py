@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray import schema
+from eagleray.features import encodings
 
 if TYPE_CHECKING:
-    from eagleray import spec
+    from eagleray import schema
 
-MOST = 100
+MOST_LISTED = 1000
+"""A column's categories are listed in its schema up to this number."""
+
 MISSING, OTHER, FIRST = 0, 1, 2
 
 
@@ -58,20 +60,16 @@ class Categories:
     @classmethod
     def fit(
         cls,
-        known: schema.Schema,
-        options: Mapping[str, spec.FeatureOptions],
+        mine: Mapping[str, encodings.Category],
         columns: schema.Columns,
     ) -> Categories:
-        names = tuple(column.name for column in known.columns if column.type == "categorical")
         frequent, rare = [], []
-        for name in names:
-            given = options.get(name)
-            most = given.max_categories if given is not None else MOST
+        for name, encoding in mine.items():
             counts = Counter(value for value in columns[name].tolist() if value is not None)
             ordered = sorted(counts, key=lambda category: (-counts[category], category))
-            frequent.append(tuple(ordered[:most]))
-            rare.append(tuple(ordered[most:]))
-        return cls(names, tuple(frequent), tuple(rare))
+            frequent.append(tuple(ordered[: encoding.most]))
+            rare.append(tuple(ordered[encoding.most :]))
+        return cls(tuple(mine), tuple(frequent), tuple(rare))
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
         """i32 (B, K)."""
@@ -100,9 +98,7 @@ class Categories:
         every = [
             (*frequent, *rare) for frequent, rare in zip(self.frequent, self.rare, strict=True)
         ]
-        return [
-            tuple(sorted(names)) if len(names) <= schema.MOST_LISTED else None for names in every
-        ]
+        return [tuple(sorted(names)) if len(names) <= MOST_LISTED else None for names in every]
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         described = {

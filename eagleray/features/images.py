@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eagleray import errors
+from eagleray.features import encodings
 
 if TYPE_CHECKING:
-    from eagleray import schema, spec
+    from eagleray import schema
 
 FURTHEST = 1e6
 
@@ -36,17 +37,15 @@ class Images:
     @classmethod
     def fit(
         cls,
-        known: schema.Schema,
-        options: Mapping[str, spec.FeatureOptions],  # noqa: ARG003 (images have none)
+        mine: Mapping[str, encodings.Image],
         columns: schema.Columns,
     ) -> Images:
-        mine = [column for column in known.columns if column.type == "image"]
-        names = tuple(column.name for column in mine)
-        if not mine:
+        names = tuple(mine)
+        if not names:
             return cls((), None, np.zeros((2, 0, 1, 1), np.float32))
-        sizes = {(column.image_shape or ())[1:] for column in mine}
-        if len(sizes) > 1:
-            shown = ", ".join(f"{column.name} {column.image_shape}" for column in mine)
+        shapes = {name: columns[name].shape[1:] for name in names}
+        if len({shape[1:] for shape in shapes.values()}) > 1:
+            shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise errors.DataError(f"image columns must have one height and width, but got {shown}")
         images_BCHW = _together(names, columns)
         known_BCHW = images_BCHW[~np.isnan(images_BCHW).any(axis=(1, 2, 3))].astype(np.float64)

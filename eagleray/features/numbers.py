@@ -1,13 +1,13 @@
-"""Numeric, boolean and datetime columns as one matrix of float32.
+"""Columns of numbers as one matrix of float32.
 
-Its columns are, in order: one scaled value for each input column (of a datetime: its age), a 1 for
-missing for each column in which the training part had missing values, and for each datetime sine
+Its columns are, in order: one scaled value for each input column (of a time: its age), a 1 for
+missing for each column in which the training part had missing values, and for each time sine
 and cosine of the time of day, the day of the week and the time of the year.
 
 Only operations that IEEE 754 rounds in one way are used, and tables for sine and cosine: a row is
 encoded alike alone and in a batch, and on every machine.
 
-Legend: F columns, B rows, M missing indicators, D datetimes.
+Legend: F columns, B rows, M missing indicators, D times.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray.features import quantiles
+from eagleray.features import encodings, quantiles
 from eagleray.features.quantiles import Quantiles
 
 if TYPE_CHECKING:
-    from eagleray import schema, spec
+    from eagleray import schema
 
 FURTHEST = 1e6
 """A scaled value is cut here: nothing is learned so far out, and a model's float32 stays finite."""
@@ -54,9 +54,9 @@ class Numbers:
             subtracted, what is divided by.
         indicators: the M columns with a missing indicator.
         quantiled: the columns scaled by quantile, in the order of the curves of `quantiles`.
-        datetimes: the D columns that are datetimes.
-        extremes: (2, F, 1): lowest and highest number of the training part; NaN for columns that
-            are no numbers, and None in bundles that were made before they were kept.
+        datetimes: the D columns that are times.
+        extremes: (2, F, 1): lowest and highest number of the training part; NaN for columns whose
+            numbers are not told, and None in bundles that were made before they were kept.
     """
 
     names: tuple[str, ...]
@@ -70,32 +70,29 @@ class Numbers:
     @classmethod
     def fit(
         cls,
-        known: schema.Schema,
-        options: Mapping[str, spec.FeatureOptions],
+        mine: Mapping[str, encodings.Number],
         columns: schema.Columns,
     ) -> Numbers:
-        mine = [c for c in known.columns if c.type in ("numeric", "boolean", "datetime")]
         affine = np.zeros((5, len(mine), 1))
         extremes = np.full((2, len(mine), 1), math.nan)
         indicators, curves = [], {}
-        for index, column in enumerate(mine):
-            values = columns[column.name]
+        for index, (name, encoding) in enumerate(mine.items()):
+            values = columns[name]
             present = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
-            scale = _scale(column, options)
-            if scale == "quantile" and len(present):
+            if encoding.scale == "quantile" and len(present):
                 curves[index] = quantiles.learn(present)
-            affine[:, index, 0] = _affine(scale, present)
-            if column.type == "numeric" and len(present):
+            affine[:, index, 0] = _affine(encoding.scale, present)
+            if encoding.warns and len(present):
                 extremes[:, index, 0] = present.min(), present.max()
             if len(present) < len(values):
                 indicators.append(index)
         return cls(
-            names=tuple(column.name for column in mine),
+            names=tuple(mine),
             affine=affine,
             indicators=tuple(indicators),
             quantiled=tuple(curves),
             quantiles=Quantiles(tuple(curves.values())),
-            datetimes=tuple(i for i, column in enumerate(mine) if column.type == "datetime"),
+            datetimes=tuple(i for i, encoding in enumerate(mine.values()) if encoding.cyclic),
             extremes=extremes,
         )
 
@@ -164,16 +161,9 @@ class Numbers:
         )
 
 
-def _scale(column: schema.Column, options: Mapping[str, spec.FeatureOptions]) -> str:
-    if column.type == "boolean":
-        return "boolean"
-    given = options.get(column.name)
-    return given.scale if given is not None and column.type == "numeric" else "standard"
-
-
 def _affine(scale: str, present: np.ndarray) -> tuple[float, ...]:
     """What fills gaps, the lowest and highest value, what is subtracted, what is divided by."""
-    if scale == "boolean":
+    if scale == "sign":
         return 0.5, 0.0, 1.0, 0.5, 0.5
     if not len(present):
         return 0.0, -LARGEST, LARGEST, 0.0, 1.0

@@ -1,16 +1,15 @@
 """What the training part looked like, column by column: kept in the bundle, compared for drift.
 
-    numeric, boolean, datetime  `edges` of bins of about equal counts, and `shares` of rows in each
-    categorical                 `names` of the most frequent, `shares` of each and of the rest
-    text                        as numeric, of the number of words
-    image                       as numeric, of the mean brightness
+    of numbers   `edges` of bins of about equal counts, and `shares` of rows in each
+    of names     `names` of the most frequent, `shares` of each and of the rest
 
-All have `missing`, the share of missing rows; shares are of the rows that are not missing.
+Both have `missing`, the share of missing rows; shares are of the rows that are not missing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,28 +23,15 @@ MOST_NAMES = 50
 
 def describe(known: schema.Schema, columns: schema.Columns) -> dict[str, dict[str, Any]]:
     """Statistics by column, as JSON may hold them."""
-    return {column.name: _column(column.type, columns[column.name]) for column in known.columns}
+    return {column.name: column.kind.statistics(columns[column.name]) for column in known.columns}
 
 
-def shares(measure: dict[str, Any], kind: schema.ColumnType, array: np.ndarray) -> list[float]:
-    """Shares of other rows in the bins or categories of one column's `measure`, see `describe`."""
-    if kind == "categorical":
-        values = [value for value in array.tolist() if value is not None]
-        return _name_shares(measure["names"], values)
-    return _bin_shares(np.array(measure["edges"]), _present(kind, array))
-
-
-def _column(kind: schema.ColumnType, array: np.ndarray) -> dict[str, Any]:
-    if kind == "categorical":
-        values = [value for value in array.tolist() if value is not None]
-        counts = Counter(values)
-        names = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_NAMES]
-        missing = 1 - len(values) / max(1, len(array))
-        return {"missing": missing, "names": names, "shares": _name_shares(names, values)}
-    present = _present(kind, array)
+def of_numbers(quantity_B: np.ndarray) -> dict[str, Any]:
+    """Statistics of numbers, NaN where missing."""
+    present = _present(quantity_B)
     edges = _edges(present)
     return {
-        "missing": 1 - len(present) / max(1, len(array)),
+        "missing": 1 - len(present) / max(1, len(quantity_B)),
         "mean": float(present.mean()) if len(present) else None,
         "deviation": float(present.std()) if len(present) else None,
         "edges": edges.tolist(),
@@ -53,13 +39,28 @@ def _column(kind: schema.ColumnType, array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _present(kind: schema.ColumnType, array: np.ndarray) -> np.ndarray:
-    """The rows that are not missing, one number for each."""
-    if kind == "text":
-        words = [len(text.split()) for text in array.tolist() if text is not None]
-        return np.array(words, np.float64)
-    numbers = array.mean(axis=(1, 2, 3), dtype=np.float64) if kind == "image" else array
-    present: np.ndarray = np.clip(numbers[~np.isnan(numbers)], -1e30, 1e30)
+def shares_of_numbers(statistics: Mapping[str, Any], quantity_B: np.ndarray) -> list[float]:
+    """Shares of other rows in the bins of `statistics`."""
+    return _bin_shares(np.array(statistics["edges"]), _present(quantity_B))
+
+
+def of_names(names_B: np.ndarray) -> dict[str, Any]:
+    """Statistics of names, None where missing."""
+    values = [value for value in names_B.tolist() if value is not None]
+    counts = Counter(values)
+    names = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_NAMES]
+    missing = 1 - len(values) / max(1, len(names_B))
+    return {"missing": missing, "names": names, "shares": _name_shares(names, values)}
+
+
+def shares_of_names(statistics: Mapping[str, Any], names_B: np.ndarray) -> list[float]:
+    """Shares of other rows in the names of `statistics`, and of the rest."""
+    values = [value for value in names_B.tolist() if value is not None]
+    return _name_shares(statistics["names"], values)
+
+
+def _present(quantity_B: np.ndarray) -> np.ndarray:
+    present: np.ndarray = np.clip(quantity_B[~np.isnan(quantity_B)], -1e30, 1e30)
     return present
 
 

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eagleray.features import encodings
+
 if TYPE_CHECKING:
-    from eagleray import schema, spec
+    from eagleray import schema
 
 Bag = list[tuple[int, float]]  # row of the table, weight
 
@@ -79,17 +81,14 @@ class Texts:
     @classmethod
     def fit(
         cls,
-        known: schema.Schema,
-        options: Mapping[str, spec.FeatureOptions],
+        mine: Mapping[str, encodings.Text],
         columns: schema.Columns,
     ) -> Texts:
         vocabularies: list[Vocabulary] = []
         start = 1
-        for column in known.columns:
-            if column.type == "text":
-                made = _learn(column.name, options.get(column.name), columns[column.name], start)
-                vocabularies.append(made)
-                start += len(made.terms)
+        for name, encoding in mine.items():
+            vocabularies.append(_learn(name, encoding, columns[name], start))
+            start += len(vocabularies[-1].terms)
         return cls(tuple(vocabularies))
 
     @property
@@ -153,35 +152,25 @@ class Texts:
         return cls(tuple(vocabularies))
 
 
-def _learn(
-    name: str, given: spec.FeatureOptions | None, texts: np.ndarray, start: int
-) -> Vocabulary:
+def _learn(name: str, encoding: encodings.Text, texts: np.ndarray, start: int) -> Vocabulary:
     """The n-grams in most documents; those of a single document only where there are no others."""
-    options = given if given is not None else _defaults()
-    ngrams = (options.ngrams[0], options.ngrams[1])
-    analyze = _analyzer(options.analyzer, ngrams)
+    analyze = _analyzer(encoding.analyzer, encoding.ngrams)
     frequency: Counter[str] = Counter()
     for text in texts.tolist():
         if text is not None:
             frequency.update(set(analyze(text)))
     repeated = {term: count for term, count in frequency.items() if count > 1} or frequency
-    terms = sorted(repeated, key=lambda term: (-repeated[term], term))[: options.vocabulary]
+    terms = sorted(repeated, key=lambda term: (-repeated[term], term))[: encoding.vocabulary]
     idf = [math.log((1 + len(texts)) / (1 + frequency[term])) + 1 for term in terms]
     return Vocabulary(
         name=name,
-        analyzer=options.analyzer,
-        ngrams=ngrams,
-        most=options.max_tokens,
+        analyzer=encoding.analyzer,
+        ngrams=encoding.ngrams,
+        most=encoding.max_tokens,
         terms=tuple(terms),
         idf=np.array(idf, np.float32),
         start=start,
     )
-
-
-def _defaults() -> spec.FeatureOptions:
-    from eagleray import spec
-
-    return spec.FeatureOptions()
 
 
 def _analyzer(analyzer: str, ngrams: tuple[int, int]) -> Callable[[str], list[str]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eagleray.features import encodings
 from eagleray.features.categories import Categories
 from eagleray.features.images import Images
 from eagleray.features.numbers import Numbers
@@ -23,12 +24,13 @@ Inputs = dict[str, np.ndarray]
 """`numeric` f32 (B, F), `categories` i32 (B, K) as rows of one table, `tokens` i32 (B, T) padded
 with 0 beside `weights` f32 (B, T), `image` f32 (B, C, H, W); absent where the data has none."""
 
-_BLOCKS: dict[str, Any] = {
-    "numbers": Numbers,
-    "categories": Categories,
-    "texts": Texts,
-    "images": Images,
+_BLOCKS: dict[str, tuple[type[encodings.Encoding], Any]] = {
+    "numbers": (encodings.Number, Numbers),
+    "categories": (encodings.Category, Categories),
+    "texts": (encodings.Text, Texts),
+    "images": (encodings.Image, Images),
 }
+"""Blocks, and the encodings of the columns that each takes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Transforms:
-    """Fitted transforms, by kind of column; a kind without columns does nothing."""
+    """Fitted blocks; a block without columns does nothing."""
 
     numbers: Numbers
     categories: Categories
@@ -76,7 +78,15 @@ class Transforms:
         Raises:
             DataError: image columns of different heights or widths.
         """
-        return cls(**{name: block.fit(known, options, columns) for name, block in _BLOCKS.items()})
+        chosen = {
+            column.name: column.kind.encoding(options.get(column.name) or column.kind.options())
+            for column in known.columns
+        }
+        blocks = {}
+        for name, (taken, block) in _BLOCKS.items():
+            mine = {column: one for column, one in chosen.items() if isinstance(one, taken)}
+            blocks[name] = block.fit(mine, columns)
+        return cls(**blocks)
 
     @property
     def shape(self) -> Shape:
@@ -119,7 +129,7 @@ class Transforms:
     def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Transforms:
         """The transforms that gave this state."""
         blocks = {}
-        for name, block in _BLOCKS.items():
+        for name, (_, block) in _BLOCKS.items():
             start = f"{name}."
             held = {
                 key.removeprefix(start): tensors[key] for key in tensors if key.startswith(start)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pydantic
 
+from eagleray.learn import columns
 from eagleray.spec import document, problems, sections, space, terms
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
@@ -146,8 +147,15 @@ def _column_laws(tree: space.Tree) -> Iterator[Problem]:
         place = ("features", target, key)
         if key != "type":
             yield Problem(place, "the target has no options but type", show(value))
-        elif value in ("text", "datetime", "image", "identifier"):
-            yield Problem(place, "the target must be numeric, categorical or boolean", show(value))
+        elif value in columns.REGISTRY and value not in _targets():
+            *others, last = _targets()
+            law = f"the target must be {', '.join(others)} or {last}"
+            yield Problem(place, law, show(value))
+
+
+def _targets() -> list[str]:
+    """The column kinds that a target may have."""
+    return [name for name in columns.REGISTRY if columns.named(name).target == name]
 
 
 def _task_laws(tree: space.Tree) -> Iterator[Problem]:

@@ -7,12 +7,13 @@ is reported at its key. `eagleray.spec.laws` has the laws between sections.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import pydantic
-from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, ValidationInfo
+from pydantic import Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from eagleray.learn import columns
 from eagleray.spec import terms
 from eagleray.spec.terms import (
     Filled,
@@ -111,51 +112,59 @@ class Data(Section):
         return drop
 
 
-class FeatureOptions(Section):
+class _Feature(Section):
     """How one column is turned into numbers."""
 
     tag: ClassVar[str | None] = "COLUMN"
-    owners: ClassVar[dict[str, str]] = {
-        "scale": "numeric",
-        "max_categories": "categorical",
-        "vocabulary": "text",
-        "ngrams": "text",
-        "analyzer": "text",
-        "max_tokens": "text",
-    }
+    owners: ClassVar[dict[str, list[str]]] = {}
 
-    type: Literal[
-        "auto", "numeric", "categorical", "boolean", "text", "datetime", "image", "identifier"
-    ] = Field("auto", description="Type of the column; `identifier` leaves it out.")
-    scale: Literal["standard", "quantile", "none"] = Field(
-        "standard", description="numeric: mean 0 and deviation 1, normal by ranks, or as it is."
+    type: Annotated[str, terms.OneOf(columns.REGISTRY)] = Field(
+        "auto", description=f"Kind of the column; `{columns.IDENTIFIER.name}` leaves it out."
     )
-    max_categories: Size = Field(
-        100, description="categorical: most frequent values that count; the rest are one."
-    )
-    vocabulary: Size = Field(20_000, description="text: most frequent n-grams that count.")
-    ngrams: Annotated[tuple[Size, Size], Strict(False), AfterValidator(terms.ascending)] = Field(
-        (1, 2), description="text: shortest and longest n-gram."
-    )
-    analyzer: Literal["word", "char_wb"] = Field(
-        "word", description="text: n-grams of words, or of letters inside words."
-    )
-    max_tokens: Size = Field(256, description="text: n-grams of one row that count.")
+
+    @property
+    def kind(self) -> columns.ColumnKind | None:
+        """What the column is; None where its values decide."""
+        return None if self.type == "auto" else columns.named(self.type)
 
     @classmethod
     def foreign(cls, kind: str) -> set[str]:
-        """Options that do not belong to a type."""
-        return {option for option, owner in cls.owners.items() if owner != kind}
+        """Options that do not belong to a kind."""
+        return {option for option, owners in cls.owners.items() if kind not in owners}
 
-    @pydantic.field_validator(*owners, mode="before")
+    @pydantic.field_validator("*", mode="before")
     @classmethod
     def _belongs(cls, value: object, info: ValidationInfo) -> object:
         """Runs for options that are given, not for defaults."""
-        owner, kind = cls.owners[str(info.field_name)], info.data.get("type")
-        if kind not in (None, owner):
+        owners, kind = cls.owners.get(str(info.field_name), []), info.data.get("type")
+        if owners and kind is not None and kind not in owners:
             got = {"got": f"type: {kind}"}
-            raise PydanticCustomError("law", f"needs type: {owner} beside it", got)
+            raise PydanticCustomError("law", f"needs type: {' or '.join(owners)} beside it", got)
         return value
+
+
+def _feature_options() -> Any:
+    """The section that has the options of all column kinds."""
+    kinds = [columns.named(name) for name in columns.REGISTRY]
+    for kind in kinds:
+        for option in kind.options.model_fields:
+            _Feature.owners.setdefault(option, []).append(kind.name)
+    parts = dict.fromkeys(kind.options for kind in reversed(kinds))  # fields of the last come first
+    bases: Any = (*parts, _Feature)
+    return pydantic.create_model(
+        "FeatureOptions", __base__=bases, __doc__=_Feature.__doc__, __module__=__name__
+    )
+
+
+if TYPE_CHECKING:
+
+    class FeatureOptions(_Feature):
+        """Has the options of all column kinds; see `eagleray.learn.columns`."""
+
+        def __init__(self, **options: Any) -> None: ...
+
+else:
+    FeatureOptions = _feature_options()
 
 
 class Mlp(Section):
@@ -236,7 +245,7 @@ class Train(Section):
         "constant", description="Course of the learning rate over all steps."
     )
     clip_norm: Positive | None = Field(None, description="Longest gradient; longer is shortened.")
-    loss: Annotated[str, terms.OneOf(("auto", *terms.LOSSES), code=True)] = Field(
+    loss: Annotated[str, terms.OneOf(terms.LOSSES, code=True)] = Field(
         "auto", description="`auto` is cross_entropy for classes and mse for numbers."
     )
     label_smoothing: Rate = Field(0.0, description="Of the losses for classes.")
@@ -272,7 +281,7 @@ class Tune(Section):
     scheduler: Literal["asha", "none"] = Field(
         "asha", description="Stop trials that fall behind early, or let all finish."
     )
-    metric: Annotated[str, terms.OneOf(("auto", *terms.METRICS))] = Field(
+    metric: Annotated[str, terms.OneOf(terms.METRICS)] = Field(
         "auto",
         description="What trials are compared by, on the validation part. `auto` is roc_auc for "
         "two classes, accuracy for more and rmse for numbers.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -87,10 +88,15 @@ ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-1
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """Text that is one of `names`, or the user's own `module:function` where `code` is allowed."""
+    """Text that is `auto` or registered, or the user's own `module:function` if `code` is set."""
 
-    names: tuple[str, ...]
+    registry: Iterable[str]
     code: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """All names, those of installed packages too."""
+        return ["auto", *self.registry]
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: pydantic.GetCoreSchemaHandler
@@ -100,27 +106,20 @@ class OneOf:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        names = {"enum": list(self.names), "type": "string"}
+        names = {"enum": self.names, "type": "string"}
         own = {"pattern": MODULE_FUNCTION, "type": "string"}
         return {"anyOf": [names, own]} if self.code else names
 
     def _check(self, value: str) -> str:
         if value in self.names or (self.code and re.search(MODULE_FUNCTION, value)):
             return value
-        names = [*self.names, "module:function"] if self.code else list(self.names)
+        names = [*self.names, "module:function"] if self.code else self.names
         raise PydanticCustomError("choice", "must be one of {names}", {"names": names})
 
 
 def _one_only(value: int) -> int:
     if value > 1:
         raise PydanticCustomError("law", "more than 1 is not built yet")
-    return value
-
-
-def ascending(value: tuple[int, int]) -> tuple[int, int]:
-    """The law of `[shortest, longest]`."""
-    if value[0] > value[1]:
-        raise PydanticCustomError("law", "must be [shortest, longest]")
     return value
 
 

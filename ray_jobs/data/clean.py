@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eagleray import errors, schema, spec
+from eagleray.learn import columns
+from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.texts import Texts
 from ray_jobs.data import kinds
 from ray_jobs.data.faults import Faults
@@ -60,32 +62,36 @@ def rows(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptio
     return Cleaned(cleaned, np.flatnonzero(keep) + 1, tuple(notes))
 
 
-def given(name: str, features: Mapping[str, spec.FeatureOptions]) -> schema.ColumnType | None:
-    """The type that the user has given a column; None where its values decide."""
-    kind = features[name].type if name in features else "auto"
-    return None if kind == "auto" or kind == "identifier" else kind
+def given(name: str, features: Mapping[str, spec.FeatureOptions]) -> ColumnKind | None:
+    """The kind that the experiment names for a column; None where its values decide."""
+    kind = features[name].kind if name in features else None
+    return kind if kind is not None and kind.is_input else None
 
 
-def _gone(
-    name: str, raw: schema.Raw, kind: schema.ColumnType | None, data: spec.Data
-) -> np.ndarray:
+def is_left_out(name: str, features: Mapping[str, spec.FeatureOptions]) -> bool:
+    """Whether the experiment names a kind that is no input."""
+    kind = features[name].kind if name in features else None
+    return kind is not None and not kind.is_input
+
+
+def _gone(name: str, raw: schema.Raw, kind: ColumnKind | None, data: spec.Data) -> np.ndarray:
     """Which rows have no value (B); not all of them."""
     found = _values(name, raw, kind, data)
     if found is None:
         raise errors.DataError(f"{name}: at least one value is needed, but all are missing")
-    return kinds.missing_rows(found.array)
+    return columns.missing_rows(found.array)
 
 
 def _values(
-    name: str, raw: schema.Raw, kind: schema.ColumnType | None, data: spec.Data
+    name: str, raw: schema.Raw, kind: ColumnKind | None, data: spec.Data
 ) -> kinds.Found | None:
     """The column as what it decides: a group and a class are categories, even as long text."""
     if name == data.split.group:
-        return kinds.find(name, raw, "categorical", data.missing)
+        return kinds.find(name, raw, CATEGORICAL, data.missing)
     found = kinds.find(name, raw, kind, data.missing)
-    if found is not None and found.column.type == "text":
-        return kinds.find(name, raw, "categorical", data.missing)
-    return found
+    if found is None or found.column.kind.target in (None, found.column.type):
+        return found
+    return kinds.find(name, raw, columns.named(found.column.kind.target), data.missing)
 
 
 def _absent(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from eagleray import errors, schema, spec, values
+from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind
+from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.schema import Columns, Schema
 from ray_jobs.data import kinds, names
-from ray_jobs.data.clean import Table, given
+from ray_jobs.data.clean import Table, given, is_left_out
 from ray_jobs.data.faults import Faults
-from ray_jobs.data.known import SAMPLE
 
 FEW_ROWS = 20
 """In fewer rows, values that are all different or counted up say nothing about a column."""
@@ -21,7 +21,8 @@ FEW_ROWS = 20
 MOST_CLASSES = 20
 """More different whole numbers than this are a quantity, not classes."""
 
-_CODE = re.compile(r"\S*\d\S*")
+SAMPLE = 200
+"""Values that are compared before the whole column."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _inputs(
     """Columns to learn from, columns that only tell rows apart, and notes."""
     inputs, spare, notes = [], [], []
     for name, raw in table.items():
-        if name == data.target or (name in features and features[name].type == "identifier"):
+        if name == data.target or is_left_out(name, features):
             continue
         if name in (data.split.group, data.split.time) and name not in features:
             notes.append(
@@ -100,36 +101,24 @@ def _inputs(
 
 
 def _find(
-    name: str, raw: schema.Raw, kind: schema.ColumnType | None, data: spec.Data
+    name: str, raw: schema.Raw, kind: ColumnKind | None, data: spec.Data
 ) -> kinds.Found | None:
     """As `kinds.find`; numbers that repeat in a column called so are codes, not quantities."""
     found = kinds.find(name, raw, kind, data.missing)
-    if kind is not None or found is None or not names.hints_at_identifier(name):
+    if kind is not None or found is None or not hints_at_identifier(name):
         return found
     if found.column.integer and not _all_different(found):
-        return kinds.find(name, raw, "categorical", data.missing)
+        return kinds.find(name, raw, CATEGORICAL, data.missing)
     return found
 
 
 def _only_tells_apart(found: kinds.Found) -> bool:
     """Whether a column is a number, a code or a name of the row and nothing else."""
-    column = found.column
-    if column.type not in ("numeric", "categorical", "text"):
+    column, array = found.column, found.array
+    hinted = hints_at_identifier(column.name)
+    if not hinted and (len(array) < FEW_ROWS or column.nullable):
         return False
-    if column.type == "numeric" and not column.integer:
-        return False
-    if not names.hints_at_identifier(column.name) and not _counts_up(found):
-        return False
-    return _all_different(found)
-
-
-def _counts_up(found: kinds.Found) -> bool:
-    """Whether values are whole numbers one by one, or codes; few rows do not tell."""
-    if len(found.array) < FEW_ROWS or found.column.nullable:
-        return False
-    if found.column.type == "numeric":
-        return bool((np.abs(np.diff(found.array)) == 1).all())
-    return all(_CODE.fullmatch(text) for text in found.array.tolist())
+    return column.kind.is_key(column, array, hinted=hinted) and _all_different(found)
 
 
 def _all_different(found: kinds.Found) -> bool:
@@ -145,11 +134,11 @@ def _target(
     kind = given(data.target, features)
     found = kinds.find(data.target, raw, kind, data.missing)
     assert found is not None  # rows without a target are gone
-    if found.column.type in ("datetime", "image"):
+    if found.column.kind.target is None:
         raise errors.DataError(
             f"{data.target}: the target is a number or a class, but got {found.column.type}"
         )
-    if kind == "numeric" or (kind is None and _is_quantity(found, len(raw), data)):
+    if kind is NUMERIC or (kind is None and _is_quantity(found, len(raw), data)):
         return _quantity(found, raw)
     classes = _classes(raw, data)
     task: schema.Task = "binary" if len(classes) == 2 else "multiclass"
@@ -158,7 +147,7 @@ def _target(
 
 
 def _is_quantity(found: kinds.Found, rows: int, data: spec.Data) -> bool:
-    if found.column.type != "numeric" or data.positive is not None:
+    if found.column.kind is not NUMERIC or data.positive is not None:
         return False
     distinct = len(np.unique(found.array))
     if found.column.integer:
@@ -178,7 +167,7 @@ def _quantity(found: kinds.Found, raw: schema.Raw) -> tuple[schema.Target, np.nd
 def _classes(raw: schema.Raw, data: spec.Data) -> tuple[str, ...]:
     """The classes in order, numbers by size; of two, the positive is last."""
     name = data.target
-    words = schema.parse_column(schema.Column(name=name, type="categorical"), raw)
+    words = schema.parse_column(schema.Column(name=name, type=CATEGORICAL.name), raw)
     classes = sorted(set(words.tolist()), key=_order)
     if len(classes) < 2:
         raise errors.DataError(

@@ -1,4 +1,4 @@
-"""The type of one column, from its values. docs/data.md has the rules for people.
+"""The kind of one column, from its values. docs/data.md has the rules for people.
 
 A column is judged as a whole: `none` is a missing number where the rest are numbers, and a category
 where it is one among others.
@@ -6,26 +6,15 @@ where it is one among others.
 
 from __future__ import annotations
 
-import datetime
-import itertools
-from collections import Counter
 from dataclasses import dataclass
-from decimal import Decimal
 from types import NoneType
 
 import numpy as np
 
-from eagleray import errors, pictures, schema, values
+from eagleray import schema, values
+from eagleray.learn import columns
+from eagleray.learn.columns import ColumnKind, Distinct, Guess
 from eagleray.texts import Texts
-from ray_jobs.data import guesses
-from ray_jobs.data.known import SAMPLE, Known
-
-LONGEST_SIDE = 128
-"""Pictures of more pixels a side are made smaller."""
-
-PICTURES_LOOKED_AT = 1000
-
-_ARRAYS: dict[str, schema.ColumnType] = {"b": "boolean", "M": "datetime"}
 
 
 @dataclass(frozen=True)
@@ -40,144 +29,71 @@ class Found:
 def find(
     name: str,
     raw: schema.Raw,
-    kind: schema.ColumnType | None = None,
+    kind: ColumnKind | None = None,
     marks: tuple[str, ...] = (),
 ) -> Found | None:
-    """The column's type and canonical values; None where all values are missing.
+    """The column's kind and canonical values; None where all values are missing.
 
     Args:
         name: the column's name.
         raw: its values.
-        kind: the type that the user has given, if so.
+        kind: the one that the experiment names, if so.
         marks: more texts that stand for missing values.
 
     Raises:
-        DataError: values that the type, or any type, cannot hold.
+        DataError: values that the kind, or any kind, cannot hold.
     """
     native = _native(raw)
-    known = Known([] if native else _texts(name, raw), values.markers("numeric", marks))
-    if native is None and not known.sample:
+    usual = values.markers(values.PLACEHOLDERS, marks)
+    texts = Distinct([] if native else _texts(name, raw), usual)
+    if native is None and not texts.sample:
         return None
-    if kind is not None:
-        guess = guesses.given(kind, known)
-    else:
-        guess = guesses.Guess(native) if native else guesses.infer(known)
-    column = _draft(name, raw, guess, (*marks, *_markers(guess, known, marks)))
+    kind, guess, notes = _guess(kind or native, texts)
+    column = _draft(name, kind, guess, texts, marks)
+    column = column.model_copy(update=kind.raw_fields(name, raw))
     array = schema.parse_column(column, raw)
-    missing = missing_rows(array)
-    if missing.all():
+    missing_B = columns.missing_rows(array)
+    if missing_B.all():
         return None
-    return Found(_finished(column, array, missing, known), array, tuple(_notes(name, guess)))
+    fields = {"nullable": bool(missing_B.any()), **kind.parsed_fields(array, missing_B, texts)}
+    noted = tuple(f"{name}: {note}" for note in (*notes, guess.note) if note)
+    return Found(column.model_copy(update=fields), array, noted)
 
 
-def missing_rows(array: np.ndarray) -> np.ndarray:
-    """Which rows of a canonical column are missing, as booleans (B)."""
-    if array.dtype == object:
-        gone: np.ndarray = array == None  # noqa: E711 (each value, not the array)
-        return gone
-    missing: np.ndarray = np.isnan(array.reshape(len(array), -1)).any(axis=1)
-    return missing
-
-
-def _native(raw: schema.Raw) -> schema.ColumnType | None:
-    """The type that the values have already; None for text and mixtures."""
+def _native(raw: schema.Raw) -> ColumnKind | None:
+    """The kind that the values have already; None for text and mixtures."""
     if isinstance(raw, Texts):
         return None
-    if isinstance(raw, np.ndarray):
-        return _ARRAYS.get(raw.dtype.kind, "numeric")
-    kinds = set(map(type, raw)) - {NoneType}
-    if not kinds:
-        return None
-    if all(issubclass(kind, list | tuple | np.ndarray | bytes) for kind in kinds):
-        return "image"
-    if all(issubclass(kind, datetime.date) for kind in kinds):
-        return "datetime"
-    truths = {kind for kind in kinds if issubclass(kind, bool | np.bool_)}
-    if kinds == truths:
-        return "boolean"
-    if not truths and all(issubclass(kind, int | float | Decimal | np.number) for kind in kinds):
-        return "numeric"
-    return None
+    types = {raw.dtype.type} if isinstance(raw, np.ndarray) else set(map(type, raw)) - {NoneType}
+    return next((kind for kind in columns.asked() if types and kind.holds(types)), None)
 
 
 def _texts(name: str, raw: schema.Raw) -> Texts | list[str | None]:
     if isinstance(raw, Texts):
         return raw
     words: list[str | None]
-    words = schema.parse_column(schema.Column(name=name, type="text"), raw).tolist()
+    words = schema.parse_column(schema.Column(name=name, type=columns.TEXT.name), raw).tolist()
     return words
 
 
-def _markers(guess: guesses.Guess, known: Known, marks: tuple[str, ...]) -> list[str]:
-    """Markers for missing values that the column holds, and texts that are taken for such."""
-    gone = values.markers(guess.type, marks)
-    seen = {text for text in known.marked(guess.plain) if text.casefold() in gone}
-    return sorted((seen | set(guess.odd)) - set(marks))
+def _guess(named: ColumnKind | None, texts: Distinct) -> tuple[ColumnKind, Guess, list[str]]:
+    """The kind, how its values are written, and why the texts are not of another kind."""
+    notes: list[str] = []
+    for kind in [named] if named else columns.asked():
+        guess = kind.infer(texts, named=named is not None) if texts.sample else None
+        if guess is not None and guess.fits:
+            return kind, guess, notes
+        if guess is not None:
+            notes.append(guess.note)
+    return named or columns.CATEGORICAL, Guess(), [] if named else notes
 
 
 def _draft(
-    name: str, raw: schema.Raw, guess: guesses.Guess, missing: tuple[str, ...]
+    name: str, kind: ColumnKind, guess: Guess, texts: Distinct, marks: tuple[str, ...]
 ) -> schema.Column:
-    """What is needed to parse the column."""
-    return schema.Column(
-        name=name,
-        type=guess.type,
-        decimal_comma=guess.decimal_comma,
-        missing=missing,
-        written=guess.written,
-        image_shape=_shape(name, raw) if guess.type == "image" else None,
-    )
-
-
-def _finished(
-    column: schema.Column, array: np.ndarray, missing: np.ndarray, known: Known
-) -> schema.Column:
-    """The column with what its parsed values say."""
-    whole, categories = False, None
-    if column.type == "numeric":
-        present = array[~missing]
-        whole = _are_whole(present[:SAMPLE]) and _are_whole(present)
-    elif column.type == "boolean":
-        words = known.counts or ["false", "true"]
-        categories = tuple(sorted(words, key=lambda word: (values.truth(word), word)))
-    elif column.type == "categorical":
-        names = sorted(set(array[~missing].tolist()))
-        categories = tuple(names) if len(names) <= schema.MOST_LISTED else None
-    found = {"nullable": bool(missing.any()), "integer": whole, "categories": categories}
-    return column.model_copy(update=found)
-
-
-def _are_whole(numbers: np.ndarray) -> bool:
-    return bool((numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53)
-
-
-def _shape(name: str, raw: schema.Raw) -> tuple[int, ...]:
-    """(C, H, W): the most channels; the most frequent height and width, at most `LONGEST_SIDE`."""
-    shapes: Counter[tuple[int, ...]] = Counter()
-    for value in itertools.islice(
-        (value for value in raw if value is not None), PICTURES_LOOKED_AT
-    ):
-        try:
-            shapes[pictures.decode(value).shape] += 1
-        except ValueError as cause:
-            shown = repr(value)[:60]
-            raise errors.DataError(f"{name}: a picture is needed, but got {shown}") from cause
-    if not shapes:
-        return 1, 1, 1
-    _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape))
-    smaller = max(1.0, max(height, width) / LONGEST_SIDE)
-    channels = max(shape[0] for shape in shapes)
-    return channels, max(1, round(height / smaller)), max(1, round(width / smaller))
-
-
-def _notes(name: str, guess: guesses.Guess) -> list[str]:
-    notes = []
-    if guess.odd:
-        shown = ", ".join(map(repr, guess.odd[:3])) + (", …" if len(guess.odd) > 3 else "")
-        notes.append(f"{name}: {shown} among numbers is taken as missing")
-    if guess.ambiguous:
-        notes.append(
-            f"{name}: {guess.ambiguous!r} may have the day or the month first, so it is no date;"
-            " write dates as 2024-12-31"
-        )
-    return notes
+    """The column with the markers for missing values that it holds."""
+    column = schema.Column(name=name, type=kind.name, missing=marks, **guess.fields)
+    markers = column.markers
+    seen = {text for text in texts.marked(kind.plain(column)) if text.casefold() in markers}
+    more = sorted((seen | set(guess.missing)) - set(marks))
+    return column.model_copy(update={"missing": (*marks, *more)})

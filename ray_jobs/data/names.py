@@ -1,21 +1,11 @@
-"""Column names: what they hint at, and which one was meant."""
+"""Column names: which one was meant."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 
 from eagleray import values
-
-_IDENTIFIER = re.compile(
-    r"(?i:(?:^|[_\W])(?:id|uuid|guid|key|index|idx|rowid|row)$|^unnamed: \d+$)|[a-z](?:Id|ID|Key)$"
-)
-
-
-def hints_at_identifier(name: str) -> bool:
-    """Whether a column is called as those that only tell rows apart: id, user_id, customerId."""
-    return _IDENTIFIER.search(name) is not None
 
 
 def values_for_names(names: Sequence[str]) -> str:

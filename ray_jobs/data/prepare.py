@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from eagleray import errors, schema, spec
+from eagleray.learn.columns import CATEGORICAL
 from eagleray.schema import Columns, Schema
 from eagleray.spec import laws, terms
 from ray_jobs.data import clean, infer, kinds, load, split
@@ -108,7 +109,7 @@ def _cleaned(
 def _words(name: str | None, table: clean.Table) -> np.ndarray | None:
     if name is None:
         return None
-    return schema.parse_column(schema.Column(name=name, type="categorical"), table[name])
+    return schema.parse_column(schema.Column(name=name, type=CATEGORICAL.name), table[name])
 
 
 def _times(
@@ -120,7 +121,7 @@ def _times(
     if name is None:
         return None
     found = kinds.find(name, table[name], clean.given(name, features), data.missing)
-    if found is None or found.column.type not in ("datetime", "numeric"):
+    if found is None or not found.column.kind.is_ordered:
         kind = "nothing" if found is None else found.column.type
         raise errors.DataError(
             f"data.split.time: dates or numbers are needed, but {name} is {kind}"

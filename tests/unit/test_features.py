@@ -318,7 +318,7 @@ def test_reference_statistics_tell_how_other_rows_fall(fitted: features.Transfor
     known = schema.Schema(columns=(schema.Column(name="x", type="numeric"),), target=TARGET)
     measure = features.reference.describe(known, {"x": np.arange(1000.0)})["x"]
     assert measure["shares"] == pytest.approx([0.1] * 10)
-    moved = features.reference.shares(measure, "numeric", np.arange(500.0, 1500.0))
+    moved = known.columns[0].kind.shares(measure, np.arange(500.0, 1500.0))
     assert moved[0] == 0
     assert moved[-1] == pytest.approx(0.6)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eagleray import errors, schema, spec, texts
+from eagleray.learn import columns
 from ray_jobs.data import clean, infer, kinds
 
 SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
@@ -91,7 +92,7 @@ def test_texts_of_a_file_are_taken_for_the_same_as_texts_of_json(
     found, refusals = [], []
     for form in (raw, texts.Texts(cells)):
         try:
-            found.append(kinds.find("x", form, kind, marks))
+            found.append(kinds.find("x", form, kind and columns.named(kind), marks))
         except errors.DataError as error:
             refusals.append(str(error))
     assert len(set(refusals)) < 2
@@ -145,7 +146,7 @@ def test_a_column_without_a_value_is_none() -> None:
     [(["1", "2"], "categorical"), ([0, 1], "boolean"), (["a b", "c"], "text"), (["5"], "numeric")],
 )
 def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> None:
-    found = kinds.find("x", raw, kind)
+    found = kinds.find("x", raw, columns.named(kind))
     assert found is not None
     assert found.column.type == kind
 
@@ -153,7 +154,7 @@ def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> No
 @pytest.mark.parametrize("kind", ["numeric", "boolean", "datetime", "image"])
 def test_a_given_type_that_the_values_are_not_is_an_error(kind: Any) -> None:
     with pytest.raises(errors.DataError, match=r"x: .* is needed, but got 'red'"):
-        kinds.find("x", ["red", "green", "blue"], kind)
+        kinds.find("x", ["red", "green", "blue"], columns.named(kind))
 
 
 def test_columns_that_only_tell_rows_apart_are_left_out_with_a_note() -> None:

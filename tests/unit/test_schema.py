@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eagleray import errors, schema, texts
+from eagleray.learn import columns
 from ray_jobs.data import kinds
 
 LAW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -63,7 +64,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 @LAW
 def test_values_of_a_table_mean_the_same_as_json(kind: str, data: st.DataObject) -> None:
     raw = data.draw(st.lists(st.none() | VALUES[kind], min_size=1, max_size=12))
-    found = kinds.find("x", raw, kind)  # type: ignore[arg-type]
+    found = kinds.find("x", raw, columns.named(kind))
     if found is None:
         return
     known = schema.Schema(columns=(found.column,), target=TARGET)
@@ -170,8 +171,8 @@ def test_markers_of_the_user_hold_in_every_column() -> None:
 
 def test_infinite_and_too_large_numbers_become_the_largest() -> None:
     array = parsed("numeric", [math.inf, -math.inf, 10**400, "1e999"])
-    assert array.tolist() == [schema.LARGEST, -schema.LARGEST, schema.LARGEST, schema.LARGEST]
-    assert parsed("numeric", np.array([np.inf])).tolist() == [schema.LARGEST]
+    assert array.tolist() == [columns.LARGEST, -columns.LARGEST, columns.LARGEST, columns.LARGEST]
+    assert parsed("numeric", np.array([np.inf])).tolist() == [columns.LARGEST]
 
 
 def test_a_value_of_another_kind_is_refused_with_column_and_value() -> None:

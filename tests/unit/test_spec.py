@@ -322,7 +322,7 @@ def test_whatever_stands_in_a_file_gives_an_experiment_or_problems(value: dict[s
 
 
 def test_reading_an_experiment_imports_nothing_heavy() -> None:
-    heavy = ["torch", "pandas", "numpy", "ray", "optuna", "sklearn", "boto3", "rich", "typer"]
+    heavy = ["torch", "pandas", "scipy", "ray", "optuna", "sklearn", "boto3", "rich", "typer"]
     code = f"import sys, eagleray.spec; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

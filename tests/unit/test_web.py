@@ -297,7 +297,7 @@ def test_large_bodies_and_pictures_are_decoded_beside_the_event_loop(
     monkeypatch.setattr(asked._codec, "parse", noted)
     for rows in (1, 5000):
         ask(application, "POST", "/predict", json={"instances": [ROW] * rows})
-    monkeypatch.setattr(asked._codec, "has_pictures", lambda rows: True)
+    monkeypatch.setattr(asked._codec, "is_slow", lambda rows: True)
     ask(application, "POST", "/predict", json={"instances": [ROW]})
     assert threads == [True, False, False]
 

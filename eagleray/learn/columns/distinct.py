@@ -1,4 +1,4 @@
-"""The different texts of one column, as guesses about its type need them."""
+"""The different texts of one column, from which kinds infer what it is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from eagleray import values
 from eagleray.texts import Texts
 
 SAMPLE = 200
-"""Texts that are tried before all are."""
+"""Texts that are checked before the whole column."""
 
 
-class Known:
+class Distinct:
     """Different texts, stripped, and how often each stands in the column.
 
     Texts of a file are counted when they are asked for: those of plain numbers never are.
@@ -45,36 +45,36 @@ class Known:
         """All texts with their counts."""
         return self.beside("")
 
-    def beside(self, kind: str) -> Counter[str]:
-        """Texts that are not plain values of this kind, see `eagleray.texts.PLAIN`."""
-        found = self._texts(kind)
+    def beside(self, form: str) -> Counter[str]:
+        """Texts that are not plain values of this form, see `eagleray.texts.PLAIN`."""
+        found = self._texts(form)
         return Counter({text: n for text, n in found.items() if text.casefold() not in self.marks})
 
-    def rows(self, kind: str) -> int:
-        """How many rows hold a text; the kind is the one that is counted fastest."""
-        return self._plain(kind) + self.beside(kind).total()
+    def rows(self, form: str) -> int:
+        """How many rows hold a text; the form is the one that is counted fastest."""
+        return self._plain(form) + self.beside(form).total()
 
-    def marked(self, kind: str) -> set[str]:
-        """The markers that the column holds; no plain value of any kind is one."""
-        return {text for text in self._texts(kind) if text.casefold() in self.marks}
+    def marked(self, form: str) -> set[str]:
+        """The markers that the column holds; no plain value of any form is one."""
+        return {text for text in self._texts(form) if text.casefold() in self.marks}
 
-    def _plain(self, kind: str) -> int:
-        if not kind or not isinstance(self._raw, Texts):
+    def _plain(self, form: str) -> int:
+        if not form or not isinstance(self._raw, Texts):
             return 0
-        return int(self._raw.plain(kind, self.marks).sum())
+        return int(self._raw.plain(form, self.marks).sum())
 
-    def _texts(self, kind: str) -> Counter[str]:
-        if kind not in self._counted:
+    def _texts(self, form: str) -> Counter[str]:
+        if form not in self._counted:
             words: Counter[str] = Counter()
-            for text, count in self._raw_counts(kind):
+            for text, count in self._raw_counts(form):
                 if text is not None and (word := values.category(text)):
                     words[word] += count
-            self._counted[kind] = words
-        return self._counted[kind]
+            self._counted[form] = words
+        return self._counted[form]
 
-    def _raw_counts(self, kind: str) -> Iterable[tuple[str | None, int]]:
+    def _raw_counts(self, form: str) -> Iterable[tuple[str | None, int]]:
         if not isinstance(self._raw, Texts):
             return Counter(self._raw).items()
-        rest = self._raw.only(~self._raw.plain(kind, self.marks)) if kind else self._raw
+        rest = self._raw.only(~self._raw.plain(form, self.marks)) if form else self._raw
         texts, rows = rest.different()
         return zip(texts, np.bincount(rows, minlength=len(texts)).tolist(), strict=True)

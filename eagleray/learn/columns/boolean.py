@@ -1,0 +1,54 @@
+"""`boolean`: 0, 1 or NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from eagleray import values
+from eagleray.features import encodings
+from eagleray.learn.columns.column import Column
+from eagleray.learn.columns.distinct import SAMPLE, Distinct
+from eagleray.learn.columns.kind import Guess
+from eagleray.learn.columns.number import NumberKind
+
+_PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
+
+
+class Boolean(NumberKind):
+    name = "boolean"
+    need = "true or false"
+    target = "boolean"
+
+    def holds(self, types: Collection[type]) -> bool:
+        return all(issubclass(one, bool | np.bool_) for one in types)
+
+    def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
+        words = {text.casefold() for text in texts.sample}
+        return Guess() if words in _PAIRS and len(texts.sample) < SAMPLE else None
+
+    def parsed_fields(
+        self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
+    ) -> dict[str, Any]:
+        words = texts.counts or ["false", "true"]
+        return {"categories": tuple(sorted(words, key=lambda word: (values.truth(word), word)))}
+
+    def read(self, column: Column, value: Any) -> float:
+        return values.truth(value)
+
+    def write(self, value: float) -> Any:
+        return bool(value)
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Number("sign")
+
+    def wire(self, column: Column) -> Any:
+        return bool | float | str
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+BOOLEAN = Boolean()

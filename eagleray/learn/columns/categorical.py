@@ -1,0 +1,99 @@
+"""`categorical`: names of which there are some."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import pydantic
+from pydantic import Field
+
+from eagleray import values
+from eagleray.features import encodings, reference
+from eagleray.features.categories import MOST_LISTED
+from eagleray.learn.columns import remarks
+from eagleray.learn.columns.column import Column, missing_rows
+from eagleray.learn.columns.distinct import Distinct
+from eagleray.learn.columns.kind import Guess
+from eagleray.learn.columns.words import WordKind
+
+MOST_DESCRIBED = 20
+
+
+class Options(pydantic.BaseModel):
+    """What `features.COLUMN` takes beside `type: categorical`."""
+
+    max_categories: Annotated[int, Field(ge=1)] = Field(
+        100, description="categorical: most frequent values that count; the rest are one."
+    )
+
+
+class Categorical(WordKind):
+    name = "categorical"
+    need = "one of the target's classes or a name"
+    options = Options
+    markers = values.UNWRITTEN
+
+    def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
+        return Guess()
+
+    def parsed_fields(
+        self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
+    ) -> dict[str, Any]:
+        names = sorted(set(array[~missing_B].tolist()))
+        return {"categories": tuple(names) if len(names) <= MOST_LISTED else None}
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Category(options.max_categories)
+
+    def statistics(self, array: np.ndarray) -> dict[str, Any]:
+        return reference.of_names(array)
+
+    def shares(self, statistics: Mapping[str, Any], array: np.ndarray) -> list[float]:
+        return reference.shares_of_names(statistics, array)
+
+    def remarks(
+        self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
+    ) -> Iterator[str]:
+        yield from _lumped(column, array, train, (options or Options()).max_categories)
+        yield from super().remarks(column, array, train, options)
+
+    def wire(self, column: Column) -> Any:
+        return bool | float | str if any(map(_is_scalar, column.categories or ())) else str
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        if column.categories is None:
+            return super().openapi(column)
+        seen = ", ".join(column.categories[:MOST_DESCRIBED])
+        return super().openapi(column) | {"description": f"Seen in training: {seen}"}
+
+
+CATEGORICAL = Categorical()
+
+
+def _is_scalar(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), bool | int | float)
+    except ValueError:
+        return False
+
+
+def _lumped(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> Iterator[str]:
+    """Rare categories that `eagleray.features.categories` takes for one."""
+    if column.categories is not None and len(column.categories) <= most:
+        return
+    training = array[train]
+    counts = Counter(training[~missing_rows(training)].tolist())
+    rare = sorted(counts.values(), reverse=True)[most:]
+    if not rare:
+        return
+    options = {"type": column.type, "max_categories": len(counts)}
+    fix = remarks.setting({"features": {column.name: options}})
+    yield (
+        f"{column.name}: of {len(counts):,} categories the {most:,} most frequent count; the other"
+        f" {len(rare):,}, {remarks.percent(sum(rare) / counts.total())} of the rows, are taken as"
+        f" one; {fix} keeps them apart"
+    )

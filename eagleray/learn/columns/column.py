@@ -1,0 +1,127 @@
+"""One input column, and how its raw values are read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import pydantic
+
+from eagleray import errors, pictures, values
+from eagleray.learn.columns.kind import REGISTRY, ColumnKind
+
+Raw = Sequence[Any] | np.ndarray
+Columns = dict[str, np.ndarray]
+
+T = TypeVar("T")
+
+
+def _registered(name: str) -> str:
+    REGISTRY[name]
+    return name
+
+
+class Column(pydantic.BaseModel, frozen=True):
+    """One input column.
+
+    Attributes:
+        type: the name of its kind.
+        nullable: whether values are missing in the training file.
+        integer: whether all numbers are whole.
+        decimal_comma: whether numbers written as text have a decimal comma.
+        missing: markers for missing values that were seen, or named by `data.missing`.
+        written: how dates that are not in ISO 8601 are written, as `datetime.strptime` has it.
+        image_shape: (C, H, W).
+        categories: values seen in the training file, sorted; None where there are very many.
+
+    Raises:
+        NotFoundError: no kind has the name `type`.
+    """
+
+    name: str
+    type: Annotated[str, pydantic.AfterValidator(_registered)]
+    nullable: bool = False
+    integer: bool = False
+    decimal_comma: bool = False
+    missing: tuple[str, ...] = ()
+    written: str | None = None
+    image_shape: tuple[int, ...] | None = None
+    categories: tuple[str, ...] | None = None
+
+    @property
+    def kind(self) -> ColumnKind:
+        """What the column's values are. Hot loops look this up once, not for each value."""
+        return REGISTRY[self.type]
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """Texts, in lower case, that stand for a missing value."""
+        return values.markers(self.kind.markers, self.missing)
+
+
+@dataclass
+class Tolerance:
+    """How values are parsed: all that cannot be read is noted, and pictures are bounded.
+
+    Attributes:
+        failures: by index, why a value cannot be read; it counts as missing.
+        pixels: what the pictures of a request may have; None for a table's.
+    """
+
+    failures: dict[int, str] = field(default_factory=dict)
+    pixels: pictures.Allowance | None = field(default_factory=pictures.Allowance)
+
+
+def missing_rows(array: np.ndarray) -> np.ndarray:
+    """Which rows of a canonical column are missing, as booleans (B)."""
+    if array.dtype == object:
+        gone: np.ndarray = array == None  # noqa: E711 (each value, not the array)
+        return gone
+    missing_B: np.ndarray = np.isnan(array.reshape(len(array), -1)).any(axis=1)
+    return missing_B
+
+
+def read_each(
+    column: Column,
+    raw: Raw,
+    read: Callable[[Any], T],
+    missing: T,
+    tolerance: Tolerance | None = None,
+) -> list[T]:
+    """Read each value, equal texts once; markers and None give `missing`.
+
+    Raises:
+        DataError: `read` refuses a value, and there is no `tolerance` that takes note of it.
+    """
+    markers, need = column.markers, column.kind.need
+    seen: dict[str, T] = {}
+    parsed = []
+    for index, value in enumerate(raw.tolist() if isinstance(raw, np.ndarray) else raw):
+        try:
+            if isinstance(value, str):
+                if value not in seen:
+                    gone = value.strip().casefold() in markers
+                    seen[value] = missing if gone else _read(column.name, need, value, read)
+                parsed.append(seen[value])
+            elif value is None or (isinstance(value, float) and value != value):
+                parsed.append(missing)
+            else:
+                parsed.append(_read(column.name, need, value, read))
+        except errors.DataError as cause:
+            if tolerance is None:
+                raise
+            tolerance.failures[index] = str(cause).removeprefix(f"{column.name}: ")
+            parsed.append(missing)
+    return parsed
+
+
+def _read(name: str, need: str, value: Any, read: Callable[[Any], T]) -> T:
+    try:
+        return read(value)
+    except errors.DataError as cause:
+        raise errors.DataError(f"{name}: {cause}") from cause
+    except (ValueError, KeyError, OverflowError) as cause:
+        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        raise errors.DataError(f"{name}: {need} is needed, but got {shown}") from cause

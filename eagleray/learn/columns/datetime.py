@@ -1,0 +1,97 @@
+"""`datetime`: seconds since 1970 in UTC to the millisecond."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from eagleray import values
+from eagleray.features import encodings
+from eagleray.learn.columns.column import Column, Raw, Tolerance
+from eagleray.learn.columns.distinct import Distinct
+from eagleray.learn.columns.kind import Guess
+from eagleray.learn.columns.number import NumberKind
+
+CALENDAR = (-62_135_596_800, 253_402_300_799)
+"""The first and the last second of the years 1 to 9999."""
+
+_DAYS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y")
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+_WRITTEN = (
+    *(day + time for day in (*_DAYS, *_NAMED_DAYS) for time in _TIMES),
+    "%a, %d %b %Y %H:%M:%S %z",
+    "%a %b %d %H:%M:%S %z %Y",
+)
+
+
+class Datetime(NumberKind):
+    name = "datetime"
+    need = "a date or time in ISO 8601"
+    is_ordered = True
+
+    def holds(self, types: Collection[type]) -> bool:
+        return all(issubclass(one, datetime.date | np.datetime64) for one in types)
+
+    def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
+        """Dates, where all ways to read them agree."""
+        first = texts.sample[0]
+        if not any(map(str.isdigit, first)):
+            return None
+        if _times(texts.sample, None) and not texts.beside("time"):
+            return Guess()  # no other format has such texts
+        readings: dict[tuple[float, ...], str | None] = {}
+        for written in (None, *_WRITTEN):
+            if _times(texts.sample, written) and (read := _times(texts.counts, written)):
+                readings.setdefault(read, written)
+        if len(readings) == 1:
+            return Guess({"written": next(iter(readings.values()))})
+        note = (
+            f"{first!r} may have the day or the month first, so it is no date;"
+            " write dates as 2024-12-31"
+        )
+        return Guess(note=note, fits=False) if readings else None
+
+    def plain(self, column: Column) -> str:
+        return "time"
+
+    def read(self, column: Column, value: Any) -> float:
+        return values.moment(value, column.written)
+
+    def write(self, value: float) -> Any:
+        return values.isoformat(value)
+
+    def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
+        if not isinstance(raw, np.ndarray) or raw.dtype.kind != "M":
+            return super().parse(column, raw, tolerance)
+        seconds = raw.astype("datetime64[ms]").astype(np.int64) / 1000
+        known = (seconds >= CALENDAR[0]) & (seconds <= CALENDAR[1])  # NaT is far below
+        return np.where(known, seconds, math.nan)
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Number(cyclic=True)
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        return {"type": "string", "format": "date-time"}
+
+
+DATETIME = Datetime()
+
+
+def _times(texts: Collection[str], written: str | None) -> tuple[float, ...] | None:
+    """All texts read in this format, or in ISO 8601 for None; None where one is not."""
+    with contextlib.suppress(ValueError, OverflowError):
+        if written is not None:
+            return tuple(values.moment(_written(text, written)) for text in texts)
+        if all("-" in text for text in texts):
+            return tuple(values.moment(datetime.datetime.fromisoformat(text)) for text in texts)
+    return None
+
+
+def _written(text: str, written: str) -> datetime.datetime:
+    return datetime.datetime.strptime(text, written)

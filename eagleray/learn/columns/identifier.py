@@ -1,0 +1,15 @@
+"""`identifier`: what only tells rows apart; the column is left out."""
+
+from __future__ import annotations
+
+from eagleray.learn.columns.words import WordKind
+
+
+class Identifier(WordKind):
+    name = "identifier"
+    need = "text"
+    is_input = False
+    target = None
+
+
+IDENTIFIER = Identifier()

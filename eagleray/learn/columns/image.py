@@ -1,0 +1,95 @@
+"""`image`: pictures, f32 (B, C, H, W), NaN where missing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from eagleray import errors, pictures
+from eagleray.features import encodings
+from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
+from eagleray.learn.columns.distinct import Distinct
+from eagleray.learn.columns.kind import ColumnKind, Guess
+
+LONGEST_SIDE = 128
+"""Pictures of more pixels a side are made smaller."""
+
+PICTURES_LOOKED_AT = 1000
+
+
+class Image(ColumnKind):
+    name = "image"
+    need = "a picture of the training pictures' shape"
+    holds_paths = True
+    parsed_dtype = np.float32
+    is_slow = True
+
+    def holds(self, types: Collection[type]) -> bool:
+        return all(issubclass(one, list | tuple | np.ndarray | bytes) for one in types)
+
+    def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
+        if not all(map(pictures.is_encoded, texts.sample)):
+            return None
+        return Guess() if all(map(pictures.is_encoded, texts.counts)) else None
+
+    def raw_fields(self, name: str, raw: Raw) -> dict[str, Any]:
+        """The most channels; the most frequent height and width, at most `LONGEST_SIDE`."""
+        shapes: Counter[tuple[int, ...]] = Counter()
+        present = (value for value in raw if value is not None)
+        for value in itertools.islice(present, PICTURES_LOOKED_AT):
+            try:
+                shapes[pictures.decode(value).shape] += 1
+            except ValueError as cause:
+                shown = repr(value)[:60]
+                message = f"{name}: a picture is needed, but got {shown}"
+                raise errors.DataError(message) from cause
+        _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
+        smaller = max(1.0, max(height, width) / LONGEST_SIDE)
+        channels = max((shape[0] for shape in shapes), default=1)
+        sides = (max(1, round(side / smaller)) for side in (height, width))
+        return {"image_shape": (channels, *sides)}
+
+    def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
+        shape = column.image_shape
+        assert shape is not None
+        allowance = tolerance.pixels if tolerance is not None else None
+        empty = np.full(shape, math.nan, np.float32)
+
+        def read(value: object) -> np.ndarray:
+            return pictures.fit(value, shape, allowance)
+
+        images = read_each(column, raw, read, empty, tolerance)
+        return np.stack(images) if images else np.empty((0, *shape), np.float32)
+
+    def to_json(self, array: np.ndarray) -> list[Any]:
+        return [None if np.isnan(picture).all() else pictures.nested(picture) for picture in array]
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Image()
+
+    def quantity(self, array: np.ndarray) -> np.ndarray:
+        """Mean brightness."""
+        brightness_B: np.ndarray = array.mean(axis=(1, 2, 3), dtype=np.float64)
+        return brightness_B
+
+    def wire(self, column: Column) -> Any:
+        assert column.image_shape is not None
+        grey = column.image_shape[0] == 1
+        return str | (list[list[float]] if grey else list[list[list[float]]])
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        assert column.image_shape is not None
+        channels, height, width = column.image_shape
+        number = {"type": "number"}
+        numbers = number if channels == 1 else {"type": "array", "items": number}
+        rows = {"type": "array", "items": {"type": "array", "items": numbers}}
+        text = f"{height} by {width} numbers, or PNG or JPEG as base64."
+        return {"description": text, "oneOf": [rows, {"type": "string", "format": "byte"}]}
+
+
+IMAGE = Image()

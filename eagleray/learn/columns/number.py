@@ -1,0 +1,45 @@
+"""What kinds share whose canonical values are numbers: f64, NaN where missing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from eagleray.features import encodings
+from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
+from eagleray.learn.columns.kind import ColumnKind
+
+LARGEST = float(np.finfo(np.float64).max)
+
+
+class NumberKind(ColumnKind):
+    """One number for each value; a request may send it as a number or as text."""
+
+    parsed_dtype: ClassVar[type[np.generic] | None] = np.float64
+
+    def read(self, column: Column, value: Any) -> float:
+        """The number of one raw value, or ValueError."""
+        raise NotImplementedError
+
+    def write(self, value: float) -> Any:
+        """What JSON has for a number; `read` gives it back."""
+        return int(value) if value.is_integer() and abs(value) < 2**53 and value else value
+
+    def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
+        numbers = read_each(column, raw, lambda one: self.read(column, one), math.nan, tolerance)
+        return np.array(numbers, np.float64)
+
+    def to_json(self, array: np.ndarray) -> list[Any]:
+        write = self.write
+        return [None if math.isnan(value) else write(value) for value in array.tolist()]
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Number()
+
+    def wire(self, column: Column) -> Any:
+        return float | str
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        return {"oneOf": [{"type": "number"}, {"type": "string"}]}

@@ -1,0 +1,141 @@
+"""`numeric`: numbers; infinities become the largest number."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Collection, Iterable
+from decimal import Decimal
+from types import NoneType
+from typing import Any, Literal, Union
+
+import numpy as np
+import pydantic
+from pydantic import Field
+
+from eagleray import values
+from eagleray.features import encodings
+from eagleray.learn.columns.column import Column, Raw, Tolerance
+from eagleray.learn.columns.distinct import SAMPLE, Distinct
+from eagleray.learn.columns.kind import Guess
+from eagleray.learn.columns.number import LARGEST, NumberKind
+
+MOST_ODD_SHARE, MOST_ODD = 0.01, 5
+"""So many rows, and so many different texts, may be no number in a column of numbers."""
+
+MOST_NAMED_ODD_SHARE = 0.5
+"""So many rows where the experiment says that they are numbers."""
+
+_PLAIN = frozenset({float, int, NoneType})
+_BOOLEANS = (bool, np.bool_)
+
+
+class Options(pydantic.BaseModel):
+    """What `features.COLUMN` takes beside `type: numeric`."""
+
+    scale: Literal["standard", "quantile", "none"] = Field(
+        "standard", description="numeric: mean 0 and deviation 1, normal by ranks, or as it is."
+    )
+
+
+class Numeric(NumberKind):
+    name = "numeric"
+    need = "a number"
+    options = Options
+    target = "numeric"
+    is_ordered = True
+    parsed_dtype = None
+
+    def holds(self, types: Collection[type]) -> bool:
+        numbers = (int, float, Decimal, np.number)
+        return all(issubclass(one, numbers) and not issubclass(one, _BOOLEANS) for one in types)
+
+    def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
+        share, most = (MOST_NAMED_ODD_SHARE, sys.maxsize) if named else (MOST_ODD_SHARE, MOST_ODD)
+        for comma in (False, True):
+            if len(odd(texts.sample, comma)) > max(1, len(texts.sample) // 2):
+                continue
+            counts = texts.beside(_plain(comma))
+            others = odd(counts, comma)
+            rows = sum(counts[text] for text in others)
+            if len(others) <= most and rows <= share * texts.rows(_plain(comma)):
+                codes = not named and any(map(is_code, counts))
+                return None if codes else Guess({"decimal_comma": comma}, *_missing(others))
+        return None
+
+    def plain(self, column: Column) -> str:
+        return _plain(column.decimal_comma)
+
+    def parsed_fields(
+        self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
+    ) -> dict[str, Any]:
+        present = array[~missing_B]
+        return {"integer": _are_whole(present[:SAMPLE]) and _are_whole(present)}
+
+    def is_key(self, column: Column, array: np.ndarray, *, hinted: bool) -> bool:
+        return column.integer and (hinted or bool((np.abs(np.diff(array)) == 1).all()))
+
+    def read(self, column: Column, value: Any) -> float:
+        return values.number(value, comma=column.decimal_comma)
+
+    def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
+        if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
+            return np.clip(raw.astype(np.float64), -LARGEST, LARGEST)
+        if _PLAIN.issuperset(map(type, raw)):
+            try:
+                numbers = np.array(raw, np.float64)
+            except OverflowError:
+                pass
+            else:
+                extreme = math.inf in raw or -math.inf in raw
+                return np.clip(numbers, -LARGEST, LARGEST) if extreme else numbers
+        clipped: np.ndarray = np.clip(super().parse(column, raw, tolerance), -LARGEST, LARGEST)
+        return clipped
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Number(options.scale, warns=True)
+
+    def wire(self, column: Column) -> Any:
+        marks = (*column.missing, "") if column.nullable else ()
+        return Union[float, Literal[marks]] if marks else float  # noqa: UP007
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        number: dict[str, Any] = {"type": "number"}
+        marks = {"type": "string", "enum": sorted({*column.missing, ""})}
+        return {"oneOf": [number, marks]} if column.nullable else number
+
+
+NUMERIC = Numeric()
+
+
+def is_code(text: str) -> bool:
+    """Whether this is a number by its letters alone, such as 01067, whose zero counts."""
+    return re.fullmatch(r"0\d+", text) is not None
+
+
+def odd(texts: Iterable[str], comma: bool) -> list[str]:
+    """Texts that are no numbers, in their order."""
+    others = []
+    for text in texts:
+        try:
+            values.number(text, comma=comma)
+        except ValueError:
+            others.append(text)
+    return others
+
+
+def _plain(comma: bool) -> str:
+    return "comma" if comma else "number"
+
+
+def _missing(others: list[str]) -> tuple[tuple[str, ...], str]:
+    """Texts that are taken as missing, and the note that says so."""
+    if not others:
+        return (), ""
+    shown = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
+    return tuple(others), f"{shown} among numbers is taken as missing"
+
+
+def _are_whole(numbers: np.ndarray) -> bool:
+    return bool((numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53)

@@ -1,0 +1,18 @@
+"""Pieces of a remark: shares, and settings of the experiment file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+def percent(share: float) -> str:
+    """A share in per cent, of two digits where it is small."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def setting(tree: dict[str, Any]) -> str:
+    """A setting as one line of YAML in backquotes."""
+    flow = yaml.safe_dump(tree, default_flow_style=True, width=10**6, allow_unicode=True)
+    return f"`{flow.strip()[1:-1]}`"

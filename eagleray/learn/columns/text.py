@@ -1,0 +1,71 @@
+"""`text`: words to be read, not names."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+from pydantic import AfterValidator, Field, Strict
+from pydantic_core import PydanticCustomError
+
+from eagleray.features import encodings
+from eagleray.learn.columns.distinct import Distinct
+from eagleray.learn.columns.kind import Guess
+from eagleray.learn.columns.words import WordKind
+
+Size = Annotated[int, Field(ge=1)]
+
+
+def _ascending(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] > value[1]:
+        raise PydanticCustomError("law", "must be [shortest, longest]")
+    return value
+
+
+class Options(pydantic.BaseModel):
+    """What `features.COLUMN` takes beside `type: text`."""
+
+    vocabulary: Size = Field(20_000, description="text: most frequent n-grams that count.")
+    ngrams: Annotated[tuple[Size, Size], Strict(False), AfterValidator(_ascending)] = Field(
+        (1, 2), description="text: shortest and longest n-gram."
+    )
+    analyzer: Literal["word", "char_wb"] = Field(
+        "word", description="text: n-grams of words, or of letters inside words."
+    )
+    max_tokens: Size = Field(256, description="text: n-grams of one row that count.")
+
+
+class Text(WordKind):
+    name = "text"
+    need = "text"
+    options = Options
+    markers = frozenset({""})
+
+    def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
+        """Text where many values are different, and are long or almost all different."""
+        counts = texts.counts
+        distinct = len(counts)
+        many, mostly_different = distinct > 100, distinct * 2 > counts.total()
+        words = sum(len(text.split()) for text in counts) / distinct
+        letters = sum(map(len, counts)) / distinct
+        long = words >= 3 or letters >= 40
+        fits = (many or mostly_different) if long else (many and mostly_different)
+        return Guess() if fits else None
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Text(
+            vocabulary=options.vocabulary,
+            ngrams=options.ngrams,
+            analyzer=options.analyzer,
+            max_tokens=options.max_tokens,
+        )
+
+    def quantity(self, array: np.ndarray) -> np.ndarray:
+        """The number of words."""
+        words = [math.nan if text is None else len(text.split()) for text in array.tolist()]
+        return np.array(words, np.float64)
+
+
+TEXT = Text()

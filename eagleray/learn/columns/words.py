@@ -1,0 +1,89 @@
+"""What kinds share whose canonical values are words: object, str or None where missing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from eagleray import values
+from eagleray.features import encodings
+from eagleray.learn.columns import numeric, remarks
+from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
+from eagleray.learn.columns.kind import ColumnKind
+
+LEAST_NUMERIC_SHARE = 1 - numeric.MOST_NAMED_ODD_SHARE
+SAMPLE = 10_000
+
+_CODE = re.compile(r"\S*\d\S*")
+_IDENTIFIER = re.compile(
+    r"(?i:(?:^|[_\W])(?:id|uuid|guid|key|index|idx|rowid|row)$|^unnamed: \d+$)|[a-z](?:Id|ID|Key)$"
+)
+
+
+class WordKind(ColumnKind):
+    """One text for each value; it takes columns that no other kind takes."""
+
+    target: ClassVar[str | None] = "categorical"
+    is_fallback = True
+    takes_any_text = True
+
+    def is_key(self, column: Column, array: np.ndarray, *, hinted: bool) -> bool:
+        return hinted or all(_CODE.fullmatch(text) for text in array.tolist())
+
+    def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
+        words = np.empty(len(raw), object)
+        words[:] = read_each(column, raw, values.category, None, tolerance)
+        return words
+
+    def to_json(self, array: np.ndarray) -> list[Any]:
+        return list(array)
+
+    def remarks(
+        self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
+    ) -> Iterator[str]:
+        if options is None and not hints_at_identifier(column.name):
+            yield from _mostly_numbers(column, array)
+
+    def encoding(self, options: Any) -> encodings.Encoding:
+        return encodings.Category()
+
+    def wire(self, column: Column) -> Any:
+        return str
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        return {"type": "string"}
+
+
+def hints_at_identifier(name: str) -> bool:
+    """Whether a column is called as those that only tell rows apart: id, user_id, customerId."""
+    return _IDENTIFIER.search(name) is not None
+
+
+def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
+    """Numbers with too many other texts among them to be taken for a column of numbers."""
+    step = max(1, len(array) // SAMPLE)
+    if _numbers(Counter(array[::step].tolist()))[0] < LEAST_NUMERIC_SHARE / 2:
+        return
+    share, others = _numbers(Counter(array.tolist()))
+    if not LEAST_NUMERIC_SHARE <= share < 1:
+        return
+    shown = ", ".join(map(repr, others[:3])) + (f" and {len(others) - 3} more" * (len(others) > 3))
+    fix = remarks.setting({"features": {column.name: {"type": numeric.NUMERIC.name}}})
+    yield (
+        f"{column.name}: {remarks.percent(share)} of its values are numbers, but not {shown}, so it"
+        f" is {column.type}; {fix} makes it numeric and takes these as missing"
+    )
+
+
+def _numbers(counts: Counter[str | None]) -> tuple[float, list[str]]:
+    """The share of numbers among texts, and the other texts, most frequent first; no codes."""
+    known = {text: count for text, count in counts.most_common() if text is not None}
+    if not known or any(map(numeric.is_code, known)):
+        return 0.0, []
+    readings = (numeric.odd(known, comma) for comma in (False, True))
+    others = min(readings, key=lambda odd: sum(known[text] for text in odd))
+    return 1 - sum(known[text] for text in others) / sum(known.values()), others
