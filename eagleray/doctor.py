@@ -1,8 +1,7 @@
-"""`eagleray doctor`: what a check found, the checks of storage, and the judgement of versions.
+"""`eagleray doctor`: the checks of storage, and what clocks and versions mean.
 
-Judgements are pure: they are given what was seen. Whoever looks (here at storage, in
-`eagleray/machine.py` at this machine, in `ray_jobs/doctor.py` at a Ray cluster, in `k8s/doctor.py`
-at Kubernetes) gathers and asks for a judgement.
+`eagleray/machine.py` checks this machine, `ray_jobs/doctor.py` a Ray cluster, and
+`k8s/diagnose/doctor.py` Kubernetes.
 """
 
 from __future__ import annotations
@@ -12,16 +11,14 @@ import importlib.metadata
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
 
 from eagleray import errors, storage
+from eagleray.findings import Finding, failed, passed, skipped, warned
 from eagleray.storage import Storage
-
-State = Literal["pass", "warn", "fail", "skip"]
 
 WARN_S = 5.0
 REFUSED_S = 900.0
@@ -36,33 +33,11 @@ _HONOUR = (
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        check: what was looked at.
-        state: how it is; `skip` when there was nothing to look at, or no way to.
-        said: what was seen.
-        mend: the command that mends it, where it is not a pass.
-    """
-
-    check: str
-    state: State
-    said: str
-    mend: str = ""
-
-
-@dataclass(frozen=True)
 class Versions:
     """What runs somewhere; empty where it is not known."""
 
     ray: str = ""
     python: str = ""
-
-
-def healthy(findings: Iterable[Finding]) -> bool:
-    """Whether nothing fails."""
-    return all(finding.state != "fail" for finding in findings)
 
 
 def here() -> Versions:
@@ -71,12 +46,13 @@ def here() -> Versions:
 
 
 def of_storage(uri: str) -> list[Finding]:
-    """Look at storage: whether it answers, takes turns, and agrees on the time."""
+    """Look at storage: whether it answers, keeps its conditions, and agrees on the time."""
     try:
         store = storage.open(uri, attempts=ATTEMPTS)
     except errors.EagleRayError as error:
-        return [Finding("storage", "fail", str(error), "--storage s3://bucket")]
-    return [*probe(store), clock("storage clock", _ahead(store), store.uri)]
+        return [failed(str(error), "--storage s3://bucket").named("storage")]
+    clock_line = clock(_ahead(store), store.uri).named("storage clock")
+    return [*probe(store), clock_line]
 
 
 def probe(store: Storage) -> list[Finding]:
@@ -91,25 +67,26 @@ def probe(store: Storage) -> list[Finding]:
             with contextlib.suppress(errors.StorageError):
                 store.delete(key)
     except errors.EagleRayError as error:
-        skipped = Finding("conditional writes", "skip", "storage does not answer as it must")
-        return [Finding("storage", "fail", str(error), _remedy(error, store.uri)), skipped]
-    reach = Finding("storage", "pass", f"{store.uri}: written, read, listed and deleted")
-    if not whole:
-        lost = f"{store.uri}: an object must be there once it is written, but is not"
-        reach = Finding("storage", "fail", lost, _HONOUR)
-    return [reach, conditional]
+        reach = failed(str(error), _fix(error, store.uri))
+        conditional = skipped("storage does not answer as it must")
+    else:
+        reach = passed(f"{store.uri}: written, read, listed and deleted")
+        if not whole:
+            lost = f"{store.uri}: an object must be there once it is written, but is not"
+            reach = failed(lost, _HONOUR)
+    return [reach.named("storage"), conditional.named("conditional writes")]
 
 
-def clock(check: str, ahead_s: float | None, whose: str) -> Finding:
-    """Judge by how many seconds a server's clock is ahead of ours; None: it is ours, or unsaid."""
+def clock(ahead_s: float | None, whose: str) -> Finding:
+    """Compare a server's clock with ours, by the seconds that it is ahead; None: unknown."""
     if ahead_s is None:
-        return Finding(check, "skip", f"{whose} says no time of its own")
+        return skipped(f"{whose} says no time of its own")
     seen = f"{whose} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine"
     if abs(ahead_s) >= REFUSED_S:
-        return Finding(check, "fail", f"{seen}; signatures are refused from {REFUSED_S:g} s", _SYNC)
+        return failed(f"{seen}; signatures are refused from {REFUSED_S:g} s", _SYNC)
     if abs(ahead_s) >= WARN_S:
-        return Finding(check, "warn", seen, _SYNC)
-    return Finding(check, "pass", f"{whose} and this machine agree within {WARN_S:g} s")
+        return warned(seen, _SYNC)
+    return passed(f"{whose} and this machine agree within {WARN_S:g} s")
 
 
 def ahead(said: datetime | None, before: float, after: float) -> float | None:
@@ -129,29 +106,23 @@ def dated(header: str | None) -> datetime | None:
         return None
 
 
-def versions(mine: Versions, theirs: Versions, whose: str, mend: str) -> list[Finding]:
-    """Judge whether Ray and Python there are those of this process; `whose` as in `on the head`.
+def versions(mine: Versions, theirs: Versions, whose: str, fix: str) -> list[Finding]:
+    """Compare Ray and Python there with those of this process; `whose` as in `on the head`.
 
-    EagleRay names its Ray exactly, so a cluster with another one cannot have this EagleRay.
+    EagleRay names its Ray exactly, so a cluster with another one cannot have this EagleRay. Python
+    may differ in its patch version: one reads what the other pickled.
     """
-    python = _minor(mine.python), _minor(theirs.python)
-    return [
-        _same("Ray version", mine.ray, theirs.ray, whose, mend),
-        _same("Python version", *python, whose, mend),
-    ]
+    ours, other = (".".join(one.python.split(".")[:2]) for one in (mine, theirs))
+    ray = _same(mine.ray, theirs.ray, whose, fix)
+    return [ray.named("Ray version"), _same(ours, other, whose, fix).named("Python version")]
 
 
-def _same(check: str, mine: str, theirs: str, whose: str, mend: str) -> Finding:
+def _same(mine: str, theirs: str, whose: str, fix: str) -> Finding:
     if not theirs:
-        return Finding(check, "warn", f"{mine} here; not known {whose}", mend)
+        return warned(f"{mine} here; not known {whose}", fix)
     if mine == theirs:
-        return Finding(check, "pass", f"{mine}, here and {whose}")
-    return Finding(check, "fail", f"{mine} here, but {theirs} {whose}", mend)
-
-
-def _minor(version: str) -> str:
-    """`3.11` of `3.11.9`: what decides whether one reads what the other pickled."""
-    return ".".join(version.split(".")[:2])
+        return passed(f"{mine}, here and {whose}")
+    return failed(f"{mine} here, but {theirs} {whose}", fix)
 
 
 def _conditional(store: Storage, key: str) -> Finding:
@@ -166,8 +137,7 @@ def _conditional(store: Storage, key: str) -> Finding:
         return _ignored("a refused write left its mark")
     store.delete(key)
     store.put_if_absent(key, b"anew")
-    both = "put-if-absent and compare-and-swap refuse who comes late"
-    return Finding("conditional writes", "pass", both)
+    return passed("put-if-absent and compare-and-swap refuse who comes late")
 
 
 def _refused(write: Callable[[], object], refusal: type[errors.StorageError]) -> bool:
@@ -179,8 +149,7 @@ def _refused(write: Callable[[], object], refusal: type[errors.StorageError]) ->
 
 
 def _ignored(what: str) -> Finding:
-    said = f"{what}: two who promote at once would both believe that they did"
-    return Finding("conditional writes", "fail", said, _HONOUR)
+    return failed(f"{what}: two who promote at once would both believe that they did", _HONOUR)
 
 
 def _ahead(store: Storage) -> float | None:
@@ -192,15 +161,14 @@ def _ahead(store: Storage) -> float | None:
     return ahead(said, before, time.time())
 
 
-def _remedy(error: errors.EagleRayError, uri: str) -> str:
-    """The command that mends what storage said."""
-    place = uri.split("://")[1]
+def _fix(error: errors.EagleRayError, uri: str) -> str:
+    """The command that repairs what storage said."""
+    remote, place = uri.startswith("s3:"), uri.split("://")[1]
     if isinstance(error, errors.BucketNotFoundError):
-        made = f"aws s3 mb s3://{place.split('/')[0]}"
-        return made if uri.startswith("s3:") else f"mkdir -p {place}"
+        return f"aws s3 mb s3://{place.split('/')[0]}" if remote else f"mkdir -p {place}"
     if isinstance(error, errors.AccessDeniedError):
-        given = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or: eagleray local up"
-        return given if uri.startswith("s3:") else f"chmod u+rwx {place}"
+        keys = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or: eagleray local up"
+        return keys if remote else f"chmod u+rwx {place}"
     if isinstance(error, errors.StorageFullError):
         return "df -h, and free some room"
     return "eagleray local up, or: export AWS_ENDPOINT_URL_S3=https://…"

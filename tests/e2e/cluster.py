@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import urllib3
@@ -12,15 +12,12 @@ from kubernetes.client.exceptions import ApiException
 
 from eagleray import errors
 from k8s import api
+from k8s.diagnose import definitions
 from tests.e2e.settings import Settings
 
 NAMESPACES = api.Kind("v1", "namespaces", namespaced=False)
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 INSTANCE = "app.kubernetes.io/instance"
-OPERATOR = (
-    "helm install kuberay-operator kuberay-operator --repo "
-    "https://ray-project.github.io/kuberay-helm --namespace kuberay-system --create-namespace"
-)
 LABELS = {
     "instance": INSTANCE,
     "component": "app.kubernetes.io/component",
@@ -53,7 +50,7 @@ def check(settings: Settings) -> None:
     except errors.NotFoundError as cause:
         raise errors.UserError(
             f"make e2e: needs the KubeRay operator, but the cluster does not know ray.io/v1; "
-            f"install it: {OPERATOR}"
+            f"install it: {definitions.install(gated=True)}"
         ) from cause
 
 
@@ -149,12 +146,6 @@ def core() -> client.CoreV1Api:
     found = client.Configuration()
     api._configure(found)  # the same cluster and credentials
     return client.CoreV1Api(client.ApiClient(found))
-
-
-def ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod takes traffic."""
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def names(objects: Sequence[Object]) -> list[str]:

@@ -11,8 +11,9 @@ import pytest
 
 from eagleray import errors
 from k8s import api
+from k8s.release import ready
 from tests.e2e import clients, helm, settings
-from tests.e2e.cluster import INSTANCE, NAMESPACES, Cluster, ready
+from tests.e2e.cluster import INSTANCE, NAMESPACES, Cluster
 from tests.e2e.release import Release
 
 EXPERIMENT = """\

@@ -113,7 +113,7 @@ def _same(release: Release, role: str, killed: Mapping[str, Any]) -> str:
 
 
 def _unnamed(release: Release, words: tuple[str, ...]) -> str:
-    found = [one for one in diagnosis.reasons(release.cluster) if release.name in one]
+    found = [one for one in diagnosis.causes(release.cluster) if release.name in one]
     if any(all(word in one for word in words) for one in found):
         return ""
     return f"one with {' and '.join(words)}; got {found}"

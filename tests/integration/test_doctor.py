@@ -35,7 +35,7 @@ def test_this_machine_and_its_storage_are_looked_at_when_no_cluster_is_named(
     cli.main(["doctor", "--storage", s3.uri, "--json"])
     lines = {one["check"]: one for one in json.loads(capsys.readouterr().out)}
     storage_lines = ("storage", "conditional writes", "storage clock")
-    assert [lines[name]["state"] for name in storage_lines] == ["pass"] * 3
+    assert [lines[name]["severity"] for name in storage_lines] == ["pass"] * 3
     assert {"Python", "Ray", "weed", "memory", "shared memory"} < lines.keys()
     assert [one.key for one in storage.open(s3.uri).list("doctor")] == []
 
@@ -72,14 +72,14 @@ def skewed(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_clock_that_makes_storage_refuse_us_is_named_as_the_reason(skewed: None) -> None:
     reach, _, clock = doctor.of_storage("s3://models")
-    assert "RequestTimeTooSkewed" in reach.said
-    assert clock.state == "fail"
-    assert "signatures are refused from 900 s" in clock.said
+    assert "RequestTimeTooSkewed" in reach.message
+    assert clock.severity == "fail"
+    assert "signatures are refused from 900 s" in clock.message
 
 
 def test_an_address_where_nobody_answers_fails_one_line() -> None:
     (line,) = ray.examine(f"http://127.0.0.1:{ray_nodes.free_port()}")
-    assert (line.check, line.state) == ("Ray dashboard", "fail")
+    assert (line.check, line.severity) == ("Ray dashboard", "fail")
 
 
 def test_an_address_of_something_else_is_told_from_ray(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_an_address_of_something_else_is_told_from_ray(tmp_path: Path) -> None:
     server.shutdown()
     thread.join()
     server.server_close()
-    assert (said.state, clock.state) == ("fail", "pass")
-    assert "must be a Ray dashboard, but answers 200 to /api/version" in said.said
+    assert (said.severity, clock.severity) == ("fail", "pass")
+    assert "must be a Ray dashboard, but answers 200 to /api/version" in said.message
 
 
 @pytest.mark.slow
@@ -103,9 +103,9 @@ def test_a_ray_cluster_is_asked_with_its_token_alone() -> None:
     with ray_nodes.running() as nodes:
         refused, *_ = asked(nodes.address, {})
         lines = asked(nodes.address, nodes.environment)
-    assert (refused["check"], refused["state"]) == ("Ray dashboard", "fail")
-    assert "asks for a token" in refused["said"]
-    assert [one["state"] for one in lines] == ["pass"] * 4
+    assert (refused["check"], refused["severity"]) == ("Ray dashboard", "fail")
+    assert "asks for a token" in refused["message"]
+    assert [one["severity"] for one in lines] == ["pass"] * 4
 
 
 def asked(address: str, environment: dict[str, str]) -> list[dict[str, str]]:

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from eagleray import cli, doctor
-from k8s import definitions
-from k8s import doctor as kubernetes
+from eagleray.findings import Finding, healthy
+from k8s.diagnose import checks, definitions
+from k8s.diagnose import doctor as kubernetes
 from tests import kuberay
 from tests.chart import chart
 from tests.kube_api import Server
@@ -24,12 +25,11 @@ READ = (
     "v1/pods",
     "v1/secrets",
     "v1/resourcequotas",
-    "v1/persistentvolumeclaims",
+    "v1/events",
     "v1/nodes",
     "ray.io/v1/rayjobs",
     "ray.io/v1/rayclusters",
     "ray.io/v1/rayservices",
-    "storage.k8s.io/v1/storageclasses",
     "discovery.k8s.io/v1/endpointslices",
     "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
     "admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
@@ -86,7 +86,7 @@ def put(server: Server, resource: str, thing: dict[str, Any], namespace: str | N
 def pod(
     name: str, image: str, waits: dict[str, str] | None = None, **labels: str
 ) -> dict[str, Any]:
-    status = {"image": image, "state": {"waiting": waits}} if waits else {"image": image}
+    status = {"name": "ray", "image": image, "state": {"waiting": waits} if waits else {}}
     return {
         "metadata": {"name": name, "labels": {k.replace("_", "-"): v for k, v in labels.items()}},
         "spec": {"containers": [{"image": image}]},
@@ -107,7 +107,7 @@ def of_demo(thing: dict[str, Any]) -> dict[str, Any]:
 def cluster(kube: Server) -> Server:
     """A cluster where all is well: the operator, a release whose serving cluster runs, a quota."""
     for resource in READ:
-        namespaced = not resource.endswith(("nodes", "classes", "configurations"))
+        namespaced = not resource.endswith(("nodes", "configurations"))
         kube.mock.resources[resource] = {"namespaced": namespaced}
     for document in release():
         if document["kind"] == "ConfigMap" and document["metadata"]["name"].endswith("-runs"):
@@ -126,8 +126,6 @@ def cluster(kube: Server) -> Server:
     put(kube, "v1/secrets", {"metadata": {"name": "s3-keys"}})
     put(kube, "v1/pods", of_demo(pod("demo-head", "eagleray:0.1.0")))
     put(kube, "v1/resourcequotas", quota("1000"))
-    claim = {"metadata": {"name": "data"}, "spec": {}, "status": {"phase": "Bound"}}
-    put(kube, "v1/persistentvolumeclaims", of_demo(claim))
     put(kube, "monitoring.coreos.com/v1/podmonitors", of_demo({"metadata": {"name": "demo-ray"}}))
     operator(kube)
     return kube
@@ -177,7 +175,7 @@ def tell_definitions(server: Server, *left_out: str) -> None:
     server.mock["get", definitions.PATH] << described(*left_out)
 
 
-def found(check: str) -> doctor.Finding:
+def found(check: str) -> Finding:
     (one,) = [each for each in kubernetes.examine(None, None) if each.check == check]
     return one
 
@@ -188,11 +186,11 @@ def test_where_all_is_well_every_line_passes(
     tell_definitions(cluster)
     code = cli.main(["doctor", "--kubernetes", "--json"])
     lines = json.loads(capsys.readouterr().out)
-    others = [(one["check"], one["state"]) for one in lines if one["state"] != "pass"]
+    others = [(one["check"], one["severity"]) for one in lines if one["severity"] != "pass"]
     assert (code, others) == (0, [("storage", "skip"), ("GPUs", "skip")])
 
 
-def test_a_line_says_how_it_is_and_the_next_what_mends_it(
+def test_a_line_says_what_is_wrong_and_the_next_its_fix(
     cluster: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tell_definitions(cluster)
@@ -200,19 +198,19 @@ def test_a_line_says_how_it_is_and_the_next_what_mends_it(
     assert cli.main(["doctor", "--kubernetes", "--namespace", "ml"]) == 1
     out = capsys.readouterr().out.splitlines()
     (number,) = [n for n, line in enumerate(out) if line.startswith("fails    secrets ")]
-    assert out[number + 1].lstrip().startswith("mend: kubectl create secret generic s3-keys ")
+    assert out[number + 1].lstrip().startswith("fix: kubectl create secret generic s3-keys ")
     assert "passes   KubeRay operator  quay.io/kuberay/operator:v1.7.1 in kuberay-system" in out
 
 
 def test_a_gate_that_is_off_is_turned_on_and_the_others_stay(cluster: Server) -> None:
     operator(cluster, gate="false")
     off = found("feature gate")
-    assert off.state == "fail"
-    assert off.said == (
+    assert off.severity == "fail"
+    assert off.message == (
         "ray.faultTolerance.embedded needs the operator's GCSFaultToleranceEmbeddedStorage, but "
         "it is off"
     )
-    assert off.mend.endswith(
+    assert off.fix.endswith(
         "--reset-then-reuse-values --set 'featureGates[0].name=RayCronJob,"
         "featureGates[0].enabled=true,featureGates[1].name=GCSFaultToleranceEmbeddedStorage,"
         "featureGates[1].enabled=true'"
@@ -221,7 +219,7 @@ def test_a_gate_that_is_off_is_turned_on_and_the_others_stay(cluster: Server) ->
 
 def test_the_head_is_asked_with_kuberays_token(cluster: Server) -> None:
     tell_definitions(cluster)
-    assert found("Python version").state == "pass"
+    assert found("Python version").severity == "pass"
     (asked,) = cluster.mock["get", HEAD]
     assert asked.headers["X-Ray-Authorization"] == "Bearer secret"
 
@@ -229,19 +227,19 @@ def test_the_head_is_asked_with_kuberays_token(cluster: Server) -> None:
 def test_without_the_operator_the_line_says_how_to_install_it(kube: Server) -> None:
     kube.mock.resources["v1/configmaps"] = {"namespaced": True}
     crds = found("CRDs")
-    assert (crds.state, crds.mend) == ("fail", definitions.INSTALL)
+    assert (crds.severity, crds.fix) == ("fail", definitions.install(gated=False))
     assert cli.main(["doctor", "--kubernetes"]) == 1
 
 
 def test_old_definitions_fail_with_what_they_would_drop(cluster: Server) -> None:
     tell_definitions(cluster, "authOptions", "RayCronJob")
     crds = found("CRDs")
-    assert (crds.state, crds.mend) == ("fail", definitions.UPGRADE)
-    assert "drop what the release sets: RayJob.spec.rayClusterSpec.authOptions" in crds.said
+    assert (crds.severity, crds.fix) == ("fail", definitions.UPGRADE)
+    assert "drop what the release sets: RayJob.spec.rayClusterSpec.authOptions" in crds.message
 
 
 @pytest.mark.parametrize(
-    ("resource", "check", "mend"),
+    ("resource", "check", "fix"),
     [
         ("v1/resourcequotas", "quota", "kubectl create role doctor-quota --verb=get,list"),
         ("ray.io/v1/rayclusters", "Ray version", "--resource=rayclusters.ray.io -n ml &&"),
@@ -254,14 +252,14 @@ def test_old_definitions_fail_with_what_they_would_drop(cluster: Server) -> None
     ],
 )
 def test_a_right_that_we_lack_costs_its_line_alone(
-    cluster: Server, resource: str, check: str, mend: str
+    cluster: Server, resource: str, check: str, fix: str
 ) -> None:
     tell_definitions(cluster)
     forbid(cluster, resource)
     line = found(check)
-    assert line.state == "warn"
-    assert resource.rpartition("/")[2] in line.said
-    assert mend in line.mend
+    assert line.severity == "warn"
+    assert resource.rpartition("/")[2] in line.message
+    assert fix in line.fix
     assert cli.main(["doctor", "--kubernetes"]) == 0
 
 
@@ -269,39 +267,39 @@ def test_a_quota_that_no_run_fits_into_fails(cluster: Server) -> None:
     tell_definitions(cluster)
     put(cluster, "v1/resourcequotas", quota("2"))
     line = found("quota")
-    assert line.state == "fail"
-    assert line.mend.startswith("kubectl -n ml patch quota team --type merge -p '{")
+    assert line.severity == "fail"
+    assert line.fix.startswith("kubectl -n ml patch quota team --type merge -p '{")
 
 
-def test_an_image_that_cannot_be_pulled_fails_with_what_the_kubelet_said(cluster: Server) -> None:
+def test_an_image_that_cannot_be_pulled_fails_with_its_cause(cluster: Server) -> None:
     tell_definitions(cluster)
     waits = {"reason": "ErrImagePull", "message": "not found"}
     put(cluster, "v1/pods", of_demo(pod("demo-worker", "eagleray:0.2.0", waits)))
-    line = found("image")
-    assert (line.state, line.said) == (
+    line = found("pods")
+    assert (line.severity, line.message) == (
         "fail",
-        "eagleray:0.2.0 cannot be pulled for demo-worker (ErrImagePull): not found",
+        "demo-worker: there is no image eagleray:0.2.0",
     )
 
 
 def test_a_secret_that_pods_need_is_missed(cluster: Server) -> None:
     tell_definitions(cluster)
     del cluster.mock.objects["v1/secrets", "ml", "s3-keys"]
-    assert found("secrets").state == "fail"
+    assert found("secrets").severity == "fail"
 
 
 def test_a_webhook_without_a_pod_behind_it_fails(cluster: Server) -> None:
     tell_definitions(cluster)
     del cluster.mock.objects["discovery.k8s.io/v1/endpointslices", "kuberay-system", "hook-1"]
-    assert found("webhook").state == "fail"
+    assert found("webhook").severity == "fail"
 
 
 def test_a_head_that_cannot_be_asked_is_said_to_be_unknown(cluster: Server) -> None:
     tell_definitions(cluster)
     del cluster.mock.objects["v1/secrets", "ml", "demo-x"]
     line = found("Python version")
-    assert line.state == "warn"
-    assert line.mend.startswith("kubectl -n ml port-forward svc/demo-head-svc 8265 & eagleray doc")
+    assert line.severity == "warn"
+    assert line.fix.startswith("kubectl -n ml port-forward svc/demo-head-svc 8265 & eagleray doc")
 
 
 def test_of_several_releases_one_must_be_named(cluster: Server) -> None:
@@ -309,9 +307,9 @@ def test_of_several_releases_one_must_be_named(cluster: Server) -> None:
     other = {"app.kubernetes.io/instance": "other", "eagleray/skeleton": "rayjob"}
     data = {"rayjob.yaml": yaml.safe_dump(chart.runs(release())[0])}
     put(cluster, "v1/configmaps", {"metadata": {"name": "o", "labels": other}, "data": data})
-    assert found("release").mend == "--release demo"
+    assert found("release").fix == "--release demo"
     lines = kubernetes.examine(None, "demo")
-    assert doctor.healthy(lines)
+    assert healthy(lines)
 
 
 def test_a_cluster_that_does_not_answer_fails_one_line(
@@ -320,7 +318,7 @@ def test_a_cluster_that_does_not_answer_fails_one_line(
     cluster.stop()
     assert cli.main(["doctor", "--kubernetes", "--json"]) == 1
     lines = [one for one in json.loads(capsys.readouterr().out) if one["check"] != "storage"]
-    assert [one["state"] for one in lines] == ["fail"] + ["skip"] * (len(kubernetes.CHECKS) - 1)
+    assert [one["severity"] for one in lines] == ["fail"] + ["skip"] * (len(checks.CHECKS) - 1)
 
 
 def test_a_cluster_that_does_not_know_us_fails_one_line(cluster: Server) -> None:
@@ -328,8 +326,8 @@ def test_a_cluster_that_does_not_know_us_fails_one_line(cluster: Server) -> None
     refusal = kmock.KubernetesError(status=401, reason="Unauthorized", message="expired")
     cluster.mock["list", kmock.resource("v1/configmaps")] << refusal
     lines = kubernetes.examine(None, None)
-    assert [one.check for one in lines if one.state == "fail"] == ["release"]
-    assert {one.state for one in lines[3:]} == {"skip"}
+    assert [one.check for one in lines if one.severity == "fail"] == ["release"]
+    assert {one.severity for one in lines[3:]} == {"skip"}
 
 
 def test_no_cluster_at_all_is_a_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,4 +339,4 @@ def test_every_field_that_the_chart_sets_is_in_kuberays_definitions() -> None:
     known = kuberay.schemas()
     for case in chart.CI:
         wanted = chart.runs(chart.documents(chart.values_of(case)))
-        assert definitions.judge(known, wanted).state == "pass"
+        assert definitions.check(known, wanted).severity == "pass"

@@ -17,9 +17,9 @@ import helm_python
 import pytest
 
 from eagleray import errors
-from k8s import api, deploy, situation
-from k8s import why as reasons
+from k8s import api, deploy, diagnose
 from k8s.deploy import Wanted
+from k8s.diagnose import snapshot
 from tests import helm_programs
 from tests.helm_cluster import Server
 from tests.integration.test_deploy import GIVEN, SERVICES, WAITING, connected, serve_arguments
@@ -89,9 +89,9 @@ def install(major: int, *options: str) -> None:
 
 
 def why() -> str:
-    """The cause and the mend that `eagleray why` tells of the release."""
-    (told,) = [reasons.explain(one) for one in situation.gather(api.Api(), "churn")]
-    return f"{told.cause}; {told.mend}"
+    """The cause and the fix that `eagleray why` tells of the release."""
+    (told,) = [diagnose.explain(one).finding for one in snapshot.about(api.Api(), "churn")]
+    return f"{told.message}; {told.fix}"
 
 
 def finalize(cluster: Server) -> None:

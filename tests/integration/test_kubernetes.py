@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from eagleray import cli, errors, runs
 from eagleray.cli import output
 from eagleray.state.runs import Run
-from k8s import api, place, rayjob, situation
+from k8s import api, place, rayjob
 from k8s import release as releases
+from k8s.diagnose import snapshot
 from tests.chart import chart
 from tests.kube_api import Server
 
@@ -198,7 +199,7 @@ def test_runs_of_a_schedule_are_known_by_what_they_run(server: Server) -> None:
     server.mock["get /api/v1/namespaces/ml/pods/submitter/log"] << b"trial 1 finished\n"
     pod(server, "submitter", "Running")
     assert "".join(there.log(found, follow=False)) == "trial 1 finished\n"
-    (asked,) = situation.gather(api.Api(), "nightly")  # what `eagleray why` explains
+    (asked,) = snapshot.about(api.Api(), "nightly")  # what `eagleray why` explains
     assert asked.name == "demo-nightly-x7k2p"
 
 

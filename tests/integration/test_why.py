@@ -14,8 +14,8 @@ import yaml
 
 from eagleray import cli, errors, storage
 from eagleray.state.models import Registry
-from k8s import api, situation
-from k8s.why import versions
+from k8s import api
+from k8s.diagnose import ray, snapshot
 from tests.kube_api import Server
 
 SITUATIONS = Path(__file__).parents[1] / "unit" / "situations"
@@ -23,10 +23,9 @@ CLUSTERS = Path(__file__).parents[2] / "docs" / "clusters.md"
 KINDS = {
     "RayJob": "ray.io/v1/rayjobs",
     "RayService": "ray.io/v1/rayservices",
-    "clusters": "ray.io/v1/rayclusters",
+    "rayclusters": "ray.io/v1/rayclusters",
     "workloads": "kueue.x-k8s.io/v1beta1/workloads",
     "pods": "v1/pods",
-    "store": "v1/pods",
     "events": "v1/events",
     "nodes": "v1/nodes",
 }
@@ -46,26 +45,14 @@ def fill(server: Server, file: str) -> dict[str, Any]:
     """Put the objects of a situation of the unit tests into the API."""
     declare(server)
     known: dict[str, Any] = yaml.safe_load((SITUATIONS / f"{file}.yaml").read_text())["situation"]
-    groups = {key: known.get(key, []) for key in KINDS} | {known["kind"]: [known["subject"]]}
+    groups = {key: known.get("objects", {}).get(key, []) for key in KINDS}
+    groups[known["subject"]["kind"]] = [known["subject"]]
     for group, things in groups.items():
         for number, thing in enumerate(things):
             space = None if group == "nodes" else "ml"
             thing.setdefault("metadata", {"name": f"event-{number}"})["namespace"] = space
             server.mock.objects[KINDS[group], space, thing["metadata"]["name"]] = thing
-    select(server, [*groups["pods"], *groups["store"]])
     return known
-
-
-def select(server: Server, pods: list[dict[str, Any]]) -> None:
-    """Let pods be listed by their labels, which the emulation pays no heed to."""
-
-    def listed(request: kmock.Request) -> dict[str, Any]:
-        wanted = dict(pair.split("=") for pair in request.params["labelSelector"].split(","))
-        return {
-            "items": [pod for pod in pods if wanted.items() <= pod["metadata"]["labels"].items()]
-        }
-
-    server.mock["list", kmock.resource("v1/pods")] << listed
 
 
 def forbid(server: Server, verb: str, kind: str) -> None:
@@ -88,9 +75,9 @@ def serve(server: Server, known: dict[str, Any], models: Path) -> Registry:
 @pytest.mark.parametrize("name", ["churn", "0123456789ab", "churn-0123456789ab-1"])
 def test_a_run_is_found_as_eagleray_runs_finds_it(server: Server, name: str) -> None:
     fill(server, "no-gpu")
-    [found] = situation.gather(api.Api(), name)
+    [found] = snapshot.about(api.Api(), name)
     assert found.name == "churn-0123456789ab-1"
-    assert len(found.pods) == 2
+    assert len(found.get("pods")) == 2
 
 
 def test_the_latest_attempt_is_the_one_that_is_explained(server: Server) -> None:
@@ -99,7 +86,7 @@ def test_the_latest_attempt_is_the_one_that_is_explained(server: Server) -> None
     later = {**known["metadata"], "name": "churn-0123456789ab-2", "labels": labels}
     later["creationTimestamp"] = "2026-11-22T11:00:00Z"
     server.mock.objects[KINDS["RayJob"], "ml", later["name"]] = {**known, "metadata": later}
-    [found] = situation.gather(api.Api(), "churn")
+    [found] = snapshot.about(api.Api(), "churn")
     assert found.name == "churn-0123456789ab-2"
 
 
@@ -108,9 +95,9 @@ def test_a_service_is_found_by_its_release_and_by_its_model(
     server: Server, tmp_path: Path, name: str
 ) -> None:
     serve(server, fill(server, "service-unscheduled"), tmp_path)
-    [found] = situation.gather(api.Api(), name)
-    assert (found.kind, found.name) == ("RayService", "demo")
-    assert found.alias == situation.Alias("churn", "champion", tmp_path.as_uri())
+    [found] = snapshot.about(api.Api(), name)
+    assert (found.subject["kind"], found.name) == ("RayService", "demo")
+    assert found.alias == snapshot.Alias("churn", "champion", tmp_path.as_uri())
 
 
 def test_a_store_without_its_class_is_the_cause_not_the_workers_probe(
@@ -159,7 +146,7 @@ def test_events_that_are_not_for_us_are_named_and_the_rest_goes_on(
     forbid(server, "list", "v1/events")
     assert cli.main(["why", "churn", "--json"]) == 0
     [told] = json.loads(capsys.readouterr().out)
-    assert told["cause"] == "no node has 1 nvidia.com/gpu free"
+    assert told["finding"]["message"] == "no node has 1 nvidia.com/gpu free"
     assert told["unseen"] == [
         "events: the right to list events is missing; an administrator grants it by the chart's "
         "value rbac.submitters"
@@ -184,7 +171,7 @@ def test_a_cluster_without_kuberay_is_told_how_to_get_it(
     assert cli.main(["why", "churn"]) == 1
     said = capsys.readouterr().out
     assert "cause: KubeRay is not installed" in said
-    assert "mend:  helm install kuberay-operator" in said
+    assert "fix:   helm install kuberay-operator" in said
 
 
 def test_an_api_server_that_is_gone_is_a_cause_like_others(
@@ -197,9 +184,9 @@ def test_an_api_server_that_is_gone_is_a_cause_like_others(
 
 def test_the_last_lines_of_what_crashed_are_read_from_its_previous_life(server: Server) -> None:
     known = fill(server, "crash-loop")
-    pod = known["pods"][0]["metadata"]["name"]
+    pod = known["objects"]["pods"][0]["metadata"]["name"]
     server.mock["get", LOG.format(pod)] << b"one\nRuntimeError: no token\n"
-    [found] = situation.gather(api.Api(), "churn")
+    [found] = snapshot.about(api.Api(), "churn")
     asked = next(one for one in server.mock["get"] if one.url.path.endswith("/log"))
     assert found.logs == {pod: "one\nRuntimeError: no token\n"}
     assert asked.params == {"container": "ray-head", "tailLines": "20", "previous": "true"}
@@ -209,7 +196,7 @@ def test_a_log_that_is_gone_leaves_the_exit_code(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = fill(server, "crash-loop")
-    pod = known["pods"][0]["metadata"]["name"]
+    pod = known["objects"]["pods"][0]["metadata"]["name"]
     server.mock["get", LOG.format(pod)] << kmock.KubernetesError(
         status=400, reason="BadRequest", message="previous terminated container not found"
     )
@@ -241,7 +228,7 @@ def test_a_queue_without_kueue_is_told(server: Server, capsys: pytest.CaptureFix
 def test_kueues_own_words_are_read_where_we_may(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workload = fill(server, "queue-full")["workloads"][0]
+    workload = fill(server, "queue-full")["objects"]["workloads"][0]
     workload["metadata"]["ownerReferences"] = [{"kind": "RayJob", "name": "churn-0123456789ab-1"}]
     server.mock.objects[KINDS["workloads"], "ml", workload["metadata"]["name"]] = workload
     assert cli.main(["why", "churn"]) == 0
@@ -259,17 +246,20 @@ def test_a_version_that_replicas_refuse_is_told_by_what_they_expose(
     assert cli.main(["why", "demo", "--json"]) == 0
     [told] = json.loads(capsys.readouterr().out)
     assert told["state"] == "ready"
-    assert told["cause"].startswith("replicas refuse version 4: ")
-    assert f"points to version 4, moved at {models.events('churn')[-1].at}" in told["chain"][1]
+    assert told["finding"]["message"].startswith("replicas refuse version 4: ")
+    assert (
+        f"points to version 4, moved at {models.events('churn')[-1].at}"
+        in told["finding"]["evidence"][1]
+    )
 
 
 def test_replicas_that_cannot_be_asked_are_named_and_only_one_is_tried(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = fill(server, "service-well")
-    head, worker = known["pods"]
+    worker = known["objects"]["pods"][1]
     other = {**worker, "metadata": {**worker["metadata"], "name": "another"}}
-    select(server, [head, worker, other])
+    server.mock.objects[KINDS["pods"], "ml", "another"] = other
     models = serve(server, known, tmp_path)
     models.register("churn", {}, {})
     models.promote("churn", 1)
@@ -297,7 +287,7 @@ def test_a_registry_out_of_reach_is_named_and_another_may_be_given(
 
 def test_the_metrics_are_called_as_serving_calls_them(tmp_path: Path) -> None:
     text = exposition(tmp_path)
-    for name in (versions.VERSION, versions.REFUSED, versions.ERRORS):
+    for name in (ray.VERSION, ray.REFUSED, ray.ERRORS):
         assert f'\n{name}{{model="churn"' in text
 
 
@@ -307,7 +297,7 @@ def test_a_server_that_fails_in_the_middle_is_one_line(server: Server) -> None:
         status=500, reason="InternalError", message="etcd is gone"
     )
     with pytest.raises(errors.ClusterError, match="500 etcd is gone"):
-        situation.gather(api.Api(), "churn")
+        snapshot.about(api.Api(), "churn")
 
 
 def exposition(folder: Path) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from eagleray import doctor, errors, machine, storage
-from eagleray.doctor import Finding, Versions
+from eagleray import doctor, errors, findings, machine, storage
+from eagleray.doctor import Versions
+from eagleray.findings import Finding
 
 MINE = Versions("2.60.0", "3.11.7")
 
@@ -28,10 +29,10 @@ MINE = Versions("2.60.0", "3.11.7")
 def test_a_clock_is_judged_by_how_far_it_is_from_ours(
     ahead_s: float | None, state: str, said: str
 ) -> None:
-    found = doctor.clock("clock", ahead_s, "the server")
-    assert found.state == state
-    assert said in found.said
-    assert bool(found.mend) == (state in ("warn", "fail"))
+    found = doctor.clock(ahead_s, "the server")
+    assert found.severity == state
+    assert said in found.message
+    assert bool(found.fix) == (state in ("warn", "fail"))
 
 
 def test_a_date_has_whole_seconds_and_was_said_between_question_and_answer() -> None:
@@ -54,8 +55,8 @@ def test_ray_is_to_be_the_same_and_python_to_the_minor_version(
     theirs: Versions, states: list[str]
 ) -> None:
     found = doctor.versions(MINE, theirs, "head", "upgrade it")
-    assert [one.state for one in found] == states
-    assert all(one.mend == "upgrade it" for one in found if one.state != "pass")
+    assert [one.severity for one in found] == states
+    assert all(one.fix == "upgrade it" for one in found if one.severity != "pass")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +66,8 @@ def test_ray_is_to_be_the_same_and_python_to_the_minor_version(
         (machine.python("3.14.0", "<3.13,>=3.11"), "fail"),
         (machine.ray("2.60.0", ["typer>=0.16", "ray[serve,tune]==2.60.0"]), "pass"),
         (machine.ray("2.59.1", ["ray[serve,tune]==2.60.0"]), "fail"),
-        (machine.room("disk", "/tmp", total=100 << 30, free=6 << 30, reserve=0.05), "pass"),
-        (machine.room("disk", "/tmp", total=100 << 30, free=4 << 30, reserve=0.05), "fail"),
+        (machine.room("/tmp", total=100 << 30, free=6 << 30, reserve=0.05), "pass"),
+        (machine.room("/tmp", total=100 << 30, free=4 << 30, reserve=0.05), "fail"),
         (machine.memory(16 << 30, 8 << 30), "pass"),
         (machine.memory(16 << 30, (16 << 30) - 1), "warn"),
         (machine.shared_memory(5 << 30, 16 << 30), "pass"),
@@ -74,23 +75,23 @@ def test_ray_is_to_be_the_same_and_python_to_the_minor_version(
     ],
 )
 def test_this_machine_is_judged_by_rays_laws(finding: Finding, state: str) -> None:
-    assert finding.state == state
-    assert bool(finding.mend) == (state != "pass")
+    assert finding.severity == state
+    assert bool(finding.fix) == (state != "pass")
 
 
 def test_nothing_fails_where_things_only_warn() -> None:
-    warned = [Finding("a", "warn", "x", "y"), Finding("b", "skip", "x"), Finding("c", "pass", "x")]
-    assert doctor.healthy(warned)
-    assert not doctor.healthy([*warned, Finding("d", "fail", "x", "y")])
+    warned = [findings.warned("x", "y"), findings.skipped("x"), findings.passed("x")]
+    assert findings.healthy(warned)
+    assert not findings.healthy([*warned, findings.failed("x", "y")])
 
 
-def test_what_mends_storage_depends_on_what_it_said(tmp_path: Path) -> None:
+def test_the_fix_of_storage_depends_on_what_it_said(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     first, *rest = doctor.of_storage(absent.as_uri())
-    assert (first.state, first.mend) == ("fail", f"mkdir -p {absent}")
-    assert [one.state for one in rest] == ["skip", "skip"]
+    assert (first.severity, first.fix) == ("fail", f"mkdir -p {absent}")
+    assert [one.severity for one in rest] == ["skip", "skip"]
     wrong = doctor.of_storage("http://bucket")
-    assert (wrong[0].state, wrong[0].said[:28]) == ("fail", "storage: must be s3://bucket")
+    assert (wrong[0].severity, wrong[0].message[:28]) == ("fail", "storage: must be s3://bucket")
 
 
 class Lax:
@@ -111,8 +112,8 @@ def test_a_store_that_ignores_conditions_fails_and_is_left_clean(
 ) -> None:
     inner = storage.open(tmp_path.as_uri())
     reach, conditional = doctor.probe(Lax(inner, ignored))  # type: ignore[arg-type]
-    assert (reach.state, conditional.state) == ("pass", "fail")
-    assert ignored.replace("_", "-") in conditional.said
+    assert (reach.severity, conditional.severity) == ("pass", "fail")
+    assert ignored.replace("_", "-") in conditional.message
     assert list(inner.list()) == []
 
 
@@ -123,5 +124,5 @@ def test_a_refusal_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
 
     inner = storage.open(tmp_path.as_uri())
     found = doctor.probe(Refusing(inner))  # type: ignore[arg-type]
-    assert [one.state for one in found] == ["fail", "skip"]
+    assert [one.severity for one in found] == ["fail", "skip"]
     assert list(inner.list()) == []

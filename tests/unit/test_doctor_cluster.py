@@ -1,7 +1,8 @@
-"""What `eagleray doctor` makes of what a Kubernetes cluster has: every judgement."""
+"""What `eagleray doctor` says of what a Kubernetes cluster has: every check."""
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from eagleray.doctor import Finding
-from k8s import definitions, judgements, needs
+from eagleray.findings import Finding
+from k8s.diagnose import capacity, checks, definitions
+from k8s.diagnose.snapshot import Snapshot
 
 
 def container(**limits: str) -> dict[str, Any]:
@@ -87,12 +89,12 @@ GROUPS = {"kind": "RayJob", "spec": {"rayClusterSpec": {"workerGroupSpecs": [{"i
         (OLD, [GROUPS], "fail", "RayJob.spec.rayClusterSpec.workerGroupSpecs.idle"),
     ],
 )
-def test_definitions_are_judged_by_what_they_have_and_drop(
+def test_definitions_are_compared_with_what_they_have_and_drop(
     known: dict[str, Any], wanted: list[dict[str, Any]], state: str, said: str
 ) -> None:
-    found = definitions.judge(known, wanted)
-    assert found.state == state
-    assert said in found.said
+    found = definitions.check(known, wanted)
+    assert found.severity == state
+    assert said in found.message
 
 
 @pytest.mark.parametrize(
@@ -106,16 +108,16 @@ def test_definitions_are_judged_by_what_they_have_and_drop(
         ([pod(image="mirror/operator@sha256:0123")], "pass"),  # says no version
     ],
 )
-def test_an_operator_is_judged_by_its_pods(pods: list[dict[str, Any]], state: str) -> None:
-    assert definitions.operator(pods).state == state
+def test_an_operator_is_compared_with_its_pods(pods: list[dict[str, Any]], state: str) -> None:
+    assert definitions.operator(pods, gated=False).severity == state
 
 
 JOB = {
     "rayClusterSpec": cluster((0, 3, container(cpu="4", memory="8Gi"))),
     "submitterPodTemplate": {"spec": {"containers": [container(cpu="1", memory="1Gi")]}},
 }
-RUN = needs.of_run("a run", JOB)
-SERVICE = needs.of_cluster("RayService demo", cluster((2, 4, container(cpu="1"))))
+RUN = capacity.of_run("a run", JOB)
+SERVICE = capacity.of_cluster("RayService demo", cluster((2, 4, container(cpu="1"))))
 
 
 def test_a_run_needs_its_head_its_submitter_and_a_worker_and_may_grow_to_all() -> None:
@@ -131,15 +133,14 @@ def test_a_run_needs_its_head_its_submitter_and_a_worker_and_may_grow_to_all() -
 
 def test_the_autoscaler_beside_the_head_counts_and_what_starts_first_does_not_add() -> None:
     spec = {**cluster(), "enableInTreeAutoscaling": True}
-    assert needs.of_cluster("it", spec).least["requests.cpu"] == pytest.approx(1.5)  # type: ignore
+    assert capacity.of_cluster("it", spec).least["requests.cpu"] == pytest.approx(1.5)  # type: ignore
     first = {"containers": [container(cpu="1")], "initContainers": [container(cpu="250m")]}
-    assert needs.of_pod(first)["requests.cpu"] == 1
+    assert capacity.of_pod(first)["requests.cpu"] == 1
 
 
 @pytest.mark.parametrize(
     ("found", "state", "said", "mend"),
     [
-        ([], "pass", "has none", ""),
         ([quota({}, cpu="20", pods="9")], "pass", "team has room", ""),
         (
             [quota({}, requests_cpu="4")],
@@ -162,30 +163,30 @@ def test_the_autoscaler_beside_the_head_counts_and_what_starts_first_does_not_ad
         ([quota({}, limits_cpu="12")], "warn", "a run may grow to 14 limits.cpu", "14"),
     ],
 )
-def test_quotas_are_judged_by_what_the_release_needs(
+def test_quotas_are_compared_with_what_the_release_needs(
     found: list[dict[str, Any]], state: str, said: str, mend: str
 ) -> None:
-    (judged,) = needs.quotas("ml", found, [RUN, SERVICE])
-    assert judged.state == state
-    assert said in judged.said
-    assert mend in judged.mend
+    (judged,) = capacity.quotas(found, [RUN, SERVICE])
+    assert judged.severity == state
+    assert said in judged.message
+    assert mend in judged.fix
 
 
 def test_what_runs_already_is_not_asked_for_twice() -> None:
     tight = quota({"cpu": "3"}, cpu="5")
-    assert needs.quotas("ml", [tight], [SERVICE])[0].state == "pass"
+    assert capacity.quotas([tight], [SERVICE])[0].severity == "pass"
 
 
 def test_a_container_that_does_not_say_what_a_quota_counts_is_told() -> None:
-    (judged,) = needs.quotas("ml", [quota({}, memory="99Gi")], [SERVICE])
-    assert (judged.state, "requests.memory; some do not" in judged.said) == ("warn", True)
-    assert '"defaultRequest": {"memory": "1Gi"}' in judged.mend
+    (judged,) = capacity.quotas([quota({}, memory="99Gi")], [SERVICE])
+    assert (judged.severity, "requests.memory; some do not" in judged.message) == ("warn", True)
+    assert '"defaultRequest": {"memory": "1Gi"}' in judged.fix
 
 
 def test_a_quota_for_some_pods_alone_is_left_aside() -> None:
     scoped = quota({}, cpu="1")
     scoped["spec"]["scopes"] = ["BestEffort"]
-    assert needs.quotas("ml", [scoped], [RUN])[0].state == "skip"
+    assert capacity.quotas([scoped], [RUN])[0].severity == "skip"
 
 
 def node(name: str = "n", labels: Sequence[str] = (), **allocatable: str) -> dict[str, Any]:
@@ -214,13 +215,13 @@ def node(name: str = "n", labels: Sequence[str] = (), **allocatable: str) -> dic
         ([node(cpu="4")], "warn", "fine where nodes are added when a pod asks"),
     ],
 )
-def test_gpus_are_judged_by_what_one_pod_asks_of_one_node(
+def test_gpus_are_compared_with_what_one_pod_asks_of_one_node(
     nodes: list[dict[str, Any]], state: str, said: str
 ) -> None:
     gpu = {"name": "c", "resources": {"limits": {"cpu": "4", "nvidia.com/gpu": 2}}}
-    (found,) = needs.devices(nodes, [needs.of_cluster("a run", cluster((0, 1, gpu)))])
-    assert found.state == state
-    assert said in found.said
+    (found,) = capacity.devices(lambda: nodes, [capacity.of_cluster("a run", cluster((0, 1, gpu)))])
+    assert found.severity == state
+    assert said in found.message
 
 
 def test_gpus_are_asked_for_by_the_value_that_is_named() -> None:
@@ -230,134 +231,115 @@ def test_gpus_are_asked_for_by_the_value_that_is_named() -> None:
         for group in spec["workerGroupSpecs"]:
             labels = {"app.kubernetes.io/component": component, "eagleray/role": "worker"}
             group["template"]["metadata"] = {"labels": labels}
-    both = [needs.of_cluster("RayService demo", serving), needs.of_cluster("a run", tuning)]
-    (found,) = needs.devices([node(gpu="1")], both)
-    assert found.said.startswith("serving.workers.gpus asks for 2, tuning.workers[1].gpus asks")
-    assert found.mend.startswith("set serving.workers.gpus and tuning.workers[1].gpus to 1 or less")
-    (found,) = needs.devices([node(gpu="1")], both[:1])
-    assert "tuning" not in found.said + found.mend
+    both = [capacity.of_cluster("RayService demo", serving), capacity.of_cluster("a run", tuning)]
+    (found,) = capacity.devices(lambda: [node(gpu="1")], both)
+    assert found.message.startswith("serving.workers.gpus asks for 2, tuning.workers[1].gpus asks")
+    assert found.fix.startswith("set serving.workers.gpus and tuning.workers[1].gpus to 1 or less")
+    (found,) = capacity.devices(lambda: [node(gpu="1")], both[:1])
+    assert "tuning" not in found.message + found.fix
 
 
 def test_a_release_that_asks_for_no_gpu_is_not_judged_by_them() -> None:
-    assert needs.devices([], [RUN])[0].state == "skip"
+    assert capacity.devices(list, [RUN])[0].severity == "skip"
 
 
-@pytest.mark.parametrize(
-    ("pods", "state", "said"),
-    [
-        ([], "skip", "no pod"),
-        ([pod(image="eagleray:0.1.0")], "pass", "eagleray:0.1.0"),
-        (
-            [pod(), pod("head", image="x/y", reason="ImagePullBackOff", message="not found")],
-            "fail",
-            "x/y cannot be pulled for head (ImagePullBackOff): not found",
-        ),
-        ([pod(reason="ErrImageNeverPull", message="absent")], "fail", "ErrImageNeverPull"),
-        ([pod(reason="ContainerCreating")], "skip", "no pod"),
+def found(check: str, **objects: list[dict[str, Any]]) -> Finding:
+    """The first line of a check, of a namespace with the skeleton of a release `demo`."""
+    job = {"spec": {"rayClusterSpec": {**cluster(), "rayVersion": "2.0"}}}
+    job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"] |= SPEC
+    skeleton = {"metadata": {"name": "demo"}, "data": {checks.SKELETON: json.dumps(job)}}
+    known = {"configmaps": [skeleton], **objects}
+    now = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+    return checks.CHECKS[check](checks.Site(Snapshot("ml", now, objects=known)))[0]
+
+
+SPEC = {
+    "imagePullSecrets": [{"name": "pull"}],
+    "containers": [
+        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "ID"}}}]}
     ],
-)
-def test_images_are_judged_by_how_pods_fare(
-    pods: list[dict[str, Any]], state: str, said: str
-) -> None:
-    found = judgements.images("ml", pods, "helm upgrade demo helm/eagleray")
-    assert found.state == state
-    assert said in found.said
+}
+PULL, KEYS = ({"metadata": {"name": name}} for name in ("pull", "keys"))
+OF_DEMO = {"app.kubernetes.io/instance": "demo"}
 
 
-def test_secrets_that_pods_name_must_be_there() -> None:
-    reference = {"name": "keys", "key": "ID"}
-    spec = {
-        "imagePullSecrets": [{"name": "pull"}],
-        "containers": [{"env": [{"name": "A", "valueFrom": {"secretKeyRef": reference}}]}],
-    }
-    wanted = judgements.named_secrets([spec])
-    assert judgements.secrets("ml", wanted, {"pull", "keys"}).state == "pass"
-    lacking = judgements.secrets("ml", wanted, {"pull"})
-    assert lacking.state == "fail"
-    assert lacking.mend == "kubectl create secret generic keys --from-literal=ID=… -n ml"
-    docker = judgements.secrets("ml", wanted, {"keys"}).mend
-    assert docker.startswith("kubectl create secret docker-registry pull")
+def mine(**rest: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p", "labels": OF_DEMO}, "spec": {}, **rest}
 
 
-def claim(phase: str, wanted: str | None = None) -> dict[str, Any]:
-    return {
-        "metadata": {"name": "data-demo-store-0"},
-        "spec": {"storageClassName": wanted} if wanted else {},
-        "status": {"phase": phase},
-    }
-
-
-STANDARD: dict[str, Any] = {"metadata": {"name": "standard"}}
-DEFAULT = {"metadata": {"name": "fast", "annotations": {judgements.DEFAULT: "true"}}}
-
-
-@pytest.mark.parametrize(
-    ("claims", "classes", "state", "mend"),
-    [
-        ([], [], "skip", ""),
-        ([claim("Bound")], [], "pass", ""),
-        ([claim("Pending", "gold")], [STANDARD], "fail", "storageClassName=standard"),
-        ([claim("Pending")], [STANDARD], "fail", "kubectl patch sc standard"),
-        ([claim("Pending")], [STANDARD, DEFAULT], "warn", "kubectl describe pvc"),
-    ],
-)
-def test_volumes_are_judged_by_their_classes(
-    claims: list[dict[str, Any]], classes: list[dict[str, Any]], state: str, mend: str
-) -> None:
-    found = judgements.volumes(claims, classes)
-    assert found.state == state
-    assert mend in found.mend
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return mine(status={"containerStatuses": [{"name": "c", "image": "x/y", "state": state}]})
 
 
 def hook(policy: str, group: str = "ray.io") -> dict[str, Any]:
-    return {
+    webhook = {
         "name": "vraycluster.kb.io",
         "failurePolicy": policy,
         "clientConfig": {"service": {"namespace": "kuberay", "name": "hook"}},
         "rules": [{"apiGroups": [group], "resources": ["rayclusters"]}],
     }
+    return {"webhooks": [webhook]}
+
+
+def ends(*endpoints: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    labels = {"kubernetes.io/service-name": "hook"}
+    metadata = {"name": "hook-1", "namespace": "kuberay", "labels": labels}
+    return {"endpointslices": [{"metadata": metadata, "endpoints": list(endpoints) or None}]}
 
 
 @pytest.mark.parametrize(
-    ("asked", "answering", "state"),
+    ("finding", "severity", "message", "fix"),
     [
-        (hook("Fail"), {("kuberay", "hook")}, "pass"),
-        (hook("Fail"), set(), "fail"),
-        (hook("Ignore"), set(), "warn"),
-        (hook("Fail", "apps"), set(), "skip"),
+        (found("Kubernetes", version=[{"minor": "29+", "gitVersion": "v1.29.3"}]), "pass", "", ""),
+        (found("Kubernetes", version=[{"gitVersion": "v1.28.9"}]), "warn", "1.29 to 1.", "make"),
+        (found("quota"), "pass", "namespace ml has none", ""),
+        (found("secrets", secrets=[PULL, KEYS]), "pass", "keys, pull: there", ""),
+        (
+            found("secrets", secrets=[PULL]),
+            "fail",
+            "pods need Secret keys, but namespace ml has none of that name",
+            "kubectl create secret generic keys --from-literal=ID=… -n ml",
+        ),
+        (found("secrets", secrets=[KEYS]), "fail", "pull", "create secret docker-registry pull"),
+        (found("webhook", validating=[hook("Fail")], **ends({})), "pass", "answered for", ""),
+        (found("webhook", validating=[hook("Fail")]), "fail", "every Ray object is refused", "ku"),
+        (found("webhook", mutating=[hook("Ignore")], **ends()), "warn", "passed over", "kubectl"),
+        (
+            found("webhook", mutating=[hook("Fail")], **ends({"conditions": {"ready": False}})),
+            "fail",
+            "kuberay/hook, which has no ready pod",
+            "kubectl -n kuberay get endpointslices,pods",
+        ),
+        (found("webhook", mutating=[hook("Fail", "apps")]), "skip", "none is asked", ""),
+        (found("DNS", dns=[pod(ready=False), pod()]), "pass", "1 of 2 pods are ready", ""),
+        (found("DNS", dns=[pod(ready=False)]), "fail", "none of 1 pods", "rollout restart"),
+        (found("DNS"), "warn", "no pod labelled k8s-app=kube-dns", "grep -i dns"),
+        (found("pods", pods=[mine(status={"phase": "Succeeded"})]), "pass", "1 Succeeded", ""),
+        (found("pods", pods=[mine(status={"phase": "Pending"})]), "warn", "p: it is", "describe"),
+        (
+            found("pods", pods=[waiting("ImagePullBackOff", "not found")] * 2),
+            "fail",
+            "p, p: there is no image x/y",
+            "set image.repository",
+        ),
+        (
+            found("pods", pods=[waiting("ErrImageNeverPull", "absent")]),
+            "fail",
+            "image x/y is not on the node",
+            "kind load docker-image x/y",
+        ),
+        (found("metrics"), "warn", "demo has no monitor", "monitoring.podMonitor.enabled=true"),
+        (found("metrics", podmonitors=[mine()]), "pass", "scraped as p say", ""),
     ],
 )
-def test_a_webhook_that_nobody_answers_refuses_every_ray_object(
-    asked: dict[str, Any], answering: set[tuple[str, str]], state: str
+def test_the_rest_of_a_cluster_is_checked_by_what_answers(
+    finding: Finding, severity: str, message: str, fix: str
 ) -> None:
-    (found,) = judgements.webhooks([{"webhooks": [asked]}], answering)
-    assert found.state == state
-
-
-def test_an_endpoint_answers_unless_it_says_that_it_does_not() -> None:
-    assert judgements.answers([{"endpoints": [{}]}])
-    assert not judgements.answers([{"endpoints": [{"conditions": {"ready": False}}]}])
-    assert not judgements.answers([{"endpoints": None}])
-
-
-@pytest.mark.parametrize(
-    ("finding", "state"),
-    [
-        (judgements.version({"minor": "29+", "gitVersion": "v1.29.3-eks"}), "pass"),
-        (judgements.version({"gitVersion": "v1.28.9"}), "warn"),
-        (judgements.dns([pod(ready=False), pod()]), "pass"),
-        (judgements.dns([pod(ready=False)]), "fail"),
-        (judgements.dns([]), "warn"),
-        (judgements.pods("ml", "demo", [{"status": {"phase": "Running"}}]), "pass"),
-        (judgements.pods("ml", "demo", [{"status": {"phase": "Pending"}}]), "warn"),
-        (judgements.metrics("demo", False, []), "skip"),
-        (judgements.metrics("demo", True, []), "warn"),
-        (judgements.metrics("demo", True, [pod("demo-ray")]), "pass"),
-    ],
-)
-def test_the_rest_of_a_cluster_is_judged_by_what_answers(finding: Finding, state: str) -> None:
-    assert finding.state == state
-    assert bool(finding.mend) == (state in ("warn", "fail"))
+    assert finding.severity == severity
+    assert message in finding.message
+    assert fix in finding.fix
+    assert bool(finding.fix) == (severity in ("warn", "fail"))
 
 
 def test_the_versions_we_know_are_those_of_the_chart() -> None:
@@ -365,6 +347,6 @@ def test_the_versions_we_know_are_those_of_the_chart() -> None:
     about = yaml.safe_load((folder / "Chart.yaml").read_text())
     values = json.loads((folder / "values.schema.json").read_text())
     operators = values["properties"]["kuberay"]["properties"]["version"]["enum"]
-    assert about["kubeVersion"] == f">=1.{judgements.KUBERNETES[0]}.0-0"
+    assert about["kubeVersion"] == f">=1.{checks.KUBERNETES[0]}.0-0"
     known = [f"1.{minor}" for minor in range(definitions.OLDEST[1], definitions.LATEST[1] + 1)]
     assert operators == known

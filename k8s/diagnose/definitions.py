@@ -1,7 +1,7 @@
-"""The resource definitions of KubeRay that a cluster has: how new they are, and what they lack.
+"""The KubeRay that a cluster has: its definitions, its operator, and the operator's feature gates.
 
-They are read from the API's own description (`/openapi/v3/apis/ray.io/v1`), which every account may
-read, and not from the definitions themselves, which few may. Pure.
+Definitions are read from the API's own description (`/openapi/v3/apis/ray.io/v1`), which every
+account may read, and not from the definitions themselves, which few may. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from eagleray.doctor import Finding
+from eagleray.findings import Finding, failed, passed, warned
 from k8s import release
 
 KINDS = ("RayCluster", "RayJob", "RayService")
@@ -26,7 +26,6 @@ MARKS = (
 
 _CHART = f"kuberay-operator --repo https://ray-project.github.io/kuberay-helm --version {NEWEST}"
 _PLACE = "--namespace kuberay-system"
-INSTALL = f"helm install kuberay-operator {_CHART} {_PLACE} --create-namespace"
 UPGRADE = (  # Helm installs definitions, but never upgrades them
     "kubectl apply --server-side --force-conflicts -k "
     f"'github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{NEWEST}' && "
@@ -52,25 +51,31 @@ def schemas(described: Mapping[str, Any]) -> dict[str, Schema]:
     return found
 
 
-def judge(known: Mapping[str, Schema], wanted: Sequence[Mapping[str, Any]]) -> Finding:
-    """Judge the definitions by the objects that a release makes, or has made.
+def install(*, gated: bool) -> str:
+    """The command that installs the operator, with the gate for the embedded store if it is on."""
+    command = f"helm install kuberay-operator {_CHART} {_PLACE} --create-namespace"
+    return f"{command} --set '{_listed({GATE: True})}'" if gated else command
+
+
+def check(known: Mapping[str, Schema], objects: Sequence[Mapping[str, Any]]) -> Finding:
+    """Compare the definitions with the objects that a release creates.
 
     A field that a definition does not have is dropped in silence: a cluster asked to want tokens
     would be open to all.
     """
     missing = [kind for kind in KINDS if kind not in known]
     if missing:
-        return Finding("CRDs", "fail", f"the cluster does not know {', '.join(missing)}", INSTALL)
-    told = age(known)
-    if told is None:
-        law = f"must be of KubeRay {_dotted(OLDEST)}, but are older"
-        return Finding("CRDs", "fail", law, UPGRADE)
-    dropped = sorted({key for one in wanted for key in _dropped(one, known[one["kind"]])})
+        gated = any(embedded(one["spec"].get("rayClusterSpec") or {}) for one in objects)
+        return failed(f"the cluster does not know {', '.join(missing)}", install(gated=gated))
+    version = age(known)
+    if version is None:
+        return failed(f"must be of KubeRay {_dotted(OLDEST)}, but are older", UPGRADE)
+    dropped = sorted({key for one in objects for key in _dropped(one, known[one["kind"]])})
     if dropped:
-        said = f"are of KubeRay {told} and drop what the release sets: {', '.join(dropped)}"
-        return Finding("CRDs", "fail", said, UPGRADE)
-    newer = " or newer" if told == MARKS[0][0] else ""
-    return Finding("CRDs", "pass", f"{', '.join(KINDS)}, of KubeRay {told}{newer}")
+        said = f"are of KubeRay {version} and drop what the release sets: {', '.join(dropped)}"
+        return failed(said, UPGRADE)
+    newer = " or newer" if version == MARKS[0][0] else ""
+    return passed(f"{', '.join(KINDS)}, of KubeRay {version}{newer}")
 
 
 def age(known: Mapping[str, Schema]) -> str | None:
@@ -97,55 +102,55 @@ def unknown(value: Any, schema: Schema, at: str = "") -> Iterator[str]:
             yield dotted
 
 
-def operator(pods: Sequence[Mapping[str, Any]]) -> Finding:
-    """Judge the operator by its pods: whether one is ready, and of which version."""
+def operator(pods: Sequence[Mapping[str, Any]], *, gated: bool) -> Finding:
+    """Check the operator by its pods: whether one is ready, and of which version."""
     if not pods:
         said = "no pod is labelled app.kubernetes.io/component=kuberay-operator"
-        return Finding("KubeRay operator", "warn", said, INSTALL)
-    place = pods[0]["metadata"]["namespace"]
+        return warned(said, install(gated=gated))
+    space = pods[0]["metadata"]["namespace"]
     image = pods[0]["spec"]["containers"][0].get("image", "")
-    said = f"{image} in {place}"
+    said = f"{image} in {space}"
     if not any(release.ready(pod) for pod in pods):
-        logs = f"kubectl -n {place} logs -l app.kubernetes.io/component=kuberay-operator"
-        return Finding("KubeRay operator", "fail", f"{said} is not ready", logs)
+        logs = f"kubectl -n {space} logs -l app.kubernetes.io/component=kuberay-operator"
+        return failed(f"{said} is not ready", logs)
     tag = _TAG.search(image)
-    told = (int(tag[1]), int(tag[2])) if tag else None
-    if told is None or OLDEST <= told <= LATEST:
-        return Finding("KubeRay operator", "pass", said)
+    version = (int(tag[1]), int(tag[2])) if tag else None
+    if version is None or OLDEST <= version <= LATEST:
+        return passed(said)
     law = f"{said}: must be {_dotted(OLDEST)} to {_dotted(LATEST)}"
-    old = told < OLDEST
-    return Finding("KubeRay operator", "fail" if old else "warn", law, UPGRADE)
+    return (failed if version < OLDEST else warned)(law, UPGRADE)
 
 
 def gate(pods: Sequence[Mapping[str, Any]]) -> Finding:
-    """Judge the operator by its flags: whether it lets a head keep its state on a volume."""
+    """Check the operator by its flags: whether it lets a head keep its state on a volume."""
     if not pods:
-        return Finding("feature gate", "warn", f"no operator is seen; it needs {GATE}", enable({}))
+        return warned(f"no operator is seen; it needs {GATE}", enable({}))
     container = pods[0]["spec"]["containers"][0]
-    words = [*container.get("command", []), *container.get("args", [])]
-    told = [
-        pair.partition("=") for one in _GATES.findall(" ".join(words)) for pair in one.split(",")
-    ]
-    gates = {name: enabled.lower() == "true" for name, _, enabled in told}
+    words = " ".join([*container.get("command", []), *container.get("args", [])])
+    pairs = [pair.partition("=") for one in _GATES.findall(words) for pair in one.split(",")]
+    gates = {name: enabled.lower() == "true" for name, _, enabled in pairs}
     if gates.get(GATE):
-        return Finding("feature gate", "pass", f"{GATE} is on")
+        return passed(f"{GATE} is on")
     law = f"ray.faultTolerance.embedded needs the operator's {GATE}, but it is off"
-    return Finding("feature gate", "fail", law, enable(gates))
+    return failed(law, enable(gates))
 
 
 def enable(gates: Mapping[str, bool]) -> str:
     """The command that turns the gate on, with these others as they are: the list is one value."""
-    whole = {**gates, GATE: True}
-    listed = [
-        f"featureGates[{number}].name={name},featureGates[{number}].enabled={str(on).lower()}"
-        for number, (name, on) in enumerate(whole.items())
-    ]
-    return f"{UPGRADE} --reset-then-reuse-values --set '{','.join(listed)}'"
+    return f"{UPGRADE} --reset-then-reuse-values --set '{_listed({**gates, GATE: True})}'"
 
 
 def embedded(cluster: Mapping[str, Any]) -> bool:
     """Whether a RayClusterSpec keeps the head's state on a volume."""
     return (cluster.get("gcsFaultToleranceOptions") or {}).get("backend") == "rocksdb"
+
+
+def _listed(gates: Mapping[str, bool]) -> str:
+    """Feature gates as values of the operator's chart."""
+    return ",".join(
+        f"featureGates[{number}].name={name},featureGates[{number}].enabled={str(on).lower()}"
+        for number, (name, on) in enumerate(gates.items())
+    )
 
 
 def _dropped(thing: Mapping[str, Any], schema: Schema) -> Iterator[str]:

@@ -6,14 +6,14 @@ Amounts are by the names that a ResourceQuota uses: `requests.cpu`, `limits.memo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from eagleray.doctor import Finding
+from eagleray.findings import Finding, failed, passed, skipped, warned
 from k8s import release as releases
 
 Amounts = Mapping[str, Decimal]
@@ -28,18 +28,21 @@ PLUGIN = (
 _AUTOSCALER = {"cpu": "500m", "memory": "512Mi"}  # KubeRay's own default
 _LABELS = ("nvidia.com/gpu.present", "cloud.google.com/gke-accelerator")
 """Labels of nodes that have GPUs in them, whether or not Kubernetes may give them out."""
+_NEVER = "{what} needs {asked}, but quota {quota} allows {had}"
+_NOT_NOW = "{what} needs {asked}, but quota {quota} has {had} left: it waits"
+_STUNTED = "{what} may grow to {asked}, but quota {quota} stops it at {had}"
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirements:
     """What one cluster of the release asks for.
 
     Attributes:
-        what: whose it is, for people.
+        what: whose requirements, for people.
         least: with the fewest pods that can work.
         most: with every pod that autoscaling may add.
         pods: its pod specifications.
-        places: the chart's value that asks for the GPUs of each.
+        values: the chart's value that asks for the GPUs of each.
         runs: whether its pods are there already, and so in what a quota counts as used.
     """
 
@@ -47,23 +50,23 @@ class Need:
     least: Amounts
     most: Amounts
     pods: tuple[Object, ...]
-    places: tuple[str, ...]
+    values: tuple[str, ...]
     runs: bool
 
 
-def of_run(what: str, job: Object) -> Need:
+def of_run(what: str, job: Object) -> Requirements:
     """What a RayJobSpec with a cluster of its own asks for: trials need one worker at least."""
     beside = [job["submitterPodTemplate"]["spec"]] if "submitterPodTemplate" in job else []
-    cluster = job["rayClusterSpec"]
-    groups = cluster.get("workerGroupSpecs") or []
+    groups = job["rayClusterSpec"].get("workerGroupSpecs") or []
     if groups and not any(int(group.get("minReplicas") or 0) for group in groups):
         groups = [{**groups[0], "minReplicas": 1}, *groups[1:]]
-    return of_cluster(what, {**cluster, "workerGroupSpecs": groups}, runs=False, beside=beside)
+    cluster = {**job["rayClusterSpec"], "workerGroupSpecs": groups}
+    return of_cluster(what, cluster, runs=False, beside=beside)
 
 
 def of_cluster(
     what: str, cluster: Object, *, runs: bool = True, beside: Sequence[Object] = ()
-) -> Need:
+) -> Requirements:
     """What a RayClusterSpec asks for, and single pods beside it."""
     head = _with_autoscaler(cluster)
     groups = cluster.get("workerGroupSpecs") or []
@@ -71,12 +74,12 @@ def of_cluster(
     fewest = [int(group.get("minReplicas") or 0) for group in groups]
     most = [max(few, int(g.get("maxReplicas") or 0)) for few, g in zip(fewest, groups, strict=True)]
     single = [(pod, 1) for pod in (head, *beside)]
-    return Need(
+    return Requirements(
         what,
         total([*single, *zip(workers, fewest, strict=True)]),
         total([*single, *zip(workers, most, strict=True)]),
         (head, *workers, *beside),
-        (*_places(cluster), *("" for _ in beside)),
+        (*_values(cluster), *("" for _ in beside)),
         runs,
     )
 
@@ -102,106 +105,84 @@ def of_pod(spec: Object) -> Amounts:
     return together
 
 
-def quotas(namespace: str, found: Sequence[Object], needs: Sequence[Need]) -> list[Finding]:
-    """Judge each ResourceQuota by what the release's clusters need."""
-    if not found:
-        return [Finding("quota", "pass", f"namespace {namespace} has none")]
-    return [_quota(one, needs) for one in found]
+def quotas(found: Sequence[Object], required: Sequence[Requirements]) -> list[Finding]:
+    """Compare each ResourceQuota with what the release's clusters ask for."""
+    return [_quota(one, required) for one in found]
 
 
-def devices(nodes: Sequence[Object], needs: Sequence[Need]) -> list[Finding]:
-    """Judge the nodes by the devices (GPUs) that the release's pods ask for."""
-    wanted: dict[str, dict[str, Decimal]] = {}
-    for pod, place in [pair for one in needs for pair in zip(one.pods, one.places, strict=True)]:
+def devices(
+    nodes: Callable[[], Sequence[Object]], required: Sequence[Requirements]
+) -> list[Finding]:
+    """Compare the nodes, read where it matters, with the GPUs that the release asks for."""
+    asked: dict[str, dict[str, Decimal]] = {}
+    for pod, value in (pair for one in required for pair in zip(one.pods, one.values, strict=True)):
         for name, amount in of_pod(pod).items():
             device = name.removeprefix("limits.")
             if name.startswith("limits.") and device not in PLAIN:
-                wanted.setdefault(device, {})[place] = amount
-    if not wanted:
-        return [Finding("GPUs", "skip", "the release asks for none")]
-    return [_device(device, places, nodes) for device, places in sorted(wanted.items())]
+                asked.setdefault(device, {})[value] = amount
+    if not asked:
+        return [skipped("the release asks for none")]
+    return [_device(device, values, nodes()) for device, values in sorted(asked.items())]
 
 
-def _device(device: str, places: Mapping[str, Decimal], nodes: Sequence[Object]) -> Finding:
-    """Judge the nodes by what the pods of each place ask for."""
+def _device(device: str, values: Mapping[str, Decimal], nodes: Sequence[Object]) -> Finding:
+    """Compare the nodes with what the pods of each value ask for."""
     there = [parse_quantity(node["status"]["allocatable"].get(device, 0)) for node in nodes]
     greatest = max(there, default=Decimal(0))
-    said = f"{sum(there)} of {device} on {sum(1 for one in there if one)} nodes"
-    above = {place: amount for place, amount in places.items() if amount > greatest}
+    above = {value: amount for value, amount in values.items() if amount > greatest}
     if not above:
-        return Finding("GPUs", "pass", said)
+        return passed(f"{sum(there)} of {device} on {sum(1 for one in there if one)} nodes")
     if greatest:
-        asked = ", ".join(f"{place} asks for {amount:f}" for place, amount in above.items())
-        law = f"{asked} of {device}, but no node has more than {greatest:f}"
-        fewer = (
-            f"set {' and '.join(above)} to {greatest:f} or less in your values, and helm upgrade"
+        asked = ", ".join(f"{value} asks for {amount:f}" for value, amount in above.items())
+        return failed(
+            f"{asked} of {device}, but no node has more than {greatest:f}",
+            f"set {' and '.join(above)} to {greatest:f} or less in your values, and helm upgrade",
         )
-        return Finding("GPUs", "fail", law, fewer)
-    told = [node["metadata"] for node in nodes]
-    bare = [one["name"] for one in told if set(_LABELS) & one.get("labels", {}).keys()]
+    metadata = [node["metadata"] for node in nodes]
+    bare = [one["name"] for one in metadata if set(_LABELS) & one.get("labels", {}).keys()]
     if bare:
-        law = f"nodes with GPUs offer no {device}: {', '.join(bare)}"
-        return Finding("GPUs", "fail", law, PLUGIN)
+        return failed(f"nodes with GPUs offer no {device}: {', '.join(bare)}", PLUGIN)
     law = f"no node has {device} now: fine where nodes are added when a pod asks"
-    return Finding("GPUs", "warn", law, "kubectl get nodes -o wide; or set the chart's gpus to 0")
+    return warned(law, "kubectl get nodes -o wide; or set the chart's gpus to 0")
 
 
-def _quota(quota: Object, needs: Sequence[Need]) -> Finding:
+def _quota(quota: Object, required: Sequence[Requirements]) -> Finding:
     """The worst that is to say about a quota."""
     name, spec = quota["metadata"]["name"], quota["spec"]
     if spec.get("scopes") or spec.get("scopeSelector"):
-        return Finding("quota", "skip", f"{name} is for some pods alone, by its scope")
-    for judge in (_never, _not_now, _silent, _stunted):
-        for finding in judge(quota, needs):
-            return finding
-    return Finding("quota", "pass", f"{name} has room for all that the release may grow to")
+        return skipped(f"{name} is for some pods alone, by its scope")
+    well = passed(f"{name} has room for all that the release may grow to")
+    return next(_troubles(quota, required), well)
 
 
-def _never(quota: Object, needs: Sequence[Need]) -> Iterator[Finding]:
-    """What cannot start, however long it waits."""
+def _troubles(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
+    """What never starts, what has to wait, what is refused, and what cannot grow."""
     hard = _amounts(quota["spec"].get("hard", {}))
-    for need in needs:
-        for key, amount in _short(need.least, hard):
-            asked, had = _shown(key, amount), _plain(key, hard[key])
-            law = f"{need.what} needs {asked}, but {_name(quota)} allows {had}"
-            yield Finding("quota", "fail", law, _patch(quota, key, amount))
+    counted, used = (_amounts(quota.get("status", {}).get(key, {})) for key in ("hard", "used"))
+    free = {key: amount - used.get(key, Decimal(0)) for key, amount in counted.items()}
+    least, most = ([(one.what, getattr(one, key)) for one in required] for key in ("least", "most"))
+    to_come = [(one.what, one.least) for one in required if not one.runs]
+    yield from (failed(*one) for one in _short(quota, _NEVER, least, hard, {}))
+    yield from (warned(*one) for one in _short(quota, _NOT_NOW, to_come, free, used))
+    pods = [pod for one in required for pod in one.pods]
+    if bare := sorted({key for pod in pods for key in _unsaid(pod, hard)}):
+        name = quota["metadata"]["name"]
+        law = f"quota {name} wants each container to say its {', '.join(bare)}; some do not"
+        yield warned(law, _defaults(quota, bare))
+    yield from (warned(*one) for one in _short(quota, _STUNTED, most, hard, {}))
 
 
-def _not_now(quota: Object, needs: Sequence[Need]) -> Iterator[Finding]:
-    """What has to wait until others have ended."""
-    hard, used = (_amounts(quota.get("status", {}).get(key, {})) for key in ("hard", "used"))
-    free = {key: amount - used.get(key, Decimal(0)) for key, amount in hard.items()}
-    for need in [one for one in needs if not one.runs]:
-        for key, amount in _short(need.least, free):
-            asked, had = _shown(key, amount), _plain(key, free[key])
-            law = f"{need.what} needs {asked}, but {_name(quota)} has {had} left: it waits"
-            more = amount + used.get(key, Decimal(0))
-            yield Finding("quota", "warn", law, _patch(quota, key, more))
-
-
-def _silent(quota: Object, needs: Sequence[Need]) -> Iterator[Finding]:
-    """Pods with a container that does not say what the quota counts: they are refused."""
-    hard = _amounts(quota["spec"].get("hard", {}))
-    bare = sorted({key for need in needs for pod in need.pods for key in _unsaid(pod, hard)})
-    if bare:
-        law = f"{_name(quota)} wants each container to say its {', '.join(bare)}; some do not"
-        yield Finding("quota", "warn", law, _defaults(quota, bare))
-
-
-def _stunted(quota: Object, needs: Sequence[Need]) -> Iterator[Finding]:
-    """What starts, but cannot grow as far as it may."""
-    hard = _amounts(quota["spec"].get("hard", {}))
-    for need in needs:
-        for key, amount in _short(need.most, hard):
-            asked, had = _shown(key, amount), _plain(key, hard[key])
-            law = f"{need.what} may grow to {asked}, but {_name(quota)} stops it at {had}"
-            yield Finding("quota", "warn", law, _patch(quota, key, amount))
-
-
-def _short(needed: Amounts, there: Amounts) -> Iterator[tuple[str, Decimal]]:
-    for key in sorted(needed.keys() & there.keys()):
-        if needed[key] > there[key]:
-            yield key, needed[key]
+def _short(
+    quota: Object, law: str, asked: Iterable[tuple[str, Amounts]], there: Amounts, used: Amounts
+) -> Iterator[tuple[str, str]]:
+    """Message and fix for each amount that is asked for and is more than there is."""
+    for what, amounts in asked:
+        for key in sorted(amounts.keys() & there.keys()):
+            amount, had = amounts[key], _plain(key, there[key])
+            if amount > there[key]:
+                fields = {"asked": f"{_plain(key, amount)} {key}", "had": had}
+                message = law.format(what=what, quota=quota["metadata"]["name"], **fields)
+                yield message, _patch(quota, key, amount + used.get(key, Decimal(0)))
 
 
 def _unsaid(pod: Object, hard: Amounts) -> Iterator[str]:
@@ -222,7 +203,7 @@ def _with_autoscaler(cluster: Object) -> Object:
     return {**head, "containers": [*head["containers"], {"resources": asked}]}
 
 
-def _places(cluster: Object) -> Iterator[str]:
+def _values(cluster: Object) -> Iterator[str]:
     """The chart's values that say how many GPUs the head, and each group's pods, ask for."""
     groups = cluster.get("workerGroupSpecs") or []
     for number, group in enumerate([cluster["headGroupSpec"], *groups], start=-1):
@@ -244,15 +225,12 @@ def _amounts(said: Mapping[str, Any]) -> dict[str, Decimal]:
     return {short.get(name, name): parse_quantity(amount) for name, amount in said.items()}
 
 
-def _name(quota: Object) -> str:
-    return f"quota {quota['metadata']['name']}"
-
-
 def _patch(quota: Object, key: str, amount: Decimal) -> str:
     """The command that allows as much, by the name that the quota has for it."""
-    names = [name for name in quota["spec"]["hard"] if next(iter(_amounts({name: 0}))) == key]
-    body = json.dumps({"spec": {"hard": {names[0]: _plain(key, amount)}}})
-    where = f"-n {quota['metadata']['namespace']} patch {_name(quota)}"
+    name = next(one for one in quota["spec"]["hard"] if key in _amounts({one: 0}))
+    body = json.dumps({"spec": {"hard": {name: _plain(key, amount)}}})
+    metadata = quota["metadata"]
+    where = f"-n {metadata['namespace']} patch quota {metadata['name']}"
     return f"kubectl {where} --type merge -p '{body}'"
 
 
@@ -266,10 +244,6 @@ def _defaults(quota: Object, bare: Sequence[str]) -> str:
     metadata = {"name": "defaults", "namespace": quota["metadata"]["namespace"]}
     thing = {"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata}
     return f"kubectl create -f - <<< '{json.dumps({**thing, 'spec': {'limits': [limit]}})}'"
-
-
-def _shown(key: str, amount: Decimal) -> str:
-    return f"{_plain(key, amount)} {key}"
 
 
 def _plain(key: str, amount: Decimal) -> str:
