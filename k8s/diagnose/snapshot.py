@@ -126,7 +126,7 @@ class Snapshot:
             and one.get("reason") in reasons
             and words in str(one.get("message"))
         ]
-        return one_line(max(found, key=event_time)["message"]) if found else None
+        return one_line(max(found, key=event_time).get("message", "")) if found else None
 
     def age_s(self, since: str | None) -> float:
         """Seconds since a moment that Kubernetes wrote down; 0 when it did not."""

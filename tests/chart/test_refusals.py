@@ -180,7 +180,12 @@ def pattern(law):
 
 
 def test_without_the_operator_the_command_that_installs_it_is_given():
-    assert "helm install kuberay-operator" in chart.refusal(chart.MINIMAL, apis=())
+    gate = "featureGates[0].name=GCSFaultToleranceEmbeddedStorage"
+    plain = chart.refusal(chart.MINIMAL, apis=())
+    assert "helm install kuberay-operator" in plain
+    assert gate not in plain
+    embedded = {"ray": {"faultTolerance": {"embedded": True}}}
+    assert gate in chart.refusal(chart.merged(chart.MINIMAL, embedded), apis=())
 
 
 def test_definitions_older_than_the_values_say_are_refused():

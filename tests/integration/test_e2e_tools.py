@@ -113,7 +113,7 @@ def test_the_report_has_statuses_logs_and_the_latest_events(server: Server) -> N
 def test_a_report_goes_on_where_a_part_cannot_be_read(server: Server) -> None:
     server.stop()
     text = diagnosis.report(cluster.Cluster("ml"))
-    assert text.count("cannot be read: Kubernetes at") == 3
+    assert text.count("cannot be read: Kubernetes at") == 4
 
 
 def test_what_a_release_leaves_is_found_by_label_and_by_name(server: Server) -> None:

@@ -14,7 +14,8 @@
 {{- $apis := .Capabilities.APIVersions -}}
 {{- $told := .Values.kuberay.version -}}
 {{- if not (or ($apis.Has "ray.io/v1") ($apis.Has "ray.io/v1/RayService")) -}}
-{{- fail "the cluster must have the KubeRay operator, but it does not know ray.io/v1; install it: helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm --namespace kuberay-system --create-namespace (without a cluster: helm template --api-versions ray.io/v1)" -}}
+{{- $gate := ternary " --set 'featureGates[0].name=GCSFaultToleranceEmbeddedStorage,featureGates[0].enabled=true'" "" .Values.ray.faultTolerance.embedded -}}
+{{- fail (printf "the cluster must have the KubeRay operator, but it does not know ray.io/v1; install it: helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm --namespace kuberay-system --create-namespace%s (without a cluster: helm template --api-versions ray.io/v1)" $gate) -}}
 {{- end -}}
 {{- $kinds := $apis.Has "ray.io/v1/RayService" -}}
 {{- if and $kinds (not ($apis.Has "ray.io/v1/RayCronJob")) (semverCompare ">=1.6" (printf "%s.0" $told)) -}}
