@@ -1,8 +1,8 @@
-"""What a replica takes in at once: bytes of bodies and rows, bounded before they are decoded.
+"""Admission control: limits on the bytes and rows that a replica holds.
 
-Bytes count as they are read, so that a slow sender holds no more than it has sent. Rows count from
-when they are decoded until their answer is sent. Both waits on a client, for its body and while it
-reads its answer, end after a while.
+Bytes count as they are read, so a slow client holds no more than it has sent. Rows count from
+decoding until the answer is sent. Waiting for a client, to send its body or to read its answer,
+has a timeout.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Bytes of bodies that a replica holds: four of the largest bodies."""
+"""Bytes of request bodies that a replica holds: four of the largest bodies."""
 
 T = TypeVar("T")
 
 
 class FullError(Exception):
-    """There is no room for a request now."""
+    """The replica has no capacity for a request now."""
 
 
 class LateError(Exception):
-    """A client took too long."""
+    """A client exceeded a timeout."""
 
 
 class Admission:
-    """Room for requests, shared by all versions that a replica serves.
+    """Capacity of a replica, shared by the versions that it serves.
 
     Args:
-        most_rows: requests are refused while so many rows are in progress.
-        most_bytes: bytes of bodies held at once, before they are decoded.
+        most_rows: rows in progress from which on requests are refused.
+        most_bytes: maximum number of bytes in bodies that are not decoded yet.
     """
 
     def __init__(self, most_rows: int = 10_000, most_bytes: int = MOST_BYTES) -> None:
@@ -38,26 +38,26 @@ class Admission:
         self.rows = self.bytes = 0
 
     def check_rows(self) -> None:
-        """Look for room before a body is read, and again before it is decoded.
+        """Check the capacity for rows; before a body is read, and before it is decoded.
 
         Raises:
-            FullError: there is none.
+            FullError: it is used up.
         """
         if self.rows >= self._most_rows:
             raise FullError("too many rows are in progress")
 
     def check_bytes(self, coming: int) -> None:
-        """Look for room before so many bytes are read.
+        """Check the capacity for further bytes.
 
         Raises:
-            FullError: there is none.
+            FullError: it does not suffice.
         """
         if self.bytes + coming > self._most_bytes:
             raise FullError("too many bytes are in progress")
 
 
 class Ticket:
-    """What one request holds; `close` gives it back."""
+    """Share of the capacity that one request holds; `close` returns it."""
 
     __slots__ = ("_admission", "_bytes", "_rows")
 
@@ -66,10 +66,10 @@ class Ticket:
         self._bytes = self._rows = 0
 
     def read(self, count: int) -> None:
-        """Count bytes that were read against the limit.
+        """Count bytes that were read.
 
         Raises:
-            FullError: there is no room for them.
+            FullError: they exceed the capacity.
         """
         self._admission.check_bytes(count)
         self._bytes += count
@@ -80,10 +80,10 @@ class Ticket:
         self._admission.check_rows()
 
     def decoded(self, rows: int) -> None:
-        """Hold rows in place of the bytes.
+        """Count rows in place of the bytes.
 
         Raises:
-            FullError: there is no room for them.
+            FullError: they exceed the capacity.
         """
         self._admission.check_rows()
         self._admission.bytes -= self._bytes
@@ -92,16 +92,16 @@ class Ticket:
         self._admission.rows += rows
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Return the share."""
         self._admission.bytes -= self._bytes
         self._admission.rows -= self._rows
         self._bytes = self._rows = 0
 
 
 class Deadline:
-    """Ends waits that last too long, one to two times `seconds`.
+    """A timeout that ends a wait after one to two times `seconds`.
 
-    One timer does for all waits: one for each would cost a small request a tenth of its time.
+    All waits share one timer: a timer of its own would cost a small request a tenth of its time.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -112,10 +112,10 @@ class Deadline:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def within(self, work: Awaitable[T]) -> T:
-        """What `work` gives.
+        """Await `work` and return its result.
 
         Raises:
-            LateError: it took too long.
+            LateError: the timeout is over.
         """
         task = asyncio.current_task()
         assert task is not None

@@ -1,7 +1,7 @@
-"""The Ray Serve application: one deployment, in which every replica answers by itself.
+"""The Ray Serve application: one deployment whose replicas each answer requests.
 
-From Python `serve.run(build({"name": "digits", …}))`; from a RayService, `import_path:
-serving.app:build` and the same keys under `args`.
+In Python: `serve.run(build({"name": "digits", …}))`. In a RayService: `import_path:
+serving.app:build` with the same keys under `args`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("ray.serve")
 
 MANY = 100_000
-"""Requests in progress that Ray lets a replica have: the replica's own queue is what is bounded."""
+"""Ray's limit of requests in progress; high, because `serving.admission` sets the real limits."""
 
 
 class Endpoint:
-    """A replica. It is ready once a version of the model has reproduced its golden rows."""
+    """A replica; ready once a version of the model has reproduced its golden rows."""
 
     def __init__(self, settings: Settings) -> None:
         import torch
 
         from eagleray import storage
         from eagleray.state.models import Registry
-        from serving import admission, batching, follower, metrics, readiness, scrape, web
+        from serving import admission, alias_watcher, batching, metrics, readiness, scrape, web
 
-        one = torch.set_num_threads  # replicas share a machine; threads that spin cost the others
+        one = torch.set_num_threads  # replicas share a machine, and torch's idle threads spin
         one(1)
         self._settings = settings
         self._metrics = metrics.Metrics(metrics_folder(settings.name), settings.name)
@@ -53,7 +53,7 @@ class Endpoint:
         self._application = web.Application(settings.name, self._metrics, room)
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         self._thread = ThreadPoolExecutor(1, "batch", initializer=one, initargs=(1,))
-        self._follower = follower.Follower(
+        self._watcher = alias_watcher.AliasWatcher(
             Registry(storage.open(settings.storage)),
             settings.name,
             settings.alias,
@@ -62,31 +62,31 @@ class Endpoint:
         )
 
     async def __serve_build_asgi_app__(self) -> object:
-        """The application, once it can answer; Ray Serve calls this before it sends traffic."""
-        from serving import autoscaling, lane
+        """Return the application once it can answer; Ray Serve sends traffic after that."""
+        from serving import autoscaling, fast_path
 
         settings = self._settings
-        await asyncio.to_thread(self._follower.look)
-        if self._follower.serving is None:
-            log.warning("%s: waiting for a fit version as %s", settings.name, settings.alias)
-        while self._follower.serving is None:
+        await asyncio.to_thread(self._watcher.check)
+        if self._watcher.serving is None:
+            log.warning("%s: no version as %s can be served yet", settings.name, settings.alias)
+        while self._watcher.serving is None:
             await asyncio.sleep(settings.poll_s)
-            await asyncio.to_thread(self._follower.look)
-        self._follower.start(settings.poll_s)
+            await asyncio.to_thread(self._watcher.check)
+        self._watcher.start(settings.poll_s)
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
-        self._busy = autoscaling.Busy()  # of this thread, which is the event loop's
-        lane.open_to(self._application, self._application.takes)
+        self._busy = autoscaling.Busy()  # measures the event loop's thread, which this is
+        fast_path.open_to(self._application, self._application.takes)
         return self._application
 
     def check_health(self) -> None:
-        """Raise once batches cannot run any more: Ray Serve then replaces the replica."""
+        """Raise if batches cannot run any more; Ray Serve then replaces the replica."""
         loaded = self._application.predictor
         if loaded is not None and loaded.failure is not None:
             raise RuntimeError(loaded.failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """What `autoscaling.policy` decides by; Ray Serve calls this every now and then."""
+        """Return the metrics for `autoscaling.policy`; Ray Serve calls this periodically."""
         from serving import autoscaling
 
         average, busy = self._application.ongoing.average(), self._busy.share()
@@ -106,11 +106,11 @@ class Endpoint:
         )
 
     def __del__(self) -> None:
-        self._follower.stop()
+        self._watcher.stop()
 
 
 def build(args: Mapping[str, object]) -> serve.Application:
-    """The application that serves a model.
+    """Build the application that serves a model.
 
     Args:
         args: see `Settings`.
@@ -128,15 +128,14 @@ def build(args: Mapping[str, object]) -> serve.Application:
 
 
 def metrics_folder(name: str) -> Path:
-    """Where the replicas of a model on this node keep their metrics."""
+    """Return the folder of the metrics of a model's replicas on this node."""
     session = ray.get_runtime_context().get_session_name()
     return Path(tempfile.gettempdir(), "eagleray", session, "metrics", name)
 
 
 def _autoscaling(settings: Settings) -> AutoscalingConfig:
-    with (
-        warnings.catch_warnings()
-    ):  # `metrics_interval_s` is to move to a variable that does nothing yet
+    with warnings.catch_warnings():
+        # Ray announces a variable in place of `metrics_interval_s`, but does not read it yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         return AutoscalingConfig(
             min_replicas=settings.min_replicas,

@@ -1,11 +1,11 @@
-"""How many replicas a model needs: what a replica measures of itself, and the policy over it.
+"""Autoscaling: the metrics of a replica and the policy that turns them into a number of replicas.
 
-The fast lane (`serving.lane`) leads predictions past Ray's own counters, so a replica counts for
-itself: Ray Serve asks `app.Endpoint.record_autoscaling_stats` and hands the answers to `policy`.
+Predictions on the fast path (`serving.fast_path`) bypass Ray's counters, so each replica counts
+them. Ray Serve reads `app.Endpoint.record_autoscaling_stats` and passes the values to `policy`.
 
-Requests in progress do not tell a full replica. While its event loop works on some, the others wait
-in sockets, where nobody counts them: the more work a request is, the fewer are counted. How busy
-the replica is (its arrival rate times its service time) does tell. See docs/adr/0015.
+The number of requests in progress alone does not show an overloaded replica. While its event loop
+is busy, further requests wait uncounted in sockets. The utilization (arrival rate times service
+time) does show it. See docs/adr/0015.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 ONGOING, BUSY = "eagleray_ongoing", "eagleray_busy"
-"""Names under which a replica reports its requests in progress, and how busy it is."""
+"""Metric names: requests in progress, and utilization."""
 
 MOST_BUSY = 0.8
-"""Share of its time that a replica should work at most: beyond, waiting times grow steeply."""
+"""Target utilization of a replica; waiting times grow steeply beyond it."""
 
 
 class Ongoing:
-    """Requests in progress: now, and on average since the last look.
+    """Requests in progress: now, and on average since the last reading.
 
-    The average is exact, an integral over time. A look at one instant would be biased: between two
-    turns of the event loop, where looks happen, most requests have just been answered.
+    The average is an integral over time. A sample would be biased: it is taken between two turns
+    of the event loop, when most requests have just been answered.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._area = 0.0
-        self._looked = self._changed = clock()
+        self._read_at = self._changed = clock()
         self.now = 0
 
     def enter(self) -> None:
@@ -44,10 +44,10 @@ class Ongoing:
         self._add(-1)
 
     def average(self) -> float:
-        """Mean number of requests in progress since the last call."""
+        """Return the mean number of requests in progress since the last call."""
         self._add(0)
         area, self._area = self._area, 0.0
-        past, self._looked = self._changed - self._looked, self._changed
+        past, self._read_at = self._changed - self._read_at, self._changed
         return area / past if past > 0 else float(self.now)
 
     def _add(self, change: int) -> None:
@@ -58,10 +58,10 @@ class Ongoing:
 
 
 class Busy:
-    """The share of time that this process works, or would if it had a processor.
+    """Utilization of this process: the share of time that it runs or waits for a processor.
 
-    Time on processors is that of the whole process. Time that the event loop's thread was ready and
-    waited for a processor is added: on a machine that is full a replica is busy as well.
+    It adds the CPU time of the process and the time that the event loop's thread waited for a
+    processor, so that a replica on an overloaded machine counts as busy.
 
     Args:
         clock: seconds.
@@ -75,20 +75,20 @@ class Busy:
     ) -> None:
         self._clock = clock
         self._worked = worked or _worked(threading.get_native_id())
-        self._looked, self._before = clock(), self._worked()
+        self._read_at, self._before = clock(), self._worked()
 
     def share(self) -> float:
-        """Seconds of work in each second since the last call; above 1 if several threads work."""
+        """Return seconds of work per second since the last call; above 1 with several threads."""
         now, worked = self._clock(), self._worked()
-        past, done = now - self._looked, worked - self._before
-        self._looked, self._before = now, worked
+        past, done = now - self._read_at, worked - self._before
+        self._read_at, self._before = now, worked
         return done / past if past > 0 else 0.0
 
 
 def _worked(thread: int) -> Callable[[], float]:
-    """Seconds that the process worked, and that a thread of it waited for a processor.
+    """Return a function for the CPU seconds of the process plus the waiting time of a thread.
 
-    The latter is the second number of /proc/…/schedstat, in ns (Linux: scheduler/sched-stats).
+    The waiting time is the second number of /proc/…/schedstat, in ns (Linux: sched-stats).
     """
     stats = Path(f"/proc/self/task/{thread}/schedstat")
 
@@ -102,15 +102,15 @@ def _worked(thread: int) -> Callable[[], float]:
 
 
 class Context(Protocol):
-    """What `policy` reads of Ray Serve's `AutoscalingContext`."""
+    """The part of Ray Serve's `AutoscalingContext` that `policy` reads."""
 
     @property
     def target_num_replicas(self) -> int:
-        """Replicas wanted by the last decision."""
+        """Number of replicas that the last decision asked for."""
 
     @property
     def aggregated_metrics(self) -> Mapping[str, Mapping[Any, float]]:
-        """By name and replica, the mean of what was reported lately."""
+        """Mean of recent reports, by metric and replica."""
 
     @property
     def config(self) -> Any:
@@ -118,7 +118,7 @@ class Context(Protocol):
 
 
 def policy(context: Context) -> tuple[float, dict[str, Any]]:
-    """Replicas wanted, before Ray Serve applies the limits and delays of its configuration."""
+    """Return the wanted replicas; Ray Serve then applies its limits and delays."""
     ongoing = context.aggregated_metrics.get(ONGOING, {})
     if not ongoing:  # no replica has reported yet
         return context.target_num_replicas, {}
@@ -128,13 +128,13 @@ def policy(context: Context) -> tuple[float, dict[str, Any]]:
 
 
 def wanted(ongoing: float, busy: float, target: float) -> float:
-    """Replicas at which neither requests in progress nor work exceed what one should have.
+    """Return the replicas that keep both requests and utilization at their targets.
 
-    Work asks for no more replicas than there are requests: one request cannot use two.
+    Utilization never asks for more replicas than there are requests: one request uses one replica.
 
     Args:
-        ongoing: mean number of requests in progress, at all replicas together.
-        busy: shares of time that replicas work, added up.
-        target: requests in progress that a replica should have.
+        ongoing: mean number of requests in progress, over all replicas.
+        busy: sum of the replicas' utilization.
+        target: requests in progress per replica.
     """
     return max(1.0, ongoing / target, min(busy / MOST_BUSY, ongoing))

@@ -1,9 +1,9 @@
-"""Micro-batches across requests: what arrives while one batch runs is the next one.
+"""Micro-batches across requests: the requests that arrive during a batch form the next one.
 
-A lone request is run at once. Under load, which shows by the last batch having had company, a
-request waits for as much company as that batch had, `wait_s` at most. Large requests queue part by
-part, so that small ones get in between. Quick batches run on the event loop, since handing them to
-a thread would cost more than they do; others run in a thread, and the loop goes on answering.
+A single request runs at once. When the last batch held several requests, the next one waits for as
+many, at most `wait_s`. A large request queues part by part, so that small requests run in between.
+A quick batch runs on the event loop, because a thread switch would take longer than the batch; any
+other batch runs in a thread.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Generic, TypeAlias, TypeVar
 from eagleray import errors
 
 INLINE_S = 0.002
-"""A batch expected to take no longer than this runs on the event loop."""
+"""A batch with a shorter expected time runs on the event loop."""
 
 SMOOTHING = 0.3
-"""Weight of the newest batch in the running mean of the time that batches of its size take."""
+"""Weight of the newest batch in the moving average of batch times."""
 
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
@@ -33,12 +33,12 @@ Outcome: TypeAlias = Sequence[Answer] | Exception
 
 @dataclass(frozen=True)
 class Limits:
-    """How requests are put together.
+    """Limits of a batch.
 
     Attributes:
-        max_rows: most rows in a batch.
-        wait_s: longest wait for company while there is load.
-        stuck_s: a batch that runs for longer counts as hung.
+        max_rows: maximum number of rows.
+        wait_s: longest wait for further requests, under load.
+        stuck_s: a batch that runs longer is considered hung.
     """
 
     max_rows: int = 256
@@ -48,19 +48,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[Row, Answer]):
-    """Rows of one caller, and where their answers go."""
+    """Rows of one caller, and the future of their answers."""
 
     rows: Sequence[Row]
     answers: asyncio.Future[Sequence[Answer]]
 
 
 class Batcher(Generic[Row, Answer]):
-    """Runs a function of many rows for many callers on one event loop.
+    """Calls a function with the rows of many callers, on one event loop.
 
     Args:
-        run: gives an answer for each row, in order; called by one thread at a time.
+        run: returns one answer per row, in order; called by one thread at a time.
         limits: see `Limits`.
-        thread: where batches run that are not quick, one at a time.
+        thread: runs the batches that are too slow for the event loop.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Batcher(Generic[Row, Answer]):
         self._run, self._limits, self._thread = run, limits, thread
         self._queue: deque[Request[Row, Answer]] = deque()
         self._waiting = 0
-        self._company = 1  # requests in the last batch
+        self._last_size = 1  # requests in the last batch
         self._taken: dict[int, float] = {}  # seconds by bit length of the number of rows
         self._timer: asyncio.Handle | None = None
-        self._soon = self._busy = False
-        self._began = 0.0  # when the batch in the thread did
+        self._flushing = self._busy = False
+        self._began = 0.0  # start of the batch in the thread
         self._broken: str | None = None
 
     @property
     def failure(self) -> str | None:
-        """Why slow batches cannot run any more; None while they can."""
+        """Reason why batches cannot run any more; None while they can."""
         if self._broken is None and self._busy:
             since = time.monotonic() - self._began
             if since > self._limits.stuck_s:
@@ -89,10 +89,10 @@ class Batcher(Generic[Row, Answer]):
         return self._broken
 
     async def submit(self, rows: Sequence[Row]) -> Sequence[Answer]:
-        """An answer for each row.
+        """Return an answer per row.
 
         Raises:
-            ServingError: the model does not answer, or batches cannot run any more.
+            ServingError: the model fails, or batches cannot run any more.
         """
         most = self._limits.max_rows
         if len(rows) <= most:
@@ -111,11 +111,11 @@ class Batcher(Generic[Row, Answer]):
         return answers
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._busy or self._soon:
+        if self._busy or self._flushing:
             return
-        if len(self._queue) >= self._company or self._waiting >= self._limits.max_rows:
+        if len(self._queue) >= self._last_size or self._waiting >= self._limits.max_rows:
             self._cancel_timer()
-            self._soon = True
+            self._flushing = True
             loop.call_soon(self._flush, loop)
         elif self._timer is None:
             self._timer = loop.call_later(self._limits.wait_s, self._flush, loop)
@@ -127,11 +127,11 @@ class Batcher(Generic[Row, Answer]):
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         self._cancel_timer()
-        self._soon = False
+        self._flushing = False
         batch = self._next()
         if not batch:
             return
-        self._company = len(batch)
+        self._last_size = len(batch)
         rows = sum(len(request.rows) for request in batch)
         if self._expected(rows) <= INLINE_S:
             self._settle(loop, batch, self._outcomes(batch))
@@ -161,13 +161,13 @@ class Batcher(Generic[Row, Answer]):
         batch: list[Request[Row, Answer]],
         cause: RuntimeError,
     ) -> None:
-        """Say that the thread takes no work any more: in `failure`, and to who waits for it."""
+        """Record that the thread is gone, and fail the batch."""
         self._broken = f"the thread that runs batches takes no work any more: {cause}"
         failed: list[Outcome[Answer]] = [errors.ServingError(self._broken) for _ in batch]
         self._settle(loop, batch, failed)
 
     def _next(self) -> list[Request[Row, Answer]]:
-        """Whole requests from the front of the queue, as many as a batch takes."""
+        """Take as many requests off the queue as fit into a batch."""
         batch, room = [], self._limits.max_rows
         while self._queue and len(self._queue[0].rows) <= room:
             request = self._queue.popleft()
@@ -178,17 +178,16 @@ class Batcher(Generic[Row, Answer]):
         return batch
 
     def _outcomes(self, batch: list[Request[Row, Answer]]) -> list[Outcome[Answer]]:
-        """For each request its answers or its failure; one that fails does not fail the others.
+        """Return the answers or the failure of each request.
 
-        Whatever a model raises, SystemExit too, is a failure of its callers alone.
+        A request that fails does not fail the others. Any exception of a model, even SystemExit,
+        becomes a failure of its request.
         """
         rows = [row for request in batch for row in request.rows]
-        started = (
-            time.thread_time()
-        )  # not the clock: in the thread it would count waits for the lock
+        started = time.thread_time()  # wall time would include waits for the interpreter lock
         try:
             parts = _parts(self._run(rows), [len(request.rows) for request in batch])
-        except BaseException as cause:  # noqa: BLE001 - nobody else would wake the callers
+        except BaseException as cause:  # noqa: BLE001 - the callers wait for an answer
             if len(batch) == 1:
                 return [_failure(cause)]
             return [self._outcomes([request])[0] for request in batch]
@@ -196,10 +195,10 @@ class Batcher(Generic[Row, Answer]):
         return parts
 
     def _expected(self, rows: int) -> float:
-        """Seconds that a batch of this size takes: as one of its size did, or at most by size."""
+        """Estimate the seconds of a batch from batches of its size, or of the next smaller size."""
         size = rows.bit_length()
-        known = max((seen for seen in self._taken if seen <= size), default=None)
-        return math.inf if known is None else self._taken[known] * 2 ** (size - known)
+        nearest = max((seen for seen in self._taken if seen <= size), default=None)
+        return math.inf if nearest is None else self._taken[nearest] * 2 ** (size - nearest)
 
     def _learn(self, rows: int, seconds: float) -> None:
         size = rows.bit_length()

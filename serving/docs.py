@@ -1,4 +1,4 @@
-"""The page at `/docs`: Swagger UI from the installed package, so that it works without internet."""
+"""The page at `/docs`: Swagger UI, served from the installed package without internet access."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", tryItOutEnabled: tr
 
 @dataclass(frozen=True)
 class File:
-    """What is sent for a path."""
+    """Content of a path."""
 
     content: bytes
     content_type: bytes
 
 
 def file(path: str) -> File | None:
-    """The page or one of its files; None for any other path."""
+    """Return the page or one of its files; None for any other path."""
     if path == "/docs":
         return File(_PAGE, b"text/html; charset=utf-8")
     name = path.removeprefix("/docs/")

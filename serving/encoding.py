@@ -1,4 +1,4 @@
-"""Bodies compressed by gzip: unpacked within bounds, and made for who asks for them."""
+"""Compression of request and response bodies by gzip."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import zlib
 from eagleray import errors
 from serving import protocol
 
-PAYS = 16 * 1024
-"""Bytes from which on an answer is compressed for clients that accept it."""
+LEAST_BYTES = 16 * 1024
+"""Smallest answer, in bytes, that is compressed for clients that accept gzip."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _LEVEL = 1  # 10,000 answers become 22 % of their size; 20 % at level 6, in six times the time
 
 
 def unpack(body: protocol.Body) -> bytes:
-    """The body that was compressed.
+    """Decompress a request body.
 
     Raises:
-        RequestError: 413 once it shows that it has more than `protocol.MOST_BYTES`, 400 for what
-            is no gzip, or not all of it.
+        RequestError: 413 for a body of more than `protocol.MOST_BYTES`, decompressed; 400 for a
+            body that is not gzip or is truncated.
     """
     unpacked = bytearray()
     rest: protocol.Body = body
     try:
-        while rest:  # there may be several members one after another
+        while rest:  # a gzip file may have several members
             member = zlib.decompressobj(_GZIP)
             unpacked += member.decompress(rest, protocol.MOST_BYTES + 1 - len(unpacked))
             if len(unpacked) > protocol.MOST_BYTES:
@@ -40,12 +40,12 @@ def unpack(body: protocol.Body) -> bytes:
 
 
 def pack(body: bytes) -> bytes:
-    """The body, compressed."""
+    """Compress a response body."""
     return gzip.compress(body, _LEVEL, mtime=0)
 
 
 def accepted(header: bytes) -> bool:
-    """Whether an `accept-encoding` header names gzip, and not with a weight of 0."""
+    """Tell whether an `accept-encoding` header accepts gzip."""
     for part in header.lower().split(b","):
         name, _, weight = part.partition(b";")
         if name.strip() in (b"gzip", b"x-gzip"):

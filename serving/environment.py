@@ -1,7 +1,7 @@
-"""Environment variables that Ray must be started with, so that its Serve is fast and private.
+"""Environment variables for Ray Serve: the fast serving path, and private paths and ports.
 
-Ray Serve reads them at import, in every process: they must be set before Ray starts on a node. The
-chart sets `FAST` on its pods; `serving.local` sets both for the cluster it starts.
+Ray Serve reads them at import in every process, so they must be set before Ray starts on a node.
+The chart sets `FAST` on its pods; `serving.local` sets all of them for its own cluster.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import shutil
 import socket
 from pathlib import Path
 
-from serving import lane
+from serving import fast_path
 
 FAST = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": lane.CALLBACK,
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": fast_path.CALLBACK,
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a datagram for each request to a Python process
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""HAProxy in front, one event loop a replica, predictions on the fast lane; see docs/adr/0003.
+"""HAProxy in front, one event loop per replica, predictions on the fast path; see docs/adr/0003.
 
-A prediction that a replica took and did not answer, since it is gone, is asked of another one,
-where HAProxy still has the whole request (docs/adr/0014).
+HAProxy repeats a request that a lost replica did not answer, if it still holds the whole request
+(docs/adr/0014).
 """
 
 PORTS = (

@@ -1,9 +1,9 @@
-"""Prometheus metrics of a model's replicas: the one owner of their names.
+"""Prometheus metrics of a model's replicas, and the owner of their names.
 
-Replicas are processes behind one port, and a scrape reaches any one of them. Each therefore writes
-to its own files in a folder that the replicas of a node share (prometheus_client's multiprocess
-mode), and any of them answers for all. Files of ended replicas stay, so that counters never fall;
-their gauges are taken out when a scrape finds the process gone.
+The replicas of a node share a port, and a scrape reaches any one of them. Each replica writes to
+its own files in a shared folder (prometheus_client's multiprocess mode), and any replica answers
+for all. Files of ended replicas stay, so that counters never decrease; a scrape removes the gauges
+of processes that have ended.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Final
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable of prometheus_client, read when it is first imported."""
+"""Environment variable that prometheus_client reads at its first import."""
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 LIVE: Final = "livesum"
-"""Gauges add up over the replicas that are alive."""
+"""Gauges are summed over the live replicas."""
 
 _LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")
 
 
 class Metrics:
-    """The metrics of this replica, all labelled with the model's name.
+    """Metrics of this replica, labelled with the model's name.
 
     Args:
-        folder: shared by the replicas of one application on one node; made when absent.
+        folder: shared by the replicas of one application on one node; created if absent.
         model: the model's name.
     """
 
@@ -39,7 +39,7 @@ class Metrics:
         os.environ[FOLDER] = str(folder)
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        own = CollectorRegistry()  # scrapes read the files of all replicas, not this
+        own = CollectorRegistry()  # scrapes read the files, not this registry
         every = ("model",)
         route, answer, version = (*every, "route"), (*every, "route", "status"), (*every, "version")
         self._folder, self._model = folder, model
@@ -100,21 +100,21 @@ class Metrics:
             self._warnings.inc(warnings)
 
     def serving(self, version: int, *, instead_of: int | None) -> None:
-        """Say which version this replica serves now."""
+        """Record the version that this replica serves."""
         if instead_of is not None:
             self._version.labels(self._model, str(instead_of)).set(0)
         self._version.labels(self._model, str(version)).set(1)
 
     def refused(self, version: int) -> None:
-        """Count a version that was not taken into service."""
+        """Count a refused version."""
         self._refused.labels(self._model, str(version)).inc()
 
     def storage_error(self) -> None:
-        """Count a look at the alias, or at a version, that failed."""
+        """Count a failed read of the alias or a version."""
         self._storage_errors.inc()
 
     def exposition(self) -> bytes:
-        """The metrics of all replicas on this node, in Prometheus' text format."""
+        """Return the metrics of all replicas of this node in Prometheus' text format."""
         from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
         for file in self._folder.iterdir():

@@ -1,4 +1,4 @@
-"""One version of a model, ready to answer: its bundle, its codec and its batches."""
+"""One version of a model in service: its bundle, codec and batches."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from serving import admission, batching, encoding, openapi, protocol
 from serving.protocol import Body
 
 LARGE = 256 * 1024
-"""Bytes from which on a body is decoded beside the event loop."""
+"""A body with more bytes is decoded in a thread."""
 
 
 class Observer(Protocol):
-    """Is told of each batch."""
+    """Called after each batch."""
 
     def batch(self, rows: int, warnings: int) -> None:
-        """So many rows were predicted, with so many warnings."""
+        """Record a batch of `rows` rows and the number of their warnings."""
 
 
 class Predictor:
-    """Answers requests with one version; replaced as a whole when the alias moves.
+    """Answers requests with one version; a moved alias replaces it as a whole.
 
     Args:
-        loaded: a bundle whose golden rows are reproduced.
-        limits: of its batches.
-        thread: where its slow batches run.
-        observer: is told of each batch.
-        extra_fields: goes before what the bundle says.
+        loaded: a verified bundle.
+        limits: limits of its batches.
+        thread: runs its slow batches.
+        observer: called after each batch.
+        extra_fields: overrides the bundle's setting.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class Predictor:
         self._batcher = batching.Batcher(self._run, limits, thread)
 
     async def answer(self, body: Body, ticket: admission.Ticket, *, packed: bool = False) -> bytes:
-        """The answer to a request's body.
+        """Answer a request.
 
         Args:
             body: JSON.
-            ticket: what the request holds of the replica's room.
-            packed: the body is compressed by gzip.
+            ticket: the request's share of the replica's capacity.
+            packed: whether the body is compressed by gzip.
 
         Raises:
-            RequestError: what is wrong with the request.
-            FullError: there is no room for its rows.
-            ServingError: the model fails to answer.
+            RequestError: the request is invalid.
+            FullError: the replica has no capacity for its rows.
+            ServingError: the model fails.
         """
         rows = await self._rows(body, ticket, packed)
         del body
@@ -80,11 +80,11 @@ class Predictor:
 
     @property
     def failure(self) -> str | None:
-        """Why predictions cannot be made any more; None while they can."""
+        """Reason why the version cannot predict any more; None while it can."""
         return self._batcher.failure
 
     def document(self) -> bytes:
-        """The OpenAPI document of this version."""
+        """Return the OpenAPI document of this version."""
         return self._encode(
             openapi.document(
                 self.name,
@@ -96,7 +96,7 @@ class Predictor:
         )
 
     async def _rows(self, body: Body, ticket: admission.Ticket, packed: bool) -> protocol.Rows:
-        """What is large, slow or wrong is decoded beside the event loop, one body at a time."""
+        """Decode a body; a large, compressed or invalid one in a thread, one at a time."""
         rows = None if packed or len(body) > LARGE else self._codec.plain(body)
         if rows is None:
             async with self._decoding:

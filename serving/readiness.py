@@ -1,9 +1,9 @@
-"""Whether a replica's node may get traffic, and the wait for whoever asks.
+"""Readiness of a replica's pod.
 
-KubeRay leads traffic to a new cluster as soon as Serve says RUNNING, and does not look at pods. A
-pod found ready only after that is out of its Service for a probe's period. So a replica that is fit
-counts as ready before Serve knows it, and becomes RUNNING once a probe has been told so
-(docs/adr/0014).
+KubeRay switches traffic to a new cluster as soon as Serve reports RUNNING; it ignores the pods'
+readiness. A pod that turns ready later is missing from its Service for up to one probe period. So a
+replica reports ready once it has loaded its version, and becomes RUNNING after a probe has seen
+that (docs/adr/0014).
 """
 
 from __future__ import annotations
@@ -17,41 +17,42 @@ import time
 log = logging.getLogger("ray.serve")
 
 NO_REPLICAS = b"No replicas are available yet."
-"""What HAProxy of Ray Serve answers a health check, with 503, until there is a first replica."""
+"""HAProxy's answer to a health check, with status 503, before the first replica runs."""
 PROBE_S = 3.0
-"""How long HAProxy may take to answer."""
+"""Timeout of a health check of HAProxy."""
 SETTLE_S = 2.0
-"""What Kubernetes may take to make an endpoint of a pod that a probe has found ready."""
+"""Time that Kubernetes may take from a successful probe to an endpoint of the pod."""
 
 
 class Readiness:
-    """Answers probes for a replica, together with the HAProxy of its node.
+    """Answers readiness probes for a replica and the HAProxy of its node.
 
     Args:
-        port: of HAProxy on this machine.
+        port: HAProxy's port on this machine.
     """
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._fit = False
-        self._told = threading.Event()
+        self._loaded = False
+        self._probed = threading.Event()
 
     def probe(self) -> bool:
-        """Whether traffic may come: HAProxy has a replica, here or elsewhere, to pass it on to.
+        """Tell whether the pod may get traffic.
 
-        Or it has none yet because this fit one, the first, waits for the probe.
+        It may when HAProxy knows a replica on any node. It also may when HAProxy knows none yet and
+        this replica has loaded its version: it is the first one, and waits for this probe.
         """
-        fit, (status, text) = self._fit, self._health()
-        ready = status == http.client.OK or (fit and text == NO_REPLICAS)
-        if ready and fit:
-            self._told.set()
+        loaded, (status, text) = self._loaded, self._health()
+        ready = status == http.client.OK or (loaded and text == NO_REPLICAS)
+        if ready and loaded:
+            self._probed.set()
         return ready
 
     async def announce(self, limit_s: float) -> None:
-        """Count as fit, and wait until a probe has been told so; at most this long."""
-        self._fit = True
+        """Report ready, and wait for the next successful probe, at most `limit_s` seconds."""
+        self._loaded = True
         until = time.monotonic() + limit_s
-        while not self._told.is_set():
+        while not self._probed.is_set():
             if time.monotonic() > until:
                 log.warning("no probe has found this node ready within %g s", limit_s)
                 return
@@ -59,7 +60,7 @@ class Readiness:
         await asyncio.sleep(SETTLE_S)
 
     def _health(self) -> tuple[int, bytes]:
-        """Status and text of HAProxy's health check; status 0 where there is no HAProxy."""
+        """Ask HAProxy for its health: status and body; status 0 if it does not answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PROBE_S)
         try:
             connection.request("GET", "/-/healthz")

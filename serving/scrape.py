@@ -1,7 +1,7 @@
-"""A port of a node's own for Prometheus and for readiness probes, past HAProxy.
+"""HTTP server for Prometheus scrapes and readiness probes, on a port that bypasses HAProxy.
 
-HAProxy may pass a scrape of the serving port on to a replica of another node, whose counters are
-others: a series would jump between the two. The replicas of a node listen on this port together
+HAProxy may forward a scrape of the serving port to a replica of another node, which has its own
+counters; the series would jump between the two. All replicas of a node listen on this port
 (SO_REUSEPORT), and each answers for all of them (`serving/metrics.py`).
 """
 
@@ -17,7 +17,7 @@ READY = "/readyz"
 
 
 class Server(ThreadingHTTPServer):
-    """Answers `/readyz` with 200 or 503, and every other GET with what `exposition` gives."""
+    """Answers `/readyz` with 200 or 503, and every other GET with the exposition."""
 
     allow_reuse_port = True
     daemon_threads = True
@@ -29,11 +29,11 @@ class Server(ThreadingHTTPServer):
         self.exposition, self.ready = exposition, ready
 
     def start(self) -> None:
-        """Answer in a thread of its own."""
+        """Start answering in a thread of its own."""
         threading.Thread(target=self.serve_forever, name="scrape", daemon=True).start()
 
     def stop(self) -> None:
-        """Answer no more, and give the port back."""
+        """Stop answering and close the port."""
         self.shutdown()
         self.server_close()
 
@@ -57,4 +57,4 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Scrapes and probes come all the time; their log would be all there is."""
+        """Log nothing: scrapes and probes would fill the log."""

@@ -1,4 +1,4 @@
-"""What a deployment is told: the arguments of `serving.app:build`, checked."""
+"""Settings of a deployment: the arguments of `serving.app:build`."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import pydantic
 
 
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """Which model to serve, and how.
+    """The model to serve, and how to serve it.
 
     Attributes:
         name: the model's name in the registry.
-        alias: which of its aliases to follow.
+        alias: the alias whose version is served.
         storage: `s3://bucket[/prefix]` or `file:///folder`.
-        min_replicas: fewest replicas.
-        max_replicas: most replicas.
-        target_ongoing: requests in progress at each replica that autoscaling aims for.
-        upscale_delay_s: how long more replicas must be wanted before they are started.
-        downscale_delay_s: how long fewer must be wanted before one is drained.
-        metrics_interval_s: how often replicas report their requests in progress.
-        look_back_s: over which time these are averaged.
-        max_rows: most rows in a batch.
-        wait_ms: longest wait for company in a batch, under load only.
-        queue_rows: while so many rows are in progress at a replica, more are refused with 503.
+        min_replicas: minimum number of replicas.
+        max_replicas: maximum number of replicas.
+        target_ongoing: requests in progress per replica that autoscaling aims for.
+        upscale_delay_s: delay before replicas are added.
+        downscale_delay_s: delay before replicas are removed.
+        metrics_interval_s: interval between two reports of a replica.
+        look_back_s: period over which reports are averaged.
+        max_rows: maximum number of rows in a batch.
+        wait_ms: longest wait for further requests in a batch, under load.
+        queue_rows: rows in progress at a replica from which on requests get a 503.
         extra_fields: whether fields that are no columns are refused or ignored; absent: as the
             model's experiment file says.
-        poll_s: how often the alias is looked at.
+        poll_s: interval between two reads of the alias.
         metrics_port: port on every node for scrapes and `/readyz`; 0 opens none.
-        http_port: where Ray Serve listens on every node; `/readyz` asks there.
-        announce_s: longest time that a replica that is fit waits to be asked for `/readyz` before
-            Ray Serve calls it running; 0 does not wait.
+        http_port: port of Ray Serve on every node; `/readyz` checks it.
+        announce_s: longest wait of a loaded replica for a probe of `/readyz` before it is RUNNING;
+            0 does not wait.
         cpus: logical CPUs that each replica reserves on the Ray cluster.
-        gpus: must be 0: nothing that serves moves a model or a tensor to a device.
+        gpus: must be 0: serving moves no model to a device.
     """
 
     name: str = pydantic.Field(min_length=1)

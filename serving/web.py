@@ -1,6 +1,6 @@
-"""The application itself: plain ASGI, because a framework around each request costs more than it.
+"""The HTTP API as a plain ASGI application: a framework costs more than a prediction.
 
-Routes, reading of bodies, answers and errors. Which version answers is the follower's business.
+Routes, request bodies, responses and errors. `serving.alias_watcher` chooses the version.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PACKINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}
 _PART = 64 * 1024  # bytes of an answer handed to the server at once
 
 READ_S, SEND_S = 30.0, 60.0
-"""How long a client may take to send its body, and to read a large answer; see `Deadline`."""
+"""Timeouts for a client to send its body and to read a large answer; see `Deadline`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Answer:
 
 
 class Application:
-    """Answers HTTP for one model.
+    """Answers HTTP requests for one model.
 
     Args:
-        name: the model's.
-        gauges: where requests are counted.
-        room: for requests; its default where not given.
-        read_s: how long a client may take to send its body.
+        name: the model's name.
+        gauges: counts requests.
+        room: the replica's capacity for requests.
+        read_s: timeout for a client to send its body.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Application:
         }
 
     def takes(self, path: str) -> bool:
-        """Whether a path is one of the predictions', which the fast lane takes."""
+        """Tell whether a path is a prediction's, for the fast path."""
         return path in self._predicts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +96,7 @@ class Application:
         ticket = admission.Ticket(self._room)
         try:
             answer = await self._answer(path, scope, receive, ticket)
-            if len(answer.body) >= encoding.PAYS:
+            if len(answer.body) >= encoding.LEAST_BYTES:
                 answer = await _compressed(answer, scope["headers"])
             await self._send(answer, send)
         finally:
@@ -116,9 +116,7 @@ class Application:
             return
         try:
             await self._sends.within(_send_in_parts(answer.body, send))
-        except (
-            admission.LateError
-        ):  # the server closes the connection of an answer that is not complete
+        except admission.LateError:  # the server closes the connection of an incomplete answer
             log.warning("a client took too long to read its answer")
 
     async def _answer(
@@ -208,7 +206,7 @@ class Application:
         return _json(200, {"status": "alive"})
 
     async def _model(self) -> Answer:
-        """Whether the model is ready, in the words of KServe's V1 protocol, and its version."""
+        """Answer as KServe's V1 protocol does: name and readiness, with the version."""
         loaded = self.predictor
         ready = loaded is not None and loaded.failure is None
         said = {"name": self._name, "version": loaded.number if loaded else None, "ready": ready}
@@ -260,7 +258,7 @@ def _declared(headers: Headers) -> tuple[bytes, bytes, int]:
 
 
 async def _read(receive: Receive, ticket: admission.Ticket) -> protocol.Body:
-    """The body; one that is too long, or finds no room, is refused as soon as that shows."""
+    """Read the body, and refuse it as soon as it is too long or exceeds the capacity."""
     message = await receive()
     if not message.get("more_body", False):
         first: bytes = message.get("body", b"")
@@ -279,7 +277,7 @@ async def _read(receive: Receive, ticket: admission.Ticket) -> protocol.Body:
 
 
 async def _send_in_parts(body: bytes, send: Send) -> None:
-    """Send no more than the client has read: each part waits until the one before is gone."""
+    """Send the body in parts, each after the client has read the part before."""
     view = memoryview(body)
     for start in range(0, len(body), _PART):
         more = start + _PART < len(body)
@@ -288,7 +286,7 @@ async def _send_in_parts(body: bytes, send: Send) -> None:
 
 
 async def _compressed(answer: Answer, headers: Headers) -> Answer:
-    """The answer as the client asks for it; what is large is compressed beside the event loop."""
+    """Compress the answer in a thread if the client accepts gzip."""
     marks: tuple[tuple[bytes, bytes], ...] = ((b"vary", b"accept-encoding"),)
     body = answer.body
     if encoding.accepted(dict(headers).get(b"accept-encoding", b"")):

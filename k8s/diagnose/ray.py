@@ -300,7 +300,7 @@ def _version(snapshot: Snapshot, unloaded: str | None = None) -> Finding | None:
     """Why replicas answer with another version than the alias names, or have loaded none.
 
     Replicas look at the alias every `poll_s`; a version that does not reproduce its golden rows is
-    refused, and the one before keeps answering (serving/follower.py). Their metrics tell both.
+    refused, and the one before keeps answering (serving/alias_watcher.py). Their metrics tell both.
     """
     alias = snapshot.alias
     above = (unloaded,) if unloaded else ()

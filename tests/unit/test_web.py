@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from eagleray import bundle
-from serving import admission, batching, lane, metrics, predictor, protocol, web
+from serving import admission, batching, fast_path, metrics, predictor, protocol, web
 from tests import bundles
 
 ROW: dict[str, Any] = bundles.instances(bundles.rows(2, seed=3))[1]
@@ -349,16 +349,16 @@ def test_only_predictions_take_the_fast_lane(application: web.Application) -> No
         raise LookupError(scope["path"])
 
     async def work() -> httpx.Response:
-        lane.open_to(application, application.takes)
-        transport = httpx.ASGITransport(lane.FastLane(slow))
+        fast_path.open_to(application, application.takes)
+        transport = httpx.ASGITransport(fast_path.FastPath(slow))
         async with httpx.AsyncClient(transport=transport, base_url="http://left") as client:
             with pytest.raises(LookupError):
                 await client.get("/-/healthz")
             return await client.post("/predict", json={"instances": [ROW]})
 
     assert asyncio.run(work()).status_code == 200
-    with pytest.raises(LookupError):  # another event loop than the lane's
-        ask(lane.FastLane(slow), "POST", "/predict", json={"instances": [ROW]})
+    with pytest.raises(LookupError):  # another event loop than the fast path's
+        ask(fast_path.FastPath(slow), "POST", "/predict", json={"instances": [ROW]})
 
 
 REPLICA = """

@@ -19,7 +19,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "eagleray.fastEnv" -}}
 RAY_SERVE_ENABLE_HA_PROXY: "1"
 RAY_SERVE_THROUGHPUT_OPTIMIZED: "1"
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: serving.lane.middlewares
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: serving.fast_path.middlewares
 RAY_SERVE_HAPROXY_METRICS_ENABLED: "0"
 RAY_SERVE_HAPROXY_RETRY_ON: conn-failure empty-response
 RAY_USAGE_STATS_ENABLED: "0"

@@ -7,12 +7,12 @@ import pytest
 from eagleray import bundle, errors, storage
 from eagleray.state import aliases
 from eagleray.state.models import Registry
-from serving import follower
+from serving import alias_watcher
 from tests import bundles
 
 
 class Replica:
-    """What a follower reports to; `versions` were put into service, `unfit` were refused."""
+    """What an alias watcher reports to; `versions` were put into service, `unfit` were refused."""
 
     def __init__(self) -> None:
         self.versions: list[int] = []
@@ -55,68 +55,68 @@ def replica() -> Replica:
 
 
 @pytest.fixture
-def following(models: Flaky, replica: Replica) -> follower.Follower:
-    return follower.Follower(models, "left", "champion", replica.install, replica)
+def watcher(models: Flaky, replica: Replica) -> alias_watcher.AliasWatcher:
+    return alias_watcher.AliasWatcher(models, "left", "champion", replica.install, replica)
 
 
 def test_the_version_follows_the_alias(
-    models: Flaky, replica: Replica, following: follower.Follower
+    models: Flaky, replica: Replica, watcher: alias_watcher.AliasWatcher
 ) -> None:
-    following.look()
+    watcher.check()
     assert replica.versions == []
     for seed in (0, 1):
         number = models.register("left", bundles.files(seed=seed), {}).number
         models.promote("left", number)
-        following.look()
-        following.look()
+        watcher.check()
+        watcher.check()
     models.rollback("left")
-    following.look()
+    watcher.check()
     assert replica.versions == [1, 2, 1]
 
 
 def test_a_version_that_is_unfit_is_refused_once_and_the_old_one_stays(
-    models: Flaky, replica: Replica, following: follower.Follower
+    models: Flaky, replica: Replica, watcher: alias_watcher.AliasWatcher
 ) -> None:
     made = bundles.files()
     models.register("left", made, {})
     models.promote("left", 1)
-    following.look()
+    watcher.check()
     golden = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
     models.register("left", made | {"golden.json": golden}, {})
     models.register("left", made | {"model.safetensors": b"nonsense"}, {})
     for number in (2, 3):
         models.promote("left", number)
-        following.look()
-        following.look()
-    assert (replica.versions, replica.unfit, following.serving) == ([1], [2, 3], 1)
+        watcher.check()
+        watcher.check()
+    assert (replica.versions, replica.unfit, watcher.serving) == ([1], [2, 3], 1)
     models.promote("left", 1)
-    following.look()
+    watcher.check()
     assert replica.versions == [1]
 
 
 def test_a_corrupt_blob_is_refused(
-    models: Flaky, replica: Replica, following: follower.Follower, tmp_path: Path
+    models: Flaky, replica: Replica, watcher: alias_watcher.AliasWatcher, tmp_path: Path
 ) -> None:
     version = models.register("left", bundles.files(), {})
     models.promote("left", 1)
     digest = version.files["model.safetensors"].sha256
     (blob,) = tmp_path.rglob(f"*{digest}")
     blob.write_bytes(blob.read_bytes()[:-1] + b"x")
-    following.look()
-    assert (replica.unfit, following.serving) == ([1], None)
+    watcher.check()
+    assert (replica.unfit, watcher.serving) == ([1], None)
 
 
 def test_while_storage_is_out_of_reach_nothing_changes(
-    models: Flaky, replica: Replica, following: follower.Follower
+    models: Flaky, replica: Replica, watcher: alias_watcher.AliasWatcher
 ) -> None:
     models.register("left", bundles.files(), {})
     models.register("left", bundles.files(seed=1), {})
     models.promote("left", 1)
-    following.look()
+    watcher.check()
     models.promote("left", 2)
     models.down = True
-    following.look()
+    watcher.check()
     assert (replica.versions, replica.failures) == ([1], 1)
     models.down = False
-    following.look()
+    watcher.check()
     assert replica.versions == [1, 2]

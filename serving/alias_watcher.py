@@ -1,7 +1,7 @@
-"""Follows an alias: the version it names is loaded, proved, and put into service.
+"""Watches an alias, and loads, verifies and installs the version that it names.
 
-A version that cannot be loaded, or does not reproduce its golden rows, is refused: the one before
-keeps answering, and log and metrics say so. While storage cannot be reached nothing changes.
+A version that cannot be loaded, or does not reproduce its golden rows, is refused: the previous
+version keeps serving, and log and metrics say so. Nothing changes while storage is unreachable.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ log = logging.getLogger("ray.serve")
 
 
 class Reporter(Protocol):
-    """Is told what becomes of versions."""
+    """Called with each change of the version in service."""
 
     def serving(self, version: int, *, instead_of: int | None) -> None:
-        """A version was put into service."""
+        """Called after a version was installed."""
 
     def refused(self, version: int) -> None:
-        """A version was found unfit."""
+        """Called after a version was refused."""
 
     def storage_error(self) -> None:
-        """A look at the alias, or at a version, failed."""
+        """Called after storage failed to give the alias or a version."""
 
 
-class Follower:
-    """Looks at an alias now and then, in a thread of its own.
+class AliasWatcher:
+    """Polls an alias in a thread of its own.
 
     Args:
-        registry: where the model is.
-        name: the model's.
-        alias: which of its aliases to follow.
-        install: puts a bundle into service; the bundle's golden rows have been reproduced.
-        reporter: is told what happens.
+        registry: holds the model.
+        name: the model's name.
+        alias: the alias to watch.
+        install: puts a verified bundle into service.
+        reporter: called with each change.
     """
 
     def __init__(
@@ -53,51 +53,51 @@ class Follower:
         self._install, self._reporter = install, reporter
         self._etag: str | None = None
         self._wanted: int | None = None
-        self._unfit: int | None = None
-        self._out_of_reach = False
+        self._refused: int | None = None
+        self._unreachable = False
         self._stopped = threading.Event()
         self.serving: int | None = None
 
     def start(self, every_s: float) -> None:
-        """Look every so many seconds until `stop`."""
-        threading.Thread(target=self._loop, args=(every_s,), name="follower", daemon=True).start()
+        """Check every `every_s` seconds until `stop`."""
+        threading.Thread(target=self._loop, args=(every_s,), name="alias", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stopped.set()
 
-    def look(self) -> None:
-        """Look once, and change the version in service where the alias says so."""
+    def check(self) -> None:
+        """Read the alias once, and install the version that it names if it is another one."""
         try:
-            self._watch()
+            self._read()
             wanted = self._wanted
-            if wanted is not None and wanted not in (self.serving, self._unfit):
-                self._change(wanted)
+            if wanted is not None and wanted not in (self.serving, self._refused):
+                self._load(wanted)
         except errors.StorageError as cause:
             self._reporter.storage_error()
-            if not self._out_of_reach:
+            if not self._unreachable:
                 log.warning("%s: still serving version %s: %s", self._name, self.serving, cause)
-            self._out_of_reach = True
+            self._unreachable = True
             return
-        if self._out_of_reach:
+        if self._unreachable:
             log.info("%s: storage answers again", self._name)
-        self._out_of_reach = False
+        self._unreachable = False
 
     def _loop(self, every_s: float) -> None:
         while not self._stopped.wait(every_s):
             try:
-                self.look()
+                self.check()
             except Exception:
-                log.exception("%s: looking at alias %s failed", self._name, self._alias)
+                log.exception("%s: reading alias %s failed", self._name, self._alias)
 
-    def _watch(self) -> None:
+    def _read(self) -> None:
         aliases = self._registry.watch(self._name, self._etag)
         if aliases is not None:
             self._etag = aliases.etag
             self._wanted = aliases.values.get(self._alias, self._wanted)
-            self._unfit = None  # somebody moved an alias: give what it names another try
+            self._refused = None  # the alias moved: try its version again
 
-    def _change(self, number: int) -> None:
+    def _load(self, number: int) -> None:
         try:
             loaded = bundle.load(self._registry, self._registry.version(self._name, number))
             loaded.verify()
@@ -105,7 +105,7 @@ class Follower:
             self._refuse(number, cause)
         except errors.StorageError:
             raise
-        except Exception as cause:  # noqa: BLE001 - whatever a foreign model does, it is unfit
+        except Exception as cause:  # noqa: BLE001 - a user's model may raise anything
             self._refuse(number, cause)
         else:
             self._install(loaded)
@@ -114,7 +114,7 @@ class Follower:
             self.serving = number
 
     def _refuse(self, number: int, cause: Exception) -> None:
-        self._unfit = number
+        self._refused = number
         self._reporter.refused(number)
-        kept = f"version {self.serving} keeps serving" if self.serving else "none is in service"
-        log.error("%s: version %s is refused, %s: %s", self._name, number, kept, cause)
+        now = f"version {self.serving} keeps serving" if self.serving else "none is in service"
+        log.error("%s: version %s is refused, %s: %s", self._name, number, now, cause)
