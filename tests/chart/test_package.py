@@ -1,4 +1,4 @@
-"""The chart travels with the package, so that `eagleray deploy` works without a checkout."""
+"""A wheel has all files that the code reads, so that no command needs a checkout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chart import chart
 SOURCES = ("eagleray", "k8s", "ray_jobs", "serving", "helm", "setup.py", "pyproject.toml")
 
 
-def test_a_wheel_has_the_whole_chart(tmp_path: Path) -> None:
+def test_a_wheel_has_the_whole_chart_and_all_files_of_the_packages(tmp_path: Path) -> None:
     for name in (*SOURCES, "README.md", "LICENSE"):
         source = chart.ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -22,8 +22,15 @@ def test_a_wheel_has_the_whole_chart(tmp_path: Path) -> None:
     command += ["--no-build-isolation", "--wheel-dir", str(tmp_path / "out"), str(tmp_path)]
     subprocess.run(command, check=True)
     (wheel,) = (tmp_path / "out").glob("*.whl")
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("k8s/chart/")}
-    files = {one.relative_to(chart.FOLDER) for one in chart.FOLDER.rglob("*") if one.is_file()}
-    kept = {f"k8s/chart/{one}" for one in files if "__pycache__" not in one.parts}
-    assert names == kept
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in names if name.startswith("k8s/chart/")} == {
+        f"k8s/chart/{one}" for one in _files(chart.FOLDER)
+    }
+    for package in ("eagleray", "k8s", "ray_jobs", "serving"):
+        assert {f"{package}/{one}" for one in _files(chart.ROOT / package)} <= names
     assert "k8s/chart/templates/rayservice.yaml" in names
+
+
+def _files(folder: Path) -> set[Path]:
+    files = {one.relative_to(folder) for one in folder.rglob("*") if one.is_file()}
+    return {one for one in files if "__pycache__" not in one.parts}
