@@ -28,7 +28,8 @@ import torch
 from safetensors import numpy as safe_numpy
 from safetensors import torch as safe_torch
 
-from eagleray import code, errors, features, models, schema, spec
+from eagleray import code, errors, features, schema, spec
+from eagleray.learn import models
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version

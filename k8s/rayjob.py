@@ -25,7 +25,8 @@ from typing import Any
 
 import pydantic
 
-from eagleray import errors, runs
+from eagleray import errors
+from eagleray.client import runs
 from eagleray.state.runs import Run
 
 API_VERSION = "ray.io/v1"

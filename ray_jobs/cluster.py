@@ -10,7 +10,8 @@ from typing import Any
 
 import ray
 
-from eagleray import errors, local
+from eagleray import errors
+from eagleray.storage import server
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def connected(address: str | None = None) -> Iterator[None]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by its record
     before = dict(os.environ)
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    local.pin()
+    server.pin()
     try:
         _start(address)
         yield

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from eagleray import errors, storage
-from eagleray.runs import Attempt, State
+from eagleray.client.runs import Attempt, State
 from eagleray.state import leases, searches
 
 POLL_S = 1.0

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagleray import bundle, code, errors, models, spec
+from eagleray import bundle, code, errors, spec
+from eagleray.learn import models
 from ray_jobs import losses
 from ray_jobs.data import encoded
 from ray_jobs.evaluation import metrics

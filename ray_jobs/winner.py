@@ -12,7 +12,8 @@ import torch
 from safetensors import torch as safe_torch
 
 import eagleray
-from eagleray import bundle, code, features, models, schema, storage
+from eagleray import bundle, code, features, schema, storage
+from eagleray.learn import models
 from eagleray.state import searches
 from eagleray.state.models import Registry, Version
 from eagleray.storage import blobs

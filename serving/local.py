@@ -22,8 +22,9 @@ from typing import Any
 
 import msgspec
 
-from eagleray import bundle, errors, local, storage
+from eagleray import bundle, errors, storage
 from eagleray.state.models import Registry
+from eagleray.storage import server
 from serving import environment, openapi
 from serving.settings import Settings
 
@@ -98,7 +99,7 @@ def _cluster(address: str | None) -> Iterator[None]:
 
     folder = Path(tempfile.mkdtemp(prefix="er-"))
     before = dict(os.environ)
-    local.pin()
+    server.pin()
     if address is None:
         own_haproxy = environment.private(folder) | environment.bound(folder)
         os.environ.update(environment.FAST | own_haproxy)

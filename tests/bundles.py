@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from eagleray import bundle, features, models, schema, spec
+from eagleray import bundle, features, schema, spec
+from eagleray.learn import models
 
 CITIES = ("Bern", "Oslo", "Rome")
 

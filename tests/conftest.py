@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from eagleray import local
+from eagleray.storage import server
 
 # Before torch is imported: on a busy machine two threads of a tiny model wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,9 +27,11 @@ class Bucket:
 @pytest.fixture(scope="session")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     """SeaweedFS with access keys, on free ports and a fresh folder, for the whole run."""
-    server = local.up(tmp_path_factory.mktemp("seaweedfs"))
-    yield Bucket(server.endpoint, local.BUCKET, f"s3://{local.BUCKET}", local.environment(server))
-    local.down(server.folder)
+    running = server.up(tmp_path_factory.mktemp("seaweedfs"))
+    yield Bucket(
+        running.endpoint, server.BUCKET, f"s3://{server.BUCKET}", server.environment(running)
+    )
+    server.down(running.folder)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import typer
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
-    from eagleray.local import Server
+    from eagleray.storage.server import Server
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,32 +34,36 @@ def up(folder: Folder = None, as_json: Json = False) -> None:
 
     Commands that run beside its folder, or in any folder below, find it by themselves.
     """
-    from eagleray import local
+    from eagleray.storage import server
 
-    server = local.up(folder)
-    _report(server, "up", as_json, f"{server.endpoint}, process {server.pid}, in {server.folder}")
+    running = server.up(folder)
+    _report(
+        running, "up", as_json, f"{running.endpoint}, process {running.pid}, in {running.folder}"
+    )
 
 
 @app.command()
 def down(folder: Folder = None, as_json: Json = False) -> None:
     """Stop the server. It keeps its data."""
-    from eagleray import local
+    from eagleray.storage import server
 
-    server = local.down(folder)
-    kept = f"was {server.endpoint}; its data stay in {server.folder}" if server else "was not up"
-    _report(server, "down", as_json, kept)
+    running = server.down(folder)
+    kept = f"was {running.endpoint}; its data stay in {running.folder}" if running else "was not up"
+    _report(running, "down", as_json, kept)
 
 
 @app.command()
 def status(folder: Folder = None, as_json: Json = False) -> None:
     """Tell whether the server runs, and where; end with 1 if it does not."""
-    from eagleray import local
+    from eagleray.storage import server
 
-    server = local.status(folder)
-    if server is None:
-        _report(server, "down", as_json, local.looked(folder))
+    running = server.status(folder)
+    if running is None:
+        _report(running, "down", as_json, server.looked(folder))
         raise typer.Exit(1)
-    _report(server, "up", as_json, f"{server.endpoint}, process {server.pid}, in {server.folder}")
+    _report(
+        running, "up", as_json, f"{running.endpoint}, process {running.pid}, in {running.folder}"
+    )
 
 
 def _report(server: Server | None, state: str, as_json: bool, said: str) -> None:

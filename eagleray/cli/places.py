@@ -12,7 +12,7 @@ import typer
 from eagleray.errors import AccessDeniedError, StorageUnavailableError, UserError
 
 if TYPE_CHECKING:
-    from eagleray.runs import Cluster
+    from eagleray.client.runs import Cluster
 
 Kubernetes = Annotated[bool, typer.Option("--kubernetes", help="A RayJob on Kubernetes.")]
 Namespace = Annotated[
@@ -86,7 +86,7 @@ def cluster(
 
         return place.Kubernetes(namespace, rayjob.Options(**asked or {}), release)
     if address is not None and address.startswith(("http://", "https://")):
-        from ray_jobs import submission
+        from eagleray.client import ray_jobs
 
-        return submission.RayJobs(address)
+        return ray_jobs.RayJobs(address)
     return None

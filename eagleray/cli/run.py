@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eagleray import spec
-    from eagleray.runs import Attempt, Cluster, Place
+    from eagleray.client.runs import Attempt, Backend, Cluster
     from ray_jobs import finish
 
 
@@ -105,7 +105,7 @@ def show(ended: finish.Ended, out: Console) -> None:
         out.print(f"  {command}", soft_wrap=True)
 
 
-def follow(place: Place, attempt: Attempt, *, to_stderr: bool = False) -> None:
+def follow(place: Backend, attempt: Attempt, *, to_stderr: bool = False) -> None:
     """Print what the driver prints until the attempt has ended; Ctrl-C leaves it running.
 
     Raises:
@@ -113,7 +113,7 @@ def follow(place: Place, attempt: Attempt, *, to_stderr: bool = False) -> None:
     """
     from rich.console import Console
 
-    from eagleray import runs
+    from eagleray.client import runs
     from ray_jobs.report import far
 
     out = Console(stderr=to_stderr, highlight=False)
@@ -142,7 +142,7 @@ def _send(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from eagleray import package, runs
+    from eagleray.client import package, runs
     from eagleray.state import runs as records
 
     _check(experiment)
@@ -187,7 +187,7 @@ def _check(experiment: spec.Experiment) -> None:
 
 
 @contextmanager
-def _leaving(place: Place, attempt: Attempt) -> Iterator[None]:
+def _leaving(place: Backend, attempt: Attempt) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
@@ -196,5 +196,5 @@ def _leaving(place: Place, attempt: Attempt) -> Iterator[None]:
         raise
 
 
-def _attach(place: Place, attempt: Attempt) -> str:
+def _attach(place: Backend, attempt: Attempt) -> str:
     return f"eagleray runs attach {attempt.id} {place.options}"

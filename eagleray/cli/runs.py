@@ -16,7 +16,7 @@ from eagleray.cli import output, places
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
-    from eagleray.runs import Attempt, Place
+    from eagleray.client.runs import Attempt, Backend
     from ray_jobs import finish
 
 app = typer.Typer(
@@ -124,7 +124,8 @@ def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")
     """Be the driver of a run on the cluster that this process is in."""
     from rich.console import Console
 
-    from eagleray import package, spec
+    from eagleray import spec
+    from eagleray.client import package
     from eagleray.state import runs
     from ray_jobs import finish
 
@@ -154,14 +155,14 @@ def _page(ended: finish.Ended) -> str:
 
 def _found(
     reference: str, address: str | None, kubernetes: bool, namespace: str | None, storage: str
-) -> tuple[Place, Attempt]:
-    from eagleray import runs
+) -> tuple[Backend, Attempt]:
+    from eagleray.client import runs
 
     place = _place(address, kubernetes, namespace, storage)
     return place, runs.find(place, reference)
 
 
-def _place(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Place:
+def _place(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Backend:
     from eagleray.errors import UserError
 
     place = places.cluster(address, kubernetes=kubernetes, namespace=namespace)

@@ -109,9 +109,9 @@ def _unnamed(place: Place) -> str:
     """Where the embedded server was looked for, where Amazon's is asked for lack of another."""
     if _AMAZON not in place.endpoint or "AWS_ENDPOINT_URL_S3" in os.environ:
         return ""
-    from eagleray import local
+    from eagleray.storage import server
 
-    return f"; {local.looked()}"
+    return f"; {server.looked()}"
 
 
 def _disk_is_full(endpoint: str) -> bool:
@@ -119,10 +119,10 @@ def _disk_is_full(endpoint: str) -> bool:
 
     SeaweedFS 4.48 answers a full disk with a plain 500 InternalError.
     """
-    from eagleray import local
+    from eagleray.storage import server
 
-    server = local.status()
-    if server is None or server.endpoint != endpoint:
+    running = server.status()
+    if running is None or running.endpoint != endpoint:
         return False
-    disk = shutil.disk_usage(server.folder)
+    disk = shutil.disk_usage(running.folder)
     return disk.free < max(_RESERVE, disk.total // 50)

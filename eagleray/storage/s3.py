@@ -285,12 +285,12 @@ def _client(patience: Patience, settings: dict[str, str]) -> S3Client:
 
 def _settings() -> dict[str, str]:
     """Give what boto3 does not find by itself: a region, or the whole embedded server."""
-    from eagleray import local
+    from eagleray.storage import server
 
     if not any(name in os.environ for name in _SETTINGS):
-        server = local.status()
-        if server is not None:
-            return local.environment(server)
+        running = server.status()
+        if running is not None:
+            return server.environment(running)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return {"AWS_REGION": region} if region else {}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from rich import console, live, text
 
 from eagleray import errors, storage
-from eagleray.runs import Attempt
+from eagleray.client.runs import Attempt
 from eagleray.state import runs, searches
 from ray_jobs.report import live as near
 

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvicorn
 
-from eagleray import local, storage
+from eagleray import storage
+from eagleray.storage import server
 from serving import batching, metrics, predictor, web
 from tests import bundles, helm_cluster, kube_api
 from tests.chart import chart
@@ -211,7 +212,7 @@ def test_the_embedded_store_takes_its_keys_from_the_environment_and_makes_its_bu
         each["spec"]["template"] for each in chart.of_kind(chart.documents(values), "StatefulSet")
     ]
     (container,) = pod["spec"]["containers"]
-    ports = local._free_ports(tmp_path)
+    ports = server._free_ports(tmp_path)
     flags = [
         flag.replace("/data", str(tmp_path)).replace("0.0.0.0", "127.0.0.1")
         for flag in container["command"][1:]
@@ -221,7 +222,7 @@ def test_the_embedded_store_takes_its_keys_from_the_environment_and_makes_its_bu
     with (
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(
-            [local.program(), *flags], stderr=log, stdout=log, env=environment
+            [server.program(), *flags], stderr=log, stdout=log, env=environment
         ) as weed,
     ):
         try:

@@ -150,12 +150,12 @@ def test_the_store_takes_keys_of_your_own():
 
 
 def test_the_store_is_started_as_the_local_one_is():
-    from eagleray import local
+    from eagleray.storage import server
 
     found = render({"objectStore": {"embedded": True}})
     (container,) = chart.one(found, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     ports = dict.fromkeys(("master", "volume", "filer", "s3", "admin"), 1)
-    known = {flag.partition("=")[0] for flag in local._flags(chart.ROOT, ports)}
+    known = {flag.partition("=")[0] for flag in server._flags(chart.ROOT, ports)}
     given = {flag.partition("=")[0] for flag in container["command"][1:]}
     assert given <= known
     assert {flag for flag in known - given if not flag.endswith(".port")} == {"-s3.config"}

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eagleray import errors, local, storage
-from eagleray.storage import blobs
+from eagleray import errors, storage
+from eagleray.storage import blobs, server
 from eagleray.storage import s3 as s3_storage
 
 if TYPE_CHECKING:
@@ -270,17 +270,17 @@ def test_a_full_disk_is_named_on_the_file_system(small_disk: Path) -> None:
 def test_a_full_disk_below_the_embedded_server_is_named(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = local.up(small_disk)
+    running = server.up(small_disk)
     try:
-        for name, value in local.environment(server).items():
+        for name, value in server.environment(running).items():
             monkeypatch.setenv(name, value)
-        store = s3_storage.connect(local.BUCKET, "", BRIEF)
+        store = s3_storage.connect(server.BUCKET, "", BRIEF)
         store.put("small", b"kept")
         with pytest.raises(errors.StorageFullError, match="bucket 'eagleray': key 'big'"):
             store.put("big", os.urandom(33 * MIB))
         assert store.get("small") == b"kept"
     finally:
-        local.down(small_disk)
+        server.down(small_disk)
 
 
 def says(bucket: Bucket, key: str, endpoint: str | None = None) -> str:
@@ -461,7 +461,7 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(
 
 
 def test_storage_is_light_until_a_bucket_is_opened() -> None:
-    code = "import sys, eagleray.state.models, eagleray.local; sys.exit('boto3' in sys.modules)"
+    code = "import sys, eagleray.state.models, eagleray.storage.server; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

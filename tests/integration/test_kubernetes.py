@@ -18,8 +18,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagleray import cli, errors, runs
+from eagleray import cli, errors
 from eagleray.cli import output
+from eagleray.client import runs
 from eagleray.state.runs import Run
 from k8s import api, place, rayjob
 from k8s import release as releases

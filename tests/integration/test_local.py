@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import cli, errors, local, storage
+from eagleray import cli, errors, storage
 from eagleray.state.models import Registry
+from eagleray.storage import server
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     yield tmp_path / ".eagleray"
-    local.down()
+    server.down()
 
 
 @pytest.fixture
@@ -55,32 +56,32 @@ def listeners(pid: int) -> set[str]:
 
 
 def test_the_server_keeps_data_keys_and_ports_when_it_is_stopped_or_killed(home: Path) -> None:
-    first = local.up()
-    assert local.up() == first
+    first = server.up()
+    assert server.up() == first
     storage.open("s3://eagleray").put("a", b"1")
-    before = local.environment(first)
+    before = server.environment(first)
 
     os.kill(first.pid, signal.SIGKILL)
-    while local.status() is not None:
+    while server.status() is not None:
         time.sleep(0.01)
-    second = local.up()
+    second = server.up()
     assert second.pid != first.pid
-    assert local.environment(second) == before
+    assert server.environment(second) == before
     assert storage.open("s3://eagleray").get("a") == b"1"
 
-    assert local.down() == second
-    assert (local.status(), local.down()) == (None, None)
-    local.up()
+    assert server.down() == second
+    assert (server.status(), server.down()) == (None, None)
+    server.up()
     assert storage.open("s3://eagleray").get("a") == b"1"
 
 
 def test_only_this_machine_and_only_this_user_get_at_it(home: Path) -> None:
-    server = local.up()
+    running = server.up()
     assert (home.stat().st_mode & 0o777, (home / "keys.json").stat().st_mode & 0o777) == (
         0o700,
         0o600,
     )
-    addresses = listeners(server.pid)
+    addresses = listeners(running.pid)
     assert len(addresses) >= 9
     assert {address.partition(":")[0] for address in addresses} == {"0100007F"}
     ports = {int(address.partition(":")[2], 16) for address in addresses}
@@ -89,51 +90,51 @@ def test_only_this_machine_and_only_this_user_get_at_it(home: Path) -> None:
 
 
 def test_a_stale_process_id_is_neither_believed_nor_killed(home: Path) -> None:
-    local.up()
-    local.down()
+    server.up()
+    server.down()
     innocent = subprocess.Popen(["sleep", "60"])
     (home / "pid").write_text(str(innocent.pid))
-    assert (local.status(), local.down()) == (None, None)
+    assert (server.status(), server.down()) == (None, None)
     assert innocent.poll() is None
-    assert local.up().pid != innocent.pid
+    assert server.up().pid != innocent.pid
     innocent.kill()
     innocent.wait()
 
 
 def test_a_port_that_was_taken_meanwhile_is_replaced_and_the_data_stay(home: Path) -> None:
-    first = local.up()
+    first = server.up()
     storage.open("s3://eagleray").put("a", b"1")
-    local.down()
+    server.down()
     ports = json.loads((home / "ports.json").read_text())
     taken = [
         socket.create_server(("127.0.0.1", port))
         for port in (ports["s3"], ports["master"], ports["volume"] + 10_000)
     ]
-    assert local.up().endpoint != first.endpoint
+    assert server.up().endpoint != first.endpoint
     assert storage.open("s3://eagleray").get("a") == b"1"
-    for server in taken:
-        server.close()
+    for one in taken:
+        one.close()
 
 
 def test_two_who_start_it_at_once_get_the_same_server(home: Path) -> None:
-    code = "from eagleray import local; print(local.up().pid)"
+    code = "from eagleray.storage import server; print(server.up().pid)"
     both = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     pids = {process.communicate(timeout=60)[0].strip() for process in both}
-    assert pids == {str(local.up().pid)}
+    assert pids == {str(server.up().pid)}
 
 
 def test_a_server_that_cannot_start_says_why(home: Path) -> None:
     (home / "data").mkdir(parents=True)
     (home / "data" / "filerldb2").write_text("in the way")
     with pytest.raises(errors.StorageUnavailableError, match=r"while it started[^$]*filerldb2"):
-        local.up()
+        server.up()
     shutil.rmtree(home)
     home.write_text("in the way")
     with pytest.raises(errors.UserError, match="must be a folder to write in"):
-        local.up()
+        server.up()
 
 
 def test_a_server_is_found_from_the_folders_below_its_own_and_from_no_other(
@@ -141,21 +142,21 @@ def test_a_server_is_found_from_the_folders_below_its_own_and_from_no_other(
 ) -> None:
     said = eagleray("local", "status", code=1)
     assert f"down; no local server runs in {home} or a folder above; start one with" in said
-    server = local.up()
+    running = server.up()
     below, beside = home.parent / "models" / "deep", home.parent.with_name("beside")
     below.mkdir(parents=True)
     beside.mkdir()
     monkeypatch.chdir(below)
-    assert (local.status(), local.up()) == (server, server)
+    assert (server.status(), server.up()) == (running, running)
     assert storage.open("s3://eagleray").uri == "s3://eagleray"
-    assert server.endpoint in eagleray("local", "status")
+    assert running.endpoint in eagleray("local", "status")
     monkeypatch.chdir(beside)
-    assert local.status() is None
+    assert server.status() is None
     assert f"runs in {beside / '.eagleray'} or a folder above" in eagleray(
         "models", "list", "--storage", "s3://eagleray", code=1
     )
     monkeypatch.setenv("EAGLERAY_HOME", str(home))
-    assert local.status() == server
+    assert server.status() == running
     monkeypatch.chdir(home.parent)
 
 
@@ -167,17 +168,17 @@ def test_a_folder_of_another_user_is_no_server_of_ours(
     below = home.parent / "below"
     below.mkdir()
     monkeypatch.chdir(below)
-    assert local.find() == home
+    assert server.find() == home
     other = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: other)
-    assert local.find() == below / ".eagleray"
+    assert server.find() == below / ".eagleray"
 
 
 def test_the_commands_work_from_one_folder_without_any_setting(
     home: Path, eagleray: Callable[..., str]
 ) -> None:
     assert json.loads(eagleray("local", "status", "--json", code=1))["state"] == "down"
-    server = json.loads(eagleray("local", "up", "--json"))["server"]
+    running = json.loads(eagleray("local", "up", "--json"))["server"]
     registry = Registry(storage.open("s3://eagleray"))
     for rate in (0.1, 0.2):
         registry.register("spam", {"weights": str(rate).encode()}, {"values": {"lr": rate}})
@@ -202,4 +203,4 @@ def test_the_commands_work_from_one_folder_without_any_setting(
     assert Path("fetched/weights").read_bytes() == b"0.1"
     said = eagleray("models", "show", "spma", code=2)
     assert "did you mean 'spam'" in said
-    assert server["endpoint"] in eagleray("local", "down")
+    assert running["endpoint"] in eagleray("local", "down")

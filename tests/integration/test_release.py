@@ -16,7 +16,8 @@ import msgspec
 import pytest
 import yaml
 
-from eagleray import package, runs, spec, storage
+from eagleray import spec, storage
+from eagleray.client import package, runs
 from eagleray.state.models import Registry
 from k8s import rayjob
 from tests import bundles, pods

@@ -23,9 +23,9 @@ import pytest
 from ray import job_submission
 
 from eagleray import cli, errors, storage
+from eagleray.client import ray_jobs
 from eagleray.state import searches
 from eagleray.state.runs import Run
-from ray_jobs import submission
 from tests import ray_nodes
 from tests.conftest import Bucket
 
@@ -115,7 +115,7 @@ def jobs(address: str) -> dict[str, tuple[str, int]]:
 
 
 def start_twice(address: str, run: Run) -> None:
-    place = submission.RayJobs(address)
+    place = ray_jobs.RayJobs(address)
     place.start(run, 1)
     place.start(run, 1)
 
@@ -244,8 +244,8 @@ def test_what_only_the_driver_can_see_is_still_the_users_mistake(
 def test_storage_of_this_machine_alone_is_refused_for_a_cluster_elsewhere(s3: Bucket) -> None:
     run = Run("sent", "0" * 12, s3.uri)
     with pytest.raises(errors.UserError, match=r"storage: must be reachable from http://head:8265"):
-        submission.environment("http://head:8265", run)
-    passed = submission.environment("http://127.0.0.1:8265", run)
+        ray_jobs.environment("http://head:8265", run)
+    passed = ray_jobs.environment("http://127.0.0.1:8265", run)
     assert passed["AWS_SECRET_ACCESS_KEY"] == s3.environment["AWS_SECRET_ACCESS_KEY"]
     assert "EAGLERAY_HOME" not in passed
 

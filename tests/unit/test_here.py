@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import cli, errors, runs, storage
+from eagleray import cli, errors, storage
+from eagleray.client import runs
 from eagleray.state import leases, searches
 from ray_jobs import here
 from ray_jobs.report import live

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from eagleray import errors, spec, storage
-from eagleray.runs import Attempt
+from eagleray.client.runs import Attempt
 from eagleray.state import runs, searches
 from ray_jobs.report import far, live
 

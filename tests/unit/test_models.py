@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagleray import code, errors, features, models, spec
+from eagleray import code, errors, features, spec
+from eagleray.learn import models
 
 SHAPE = features.Shape(numeric=3, categories=2, table=7, tokens=11, image=(1, 8, 8))
 MODELS: list[spec.ModelOptions] = [

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import errors, package, spec, storage
+from eagleray import errors, spec, storage
+from eagleray.client import package
 from eagleray.state import runs
 
 FILE = """

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import cli, errors, runs
-from eagleray.runs import Attempt, State
+from eagleray import cli, errors
+from eagleray.client import runs
+from eagleray.client.runs import Attempt, State
 from eagleray.state.runs import Run
 
 RUN = Run("churn", "0123456789ab", "s3://models")

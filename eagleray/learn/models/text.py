@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eagleray import features, spec
-from eagleray.models import layers
+from eagleray.learn.models import layers
 
 
 class TextNet(nn.Module):

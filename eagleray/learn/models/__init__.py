@@ -36,8 +36,8 @@ def build(
         UserError: the model needs inputs that the data does not have.
         CodeError: the user's function fails, or gives no module.
     """
-    from eagleray.models import custom as user
-    from eagleray.models import image, mlp, text
+    from eagleray.learn.models import custom as user
+    from eagleray.learn.models import image, mlp, text
 
     if isinstance(options, spec.Custom):
         assert custom is not None
@@ -64,6 +64,6 @@ def forward(
     if custom is None:
         logits_BC: Tensor = model(inputs)
         return logits_BC
-    from eagleray.models import custom as user
+    from eagleray.learn.models import custom as user
 
     return user.forward(custom, model, inputs, outputs)

@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 import requests
 from ray import exceptions, job_submission
 
-from eagleray import errors, local, runs
-from eagleray.runs import Attempt, State
+from eagleray import errors
+from eagleray.client import runs
+from eagleray.client.runs import Attempt, State
 from eagleray.spec import document
 from eagleray.state.runs import Run
+from eagleray.storage import server
 
 PASSED = (
     "AWS_ACCESS_KEY_ID",
@@ -126,8 +128,8 @@ def environment(address: str, run: Run) -> dict[str, str]:
     """
     settings = {name: os.environ[name] for name in PASSED if name in os.environ}
     chosen = any(name in os.environ for name in (*PASSED, "AWS_PROFILE") if "REGION" not in name)
-    if not chosen and (server := local.status()):
-        settings = {name: local.environment(server).get(name, "") for name in PASSED}
+    if not chosen and (running := server.status()):
+        settings = {name: server.environment(running).get(name, "") for name in PASSED}
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL") or ""
     if run.storage.startswith("s3://") and _is_here(endpoint) and not _is_here(address):
         raise errors.UserError(

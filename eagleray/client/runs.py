@@ -1,7 +1,7 @@
 """Runs: experiments that were sent to a place, attempt after attempt, until one succeeds.
 
 What belongs here: which attempt to attach to and when to make another, the same for every place.
-What does not: how a place does it. `ray_jobs.submission` knows Ray's job servers, `k8s.place`
+What does not: how a backend does it. `client.ray_jobs` knows Ray's job servers, `k8s.place`
 Kubernetes, and `ray_jobs.here` this machine.
 """
 
@@ -51,7 +51,7 @@ class Attempt:
         return self.state in ("waiting", "running", "unfinished")
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """Where drivers are. Every method raises `errors.UserError` and `errors.ClusterError`."""
 
     options: str
@@ -67,7 +67,7 @@ class Place(Protocol):
         """End an attempt that is active."""
 
 
-class Cluster(Place, Protocol):
+class Cluster(Backend, Protocol):
     """A place that drivers can be sent to."""
 
     def plan(self, run: Run, number: int) -> str:
@@ -114,7 +114,7 @@ def plan(cluster: Cluster, run: Run) -> str:
     return cluster.plan(run, _next(latest))
 
 
-def find(place: Place, reference: str) -> Attempt:
+def find(place: Backend, reference: str) -> Attempt:
     """The latest attempt that is called so: by its own id, its run's id, or its experiment's name.
 
     Raises:
@@ -128,7 +128,7 @@ def find(place: Place, reference: str) -> Attempt:
     return called[-1]
 
 
-def ended(place: Place, attempt: Attempt) -> None:
+def ended(place: Backend, attempt: Attempt) -> None:
     """Look at how an attempt came to its end.
 
     Raises:
@@ -145,7 +145,7 @@ def ended(place: Place, attempt: Attempt) -> None:
     raise raised(f"{now.id}: {now.state}{f' ({now.why})' if now.why else ''}; {again}")
 
 
-def _latest(place: Place, run: Run) -> Attempt | None:
+def _latest(place: Backend, run: Run) -> Attempt | None:
     made = [one for one in place.attempts() if (one.name, one.run) == (run.name, run.id)]
     return max(made, key=lambda one: one.number, default=None)
 
