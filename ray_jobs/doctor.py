@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 import requests
-from ray._private.authentication import http_token_authentication as token
 
-from eagleray import __version__, doctor
+from eagleray import __version__, doctor, ray_compat
 from eagleray.doctor import Versions
 from eagleray.findings import Finding, failed, passed
 
@@ -66,5 +65,6 @@ def _python(address: str) -> str:
 
 def _ask(address: str, path: str) -> requests.Response:
     """Ray's own client has no public way to read a header, or what it does not know itself."""
-    headers = token.get_auth_headers_if_auth_enabled({})
-    return requests.get(address.rstrip("/") + path, headers=headers, timeout=SILENCE_S)
+    return requests.get(
+        address.rstrip("/") + path, headers=ray_compat.dashboard_headers(), timeout=SILENCE_S
+    )

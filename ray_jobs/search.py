@@ -7,7 +7,6 @@ search id. Run again, a search that was interrupted goes on, and one that ended 
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from ray import tune
 from ray.tune import schedulers
 from ray.tune import search as tune_search
 
-from eagleray import code, errors, spec, storage
+from eagleray import code, errors, ray_compat, spec, storage
 from eagleray.spec import space
 from eagleray.state import leases, searches
 from ray_jobs import capacity, searcher, trial
@@ -29,16 +28,6 @@ from ray_jobs.data import encoded, prepare
 
 REDUCTION = 3
 """ASHA keeps one trial in this many at each rung (Li et al. 2018, arXiv:1810.05934)."""
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
-    "TUNE_WARN_THRESHOLD_S": "60",
-}
-"""Ray Tune's own files are scratch (docs/adr/0001); `capacity` limits trials; Ctrl-C is ours."""
 SHELF = 8
 """At most this many settings of `features` are encoded ahead, once for all trials."""
 RETRIES = 2
@@ -212,8 +201,10 @@ def _tune(job: trial.Job, finder: searcher.Searcher, keeper: _Keeper, independen
     minutes = experiment.tune.minutes
     limiter = tune_search.ConcurrencyLimiter(finder, max_concurrent=1)
     pace = capacity.Pace(limiter, _resources(experiment), independent)
-    with tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder:
-        os.environ |= ENVIRONMENT
+    with (
+        tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
+        ray_compat.variables(ray_compat.TUNE),
+    ):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trial.Trial, job=job), _resources(experiment)),
             tune_config=tune.TuneConfig(
@@ -341,7 +332,7 @@ class _Keeper(tune.Callback):
             record.epoch, record.cause = result["epoch"], result["cause"]
             return
         if result["state_epoch"] > record.state_epoch:
-            trial.max_failures = trial.num_failures + RETRIES
+            ray_compat.allow_failures(trial, RETRIES)
         for name in ("score", "epoch", "best_epoch", "best", "weights", "state_epoch"):
             setattr(record, name, result[name])
         before = record.epoch - len(result["history"])  # a retried trial tells its epochs again

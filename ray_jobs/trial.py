@@ -9,6 +9,7 @@ of a lost one goes on from what the lost one has kept, whether or not a report o
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from concurrent import futures
@@ -27,6 +28,8 @@ from ray_jobs.data import encoded
 
 if TYPE_CHECKING:
     from ray_jobs.data import prepare
+
+log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
 """A trial reports at each rung, at its end, and when this long has passed since its last report."""
@@ -112,6 +115,7 @@ class Trial(tune.Trainable):
 
     def _failed(self, failure: Exception) -> dict[str, Any]:
         """What a configuration does is its failure; what storage does to it is not."""
+        log.error("trial %s fails", self._config["number"], exc_info=failure)
         known = isinstance(failure, errors.EagleRayError)
         return {
             "failure": str(failure) if known else repr(failure),

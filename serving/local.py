@@ -18,13 +18,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from eagleray import bundle, errors, storage
+from eagleray import bundle, errors, ray_compat, storage
 from eagleray.state.models import Registry
-from eagleray.storage import server
 from serving import environment, openapi
 from serving.settings import Settings
 
@@ -95,29 +93,17 @@ def cpus(replicas: int) -> float:
 
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
-    import ray
-
     folder = Path(tempfile.mkdtemp(prefix="er-"))
-    before = dict(os.environ)
-    server.pin()
+    settings = {}
     if address is None:
-        own_haproxy = environment.private(folder) | environment.bound(folder)
-        os.environ.update(environment.FAST | own_haproxy)
-    own: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        settings = environment.FAST | environment.private(folder) | environment.bound(folder)
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if address else own),
-        )
-        with _interrupted_by(signal.SIGINT, signal.SIGTERM):
+        with (
+            ray_compat.connected(address, settings),
+            _interrupted_by(signal.SIGINT, signal.SIGTERM),
+        ):
             yield
     finally:
-        with _quiet():
-            ray.shutdown()
-        os.environ.clear()
-        os.environ.update(before)
         _end_haproxy(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -152,16 +138,13 @@ def _deployed(settings: Settings, host: str, port: int, *, alone: bool) -> Itera
             f"{settings.name} must come up, but Ray Serve says: {cause}"
         ) from cause
     finally:
-        with _quiet():
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # Ray reports its own parts' end as failures
             if alone:
                 serve.shutdown()
             else:
                 serve.delete(settings.name)
-
-
-def _quiet() -> contextlib.AbstractContextManager[object]:
-    """Swallow what Ray prints while it ends its own parts, as if they had failed."""
-    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _check_port(host: str, port: int) -> None:

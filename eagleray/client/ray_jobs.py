@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 from ray import exceptions, job_submission
 
-from eagleray import errors
+from eagleray import errors, ray_compat
 from eagleray.client import runs
 from eagleray.client.runs import Attempt, State
 from eagleray.spec import document
@@ -56,7 +56,7 @@ class RayJobs:
     def __init__(self, address: str) -> None:
         self.address = address
         self.options = f"--address {address}"
-        with self._naming(errors.UserError), _only(address):
+        with self._naming(errors.UserError), ray_compat.variables({ray_compat.ADDRESS: address}):
             self._client = job_submission.JobSubmissionClient(address)
 
     def attempts(self) -> Sequence[Attempt]:
@@ -180,16 +180,3 @@ def _is_here(url: str) -> bool:
 def _refusal(message: str) -> str:
     required = "Authentication required" in message or "no token" in message.lower()
     return "asks for a token" if required else "does not accept this token"
-
-
-@contextmanager
-def _only(address: str) -> Iterator[None]:
-    """The address alone counts: Ray's client would rather take that of its variables."""
-    before = os.environ.get("RAY_API_SERVER_ADDRESS")
-    os.environ["RAY_API_SERVER_ADDRESS"] = address
-    try:
-        yield
-    finally:
-        del os.environ["RAY_API_SERVER_ADDRESS"]
-        if before is not None:
-            os.environ["RAY_API_SERVER_ADDRESS"] = before

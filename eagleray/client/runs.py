@@ -1,8 +1,8 @@
-"""Runs: experiments that were sent to a place, attempt after attempt, until one succeeds.
+"""Runs: experiments sent to a backend, attempt after attempt, until one succeeds.
 
-What belongs here: which attempt to attach to and when to make another, the same for every place.
-What does not: how a backend does it. `client.ray_jobs` knows Ray's job servers, `k8s.place`
-Kubernetes, and `ray_jobs.here` this machine.
+What belongs here: which attempt to attach to and when to make another, the same for every backend.
+What does not: how a backend does it. `client.ray_jobs` is the one of Ray's job servers, `k8s.place`
+that of Kubernetes, and `ray_jobs.here` that of this machine.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ LIMIT = 47
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a run in a place.
+    """One try at a run on a backend.
 
     Attributes:
-        id: what the place calls it; a DNS label.
+        id: what the backend calls it; a DNS label.
         run: id of the run.
         number: counted from 1.
-        why: what the place says of its state.
+        why: what the backend says of its state.
         exit_code: what the driver ended with, where that is known.
         storage: URI of the storage that the run keeps its search in, where that is known.
     """
@@ -52,13 +52,13 @@ class Attempt:
 
 
 class Backend(Protocol):
-    """Where drivers are. Every method raises `errors.UserError` and `errors.ClusterError`."""
+    """Where drivers run. Every method raises `errors.UserError` and `errors.ClusterError`."""
 
     options: str
-    """The options of the command line that lead here."""
+    """The options of the command line that select this backend."""
 
     def attempts(self) -> Sequence[Attempt]:
-        """All attempts that the place remembers."""
+        """All attempts that the backend remembers."""
 
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
         """Pieces of what the driver has printed; with `follow`, until the attempt has ended."""
@@ -68,7 +68,7 @@ class Backend(Protocol):
 
 
 class Cluster(Backend, Protocol):
-    """A place that drivers can be sent to."""
+    """A backend that drivers can be sent to."""
 
     def plan(self, run: Run, number: int) -> str:
         """What `start` would send, as YAML."""
@@ -114,13 +114,13 @@ def plan(cluster: Cluster, run: Run) -> str:
     return cluster.plan(run, _next(latest))
 
 
-def find(place: Backend, reference: str) -> Attempt:
+def find(backend: Backend, reference: str) -> Attempt:
     """The latest attempt that is called so: by its own id, its run's id, or its experiment's name.
 
     Raises:
         NotFoundError: there is none.
     """
-    known = sorted(place.attempts(), key=_age)
+    known = sorted(backend.attempts(), key=_age)
     called = [one for one in known if reference in (one.id, one.run, one.name)]
     if not called:
         near = names.near(reference, [name for one in known for name in (one.name, one.id)])
@@ -128,14 +128,14 @@ def find(place: Backend, reference: str) -> Attempt:
     return called[-1]
 
 
-def ended(place: Backend, attempt: Attempt) -> None:
+def ended(backend: Backend, attempt: Attempt) -> None:
     """Look at how an attempt came to its end.
 
     Raises:
         UserError: what was sent is at fault.
         ClusterError: it failed, or was stopped.
     """
-    now = find(place, attempt.id)
+    now = find(backend, attempt.id)
     if now.state == "succeeded":
         return
     raised = (
@@ -145,8 +145,8 @@ def ended(place: Backend, attempt: Attempt) -> None:
     raise raised(f"{now.id}: {now.state}{f' ({now.why})' if now.why else ''}; {again}")
 
 
-def _latest(place: Backend, run: Run) -> Attempt | None:
-    made = [one for one in place.attempts() if (one.name, one.run) == (run.name, run.id)]
+def _latest(backend: Backend, run: Run) -> Attempt | None:
+    made = [one for one in backend.attempts() if (one.name, one.run) == (run.name, run.id)]
     return max(made, key=lambda one: one.number, default=None)
 
 

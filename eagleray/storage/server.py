@@ -133,11 +133,6 @@ def program() -> Path:
     )
 
 
-def pin() -> None:
-    """Let processes that this one starts find its server, whatever folder they work in."""
-    os.environ["EAGLERAY_HOME"] = str(find())
-
-
 def find(folder: Path | None = None) -> Path:
     """Give the server's folder: the one named, else the nearest `.eagleray` that has one.
 

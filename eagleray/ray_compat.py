@@ -1,0 +1,103 @@
+"""The private and undocumented parts of Ray 2.60, used here alone.
+
+`tests/unit/test_ray_compat.py` names each part and fails when a release of Ray drops it. The
+variables that a node of Serve is started with are in `serving/environment.py`, under the same test.
+Ray is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from eagleray import errors
+from eagleray.storage import server
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+TUNE = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+"""Ray Tune's own files are scratch (docs/adr/0001); `capacity` limits trials; Ctrl-C is ours."""
+DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""A worker that asks for no GPU keeps the variables that name devices."""
+ADDRESS = "RAY_API_SERVER_ADDRESS"
+"""Ray's job client prefers this variable to the address that it is given."""
+
+
+@contextlib.contextmanager
+def variables(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process in the block; afterwards each has its value of before."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def connected(
+    address: str | None, settings: Mapping[str, str] | None = None, **own: Any
+) -> Iterator[None]:
+    """Connect this process to a Ray cluster, and disconnect it at the end.
+
+    Args:
+        address: of the cluster; without one, a cluster of one node is started on this machine, on
+            the loopback, and ended with the block.
+        settings: variables that Ray's processes inherit.
+        own: further arguments of `ray.init` for a cluster of this machine's own.
+
+    Raises:
+        UserError: no cluster answers at `address`.
+    """
+    import ray
+
+    alone = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, **own}
+    with variables({"EAGLERAY_HOME": str(server.find()), **(settings or {})}):
+        try:
+            ray.init(
+                address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else alone),
+            )
+        except ConnectionError as cause:
+            raise errors.UserError(
+                f"--address must be a Ray cluster, but {address}: {cause}"
+            ) from cause
+        try:
+            yield
+        finally:
+            with contextlib.redirect_stdout(
+                io.StringIO()
+            ):  # Ray reports its own parts' end as failures
+                ray.shutdown()
+
+
+def dashboard_headers() -> dict[str, str]:
+    """The headers that let this process in at a dashboard with token authentication."""
+    from ray._private.authentication import http_token_authentication
+
+    headers: dict[str, str] = http_token_authentication.get_auth_headers_if_auth_enabled({})
+    return headers
+
+
+def allow_failures(trial: Trial, more: int) -> None:
+    """Let Ray Tune restart a trial so many times more; Tune itself counts over its whole life."""
+    trial.max_failures = trial.num_failures + more

@@ -1,0 +1,89 @@
+"""The private and undocumented parts of Ray that we use are there; each test names its part."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from eagleray import ray_compat
+from serving import environment
+
+ROOT = Path(str(util.find_spec("ray").origin)).parent  # type: ignore[union-attr]
+READERS = (
+    "_private/accelerators/accelerator.py",
+    "_private/ray_constants.py",
+    "_common/usage/usage_constants.py",
+    "air/constants.py",
+    "dashboard/utils.py",
+    "serve/_private/constants.py",
+    "tune/constants.py",
+)
+"""Modules of Ray that name the variables it reads."""
+VARIABLES = (
+    *ray_compat.TUNE,
+    *ray_compat.DEVICES,
+    ray_compat.ADDRESS,
+    *environment.FAST,
+    *environment.private(Path("/run")),
+    environment.BINARY,
+)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_ray_still_reads_the_variable(name: str) -> None:
+    assert any(f'"{name}"' in (ROOT / reader).read_text() for reader in READERS)
+
+
+def test_a_clusters_address_on_this_machine_is_an_argument_of_init() -> None:
+    assert '"_node_ip_address"' in (ROOT / "_private/worker.py").read_text()
+
+
+def test_headers_for_a_dashboard_come_from_rays_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert ray_compat.dashboard_headers() == {}
+
+
+def test_a_trial_may_fail_again_once_it_got_further() -> None:
+    from ray.tune.experiment import Trial
+
+    trial = Trial("PPO", stub=True)
+    ray_compat.allow_failures(trial, 2)
+    assert trial.max_failures == trial.num_failures + 2
+    assert "self.max_failures" in inspect.getsource(Trial.should_recover)
+
+
+def test_a_searchs_limit_can_be_set_while_it_runs() -> None:
+    from ray.tune.search import ConcurrencyLimiter
+
+    assert "max_concurrent" in inspect.getsource(ConcurrencyLimiter.suggest)
+    assert callable(ConcurrencyLimiter.set_max_concurrency)
+
+
+@pytest.mark.parametrize("method", ["__serve_build_asgi_app__", "record_autoscaling_stats"])
+def test_serve_asks_a_replica_for_its_application_and_its_load(method: str) -> None:
+    ours = Path(str(util.find_spec("serving.app").origin))  # type: ignore[union-attr]
+    assert f"def {method}(" in ours.read_text()
+    assert method in (ROOT / "serve/_private/replica.py").read_text()
+
+
+def test_serve_wraps_its_server_in_the_middlewares_that_a_variable_names() -> None:
+    source = (ROOT / "serve/_private/http_util.py").read_text()
+    assert "http_options.middlewares.extend(" in source
+    assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in source
+
+
+def test_variables_are_put_back_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EAGLERAY_A", "before")
+    monkeypatch.delenv("EAGLERAY_B", raising=False)
+    monkeypatch.delenv("EAGLERAY_C", raising=False)
+    with ray_compat.variables({"EAGLERAY_A": "within", "EAGLERAY_B": "within"}):
+        assert os.environ["EAGLERAY_A"] == os.environ["EAGLERAY_B"] == "within"
+        os.environ["EAGLERAY_C"] = "set by somebody else meanwhile"
+    assert os.environ["EAGLERAY_A"] == "before"
+    assert "EAGLERAY_B" not in os.environ
+    assert "EAGLERAY_C" in os.environ
+    del os.environ["EAGLERAY_C"]
