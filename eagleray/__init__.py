@@ -1,7 +1,58 @@
-"""What training and serving share: experiment file, storage, features, models, bundle, registry.
+"""One experiment file to one autoscaled endpoint, from Python.
 
-Nothing here works at import, and nothing here knows `ray_jobs`, `serving` or `k8s`; the command
-line (`eagleray.cli`) alone does, inside its commands.
+    experiment = eagleray.load("churn.yaml")
+    result = experiment.run()
+    model = eagleray.models()["churn"]
+    model.predict(frame)
+    with eagleray.serve("churn") as endpoint: ...
+
+The names below are the public API (docs/python.md); each is imported when it is first used.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from eagleray.api.checks import Check
+    from eagleray.api.endpoints import Endpoint, serve
+    from eagleray.api.experiments import Experiment, load
+    from eagleray.api.models import Model, Models, models
+    from eagleray.api.results import Result
+
+__all__ = [
+    "Check",
+    "Endpoint",
+    "Experiment",
+    "Model",
+    "Models",
+    "Result",
+    "load",
+    "models",
+    "serve",
+]
+
+_ROOMS = {
+    "Check": "checks",
+    "Endpoint": "endpoints",
+    "Experiment": "experiments",
+    "Model": "models",
+    "Models": "models",
+    "Result": "results",
+    "load": "experiments",
+    "models": "models",
+    "serve": "endpoints",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"eagleray.api.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

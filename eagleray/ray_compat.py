@@ -64,10 +64,15 @@ def connected(
         own: further arguments of `ray.init` for a cluster of this machine's own.
 
     Raises:
-        UserError: no cluster answers at `address`.
+        UserError: no cluster answers at `address`, or this process is connected to one already.
     """
     import ray
 
+    if ray.is_initialized():
+        raise errors.UserError(
+            "Ray: must not be connected yet, but this process is; stop what uses it, such as "
+            "another endpoint, or call ray.shutdown()"
+        )
     alone = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, **own}
     with variables({"EAGLERAY_HOME": str(server.find()), **(settings or {})}):
         try:

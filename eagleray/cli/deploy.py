@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagleray.cli import places
+from eagleray.cli import options
 from eagleray.cli.output import emit
 from eagleray.errors import EagleRayError, UserError
 
@@ -24,7 +24,7 @@ def deploy(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Where to: the one place there is.")
     ] = False,
-    namespace: places.Namespace = None,
+    namespace: options.Namespace = None,
     model: Annotated[str | None, typer.Option(help="The model to serve.")] = None,
     storage: Annotated[str | None, typer.Option(help="Where its versions are: s3://….")] = None,
     values: Annotated[list[Path] | None, typer.Option(help="A file of the chart's values.")] = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagleray.cli import places
+from eagleray.cli import options
 from eagleray.cli.output import emit
 from eagleray.errors import UserError
 
@@ -29,7 +29,7 @@ def doctor(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="The cluster of KUBECONFIG.")
     ] = False,
-    namespace: places.Namespace = None,
+    namespace: options.Namespace = None,
     release: Annotated[
         str | None, typer.Option(help="Kubernetes: which release, if there are several.")
     ] = None,

@@ -1,8 +1,17 @@
-"""`--set key=value`, which `check` and `run` take."""
+"""`--set key=value`, which `check`, `run` and `split` take."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from eagleray.errors import UserError
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set tune.trials=4"),
+]
 
 
 def parse(assignments: list[str] | None) -> dict[str, str]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import os
-import signal
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagleray.cli import output, places
+from eagleray.cli import options
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
     from eagleray.client.runs import Attempt, Backend
-    from ray_jobs import finish
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,24 +26,19 @@ Reference = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Ray's dashboard, http://head:8265; else this machine.")
 ]
-Storage = Annotated[
-    str, typer.Option("--storage", envvar="EAGLERAY_STORAGE", help="Where this machine's runs are.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-HERE = "s3://eagleray"
 
 
 @app.command("list")
 def list_(
     address: Address = None,
-    kubernetes: places.Kubernetes = False,
-    namespace: places.Namespace = None,
-    storage: Storage = HERE,
-    as_json: Json = False,
+    kubernetes: options.Kubernetes = False,
+    namespace: options.Namespace = None,
+    storage: options.Storage = options.EMBEDDED,
+    as_json: options.Json = False,
 ) -> None:
     """List all attempts, the latest last."""
-    place = _place(address, kubernetes, namespace, storage)
-    known = sorted(place.attempts(), key=lambda one: (one.started, one.id))
+    backend = _backend(address, kubernetes, namespace, storage)
+    known = sorted(backend.attempts(), key=lambda one: (one.started, one.id))
     heading = ("RUN", "EXPERIMENT", "STATE", "STARTED")
     rows = [(one.id, one.name, one.state, one.started) for one in known]
     emit(known, as_json, table=[heading, *rows])
@@ -59,10 +48,10 @@ def list_(
 def status(
     run: Reference,
     address: Address = None,
-    kubernetes: places.Kubernetes = False,
-    namespace: places.Namespace = None,
-    storage: Storage = HERE,
-    as_json: Json = False,
+    kubernetes: options.Kubernetes = False,
+    namespace: options.Namespace = None,
+    storage: options.Storage = options.EMBEDDED,
+    as_json: options.Json = False,
 ) -> None:
     """Tell the state of a run's latest attempt, and why."""
     found = _found(run, address, kubernetes, namespace, storage)[1]
@@ -74,13 +63,15 @@ def status(
 def logs(
     run: Reference,
     address: Address = None,
-    kubernetes: places.Kubernetes = False,
-    namespace: places.Namespace = None,
-    storage: Storage = HERE,
+    kubernetes: options.Kubernetes = False,
+    namespace: options.Namespace = None,
+    storage: options.Storage = options.EMBEDDED,
 ) -> None:
     """Print what the driver has printed so far."""
-    place, found = _found(run, address, kubernetes, namespace, storage)
-    for text in output.shown(place.log(found, follow=False), sys.stdout):
+    backend, found = _found(run, address, kubernetes, namespace, storage)
+    from eagleray.client import logs as streams
+
+    for text in streams.shown(backend.log(found, follow=False), sys.stdout):
         sys.stdout.write(text)
 
 
@@ -88,69 +79,47 @@ def logs(
 def attach(
     run: Reference,
     address: Address = None,
-    kubernetes: places.Kubernetes = False,
-    namespace: places.Namespace = None,
-    storage: Storage = HERE,
+    kubernetes: options.Kubernetes = False,
+    namespace: options.Namespace = None,
+    storage: options.Storage = options.EMBEDDED,
 ) -> None:
     """Follow a run until it has ended; Ctrl-C leaves it running."""
-    from eagleray.cli.run import follow
+    from rich.console import Console
 
-    follow(*_found(run, address, kubernetes, namespace, storage))
+    from eagleray.api import submissions
+
+    found = _found(run, address, kubernetes, namespace, storage)
+    submissions.follow(*found, Console(highlight=False))
 
 
 @app.command()
 def stop(
     run: Reference,
     address: Address = None,
-    kubernetes: places.Kubernetes = False,
-    namespace: places.Namespace = None,
-    storage: Storage = HERE,
+    kubernetes: options.Kubernetes = False,
+    namespace: options.Namespace = None,
+    storage: options.Storage = options.EMBEDDED,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
 ) -> None:
     """Stop a run; submitted again, it goes on from there."""
-    place, found = _found(run, address, kubernetes, namespace, storage)
+    backend, found = _found(run, address, kubernetes, namespace, storage)
     if not found.active:
         typer.echo(f"{found.id}: {found.state} already")
         return
     if not dry_run:
-        place.stop(found)
+        backend.stop(found)
     typer.echo(f"{found.id}: {'would be stopped' if dry_run else 'stopped'}")
 
 
 @app.command(hidden=True)
 def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")]) -> None:
-    """Be the driver of a run on the cluster that this process is in."""
-    from rich.console import Console
+    """Run the driver process inside the cluster."""
+    from eagleray.state.runs import Run
+    from ray_jobs import driver
 
-    from eagleray import spec
-    from eagleray.client import package
-    from eagleray.state import runs
-    from ray_jobs import finish
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped: what is under way is kept
-    sent = runs.Run(name, run, storage)
-    with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
-        experiment = spec.load(package.fetch(sent, Path(folder)))
-        out = Console(highlight=False)
-        address = os.environ.get("RAY_ADDRESS", "auto")
-        ended = finish.experiment(
-            experiment, out, address, began=lambda search_id: runs.begin(sent, search_id)
-        )
-        page = _page(ended)
-        runs.finish(sent, {"summary": ended.summary(), "page": page})
-    typer.echo(page)
-
-
-def _page(ended: finish.Ended) -> str:
-    from rich.console import Console
-
-    from eagleray.cli.run import show
-
-    text = io.StringIO()
-    show(ended, Console(file=text, width=100, highlight=False))
-    return text.getvalue().rstrip()
+    driver.drive(Run(name, run, storage))
 
 
 def _found(
@@ -158,20 +127,11 @@ def _found(
 ) -> tuple[Backend, Attempt]:
     from eagleray.client import runs
 
-    place = _place(address, kubernetes, namespace, storage)
-    return place, runs.find(place, reference)
+    backend = _backend(address, kubernetes, namespace, storage)
+    return backend, runs.find(backend, reference)
 
 
-def _place(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Backend:
-    from eagleray.errors import UserError
+def _backend(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Backend:
+    from eagleray.api import backends
 
-    place = places.cluster(address, kubernetes=kubernetes, namespace=namespace)
-    if place is not None:
-        return place
-    if address is not None:
-        raise UserError(
-            f"--address: must be http://host:8265 of Ray's dashboard, but got {address}"
-        )
-    from ray_jobs import here
-
-    return here.Here(storage)
+    return backends.find(address, kubernetes=kubernetes, namespace=namespace, storage=storage)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from serving.local import Endpoint
-    from serving.settings import Settings
+    from eagleray.api.endpoints import Endpoint
 
 
 def serve(
@@ -43,7 +41,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a model until Ctrl-C; the version that answers follows the alias."""
-    from serving import local
+    from eagleray.api import endpoints
 
     given = {
         "storage": storage,
@@ -54,13 +52,12 @@ def serve(
         "upscale_delay_s": scale_up_after,
         "downscale_delay_s": scale_down_after,
     }
-    settings = _settings(name, {key: value for key, value in given.items() if value is not None})
-    if address is None:
-        settings = settings.model_copy(update={"cpus": local.cpus(settings.max_replicas)})
+    chosen = {key: value for key, value in given.items() if value is not None}
+    settings = endpoints.read(name, chosen, fit=address is None)
     if not as_json:
         typer.echo(f"starting {settings.name}: Ray, HAProxy and the first replica …")
     try:
-        with local.serving(settings, host=host, port=port, address=address) as endpoint:
+        with endpoints.Endpoint(settings, host=host, port=port, address=address) as endpoint:
             _print(endpoint, as_json)
             signal.pause()
     except KeyboardInterrupt:
@@ -68,40 +65,9 @@ def serve(
             typer.echo("stopped")
 
 
-def _settings(name: str, given: dict[str, object]) -> Settings:
-    """What the experiment file says, or nothing of one, under what the options say."""
-    import pydantic
-
-    from eagleray import errors, spec
-    from serving.settings import Settings
-
-    values: dict[str, object] = {"name": name}
-    if Path(name).suffix in (".yaml", ".yml"):
-        experiment = spec.load(name)
-        values = {
-            "name": experiment.name,
-            "storage": experiment.storage,
-            "min_replicas": experiment.serve.replicas.min,
-            "max_replicas": experiment.serve.replicas.max,
-            "max_rows": experiment.serve.batch.max_rows,
-            "wait_ms": experiment.serve.batch.wait_ms,
-            "extra_fields": experiment.serve.extra_fields,
-        }
-    try:
-        return Settings.model_validate(values | given)
-    except pydantic.ValidationError as cause:
-        problem = cause.errors()[0]
-        raise errors.UserError(str(problem["msg"]).removeprefix("Value error, ")) from cause
-
-
 def _print(endpoint: Endpoint, as_json: bool) -> None:
     if as_json:
-        said = {
-            "url": endpoint.url,
-            "name": endpoint.name,
-            "version": endpoint.version,
-            "curl": endpoint.curl,
-        }
+        said = {name: getattr(endpoint, name) for name in ("url", "name", "version", "curl")}
         print(json.dumps(said), flush=True)
         return
     typer.echo(f"{endpoint.name} version {endpoint.version} answers at {endpoint.url}")

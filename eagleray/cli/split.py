@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from eagleray.cli import overrides
 from eagleray.cli.output import emit
 
 
 def split(
     file: Annotated[Path, typer.Argument(help="The experiment file.")],
     to: Annotated[Path | None, typer.Option(help="A new folder; NAME-parts by default.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set data.seed=1")
-    ] = None,
+    assignments: overrides.Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the training, validation and test rows of a search, and how they were parted.
@@ -23,7 +22,6 @@ def split(
     The rows of the test file are those of `eagleray models pull --predictions`, in the same order.
     """
     from eagleray import spec
-    from eagleray.cli import overrides
     from ray_jobs.data import parts
 
     experiment = spec.load(file, overrides.parse(assignments))

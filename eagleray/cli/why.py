@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagleray.cli import places
+from eagleray.cli import options
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def why(
             help="A run, an attempt or an experiment; a release, a RayService or a model."
         ),
     ],
-    namespace: places.Namespace = None,
+    namespace: options.Namespace = None,
     storage: Annotated[
         str | None,
         typer.Option(

@@ -461,7 +461,8 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(
 
 
 def test_storage_is_light_until_a_bucket_is_opened() -> None:
-    code = "import sys, eagleray.state.models, eagleray.storage.server; sys.exit('boto3' in sys.modules)"
+    modules = "eagleray.state.models, eagleray.storage.server"
+    code = f"import sys, {modules}; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -19,11 +19,11 @@ import pytest
 from rich import console
 
 from eagleray import bundle, errors, schema, spec, storage
-from eagleray.cli.run import show
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, finish, search
 from ray_jobs.data import encoded
+from ray_jobs.report import page
 
 FILE = """
 name: wine
@@ -123,7 +123,7 @@ def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
     )
     ended = finish.experiment(experiment(tmp_path, text), quiet())
     out = console.Console(file=io.StringIO(), width=60)
-    show(ended, out)
+    page.show(ended, out)
     assert isinstance(out.file, io.StringIO)
     (warning,) = ended.summary()["warnings"]
     assert "is perfect on the test part: accuracy 1 on 60 rows" in warning

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from eagleray import cli, errors, storage
-from eagleray.cli import serve
+from eagleray.api import endpoints
 from eagleray.state.models import Registry
 from serving import local, metrics, openapi, web
 from serving.settings import Settings
@@ -29,7 +29,7 @@ def test_an_experiment_file_gives_the_settings_and_options_go_over_them(tmp_path
         "serve: {replicas: {min: 2, max: 6}, batch: {max_rows: 32, wait_ms: 0},"
         " extra_fields: ignore}\n"
     )
-    settings = serve._settings(str(file), {"max_replicas": 3})
+    settings = endpoints.read(str(file), {"max_replicas": 3})
     assert (settings.name, settings.storage) == ("left", tmp_path.as_uri())
     assert (settings.min_replicas, settings.max_replicas) == (2, 3)
     assert (settings.max_rows, settings.wait_ms) == (32, 0.0)
@@ -38,7 +38,7 @@ def test_an_experiment_file_gives_the_settings_and_options_go_over_them(tmp_path
 
 def test_impossible_bounds_are_refused_in_one_line() -> None:
     with pytest.raises(errors.UserError, match="at least min_replicas, which is 3, but got 2"):
-        serve._settings("left", {"min_replicas": 3, "max_replicas": 2})
+        endpoints.read("left", {"min_replicas": 3, "max_replicas": 2})
 
 
 def test_a_model_that_is_not_there_ends_the_command_at_once(

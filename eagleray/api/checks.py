@@ -1,0 +1,146 @@
+"""The check of an experiment file and its data, before anything is spent on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagleray import look, spec
+from eagleray.errors import DataError, SpecError, UserError
+from eagleray.spec import document, sections
+
+if TYPE_CHECKING:
+    from ray_jobs.data import prepare
+
+
+@dataclass(frozen=True)
+class Check:
+    """What follows from an experiment file and its data.
+
+    Attributes:
+        facts: `experiment` with all defaults, `columns`, `target`, `rows`, `notes`, `metric` and
+            `space`; empty where there are problems.
+        problems: everything that is wrong, each with its line.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """The experiment as YAML, which can stand as a file itself; the rest as its comments."""
+        if self.problems:
+            return "\n".join(self.problems)
+        written = document.write(self.facts["experiment"]).rstrip()
+        return "\n".join([written, "", *(f"# {line}".rstrip() for line in self._comments())])
+
+    def _repr_html_(self) -> str:
+        if self.problems:
+            return look.page(f"{len(self.problems)} problems", look.notes(self.problems))
+        rows = [(one["name"], _described(one)) for one in self.facts["columns"]]
+        target, notes = self.facts["target"], look.notes(self.facts["notes"])
+        about = f"{target['name']}: {self.facts['about_target']}; {self._rows()}"
+        return look.page(about, notes, look.table(("column", "type"), rows))
+
+    def _rows(self) -> str:
+        return ", ".join(f"{count:,} {part}" for part, count in self.facts["rows"].items())
+
+    def _comments(self) -> Iterator[str]:
+        facts, target, space = self.facts, self.facts["target"], self.facts["space"]
+        width = max(len(column["name"]) for column in facts["columns"])
+        for column in facts["columns"]:
+            yield f"{column['name']:{width}}  {_described(column)}"
+        yield f"target {target['name']}: {facts['about_target']}"
+        yield f"rows: {self._rows()}"
+        count = space["configurations"]
+        size = "endlessly many" if count is None else f"{count:,}"
+        yield f"space: {space['distributions']} distributions, {size} configurations"
+        yield f"compared by: {facts['metric']} on the validation part"
+        yield from (f"note: {note}" for note in facts["notes"])
+
+
+def examine(file: Path, overrides: Mapping[str, str]) -> Check:
+    """Check a file and its data; problems are in the result, not raised.
+
+    Args:
+        file: the experiment file.
+        overrides: YAML by dotted key.
+    """
+    try:
+        experiment, problems = spec.examine(file, overrides)
+    except SpecError as error:  # no YAML at all
+        return Check(problems=error.problems)
+    dataset, faults = _read(experiment) if experiment else (None, [])
+    if faults:
+        page = document.read(file, overrides)
+        problems += [_located(fault, page) for fault in faults]
+    if experiment is None or dataset is None or problems:
+        return Check(problems=problems)
+    return Check(_facts(experiment, dataset))
+
+
+def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str]]:
+    """The data, and what is wrong with it or does not fit it."""
+    from ray_jobs.data import prepare
+
+    dataset, faults, own = None, [], {}
+    try:
+        own = experiment.code()
+    except UserError as error:
+        faults.append(str(error))
+    try:
+        dataset = prepare.dataset(experiment)
+        faults += prepare.misfits(experiment, dataset)
+        experiment.metric(dataset.schema.target.task)
+        if own and not faults:
+            from ray_jobs import probe
+
+            probe.run(experiment, dataset, own)
+    except DataError as error:
+        faults += error.problems
+    except UserError as error:
+        faults.append(str(error))
+    return dataset, faults
+
+
+def _located(fault: str, page: document.Document) -> str:
+    """What is wrong with the data, at the line of the key that it begins with."""
+    key = tuple(fault.partition(":")[0].split("."))
+    if key[0] not in sections.File.model_fields:
+        return f"{page.path}: {fault}"
+    return f"{page.path}:{line}: {fault}" if (line := page.line(key)) else f"--set {fault}"
+
+
+def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, Any]:
+    from ray_jobs.data import summary
+
+    metric = experiment.metric(dataset.schema.target.task)
+    return {
+        "experiment": experiment.resolved(),
+        "columns": [column.model_dump(mode="json") for column in dataset.schema.columns],
+        "target": dataset.schema.target.model_dump(mode="json"),
+        "rows": {name: len(rows) for name, rows in dataset.split.parts().items()},
+        "about_target": summary.target(dataset),
+        "notes": [*dataset.notes, *summary.remarks(experiment, dataset)],
+        "metric": metric,
+        "space": {
+            "distributions": len(experiment.space),
+            "configurations": experiment.size if math.isfinite(experiment.size) else None,
+        },
+    }
+
+
+def _described(column: Mapping[str, Any]) -> str:
+    """A column's type, and what there is to know of it."""
+    shape, categories, missing = column["image_shape"], column["categories"], column["missing"]
+    known = [
+        column["type"],
+        "x".join(map(str, shape)) if shape else "",
+        f"{len(categories)} values" if categories else "",
+        "whole" if column["integer"] else "",
+        "with gaps" if column["nullable"] else "",
+        f"missing is {' or '.join(missing)}" if missing else "",
+    ]
+    return ", ".join(part for part in known if part)

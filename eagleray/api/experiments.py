@@ -1,0 +1,123 @@
+"""An experiment file: checked, split, and run here or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagleray import look, spec
+from eagleray.api.checks import Check, examine
+from eagleray.errors import SpecError
+from eagleray.spec import document
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eagleray.api.results import Result
+    from eagleray.client.runs import Cluster
+
+
+@dataclass(frozen=True, repr=False)
+class Experiment:
+    """An experiment file that keeps every law of `docs/experiment.md`.
+
+    Attributes:
+        spec: the file, checked.
+        overrides: YAML by dotted key that was put over it.
+    """
+
+    spec: spec.Experiment
+    overrides: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Its name, and that of the model it makes."""
+        return self.spec.name
+
+    @property
+    def storage(self) -> str:
+        """URI of the storage that keeps its searches and models."""
+        return self.spec.storage
+
+    def check(self) -> Check:
+        """Read the data, infer its types, and try whatever is the user's own on one batch.
+
+        Raises:
+            SpecError: everything in which file and data do not fit, a line each.
+        """
+        check = examine(self.spec.path, self.overrides)
+        if check.problems:
+            raise SpecError(check.problems)
+        return check
+
+    def run(
+        self,
+        address: str | None = None,
+        *,
+        cluster: Cluster | None = None,
+        console: Console | None = None,
+    ) -> Result:
+        """Search, evaluate the winner on the test part, and register it.
+
+        Called again with the same file and data, it goes on where an interrupted search was, or
+        gives the result.
+
+        Args:
+            address: a Ray cluster to join, `host:6379`, or the dashboard of one to submit to,
+                `http://host:8265`; else a cluster of this machine's own.
+            cluster: another backend to submit to, see `eagleray.api.backends.select`.
+            console: where progress is printed; stdout by default.
+
+        Raises:
+            EagleRayError: see `eagleray.errors`; nothing is half-registered.
+        """
+        from rich import console as rich
+
+        from eagleray.api import backends, submissions
+        from eagleray.api.results import Result
+
+        out = console or rich.Console(highlight=False)
+        backend = cluster or backends.select(address)
+        if backend is not None:
+            sent = submissions.submit(self.spec, backend, out)
+            sent.follow(out)
+            return sent.result()
+        from ray_jobs import finish
+
+        return Result.of(finish.experiment(self.spec, out, address))
+
+    def split(self, folder: str | Path) -> dict[str, Any]:
+        """Write the training, validation and test rows as files into a new folder.
+
+        Returns:
+            What `split.json` in the folder says of them.
+        """
+        from ray_jobs.data import parts
+
+        return parts.export(self.spec, Path(folder))
+
+    def __repr__(self) -> str:
+        return f"<Experiment {self.name} of {self.spec.path}>"
+
+    def _repr_html_(self) -> str:
+        trials, size = self.spec.trials, len(self.spec.space)
+        sentence = f"{self.name}: {trials} trials over {size} distributions, kept in {self.storage}"
+        rows = [(key, drawn.kind, str(drawn.arguments())) for key, drawn in self.spec.space.items()]
+        return look.page(sentence, look.table(("key", "distribution", "values"), rows))
+
+
+def load(file: str | Path, overrides: Mapping[str, object] | None = None) -> Experiment:
+    """Read an experiment file.
+
+    Args:
+        file: the YAML file.
+        overrides: values by dotted key, put over the file: `{"tune.trials": 4}`.
+
+    Raises:
+        SpecError: every problem of the file, each as
+            `file:line: dotted.key: law, but got value; did you mean …`.
+    """
+    texts = {key: document.write(value) for key, value in (overrides or {}).items()}
+    return Experiment(spec.load(file, texts), texts)

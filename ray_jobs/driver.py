@@ -1,0 +1,37 @@
+"""The driver process of a run that was submitted: it fetches the package and does the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from eagleray import spec
+from eagleray.client import package
+from eagleray.state import runs
+from ray_jobs import finish
+from ray_jobs.report import page
+
+
+def drive(run: runs.Run) -> None:
+    """Run the driver of a run inside the cluster, and put its result into storage.
+
+    SIGTERM ends it like Ctrl-C: what is under way is kept.
+
+    Raises:
+        EagleRayError: see `eagleray.errors`.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
+        ended = finish.experiment(
+            spec.load(package.fetch(run, Path(folder))),
+            Console(highlight=False),
+            os.environ.get("RAY_ADDRESS", "auto"),
+            began=lambda search_id: runs.begin(run, search_id),
+        )
+        text = page.text(ended)
+        runs.finish(run, {"summary": ended.summary(), "page": text})
+    print(text)
