@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def serve(
     return Endpoint(read(model, given, fit=address is None), host=host, port=port, address=address)
 
 
-def read(model: str, given: dict[str, object], *, fit: bool = False) -> Settings:
+def read(model: str, given: Mapping[str, object], *, fit: bool = False) -> Settings:
     """The settings of an experiment file, or the defaults for a name, with `given` put over them.
 
     Args:
@@ -118,7 +119,7 @@ def read(model: str, given: dict[str, object], *, fit: bool = False) -> Settings
             "extra_fields": experiment.serve.extra_fields,
         }
     try:
-        settings = Settings.model_validate(values | given)
+        settings = Settings.model_validate({**values, **given})
     except pydantic.ValidationError as cause:
         problem = cause.errors()[0]
         message = str(problem["msg"]).removeprefix("Value error, ")

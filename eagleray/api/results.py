@@ -90,11 +90,12 @@ class Result:
         validation = self.winner["validation"]
         scores = [(name, validation.get(name), value) for name, value in self.test.items()]
         best = self.leaderboard.head(_BEST)
+        headings = list(map(str, best))
         return look.page(
             self._sentence(),
             look.notes(f"WARNING: {warning}" for warning in self.warnings),
             look.table(("metric", "validation", "test"), scores, caption="winner"),
-            look.table(list(best), best.astype(object).to_numpy().tolist(), caption="best trials"),
+            look.table(headings, best.astype(object).to_numpy().tolist(), caption="best trials"),
         )
 
     def _sentence(self) -> str:

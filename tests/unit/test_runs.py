@@ -114,7 +114,7 @@ def test_the_entrypoint_is_a_command_that_the_command_line_knows(
     assert words[:3] == ["python", "-m", "eagleray"]
     assert words[-1] == "file:///a folder; rm -r"
     assert cli.main([*words[3:], "--help"]) == 0
-    assert "Be the driver of a run" in capsys.readouterr().out
+    assert "Run the driver process" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
