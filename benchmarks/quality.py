@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, LinearSVC
 
 from eagleray import spec
-from ray_jobs import cluster, finish
+from ray_jobs import cluster, pipeline
 from ray_jobs.data import encoded, prepare
 from ray_jobs.evaluation import metrics
 
@@ -114,11 +114,11 @@ def judge(name: str, folder: Path, seed: int) -> None:
         print(f"{name}: skipped, its data are in neither of {', '.join(map(str, DATA))}")
         return
     began = time.monotonic()
-    ended = finish.experiment(chosen, console.Console(file=sys.stderr, highlight=False))
+    ended = pipeline.run(chosen, console.Console(file=sys.stderr, highlight=False))
     minutes = (time.monotonic() - began) / 60
     aim = AIMS[name]
-    ours, other = ended.result.test[aim.metric], peer(name, chosen, ended.outcome.dataset)
-    validation = ended.outcome.winner.best[aim.metric]
+    ours, other = ended.result.test[aim.metric], peer(name, chosen, ended.search.dataset)
+    validation = ended.winner.best[aim.metric]
     claim = f"{name}: {aim.metric} on the test part of seed {seed} ({validation:.4f} on validation)"
     figures = {"ours": round(ours, 4), "peer": round(other, 4), "ratio": round(ours / other, 3)}
     holds = {"target": aim.target, "holds": ours >= aim.target and minutes < 10}

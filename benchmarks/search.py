@@ -29,7 +29,7 @@ from typing import Any
 
 from eagleray import spec
 from eagleray.state import searches
-from ray_jobs import search, training
+from ray_jobs import search, training, tuning
 from ray_jobs.data import encoded, prepare
 
 CORES = os.cpu_count() or 1
@@ -95,12 +95,12 @@ class _Clock:
 
 def ours(chosen: spec.Experiment) -> tuple[float, float]:
     """Seconds a trial, start of the workers included; and once each of them is warm."""
-    dataset, clock = prepare.dataset(chosen), _Clock()
+    searched, clock = search.Search(chosen), _Clock()
     began = time.perf_counter()
-    lease = search.on_record(chosen, dataset, {})[1].watcher().look()
-    kept = search.on_record(chosen, dataset, {}, lease)[1]
-    kept.adopt()
-    search.run(chosen, dataset, {}, clock, kept)
+    lease = searched.records.watcher().look()
+    assert lease is not None
+    searched.hold(lease)
+    tuning.run(searched, clock)
     warm = clock.ends[CORES:]
     whole = (clock.ends[-1] - began) / len(clock.ends)
     return whole, (warm[-1] - clock.ends[CORES - 1]) / len(warm)

@@ -12,7 +12,7 @@ from rich.console import Console
 from eagleray import spec
 from eagleray.client import package
 from eagleray.state import runs
-from ray_jobs import finish
+from ray_jobs import pipeline
 from ray_jobs.report import page
 
 
@@ -26,12 +26,12 @@ def drive(run: runs.Run) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
-        ended = finish.experiment(
+        outcome = pipeline.run(
             spec.load(package.fetch(run, Path(folder))),
             Console(highlight=False),
             os.environ.get("RAY_ADDRESS", "auto"),
             began=lambda search_id: runs.begin(run, search_id),
         )
-        text = page.text(ended)
-        runs.finish(run, {"summary": ended.summary(), "page": text})
+        text = page.text(outcome)
+        runs.finish(run, {"summary": outcome.summary(), "page": text})
     print(text)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagleray import bundle, code, errors, spec
+from eagleray import bundle, code, errors, schema, spec
 from eagleray.learn import models
 from ray_jobs import losses
 from ray_jobs.data import encoded
@@ -76,7 +76,7 @@ class Trainer:
         self.device = torch.device(device)
         self.progress = Progress()
         self._sign = 1 if spec.METRICS[metric].mode == "max" else -1
-        self.scale = scale(data)
+        self.scale = scale(data.target, data.train.targets)
         torch.manual_seed(self.options.seed)
         self.model = models.build(
             configuration.model,
@@ -220,11 +220,11 @@ class Trainer:
         return inputs, bundle.tensor(targets).to(self.device)
 
 
-def scale(data: encoded.Encoded) -> bundle.Scale:
+def scale(target: schema.Target, targets: np.ndarray) -> bundle.Scale:
     """How the training part's targets are standardised; classes are not."""
-    if data.outputs > 1:
+    if target.outputs > 1:
         return bundle.Scale()
-    values = data.train.targets.astype(np.float64)
+    values = targets.astype(np.float64)
     return bundle.Scale(mean=float(values.mean()), deviation=float(values.std()) or 1.0)
 
 

@@ -50,10 +50,9 @@ class Job:
         search_id: where records of the search are.
         metric: what selects, a key of `spec.METRICS`.
         rungs: epochs at which the scheduler compares trials.
-        storage_uri: where checkpoints go.
         own: the user's code by name.
-        shelf: references to `Encoded` data by `features_key`; a trial whose features are not on
-            it encodes `dataset` itself.
+        shared: references to encoded data by `encoded.key`; a trial of other features encodes
+            `dataset` itself.
         dataset: reference to the `Dataset`.
     """
 
@@ -61,9 +60,8 @@ class Job:
     search_id: str
     metric: str
     rungs: frozenset[int]
-    storage_uri: str
     own: dict[str, code.Code]
-    shelf: dict[str, ray.ObjectRef[encoded.Encoded]]
+    shared: dict[str, ray.ObjectRef[encoded.Encoded]]
     dataset: ray.ObjectRef[prepare.Dataset]
 
 
@@ -94,7 +92,7 @@ class Trial(tune.Trainable):
         self._device = (
             "cuda" if job.experiment.compute.gpus and torch.cuda.is_available() else "cpu"
         )
-        self._store = storage.open(job.storage_uri)
+        self._store = storage.open(job.experiment.storage)
         self._records = searches.Records(self._store, job.experiment.name, job.search_id)
         self._uploads = futures.ThreadPoolExecutor(max_workers=1)
         self._cache: dict[str, encoded.Encoded] = {}
@@ -157,14 +155,14 @@ class Trial(tune.Trainable):
         return _Running(number, values, trainer, state=state)
 
     def _data(self, configuration: spec.Configuration) -> encoded.Encoded:
-        key = features_key(configuration)
+        key = encoded.key(configuration.features)
         if key not in self._cache:
             self._cache.clear()  # one setting at a time: the next trial may need the room
-            shelved = self._job.shelf.get(key)
+            shared = self._job.shared.get(key)
             self._cache[key] = (
                 encoded.encode(ray.get(self._job.dataset), configuration.features)
-                if shelved is None
-                else ray.get(shelved)
+                if shared is None
+                else ray.get(shared)
             )
         return self._cache[key]
 
@@ -228,9 +226,3 @@ class Trial(tune.Trainable):
             "finished": running.trainer.finished,
             "done": running.trainer.finished,
         }
-
-
-def features_key(configuration: spec.Configuration) -> str:
-    """One string for one setting of the `features` section."""
-    parts = {name: options.model_dump_json() for name, options in configuration.features.items()}
-    return repr(sorted(parts.items()))

@@ -63,9 +63,9 @@ def find(address: str | None, *, kubernetes: bool, namespace: str | None, storag
         raise UserError(
             f"--address: must be http://host:8265 of Ray's dashboard, but got {address}"
         )
-    from ray_jobs import here
+    from eagleray.client import local
 
-    return here.Here(storage)
+    return local.LocalRuns(storage)
 
 
 @contextmanager

@@ -84,9 +84,9 @@ class Experiment:
             sent = submissions.submit(self.spec, backend, out)
             sent.follow(out)
             return sent.result()
-        from ray_jobs import finish
+        from ray_jobs import pipeline
 
-        return Result.of(finish.experiment(self.spec, out, address))
+        return Result.of(pipeline.run(self.spec, out, address))
 
     def split(self, folder: str | Path) -> dict[str, Any]:
         """Write the training, validation and test rows as files into a new folder.

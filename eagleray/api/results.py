@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eagleray.api.models import Model
-    from ray_jobs import finish
+    from ray_jobs import pipeline
 
 _BEST = 10
 
@@ -32,11 +32,11 @@ class Result:
     storage: str
 
     @classmethod
-    def of(cls, ended: finish.Ended) -> Result:
+    def of(cls, outcome: pipeline.Outcome) -> Result:
         """The result of a search that ended in this process."""
         from ray_jobs.report import page
 
-        return cls(ended.summary(), page.text(ended), ended.outcome.experiment.storage)
+        return cls(outcome.summary(), page.text(outcome), outcome.search.experiment.storage)
 
     @property
     def version(self) -> int:

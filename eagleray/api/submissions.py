@@ -88,11 +88,10 @@ def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
     Raises:
         EagleRayError: the attempt did not succeed.
     """
-    from eagleray.client import logs
-    from ray_jobs.report import far
+    from eagleray.client import screen
 
-    with _leaving(backend, attempt), far.screen(attempt, out) as write:
-        for text in logs.shown(backend.log(attempt, follow=True), out.file):
+    with _leaving(backend, attempt), screen.following(attempt, out) as write:
+        for text in screen.shown(backend.log(attempt, follow=True), out.file):
             write(text)
     runs.ended(backend, attempt)
 

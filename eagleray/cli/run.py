@@ -82,14 +82,14 @@ def run(
 
 
 def _run(experiment: spec.Experiment, out: Console, address: str | None, as_json: bool) -> None:
-    from ray_jobs import finish
+    from ray_jobs import pipeline
     from ray_jobs.report import page
 
-    ended = finish.experiment(experiment, out, address)
+    outcome = pipeline.run(experiment, out, address)
     if as_json:
-        typer.echo(json.dumps(ended.summary(), indent=2))
+        typer.echo(json.dumps(outcome.summary(), indent=2))
     else:
-        page.show(ended, out)
+        page.show(outcome, out)
 
 
 def _submit(

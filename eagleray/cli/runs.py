@@ -69,9 +69,9 @@ def logs(
 ) -> None:
     """Print what the driver has printed so far."""
     backend, found = _found(run, address, kubernetes, namespace, storage)
-    from eagleray.client import logs as streams
+    from eagleray.client import screen
 
-    for text in streams.shown(backend.log(found, follow=False), sys.stdout):
+    for text in screen.shown(backend.log(found, follow=False), sys.stdout):
         sys.stdout.write(text)
 
 

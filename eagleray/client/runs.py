@@ -2,7 +2,7 @@
 
 What belongs here: which attempt to attach to and when to make another, the same for every backend.
 What does not: how a backend does it. `client.ray_jobs` is the one of Ray's job servers, `k8s.place`
-that of Kubernetes, and `ray_jobs.here` that of this machine.
+that of Kubernetes, and `client.local` that of this machine.
 """
 
 from __future__ import annotations

@@ -49,6 +49,12 @@ def encode(dataset: prepare.Dataset, options: Mapping[str, spec.FeatureOptions])
     )
 
 
+def key(options: Mapping[str, spec.FeatureOptions]) -> str:
+    """One string for one setting of the `features` section."""
+    parts = {name: chosen.model_dump_json() for name, chosen in options.items()}
+    return repr(sorted(parts.items()))
+
+
 def part(dataset: prepare.Dataset, transforms: features.Transforms, rows: np.ndarray) -> Part:
     """These rows, encoded by transforms that are already fitted."""
     return Part(transforms.apply(take(dataset, rows)), dataset.targets[rows])

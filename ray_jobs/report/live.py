@@ -1,22 +1,21 @@
 """A search as it runs: a table with progress bars on a terminal, a line a trial elsewhere.
 
 The driver also puts what its screen would show into storage, every few seconds, so that a terminal
-far from it draws the same table (`ray_jobs/report/far.py`).
+far from it draws the same table (`eagleray/client/screen.py`).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from rich import box, console, live, progress_bar, table
+from rich import console, live
 
-from eagleray import errors, spec
+from eagleray import spec
+from eagleray.client import screen
 from eagleray.state import searches
 from eagleray.state.searches import Row, View
-from ray_jobs.report import tables
 
 ROWS = 12
 """How many trials the table shows: those that run, then the best."""
@@ -84,7 +83,7 @@ class Lines:
 
     def ended(self, record: searches.Record) -> None:
         self._board.update(record)
-        self._say(line(record, self._board.view()))
+        self._say(screen.line(record, self._board.view()))
 
 
 class Table:
@@ -126,76 +125,15 @@ def watch(
     def say(line: str) -> None:
         out.print(line, highlight=False, soft_wrap=True)
 
-    with beating(PUBLISH_S, lambda: publish(board.view())):
+    with screen.beating(PUBLISH_S, lambda: publish(board.view())):
         if not out.is_terminal:
             yield Lines(board, say)
             return
         with live.Live(
-            console=out, refresh_per_second=4, get_renderable=lambda: draw(board.view())
+            console=out, refresh_per_second=4, get_renderable=lambda: screen.draw(board.view())
         ):
             yield Table(board, say)
 
 
-@contextmanager
-def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
-    """Call `beat` again and again in the background; storage that fails is asked the next time."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(every_s):
-            with suppress(errors.StorageError):
-                beat()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(every_s)
-
-
-def line(record: searches.Record, view: View) -> str:
-    """A trial that has ended, and what the search is like then."""
-    score = "" if record.score is None else f" {view.metric} {record.score:.4f}"
-    why = f": {record.failure}" if record.failure else ""
-    trial = f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}"
-    return f"{trial}  [{headline(view)}]"
-
-
-def headline(view: View) -> str:
-    """Trials done, best score, time gone and time left, in one line."""
-    if not view.started:
-        return f"workers start, {_clock(view.gone)} gone"
-    parts = [f"{view.ended}/{view.total} trials"]
-    if view.best is not None:
-        parts.append(f"best {view.metric} {view.best.score:.4f} (trial {view.best.number})")
-    parts.append(f"{_clock(view.gone)} gone")
-    fresh = view.ended - view.before
-    if fresh > 0 and view.ended < view.total:
-        left = view.gone / fresh * (view.total - view.ended)
-        parts.append(f"about {_clock(left)} left")
-    return ", ".join(parts)
-
-
-def draw(view: View) -> table.Table:
-    """The view as a table with progress bars."""
-    drawn = table.Table(title=headline(view), box=box.SIMPLE, title_justify="left")
-    for heading in ("trial", "epochs", "", view.metric, "values"):
-        drawn.add_column(heading, overflow="ellipsis", no_wrap=True)
-    for row in view.rows:
-        bar = progress_bar.ProgressBar(total=view.epochs, completed=row.epoch, width=20)
-        score = "" if row.score is None else f"{row.score:.4f}"
-        mark = " *" if view.best is not None and row.number == view.best.number else ""
-        epochs = f"{row.epoch}/{view.epochs}"
-        drawn.add_row(f"{row.number}{mark}", epochs, bar, score, tables.values(row.values))
-    return drawn
-
-
 def _row(record: searches.Record) -> Row:
     return Row(**record.model_dump(include=set(Row.model_fields)))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"

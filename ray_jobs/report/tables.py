@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box, console, measure, table, text
 
+from eagleray.client import screen
 from eagleray.state import searches
 
 ROWS = 10
@@ -33,7 +33,7 @@ def leaderboard(trials: Sequence[searches.Record], metric: str, width: int) -> c
         "best epoch": [str(one.best_epoch) for one in scored],
         "seconds": [f"{one.seconds:.1f}" for one in scored],
     }
-    shown = [values(one.values) for one in scored]
+    shown = [screen.values(one.values) for one in scored]
     wanted = max(map(len, ["values", *shown]))
     for heading in ("seconds", "best epoch"):
         if _room(cells, width) < wanted:
@@ -69,12 +69,6 @@ def scores(validation: Mapping[str, float], test: Mapping[str, float]) -> table.
     for name, value in test.items():
         drawn.add_row(name, f"{validation.get(name, float('nan')):.4f}", f"{value:.4f}")
     return drawn
-
-
-def values(suggested: Mapping[str, Any]) -> str:
-    """What was suggested, in one line; a key's last part is enough to know it."""
-    shown = (f"{key.split('.', 1)[-1]}={_short(value)}" for key, value in suggested.items())
-    return " ".join(shown)
 
 
 def _matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> table.Table:
@@ -113,10 +107,6 @@ def _needed(drawn: table.Table) -> int:
     """Letters in a line of a table that nothing cuts."""
     wide = console.Console(width=100_000)
     return measure.Measurement.get(wide, wide.options, drawn).maximum
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
 def _cell(count: int, *, right: bool) -> text.Text:

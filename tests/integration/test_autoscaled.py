@@ -12,7 +12,7 @@ import ray
 from rich import console
 
 from eagleray import spec
-from ray_jobs import cluster, finish
+from ray_jobs import cluster, pipeline
 from tests import autoscaled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -67,8 +67,8 @@ def test_trials_run_at_once_as_workers_come_and_leave_none_behind(tmp_path: Path
     with autoscaled.cluster(WORKERS, idle_s=5) as address, cluster.connected(address):
         assert workers() == 0
         with Watch() as watch:
-            ended = finish.experiment(spec.load(file), console.Console(file=io.StringIO()))
-        assert [one.status for one in ended.outcome.trials] == ["finished"] * 10
+            ended = pipeline.run(spec.load(file), console.Console(file=io.StringIO()))
+        assert [one.status for one in ended.trials] == ["finished"] * 10
         assert max(busy for _, busy in watch.seen) == WORKERS, watch.seen
         assert watch.seen[0][0] == 0
         until = time.monotonic() + 120

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from eagleray import spec, storage
+from eagleray.client import local
 from eagleray.state import searches
 from eagleray.state.models import Registry
-from ray_jobs import here
 
 FILE = """
 name: wine
@@ -88,10 +88,10 @@ def test_interrupted_a_search_is_unfinished_at_once(tmp_path: Path, drive: Drive
     chosen = experiment(tmp_path)
     first = drive(chosen, "first")
     wait_for_trials(chosen, 1)
-    assert [one.state for one in here.Here(chosen.storage).attempts()] == ["running"]
+    assert [one.state for one in local.LocalRuns(chosen.storage).attempts()] == ["running"]
     first.send_signal(signal.SIGINT)
     assert first.wait(60) == 130
-    assert [one.state for one in here.Here(chosen.storage).attempts()] == ["unfinished"]
+    assert [one.state for one in local.LocalRuns(chosen.storage).attempts()] == ["unfinished"]
 
 
 def experiment(folder: Path) -> spec.Experiment:

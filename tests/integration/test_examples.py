@@ -24,7 +24,7 @@ from rich import console
 
 from eagleray import bundle, schema, spec, storage
 from eagleray.state.models import Registry
-from ray_jobs import cluster, finish
+from ray_jobs import cluster, pipeline
 from ray_jobs.data import encoded
 from serving import batching, environment, metrics, predictor, web
 
@@ -62,27 +62,27 @@ def example(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> finish.Ended:
+def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
     folder = tmp_path_factory.mktemp(example)
     overrides = {"tune.trials": "2", "storage": folder.as_uri(), **EXAMPLES[example].overrides}
     file = ROOT / "examples" / f"{example}.yaml"
     source = spec.load(file).data.source
     if source.startswith("data/"):
         overrides["data.source"] = str(DATA / f"{Path(source).name}.gz")
-    return finish.experiment(spec.load(file, overrides), console.Console(file=io.StringIO()))
+    return pipeline.run(spec.load(file, overrides), console.Console(file=io.StringIO()))
 
 
-def test_an_example_learns_even_at_a_reduced_size(example: str, ended: finish.Ended) -> None:
+def test_an_example_learns_even_at_a_reduced_size(example: str, ended: pipeline.Outcome) -> None:
     reduced = EXAMPLES[example]
     assert ended.result.test[reduced.metric] > reduced.floor
-    assert [one.failure for one in ended.outcome.trials] == [None, None]
+    assert [one.failure for one in ended.trials] == [None, None]
 
 
 def test_a_prediction_by_http_is_the_bundles_own(
-    ended: finish.Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ended: pipeline.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(metrics.FOLDER, "")  # `Metrics` sets it, for a process of its own
-    chosen, dataset = ended.outcome.experiment, ended.outcome.dataset
+    chosen, dataset = ended.search.experiment, ended.search.dataset
     registry = Registry(storage.open(chosen.storage))
     made = bundle.load(registry, registry.resolve(chosen.name, "champion"))
     some = np.resize(dataset.split.test, ROWS)

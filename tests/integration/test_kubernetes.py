@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagleray import cli, errors
-from eagleray.client import logs, runs
+from eagleray.client import runs, screen
 from eagleray.state.runs import Run
 from k8s import api, place, rayjob
 from k8s import release as releases
@@ -286,7 +286,7 @@ def test_a_log_in_a_file_has_no_colours_and_on_a_terminal_it_has(
     assert capsys.readouterr().out == "(raylet) started\ndone\n"
     terminal = io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]
-    assert "".join(logs.shown([said], terminal)) == said
+    assert "".join(screen.shown([said], terminal)) == said
 
 
 @given(cuts=st.sets(st.integers(1, 40)))
@@ -294,7 +294,7 @@ def test_a_colour_that_is_cut_between_two_pieces_is_left_out(cuts: set[int]) -> 
     said = "a\x1b[1;32mgreen\x1b[0m, \x1b[mplain\x1b[K \x1b"
     ends = [0, *sorted(cuts), len(said)]
     pieces = [said[start:end] for start, end in itertools.pairwise(ends)]
-    assert "".join(logs.shown(pieces, io.StringIO())) == "agreen, plain\x1b[K \x1b"
+    assert "".join(screen.shown(pieces, io.StringIO())) == "agreen, plain\x1b[K \x1b"
 
 
 def log(server: Server, said: str) -> None:

@@ -21,7 +21,7 @@ from rich import console
 from eagleray import bundle, errors, schema, spec, storage
 from eagleray.state import searches
 from eagleray.state.models import Registry
-from ray_jobs import cluster, finish, search
+from ray_jobs import cluster, pipeline, search
 from ray_jobs.data import encoded
 from ray_jobs.report import page
 
@@ -42,10 +42,10 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def wine(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> finish.Ended:
+def wine(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
     """A search that has come to its end."""
     folder = tmp_path_factory.mktemp("wine")
-    return finish.experiment(experiment(folder), quiet())
+    return pipeline.run(experiment(folder), quiet())
 
 
 def quiet() -> console.Console:
@@ -71,8 +71,8 @@ def champion(chosen: spec.Experiment) -> bundle.Bundle:
     return bundle.load(registry, registry.resolve("wine", "champion"))
 
 
-def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: finish.Ended) -> None:
-    trials = wine.outcome.trials
+def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: pipeline.Outcome) -> None:
+    trials = wine.trials
     assert sorted(one.number for one in trials) == [1, 2, 3, 4, 5, 6]
     assert {one.status for one in trials} <= {"finished", "stopped"}
     scores = [one.score for one in trials]
@@ -80,24 +80,24 @@ def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: finish.Ended) -> 
 
 
 def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
-    wine: finish.Ended,
+    wine: pipeline.Outcome,
 ) -> None:
     assert (wine.result.version, wine.champion) == (1, 1)
-    made = champion(wine.outcome.experiment)
+    made = champion(wine.search.experiment)
     made.verify()
     assert made.extra_fields == "ignore"
-    dataset = wine.outcome.dataset
+    dataset = wine.search.dataset
     rows = dataset.split.test
     raw = schema.to_json(dataset.schema, encoded.take(dataset, rows))
     right = made.predict(raw).outputs.argmax(1) == dataset.targets[rows]
     assert right.mean() == pytest.approx(wine.result.test["accuracy"])
 
 
-def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: finish.Ended) -> None:
-    registry = Registry(storage.open(wine.outcome.experiment.storage))
+def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: pipeline.Outcome) -> None:
+    registry = Registry(storage.open(wine.search.experiment.storage))
     version = registry.version("wine", 1)
     kept = pd.read_parquet(io.BytesIO(registry.read(version, bundle.PREDICTIONS)))
-    dataset = wine.outcome.dataset
+    dataset = wine.search.dataset
     rows, classes = dataset.split.test, np.array(dataset.schema.target.classes)
     assert kept["row"].tolist() == dataset.rows[rows].tolist()
     assert kept["truth"].tolist() == classes[dataset.targets[rows]].tolist()
@@ -105,8 +105,8 @@ def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: finish.Ende
     assert right == pytest.approx(version.manifest["metrics"]["test"]["accuracy"])
 
 
-def test_the_loss_on_record_is_that_of_the_validation_part(wine: finish.Ended) -> None:
-    registry = Registry(storage.open(wine.outcome.experiment.storage))
+def test_the_loss_on_record_is_that_of_the_validation_part(wine: pipeline.Outcome) -> None:
+    registry = Registry(storage.open(wine.search.experiment.storage))
     found = registry.version("wine", 1).manifest["metrics"]["validation"]
     assert found["loss"] == pytest.approx(found["log_loss"], rel=1e-4)
     assert found["train_loss"] != found["loss"]
@@ -121,40 +121,40 @@ def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
         "name: wine\ndata: {source: mail.csv, target: kind}\n"
         "train: {lr: 0.02, epochs: 15}\ntune: {trials: 1}\n"
     )
-    ended = finish.experiment(experiment(tmp_path, text), quiet())
+    ended = pipeline.run(experiment(tmp_path, text), quiet())
     out = console.Console(file=io.StringIO(), width=60)
     page.show(ended, out)
     assert isinstance(out.file, io.StringIO)
     (warning,) = ended.summary()["warnings"]
     assert "is perfect on the test part: accuracy 1 on 60 rows" in warning
     assert f"WARNING: wine version 1 {warning}" in out.file.getvalue()
-    registry = Registry(storage.open(ended.outcome.experiment.storage))
+    registry = Registry(storage.open(ended.search.experiment.storage))
     assert registry.version("wine", 1).manifest["warnings"] == [warning]
 
 
-def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: finish.Ended) -> None:
-    made = champion(wine.outcome.experiment)
+def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: pipeline.Outcome) -> None:
+    made = champion(wine.search.experiment)
     next(made.model.parameters()).data += 0.5
     with pytest.raises(errors.ServingError, match="golden rows must be reproduced"):
         made.verify()
 
 
 def test_run_again_a_search_that_ended_gives_its_result_and_changes_nothing(
-    wine: finish.Ended,
+    wine: pipeline.Outcome,
 ) -> None:
-    out, chosen = quiet(), wine.outcome.experiment
+    out, chosen = quiet(), wine.search.experiment
     before = kept(chosen)
-    again = finish.experiment(chosen, out)
+    again = pipeline.run(chosen, out)
     assert isinstance(out.file, io.StringIO)
     assert "has ended before" in out.file.getvalue()
     assert again.summary() | {"why": ""} == wine.summary() | {"why": ""}
     assert kept(chosen) == before
 
 
-def test_another_seed_is_another_version_that_waits_for_a_person(wine: finish.Ended) -> None:
-    folder = wine.outcome.experiment.path.parent
+def test_another_seed_is_another_version_that_waits_for_a_person(wine: pipeline.Outcome) -> None:
+    folder = wine.search.experiment.path.parent
     second = experiment(folder, **{"tune.trials": "1", "train.seed": "1"})
-    ended = finish.experiment(second, quiet())
+    ended = pipeline.run(second, quiet())
     assert (ended.result.version, ended.champion) == (2, 1)
     promote = f"eagleray models promote wine 2 --storage {second.storage}"
     assert promote in ended.next_steps()
@@ -168,7 +168,7 @@ def test_a_grid_is_tried_whole_and_a_loss_that_explodes_fails_its_trial_alone(
         + "features: {alcohol: {type: numeric, scale: {choice: [standard, quantile]}}}\n"
     )
     overrides = {"tune.search": "grid", "tune.trials": "100", "train.optimizer": "sgd"}
-    trials = finish.experiment(experiment(tmp_path, text, **overrides), quiet()).outcome.trials
+    trials = pipeline.run(experiment(tmp_path, text, **overrides), quiet()).trials
     points = {str(one.values) for one in trials}
     failed = [one for one in trials if one.status == "failed"]
     assert len(points) == len(trials) == 8
@@ -182,7 +182,7 @@ def test_a_search_in_which_all_trials_fail_says_why_and_registers_nothing(
     overrides = {"train.lr": "1.0e+30", "train.optimizer": "sgd", "tune.trials": "2"}
     chosen = experiment(tmp_path, **overrides)
     with pytest.raises(errors.SearchError, match=r"no trial gave a model: .* in epoch \d"):
-        finish.experiment(chosen, quiet())
+        pipeline.run(chosen, quiet())
     assert not any(key.startswith("models/") for key in kept(chosen))
 
 
@@ -206,7 +206,7 @@ def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(
         "{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net', width: {choice: [8, 16]}}"
     )
     chosen = experiment(tmp_path, text, **{"train.loss": "own:loss", "tune.trials": "2"})
-    finish.experiment(chosen, quiet())
+    pipeline.run(chosen, quiet())
     (tmp_path / "own.py").unlink()
     champion(chosen).verify()
 
@@ -225,7 +225,7 @@ def test_a_model_that_leaves_fails_its_trial_with_its_line(
     text = FILE.replace("{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net'}")
     chosen = experiment(tmp_path, text, **{"tune.trials": "1"})
     with pytest.raises(errors.SearchError, match=r"own\.py:6: own:Net: .* SystemExit: 1"):
-        finish.experiment(chosen, quiet())
+        pipeline.run(chosen, quiet())
 
 
 def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -280,4 +280,4 @@ def test_a_metric_of_another_task_is_refused_before_compute_is_spent(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(errors.UserError, match="for multiclass, but got rmse"):
-        finish.experiment(experiment(tmp_path, **{"tune.metric": "rmse"}), quiet())
+        pipeline.run(experiment(tmp_path, **{"tune.metric": "rmse"}), quiet())

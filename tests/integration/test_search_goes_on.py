@@ -16,7 +16,7 @@ from rich import console
 
 from eagleray import errors, spec, storage
 from eagleray.state import searches
-from ray_jobs import cluster, finish, search
+from ray_jobs import cluster, pipeline, search
 
 FILE = """
 name: wine
@@ -62,9 +62,9 @@ def own_model(folder: Path, in_training: str, **overrides: object) -> spec.Exper
     return experiment(folder, text, **{"train.batch_size": 1000, **overrides})
 
 
-def run(chosen: spec.Experiment) -> tuple[finish.Ended, str]:
+def run(chosen: spec.Experiment) -> tuple[pipeline.Outcome, str]:
     out = io.StringIO()
-    ended = finish.experiment(chosen, console.Console(file=out, width=200))
+    ended = pipeline.run(chosen, console.Console(file=out, width=200))
     return ended, out.getvalue()
 
 
@@ -85,14 +85,14 @@ def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
     first, _ = run(experiment(tmp_path, **{"tune.seed": 4}))
     same, said = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 3}))
     assert "resuming: 2 of 3 trials done, best " in said
-    assert same.outcome.search_id == first.outcome.search_id
-    before = {one.number: one for one in first.outcome.trials}
-    after = {one.number: one for one in same.outcome.trials}
+    assert same.search.id == first.search.id
+    before = {one.number: one for one in first.trials}
+    after = {one.number: one for one in same.trials}
     assert sorted(after) == [1, 2, 3]
     assert all(after[number] == one for number, one in before.items())
     assert same.result.version == first.result.version == 1
     better, _ = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 4}))
-    assert better.outcome.winner.number == 4
+    assert better.winner.number == 4
     assert (better.result.version, better.champion) == (2, 1)
     few, said = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 1}))
     assert "has ended before: this is its result" in said
@@ -102,7 +102,7 @@ def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
 def test_a_small_space_is_tried_whole_and_once(ray_cluster: None, tmp_path: Path) -> None:
     drawn = "{choice: [0.1, 0.01, 0.001]}"
     ended, said = run(experiment(tmp_path, **{"train.lr": drawn, "tune.trials": 9}))
-    assert sorted(one.values["train.lr"] for one in ended.outcome.trials) == [0.001, 0.01, 0.1]
+    assert sorted(one.values["train.lr"] for one in ended.trials) == [0.001, 0.01, 0.1]
     assert "note: tune.trials: 9 asked for, but the space has 3 configurations" in said
 
 
@@ -178,7 +178,7 @@ def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
     ended, _ = run(chosen)
     killer.ended.set()
     killer.join()
-    winner, lives = ended.outcome.winner, Counter(killer.epochs())
+    winner, lives = ended.winner, Counter(killer.epochs())
     assert (winner.status, winner.epoch, len(winner.history)) == ("finished", epochs, epochs)
     assert len(killer.kept) > search.RETRIES
     assert killer.kept == sorted(killer.kept)

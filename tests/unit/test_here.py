@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from eagleray import cli, errors, storage
-from eagleray.client import runs
+from eagleray.client import local, runs, screen
 from eagleray.state import leases, searches
-from ray_jobs import here
-from ray_jobs.report import live
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def end(uri: str) -> None:
 
 
 def test_a_search_is_unfinished_until_it_has_a_result(uri: str) -> None:
-    place = here.Here(uri)
+    place = local.LocalRuns(uri)
     assert [one.state for one in place.attempts()] == ["unfinished"]
     end(uri)
     found = runs.find(place, "wine")
@@ -39,7 +37,7 @@ def test_a_search_is_unfinished_until_it_has_a_result(uri: str) -> None:
 
 
 def test_the_log_has_a_line_for_each_trial_that_has_ended(uri: str) -> None:
-    place = here.Here(uri)
+    place = local.LocalRuns(uri)
     lines = list(place.log(runs.find(place, "wine"), follow=False))
     assert lines == [
         "trial 1 finished after 9 epochs 0.5000\n",
@@ -48,7 +46,7 @@ def test_the_log_has_a_line_for_each_trial_that_has_ended(uri: str) -> None:
 
 
 def test_followed_it_ends_with_the_result(uri: str) -> None:
-    place = here.Here(uri)
+    place = local.LocalRuns(uri)
     end(uri)
     assert len(list(place.log(runs.find(place, "wine"), follow=True))) == 2
 
@@ -80,8 +78,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LOOK_S", 0.5)
     monkeypatch.setattr(leases, "_POLL_S", 0.05)
     monkeypatch.setattr(leases, "TTL_S", 0.5)
-    monkeypatch.setattr(here, "LEFT_S", 0.1)
-    monkeypatch.setattr(here, "POLL_S", 0.1)
+    monkeypatch.setattr(local, "LEFT_S", 0.1)
+    monkeypatch.setattr(local, "POLL_S", 0.1)
 
 
 @pytest.mark.usefixtures("soon")
@@ -90,10 +88,10 @@ def test_a_search_is_running_while_its_lease_changes_whatever_its_drivers_clock_
 ) -> None:
     lease = take(uri)
     show(uri, time.time() - 1e6)
-    with live.beating(0.1, lease.beat):
-        assert [one.state for one in here.Here(uri).attempts()] == ["running"]
+    with screen.beating(0.1, lease.beat):
+        assert [one.state for one in local.LocalRuns(uri).attempts()] == ["running"]
     show(uri, time.time() + 1e6)
-    (lost,) = here.Here(uri).attempts()
+    (lost,) = local.LocalRuns(uri).attempts()
     assert lost.state == "unfinished"
     assert lost.why.startswith("last seen 20")
 
@@ -104,12 +102,12 @@ def test_a_search_that_was_left_is_unfinished_at_once(
     monkeypatch.setattr(leases.time, "sleep", lambda _: pytest.fail("nothing is to be waited for"))
     show(uri, time.time())
     take(uri).release()
-    assert [one.state for one in here.Here(uri).attempts()] == ["unfinished"]
+    assert [one.state for one in local.LocalRuns(uri).attempts()] == ["unfinished"]
 
 
 @pytest.mark.usefixtures("soon")
 def test_who_follows_a_search_whose_driver_is_gone_is_told(uri: str) -> None:
-    place = here.Here(uri)
+    place = local.LocalRuns(uri)
     attempt = runs.find(place, "wine")
     with pytest.raises(errors.ClusterError, match="nobody drives it; the same"):
         list(place.log(attempt, follow=True))
@@ -121,7 +119,7 @@ def test_who_follows_a_search_whose_driver_is_gone_is_told(uri: str) -> None:
 
 
 def test_it_is_stopped_only_where_it_runs(uri: str) -> None:
-    place = here.Here(uri)
+    place = local.LocalRuns(uri)
     with pytest.raises(errors.UserError, match="must be stopped where it runs"):
         place.stop(runs.find(place, "wine"))
 

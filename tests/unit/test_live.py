@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from eagleray import errors, spec, storage
+from eagleray.client import screen
 from eagleray.client.runs import Attempt
 from eagleray.state import runs, searches
-from ray_jobs.report import far, live
+from ray_jobs.report import live
 
 TERMINAL = {"force_terminal": True, "width": 100, "highlight": False}
 
@@ -46,7 +47,7 @@ def test_what_runs_stands_above_the_best(experiment: spec.Experiment) -> None:
     assert [row.number for row in view.rows] == [3, 2, 1]
     assert view.best is not None
     assert view.best.number == 2
-    line = live.headline(view)
+    line = screen.headline(view)
     assert line.startswith("2/4 trials, best accuracy 0.7500 (trial 2), 0:00 gone, about ")
 
 
@@ -70,10 +71,10 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
             time.sleep(0.01)
     assert isinstance(said.file, io.StringIO)
     assert "resuming: 2 of 4 trials done, best 0.75\n" in said.file.getvalue()
-    line = live.headline(seen[-1].model_copy(update={"gone": 60.0}))
+    line = screen.headline(seen[-1].model_copy(update={"gone": 60.0}))
     assert line == "2/4 trials, best accuracy 0.7500 (trial 2), 1:00 gone"
     ended = seen[-1].model_copy(update={"gone": 60.0, "ended": 3})
-    assert live.headline(ended).endswith("1:00 gone, about 1:00 left")
+    assert screen.headline(ended).endswith("1:00 gone, about 1:00 left")
 
 
 def test_lines_are_printed_where_there_is_no_terminal(experiment: spec.Experiment) -> None:
@@ -109,7 +110,7 @@ def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
 def test_a_terminal_far_away_draws_the_same_table_below_the_log(
     experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    monkeypatch.setattr(far, "POLL_S", 0.05)
+    monkeypatch.setattr(screen, "POLL_S", 0.05)
     run = runs.Run("wine", "ba9876543210" if elsewhere else "0123456789ab", experiment.storage)
     searches.Records(storage.open(run.storage), "wine", "0123456789ab").show(
         board(experiment).view()
@@ -118,7 +119,7 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
         runs.begin(run, "0123456789ab")
     attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
     said = io.StringIO()
-    with far.screen(attempt, Console(file=said, **TERMINAL)) as write:
+    with screen.following(attempt, Console(file=said, **TERMINAL)) as write:
         write("trial 1 fin")
         write("ished\n")
         until = time.monotonic() + 20
@@ -132,7 +133,7 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
 def test_without_a_terminal_the_log_passes_as_it_comes(experiment: spec.Experiment) -> None:
     attempt = Attempt("wine-1", "wine", "0123456789ab", 1, "running")
     said = io.StringIO()
-    with far.screen(attempt, Console(file=said)) as write:
+    with screen.following(attempt, Console(file=said)) as write:
         write("half a li")
         write("ne\n[brackets] stay\n")
     assert said.getvalue() == "half a line\n[brackets] stay\n"
@@ -140,5 +141,5 @@ def test_without_a_terminal_the_log_passes_as_it_comes(experiment: spec.Experime
 
 def test_storage_out_of_reach_means_no_table(tmp_path: Path) -> None:
     attempt = Attempt("wine-1", "wine", "0123456789ab", 1, "running", storage="s3://no/where")
-    assert far.view(attempt) is None
-    assert far.view(Attempt("wine-1", "wine", "0123456789ab", 1, "running")) is None
+    assert screen.view(attempt) is None
+    assert screen.view(Attempt("wine-1", "wine", "0123456789ab", 1, "running")) is None

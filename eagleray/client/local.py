@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from eagleray import errors, storage
+from eagleray.client import screen
 from eagleray.client.runs import Attempt, State
 from eagleray.state import leases, searches
 
@@ -20,7 +21,7 @@ LEFT_S = 2 * leases.BEAT_S
 """A search that nobody has driven for so long is not just being handed over."""
 
 
-class Here:
+class LocalRuns:
     """The searches on record in a storage; each counts as one attempt."""
 
     def __init__(self, uri: str) -> None:
@@ -42,7 +43,7 @@ class Here:
             for one in kept.trials():
                 if one.status != "running" and one.number not in told:
                     told.add(one.number)
-                    yield _line(one)
+                    yield f"{screen.ended(one)}\n"
             if done:
                 return
             _check_alive(attempt, watcher.seen, unchanged_s)
@@ -83,9 +84,3 @@ def _check_alive(attempt: Attempt, seen: leases.Seen, unchanged_s: float) -> Non
 
 def _time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
-def _line(record: searches.Record) -> str:
-    score = "" if record.score is None else f" {record.score:.4f}"
-    why = f": {record.failure}" if record.failure else ""
-    return f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}\n"
