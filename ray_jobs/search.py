@@ -90,8 +90,8 @@ class Search:
         Raises:
             SearchError: it has ended before without a model; says how to try again.
         """
-        known, result = self.records.trials(), self.records.result()
-        if result is None or not result.covers(self.experiment.tune):
+        known, result, tune = self.records.trials(), self.records.result(), self.experiment.tune
+        if result is None or not result.covers(tune.trials, tune.minutes):
             if not self.suggestions(known).exhausted:
                 return None
             result = None
