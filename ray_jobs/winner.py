@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from safetensors import torch as safe_torch
 
@@ -152,7 +152,7 @@ def _manifest(
         "made_with": {
             "eagleray": eagleray.__version__,
             "python": platform.python_version(),
-            "ray": ray.__version__,
+            "ray": metadata.version("ray"),
             "torch": str(torch.__version__),
         },
     }
