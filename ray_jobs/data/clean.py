@@ -89,9 +89,10 @@ def _values(
     if name == data.split.group:
         return kinds.find(name, raw, CATEGORICAL, data.missing)
     found = kinds.find(name, raw, kind, data.missing)
-    if found is None or found.column.kind.target in (None, found.column.type):
+    target = found.column.kind.target if found is not None else None
+    if found is None or target is None or columns.named(target) is found.column.kind:
         return found
-    return kinds.find(name, raw, columns.named(found.column.kind.target), data.missing)
+    return kinds.find(name, raw, columns.named(target), data.missing)
 
 
 def _absent(
