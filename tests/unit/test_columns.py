@@ -14,7 +14,10 @@ from eagleray.learn import columns
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("eagleray", "ray_jobs", "serving", "k8s")
 OTHER_MEANINGS = {
-    "numeric": {"eagleray/features/transforms.py", "eagleray/models/layers.py"},  # a model's input
+    "numeric": {
+        "eagleray/features/transforms.py",
+        "eagleray/learn/models/layers.py",
+    },  # a model's input
     "boolean": {"eagleray/spec/reference.py"},  # of JSON Schema
 }
 """Files in which a kind's name is a word for something else. `text` and `image` are everywhere:
