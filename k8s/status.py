@@ -1,33 +1,23 @@
-"""How a release of the chart fares: replicas, nodes, versions, endpoints.
+"""`eagleray deploy --status`: a release's replicas, nodes, versions and endpoints; what is wrong.
 
-`gather` asks the API, and leaves out what may not be read or is not there; `summarize` is pure.
+`read` asks the API, and leaves out what may not be read or is not there; `summarize` is pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from eagleray import errors
-from k8s import api
+from eagleray.findings import Finding
+from k8s import api, diagnose
 from k8s import release as releases
+from k8s.diagnose import snapshot as snapshots
+from k8s.diagnose.snapshot import Snapshot, condition, labels, name
 
 INGRESSES = api.Kind("networking.k8s.io/v1", "ingresses")
 ROUTES = api.Kind("gateway.networking.k8s.io/v1", "httproutes")
 READY, NO_ENDPOINT = "ready", "no endpoint: serving.enabled is false"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the API says about a release; None for what it does not say to us."""
-
-    services: Sequence[api.Object]
-    pods: Sequence[api.Object]
-    ingresses: Sequence[api.Object]
-    routes: Sequence[api.Object]
-    records: Sequence[api.Object] | None
-    answer: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,7 @@ class Status:
         aliases: the version that each alias of the model points to.
         answering: the version that the endpoint itself says it serves.
         endpoints: where it answers, inside the cluster first.
+        finding: why the endpoint is not ready, as `eagleray why` says it; None when it is.
     """
 
     release: str
@@ -73,91 +64,90 @@ class Status:
     aliases: Mapping[str, int] | None
     answering: int | None
     endpoints: Sequence[str]
+    finding: Finding | None
 
 
-def gather(cluster: api.Api, release: str) -> Found:
-    """Ask for all that a status is made of.
+def read(cluster: api.Api, release: str) -> Snapshot:
+    """Read all that a status is made of; the subject is the release's RayService, if it has one.
 
     Raises:
         NotFoundError: nothing of such a release is in the namespace.
     """
-    mine = f"app.kubernetes.io/instance={release}"
-    names = sorted(releases.skeletons(cluster))
+    mine, names = f"{releases.INSTANCE}={release}", sorted(releases.skeletons(cluster))
     if release not in names:
         raise errors.NotFoundError(
             f"release {release}: must be in namespace {cluster.namespace}, but there "
             f"{'are: ' + ', '.join(names) if names else 'is none'}"
         )
-    services = cluster.list(api.RAYSERVICES, mine)
-    return Found(
-        services,
-        cluster.list(api.PODS, mine),
-        _allowed(lambda: cluster.list(INGRESSES, mine)) or (),
-        _allowed(lambda: cluster.list(ROUTES, mine)) or (),
-        _allowed(lambda: cluster.list(api.SECRETS, f"owner=helm,name={release}")),
-        _allowed(lambda: cluster.answer(_proxy(cluster, services[0]))[0]) if services else None,
-    )
+    reader = snapshots.Reader(cluster, strict=False)
+    services = [{**one, "kind": "RayService"} for one in cluster.list(api.RAYSERVICES, mine)]
+    for kind in (api.RAYCLUSTERS, api.PODS, api.EVENTS):
+        reader.list(kind)
+    for kind in (INGRESSES, ROUTES):
+        reader.list(kind, mine)
+    reader.list(api.SECRETS, f"owner=helm,name={release}")
+    for one in services:
+        path = f"{api.SERVICES.path(cluster.namespace, name(one))}-serve-svc:{releases.SERVE_PORT}"
+        answer = reader.ask("answer", lambda path=path: _page(cluster, path), {})  # type: ignore[misc]
+        reader.objects["answer"] = [answer]
+    return replace(reader.snapshot(), subject=services[0] if services else {})
 
 
-def summarize(
-    release: str, namespace: str, found: Found, aliases: Mapping[str, int] | None = None
-) -> Status:
-    """The status, from what was found and, where storage is reached, the model's aliases."""
-    service: api.Object = found.services[0] if found.services else {}
-    served = releases.arguments(service)
+def summarize(release: str, found: Snapshot, aliases: Mapping[str, int] | None = None) -> Status:
+    """The status, from what was read and, where storage is reached, the model's aliases."""
+    service, served = found.subject, releases.arguments(found.subject)
+    mine = [one for one in found.get("pods") if labels(one).get(releases.INSTANCE) == release]
+    pods = [
+        Pod(name(one), _part(one), one.get("spec", {}).get("nodeName"), releases.ready(one))
+        for one in mine
+    ]
+    (answer,) = found.get("answer") or ({},)
+    numbers = [int(labels(one)["version"]) for one in found.get("secrets")]
     return Status(
         release=release,
-        chart=service.get("metadata", {}).get("labels", {}).get("helm.sh/chart"),
-        revision=_revision(found.records),
+        chart=labels(service).get("helm.sh/chart"),
+        revision=max(numbers, default=None),
         state=_state(service),
         wanted=_wanted(service),
-        ready=sum(_is_endpoint(pod) and releases.ready(pod) for pod in found.pods),
-        pods=sorted(map(_pod, found.pods), key=lambda pod: (pod.part, pod.name)),
+        ready=sum(one.ready and one.part == "serving worker" for one in pods),
+        pods=sorted(pods, key=lambda pod: (pod.part, pod.name)),
         model=served.get("name"),
         alias=served.get("alias"),
         storage=served.get("storage"),
         aliases=aliases,
-        answering=(found.answer or {}).get("version"),
-        endpoints=_endpoints(service, namespace, found),
+        answering=answer.get("version"),
+        endpoints=[*_endpoints(found)] if service else [],
+        finding=_finding(found) if service else None,
     )
 
 
 def state(cluster: api.Api, release: str) -> str:
-    """How a release's endpoint fares: `ready`, `not ready` or `no endpoint`, and why it is so."""
+    """The state of a release's endpoint: `ready`, `not ready` or `no endpoint`, and the reason."""
     services = cluster.list(api.RAYSERVICES, f"{releases.INSTANCE}={release}")
     return _state(services[0] if services else {})
 
 
-def _allowed(ask: Callable[[], Any]) -> Any:
-    """An answer, or None where we may not ask or nobody answers: the rest is worth showing."""
+def _page(cluster: api.Api, service: str) -> api.Object:
+    """The endpoint's first page, by way of the API server; empty when it is not ours."""
     try:
-        return ask()
-    except (errors.UserError, errors.ClusterError, ValueError):
-        return None
+        return cluster.answer(f"{service}/proxy/")[0]
+    except ValueError:
+        return {}
 
 
-def _proxy(cluster: api.Api, service: api.Object) -> str:
-    """The endpoint's first page, by way of the API server."""
-    name = f"{service['metadata']['name']}-serve-svc"
-    return f"{api.SERVICES.path(cluster.namespace, name)}:{releases.SERVE_PORT}/proxy/"
-
-
-def _revision(records: Sequence[api.Object] | None) -> int | None:
-    """The latest of the Secrets in which Helm keeps the revisions of a release."""
-    numbers = [int(one["metadata"]["labels"]["version"]) for one in records or ()]
-    return max(numbers, default=None)
+def _finding(found: Snapshot) -> Finding | None:
+    told = diagnose.explain(snapshots.narrowed(found, found.subject)).finding
+    return None if told.severity == "pass" else told
 
 
 def _state(service: api.Object) -> str:
     if not service:
         return NO_ENDPOINT
-    conditions = {one["type"]: one for one in service.get("status", {}).get("conditions", [])}
-    ready = conditions.get("Ready")
-    written = service["metadata"].get("generation", 0)
-    if ready is None or service["status"].get("observedGeneration", written) < written:
+    ready, written = condition(service, "Ready"), service["metadata"].get("generation", 0)
+    if not ready or service["status"].get("observedGeneration", written) < written:
         return "not ready: the operator has not looked at it yet"
     if ready["status"] == "True":
-        moving = conditions.get("UpgradeInProgress", {}).get("status") == "True"
+        moving = condition(service, "UpgradeInProgress").get("status") == "True"
         return "ready, moving to a new cluster" if moving else READY
     said = ": ".join(filter(None, [ready.get("reason"), ready.get("message")]))
     return f"not ready: {said}"
@@ -166,39 +156,21 @@ def _state(service: api.Object) -> str:
 def _wanted(service: api.Object) -> int | None:
     """Worker pods that the active cluster should have; that of the coming one at the start."""
     status = service.get("status", {})
-    for which in ("activeServiceStatus", "pendingServiceStatus"):
-        cluster = status.get(which, {}).get("rayClusterStatus", {})
-        if "desiredWorkerReplicas" in cluster:
-            return int(cluster["desiredWorkerReplicas"])
-    return None
+    parts = (status.get(f"{which}ServiceStatus", {}) for which in ("active", "pending"))
+    wanted = [part.get("rayClusterStatus", {}).get("desiredWorkerReplicas") for part in parts]
+    return next((int(one) for one in wanted if one is not None), None)
 
 
-def _is_endpoint(pod: api.Object) -> bool:
-    labels = pod["metadata"]["labels"]
-    parts = labels.get("app.kubernetes.io/component"), labels.get("eagleray/role")
-    return parts == ("serving", "worker")
+def _part(pod: api.Object) -> str:
+    parts = (labels(pod).get(releases.COMPONENT), labels(pod).get("eagleray/role"))
+    return " ".join(filter(None, parts))
 
 
-def _pod(pod: api.Object) -> Pod:
-    labels = pod["metadata"]["labels"]
-    parts = (labels.get("app.kubernetes.io/component"), labels.get("eagleray/role"))
-    return Pod(
-        pod["metadata"]["name"],
-        " ".join(filter(None, parts)),
-        pod.get("spec", {}).get("nodeName"),
-        releases.ready(pod),
-    )
-
-
-def _endpoints(service: api.Object, namespace: str, found: Found) -> list[str]:
-    if not service:
-        return []
-    inside = f"http://{service['metadata']['name']}-serve-svc.{namespace}.svc:{releases.SERVE_PORT}"
-    hosts = [
-        f"http{'s' if one['spec'].get('tls') else ''}://{rule['host']}"
-        for one in found.ingresses
-        for rule in one["spec"].get("rules", [])
-        if rule.get("host")
-    ]
-    names = [host for one in found.routes for host in one["spec"].get("hostnames", [])]
-    return [inside, *hosts, *(f"https://{host}" for host in names)]
+def _endpoints(found: Snapshot) -> Iterator[str]:
+    yield f"http://{found.name}-serve-svc.{found.namespace}.svc:{releases.SERVE_PORT}"
+    for one in found.get("ingresses"):
+        scheme = f"http{'s' if one['spec'].get('tls') else ''}"
+        hosts = (rule.get("host") for rule in one["spec"].get("rules", []))
+        yield from (f"{scheme}://{host}" for host in hosts if host)
+    for one in found.get("httproutes"):
+        yield from (f"https://{host}" for host in one["spec"].get("hostnames", []))

@@ -117,6 +117,7 @@ def _facts(found: Status) -> list[tuple[str, object]]:
         ),
         ("answering", found.answering),
         *(("endpoint", endpoint) for endpoint in found.endpoints),
+        *((("cause", found.finding.message), ("fix", found.finding.fix)) if found.finding else ()),
     ]
 
 
@@ -128,10 +129,9 @@ def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
     from k8s import release as releases
     from k8s import status
 
-    found = status.gather(cluster, release)
-    served = releases.arguments(found.services[0]) if found.services else {}
-    aliases = _aliases(served, storage)
-    return status.summarize(release, cluster.namespace, found, aliases)
+    found = status.read(cluster, release)
+    aliases = _aliases(releases.arguments(found.subject), storage)
+    return status.summarize(release, found, aliases)
 
 
 def _aliases(served: Mapping[str, Any], storage: str | None) -> Mapping[str, int] | None:

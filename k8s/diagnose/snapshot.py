@@ -277,12 +277,16 @@ def _selected(thing: Object, selector: str) -> bool:
     return all(labels(thing).get(key) == value for key, _, value in pairs)
 
 
-def _around(reader: Reader, subject: Object) -> Snapshot:
-    """What a run or a service depends on."""
-    whole = replace(reader.snapshot(), subject=subject)
-    clusters = clusters_of(subject)
+def narrowed(whole: Snapshot, subject: Object) -> Snapshot:
+    """A namespace's snapshot with the pods that a run or a service depends on."""
+    whole, clusters = replace(whole, subject=subject), clusters_of(subject)
     pods = [one for one in whole.get("pods") if _belongs(one, whole, clusters)]
-    objects = {**whole.objects, "pods": sorted(pods, key=_made)}
+    return replace(whole, objects={**whole.objects, "pods": sorted(pods, key=_made)})
+
+
+def _around(reader: Reader, subject: Object) -> Snapshot:
+    whole = narrowed(reader.snapshot(), subject)
+    objects, pods = dict(whole.objects), whole.get("pods")
     if rayjob.QUEUE in labels(subject):
         owned = [one for one in reader.list(api.WORKLOADS) if _owner(one) == whole.name]
         objects["workloads"] = owned

@@ -252,6 +252,6 @@ def test_status_needs_no_right_to_read_secrets_or_to_ask_the_endpoint(cluster: S
     deploy.deploy(here, "churn", GIVEN)
     forbidden = "secrets is forbidden"
     cluster.mock.operator.refusals.append(Refusal("GET", "secrets", 403, forbidden))
-    found = status.summarize("churn", "ml", status.gather(here, "churn"))
+    found = status.summarize("churn", status.read(here, "churn"))
     assert (found.revision, found.answering, found.aliases) == (None, None, None)
     assert (found.model, found.chart) == ("churn", "eagleray-0.1.0")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
 
 from eagleray import errors
 from k8s import deploy, helm, status
-from k8s.status import Found
+from k8s.diagnose.snapshot import Snapshot
 
 CONFIG = 'applications: [{name: churn, args: {name: churn, alias: champion, storage: "s3://m"}}]'
 
@@ -20,12 +21,13 @@ def thing(kind: str, name: str, **parts: Any) -> dict[str, Any]:
 def service(**told: Any) -> dict[str, Any]:
     labels = {"helm.sh/chart": "eagleray-0.1.0"}
     head = {"metadata": {"name": "demo", "labels": labels}, "spec": {"serveConfigV2": CONFIG}}
-    return {**head, "status": told}
+    return {"kind": "RayService", **head, "status": told}
 
 
 def summary(*services: dict[str, Any], **parts: Any) -> status.Status:
-    rest = {"pods": (), "ingresses": (), "routes": (), "records": None, "answer": None} | parts
-    return status.summarize("demo", "ml", Found(services, **rest))
+    now = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+    subject = services[0] if services else {}
+    return status.summarize("demo", Snapshot("ml", now, subject, objects=parts))
 
 
 def ready(value: str, **more: str) -> dict[str, Any]:
@@ -78,6 +80,14 @@ def test_the_state_says_why(services: list[dict[str, Any]], state: str) -> None:
     assert summary(*services).state == state
 
 
+def test_an_endpoint_that_is_not_ready_has_the_cause_and_the_fix_of_why() -> None:
+    told = summary(service(**ready("False", reason="ValidationFailed", message="type is invalid")))
+    assert told.finding is not None
+    assert told.finding.message == "KubeRay refuses its specification: type is invalid"
+    assert told.finding.fix == "set what the message names, and helm upgrade"
+    assert summary(service(**ready("True"))).finding is None
+
+
 def test_before_a_first_cluster_is_active_the_coming_one_counts() -> None:
     coming = {"rayClusterStatus": {"desiredWorkerReplicas": 3}}
     assert summary(service(pendingServiceStatus=coming)).wanted == 3
@@ -87,11 +97,11 @@ def test_before_a_first_cluster_is_active_the_coming_one_counts() -> None:
 def test_routes_and_hosts_are_endpoints_too() -> None:
     route = {"spec": {"hostnames": ["a.example.com"]}}
     ingress = {"spec": {"tls": [{}], "rules": [{"host": "b.example.com"}]}}
-    found = summary(service(), routes=[route], ingresses=[ingress])
+    found = summary(service(), httproutes=[route], ingresses=[ingress])
     inside = "http://demo-serve-svc.ml.svc:8000"
     assert found.endpoints == [inside, "https://b.example.com", "https://a.example.com"]
 
 
 def test_the_revision_is_the_latest_on_record() -> None:
     records = [{"metadata": {"labels": {"version": number}}} for number in ("2", "10", "9")]
-    assert summary(service(), records=records).revision == 10
+    assert summary(service(), secrets=records).revision == 10
