@@ -97,10 +97,7 @@ def summarize(release: str, found: Snapshot, aliases: Mapping[str, int] | None =
     """The status, from what was read and, where storage is reached, the model's aliases."""
     service, served = found.subject, releases.arguments(found.subject)
     mine = [one for one in found.get("pods") if labels(one).get(releases.INSTANCE) == release]
-    pods = [
-        Pod(name(one), _part(one), one.get("spec", {}).get("nodeName"), releases.ready(one))
-        for one in mine
-    ]
+    pods = [_pod(one) for one in mine]
     (answer,) = found.get("answer") or ({},)
     numbers = [int(labels(one)["version"]) for one in found.get("secrets")]
     return Status(
@@ -161,9 +158,10 @@ def _wanted(service: api.Object) -> int | None:
     return next((int(one) for one in wanted if one is not None), None)
 
 
-def _part(pod: api.Object) -> str:
+def _pod(pod: api.Object) -> Pod:
     parts = (labels(pod).get(releases.COMPONENT), labels(pod).get("eagleray/role"))
-    return " ".join(filter(None, parts))
+    node = pod.get("spec", {}).get("nodeName")
+    return Pod(name(pod), " ".join(filter(None, parts)), node, releases.ready(pod))
 
 
 def _endpoints(found: Snapshot) -> Iterator[str]:

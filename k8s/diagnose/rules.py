@@ -44,8 +44,14 @@ def table() -> dict[str, list[Rule]]:
     }
 
 
+def find(topic: str, text: str) -> tuple[Rule, re.Match[str]] | None:
+    """The first rule of a topic that applies to a text, and where it does."""
+    found = ((rule, rule.when.search(text)) for rule in table()[topic])
+    return next(((rule, at) for rule, at in found if at), None)
+
+
 def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | None:
-    """The finding of a topic's first rule that applies to a text; None when none does.
+    """The finding of the rule that applies to a text; None when none does.
 
     Args:
         topic: in `rules.yaml`.
@@ -53,10 +59,11 @@ def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | 
         evidence: of the finding.
         fields: of the templates, beside the pattern's groups and `text`.
     """
-    for rule in table()[topic]:
-        if found := rule.when.search(text):
-            groups = {key: group for key, group in found.groupdict().items() if group is not None}
-            known = {"text": text, **fields, **groups}
-            cause, fix = (template.format_map(known) for template in (rule.cause, rule.fix))
-            return Finding(rule.severity, cause, fix, evidence)
-    return None
+    found = find(topic, text)
+    if found is None:
+        return None
+    rule, at = found
+    groups = {key: group for key, group in at.groupdict().items() if group is not None}
+    known = {"text": text, **fields, **groups}
+    cause, fix = (template.format_map(known) for template in (rule.cause, rule.fix))
+    return Finding(rule.severity, cause, fix, evidence)

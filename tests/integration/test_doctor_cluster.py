@@ -263,37 +263,6 @@ def test_a_right_that_we_lack_costs_its_line_alone(
     assert cli.main(["doctor", "--kubernetes"]) == 0
 
 
-def test_a_quota_that_no_run_fits_into_fails(cluster: Server) -> None:
-    tell_definitions(cluster)
-    put(cluster, "v1/resourcequotas", quota("2"))
-    line = found("quota")
-    assert line.severity == "fail"
-    assert line.fix.startswith("kubectl -n ml patch quota team --type merge -p '{")
-
-
-def test_an_image_that_cannot_be_pulled_fails_with_its_cause(cluster: Server) -> None:
-    tell_definitions(cluster)
-    waits = {"reason": "ErrImagePull", "message": "not found"}
-    put(cluster, "v1/pods", of_demo(pod("demo-worker", "eagleray:0.2.0", waits)))
-    line = found("pods")
-    assert (line.severity, line.message) == (
-        "fail",
-        "demo-worker: there is no image eagleray:0.2.0",
-    )
-
-
-def test_a_secret_that_pods_need_is_missed(cluster: Server) -> None:
-    tell_definitions(cluster)
-    del cluster.mock.objects["v1/secrets", "ml", "s3-keys"]
-    assert found("secrets").severity == "fail"
-
-
-def test_a_webhook_without_a_pod_behind_it_fails(cluster: Server) -> None:
-    tell_definitions(cluster)
-    del cluster.mock.objects["discovery.k8s.io/v1/endpointslices", "kuberay-system", "hook-1"]
-    assert found("webhook").severity == "fail"
-
-
 def test_a_head_that_cannot_be_asked_is_said_to_be_unknown(cluster: Server) -> None:
     tell_definitions(cluster)
     del cluster.mock.objects["v1/secrets", "ml", "demo-x"]

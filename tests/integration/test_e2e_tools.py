@@ -424,11 +424,10 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[helm_clus
     server.stop()
 
 
-@pytest.mark.parametrize("major", ["3", "4"])
 def test_helm_installs_upgrades_rolls_back_and_uninstalls(
-    whole: helm_cluster.Server, tmp_path: Path, major: str
+    whole: helm_cluster.Server, tmp_path: Path
 ) -> None:
-    there = helm.find("ml", tmp_path, major)
+    there = helm.find("ml", tmp_path, "4")
     values = settings.values(settings.Settings(), "s3://models")
     values["networkPolicy"] = {"enabled": False}  # many objects, of which this is not about
     there.install("e2e", values)
