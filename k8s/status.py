@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from eagleray import errors
 from eagleray.findings import Finding
@@ -88,8 +89,8 @@ def read(cluster: api.Api, release: str) -> Snapshot:
     reader.list(api.SECRETS, f"owner=helm,name={release}")
     for one in services:
         path = f"{api.SERVICES.path(cluster.namespace, name(one))}-serve-svc:{releases.SERVE_PORT}"
-        answer = reader.ask("answer", lambda path=path: _page(cluster, path), {})  # type: ignore[misc]
-        reader.objects["answer"] = [answer]
+        nothing: api.Object = {}
+        reader.objects["answer"] = [reader.ask("answer", partial(_page, cluster, path), nothing)]
     return replace(reader.snapshot(), subject=services[0] if services else {})
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 from eagleray import doctor, errors
 from eagleray.findings import Finding, failed, skipped, warned
@@ -23,39 +25,38 @@ _HOOKS = "admissionregistration.k8s.io/v1"
 _MONITORING = "monitoring.coreos.com/v1"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where objects are read: see `api.Api.list`."""
 
     kind: api.Kind
     selector: str = ""
     space: str | None = None
 
-    @property
-    def wide(self) -> bool:
-        """Whether they are not in our namespace."""
-        return self.space is not None or not self.kind.namespaced
+
+def _wide(version: str, plural: str) -> Source:
+    return Source(api.Kind(version, plural, namespaced=False))
 
 
 SOURCES = {
     "configmaps": Source(api.CONFIG_MAPS, releases.SKELETON),
     "operators": Source(api.PODS, "app.kubernetes.io/component=kuberay-operator", ""),
-    "mutating": Source(api.Kind(_HOOKS, "mutatingwebhookconfigurations", namespaced=False)),
-    "validating": Source(api.Kind(_HOOKS, "validatingwebhookconfigurations", namespaced=False)),
+    "mutating": _wide(_HOOKS, "mutatingwebhookconfigurations"),
+    "validating": _wide(_HOOKS, "validatingwebhookconfigurations"),
     "rayservices": Source(api.RAYSERVICES),
     "rayclusters": Source(api.RAYCLUSTERS),
     "pods": Source(api.PODS),
+    "events": Source(api.EVENTS),
     "nodes": Source(api.NODES),
     "resourcequotas": Source(api.QUOTAS),
-    "events": Source(api.EVENTS),
     "dns": Source(api.PODS, "k8s-app=kube-dns", "kube-system"),
     "podmonitors": Source(api.Kind(_MONITORING, "podmonitors")),
     "servicemonitors": Source(api.Kind(_MONITORING, "servicemonitors")),
 }
-_LATER = {
+_NAMED = {
     "endpointslices": Source(api.Kind("discovery.k8s.io/v1", "endpointslices"), space=""),
     "secrets": Source(api.SECRETS),
 }
+"""What is read by the names that the others give."""
 
 
 def examine(namespace: str | None, release: str | None) -> list[Finding]:
@@ -80,18 +81,19 @@ def examine(namespace: str | None, release: str | None) -> list[Finding]:
 def _read(cluster: api.Api, release: str | None) -> Site:
     """Read all that the checks may need."""
     reader = Reader(cluster, strict=False)
-    reader.ask("version", lambda: _version(reader), None)
+    reader.ask("version", partial(_version, reader), None)
     for key, source in SOURCES.items():
         reader.list(source.kind, source.selector, source.space, key)
+    nothing: Object = {}
     for key, path in (("definitions", definitions.PATH), ("monitoring", f"/apis/{_MONITORING}")):
-        reader.objects[key] = [reader.ask(key, lambda path=path: cluster.read(path), {})]  # type: ignore[misc]
+        reader.objects[key] = [reader.ask(key, partial(cluster.read, path), nothing)]
     hooks = ray_hooks([*reader.objects["mutating"], *reader.objects["validating"]])
     for space, called in sorted({place for hook in hooks if (place := service(hook))}):
         selector = f"kubernetes.io/service-name={called}"
-        reader.list(_LATER["endpointslices"].kind, selector, space)
+        reader.list(_NAMED["endpointslices"].kind, selector, space)
     site = Site(reader.snapshot(), release)
     for called in site.secrets():
-        reader.ask("secrets", lambda called=called: _secret(reader, called), None)  # type: ignore[misc]
+        reader.ask("secrets", partial(_secret, reader, called), None)
     reader.objects["heads"] = [_head(reader, one) for one in site.heads()[:1]]
     return replace(site, snapshot=reader.snapshot())
 
@@ -134,7 +136,7 @@ def _unread(check: str, site: Site, error: errors.EagleRayError) -> Finding:
     """The line of a check that could not look."""
     if status(error) == 403:
         keys = [key for key, one in site.snapshot.unread.items() if one is error]
-        source = {**SOURCES, **_LATER}.get(keys[0])
+        source = {**SOURCES, **_NAMED}.get(keys[0])
         if source is None:
             return warned(f"not looked at: {error}", "kubectl auth can-i --list")
         group, slash, _ = source.kind.version.rpartition("/")
@@ -149,7 +151,11 @@ def _unread(check: str, site: Site, error: errors.EagleRayError) -> Finding:
 
 def _grant(check: str, source: Source, resource: str, namespace: str) -> str:
     """The commands by which an administrator gives the right that a check needs."""
-    kind, option = ("clusterrole", "") if source.wide else ("role", f" -n {namespace}")
+    kind, option = (
+        ("clusterrole", "")
+        if source.space is not None or not source.kind.namespaced
+        else ("role", f" -n {namespace}")
+    )
     called = f"doctor-{check.lower().replace(' ', '-')}"
     return (
         f"kubectl create {kind} {called} --verb=get,list --resource={resource}{option} && "
