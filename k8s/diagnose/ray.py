@@ -325,7 +325,7 @@ def _version(snapshot: Snapshot, unloaded: str | None = None) -> Finding | None:
         asked = "versions of replicas" not in snapshot.unread
         return None if asked else _say("version", "not asked", snapshot, line, **fields)
     serving, refused = _count(snapshot, VERSION), _count(snapshot, REFUSED)
-    line = f"{line}; replicas serve version {', '.join(sorted(serving, key=int)) or 'none'}"
+    line = f"{line}; replicas serve version {', '.join(sorted(serving, key=lambda one: (len(one), one))) or 'none'}"
     if [*serving] == [fields["version"]]:
         return None
     if fields["version"] in refused:

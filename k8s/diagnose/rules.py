@@ -29,19 +29,14 @@ class Rule:
     when: re.Pattern[str]
     cause: str
     fix: str
-    severity: Severity = "fail"
+    severity: Severity
 
 
 @functools.cache
 def table() -> dict[str, list[Rule]]:
     """The rules of each topic, in their order."""
     topics = yaml.safe_load(FILE.read_text())
-    return {
-        topic: [
-            Rule(**{**row, "when": re.compile("|".join(row.get("when", [""])))}) for row in rows
-        ]
-        for topic, rows in topics.items()
-    }
+    return {topic: [_rule(**row) for row in rows] for topic, rows in topics.items()}
 
 
 def find(topic: str, text: str) -> tuple[Rule, re.Match[str]] | None:
@@ -67,3 +62,9 @@ def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | 
     known = {"text": text, **fields, **groups}
     cause, fix = (template.format_map(known) for template in (rule.cause, rule.fix))
     return Finding(rule.severity, cause, fix, evidence)
+
+
+def _rule(fix: str = "", wait: str = "", **causes: str) -> Rule:
+    ((pattern, cause),) = causes.items()
+    when = re.compile("" if pattern == "else" else pattern)
+    return Rule(when, cause, wait or fix, "wait" if wait else "fail")
