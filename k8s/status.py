@@ -14,7 +14,8 @@ from eagleray.findings import Finding
 from k8s import api, diagnose
 from k8s import release as releases
 from k8s.diagnose import snapshot as snapshots
-from k8s.diagnose.snapshot import Snapshot, condition, labels, name
+from k8s.diagnose.objects import condition, labels, name
+from k8s.diagnose.snapshot import Snapshot
 
 INGRESSES = api.Kind("networking.k8s.io/v1", "ingresses")
 ROUTES = api.Kind("gateway.networking.k8s.io/v1", "httproutes")

@@ -18,7 +18,8 @@ from eagleray.findings import Finding, failed, passed, skipped, warned
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import capacity, definitions, pods
-from k8s.diagnose.snapshot import Snapshot, labels, name, status
+from k8s.diagnose.objects import labels, name, status
+from k8s.diagnose.snapshot import Snapshot
 
 KUBERNETES = (29, 37)
 """Oldest and newest minor version of Kubernetes 1 that the chart is held to."""

@@ -19,7 +19,8 @@ from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions
 from k8s.diagnose.checks import CHECKS, Site, head_service, ray_hooks, service
-from k8s.diagnose.snapshot import Reader, name, status
+from k8s.diagnose.objects import name, status
+from k8s.diagnose.snapshot import Reader
 
 _HOOKS = "admissionregistration.k8s.io/v1"
 _MONITORING = "monitoring.coreos.com/v1"

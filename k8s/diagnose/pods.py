@@ -13,10 +13,7 @@ from typing import Any
 from eagleray.findings import Finding, first
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.rules import match
-from k8s.diagnose.snapshot import (
-    UNNAMED,
-    Snapshot,
+from k8s.diagnose.objects import (
     condition,
     container_statuses,
     labels,
@@ -25,6 +22,8 @@ from k8s.diagnose.snapshot import (
     one_line,
     span,
 )
+from k8s.diagnose.rules import match
+from k8s.diagnose.snapshot import UNNAMED, Snapshot
 
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _SHORT = re.compile(r"insufficient ([\w./-]*\w)", re.IGNORECASE)

@@ -17,18 +17,9 @@ from k8s import helm, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions, pods
+from k8s.diagnose.objects import condition, labels, last_line, name, one_line, span, status
 from k8s.diagnose.rules import match
-from k8s.diagnose.snapshot import (
-    Snapshot,
-    clusters_of,
-    condition,
-    labels,
-    last_line,
-    name,
-    one_line,
-    span,
-    status,
-)
+from k8s.diagnose.snapshot import Snapshot, clusters_of
 
 SILENT_S = 30.0
 """Seconds within which KubeRay writes a first status: it looks at each object every few seconds."""
@@ -325,7 +316,8 @@ def _version(snapshot: Snapshot, unloaded: str | None = None) -> Finding | None:
         asked = "versions of replicas" not in snapshot.unread
         return None if asked else _say("version", "not asked", snapshot, line, **fields)
     serving, refused = _count(snapshot, VERSION), _count(snapshot, REFUSED)
-    line = f"{line}; replicas serve version {', '.join(sorted(serving, key=lambda one: (len(one), one))) or 'none'}"
+    shown = ", ".join(sorted(serving, key=lambda one: (len(one), one))) or "none"
+    line = f"{line}; replicas serve version {shown}"
     if [*serving] == [fields["version"]]:
         return None
     if fields["version"] in refused:

@@ -9,7 +9,7 @@ import yaml
 from eagleray import errors
 from eagleray.cli import why
 from k8s import api, diagnose
-from k8s.diagnose import pods, snapshot
+from k8s.diagnose import objects, pods, snapshot
 from tests.e2e.cluster import Cluster
 
 HEADING = "== namespace"
@@ -41,7 +41,7 @@ def causes(cluster: Cluster) -> list[str]:
     explained = [diagnose.explain(one) for one in snapshot.about(cluster.api)]
     found = ["\n".join(why.lines([one])) for one in explained if one.finding.severity != "pass"]
     reader = snapshot.Reader(cluster.api)
-    alone = [one for one in reader.list(api.PODS) if "ray.io/cluster" not in snapshot.labels(one)]
+    alone = [one for one in reader.list(api.PODS) if "ray.io/cluster" not in objects.labels(one)]
     reader.list(api.EVENTS)
     troubles = (pods.trouble(one, reader.snapshot()) for one in alone)
     return found + [f"{one.evidence[0]}: {one.message}; {one.fix}" for one in troubles if one]
@@ -50,22 +50,22 @@ def causes(cluster: Cluster) -> list[str]:
 def _statuses(cluster: Cluster, kind: api.Kind) -> Iterator[str]:
     for thing in cluster.api.list(kind):
         status = thing.get("status") or "none: is the operator running?"
-        yield f"{kind.plural}/{snapshot.name(thing)}:"
+        yield f"{kind.plural}/{objects.name(thing)}:"
         yield from yaml.safe_dump(status, sort_keys=False, width=150).splitlines()[:STATUS]
 
 
 def _log(cluster: Cluster, pod: api.Object) -> Iterator[str]:
-    for one in [] if pods.ready(pod) else snapshot.container_statuses(pod):
+    for one in [] if pods.ready(pod) else objects.container_statuses(pod):
         for previous in (True, False) if one.get("restartCount") else (False,):
-            said = cluster.log(snapshot.name(pod), one["name"], lines=LINES, previous=previous)
-            mark = f"{snapshot.name(pod)} {one['name']}{' before' if previous else ''}"
+            said = cluster.log(objects.name(pod), one["name"], lines=LINES, previous=previous)
+            mark = f"{objects.name(pod)} {one['name']}{' before' if previous else ''}"
             yield from (f"{mark}| {line}" for line in said.splitlines())
 
 
 def _events(cluster: Cluster) -> list[str]:
-    found = sorted(cluster.api.list(api.EVENTS), key=snapshot.event_time)
+    found = sorted(cluster.api.list(api.EVENTS), key=objects.event_time)
     return [
         f"{one.get('type')} {one.get('reason')} {one['involvedObject'].get('name')} "
-        f"({one.get('count') or 1}): {snapshot.one_line(one.get('message') or '')}"
+        f"({one.get('count') or 1}): {objects.one_line(one.get('message') or '')}"
         for one in found
     ]
