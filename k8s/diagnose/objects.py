@@ -34,6 +34,11 @@ def container_statuses(pod: Object) -> list[Object]:
     return [one for some in both for one in some]
 
 
+def concerned(event: Object) -> str:
+    """The name of the object that an event is about; empty when it is about none."""
+    return str(event.get("involvedObject", {}).get("name", ""))
+
+
 def event_time(event: Object) -> str:
     """When an event was last seen, ISO 8601."""
     series = event.get("series") or {}

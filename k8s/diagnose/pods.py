@@ -107,7 +107,11 @@ def _findings(pod: Object, snapshot: Snapshot) -> Iterator[Finding | None]:
 
 def _waits(pod: Object, status: Object, snapshot: Snapshot) -> Finding | None:
     """What a container that has not started waits for, where kubelet says so."""
-    waits, called, image = status.get("state", {}).get("waiting") or {}, name(pod), status["image"]
+    waits, called, image = (
+        status.get("state", {}).get("waiting") or {},
+        name(pod),
+        status.get("image"),
+    )
     reason, said = waits.get("reason", ""), one_line(waits.get("message", ""))
     fields = {"ns": snapshot.namespace, "pod": called, "image": image}
     if reason in IMAGE:

@@ -17,7 +17,16 @@ from k8s import helm, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions, pods
-from k8s.diagnose.objects import condition, labels, last_line, name, one_line, span, status
+from k8s.diagnose.objects import (
+    concerned,
+    condition,
+    labels,
+    last_line,
+    name,
+    one_line,
+    span,
+    status,
+)
 from k8s.diagnose.rules import match
 from k8s.diagnose.snapshot import Snapshot, clusters_of
 
@@ -108,7 +117,7 @@ def _silence(snapshot: Snapshot) -> Finding | None:
     manager = snapshot.subject["spec"].get("managedBy")
     if manager and manager != "ray.io/kuberay-operator":
         return _say("operator", f"managed by {manager}", snapshot)
-    about = {one["involvedObject"]["name"] for one in snapshot.get("events")}
+    about = set(map(concerned, snapshot.get("events")))
     if any(one == snapshot.name or one.startswith(f"rayjob-{snapshot.name}-") for one in about):
         return None
     age_s = snapshot.age_s(snapshot.subject["metadata"].get("creationTimestamp"))
@@ -161,7 +170,7 @@ def _suspended(snapshot: Snapshot) -> Finding | None:
     workloads = [condition(one, "QuotaReserved") for one in snapshot.get("workloads")]
     events = [one for one in snapshot.get("events") if one.get("reason") == "Pending"]
     workload = f"rayjob-{snapshot.name}-"  # as Kueue calls it
-    told = [one for one in events if one["involvedObject"]["name"].startswith(workload)]
+    told = [one for one in events if concerned(one).startswith(workload)]
     said = next((one["message"] for one in [*workloads, *told[-1:]] if one.get("message")), "")
     noted = workloads or "workloads" in {one.partition(":")[0] for one in snapshot.unseen}
     kind = "noted" if noted or said else "unnoted"

@@ -18,7 +18,15 @@ from eagleray.state.models import Registry
 from k8s import api, place, rayjob
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.objects import container_statuses, event_time, labels, name, one_line, status
+from k8s.diagnose.objects import (
+    concerned,
+    container_statuses,
+    event_time,
+    labels,
+    name,
+    one_line,
+    status,
+)
 
 LOGS = 3
 """Most pods whose log is read: those of a group fail alike."""
@@ -123,7 +131,7 @@ class Snapshot:
         found = [
             one
             for one in self.get("events")
-            if one["involvedObject"]["name"] == about
+            if concerned(one) == about
             and one.get("reason") in reasons
             and words in str(one.get("message"))
         ]
