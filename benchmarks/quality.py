@@ -30,9 +30,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, LinearSVC
 
 from eagleray import spec
+from eagleray.learn import metrics
 from ray_jobs import cluster, pipeline
 from ray_jobs.data import encoded, prepare
-from ray_jobs.evaluation import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = (ROOT / "examples" / "data", ROOT.parent / "shared" / "data")

@@ -19,10 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from eagleray import bundle, code, errors, schema, spec
-from eagleray.learn import models
-from ray_jobs import losses
+from eagleray.learn import losses, metrics, models
 from ray_jobs.data import encoded
-from ray_jobs.evaluation import metrics
 
 EVALUATION_ROWS = 4096
 

@@ -13,13 +13,13 @@ from safetensors import torch as safe_torch
 
 import eagleray
 from eagleray import bundle, features, schema
-from eagleray.learn import models
+from eagleray.learn import metrics, models
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
 from ray_jobs import search, training
 from ray_jobs.data import encoded, prepare
-from ray_jobs.evaluation import confusion, metrics, predictions, sanity
+from ray_jobs.evaluation import confusion, predictions, sanity
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
 
+from eagleray import terms
 from eagleray.errors import SpecError, UserError
-from eagleray.spec import document, laws, problems, space, terms
+from eagleray.spec import document, laws, problems, space
 from eagleray.spec.document import dotted
 from eagleray.spec.reference import json_schema
 from eagleray.spec.sections import (
@@ -41,7 +42,7 @@ from eagleray.spec.sections import (
     Tune,
 )
 from eagleray.spec.space import Distribution, Tree
-from eagleray.spec.terms import METRICS, Metric, Task
+from eagleray.terms import METRICS, Metric, Task
 
 if TYPE_CHECKING:
     from eagleray import code

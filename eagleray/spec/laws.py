@@ -15,7 +15,8 @@ from typing import Any
 import pydantic
 
 from eagleray.learn import columns
-from eagleray.spec import document, problems, sections, space, terms
+from eagleray import terms
+from eagleray.spec import document, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
 

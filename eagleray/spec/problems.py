@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import pydantic
 from pydantic_core import ErrorDetails
 
-from eagleray.spec import document, sections, space, terms
+from eagleray import terms
+from eagleray.spec import document, sections, space
 from eagleray.spec.document import Key
 
 WHOLE = "must be a whole number"

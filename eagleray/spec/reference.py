@@ -6,7 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from eagleray.spec import document, sections, terms
+from eagleray import terms
+from eagleray.spec import document, sections
 from eagleray.spec.problems import show
 
 JSON = dict[str, Any]

@@ -14,8 +14,8 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from eagleray.learn import columns
-from eagleray.spec import terms
-from eagleray.spec.terms import (
+from eagleray import terms
+from eagleray.terms import (
     Filled,
     Many,
     NotNegative,

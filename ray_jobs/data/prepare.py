@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eagleray import errors, schema, spec
+from eagleray import errors, schema, spec, terms
 from eagleray.learn.columns import CATEGORICAL
 from eagleray.schema import Columns, Schema
-from eagleray.spec import laws, terms
+from eagleray.spec import laws
 from ray_jobs.data import clean, infer, kinds, load, split
 
 

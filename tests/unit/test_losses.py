@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eagleray import errors, spec
-from ray_jobs import losses
+from eagleray.learn import losses
 
 TARGETS = np.array([0, 0, 0, 1])
 

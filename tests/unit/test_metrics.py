@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from eagleray import schema, spec
-from ray_jobs.evaluation import metrics
+from eagleray.learn import metrics
 
 BINARY = schema.Target(name="y", task="binary", classes=("no", "yes"))
 THREE = schema.Target(name="y", task="multiclass", classes=("a", "b", "c"))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from eagleray import schema
-from ray_jobs.evaluation import metrics, sanity
+from eagleray.learn import metrics
+from ray_jobs.evaluation import sanity
 
 BINARY = schema.Target(name="left", task="binary", classes=("no", "yes"))
 MANY = schema.Target(name="kind", task="multiclass", classes=("a", "b", "c"))

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eagleray import code, errors, spec
-from eagleray.spec import terms
+from eagleray import code, errors, spec, terms
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
