@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydantic
 import torch
 from safetensors import numpy as safe_numpy
 from safetensors import torch as safe_torch
 
 from eagleray import code, errors, features, schema, spec
-from eagleray.learn import models
+from eagleray.learn import models, tasks
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
@@ -38,7 +37,6 @@ FORMAT = 1
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS)
 """Files that answering does without."""
-_OPTIONS: pydantic.TypeAdapter[spec.ModelOptions] = pydantic.TypeAdapter(spec.ModelOptions)
 GOLDEN_ROWS = 32
 TOLERANCE = 1e-5
 """How far a golden output may be off, relative to the larger of 1 and its size: float32 sums in
@@ -50,20 +48,13 @@ class Prediction:
     """What a model says of B rows.
 
     Attributes:
-        outputs: probabilities (B, C) in the order of the target's classes, or values (B,) of a
-            regression, in the target's unit.
+        outputs: what the task makes of them, see `tasks.Task.activate`: probabilities (B, C) in
+            the order of the target's classes, or values (B,) in the target's unit.
         warnings: for each row what was odd about it, such as an unknown category.
     """
 
     outputs: np.ndarray
     warnings: list[list[str]]
-
-
-class Scale(pydantic.BaseModel, frozen=True):
-    """How a regression's target was standardised: value = output x deviation + mean."""
-
-    mean: float = 0.0
-    deviation: float = 1.0
 
 
 class Bundle:
@@ -76,7 +67,7 @@ class Bundle:
         transforms: features.Transforms,
         options: spec.ModelOptions,
         model: torch.nn.Module,
-        scale: Scale,
+        scale: tasks.Scale,
         custom: code.Code | None = None,
         extra_fields: schema.ExtraFields = "refuse",
     ) -> None:
@@ -85,6 +76,7 @@ class Bundle:
         self.model = model.eval()
         self.scale, self.custom = scale, custom
         self.extra_fields = extra_fields
+        self.task = tasks.of(schema.target)
         self.golden: Golden | None = None
 
     def predict(self, raw: Mapping[str, schema.Raw]) -> Prediction:
@@ -100,11 +92,9 @@ class Bundle:
         """Outputs for B rows of canonical columns, see `schema.parse`."""
         inputs = {name: tensor(array) for name, array in self.transforms.apply(columns).items()}
         with torch.inference_mode():
-            logits_BC = models.forward(
-                self.model, inputs, self.schema.target.outputs, custom=self.custom
-            )
+            raw_BC = models.forward(self.model, inputs, self.task.width, custom=self.custom)
         return Prediction(
-            outputs(logits_BC.double().numpy(), self.schema.target, self.scale),
+            self.task.activate(raw_BC.double().numpy(), self.scale),
             self.transforms.flags(columns),
         )
 
@@ -142,16 +132,6 @@ def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
-def outputs(logits_BC: np.ndarray, target: schema.Target, scale: Scale) -> np.ndarray:
-    """What raw outputs mean: probabilities (B, C), or values (B,) in the target's unit."""
-    if target.task == "regression":
-        values_B: np.ndarray = logits_BC[:, 0] * scale.deviation + scale.mean
-        return values_B
-    shifted_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
-    probabilities_BC: np.ndarray = shifted_BC / shifted_BC.sum(1, keepdims=True)
-    return probabilities_BC
-
-
 def pack(
     made: Bundle, golden_rows: Mapping[str, Sequence[Any]], reference: object
 ) -> dict[str, bytes]:
@@ -168,7 +148,7 @@ def pack(
         "format": FORMAT,
         "schema": made.schema.model_dump(mode="json"),
         "model": made.options.model_dump(mode="json"),
-        "scale": made.scale.model_dump(),
+        "scale": dict(made.scale),
         "transforms": state,
         "code": {"name": made.custom.name} if made.custom else None,
         "extra_fields": made.extra_fields,
@@ -222,18 +202,19 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
     transforms = features.Transforms.from_state(
         described["transforms"], safe_numpy.load(files["transforms.safetensors"])
     )
-    options: spec.ModelOptions = _OPTIONS.validate_python(described["model"])
+    options = spec.model_options(described["model"])
     custom = None
     if described["code"]:
         custom = code.from_files(described["code"]["name"], files)
-    model = models.build(options, transforms.shape, known.target.outputs, custom=custom)
+    outputs = tasks.of(known.target).width
+    model = models.build(options, transforms.shape, outputs, custom=custom)
     model.load_state_dict(safe_torch.load(files["model.safetensors"]))
     made = Bundle(
         schema=known,
         transforms=transforms,
         options=options,
         model=model,
-        scale=Scale.model_validate(described["scale"]),
+        scale=described["scale"],
         custom=custom,
         extra_fields=described.get("extra_fields", "refuse"),  # older bundles do not say
     )

@@ -7,7 +7,6 @@ installed. It is one file: what it imports must be installed wherever it runs.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import importlib.util
 import linecache
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagleray import errors
+from eagleray import errors, names
 
 _NAME = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
 _LONGEST = 400
@@ -71,7 +70,7 @@ class Code:
             known = [name for name in vars(module) if callable(getattr(module, name))]
             raise errors.CodeError(
                 f"{self.name}: the function must be in its module, but {module_name} has no"
-                f" {function_name!r}{_did_you_mean(function_name, known)}"
+                f" {function_name!r}{names.near(function_name, known)}"
             )
         if not callable(found):
             kind = type(found).__name__
@@ -143,7 +142,7 @@ def _installed(module: str, folder: Path) -> Path:
         beside = [path.stem for path in folder.glob("*.py")]
         raise errors.CodeError(
             f"{module}: a module must stand beside the experiment file or be installed, but there"
-            f" is no {module.replace('.', '/')}.py in {folder}{_did_you_mean(module, beside)}"
+            f" is no {module.replace('.', '/')}.py in {folder}{names.near(module, beside)}"
         )
     return Path(spec.origin)
 
@@ -185,8 +184,3 @@ def _frames(cause: BaseException) -> Iterator[tuple[str, int]]:
         yield frame.f_code.co_filename, line
     if isinstance(cause, SyntaxError) and cause.filename and cause.lineno:
         yield cause.filename, cause.lineno
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}" if near else ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from eagleray import errors
+from eagleray.learn import tasks
 from eagleray.schema import Column, Schema, Target
 
 if TYPE_CHECKING:
@@ -153,15 +154,22 @@ def _categorised(what: str, old: Column, new: Column) -> Change:
 def _target(old: Target, new: Target) -> Iterator[Change]:
     if old.name != new.name:
         yield Change("target", old.name, new.name)
+    same_form = _form(old) == _form(new)
     if old.task != new.task:
-        form = "an answer has another form" if "regression" in (old.task, new.task) else ""
-        yield Change("task", old.task, new.task, form)
-    if set(old.classes) == set(new.classes) or "regression" in (old.task, new.task):
+        notice = "" if same_form else "an answer has another form"
+        yield Change("task", old.task, new.task, notice)
+    if not same_form or set(old.classes) == set(new.classes):
         return
     gone = sorted(set(old.classes) - set(new.classes))
     added = sorted(set(new.classes) - set(old.classes))
     notice = "an answer has other labels and probabilities"
     yield Change("classes", _some("only", gone), _some("only", added), notice)
+
+
+def _form(target: Target) -> dict[str, object]:
+    """The values of an answer, and their types."""
+    described = tasks.of(target).answer_schema()
+    return {key: value["type"] for key, value in described.items()}
 
 
 def _words(column: Column) -> str:

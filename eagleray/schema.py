@@ -12,30 +12,29 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from eagleray import errors, texts, values
-from eagleray.learn.columns import CATEGORICAL, LARGEST, NUMERIC, read_each
+from eagleray import errors, texts
+from eagleray.learn.columns import LARGEST
 from eagleray.learn.columns import Column as Column
 from eagleray.learn.columns import Columns as Columns
 from eagleray.learn.columns import Raw as Raw
 from eagleray.learn.columns import Tolerance as Tolerance
 
-Task = Literal["binary", "multiclass", "regression"]
 ExtraFields = Literal["refuse", "ignore"]
 """What becomes of fields of a request's row that are no columns."""
 
 
 class Target(pydantic.BaseModel, frozen=True):
-    """What is predicted; of two classes the negative comes first, the positive last."""
+    """What is predicted; of two classes the negative comes first, the positive last.
+
+    Attributes:
+        task: a name of `eagleray.learn.tasks`.
+        classes: in the order of a model's outputs; empty where a task has none.
+    """
 
     name: str
-    task: Task
+    task: str
     classes: tuple[str, ...] = ()
     decimal_comma: bool = False
-
-    @property
-    def outputs(self) -> int:
-        """C: the number of classes, or 1 for regression."""
-        return max(1, len(self.classes))
 
 
 class Schema(pydantic.BaseModel, frozen=True):
@@ -101,26 +100,6 @@ def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -
     different, rows = raw.different()
     parsed: np.ndarray = parse(column, different)[rows]
     return parsed
-
-
-def labels(target: Target, raw: Raw) -> np.ndarray:
-    """The target of B rows: the class's index as int64, or the number as f32.
-
-    Raises:
-        DataError: a value is no number of a regression, or not among the classes.
-    """
-    if target.task == "regression":
-        column = Column(name=target.name, type=NUMERIC.name, decimal_comma=target.decimal_comma)
-        largest = np.finfo(np.float32).max
-        numbers: np.ndarray = np.clip(parse_column(column, raw), -largest, largest)
-        return numbers.astype(np.float32)
-    if isinstance(raw, texts.Texts):
-        different, rows = raw.different()
-        found: np.ndarray = labels(target, different)[rows]
-        return found
-    index = {name: number for number, name in enumerate(target.classes)}
-    column = Column(name=target.name, type=CATEGORICAL.name)
-    return np.array(read_each(column, raw, lambda one: index[values.category(one)], -1), np.int64)
 
 
 def to_json(schema: Schema, columns: Columns) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""The words of the experiment file: tasks, metrics, losses, and the scalar types of its keys."""
+"""What the sections of an experiment file are made of: their base, and the types of their keys."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
 from pydantic import AfterValidator, Field, Strict
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-
-Task = Literal["binary", "multiclass", "regression"]
-CLASSIFICATION: frozenset[Task] = frozenset({"binary", "multiclass"})
-REGRESSION: frozenset[Task] = frozenset({"regression"})
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 MODULE_FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -27,27 +23,6 @@ PATTERNS = {
 NOT_BUILT = ("monitor", "serve.slo", "serve.rollout", "recommender")
 
 
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """Which way is better, and which tasks it judges."""
-
-    mode: Literal["max", "min"]
-    tasks: frozenset[Task]
-
-
-METRICS = {
-    "accuracy": Metric("max", CLASSIFICATION),
-    "balanced_accuracy": Metric("max", CLASSIFICATION),
-    "f1": Metric("max", CLASSIFICATION),
-    "precision": Metric("max", CLASSIFICATION),
-    "recall": Metric("max", CLASSIFICATION),
-    "roc_auc": Metric("max", CLASSIFICATION),
-    "pr_auc": Metric("max", frozenset({"binary"})),
-    "log_loss": Metric("min", CLASSIFICATION),
-    "rmse": Metric("min", REGRESSION),
-    "mae": Metric("min", REGRESSION),
-    "r2": Metric("max", REGRESSION),
-}
 SYNONYMS = {
     "acc": "accuracy",
     "accuracy_score": "accuracy",
@@ -72,18 +47,17 @@ SYNONYMS = {
 }
 """What other libraries call these metrics and losses, for who writes that."""
 
-AUTO_METRIC: dict[Task, str] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
-LOSSES: dict[str, frozenset[Task]] = {
-    "cross_entropy": CLASSIFICATION,
-    "weighted_cross_entropy": CLASSIFICATION,
-    "focal": CLASSIFICATION,
-    "mse": REGRESSION,
-    "huber": REGRESSION,
-}
-
-
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
 """What a misspelt one may be; Python knows many more."""
+
+
+class Section(pydantic.BaseModel):
+    """A mapping with known keys; `tag` tells apart the sections that share a place."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+    tag: ClassVar[str | None] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,15 @@ def markers(usual: frozenset[str], extra: tuple[str, ...] = ()) -> frozenset[str
     return usual | {marker.strip().casefold() for marker in extra}
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        number(text)
+    except ValueError:
+        return False
+    return True
+
+
 def number(value: object, *, comma: bool = False) -> float:
     """A number; text may hold thousands separators, a currency sign or a per cent sign.
 

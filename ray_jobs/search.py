@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from eagleray import errors, features, spec, storage
+from eagleray.learn import metrics
 from eagleray.spec import space
 from eagleray.state import leases, searches
 from ray_jobs import searcher
@@ -54,7 +55,7 @@ class Search:
     @property
     def mode(self) -> Literal["max", "min"]:
         """Whether more of the metric is better, or less."""
-        return spec.METRICS[self.metric].mode
+        return metrics.REGISTRY[self.metric].mode
 
     def hold(self, lease: leases.Lease) -> None:
         """Write under a lease from now on, and adopt what the drivers before have written."""

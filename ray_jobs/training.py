@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagleray import bundle, code, errors, schema, spec
-from eagleray.learn import losses, metrics, models
+from eagleray import bundle, code, errors, spec
+from eagleray.learn import losses, metrics, models, tasks
 from ray_jobs.data import encoded
 
 EVALUATION_ROWS = 4096
@@ -50,7 +50,7 @@ class Trainer:
     Args:
         configuration: the concrete values of this trial.
         data: the encoded training and validation parts.
-        metric: what selects the best epoch, a key of `spec.METRICS`.
+        metric: what selects the best epoch, a name of `eagleray.learn.metrics`.
         device: where to train.
         own: the user's code by its name, where the configuration names any.
 
@@ -73,17 +73,18 @@ class Trainer:
         self.options, self.data, self.metric = configuration.train, data, metric
         self.device = torch.device(device)
         self.progress = Progress()
-        self._sign = 1 if spec.METRICS[metric].mode == "max" else -1
-        self.scale = scale(data.target, data.train.targets)
+        self._sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
+        self._task = tasks.of(data.target)
+        self.scale = self._task.scale(data.train.targets)
         torch.manual_seed(self.options.seed)
         self.model = models.build(
             configuration.model,
             data.transforms.shape,
-            data.outputs,
+            self._task.width,
             custom=self._own_model,
         ).to(self.device)
         self._loss = losses.build(
-            self.options, data.train.targets, data.outputs, custom=self._own_loss
+            self.options, data.target, data.train.targets, custom=self._own_loss
         )
         self._train, self._validation = self._tensors(data.train), self._tensors(data.validation)
         self._rows = len(data.train.targets)
@@ -168,7 +169,7 @@ class Trainer:
         return loss
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return models.forward(self.model, inputs, self.data.outputs, custom=self._own_model)
+        return models.forward(self.model, inputs, self._task.width, custom=self._own_model)
 
     def _backward(self, loss: Tensor) -> None:
         with code.guard("must give gradients", self._own_loss, self._own_model):
@@ -185,7 +186,7 @@ class Trainer:
         if not np.isfinite(logits_BC).all():
             raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
         truth_B = self.data.validation.targets
-        outputs = bundle.outputs(logits_BC, self.data.target, self.scale)
+        outputs = self._task.activate(logits_BC, self.scale)
         found = metrics.score(self.data.target, truth_B, outputs)
         loss = total / len(truth_B)
         return found | ({"loss": loss} if math.isfinite(loss) else {})
@@ -212,18 +213,8 @@ class Trainer:
 
     def _tensors(self, part: encoded.Part) -> tuple[dict[str, Tensor], Tensor]:
         inputs = {name: bundle.tensor(value).to(self.device) for name, value in part.inputs.items()}
-        targets = part.targets
-        if self.data.outputs == 1:
-            targets = ((targets - self.scale.mean) / self.scale.deviation).astype(np.float32)
+        targets = self._task.scaled(part.targets, self.scale)
         return inputs, bundle.tensor(targets).to(self.device)
-
-
-def scale(target: schema.Target, targets: np.ndarray) -> bundle.Scale:
-    """How the training part's targets are standardised; classes are not."""
-    if target.outputs > 1:
-        return bundle.Scale()
-    values = targets.astype(np.float64)
-    return bundle.Scale(mean=float(values.mean()), deviation=float(values.std()) or 1.0)
 
 
 def _batches(rows: int, size: int) -> int:

@@ -48,7 +48,7 @@ class Job:
     Attributes:
         experiment: the file.
         search_id: where records of the search are.
-        metric: what selects, a key of `spec.METRICS`.
+        metric: what selects, a name of `eagleray.learn.metrics`.
         rungs: epochs at which the scheduler compares trials.
         own: the user's code by name.
         shared: references to encoded data by `encoded.key`; a trial of other features encodes

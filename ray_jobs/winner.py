@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import torch
 from safetensors import torch as safe_torch
 
 import eagleray
 from eagleray import bundle, features, schema
-from eagleray.learn import metrics, models
+from eagleray.learn import metrics, models, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
-from ray_jobs import search, training
+from ray_jobs import search
 from ray_jobs.data import encoded, prepare
-from ray_jobs.evaluation import confusion, predictions, sanity
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,13 @@ class Evaluated:
 
     Attributes:
         test: metrics by name.
-        confusion, confused, warnings: see `searches.Result`.
-        predictions: of each row of the test part, see `evaluation.predictions`.
+        seen: what a person looks at.
+        predictions: of each row of the test part, see `predictions`.
     """
 
     bundle: bundle.Bundle
     test: dict[str, float]
-    confusion: list[list[int]] | None
-    confused: list[searches.Confused]
-    warnings: list[str]
+    seen: tasks.Evaluation
     predictions: bytes
 
 
@@ -51,15 +51,22 @@ def evaluate(searched: search.Search, winner: searches.Record) -> Evaluated:
     outputs = made.predict_columns(encoded.take(dataset, rows)).outputs
     target, truth = dataset.schema.target, dataset.targets[rows]
     test = metrics.score(target, truth, outputs)
-    labels = outputs.argmax(1) if target.classes else None
     return Evaluated(
         bundle=made,
         test=test,
-        confusion=None if labels is None else confusion.matrix(target, truth, labels),
-        confused=[] if labels is None else confusion.pairs(target, truth, labels),
-        warnings=sanity.warnings(target, truth, outputs, test),
-        predictions=predictions.pack(target, dataset.rows[rows], truth, outputs),
+        seen=made.task.evaluate(truth, outputs, test),
+        predictions=predictions(made.task, dataset.rows[rows], truth, outputs),
     )
+
+
+def predictions(
+    task: tasks.Task, row_B: np.ndarray, truth_B: np.ndarray, outputs: np.ndarray
+) -> bytes:
+    """A Parquet file of the test part: `row`, its number in the source, and `Task.table`."""
+    packed = io.BytesIO()
+    columns = {"row": row_B, **task.table(truth_B, outputs)}
+    pyarrow.parquet.write_table(pa.table(columns), packed)
+    return packed.getvalue()
 
 
 def register(
@@ -95,11 +102,14 @@ def _result(
         winner=winner.number,
         metric=searched.metric,
         test=evaluated.test,
-        confusion=evaluated.confusion,
+        confusion=evaluated.seen.confusion,
         trials=tune.trials,
         minutes=tune.minutes,
-        confused=evaluated.confused,
-        warnings=evaluated.warnings,
+        confused=[
+            searches.Confused(truth=truth, predicted=predicted, rows=rows)
+            for truth, predicted, rows in evaluated.seen.confused
+        ],
+        warnings=evaluated.seen.warnings,
     )
 
 
@@ -109,8 +119,8 @@ def _bundle(searched: search.Search, winner: searches.Record) -> bundle.Bundle:
     configuration = searched.experiment.configuration(winner.values)
     transforms = searched.transforms(configuration)
     custom = searched.own.get(configuration.model.type)
-    target = dataset.schema.target
-    model = models.build(configuration.model, transforms.shape, target.outputs, custom=custom)
+    task = tasks.of(dataset.schema.target)
+    model = models.build(configuration.model, transforms.shape, task.width, custom=custom)
     weights = blobs.get(searched.storage, blobs.Blob(**winner.weights))
     model.load_state_dict(safe_torch.load(weights))
     return bundle.Bundle(
@@ -118,7 +128,7 @@ def _bundle(searched: search.Search, winner: searches.Record) -> bundle.Bundle:
         transforms=transforms,
         options=configuration.model,
         model=model,
-        scale=training.scale(target, dataset.targets[dataset.split.train]),
+        scale=task.scale(dataset.targets[dataset.split.train]),
         custom=custom,
         extra_fields=searched.experiment.serve.extra_fields,
     )
@@ -140,7 +150,7 @@ def _manifest(
         "task": dataset.schema.target.task,
         "metric": searched.metric,
         "metrics": {"validation": winner.best, "test": evaluated.test},
-        "warnings": evaluated.warnings,
+        "warnings": evaluated.seen.warnings,
         "configuration": experiment.configuration(winner.values).model_dump(mode="json"),
         "values": winner.values,
         "rows": {

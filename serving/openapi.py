@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eagleray import schema
+from eagleray.learn import tasks
 from serving import protocol
 
 JSON = "application/json"
@@ -113,15 +114,8 @@ def _value(column: schema.Column) -> Document:
 
 def _answer(target: schema.Target) -> Document:
     warnings = {"type": "array", "items": _STRING, "description": "What was odd about the row."}
-    if target.task == "regression":
-        return _object({"value": _NUMBER, "warnings": warnings}, ["value"])
-    properties = {
-        "label": {"type": "string", "enum": list(target.classes)},
-        "probability": _NUMBER,
-        "probabilities": _object(dict.fromkeys(target.classes, _NUMBER)),
-        "warnings": warnings,
-    }
-    return _object(properties, ["label", "probability", "probabilities"])
+    values = tasks.of(target).answer_schema()
+    return _object({**values, "warnings": warnings}, list(values))
 
 
 def _object(properties: Mapping[str, Any], required: list[str] | None = None) -> Document:

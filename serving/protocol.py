@@ -8,7 +8,7 @@ of them. See docs/serving.md for the laws.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import numpy as np
 
 from eagleray import errors, pictures, schema
 from eagleray.bundle import Prediction
+from eagleray.learn import tasks
 from serving import problems
 
 MOST_ROWS = 10_000
@@ -49,7 +50,7 @@ class Codec:
         self._decode: Callable[[Body], Any] = msgspec.json.Decoder(body).decode
         kinds = {column.name: _value(column) for column in known.columns}
         self._faults = problems.Finder(known.columns, kinds, row, extra_fields)
-        self._classes = known.target.classes
+        self._task = tasks.of(known.target)
 
     def plain(self, body: Body) -> Rows | None:
         """The rows of a request in which nothing is wrong; None leaves it to `rows`."""
@@ -115,24 +116,11 @@ class Codec:
         """
         if not np.isfinite(prediction.outputs).all():
             raise errors.ServingError("a model's outputs must be finite numbers, but got others")
-        answers = list(self._rendered(prediction.outputs))
+        answers = list(self._task.answers(prediction.outputs))
         for answer, warnings in zip(answers, prediction.warnings, strict=True):
             if warnings:
                 answer["warnings"] = warnings
         return answers
-
-    def _rendered(self, outputs: np.ndarray) -> Iterator[dict[str, object]]:
-        classes = self._classes
-        if not classes:
-            yield from ({"value": value} for value in outputs.tolist())
-            return
-        best = outputs.argmax(1).tolist()
-        for index, row in zip(best, outputs.tolist(), strict=True):
-            yield {
-                "label": classes[index],
-                "probability": row[index],
-                "probabilities": dict(zip(classes, row, strict=True)),
-            }
 
     def _retried(self, body: Body, cause: msgspec.ValidationError) -> Rows:
         """The rows, where all that was wrong is how a missing value is written."""

@@ -56,7 +56,7 @@ def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle
         transforms=transforms,
         options=options,
         model=models.build(options, transforms.shape, max(1, len(known.target.classes))),
-        scale=bundle.Scale(),
+        scale={"mean": 0.0, "deviation": 1.0},
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagleray import look, spec
 from eagleray.errors import DataError, SpecError, UserError
+from eagleray.learn import tasks
 from eagleray.spec import document, sections
 
 if TYPE_CHECKING:
@@ -116,15 +117,15 @@ def _located(fault: str, page: document.Document) -> str:
 def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, Any]:
     from ray_jobs.data import summary
 
-    metric = experiment.metric(dataset.schema.target.task)
+    target = dataset.schema.target
     return {
         "experiment": experiment.resolved(),
         "columns": [column.model_dump(mode="json") for column in dataset.schema.columns],
-        "target": dataset.schema.target.model_dump(mode="json"),
+        "target": target.model_dump(mode="json"),
         "rows": {name: len(rows) for name, rows in dataset.split.parts().items()},
-        "about_target": summary.target(dataset),
+        "about_target": tasks.of(target).summary(dataset.targets),
         "notes": [*dataset.notes, *summary.remarks(experiment, dataset)],
-        "metric": metric,
+        "metric": experiment.metric(target.task),
         "space": {
             "distributions": len(experiment.space),
             "configurations": experiment.size if math.isfinite(experiment.size) else None,

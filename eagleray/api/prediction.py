@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagleray import bundle, schema
 from eagleray.errors import DataError
+from eagleray.learn import tasks
 from eagleray.names import near
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ class Answers:
         rows: an answer each; `error` has the number of a row that the model cannot take, from 1,
             and says what is wrong with it.
         repeated: columns of the table that stand beside the answers.
-        target: what is predicted.
+        task: what is predicted.
     """
 
     rows: list[Row]
     repeated: Mapping[str, schema.Raw]
-    target: schema.Target
+    task: tasks.Task
 
     @property
     def faults(self) -> list[str]:
@@ -42,18 +43,14 @@ class Answers:
             yield {**self._beside(number, row), **row}
 
     def table(self) -> pd.DataFrame:
-        """The answers as columns, the same whatever the rows are: a probability for each class."""
+        """The answers as columns, the same whatever the rows are."""
         import pandas as pd
 
-        shares = {name: f"probability of {name}" for name in self.target.classes}
-        heading = ["label", "probability", *shares.values()] if shares else ["value"]
-        heading += ["warnings", "error"]
+        heading = [*self.task.flat(self.task.blank), "warnings", "error"]
         flat = []
         for number, row in enumerate(self.rows):
-            chances = row.get("probabilities") or {}
-            named = {shares[name]: chance for name, chance in chances.items()}
-            warnings = "; ".join(row["warnings"])
-            flat.append({**self._beside(number, heading), **row, **named, "warnings": warnings})
+            ends = {"warnings": "; ".join(row["warnings"]), "error": row["error"]}
+            flat.append({**self._beside(number, heading), **self.task.flat(row), **ends})
         return pd.DataFrame(
             flat, columns=[*(_renamed(k, heading) for k in self.repeated), *heading]
         )
@@ -72,7 +69,7 @@ def predict(made: bundle.Bundle, frame: pd.DataFrame, *, repeated: Sequence[str]
 
     raw, columns = load.table(frame), list(dict.fromkeys(repeated))
     _check_names(raw, [*(column.name for column in made.schema.columns), *columns])
-    return Answers(_answers(made, raw), {name: raw[name] for name in columns}, made.schema.target)
+    return Answers(_answers(made, raw), {name: raw[name] for name in columns}, made.task)
 
 
 def _check_names(raw: Mapping[str, schema.Raw], needed: Sequence[str]) -> None:
@@ -93,9 +90,7 @@ def _answers(made: bundle.Bundle, raw: Mapping[str, schema.Raw]) -> list[Row]:
     found: Iterator[Row] = iter(())
     if len(faults) < count:
         found = iter(protocol.Codec(made.schema).answers(made.predict_columns(columns)))
-    blank = dict.fromkeys(
-        ("label", "probability", "probabilities") if made.schema.target.classes else ("value",)
-    )
+    blank = made.task.blank
     return [
         {**blank, "warnings": [], "error": f"row {row + 1}: {faults[row]}"}
         if row in faults

@@ -1,34 +1,62 @@
-"""Losses by name.
+"""Losses by name. Torch is imported once a loss is built: the experiment file needs names alone.
 
-Legend: B batch, C classes. A loss takes outputs (B, C) and targets (B,) and gives a scalar.
+A loss is added as a function that builds it and a line in `_BUILT_IN`, or by an installed package
+(`eagleray.plugins`) that calls `REGISTRY.register`.
+
+Legend: B batch, C outputs of the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
-from eagleray import code, errors, spec, terms
+from eagleray import errors, plugins
+from eagleray.learn import tasks
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eagleray import code, schema, spec
+
+    Function = Callable[[Tensor, Tensor], Tensor]
+    """Takes outputs (B, C) and targets (B,) and gives a scalar."""
 
 FOCUS = 2.0
 """Gamma of the focal loss, the value its authors recommend (Lin et al. 2017, arXiv:1708.02002)."""
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What training makes small.
+
+    Attributes:
+        tasks: the tasks that it fits.
+        build: makes it from the `train` section, the targets of the training part, and C.
+        options: keys of `train` that only some losses read, this one among them.
+    """
+
+    tasks: frozenset[str]
+    build: Callable[[spec.Train, np.ndarray, int], Function]
+    options: frozenset[str] = frozenset()
+
+
 def build(
-    train: spec.Train, targets: np.ndarray, outputs: int, *, custom: code.Code | None = None
-) -> Loss:
-    """The loss that `train` names; `auto` is cross-entropy, or mean squared error for regression.
+    train: spec.Train,
+    target: schema.Target,
+    targets: np.ndarray,
+    *,
+    custom: code.Code | None = None,
+) -> Function:
+    """The loss that `train` names.
 
     Args:
         train: the `train` section of one configuration.
+        target: what is predicted.
         targets: targets of the training part, for class weights.
-        outputs: C, or 1 for regression.
         custom: the user's code, where `train.loss` is `module:function`.
 
     Raises:
@@ -37,24 +65,25 @@ def build(
     """
     if custom is not None:
         return _own(custom)
-    regression = outputs == 1
-    name = train.loss
-    if name == "auto":
-        name = "mse" if regression else "cross_entropy"
-    task: spec.Task = "regression" if regression else "multiclass"
-    if task not in terms.LOSSES[name]:
+    task = tasks.of(target)
+    name = task.loss if train.loss == "auto" else train.loss
+    if name not in fitting(type(task)):
         raise errors.UserError(f"train.loss must fit the task, but got {name}")
-    if regression:
-        point = functional.mse_loss if name == "mse" else functional.huber_loss
-        return lambda output_B1, target_B: point(output_B1[:, 0], target_B)
-    if name == "focal":
-        return _focal
-    weight = _class_weights(targets, outputs) if name == "weighted_cross_entropy" else None
-    return _CrossEntropy(weight, train.label_smoothing)
+    return REGISTRY[name].build(train, targets, task.width)
 
 
-def _own(custom: code.Code) -> Loss:
+def fitting(task: type[tasks.Task]) -> list[str]:
+    """The losses of a task."""
+    own = [name for name in REGISTRY if task.name in REGISTRY[name].tasks]
+    return [*own, *sorted(task.losses)]
+
+
+def _own(custom: code.Code) -> Function:
     """The user's loss, held to its contract."""
+    from torch import Tensor
+
+    from eagleray import code
+
     function = custom.load()
 
     def loss(output_BC: Tensor, target_B: Tensor) -> Tensor:
@@ -75,18 +104,32 @@ def _own(custom: code.Code) -> Loss:
     return loss
 
 
-class _CrossEntropy:
-    """Cross-entropy; the class weights follow the outputs to their device."""
+def _cross_entropy(train: spec.Train, *_: object) -> Function:
+    return _smoothed(train.label_smoothing, None)
 
-    def __init__(self, weight_C: Tensor | None, smoothing: float) -> None:
-        self._weight_C, self._smoothing = weight_C, smoothing
 
-    def __call__(self, logits_BC: Tensor, target_B: Tensor) -> Tensor:
-        if self._weight_C is not None:
-            self._weight_C = self._weight_C.to(logits_BC.device)
+def _weighted_cross_entropy(train: spec.Train, targets: np.ndarray, outputs: int) -> Function:
+    """Classes weighted by inverse frequency; the mean weight of a row is 1, as in scikit-learn."""
+    counts_C = np.bincount(targets, minlength=outputs).clip(min=1)
+    weight_C = (len(targets) / (outputs * counts_C)).astype(np.float32)
+    return _smoothed(train.label_smoothing, weight_C)
+
+
+def _smoothed(smoothing: float, weight_C: np.ndarray | None) -> Function:
+    import torch
+    from torch.nn import functional
+
+    weights: dict[torch.device, Tensor] = {}  # by device
+
+    def loss(logits_BC: Tensor, target_B: Tensor) -> Tensor:
+        device = logits_BC.device
+        if weight_C is not None and device not in weights:
+            weights[device] = torch.from_numpy(weight_C).to(device)
         return functional.cross_entropy(
-            logits_BC, target_B, weight=self._weight_C, label_smoothing=self._smoothing
+            logits_BC, target_B, weight=weights.get(device), label_smoothing=smoothing
         )
+
+    return loss
 
 
 def _focal(logits_BC: Tensor, target_B: Tensor) -> Tensor:
@@ -94,7 +137,26 @@ def _focal(logits_BC: Tensor, target_B: Tensor) -> Tensor:
     return -((1 - log_p_B.exp()) ** FOCUS * log_p_B).mean()
 
 
-def _class_weights(targets: np.ndarray, outputs: int) -> Tensor:
-    """Inverse frequencies; the mean weight of a row is 1, as with scikit-learn's `balanced`."""
-    counts_C = np.bincount(targets, minlength=outputs).clip(min=1)
-    return torch.from_numpy((len(targets) / (outputs * counts_C)).astype(np.float32))
+def _of_values(name: str) -> Callable[..., Function]:
+    """One of torch's losses."""
+
+    def build(*_: object) -> Function:
+        from torch.nn import functional
+
+        loss = getattr(functional, name)
+        return lambda output_B1, target_B: loss(output_B1[:, 0], target_B)
+
+    return build
+
+
+REGISTRY: plugins.Registry[Loss] = plugins.Registry("loss")
+_SMOOTHED = frozenset({"label_smoothing"})
+_BUILT_IN = {
+    "cross_entropy": Loss(tasks.CLASSES, _cross_entropy, _SMOOTHED),
+    "weighted_cross_entropy": Loss(tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED),
+    "focal": Loss(tasks.CLASSES, lambda *_: _focal),
+    "mse": Loss(tasks.VALUES, _of_values("mse_loss")),
+    "huber": Loss(tasks.VALUES, _of_values("huber_loss")),
+}
+for _name, _loss in _BUILT_IN.items():
+    REGISTRY.register(_name, _loss)

@@ -1,17 +1,76 @@
-"""Every metric of a task, by scikit-learn's definitions; tests hold each to scikit-learn.
+"""Metrics by name, by scikit-learn's definitions; tests hold each to scikit-learn.
 
 Written out, because a trial scores itself after every epoch: scikit-learn's checks of its arguments
 took a third of a short trial (0.018 s an epoch on 10 classes; 0.001 s here), and importing it a
 fourth of a worker's start.
+
+A metric is added as a function of `Rows` and a line in `_BUILT_IN`, or by an installed package
+(`eagleray.plugins`) that calls `REGISTRY.register`.
 
 Legend: B rows, C classes, N rows that are not of the class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
 import numpy as np
 
-from eagleray import schema
+from eagleray import plugins, schema
+from eagleray.learn import tasks
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Truth and outputs of B rows, and what several metrics need of them.
+
+    Attributes:
+        truth_B: class indices, or values in the target's unit.
+        outputs: probabilities (B, C), or values (B,).
+        positive: number of the class that is looked for, where there is one.
+    """
+
+    truth_B: np.ndarray
+    outputs: np.ndarray
+    positive: int | None = None
+
+    @cached_property
+    def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By class: rows that are right, rows of it, and rows that are taken for it."""
+        classes = self.outputs.shape[1]
+        pairs = np.bincount(self.truth_B * classes + self.outputs.argmax(1), minlength=classes**2)
+        pairs_CC = pairs.reshape(classes, classes).astype(float)
+        return pairs_CC.diagonal(), pairs_CC.sum(1), pairs_CC.sum(0)
+
+    @cached_property
+    def error_B(self) -> np.ndarray:
+        error_B: np.ndarray = self.truth_B.astype(float) - self.outputs.astype(float)
+        return error_B
+
+    def mean(self, score_C: np.ndarray) -> float:
+        """The score of the positive class, or the mean over classes that are met."""
+        if self.positive is not None:
+            return float(score_C[self.positive])
+        _, truth_C, said_C = self.counts
+        return float(score_C[truth_C + said_C > 0].mean())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that says how good outputs are.
+
+    Attributes:
+        mode: which way is better.
+        tasks: the tasks that it judges.
+        measure: its value; NaN where the rows do not define it.
+    """
+
+    mode: Literal["max", "min"]
+    tasks: frozenset[str]
+    measure: Callable[[Rows], float]
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -23,76 +82,98 @@ def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> di
         outputs: probabilities (B, C), or values (B,).
 
     Returns:
-        Value by name of `spec.METRICS`. A metric that these rows do not define (ROC-AUC where one
-        class is absent) is left out.
+        Value by name. A metric that these rows do not define (ROC-AUC where one class is absent)
+        is left out.
     """
-    task = {"regression": _regression, "binary": _binary, "multiclass": _multiclass}[target.task]
-    found = task(truth_B, outputs)
-    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+    task = tasks.REGISTRY[target.task]
+    rows = Rows(truth_B, outputs, task.positive)
+    found = {name: float(REGISTRY[name].measure(rows)) for name in fitting(task)}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def _regression(truth_B: np.ndarray, value_B: np.ndarray) -> dict[str, float]:
-    truth_B, value_B = truth_B.astype(float), value_B.astype(float)
-    error_B = truth_B - value_B
-    found = {"rmse": np.sqrt(np.mean(error_B**2)), "mae": np.abs(error_B).mean()}
-    if len(truth_B) > 1:
-        found["r2"] = _r2(np.sum(error_B**2), np.sum((truth_B - truth_B.mean()) ** 2))
-    return found
+def fitting(task: type[tasks.Task]) -> list[str]:
+    """The metrics of a task."""
+    own = [name for name in REGISTRY if task.name in REGISTRY[name].tasks]
+    return [*own, *sorted(task.metrics)]
 
 
-def _r2(residual: float, total: float) -> float:
-    """R²; of a constant truth it is 1 where every value is right, else 0."""
-    return 1 - residual / total if total else float(residual == 0)
+def _accuracy(rows: Rows) -> float:
+    return float(rows.counts[0].sum() / len(rows.truth_B))
 
 
-def _binary(truth_B: np.ndarray, probability_BC: np.ndarray) -> dict[str, float]:
-    found = _labels(truth_B, probability_BC, averaged=np.array([1]))
-    if 0 < truth_B.sum() < len(truth_B):
-        found["roc_auc"] = _roc_auc(truth_B == 1, probability_BC[:, 1])
-        found["pr_auc"] = _average_precision(truth_B == 1, probability_BC[:, 1])
-    return found
+def _balanced_accuracy(rows: Rows) -> float:
+    hit_C, truth_C, _ = rows.counts
+    return float((hit_C / np.maximum(truth_C, 1))[truth_C > 0].mean())
 
 
-def _multiclass(truth_B: np.ndarray, probability_BC: np.ndarray) -> dict[str, float]:
-    classes = range(probability_BC.shape[1])
-    met = np.union1d(truth_B, probability_BC.argmax(1))
-    found = _labels(truth_B, probability_BC, averaged=met)
-    if len(np.unique(truth_B)) == len(classes):
-        areas_C = [_roc_auc(truth_B == one, probability_BC[:, one]) for one in classes]
-        found["roc_auc"] = float(np.mean(areas_C))
-    return found
+def _f1(rows: Rows) -> float:
+    hit_C, truth_C, said_C = rows.counts
+    return rows.mean(2 * hit_C / np.maximum(truth_C + said_C, 1))
 
 
-def _labels(
-    truth_B: np.ndarray, probability_BC: np.ndarray, *, averaged: np.ndarray
-) -> dict[str, float]:
-    """What follows from the labels; precision, recall and F1 are means over the `averaged` ones."""
-    label_B, classes = probability_BC.argmax(1), probability_BC.shape[1]
-    pairs = np.bincount(truth_B * classes + label_B, minlength=classes**2)
-    pairs_CC = pairs.reshape(classes, classes).astype(float)
-    hit_C, truth_C, said_C = pairs_CC.diagonal(), pairs_CC.sum(1), pairs_CC.sum(0)
-    recall_C = hit_C / np.maximum(truth_C, 1)
-    true_B = probability_BC[np.arange(len(truth_B)), truth_B]
-    return {
-        "accuracy": hit_C.sum() / len(truth_B),
-        "balanced_accuracy": recall_C[truth_C > 0].mean(),
-        "precision": (hit_C / np.maximum(said_C, 1))[averaged].mean(),
-        "recall": recall_C[averaged].mean(),
-        "f1": (2 * hit_C / np.maximum(truth_C + said_C, 1))[averaged].mean(),
-        "log_loss": -np.log(true_B.clip(np.finfo(float).eps)).mean(),
-    }
+def _precision(rows: Rows) -> float:
+    hit_C, _, said_C = rows.counts
+    return rows.mean(hit_C / np.maximum(said_C, 1))
 
 
-def _roc_auc(is_B: np.ndarray, score_B: np.ndarray) -> float:
+def _recall(rows: Rows) -> float:
+    hit_C, truth_C, _ = rows.counts
+    return rows.mean(hit_C / np.maximum(truth_C, 1))
+
+
+def _log_loss(rows: Rows) -> float:
+    true_B = rows.outputs[np.arange(len(rows.truth_B)), rows.truth_B]
+    return float(-np.log(true_B.clip(np.finfo(float).eps)).mean())
+
+
+def _roc_auc(rows: Rows) -> float:
+    """The area of the positive class, or the mean over all classes."""
+    if not rows.counts[1].all():
+        return np.nan
+    classes = range(rows.outputs.shape[1]) if rows.positive is None else [rows.positive]
+    return float(np.mean([_area(rows.truth_B == one, rows.outputs[:, one]) for one in classes]))
+
+
+def _area(is_B: np.ndarray, score_B: np.ndarray) -> float:
     """How often a row of the class outscores one that is not; a tie counts half."""
     other_N, own = np.sort(score_B[~is_B]), score_B[is_B]
     above = np.searchsorted(other_N, own, "left") + np.searchsorted(other_N, own, "right")
     return float(above.mean() / 2 / len(other_N))
 
 
-def _average_precision(is_B: np.ndarray, score_B: np.ndarray) -> float:
+def _pr_auc(rows: Rows) -> float:
     """Precision at each threshold, weighted by the recall that the threshold adds."""
+    is_B, score_B = rows.truth_B == rows.positive, rows.outputs[:, rows.positive]
+    if is_B.all() or not is_B.any():
+        return np.nan
     order = np.argsort(-score_B, kind="stable")
     last = np.flatnonzero(np.append(np.diff(score_B[order]) != 0, True))
     hits = np.cumsum(is_B[order])[last]
     return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
+
+
+def _r2(rows: Rows) -> float:
+    """R²; of a constant truth it is 1 where every value is right, else 0."""
+    if len(rows.truth_B) < 2:
+        return np.nan
+    truth_B = rows.truth_B.astype(float)
+    residual, total = np.sum(rows.error_B**2), np.sum((truth_B - truth_B.mean()) ** 2)
+    return float(1 - residual / total if total else residual == 0)
+
+
+REGISTRY: plugins.Registry[Metric] = plugins.Registry("metric")
+_BUILT_IN = {
+    "accuracy": Metric("max", tasks.CLASSES, _accuracy),
+    "balanced_accuracy": Metric("max", tasks.CLASSES, _balanced_accuracy),
+    "f1": Metric("max", tasks.CLASSES, _f1),
+    "precision": Metric("max", tasks.CLASSES, _precision),
+    "recall": Metric("max", tasks.CLASSES, _recall),
+    "roc_auc": Metric("max", tasks.CLASSES, _roc_auc),
+    "pr_auc": Metric("max", tasks.BINARY, _pr_auc),
+    "log_loss": Metric("min", tasks.CLASSES, _log_loss),
+    "rmse": Metric("min", tasks.VALUES, lambda rows: float(np.sqrt(np.mean(rows.error_B**2)))),
+    "mae": Metric("min", tasks.VALUES, lambda rows: float(np.abs(rows.error_B).mean())),
+    "r2": Metric("max", tasks.VALUES, _r2),
+}
+for _name, _metric in _BUILT_IN.items():
+    REGISTRY.register(_name, _metric)

@@ -19,53 +19,41 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
 
-from eagleray import terms
 from eagleray.errors import SpecError, UserError
+from eagleray.learn import metrics, tasks
 from eagleray.spec import document, laws, problems, space
 from eagleray.spec.document import dotted
 from eagleray.spec.reference import json_schema
 from eagleray.spec.sections import (
     Compute,
     Configuration,
-    Custom,
     Data,
     EarlyStopping,
     FeatureOptions,
     File,
-    Image,
-    Mlp,
     ModelOptions,
     Serve,
     Split,
-    Text,
     Train,
     Tune,
 )
 from eagleray.spec.space import Distribution, Tree
-from eagleray.terms import METRICS, Metric, Task
 
 if TYPE_CHECKING:
     from eagleray import code
 
 __all__ = [
     "LIMITS",
-    "METRICS",
     "Compute",
     "Configuration",
-    "Custom",
     "Data",
     "Distribution",
     "EarlyStopping",
     "Experiment",
     "FeatureOptions",
-    "Image",
-    "Metric",
-    "Mlp",
     "ModelOptions",
     "Serve",
     "Split",
-    "Task",
-    "Text",
     "Train",
     "Tune",
     "examine",
@@ -156,18 +144,25 @@ class Experiment:
         text = json.dumps([SEMANTICS, counted, data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def metric(self, task: Task) -> str:
+    @property
+    def tasks(self) -> frozenset[str]:
+        """The tasks that its loss, its metric and `data.positive` are for."""
+        data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
+        return laws.tasks({**self.searched, "data": data, "tune": tune})
+
+    def metric(self, task: str) -> str:
         """What trials are compared by.
 
         Raises:
             UserError: a metric for other tasks.
         """
-        chosen = self.tune.metric
+        known, chosen = tasks.REGISTRY[task], self.tune.metric
+        fitting = metrics.fitting(known)
         if chosen == "auto":
-            return terms.AUTO_METRIC[task]
-        if task not in METRICS[chosen].tasks:
-            fitting = ", ".join(name for name, metric in METRICS.items() if task in metric.tasks)
-            raise UserError(f"tune.metric: must be one of {fitting} for {task}, but got {chosen}")
+            return known.metric
+        if chosen not in fitting:
+            listed = ", ".join(fitting)
+            raise UserError(f"tune.metric: must be one of {listed} for {task}, but got {chosen}")
         return chosen
 
     def code(self) -> dict[str, code.Code]:

@@ -9,22 +9,30 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import pydantic
 
-from eagleray.learn import columns
-from eagleray import terms
+from eagleray.learn import columns, losses, metrics
+from eagleray.learn.tasks import REGISTRY, Task
 from eagleray.spec import document, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
+from eagleray.terms import Section
 
 SEARCHED = ("features", "model", "train")
 
-_IDLE = {  # key of `train`: what it hangs on, for which values it does nothing, and the law
-    "momentum": ("optimizer", ("adam", "adamw"), "needs optimizer: sgd beside it"),
-    "label_smoothing": ("loss", ("focal", "mse", "huber"), "needs a cross-entropy loss beside it"),
+_IDLE: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    # key of `train`: what it hangs on, whether a value of that leaves it idle, and the law
+    "momentum": ("optimizer", lambda name: name != "sgd", "needs optimizer: sgd beside it"),
+    "label_smoothing": (
+        "loss",
+        lambda name: (
+            name in losses.REGISTRY and "label_smoothing" not in losses.REGISTRY[name].options
+        ),
+        "needs a cross-entropy loss beside it",
+    ),
 }
 
 
@@ -48,12 +56,18 @@ def options(tree: space.Tree, key: str, default: object) -> list[Any]:
     return [end for _, end in node.ends()] if isinstance(node, space.Distribution) else [node]
 
 
+def tasks(tree: space.Tree) -> frozenset[str]:
+    """The tasks that every loss, the metric and `data.positive` are for."""
+    claimed = (fitting for *_, fitting in _claims(tree))
+    return frozenset(REGISTRY).intersection(*claimed)
+
+
 def idle(tree: space.Tree) -> set[str]:
     """Keys of `train` that no trial would look at."""
     return {
         key
-        for key, (other, unmoved, _) in _IDLE.items()
-        if all(value in unmoved or _is_code(value) for value in _of_train(tree, other))
+        for key, (other, leaves_idle, _) in _IDLE.items()
+        if all(leaves_idle(value) or _is_code(value) for value in _of_train(tree, other))
     }
 
 
@@ -120,7 +134,7 @@ def _of_distribution(problem: Problem, drawn: space.Distribution) -> Problem:
     return dataclasses.replace(problem, got=f"{problem.got} in {written}", near=None)
 
 
-def _broken(section: type[sections.Section], tree: object) -> list[Problem]:
+def _broken(section: type[Section], tree: object) -> list[Problem]:
     try:
         section.model_validate(tree)
     except pydantic.ValidationError as error:
@@ -161,22 +175,29 @@ def _targets() -> list[str]:
 
 def _task_laws(tree: space.Tree) -> Iterator[Problem]:
     """What speaks of a task must speak of the same one."""
-    metric = _section(tree, "tune").get("metric")
-    claims = [(("train", "loss"), loss, _tasks(loss)) for loss in _of_train(tree, "loss")]
-    claims += [(("tune", "metric"), metric, _tasks(metric))]
-    if positive := _section(tree, "data").get("positive"):
-        claims += [(("data", "positive"), positive, frozenset({"binary"}))]
-    for (key, value, tasks), (other, rival, rivals) in itertools.combinations(claims, 2):
-        if not tasks & rivals:
-            law = f"must fit {dotted(key)}: {value}, which is for {' and '.join(sorted(tasks))}"
+    for (key, value, fitting), (other, rival, rivals) in itertools.combinations(_claims(tree), 2):
+        if not fitting & rivals:
+            law = f"must fit {dotted(key)}: {value}, which is for {' and '.join(sorted(fitting))}"
             yield Problem(other, law, show(rival))
 
 
-def _tasks(name: object) -> frozenset[str]:
+def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
+    """Keys that speak of tasks, their values, and the tasks that these are for."""
+    for loss in _of_train(tree, "loss"):
+        yield ("train", "loss"), loss, _tasks(loss, losses.REGISTRY, losses.fitting)
+    metric = _section(tree, "tune").get("metric")
+    yield ("tune", "metric"), metric, _tasks(metric, metrics.REGISTRY, metrics.fitting)
+    if positive := _section(tree, "data").get("positive"):
+        takes = (name for name in REGISTRY if REGISTRY[name].positive is not None)
+        yield ("data", "positive"), positive, frozenset(takes)
+
+
+def _tasks(
+    name: object, registered: Container[object], fitting: Callable[[type[Task]], list[str]]
+) -> frozenset[str]:
     """The tasks that a loss or a metric is for; all where the name does not tell."""
-    known = {**terms.LOSSES, **{name: metric.tasks for name, metric in terms.METRICS.items()}}
-    every = terms.CLASSIFICATION | terms.REGRESSION
-    return known.get(name, every) if isinstance(name, str) else every
+    told = isinstance(name, str) and name in registered
+    return frozenset(task for task in REGISTRY if not told or name in fitting(REGISTRY[task]))
 
 
 def _grid_laws(tree: space.Tree) -> Iterator[Problem]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from eagleray import terms
-from eagleray.spec import document, sections
+from eagleray.spec import document, laws, sections
 from eagleray.spec.problems import show
 
 JSON = dict[str, Any]
 
-_SEARCHED = ("FeatureOptions", "Mlp", "Text", "Image", "Train", "EarlyStopping")
+_SEARCHED = [(name,) for name in laws.SEARCHED]
 _ABOUT = ("default", "description")
 _TYPES = {
     "boolean": "`true`, `false`",
@@ -33,7 +33,8 @@ _BOUNDS = {
 def json_schema() -> JSON:
     """JSON Schema, draft 2020-12; leaves of `features`, `model` and `train` take distributions."""
     schema: JSON = _untitled(sections.File.model_json_schema())
-    for name in _SEARCHED:
+    searched = {section.__name__ for at, section in sections.walk() if at[:1] in _SEARCHED}
+    for name in searched & schema["$defs"].keys():
         leaves = schema["$defs"][name]["properties"]
         leaves.update({key: _widened(leaf) for key, leaf in leaves.items() if key != "type"})
     dialect = "https://json-schema.org/draft/2020-12/schema"
@@ -89,7 +90,7 @@ def _listed(*items: JSON) -> JSON:
     return {"type": "array", "prefixItems": list(items), "minItems": count, "maxItems": count}
 
 
-def _table(at: tuple[str, ...], section: type[sections.Section]) -> Iterator[str]:
+def _table(at: tuple[str, ...], section: type[terms.Section]) -> Iterator[str]:
     leaves = _untitled(section.model_json_schema()).get("properties", {})
     rows = [
         f"| `{key}` | {_type(leaf)} | {_default(section, key)} | {leaf['description']} |"
@@ -102,7 +103,7 @@ def _table(at: tuple[str, ...], section: type[sections.Section]) -> Iterator[str
         yield from ("| key | type | default | meaning |", "|---|---|---|---|", *rows)
 
 
-def _default(section: type[sections.Section], key: str) -> str:
+def _default(section: type[terms.Section], key: str) -> str:
     field = section.model_fields[key]
     if field.is_required():
         return "required"

@@ -6,15 +6,17 @@ is reported at its key. `eagleray.spec.laws` has the laws between sections.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import pydantic
 from pydantic import Discriminator, Field, Tag, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
-from eagleray.learn import columns
 from eagleray import terms
+from eagleray.learn import columns, losses, metrics, models
 from eagleray.terms import (
     Filled,
     Many,
@@ -23,19 +25,11 @@ from eagleray.terms import (
     Part,
     Positive,
     Rate,
+    Section,
     Seed,
     Share,
     Size,
 )
-
-
-class Section(pydantic.BaseModel):
-    """A mapping with known keys; `tag` tells apart the sections that share a place."""
-
-    model_config = pydantic.ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
-    )
-    tag: ClassVar[str | None] = None
 
 
 class Split(Section):
@@ -167,48 +161,15 @@ else:
     FeatureOptions = _feature_options()
 
 
-class Mlp(Section):
-    """Fully connected layers over all features."""
+class _Registered:
+    """The options of every registered model, or of the user's own, told apart by `type`."""
 
-    tag: ClassVar[str | None] = "mlp"
-    type: Literal["mlp"] = Field("mlp", description="For tables; takes every kind of column.")
-    hidden: Many[Size] = Field((128, 64), description="Width of each hidden layer.")
-    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between layers.")
-    batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
-    embedding: Size = Field(8, description="Numbers that stand for one category.")
-
-
-class Text(Section):
-    """N-gram embeddings, then fully connected layers."""
-
-    tag: ClassVar[str | None] = "text"
-    type: Literal["text"] = Field(description="For rows with text in a column.")
-    embedding: Size = Field(64, description="Numbers that stand for one n-gram.")
-    hidden: Many[Size] = Field((64,), description="Width of each hidden layer.")
-    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
-
-
-class Image(Section):
-    """Convolutions, then fully connected layers."""
-
-    tag: ClassVar[str | None] = "image"
-    type: Literal["image"] = Field(description="For rows with an image in a column.")
-    channels: Annotated[Many[Size], Field(min_length=1)] = Field(
-        (32, 64), description="Channels of each convolution."
-    )
-    hidden: Many[Size] = Field((128,), description="Width of each hidden layer.")
-    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
-
-
-class Custom(Section):
-    """The user's own `module:function`; further keys are its keyword arguments."""
-
-    model_config = pydantic.ConfigDict(extra="allow")
-    tag: ClassVar[str | None] = "module:function"
-    type: Annotated[str, Field(pattern=terms.MODULE_FUNCTION)] = Field(
-        description="Your function that builds the model; all further keys are passed on to it."
-    )
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> CoreSchema:
+        tagged: list[Any] = [Annotated[one, Tag(str(one.tag))] for one in models.sections()]
+        union = functools.reduce(operator.or_, tagged)
+        return handler.generate_schema(Annotated[union, Discriminator(_model_tag)])
 
 
 def _model_tag(value: object) -> str:
@@ -216,13 +177,7 @@ def _model_tag(value: object) -> str:
     return "module:function" if ":" in str(kind) else str(kind)
 
 
-ModelOptions = Annotated[
-    Annotated[Mlp, Tag("mlp")]
-    | Annotated[Text, Tag("text")]
-    | Annotated[Image, Tag("image")]
-    | Annotated[Custom, Tag("module:function")],
-    Discriminator(_model_tag),
-]
+ModelOptions = Annotated[models.Options, _Registered()]
 
 
 class EarlyStopping(Section):
@@ -245,7 +200,7 @@ class Train(Section):
         "constant", description="Course of the learning rate over all steps."
     )
     clip_norm: Positive | None = Field(None, description="Longest gradient; longer is shortened.")
-    loss: Annotated[str, terms.OneOf(terms.LOSSES, code=True)] = Field(
+    loss: Annotated[str, terms.OneOf(losses.REGISTRY, code=True)] = Field(
         "auto", description="`auto` is cross_entropy for classes and mse for numbers."
     )
     label_smoothing: Rate = Field(0.0, description="Of the losses for classes.")
@@ -258,8 +213,8 @@ class Train(Section):
 class Configuration(Section):
     """The values of one trial."""
 
-    features: dict[str, FeatureOptions] = {}
-    model: ModelOptions = Mlp()
+    features: dict[str, FeatureOptions] = Field({})
+    model: ModelOptions = models.Mlp()
     train: Train = Train()
 
 
@@ -281,7 +236,7 @@ class Tune(Section):
     scheduler: Literal["asha", "none"] = Field(
         "asha", description="Stop trials that fall behind early, or let all finish."
     )
-    metric: Annotated[str, terms.OneOf(terms.METRICS)] = Field(
+    metric: Annotated[str, terms.OneOf(metrics.REGISTRY)] = Field(
         "auto",
         description="What trials are compared by, on the validation part. `auto` is roc_auc for "
         "two classes, accuracy for more and rmse for numbers.",
@@ -347,7 +302,7 @@ class File(Section):
     features: dict[str, FeatureOptions] = Field(
         {}, description="Columns that are not treated as their inferred type is by default."
     )
-    model: ModelOptions = Field(Mlp(), description="What is trained.")
+    model: ModelOptions = Field(models.Mlp(), description="What is trained.")
     train: Train = Field(Train(), description="How it is trained.")
     tune: Tune = Field(Tune(), description="How the search goes.")
     compute: Compute = Field(Compute(), description="What one trial gets.")
@@ -370,6 +325,8 @@ def walk(
 
 
 def _sections_in(annotation: object) -> list[type[Section]]:
+    if annotation is models.Options:
+        return [*models.sections()]
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections_in(part)]

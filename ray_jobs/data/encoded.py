@@ -31,11 +31,6 @@ class Encoded:
     train: Part
     validation: Part
 
-    @property
-    def outputs(self) -> int:
-        """C: the number of classes, or 1 for regression."""
-        return self.target.outputs
-
 
 def encode(dataset: prepare.Dataset, options: Mapping[str, spec.FeatureOptions]) -> Encoded:
     """Fit the transforms on the training rows and apply them to training and validation rows."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from eagleray import errors, schema, spec, values
-from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind
+from eagleray import errors, schema, spec
+from eagleray.learn import tasks
+from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.schema import Columns, Schema
-from ray_jobs.data import kinds, names
+from ray_jobs.data import kinds
 from ray_jobs.data.clean import Table, given, is_left_out
 from ray_jobs.data.faults import Faults
 
 FEW_ROWS = 20
 """In fewer rows, values that are all different or counted up say nothing about a column."""
-
-MOST_CLASSES = 20
-"""More different whole numbers than this are a quantity, not classes."""
 
 SAMPLE = 200
 """Values that are compared before the whole column."""
@@ -35,13 +33,20 @@ class Learned:
     notes: tuple[str, ...]
 
 
-def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]) -> Learned:
+def learn(
+    table: Table,
+    data: spec.Data,
+    features: Mapping[str, spec.FeatureOptions],
+    *,
+    meant: Container[str] = (),
+) -> Learned:
     """Types of all columns, and their canonical values.
 
     Args:
         table: raw values by column, cleaned.
         data: the `data` section.
         features: the `features` section; its types count.
+        meant: tasks that the loss and the metric of the file are for, see `tasks.infer`.
 
     Raises:
         DataError: columns that no type can hold, no input column, or a target that cannot be
@@ -49,7 +54,7 @@ def learn(table: Table, data: spec.Data, features: Mapping[str, spec.FeatureOpti
     """
     faults = Faults()
     with faults.gathered():
-        target, targets = _target(table[data.target], data, features)
+        target, targets = _target(table[data.target], data, features, meant)
     found, spare, notes = _inputs(table, data, features, faults)
     faults.settle()
     if not found and not spare:
@@ -129,67 +134,14 @@ def _all_different(found: kinds.Found) -> bool:
 
 
 def _target(
-    raw: schema.Raw, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
+    raw: schema.Raw,
+    data: spec.Data,
+    features: Mapping[str, spec.FeatureOptions],
+    meant: Container[str],
 ) -> tuple[schema.Target, np.ndarray]:
     kind = given(data.target, features)
     found = kinds.find(data.target, raw, kind, data.missing)
     assert found is not None  # rows without a target are gone
-    if found.column.kind.target is None:
-        raise errors.DataError(
-            f"{data.target}: the target is a number or a class, but got {found.column.type}"
-        )
-    if kind is NUMERIC or (kind is None and _is_quantity(found, len(raw), data)):
-        return _quantity(found, raw)
-    classes = _classes(raw, data)
-    task: schema.Task = "binary" if len(classes) == 2 else "multiclass"
-    target = schema.Target(name=data.target, task=task, classes=classes)
-    return target, schema.labels(target, raw)
-
-
-def _is_quantity(found: kinds.Found, rows: int, data: spec.Data) -> bool:
-    if found.column.kind is not NUMERIC or data.positive is not None:
-        return False
-    distinct = len(np.unique(found.array))
-    if found.column.integer:
-        return distinct > min(MOST_CLASSES, max(2, rows // 5))
-    return distinct > 2
-
-
-def _quantity(found: kinds.Found, raw: schema.Raw) -> tuple[schema.Target, np.ndarray]:
-    name = found.column.name
-    target = schema.Target(name=name, task="regression", decimal_comma=found.column.decimal_comma)
-    targets = schema.labels(target, raw)
-    if len(np.unique(targets)) < 2:
-        raise errors.DataError(f"{name}: different values are needed, but all are {targets[0]:g}")
-    return target, targets
-
-
-def _classes(raw: schema.Raw, data: spec.Data) -> tuple[str, ...]:
-    """The classes in order, numbers by size; of two, the positive is last."""
-    name = data.target
-    words = schema.parse_column(schema.Column(name=name, type=CATEGORICAL.name), raw)
-    classes = sorted(set(words.tolist()), key=_order)
-    if len(classes) < 2:
-        raise errors.DataError(
-            f"{name}: at least two classes are needed, but got only {classes[0]!r}"
-        )
-    if data.positive is None:
-        return tuple(classes)
-    positive = values.category(data.positive)
-    if positive not in classes:
-        raise errors.DataError(
-            f"data.positive: one of the classes of {name} is needed,"
-            f" but got {data.positive!r}{names.did_you_mean(positive, classes)}"
-        )
-    if len(classes) > 2:
-        raise errors.DataError(
-            f"data.positive: it stands for one of two classes, but {name} has {len(classes)}"
-        )
-    return (*(one for one in classes if one != positive), positive)
-
-
-def _order(name: str) -> tuple[float, str]:
-    try:
-        return values.number(name), name
-    except ValueError:
-        return float("inf"), name
+    column = tasks.TargetColumn(found.column, found.array, raw, kind, data.positive)
+    task = tasks.infer(column, meant)
+    return task.target, task.encode(raw)

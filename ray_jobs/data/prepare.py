@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eagleray import errors, schema, spec, terms
+from eagleray import errors, schema, spec
+from eagleray.learn import losses, models, tasks
 from eagleray.learn.columns import CATEGORICAL
 from eagleray.schema import Columns, Schema
 from eagleray.spec import laws
@@ -24,7 +25,7 @@ class Dataset:
     Attributes:
         columns: canonical columns of all rows, see `eagleray.schema`.
         rows: for each of these rows its number in the source, from 1.
-        targets: class indices (int64) or values (f32).
+        targets: see `tasks.Task.encode`.
         split: row numbers of the parts.
         fingerprint: sha256 of all of the above: equal data, equal trials.
         notes: for people, what was left out or looks odd.
@@ -57,7 +58,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     if frame is None:
         frame = load.read(data, experiment.path.parent)
     cleaned = _cleaned(load.table(frame), data, features)
-    learned = infer.learn(cleaned.table, data, features)
+    learned = infer.learn(cleaned.table, data, features, meant=experiment.tasks)
     parts = split.indices(
         learned.targets,
         learned.schema.target,
@@ -78,15 +79,17 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
 
 def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
     """What the file asks for that does not fit the data: a problem each."""
-    kind, task = experiment.default().model.type, prepared.schema.target.task
+    kind, task = experiment.default().model.type, tasks.REGISTRY[prepared.schema.target.task]
     types = {column.type for column in prepared.schema.columns}
-    if kind in ("text", "image") and kind not in types:
+    needed = models.REGISTRY[kind].needs if kind in models.REGISTRY else None
+    if needed is not None and needed not in types:
         got = f"got {', '.join(sorted(types))}"
-        yield f"model.type: {kind} needs a column of type {kind}, but {got}"
+        yield f"model.type: {kind} needs a column of type {needed}, but {got}"
+    fitting = losses.fitting(task)
     for loss in laws.options(experiment.searched, "train.loss", "auto"):
-        if task not in terms.LOSSES.get(str(loss), {task}):
-            fitting = ", ".join(name for name, tasks in terms.LOSSES.items() if task in tasks)
-            yield f"train.loss: must be auto or one of {fitting} for {task}, but got {loss}"
+        if loss in losses.REGISTRY and loss not in fitting:
+            listed = ", ".join(fitting)
+            yield f"train.loss: must be auto or one of {listed} for {task.name}, but got {loss}"
 
 
 def _check_types(experiment: spec.Experiment) -> None:

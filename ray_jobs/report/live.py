@@ -28,7 +28,7 @@ class Board:
 
     def __init__(self, experiment: spec.Experiment, metric: str, epochs: int) -> None:
         self._total, self._metric, self._epochs = experiment.trials, metric, epochs
-        self._sign = -1 if spec.METRICS[metric].mode == "max" else 1
+        self._sign = -1 if metrics.REGISTRY[metric].mode == "max" else 1
         self._began = time.monotonic()
         self._trials: dict[int, searches.Record] = {}
         self._before = 0

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagleray import code, errors, features, spec
+from eagleray import code, errors, features
 from eagleray.learn import models
 
 SHAPE = features.Shape(numeric=3, categories=2, table=7, tokens=11, image=(1, 8, 8))
-MODELS: list[spec.ModelOptions] = [
-    spec.Mlp(),
-    spec.Mlp(hidden=(), batch_norm=True, activation="gelu"),
-    spec.Text(type="text"),
-    spec.Image(type="image"),
-    spec.Image(type="image", channels=(4, 8, 16, 32), hidden=()),
+MODELS: list[models.Options] = [
+    models.Mlp(),
+    models.Mlp(hidden=(), batch_norm=True, activation="gelu"),
+    models.Text(type="text"),
+    models.Image(type="image"),
+    models.Image(type="image", channels=(4, 8, 16, 32), hidden=()),
 ]
 
 
@@ -34,22 +34,22 @@ def batch(rows: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("options", MODELS)
 def test_every_architecture_gives_an_output_a_class_for_each_row(
-    options: spec.ModelOptions,
+    options: models.Options,
 ) -> None:
     model = models.build(options, SHAPE, 4).eval()
     assert model(batch(6)).shape == (6, 4)
 
 
 @pytest.mark.parametrize("options", MODELS)
-def test_a_row_is_judged_alike_alone_and_in_company(options: spec.ModelOptions) -> None:
+def test_a_row_is_judged_alike_alone_and_in_company(options: models.Options) -> None:
     model = models.build(options, SHAPE, 2).eval()
     rows = batch(6)
     alone = torch.cat([model({k: v[i : i + 1] for k, v in rows.items()}) for i in range(6)])
     torch.testing.assert_close(alone, model(rows), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [spec.Mlp(), spec.Text(type="text")])
-def test_padding_says_nothing(options: spec.ModelOptions) -> None:
+@pytest.mark.parametrize("options", [models.Mlp(), models.Text(type="text")])
+def test_padding_says_nothing(options: models.Options) -> None:
     model = models.build(options, SHAPE, 2).eval()
     rows = batch(3)
     longer = rows | {
@@ -57,14 +57,6 @@ def test_padding_says_nothing(options: spec.ModelOptions) -> None:
         for name in ("tokens", "weights")
     }
     torch.testing.assert_close(model(longer), model(rows))
-
-
-def test_a_model_without_its_kind_of_column_is_refused() -> None:
-    bare = features.Shape(numeric=3)
-    with pytest.raises(errors.UserError, match="image needs an image column"):
-        models.build(spec.Image(type="image"), bare, 2)
-    with pytest.raises(errors.UserError, match="text needs a text column"):
-        models.build(spec.Text(type="text"), bare, 2)
 
 
 def own(tmp_path: Path, body: str) -> code.Code:
@@ -76,7 +68,7 @@ def own(tmp_path: Path, body: str) -> code.Code:
 
 def test_ones_own_function_gets_the_further_keys(tmp_path: Path) -> None:
     made = own(tmp_path, "return torch.nn.Linear(width, outputs)")
-    options = spec.Custom.model_validate({"type": "net:build", "width": 9})
+    options = models.Custom.model_validate({"type": "net:build", "width": 9})
     model = models.build(options, SHAPE, 2, custom=made)
     assert isinstance(model, torch.nn.Linear)
     assert (model.in_features, model.out_features) == (9, 2)
@@ -86,6 +78,6 @@ def test_ones_own_function_gets_the_further_keys(tmp_path: Path) -> None:
     ("body", "law"), [("return 1", "must give a torch.nn.Module"), ("1 / 0", "ZeroDivisionError")]
 )
 def test_ones_own_function_that_fails_is_named(tmp_path: Path, body: str, law: str) -> None:
-    options = spec.Custom.model_validate({"type": "net:build"})
+    options = models.Custom.model_validate({"type": "net:build"})
     with pytest.raises(errors.CodeError, match=law):
         models.build(options, SHAPE, 2, custom=own(tmp_path, body))

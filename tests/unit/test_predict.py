@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 
 from eagleray import bundle, cli, schema, storage
+from eagleray.learn import tasks
 from eagleray.state.models import Registry
-from ray_jobs.evaluation import predictions
+from ray_jobs import winner
 from tests import bundles
 
 HEADING = ["label", "probability", "probability of no", "probability of yes", "warnings", "error"]
@@ -181,7 +182,7 @@ def test_predictions_of_the_test_part_are_pulled_as_csv_or_parquet(
 ) -> None:
     target = schema.Target(name="left", task="binary", classes=("no", "yes"))
     outputs = np.array([[0.25, 0.75], [0.5, 0.5]])
-    packed = predictions.pack(target, np.array([4, 9]), np.array([0, 1]), outputs)
+    packed = winner.predictions(tasks.of(target), np.array([4, 9]), np.array([0, 1]), outputs)
     registry = Registry(storage.open((home / "storage").as_uri()))
     registry.register("left", {**bundles.files(), bundle.PREDICTIONS: packed}, {})
     said = eagleray("models", "pull", "left", "2", "--predictions")
@@ -200,7 +201,9 @@ def test_predictions_of_the_test_part_are_pulled_as_csv_or_parquet(
 
 def test_predictions_of_a_regression_are_values() -> None:
     target = schema.Target(name="years", task="regression")
-    packed = predictions.pack(target, np.array([1]), np.array([2.5], np.float32), np.array([2.0]))
+    packed = winner.predictions(
+        tasks.of(target), np.array([1]), np.array([2.5], np.float32), np.array([2.0])
+    )
     assert pd.read_parquet(io.BytesIO(packed)).to_dict("records") == [
         {"row": 1, "truth": 2.5, "prediction": 2.0}
     ]

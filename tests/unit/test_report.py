@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from eagleray import schema
+from eagleray.learn.tasks import confusion
 from eagleray.state import searches
-from ray_jobs.evaluation import confusion
 from ray_jobs.report import tables
 
 METRIC = "balanced_accuracy"
@@ -43,14 +43,20 @@ def target(count: int) -> schema.Target:
     )
 
 
+def confused(known: schema.Target, truth: np.ndarray, label: np.ndarray) -> list[searches.Confused]:
+    keys = ("truth", "predicted", "rows")
+    pairs = confusion.pairs(known.classes, truth, label)
+    return [searches.Confused.model_validate(dict(zip(keys, pair, strict=True))) for pair in pairs]
+
+
 def result(count: int, truth: np.ndarray, label: np.ndarray) -> searches.Result:
     return searches.Result(
         version=1,
         winner=1,
         metric="accuracy",
         test={},
-        confusion=confusion.matrix(target(count), truth, label),
-        confused=confusion.pairs(target(count), truth, label),
+        confusion=confusion.matrix(target(count).classes, truth, label),
+        confused=confused(target(count), truth, label),
     )
 
 
@@ -119,7 +125,7 @@ def test_a_class_is_printed_as_it_is_called() -> None:
     found = result(2, np.array([0, 1]), np.array([1, 1]))
     shown = searches.Result(
         **found.model_dump(exclude={"confused"}),
-        confused=confusion.pairs(both, np.array([0, 1]), np.array([1, 1])),
+        confused=confused(both, np.array([0, 1]), np.array([1, 1])),
     )
     for width in (80, 30):
         text = "".join(printed(tables.confusion(shown, names, width), width))

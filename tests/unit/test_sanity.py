@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from eagleray import schema
-from eagleray.learn import metrics
-from ray_jobs.evaluation import sanity
+from eagleray.learn import metrics, tasks
 
 BINARY = schema.Target(name="left", task="binary", classes=("no", "yes"))
 MANY = schema.Target(name="kind", task="multiclass", classes=("a", "b", "c"))
@@ -16,7 +15,7 @@ VALUE = schema.Target(name="price", task="regression")
 
 def warnings(target: schema.Target, truth: np.ndarray, outputs: np.ndarray) -> list[str]:
     scores = metrics.score(target, truth, outputs)
-    return sanity.warnings(target, truth, outputs, scores)
+    return tasks.of(target).evaluate(truth, outputs, scores).warnings
 
 
 def shares(score_B: np.ndarray) -> np.ndarray:

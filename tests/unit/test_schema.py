@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eagleray import errors, schema, texts
-from eagleray.learn import columns
+from eagleray.learn import columns, tasks
 from ray_jobs.data import kinds
 
 LAW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -232,14 +232,14 @@ def test_what_is_no_picture_is_refused(odd: object) -> None:
 
 def test_labels_are_class_indices_or_float32_values() -> None:
     target = schema.Target(name="y", task="binary", classes=("no", "yes"))
-    labels = schema.labels(target, ["yes", "no", " yes "])
+    labels = tasks.of(target).encode(["yes", "no", " yes "])
     assert labels.dtype == np.int64
     assert labels.tolist() == [1, 0, 1]
-    numbers = schema.labels(TARGET, ["1.5", 2, 1e300])
+    numbers = tasks.of(TARGET).encode(["1.5", 2, 1e300])
     assert numbers.dtype == np.float32
     assert np.isfinite(numbers).all()
     with pytest.raises(errors.DataError, match="but got 'maybe'"):
-        schema.labels(target, ["maybe"])
+        tasks.of(target).encode(["maybe"])
 
 
 def test_a_schema_comes_back_from_json() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from eagleray import spec
 from eagleray.errors import CodeError, SpecError, UserError
+from eagleray.learn import models
 from eagleray.spec import document, reference, sections
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +105,7 @@ def test_a_configuration_has_the_values_in_place(file: Path) -> None:
     text = {"model": {"hidden": {"choice": [[128], []]}}, "train": {"lr": {"uniform": [0.2, 0.8]}}}
     experiment = load(file, text)
     chosen = experiment.configuration({"model.hidden": [], "train.lr": 0.25})
-    assert isinstance(chosen.model, spec.Mlp)
+    assert isinstance(chosen.model, models.Mlp)
     assert (chosen.model.hidden, chosen.train.lr) == ((), 0.25)
     assert experiment.default().train.lr == 0.5
 

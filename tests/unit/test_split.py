@@ -23,7 +23,7 @@ def data(seed: int = 0, **shares: Any) -> spec.Data:
 
 
 def classes(count: int) -> schema.Target:
-    task: schema.Task = "binary" if count == 2 else "multiclass"
+    task = "binary" if count == 2 else "multiclass"
     return schema.Target(name="y", task=task, classes=tuple(map(str, range(count))))
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from eagleray import spec
+from eagleray.learn import tasks
 from ray_jobs.data import prepare, summary
 
 TRUTHS = ["no", "no", "no", "no", "yes"] * 20
@@ -25,7 +26,9 @@ def told(
     (folder / "experiment.yaml").write_text(yaml.safe_dump(sections))
     experiment = spec.load(folder / "experiment.yaml")
     dataset = prepare.dataset(experiment)
-    return summary.target(dataset), list(summary.remarks(experiment, dataset))
+    target = dataset.schema.target
+    said = tasks.of(target).summary(dataset.targets)
+    return said, list(summary.remarks(experiment, dataset))
 
 
 def fixed(remark: str) -> dict[str, dict[str, object]]:

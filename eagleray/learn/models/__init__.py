@@ -1,24 +1,64 @@
-"""Architectures: what turns a batch of encoded inputs into outputs.
+"""Models: what turns a batch of encoded inputs into outputs.
 
 Every model is a `torch.nn.Module` whose `forward` takes `Inputs` as tensors and gives `(B, C)`.
+
+A model is added as an options section, a file with its module, and a line in `_BUILT_IN`, or by an
+installed package (`eagleray.plugins`) that calls `REGISTRY.register`.
 
 Legend: B batch, F numeric features, K categorical columns, T tokens, E embedding, C outputs.
 """
 
 from __future__ import annotations
 
+import pkgutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eagleray import errors, spec
+from eagleray import plugins
+from eagleray.learn.columns.image import IMAGE
+from eagleray.learn.columns.text import TEXT
+from eagleray.learn.models.options import Custom, Image, Mlp, Options, Text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from eagleray import code, features
 
+__all__ = ["REGISTRY", "Custom", "Image", "Mlp", "Model", "Options", "Text", "build", "forward"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, of which torch's part is imported once it is built.
+
+    Attributes:
+        options: its section of the experiment file.
+        module: `package.module:name` of what gives its `torch.nn.Module` of options, shape and C.
+        needs: the type of column that it cannot do without.
+    """
+
+    options: type[Options]
+    module: str
+    needs: str | None = None
+
+
+REGISTRY: plugins.Registry[Model] = plugins.Registry("model")
+_BUILT_IN = (
+    Model(Mlp, "eagleray.learn.models.mlp:Mlp"),
+    Model(Text, "eagleray.learn.models.text:TextNet", needs=TEXT.name),
+    Model(Image, "eagleray.learn.models.image:ImageNet", needs=IMAGE.name),
+)
+for _model in _BUILT_IN:
+    REGISTRY.register(str(_model.options.tag), _model)
+
+
+def sections() -> list[type[Options]]:
+    """The sections of all models, that of the user's own last."""
+    return [*(REGISTRY[name].options for name in REGISTRY), Custom]
+
 
 def build(
-    options: spec.ModelOptions,
+    options: Options,
     shape: features.Shape,
     outputs: int,
     *,
@@ -29,28 +69,19 @@ def build(
     Args:
         options: the `model` section of one configuration.
         shape: widths of the encoded inputs.
-        outputs: C, the number of classes, or 1 for regression.
+        outputs: C.
         custom: the user's code, where `options.type` is `module:function`.
 
     Raises:
-        UserError: the model needs inputs that the data does not have.
+        NotFoundError: no package that is installed here has the model.
         CodeError: the user's function fails, or gives no module.
     """
-    from eagleray.learn.models import custom as user
-    from eagleray.learn.models import image, mlp, text
+    if custom is not None:
+        from eagleray.learn.models import custom as user
 
-    if isinstance(options, spec.Custom):
-        assert custom is not None
         return user.build(custom, options, shape, outputs)
-    if isinstance(options, spec.Image):
-        if shape.image is None:
-            raise errors.UserError("model.type: image needs an image column, but the data has none")
-        return image.ImageNet(options, shape, outputs)
-    if isinstance(options, spec.Text):
-        if not shape.tokens:
-            raise errors.UserError("model.type: text needs a text column, but the data has none")
-        return text.TextNet(options, shape, outputs)
-    return mlp.Mlp(options, shape, outputs)
+    made: nn.Module = pkgutil.resolve_name(REGISTRY[options.type].module)(options, shape, outputs)
+    return made
 
 
 def forward(

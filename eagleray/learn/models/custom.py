@@ -8,10 +8,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import parameter
 
-from eagleray import code, errors, features, spec
+from eagleray import code, errors, features
+from eagleray.learn.models.options import Options
 
 
-def build(own: code.Code, options: spec.Custom, shape: features.Shape, outputs: int) -> nn.Module:
+def build(own: code.Code, options: Options, shape: features.Shape, outputs: int) -> nn.Module:
     """Call the user's function with `shape`, `outputs` and the further keys of `model`.
 
     Raises:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eagleray import features, spec
-from eagleray.learn.models import layers
+from eagleray import features
+from eagleray.learn.models import layers, options
 
 
 class ImageNet(nn.Module):
@@ -15,7 +15,7 @@ class ImageNet(nn.Module):
     The sides are halved only while both have at least 4 pixels, so that small images keep a map.
     """
 
-    def __init__(self, options: spec.Image, shape: features.Shape, outputs: int) -> None:
+    def __init__(self, options: options.Image, shape: features.Shape, outputs: int) -> None:
         super().__init__()
         assert shape.image is not None
         depth, height, width = shape.image

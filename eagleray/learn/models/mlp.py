@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from eagleray import features, spec
-from eagleray.learn.models import layers
+from eagleray import features
+from eagleray.learn.models import layers, options
 
 
 class Mlp(nn.Module):
     """Numeric, categorical, text (bag of tokens) and image (flattened) columns, concatenated."""
 
-    def __init__(self, options: spec.Mlp, shape: features.Shape, outputs: int) -> None:
+    def __init__(self, options: options.Mlp, shape: features.Shape, outputs: int) -> None:
         super().__init__()
         self.tabular = layers.Tabular(shape, options.embedding)
         width = self.tabular.width + math.prod(shape.image or (0,))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eagleray import features, spec
-from eagleray.learn.models import layers
+from eagleray import features
+from eagleray.learn.models import layers, options
 
 
 class TextNet(nn.Module):
@@ -16,7 +16,7 @@ class TextNet(nn.Module):
     the pooling of hierarchical attention networks (Yang et al. 2016) without recurrence.
     """
 
-    def __init__(self, options: spec.Text, shape: features.Shape, outputs: int) -> None:
+    def __init__(self, options: options.Text, shape: features.Shape, outputs: int) -> None:
         super().__init__()
         self.tabular = layers.Tabular(shape, 8)
         self.bag = layers.TokenBag(shape, options.embedding)

@@ -5,10 +5,9 @@ Legend: B rows, C classes.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from eagleray import schema
-from eagleray.state import searches
+import numpy as np
 
 MOST_CLASSES = 20
 """A matrix of more classes is no longer read by anybody."""
@@ -16,10 +15,10 @@ MOST_PAIRS = 10
 
 
 def matrix(
-    target: schema.Target, truth_B: np.ndarray, label_B: np.ndarray
+    classes: Sequence[str], truth_B: np.ndarray, label_B: np.ndarray
 ) -> list[list[int]] | None:
     """Rows of the truth by columns of the prediction; None for more than `MOST_CLASSES`."""
-    count = len(target.classes)
+    count = len(classes)
     if count > MOST_CLASSES:
         return None
     pairs = np.bincount(truth_B * count + label_B, minlength=count**2)
@@ -28,15 +27,14 @@ def matrix(
 
 
 def pairs(
-    target: schema.Target, truth_B: np.ndarray, label_B: np.ndarray
-) -> list[searches.Confused]:
-    """The `MOST_PAIRS` most frequent mistakes, the most frequent first."""
+    classes: Sequence[str], truth_B: np.ndarray, label_B: np.ndarray
+) -> list[tuple[str, str, int]]:
+    """The `MOST_PAIRS` most frequent mistakes as truth, prediction and rows."""
     wrong_B = truth_B != label_B
     both = np.stack([truth_B[wrong_B], label_B[wrong_B]], 1)
     found, rows = np.unique(both, axis=0, return_counts=True)
     often = np.argsort(-rows, kind="stable")[:MOST_PAIRS]
-    names = target.classes
     return [
-        searches.Confused(truth=names[truth], predicted=names[label], rows=count)
+        (classes[truth], classes[label], count)
         for (truth, label), count in zip(found[often].tolist(), rows[often].tolist(), strict=True)
     ]

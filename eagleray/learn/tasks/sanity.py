@@ -9,11 +9,10 @@ Legend: B rows, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-
-from eagleray import schema
 
 LEAST_ROWS = 30
 """With fewer rows a perfect score, or one no better than chance, may be luck."""
@@ -29,32 +28,22 @@ NEARLY_ALL = 0.999
 """R² from which on a regression counts as perfect: its outputs are never exactly right."""
 
 
-def warnings(
-    target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
-) -> list[str]:
-    """What is suspicious, each a line that goes on from the version's name.
+class Chance(NamedTuple):
+    """What a model without skill reaches: mean and deviation of a metric, of rows by class."""
+
+    metric: str
+    law: Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+
+
+def of_values(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:
+    """What is suspicious of numbers.
 
     Args:
-        target: the task and its classes.
-        truth_B: class indices, or values in the target's unit.
-        outputs: probabilities (B, C), or values (B,).
-        scores: metrics of these rows, see `metrics.score`.
+        truth_B: values in the target's unit.
+        scores: metrics of these rows; without `r2` and `mae` nothing is said.
     """
-    enough = len(truth_B) >= LEAST_ROWS
-    if target.task == "regression":
-        return list(_of_regression(truth_B.astype(float), scores)) if enough else []
-    said_C = np.bincount(outputs.argmax(1), minlength=len(target.classes))
-    truth_C = np.bincount(truth_B, minlength=len(target.classes))
-    found = list(_never_predicted(target, truth_C, said_C))
-    if enough:
-        found += _perfect(truth_C, scores)
-        found += _chance(target, truth_C, said_C, scores)
-    return found
-
-
-def _of_regression(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:
     off_B = np.abs(truth_B - truth_B.mean())
-    if not off_B.any():
+    if len(truth_B) < LEAST_ROWS or not off_B.any() or not {"r2", "mae"} <= scores.keys():
         return
     if scores["r2"] >= NEARLY_ALL:
         yield _leak(f"R² {scores['r2']:.5f} on {len(truth_B):,} rows")
@@ -65,15 +54,38 @@ def _of_regression(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator
         )
 
 
-def _never_predicted(
-    target: schema.Target, truth_C: np.ndarray, said_C: np.ndarray
+def of_classes(
+    names: Sequence[str],
+    counts: tuple[np.ndarray, np.ndarray],
+    scores: Mapping[str, float],
+    *,
+    chance: Chance,
+    least: int,
 ) -> Iterator[str]:
-    least = 1 if target.task == "binary" else LEAST_OF_A_CLASS
+    """What is suspicious of classes.
+
+    Args:
+        names: the classes (C).
+        counts: rows by true class, and by predicted class.
+        scores: metrics of these rows.
+        chance: what a model without skill reaches.
+        least: rows of a class from which on never to predict it is suspicious.
+    """
+    truth_C, said_C = counts
+    yield from _never_predicted(names, truth_C, said_C, least)
+    if truth_C.sum() >= LEAST_ROWS:
+        yield from _perfect(truth_C, scores)
+        yield from _by_chance(truth_C, said_C, scores, chance)
+
+
+def _never_predicted(
+    names: Sequence[str], truth_C: np.ndarray, said_C: np.ndarray, least: int
+) -> Iterator[str]:
     missed = np.flatnonzero((truth_C >= least) & (said_C == 0))
     if not len(missed):
         return
     often = missed[np.argsort(-truth_C[missed], kind="stable")]
-    named = ", ".join(f"{target.classes[one]!r} ({_rows(truth_C[one])})" for one in often[:NAMED])
+    named = ", ".join(f"{names[one]!r} ({_rows(truth_C[one])})" for one in often[:NAMED])
     rest = f" and {len(often) - NAMED:,} more classes" if len(often) > NAMED else ""
     yield (
         f"never predicts {named}{rest} on the test part of {truth_C.sum():,} rows;"
@@ -103,13 +115,12 @@ def _leak(score: str) -> str:
     )
 
 
-def _chance(
-    target: schema.Target, truth_C: np.ndarray, said_C: np.ndarray, scores: Mapping[str, float]
+def _by_chance(
+    truth_C: np.ndarray, said_C: np.ndarray, scores: Mapping[str, float], chance: Chance
 ) -> Iterator[str]:
-    """A ranking of two classes, or labels of many, that do not depend on the truth."""
-    metric = "roc_auc" if target.task == "binary" else "balanced_accuracy"
-    law = _of_ranking if target.task == "binary" else _of_labels
-    expected, deviation = law(truth_C, said_C)
+    """Outputs that do not depend on the truth."""
+    metric = chance.metric
+    expected, deviation = chance.law(truth_C, said_C)
     if metric in scores and scores[metric] <= expected + ONE_SIDED * deviation:
         yield (
             f"is no better than chance: {metric} {scores[metric]:.4f} on {truth_C.sum():,} rows of"
@@ -128,3 +139,9 @@ def _of_labels(truth_C: np.ndarray, said_C: np.ndarray) -> tuple[float, float]:
     share_C = said_C[met] / said_C.sum()
     variance = float((share_C * (1 - share_C) / truth_C[met]).sum())
     return float(share_C.mean()), math.sqrt(variance) / int(met.sum())
+
+
+RANKING = Chance("roc_auc", _of_ranking)
+"""Of two classes."""
+LABELS = Chance("balanced_accuracy", _of_labels)
+"""Of more."""

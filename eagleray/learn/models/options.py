@@ -1,0 +1,60 @@
+"""The `model` section by the model's type: what an experiment file may set. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import pydantic
+from pydantic import Field
+
+from eagleray.terms import MODULE_FUNCTION, Many, Rate, Section, Size
+
+
+class Options(Section):
+    """The section of some model; `tag` is its type."""
+
+    type: str
+
+
+class Mlp(Options):
+    """Fully connected layers over all features."""
+
+    tag: ClassVar[str | None] = "mlp"
+    type: Literal["mlp"] = Field("mlp", description="For tables; takes every kind of column.")
+    hidden: Many[Size] = Field((128, 64), description="Width of each hidden layer.")
+    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
+    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between layers.")
+    batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
+    embedding: Size = Field(8, description="Numbers that stand for one category.")
+
+
+class Text(Options):
+    """N-gram embeddings, then fully connected layers."""
+
+    tag: ClassVar[str | None] = "text"
+    type: Literal["text"] = Field(description="For rows with text in a column.")
+    embedding: Size = Field(64, description="Numbers that stand for one n-gram.")
+    hidden: Many[Size] = Field((64,), description="Width of each hidden layer.")
+    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
+
+
+class Image(Options):
+    """Convolutions, then fully connected layers."""
+
+    tag: ClassVar[str | None] = "image"
+    type: Literal["image"] = Field(description="For rows with an image in a column.")
+    channels: Annotated[Many[Size], Field(min_length=1)] = Field(
+        (32, 64), description="Channels of each convolution."
+    )
+    hidden: Many[Size] = Field((128,), description="Width of each hidden layer.")
+    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
+
+
+class Custom(Options):
+    """The user's own `module:function`; further keys are its keyword arguments."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+    tag: ClassVar[str | None] = "module:function"
+    type: Annotated[str, Field(pattern=MODULE_FUNCTION)] = Field(
+        description="Your function that builds the model; all further keys are passed on to it."
+    )

@@ -1,0 +1,178 @@
+"""What the tasks of classes share.
+
+Legend: B rows, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from eagleray import errors, names, schema, values
+from eagleray.learn.columns import CATEGORICAL, NUMERIC
+from eagleray.learn.columns.remarks import percent
+from eagleray.learn.tasks import confusion, sanity
+from eagleray.learn.tasks.task import Doubt, Evaluation, Scale, TargetColumn, Task
+
+LEAST_OF_A_CLASS = 3
+"""A class needs a row for each part of the data."""
+MOST_LISTED = 10
+"""Classes that a message lists; a summary of more names the most and the least frequent."""
+
+
+class Classes(Task, Protocol):
+    """A task of classes.
+
+    Attributes:
+        least: rows of a class from which on never to predict it is suspicious.
+        chance: what a model without skill would reach.
+    """
+
+    loss: ClassVar[str] = "cross_entropy"
+    least: ClassVar[int]
+    chance: ClassVar[sanity.Chance]
+
+    @classmethod
+    def describe(cls, column: TargetColumn) -> schema.Target:
+        name, found = column.column.name, column.classes
+        if len(found) < 2:
+            raise errors.DataError(
+                f"{name}: at least two classes are needed, but got only {found[0]!r}"
+            )
+        if column.positive is not None:
+            found = _positive_last(name, found, column.positive)
+        return schema.Target(name=name, task=cls.name, classes=found)
+
+    @property
+    def width(self) -> int:
+        return len(self.target.classes)
+
+    def encode(self, raw: schema.Raw) -> np.ndarray:
+        column = schema.Column(name=self.target.name, type=CATEGORICAL.name)
+        index = {name: number for number, name in enumerate(self.target.classes)}
+        words = schema.parse_column(column, raw).tolist()
+        for unknown in set(words) - index.keys():
+            raise errors.DataError(
+                f"{column.name}: one of the target's classes is needed, but got {unknown!r}"
+            )
+        return np.fromiter(map(index.__getitem__, words), np.int64, len(words))
+
+    def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
+        _check_counts(self.target, self._counts(targets_B).tolist())
+        if smallest < self.width:
+            raise errors.DataError(
+                f"data.split: each part needs rows of all {self.width} classes of"
+                f" {self.target.name}, but the smallest part has {smallest} rows"
+            )
+        return targets_B
+
+    def check_part(self, part: str, targets_B: np.ndarray) -> None:
+        needed = part == "training" or self.positive is not None
+        for number in np.flatnonzero(self._counts(targets_B) == 0) if needed else ():
+            raise errors.DataError(
+                f"data.split: the {part} part needs rows of each class,"
+                f" but has none of {self.target.classes[number]!r}"
+            )
+
+    def summary(self, targets_B: np.ndarray) -> str:
+        counts, classes = self._counts(targets_B), self.target.classes
+        shares = zip(classes, (counts / len(targets_B)).tolist(), strict=True)
+        told = [f"{name} ({percent(share)})" for name, share in shares]
+        if len(told) > MOST_LISTED:
+            ordered = [told[number] for number in np.argsort(counts, kind="stable")]
+            told = [f"{len(told)} classes from {ordered[-1]} to {ordered[0]}"]
+        if self.positive is not None:
+            told.append(f"{classes[self.positive]} is positive")
+        return ", ".join([self.name, *told])
+
+    def doubt(self, targets_B: np.ndarray, smallest: int) -> Doubt | None:
+        whole = all(name.removeprefix("-").isdigit() for name in self.target.classes)
+        if self.positive is not None or not whole:
+            return None
+        return Doubt(
+            f"{self.width} different whole numbers are classes", NUMERIC.name, "regression"
+        )
+
+    def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
+        """Probabilities (B, C) in the order of the target's classes."""
+        shifted_BC = np.exp(raw_BC - raw_BC.max(1, keepdims=True))
+        probabilities_BC: np.ndarray = shifted_BC / shifted_BC.sum(1, keepdims=True)
+        return probabilities_BC
+
+    def evaluate(
+        self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
+    ) -> Evaluation:
+        label_B, classes = outputs.argmax(1), self.target.classes
+        counts = self._counts(truth_B), self._counts(label_B)
+        signs = sanity.of_classes(classes, counts, scores, chance=self.chance, least=self.least)
+        return Evaluation(
+            warnings=list(signs),
+            confusion=confusion.matrix(classes, truth_B, label_B),
+            confused=confusion.pairs(classes, truth_B, label_B),
+        )
+
+    def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        classes = np.array(self.target.classes, object)
+        label_B, probability_B = outputs.argmax(1), outputs.max(1)
+        found = {"truth": classes[truth_B], "prediction": classes[label_B]}
+        return {**found, "probability": probability_B}
+
+    def answers(self, outputs: np.ndarray) -> Iterator[dict[str, Any]]:
+        classes, best = self.target.classes, outputs.argmax(1).tolist()
+        for index, row in zip(best, outputs.tolist(), strict=True):
+            yield {
+                "label": classes[index],
+                "probability": row[index],
+                "probabilities": dict(zip(classes, row, strict=True)),
+            }
+
+    def answer_schema(self) -> dict[str, Any]:
+        classes, number = list(self.target.classes), {"type": "number"}
+        shares = {"type": "object", "properties": dict.fromkeys(classes, number)}
+        return {
+            "label": {"type": "string", "enum": classes},
+            "probability": number,
+            "probabilities": {**shares, "additionalProperties": False, "required": classes},
+        }
+
+    def flat(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        shares = answer["probabilities"] or {}
+        cells = {key: answer[key] for key in ("label", "probability")}
+        return cells | {f"probability of {c}": shares.get(c) for c in self.target.classes}
+
+    def _counts(self, targets_B: np.ndarray) -> np.ndarray:
+        return np.bincount(targets_B, minlength=self.width)
+
+
+def _positive_last(name: str, found: tuple[str, ...], given: str) -> tuple[str, ...]:
+    positive = values.category(given)
+    if positive not in found:
+        raise errors.DataError(
+            f"data.positive: one of the classes of {name} is needed,"
+            f" but got {given!r}{names.near(positive, found)}"
+        )
+    if len(found) > 2:
+        raise errors.DataError(
+            f"data.positive: it stands for one of two classes, but {name} has {len(found)}"
+        )
+    return (*(one for one in found if one != positive), positive)
+
+
+def _check_counts(target: schema.Target, counts: list[int]) -> None:
+    rare = [
+        f"{name!r} has {count}"
+        for name, count in zip(target.classes, counts, strict=True)
+        if count < LEAST_OF_A_CLASS
+    ]
+    if not rare:
+        return
+    more = f" and {len(rare) - MOST_LISTED} more" if len(rare) > MOST_LISTED else ""
+    numbers = sum(map(values.is_number, target.classes)) * 2 > len(target.classes)
+    fix = f"; features: {{{target.name}: {{type: {NUMERIC.name}}}}} makes it a regression"
+    raise errors.DataError(
+        f"{target.name}: each class needs at least {LEAST_OF_A_CLASS} rows, one for each part,"
+        f" but {', '.join(rare[:MOST_LISTED])}{more};"
+        f" leave out such rows, or set data.split.stratify: false{fix if numbers else ''}"
+    )

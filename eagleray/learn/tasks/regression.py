@@ -1,0 +1,108 @@
+"""Regression: a number for each row.
+
+Legend: B rows, C outputs of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from eagleray import errors, schema
+from eagleray.learn.columns import CATEGORICAL, NUMERIC
+from eagleray.learn.tasks import sanity
+from eagleray.learn.tasks.classes import LEAST_OF_A_CLASS
+from eagleray.learn.tasks.task import Doubt, Evaluation, Scale, TargetColumn, Task
+
+STRATA = 10
+"""Each part of the data has rows of so many ranges of the target alike."""
+FEW_VALUES = 100
+"""Whole numbers of which no more are different may have been meant as classes."""
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Regression(Task):
+    """A number for each row, standardised for the model."""
+
+    name, loss, metric = "regression", "mse", "rmse"
+    width = 1
+
+    @classmethod
+    def fits(cls, column: TargetColumn) -> bool:
+        return column.quantity
+
+    @classmethod
+    def describe(cls, column: TargetColumn) -> schema.Target:
+        name, comma = column.column.name, column.column.decimal_comma
+        numbers = _bounded(column.array)
+        if len(np.unique(numbers)) < 2:
+            raise errors.DataError(
+                f"{name}: different values are needed, but all are {numbers[0]:g}"
+            )
+        return schema.Target(name=name, task=cls.name, decimal_comma=comma)
+
+    def encode(self, raw: schema.Raw) -> np.ndarray:
+        name, comma = self.target.name, self.target.decimal_comma
+        column = schema.Column(name=name, type=NUMERIC.name, decimal_comma=comma)
+        return _bounded(schema.parse_column(column, raw))
+
+    def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
+        """Ranges of equally many values: ten, or fewer where a part has few rows.
+
+        So that no small part lacks the high or the low values. On diabetes, over twenty seeds, it
+        made the test score neither better nor steadier.
+        """
+        count = min(STRATA, smallest // 2)
+        if count < 2:
+            return None
+        ranks = np.argsort(np.argsort(targets_B, kind="stable"), kind="stable")
+        strata: np.ndarray = ranks * count // len(targets_B)
+        return strata
+
+    def summary(self, targets_B: np.ndarray) -> str:
+        low, middle, high = np.quantile(targets_B, (0, 0.5, 1))
+        return f"{self.name}, {low:g} to {high:g}, median {middle:g}"
+
+    def doubt(self, targets_B: np.ndarray, smallest: int) -> Doubt | None:
+        """A few whole numbers, each with rows for every part, may be classes."""
+        different, counts = np.unique(targets_B, return_counts=True)
+        few = len(different) <= min(FEW_VALUES, smallest) and counts.min() >= LEAST_OF_A_CLASS
+        if not few or not (different == np.floor(different)).all():
+            return None
+        fact = f"{len(different)} different whole numbers are quantities"
+        return Doubt(fact, CATEGORICAL.name, "classification")
+
+    def scale(self, targets_B: np.ndarray) -> Scale:
+        numbers_B = targets_B.astype(np.float64)
+        return {"mean": float(numbers_B.mean()), "deviation": float(numbers_B.std()) or 1.0}
+
+    def scaled(self, targets_B: np.ndarray, scale: Scale) -> np.ndarray:
+        scaled_B: np.ndarray = (targets_B - scale["mean"]) / scale["deviation"]
+        return scaled_B.astype(np.float32)
+
+    def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
+        """Values (B)."""
+        values_B: np.ndarray = raw_BC[:, 0] * scale["deviation"] + scale["mean"]
+        return values_B
+
+    def evaluate(
+        self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
+    ) -> Evaluation:
+        return Evaluation(list(sanity.of_values(truth_B.astype(float), scores)))
+
+    def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        return {"truth": truth_B.astype(float), "prediction": outputs}
+
+    def answers(self, outputs: np.ndarray) -> Iterator[dict[str, Any]]:
+        yield from ({"value": value} for value in outputs.tolist())
+
+    def answer_schema(self) -> dict[str, Any]:
+        return {"value": {"type": "number"}}
+
+
+def _bounded(numbers_B: np.ndarray) -> np.ndarray:
+    """Numbers as float32, none of which is infinite."""
+    bounded_B: np.ndarray = np.clip(numbers_B, -LARGEST, LARGEST)
+    return bounded_B.astype(np.float32)

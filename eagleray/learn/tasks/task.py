@@ -1,0 +1,181 @@
+"""What a task is: all that depends on what is predicted, from the target column to the answer.
+
+Legend: B rows, C outputs of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from eagleray import schema, values
+from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind
+
+MOST_CLASSES = 20
+"""More different whole numbers than this are a quantity, not classes."""
+
+Scale = Mapping[str, float]
+"""What a task learns of the training targets, as `bundle.json` holds it."""
+
+
+@dataclass(frozen=True)
+class TargetColumn:
+    """The column to predict, before its task is known.
+
+    Attributes:
+        column: its inferred kind.
+        array: its canonical values (B).
+        raw: its values as the table has them.
+        declared: the kind that the experiment file sets.
+        positive: `data.positive`.
+    """
+
+    column: schema.Column
+    array: np.ndarray
+    raw: schema.Raw
+    declared: ColumnKind | None = None
+    positive: str | None = None
+
+    @cached_property
+    def quantity(self) -> bool:
+        """Whether its numbers are amounts; few different whole numbers are classes."""
+        if self.declared is not None:
+            return self.declared is NUMERIC
+        if self.column.kind is not NUMERIC or self.positive is not None:
+            return False
+        distinct = len(np.unique(self.array))
+        if self.column.integer:
+            return distinct > min(MOST_CLASSES, max(2, len(self.raw) // 5))
+        return distinct > 2
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Its different values as text, numbers by size; none where they cannot be classes."""
+        if self.quantity or self.column.kind.target is None:
+            return ()
+        column = schema.Column(name=self.column.name, type=CATEGORICAL.name)
+        return tuple(sorted(set(schema.parse_column(column, self.raw).tolist()), key=_order))
+
+
+class Doubt(NamedTuple):
+    """Another task that may have been meant; the target is given `type` to make it that one."""
+
+    fact: str
+    type: str
+    task: str
+
+
+class Evaluation(NamedTuple):
+    """What a person looks at beside the metrics.
+
+    Attributes:
+        warnings: signs that the model is not what its metrics suggest; each goes on from its name.
+        confusion: rows of the truth by columns of the prediction; None without, or of many classes.
+        confused: the most frequent mistakes as truth, prediction and rows.
+    """
+
+    warnings: list[str]
+    confusion: list[list[int]] | None = None
+    confused: Sequence[tuple[str, str, int]] = ()
+
+
+class Task(Protocol):
+    """A task of one target. `outputs` are what `activate` gives: an entry for each row.
+
+    Attributes:
+        target: what is predicted.
+        name: in schemas, manifests and messages.
+        loss: what `train.loss: auto` means.
+        metric: what `tune.metric: auto` means.
+        losses: losses of other tasks that fit too; a loss of its own names the task.
+        metrics: metrics of other tasks that fit too, likewise.
+        positive: number of the class that `data.positive` names; None where there is none.
+    """
+
+    target: schema.Target
+    name: ClassVar[str]
+    loss: ClassVar[str]
+    metric: ClassVar[str]
+    losses: ClassVar[frozenset[str]] = frozenset()
+    metrics: ClassVar[frozenset[str]] = frozenset()
+    positive: ClassVar[int | None] = None
+
+    def __init__(self, target: schema.Target) -> None:
+        self.target = target
+
+    @classmethod
+    def fits(cls, column: TargetColumn) -> bool:
+        """Whether it is the task of this column; of several, the file's loss or metric decides."""
+
+    @classmethod
+    def describe(cls, column: TargetColumn) -> schema.Target:
+        """The target; DataError where nothing can be learned of the column."""
+
+    @property
+    def width(self) -> int:
+        """C."""
+
+    def encode(self, raw: schema.Raw) -> np.ndarray:
+        """Targets (B) of raw values; DataError for one that the target cannot have."""
+
+    def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
+        """The stratum of each row, for parts of which the smallest has so many rows.
+
+        Raises:
+            DataError: the parts cannot be alike.
+        """
+
+    def check_part(self, part: str, targets_B: np.ndarray) -> None:
+        """Refuse a part of the data that lacks what is needed, as DataError."""
+
+    def summary(self, targets_B: np.ndarray) -> str:
+        """The task and its targets in a line."""
+
+    def doubt(self, targets_B: np.ndarray, smallest: int) -> Doubt | None:
+        """Another task that may have been meant; the smallest part has so many rows."""
+        return None
+
+    def scale(self, targets_B: np.ndarray) -> Scale:
+        """What `scaled` and `activate` need to know of the training targets."""
+        return {}
+
+    def scaled(self, targets_B: np.ndarray, scale: Scale) -> np.ndarray:
+        """Targets as the loss takes them."""
+        return targets_B
+
+    def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
+        """Outputs, in the target's unit, of what the model gives."""
+
+    def evaluate(
+        self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
+    ) -> Evaluation:
+        """What a person looks at of the test part, whose metrics are `scores`."""
+
+    def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of `predictions.parquet`, `truth` and `prediction` among them."""
+
+    def answers(self, outputs: np.ndarray) -> Iterator[dict[str, Any]]:
+        """The endpoint's answer for each row."""
+
+    def answer_schema(self) -> dict[str, Any]:
+        """JSON Schema of an answer's values, by key."""
+
+    @property
+    def blank(self) -> dict[str, Any]:
+        """The answer for a row that cannot be predicted."""
+        return dict.fromkeys(self.answer_schema())
+
+    def flat(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """An answer, `blank` too, as cells of a table by heading."""
+        return {key: answer[key] for key in self.answer_schema()}
+
+
+def _order(name: str) -> tuple[float, str]:
+    try:
+        return values.number(name), name
+    except ValueError:
+        return float("inf"), name

@@ -1,0 +1,11 @@
+"""A package that adds members to EagleRay's seams, as an installed one would.
+
+`tests.integration.test_plugin` puts it on the path beside an entry point that names this module.
+"""
+
+from __future__ import annotations
+
+from tests.plugin import counts, wide
+
+counts.register()
+wide.register()

@@ -1,0 +1,54 @@
+"""Tasks are objects: what depends on one is in its own file; a file's loss or metric may choose."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eagleray import errors, schema
+from eagleray.learn import tasks
+
+ROOT = Path(__file__).parents[2]
+BRANCH = re.compile(
+    r"""["'](regression|binary|multiclass)["']|\btask\s*[=!]=\s*["']|\boutputs\s*[=!]=\s*\d"""
+)
+
+
+def test_no_module_but_its_own_depends_on_a_task() -> None:
+    own = ROOT / "eagleray" / "learn" / "tasks"
+    files = [
+        file
+        for package in ("eagleray", "ray_jobs", "serving", "k8s")
+        for file in (ROOT / package).rglob("*.py")
+        if own not in file.parents
+    ]
+    assert [str(file) for file in files if BRANCH.search(file.read_text())] == []
+    assert BRANCH.search((own / "binary.py").read_text())
+
+
+class Floors(tasks.Regression):
+    """Whole numbers, likewise."""
+
+    name = "floors"
+
+
+def test_of_tasks_that_fit_the_first_is_taken_unless_the_file_means_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    members = {**tasks.REGISTRY._members, Floors.name: Floors}
+    monkeypatch.setattr(tasks.REGISTRY, "_members", members)
+    numbers, classes = np.arange(100.0), np.arange(100.0) % 2
+    column = schema.Column(name="y", type="numeric", integer=True)
+    quantity = tasks.TargetColumn(column, numbers, numbers)
+    assert tasks.infer(quantity, meant=tasks.REGISTRY).name == "regression"
+    assert tasks.infer(quantity, meant={"floors", "binary"}).name == "floors"
+    assert tasks.infer(tasks.TargetColumn(column, classes, classes), {"floors"}).name == "binary"
+
+
+def test_a_target_of_an_unknown_task_is_refused_with_the_known_ones() -> None:
+    target = schema.Target(name="y", task="ranking")
+    with pytest.raises(errors.NotFoundError, match="task: must be one of binary, multiclass, regr"):
+        tasks.of(target)
