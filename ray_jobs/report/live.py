@@ -14,6 +14,7 @@ from rich import console, live
 
 from eagleray import spec
 from eagleray.client import screen
+from eagleray.learn import metrics
 from eagleray.state import searches
 from eagleray.state.searches import Row, View
 
