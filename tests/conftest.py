@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import hypothesis
 import pytest
 
 from eagleray.storage import server
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Before torch is imported: on a busy machine two threads of a tiny model wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

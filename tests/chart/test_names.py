@@ -42,7 +42,7 @@ def test_names_and_labels_are_legal(name, apis):
 release = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?(\.[a-z0-9])?", fullmatch=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.sets(
         release.filter(lambda name: len(name) <= 53 and not name.endswith("-tuning")),

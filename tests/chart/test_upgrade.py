@@ -144,7 +144,7 @@ def test_quantities_are_written_as_kubernetes_documents_them(alone: Path) -> Non
     assert quantities(alone, list(CANONICAL)) == list(CANONICAL.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(given=st.lists(texts, min_size=1, max_size=30))
 def test_any_quantity_is_written_in_its_canonical_form(alone: Path, given: list[str]) -> None:
     for text, found in zip(given, quantities(alone, given), strict=True):
@@ -193,7 +193,7 @@ def test_a_number_is_a_quantity(alone: Path) -> None:
     assert quantities(alone, [1073741824, 4_000_000_000, 2]) == ["1073741824", "4G", "2"]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     env=st.lists(variables, max_size=1),
     taints=st.lists(tolerations, max_size=2),

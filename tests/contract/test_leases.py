@@ -29,7 +29,7 @@ from eagleray.state import guarded, leases
 KEY, PREFIX = "search/lease.json", "search/trials/"
 DOCUMENTS = ("search/trials/1.json", "search/trials/2.json")
 Values = dict[str, int]
-FEW = settings(max_examples=50, stateful_step_count=40, deadline=None, report_multiple_bugs=False)
+FEW = settings(max_examples=50, stateful_step_count=40, report_multiple_bugs=False)
 
 
 class Crash(BaseException):

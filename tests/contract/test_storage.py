@@ -44,9 +44,7 @@ def many(work: Callable[[int], Result], times: int) -> list[Result]:
         return list(pool.map(work, range(times)))
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=keys, data=st.binary(max_size=300))
 def test_whatever_is_put_under_any_lawful_key_is_read_back_and_listed(
     store: storage.Storage, key: str, data: bytes

@@ -102,7 +102,7 @@ schemas = st.lists(columns, max_size=3, unique_by=lambda column: column.name).ma
 values = st.sampled_from([None, 1, 0.5, True, "x", "1", "?", "gone", "2024-01-31"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(schemas, schemas, st.dictionaries(names, values))
 def test_what_a_version_takes_a_compatible_one_takes(
     old: Schema, new: Schema, row: dict[str, object]

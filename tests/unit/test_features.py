@@ -19,7 +19,7 @@ from sklearn.preprocessing import QuantileTransformer
 from eagleray import errors, features, schema, spec
 from eagleray.features import texts
 
-LAW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 TARGET = schema.Target(name="y", task="regression")
 KNOWN = schema.Schema(
     columns=(

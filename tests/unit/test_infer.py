@@ -83,7 +83,7 @@ COLUMNS = (
     marks=st.sampled_from([(), ("n.d.",), ("-999",)]),
     kind=st.sampled_from([None, None, "numeric", "datetime", "categorical"]),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_texts_of_a_file_are_taken_for_the_same_as_texts_of_json(
     few: list[str], times: int, marks: tuple[str, ...], kind: Any
 ) -> None:

@@ -119,11 +119,11 @@ def test_utf_16_without_a_mark_is_refused_with_the_fix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("rows.csv.gz", gzip.compress(b"a,y\n1,2\n")),
-        ("ROWS.CSV.GZ", gzip.compress(b"a,y\n1,2\n")),
+        ("rows.csv.gz", gzip.compress(b"a,y\n1,2\n", mtime=0)),
+        ("ROWS.CSV.GZ", gzip.compress(b"a,y\n1,2\n", mtime=0)),
         ("rows.data.bz2", bz2.compress(b"a,y\n1,2\n")),
         ("rows.tsv.xz", lzma.compress(b"a\ty\n1\t2\n")),
-        ("rows.jsonl.gz", gzip.compress(b'{"a": "1", "y": "2"}')),
+        ("rows.jsonl.gz", gzip.compress(b'{"a": "1", "y": "2"}', mtime=0)),
         ("rows.data", b"a;y\n1;2\n"),
     ],
 )
@@ -343,8 +343,12 @@ def test_paths_of_pictures_are_replaced_by_what_the_files_hold(tmp_path: Path) -
         ("rows.XLSX", "x", "a spreadsheet must be saved as CSV in UTF-8, but got '.xlsx'"),
         ("rows.csv.gz", "a,y\n1,2\n", "a readable table is needed, but Not a gzipped file"),
         ("rows.zip", "a,y\n1,2\n", "a readable table is needed, but File is not a zip file"),
-        ("rows.gz", gzip.compress(b"a,y\n1,2\n"), "must end in one of .csv, .tsv"),
-        ("cut.csv.gz", gzip.compress(b"a,y\n1,2\n")[:-9], "a readable table is needed, but Comp"),
+        ("rows.gz", gzip.compress(b"a,y\n1,2\n", mtime=0), "must end in one of .csv, .tsv"),
+        (
+            "cut.csv.gz",
+            gzip.compress(b"a,y\n1,2\n", mtime=0)[:-9],
+            "a readable table is needed, but Comp",
+        ),
     ],
 )
 def test_a_file_that_is_no_table_is_refused_by_name(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -47,7 +47,6 @@ def test_a_perfect_regression_has_no_error_and_r2_of_one() -> None:
     assert metrics.score(NUMBER, truth, truth) == {"rmse": 0.0, "mae": 0.0, "r2": 1.0}
 
 
-@settings(deadline=None)
 @given(st.integers(2, 5), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_metrics_of_classes_are_those_of_scikit_learn(classes: int, rows: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -60,7 +59,6 @@ def test_metrics_of_classes_are_those_of_scikit_learn(classes: int, rows: int, s
     assert found == pytest.approx(_by_scikit_learn(truth, outputs))
 
 
-@settings(deadline=None)
 @given(st.integers(2, 60), st.integers(0, 2**32 - 1))
 def test_metrics_of_a_regression_are_those_of_scikit_learn(rows: int, seed: int) -> None:
     random = np.random.default_rng(seed)

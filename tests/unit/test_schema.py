@@ -20,7 +20,7 @@ from eagleray import errors, schema, texts
 from eagleray.learn import columns, tasks
 from ray_jobs.data import kinds
 
-LAW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 TARGET = schema.Target(name="y", task="regression")
 
 WORDS = st.text(max_size=8) | st.sampled_from(["?", "NA", "none", "", " x ", "3.0", "1,234", "nan"])
@@ -97,7 +97,7 @@ WRITTEN = (
     comma=st.booleans(),
     missing=st.lists(WRITTEN, max_size=2).map(tuple),
 )
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_texts_of_a_file_mean_the_same_as_texts_of_json(
     raw: list[str | None], cut: int, kind: str, comma: bool, missing: tuple[str, ...]
 ) -> None:

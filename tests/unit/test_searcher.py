@@ -107,7 +107,7 @@ def test_a_search_interrupted_at_every_trial_tries_what_an_uninterrupted_one_doe
 
 
 @pytest.mark.parametrize(("train", "kind"), [(ENDLESS, "tpe"), (TWELVE, "tpe"), (TWELVE, "grid")])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(steps=st.lists(st.sampled_from(["suggest", "suggest", "end", "fail", "interrupt"])))
 def test_no_configuration_is_tried_twice_in_whatever_order_trials_end_or_are_interrupted(
     folder: Path, train: str, kind: str, steps: list[str]

@@ -312,7 +312,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(KEYS, ANYTHING, max_size=6))
 def test_whatever_stands_in_a_file_gives_an_experiment_or_problems(value: dict[str, Any]) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

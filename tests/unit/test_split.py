@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eagleray import errors, schema, spec
 from ray_jobs.data import split
 
-LAW = settings(deadline=None, max_examples=40)
+LAW = settings(max_examples=40)
 NUMBER = schema.Target(name="y", task="regression")
 SHARES = st.sampled_from([0.05, 0.1, 0.2, 0.3, 0.45])
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eagleray import values
 
-LAW = settings(deadline=None, max_examples=100)
+LAW = settings(max_examples=100)
 TIMES = st.datetimes(
     min_value=datetime.datetime(1, 1, 2), max_value=datetime.datetime(9999, 12, 30)
 )
