@@ -40,9 +40,10 @@ def select(
     if alone and not kubernetes:
         raise UserError(f"--{alone[0]}: must stand beside --kubernetes")
     if kubernetes:
-        from k8s import place, rayjob
+        from k8s import rayjob
+        from k8s.backend import Kubernetes
 
-        return place.Kubernetes(namespace, rayjob.Options(**asked or {}), release)
+        return Kubernetes(namespace, rayjob.Options(**asked or {}), release)
     if address is not None and address.startswith(("http://", "https://")):
         from eagleray.client import ray_jobs
 
@@ -74,9 +75,9 @@ def reaching(backend: Cluster) -> Iterator[None]:
     try:
         yield
     except (AccessDeniedError, StorageUnavailableError) as cause:
-        from k8s import place
+        from k8s.backend import Kubernetes
 
-        way = backend.tunnel() if isinstance(backend, place.Kubernetes) else None
+        way = backend.tunnel() if isinstance(backend, Kubernetes) else None
         if way is None or "AWS_ENDPOINT_URL_S3" in os.environ:
             raise
         raise type(cause)(

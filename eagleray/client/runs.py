@@ -1,7 +1,7 @@
 """Runs: experiments sent to a backend, attempt after attempt, until one succeeds.
 
 What belongs here: which attempt to attach to and when to make another, the same for every backend.
-What does not: how a backend does it. `client.ray_jobs` is the one of Ray's job servers, `k8s.place`
+What does not: how a backend does it. `client.ray_jobs` is that of Ray's job servers, `k8s.backend`
 that of Kubernetes, and `client.local` that of this machine.
 """
 

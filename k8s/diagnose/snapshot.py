@@ -15,7 +15,7 @@ from typing import TypeVar
 from eagleray import errors, names
 from eagleray import storage as storages
 from eagleray.state.models import Registry
-from k8s import api, place, rayjob
+from k8s import api, backend, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose.objects import (
@@ -337,7 +337,7 @@ def _belongs(pod: Object, whole: Snapshot, clusters: Sequence[str]) -> bool:
 def _names(thing: Object) -> set[str]:
     """The names that a RayJob or a RayService answers to."""
     found = {name(thing)}
-    if (run := place.attempt_of(thing)) is not None:
+    if (run := backend.attempt_of(thing)) is not None:
         found |= {run.run, run.name}
     if "serveConfigV2" in thing.get("spec", {}):
         model = releases.arguments(thing).get("name")
@@ -363,7 +363,7 @@ def _made(thing: Object) -> str:
 
 
 def _age(job: Object) -> tuple[str, int]:
-    run = place.attempt_of(job)
+    run = backend.attempt_of(job)
     return _made(job), run.number if run else 0
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from eagleray import cli, errors
 from eagleray.client import runs, screen
 from eagleray.state.runs import Run
-from k8s import api, place, rayjob
+from k8s import api, backend, rayjob
 from k8s import release as releases
 from k8s.diagnose import snapshot
 from tests.chart import chart
@@ -82,7 +82,7 @@ def pod(server: Server, name: str, phase: str) -> None:
 
 
 def test_a_run_is_created_once_and_attached_to(server: Server) -> None:
-    there = place.Kubernetes()
+    there = backend.Kubernetes()
     first, again = runs.submit(there, RUN), runs.submit(there, RUN)
     assert (first.id, first.state) == ("churn-0123456789ab-1", "waiting")
     assert again == first
@@ -90,14 +90,14 @@ def test_a_run_is_created_once_and_attached_to(server: Server) -> None:
 
 
 def test_who_is_slower_attaches_to_what_is_there(server: Server) -> None:
-    there = place.Kubernetes()
+    there = backend.Kubernetes()
     runs.submit(there, RUN)
     with pytest.raises(errors.ConflictError, match="namespace ml: "):
         there.start(RUN, 1)
 
 
 def test_a_run_that_failed_is_made_anew_with_the_next_number(server: Server) -> None:
-    there = place.Kubernetes()
+    there = backend.Kubernetes()
     first = runs.submit(there, RUN)
     tell(first.id, jobDeploymentStatus="Failed", reason="AppFailed", message="exit code 2, logs")
     with pytest.raises(errors.UserError, match=r"-1: failed \(AppFailed: exit code 2, logs\)"):
@@ -108,7 +108,7 @@ def test_a_run_that_failed_is_made_anew_with_the_next_number(server: Server) -> 
 
 def test_a_server_that_fails_for_a_while_is_asked_again(server: Server) -> None:
     server.mock["list", kmock.resource("ray.io/v1/rayjobs")][:3] << fail(503, "busy")
-    assert place.Kubernetes().attempts() == []
+    assert backend.Kubernetes().attempts() == []
     assert len(server.mock["list"]) == 4
 
 
@@ -116,13 +116,13 @@ def test_a_creation_whose_answer_was_lost_is_found_to_have_happened(
     server: Server,
 ) -> None:
     server.mock["create"][:1] << fail(500, "lost")
-    assert runs.submit(place.Kubernetes(), RUN).id == "churn-0123456789ab-1"
+    assert runs.submit(backend.Kubernetes(), RUN).id == "churn-0123456789ab-1"
 
 
 def test_a_server_that_goes_on_failing_is_named(server: Server) -> None:
     server.mock["list", kmock.resource("ray.io/v1/rayjobs")] << fail(500, "etcd is gone")
     with pytest.raises(errors.ClusterError, match=f"{server.url[:-1]}.*: 500 etcd is gone"):
-        place.Kubernetes().attempts()
+        backend.Kubernetes().attempts()
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_refusals_say_what_is_missing(
 ) -> None:
     server.mock["create"] << fail(status, said)
     with pytest.raises(kind, match=message):
-        place.Kubernetes().start(RUN, 1)
+        backend.Kubernetes().start(RUN, 1)
 
 
 def test_an_api_server_that_is_gone_in_the_middle_of_a_watch_is_one_line(
     server: Server,
 ) -> None:
-    there = place.Kubernetes()
+    there = backend.Kubernetes()
     seen = there.log(runs.submit(there, RUN), follow=True)
     threading.Timer(0.3, server.stop).start()
     with pytest.raises(errors.ClusterError, match="does not answer any more") as told:
@@ -157,7 +157,7 @@ def test_an_api_server_that_is_gone_in_the_middle_of_a_watch_is_one_line(
 def test_the_log_is_followed_over_an_expired_watch_to_the_end(server: Server) -> None:
     gone = {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}
     server.mock["watch"][:1] << (gone,)
-    there = place.Kubernetes()
+    there = backend.Kubernetes()
     run = runs.submit(there, RUN)
     path = "/api/v1/namespaces/ml/pods/submitter/log"
     server.mock["get", path] << b"trial 1 finished\nregistered\n"
@@ -174,7 +174,7 @@ def test_the_log_is_followed_over_an_expired_watch_to_the_end(server: Server) ->
 
 
 def test_a_run_that_is_stopped_is_deleted(server: Server) -> None:
-    there = place.Kubernetes()
+    there = backend.Kubernetes()
     there.stop(runs.submit(there, RUN))
     assert there.attempts() == []
     with pytest.raises(errors.NotFoundError, match="no run is called 'churn'"):
@@ -192,7 +192,7 @@ def test_runs_of_a_schedule_are_known_by_what_they_run(server: Server) -> None:
             "spec": {"entrypoint": entrypoint},
             "status": {"jobDeploymentStatus": "Running"},
         }
-    there = place.Kubernetes()
+    there = backend.Kubernetes()
     found = runs.find(there, "nightly")
     assert (found.id, found.state, found.number) == ("demo-nightly-x7k2p", "running", 1)
     assert [one.id for one in there.attempts()] == ["demo-nightly-x7k2p"]
@@ -206,15 +206,15 @@ def test_runs_of_a_schedule_are_known_by_what_they_run(server: Server) -> None:
 def test_of_several_releases_one_must_be_named(server: Server) -> None:
     install(server, "other")
     with pytest.raises(errors.UserError, match="must be one of demo, other in namespace ml, but g"):
-        place.Kubernetes().plan(RUN, 1)
-    assert "name: churn-0123456789ab-1" in place.Kubernetes(release="other").plan(RUN, 1)
+        backend.Kubernetes().plan(RUN, 1)
+    assert "name: churn-0123456789ab-1" in backend.Kubernetes(release="other").plan(RUN, 1)
 
 
 def test_a_namespace_without_the_chart_says_how_to_install_it(server: Server) -> None:
     del server.mock.objects["v1/configmaps", "ml", "demo-runs"]
     server.mock.resources["v1/configmaps"] = {"namespaced": True}
     with pytest.raises(errors.UserError, match="must have a release of the chart, but has none"):
-        place.Kubernetes().start(RUN, 1)
+        backend.Kubernetes().start(RUN, 1)
 
 
 def test_without_a_cluster_it_says_where_one_is_looked_for(
@@ -222,7 +222,7 @@ def test_without_a_cluster_it_says_where_one_is_looked_for(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     with pytest.raises(errors.UserError, match="must know a cluster, from KUBECONFIG"):
-        place.Kubernetes()
+        backend.Kubernetes()
 
 
 def test_the_command_line_prints_a_dry_run_that_is_all_yaml(
@@ -299,6 +299,6 @@ def test_a_colour_that_is_cut_between_two_pieces_is_left_out(cuts: set[int]) -> 
 
 def log(server: Server, said: str) -> None:
     """A run whose submitter has printed something."""
-    runs.submit(place.Kubernetes(), RUN)
+    runs.submit(backend.Kubernetes(), RUN)
     pod(server, "submitter", "Running")
     server.mock["get", api.PODS.path("ml", "submitter") + "/log"] << said.encode()

@@ -84,3 +84,10 @@ def test_a_notebook_shows_a_sentence_and_tables_with_all_text_escaped(
     assert check.facts["experiment"]["train"]["lr"] == 0.01
     with pytest.raises(errors.SpecError, match=r"train\.epoch"):
         eagleray.load(file, {"train.epoch": 2})
+
+
+def test_every_public_name_is_found_when_it_is_used_and_nothing_heavy_before() -> None:
+    assert [name for name in eagleray.__all__ if not callable(getattr(eagleray, name))] == []
+    code = "import eagleray, sys; print(sum(name in sys.modules for name in ('numpy', 'ray')))"
+    run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert run.stdout == "0\n"

@@ -115,9 +115,9 @@ def jobs(address: str) -> dict[str, tuple[str, int]]:
 
 
 def start_twice(address: str, run: Run) -> None:
-    place = ray_jobs.RayJobs(address)
-    place.start(run, 1)
-    place.start(run, 1)
+    backend = ray_jobs.RayJobs(address)
+    backend.start(run, 1)
+    backend.start(run, 1)
 
 
 def process(*arguments: object) -> subprocess.Popen[str]:

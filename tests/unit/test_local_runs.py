@@ -29,16 +29,16 @@ def end(uri: str) -> None:
 
 
 def test_a_search_is_unfinished_until_it_has_a_result(uri: str) -> None:
-    place = local.LocalRuns(uri)
-    assert [one.state for one in place.attempts()] == ["unfinished"]
+    backend = local.LocalRuns(uri)
+    assert [one.state for one in backend.attempts()] == ["unfinished"]
     end(uri)
-    found = runs.find(place, "wine")
+    found = runs.find(backend, "wine")
     assert (found.state, found.why) == ("succeeded", "version 4, from trial 1")
 
 
 def test_the_log_has_a_line_for_each_trial_that_has_ended(uri: str) -> None:
-    place = local.LocalRuns(uri)
-    lines = list(place.log(runs.find(place, "wine"), follow=False))
+    backend = local.LocalRuns(uri)
+    lines = list(backend.log(runs.find(backend, "wine"), follow=False))
     assert lines == [
         "trial 1 finished after 9 epochs 0.5000\n",
         "trial 2 failed after 0 epochs: loss is NaN\n",
@@ -46,9 +46,9 @@ def test_the_log_has_a_line_for_each_trial_that_has_ended(uri: str) -> None:
 
 
 def test_followed_it_ends_with_the_result(uri: str) -> None:
-    place = local.LocalRuns(uri)
+    backend = local.LocalRuns(uri)
     end(uri)
-    assert len(list(place.log(runs.find(place, "wine"), follow=True))) == 2
+    assert len(list(backend.log(runs.find(backend, "wine"), follow=True))) == 2
 
 
 def show(uri: str, at: float) -> None:
@@ -107,21 +107,21 @@ def test_a_search_that_was_left_is_unfinished_at_once(
 
 @pytest.mark.usefixtures("soon")
 def test_who_follows_a_search_whose_driver_is_gone_is_told(uri: str) -> None:
-    place = local.LocalRuns(uri)
-    attempt = runs.find(place, "wine")
+    backend = local.LocalRuns(uri)
+    attempt = runs.find(backend, "wine")
     with pytest.raises(errors.ClusterError, match="nobody drives it; the same"):
-        list(place.log(attempt, follow=True))
+        list(backend.log(attempt, follow=True))
     take(uri)
     with pytest.raises(
         errors.ClusterError, match=r"driver .*:\d+ has been silent for .* s; the same"
     ):
-        list(place.log(attempt, follow=True))
+        list(backend.log(attempt, follow=True))
 
 
 def test_it_is_stopped_only_where_it_runs(uri: str) -> None:
-    place = local.LocalRuns(uri)
+    backend = local.LocalRuns(uri)
     with pytest.raises(errors.UserError, match="must be stopped where it runs"):
-        place.stop(runs.find(place, "wine"))
+        backend.stop(runs.find(backend, "wine"))
 
 
 def test_the_command_line_lists_it(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
