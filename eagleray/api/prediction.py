@@ -65,7 +65,7 @@ def predict(made: bundle.Bundle, frame: pd.DataFrame, *, repeated: Sequence[str]
     Raises:
         DataError: a column of the model, or one of `repeated`, is absent.
     """
-    from ray_jobs.data import load
+    from eagleray.tabular import load
 
     raw, columns = load.table(frame), list(dict.fromkeys(repeated))
     _check_names(raw, [*(column.name for column in made.schema.columns), *columns])

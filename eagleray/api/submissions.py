@@ -113,7 +113,8 @@ def _leaving(backend: Backend, attempt: Attempt) -> Iterator[None]:
 
 def _check(experiment: spec.Experiment) -> None:
     """Refuse here what the driver would refuse there; objects in S3 are left to the driver."""
-    from ray_jobs.data import files, prepare
+    from eagleray.tabular import files
+    from ray_jobs.data import prepare
 
     if experiment.data.source.startswith("s3://"):
         return

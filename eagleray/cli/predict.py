@@ -61,7 +61,7 @@ def predict(
 
 def _read(file: Path) -> pd.DataFrame:
     """The table; standard input is CSV, JSON Lines or Parquet by how it begins."""
-    from ray_jobs.data import files, pictures
+    from eagleray.tabular import files, pictures
 
     if str(file) != "-":
         if not file.is_file():

@@ -1,1 +1,1 @@
-"""From a file to canonical columns: read it, clean it, infer its types, part its rows."""
+"""A table as trials need it: prepared, its rows parted, encoded."""

@@ -12,7 +12,8 @@ import pandas as pd
 import eagleray
 from eagleray import spec
 from eagleray.storage import files
-from ray_jobs.data import load, prepare
+from eagleray.tabular import load
+from ray_jobs.data import prepare
 
 NAMES = {"training": "train", "validation": "validation", "test": "test"}
 """What the file of a part is called."""

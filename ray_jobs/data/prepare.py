@@ -15,7 +15,8 @@ from eagleray.learn import losses, models, tasks
 from eagleray.learn.columns import CATEGORICAL
 from eagleray.schema import Columns, Schema
 from eagleray.spec import laws
-from ray_jobs.data import clean, infer, kinds, load, split
+from eagleray.tabular import clean, infer, kinds, load
+from ray_jobs.data import split
 
 
 @dataclass(frozen=True)

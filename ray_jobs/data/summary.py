@@ -9,7 +9,7 @@ import numpy as np
 from eagleray import schema, spec
 from eagleray.learn import tasks
 from eagleray.learn.columns.remarks import setting
-from ray_jobs.data import clean
+from eagleray.tabular import clean
 from ray_jobs.data.prepare import Dataset
 
 SAMPLE = 10_000

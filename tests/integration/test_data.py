@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eagleray import errors, spec, storage
-from ray_jobs.data import load
+from eagleray.tabular import load
 from tests.conftest import Bucket
 
 

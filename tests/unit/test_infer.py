@@ -17,7 +17,7 @@ from PIL import Image
 
 from eagleray import errors, schema, spec, texts
 from eagleray.learn import columns
-from ray_jobs.data import clean, infer, kinds
+from eagleray.tabular import clean, infer, kinds
 
 SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
 

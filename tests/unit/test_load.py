@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from eagleray import errors, schema, spec
+from eagleray.tabular import delimited, load
 from eagleray.texts import Texts
-from ray_jobs.data import delimited, load
 
 FRAMES = """
 import pandas as pd

@@ -18,7 +18,7 @@ from PIL import Image
 
 from eagleray import errors, schema, texts
 from eagleray.learn import columns, tasks
-from ray_jobs.data import kinds
+from eagleray.tabular import kinds
 
 LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 TARGET = schema.Target(name="y", task="regression")

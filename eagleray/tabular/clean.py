@@ -10,10 +10,10 @@ import numpy as np
 from eagleray import errors, schema, spec
 from eagleray.learn import columns
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
+from eagleray.tabular import kinds
+from eagleray.tabular.faults import Faults
+from eagleray.tabular.names import did_you_mean, values_for_names
 from eagleray.texts import Texts
-from ray_jobs.data import kinds
-from ray_jobs.data.faults import Faults
-from ray_jobs.data.names import did_you_mean, values_for_names
 
 Table = dict[str, schema.Raw]
 

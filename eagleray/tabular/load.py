@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 
 from eagleray import code, errors, schema, spec, storage
+from eagleray.tabular import clean, files, pictures
+from eagleray.tabular.infer import learn
+from eagleray.tabular.names import did_you_mean
 from eagleray.texts import Texts
-from ray_jobs.data import clean, files, pictures
-from ray_jobs.data.infer import learn
-from ray_jobs.data.names import did_you_mean
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 """The data sets that scikit-learn carries."""
@@ -54,7 +54,7 @@ def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
 def infer(
     frame: pd.DataFrame, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
 ) -> schema.Schema:
-    """The schema alone, see `ray_jobs.data.infer.learn`."""
+    """The schema alone, see `eagleray.tabular.infer.learn`."""
     return learn(clean.rows(table(frame), data, features).table, data, features).schema
 
 

@@ -12,9 +12,9 @@ from eagleray.learn import tasks
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.schema import Columns, Schema
-from ray_jobs.data import kinds
-from ray_jobs.data.clean import Table, given, is_left_out
-from ray_jobs.data.faults import Faults
+from eagleray.tabular import kinds
+from eagleray.tabular.clean import Table, given, is_left_out
+from eagleray.tabular.faults import Faults
 
 FEW_ROWS = 20
 """In fewer rows, values that are all different or counted up say nothing about a column."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from eagleray import errors
-from ray_jobs.data.names import values_for_names
+from eagleray.tabular.names import values_for_names
 
 DELIMITERS = ",;\t|"
 COMMENT = "#"

@@ -1,6 +1,6 @@
 """Files as tables: delimited text, Parquet and JSON Lines, each also compressed.
 
-Text comes untouched: which texts are numbers or missing is decided by `ray_jobs.data.infer` for
+Text comes untouched: which texts are numbers or missing is decided by `eagleray.tabular.infer` for
 whole columns, not by a reader for single cells.
 """
 
@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from eagleray import errors
-from ray_jobs.data import delimited
-from ray_jobs.data.delimited import Source
+from eagleray.tabular import delimited
+from eagleray.tabular.delimited import Source
 
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 ARCHIVE = ".zip"
