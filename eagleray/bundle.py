@@ -202,11 +202,10 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
     transforms = features.Transforms.from_state(
         described["transforms"], safe_numpy.load(files["transforms.safetensors"])
     )
-    options = spec.model_options(described["model"])
+    outputs, options = tasks.of(known.target).width, spec.model_options(described["model"])
     custom = None
     if described["code"]:
         custom = code.from_files(described["code"]["name"], files)
-    outputs = tasks.of(known.target).width
     model = models.build(options, transforms.shape, outputs, custom=custom)
     model.load_state_dict(safe_torch.load(files["model.safetensors"]))
     made = Bundle(

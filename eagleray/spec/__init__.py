@@ -221,8 +221,15 @@ def examine(
 
 
 def model_options(value: Mapping[str, object]) -> ModelOptions:
-    """The `model` section from what its `model_dump(mode="json")` gave."""
-    return Configuration.model_validate({"model": dict(value)}).model
+    """The `model` section from what its `model_dump(mode="json")` gave.
+
+    Raises:
+        SpecError: no package that is installed here has the model.
+    """
+    try:
+        return Configuration.model_validate({"model": dict(value)}).model
+    except pydantic.ValidationError as error:
+        raise SpecError([str(problem) for problem in problems.explain(error)]) from error
 
 
 def _experiment(path: Path, tree: Tree, faulty: set[str]) -> Experiment | None:

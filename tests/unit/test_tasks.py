@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eagleray import errors, schema
+from eagleray import bundle, errors, schema
 from eagleray.learn import tasks
+from tests import bundles
 
 ROOT = Path(__file__).parents[2]
 BRANCH = re.compile(
@@ -48,7 +49,17 @@ def test_of_tasks_that_fit_the_first_is_taken_unless_the_file_means_another(
     assert tasks.infer(tasks.TargetColumn(column, classes, classes), {"floors"}).name == "binary"
 
 
-def test_a_target_of_an_unknown_task_is_refused_with_the_known_ones() -> None:
-    target = schema.Target(name="y", task="ranking")
-    with pytest.raises(errors.NotFoundError, match="task: must be one of binary, multiclass, regr"):
-        tasks.of(target)
+@pytest.mark.parametrize(
+    ("known", "unknown", "law"),
+    [
+        (b'"task":"binary"', b'"task":"ranking"', "task: must be one of binary, multiclass, regr"),
+        (b'"type":"mlp"', b'"type":"wide"', "model.type: must be one of mlp, text, image, module"),
+    ],
+)
+def test_a_bundle_of_a_package_that_is_absent_is_refused_with_what_is_known(
+    known: bytes, unknown: bytes, law: str
+) -> None:
+    files = bundles.files()
+    files["bundle.json"] = files["bundle.json"].replace(known, unknown)
+    with pytest.raises(errors.EagleRayError, match=law):
+        bundle.unpack(files)
