@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from tests.plugin import counts, wide
+from tests.plugin import counts, durations, wide
 
 counts.register()
+durations.register()
 wide.register()
