@@ -61,7 +61,7 @@ class Registry(Generic[Member]):
 
     def __contains__(self, name: object) -> bool:
         load()
-        return name in self._members
+        return isinstance(name, str) and name in self._members
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""

@@ -16,6 +16,7 @@ def test_a_registered_member_is_found_by_its_name() -> None:
     registry.register("one", 1)
     assert registry["one"] == 1
     assert "one" in registry
+    assert [] not in registry  # what stands in a file may be anything
     assert list(registry) == ["one"]
 
 
