@@ -11,9 +11,14 @@ from eagleray import errors
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123: fit for DNS, keys and URLs
 
 
+def is_label(name: str) -> bool:
+    """Whether a name is a DNS label."""
+    return _LABEL.fullmatch(name) is not None
+
+
 def check(what: str, name: str) -> None:
     """Refuse what is no DNS label, as a UserError."""
-    if not _LABEL.fullmatch(name):
+    if not is_label(name):
         raise errors.UserError(
             f"{what}: must be 1 to 63 of a-z, 0-9 and '-', not starting or ending with '-', "
             f"but got {name!r}"

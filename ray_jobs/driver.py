@@ -33,5 +33,5 @@ def drive(run: runs.Run) -> None:
             began=lambda search_id: runs.begin(run, search_id),
         )
         text = page.text(outcome)
-        runs.finish(run, {"summary": outcome.summary(), "page": text})
+        runs.finish(run, runs.Result(summary=outcome.summary(), page=text))
     print(text)

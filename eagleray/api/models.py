@@ -11,8 +11,8 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eagleray import errors, look, storage
-from eagleray.state.aliases import CHAMPION, LATEST
-from eagleray.state.models import Event, Registry, Version
+from eagleray.state.aliases import CHAMPION
+from eagleray.state.models import Event, Registry, Skip, Version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ class Models:
         Raises:
             NotFoundError: there is none, or it has no version.
         """
-        self._registry.resolve(name, LATEST)
+        self._registry.latest(name)
         return Model(name, self._registry)
 
     def __contains__(self, name: object) -> bool:
@@ -90,9 +90,7 @@ class Models:
     def table(self) -> list[tuple[str, int, dict[str, int]]]:
         """Name, latest version and aliases of each model."""
         known = self._registry
-        return [
-            (name, known.resolve(name, LATEST).number, known.aliases(name).values) for name in self
-        ]
+        return [(name, known.latest(name), known.aliases(name).values) for name in self]
 
 
 class Model:
@@ -119,9 +117,13 @@ class Model:
         """
         return self._registry.resolve(self.name, str(reference))
 
-    def versions(self) -> list[Version]:
-        """All versions, the oldest first."""
-        return self._registry.versions(self.name)
+    def versions(self, skip: Skip | None = None) -> list[Version]:
+        """All versions, the oldest first.
+
+        Args:
+            skip: called with the error of each that cannot be read, which is left out then.
+        """
+        return self._registry.versions(self.name, skip)
 
     def events(self) -> list[Event]:
         """Who registered and moved what, when and why; the oldest first."""
@@ -275,7 +277,7 @@ class Model:
                 table.to_pandas().to_csv(unfinished, index=False, lineterminator="\n")
         return int(table.num_rows)
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self, skip: Skip | None = None) -> list[dict[str, Any]]:
         """A row for each version: when it was made, its aliases, metrics and warnings."""
         aliases = self.aliases
         return [
@@ -285,14 +287,15 @@ class Model:
                 "aliases": [alias for alias, number in aliases.items() if number == version.number],
                 **{key: version.manifest.get(key) for key in ("metric", "metrics", "warnings")},
             }
-            for version in self.versions()
+            for version in self.versions(skip)
         ]
 
     def __repr__(self) -> str:
         return f"<Model {self.name}: {pairs(self.aliases) or 'no alias is set'}>"
 
     def _repr_html_(self) -> str:
-        table = self.table()
+        skipped: list[Exception] = []
+        table = self.table(skipped.append)
         rows = [
             (one["version"], one["created"], ", ".join(one["aliases"]), *selecting(one))
             for one in table
@@ -302,6 +305,7 @@ class Model:
             for one in table
             for text in one["warnings"] or []
         ]
+        warnings += [f"skipped: {cause}" for cause in skipped]
         headings = ("version", "created", "aliases", "metric", "validation", "test")
         return look.page(repr(self)[1:-1], look.notes(warnings), look.table(headings, rows))
 

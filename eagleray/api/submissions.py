@@ -54,7 +54,7 @@ class Submission:
             found = records.result(self.run)
         if found is None:
             raise ClusterError(f"run {self.run.id}: must have left a result, but has none")
-        return Result(found["summary"], found["page"], self.run.storage)
+        return Result(found.summary, found.page, self.run.storage)
 
 
 def plan(experiment: spec.Experiment, backend: Cluster) -> str:

@@ -188,14 +188,14 @@ def _model(storage: str, name: str) -> Model:
 def _list_versions(model: Model, as_json: bool) -> None:
     from eagleray.api import models
 
-    rows = model.table()
+    rows = model.table(lambda cause: typer.echo(f"skipped: {cause}", err=True))
     table = [
         (row["version"], row["created"], ", ".join(row["aliases"]), *models.selecting(row))
         for row in rows
     ]
     heading = ("VERSION", "CREATED", "ALIASES", "METRIC", "VALIDATION", "TEST")
     emit(rows, as_json, table=[heading, *table])
-    for version in model.versions():
+    for version in model.versions(lambda _: None):
         _warn(version)
 
 

@@ -30,4 +30,5 @@ def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    return str(value)
+    dump = getattr(value, "model_dump", None)  # pydantic's, without importing it here
+    return dump(mode="json") if dump else str(value)

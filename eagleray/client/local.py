@@ -29,8 +29,7 @@ class LocalRuns:
         self._storage = storage.open(uri)
 
     def attempts(self) -> Sequence[Attempt]:
-        keys = [entry.key.split("/") for entry in self._storage.list("searches/")]
-        known = [self._records(name, run) for name, run in sorted({(k[1], k[2]) for k in keys})]
+        known = searches.all_of(self._storage)
         living = leases.alive(self._storage, [kept.lease_key for kept in known])
         return [self._attempt(kept, alive=kept.lease_key in living) for kept in known]
 

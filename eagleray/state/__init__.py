@@ -1,7 +1,8 @@
-"""What EagleRay keeps in storage, as documents that say what they are.
+"""All that EagleRay keeps in storage: its keys, and its documents, which say what they are.
 
-What belongs here: the envelope of a document (`documents`), the right to write one (`leases`), and
-writes that only the holder of that right can make visible (`guarded`).
-What does not: how bytes are kept (`eagleray.storage`), and what a trial or a model is.
-`docs/adr/0017-leases.md` says why it is built so.
+What belongs here: the layout (`keys`), what a document is (`documents`), the right to write one
+(`leases`, `guarded`), and the documents themselves: `searches`, `runs`, `models` with `aliases` and
+`events`. `sweep` removes contents that none of them refers to.
+What does not: how bytes are kept (`eagleray.storage`), and what a trial, a bundle or a schema is.
+`docs/adr/0017-leases.md` and `docs/adr/0020-state.md` say why it is built so.
 """

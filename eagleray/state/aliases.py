@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import pydantic
 
 from eagleray import errors, names
+from eagleray.state import documents
+from eagleray.state.events import Event
 
 CHAMPION = "champion"
 LATEST = "latest"  # the highest number; no alias may be called so
 _REMEMBERED = 100
 
 
-@dataclass(frozen=True)
-class Aliases:
+class Aliases(documents.Document, frozen=True):
     """Where each alias points, and what it pointed to before, latest last.
 
-    `etag` is that of the stored object, None as long as no alias was ever set.
+    Attributes:
+        values: versions by alias.
+        history: earlier versions by alias.
+        last: the event of the last move, see `events`.
+        etag: of the stored object; None as long as no alias was ever set.
     """
 
-    values: dict[str, int] = field(default_factory=dict)
-    history: dict[str, list[int]] = field(default_factory=dict)
-    etag: str | None = None
+    TYPE = documents.Type("aliases")
+
+    values: dict[str, int] = {}
+    history: dict[str, list[int]] = {}
+    last: Event | None = None
+    etag: str | None = pydantic.Field(None, exclude=True)
 
 
 def check(alias: str) -> None:
@@ -36,11 +44,7 @@ def pointed(aliases: Aliases, alias: str, number: int) -> Aliases:
     if current == number:
         return aliases
     earlier = aliases.history.get(alias, []) + ([] if current is None else [current])
-    return replace(
-        aliases,
-        values={**aliases.values, alias: number},
-        history={**aliases.history, alias: earlier[-_REMEMBERED:]},
-    )
+    return _moved(aliases, alias, number, earlier[-_REMEMBERED:])
 
 
 def returned(aliases: Aliases, alias: str, name: str) -> Aliases:
@@ -56,8 +60,11 @@ def returned(aliases: Aliases, alias: str, name: str) -> Aliases:
             f"model {name}: {alias} must have pointed to another version before, "
             f"but {aliases.values[alias]} is its first"
         )
-    return replace(
-        aliases,
-        values={**aliases.values, alias: history[-1]},
-        history={**aliases.history, alias: history[:-1]},
+    return _moved(aliases, alias, history[-1], history[:-1])
+
+
+def _moved(aliases: Aliases, alias: str, number: int, history: list[int]) -> Aliases:
+    values = {**aliases.values, alias: number}
+    return aliases.model_copy(
+        update={"values": values, "history": {**aliases.history, alias: history}}
     )

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from eagleray import errors
-from eagleray.state import documents, leases
+from eagleray.state import documents, keys, leases
 from eagleray.storage import Storage
 
 _READERS = 8
@@ -63,10 +63,10 @@ class Writer:
             CorruptObjectError: one of the documents cannot be read.
             LeaseLostError: somebody else holds the lease.
         """
-        self.put(leases.record_key(self._lease.key), {})
-        keys = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]
+        self.put(keys.fence(self._lease.key), leases.FENCE.stamp({}))
+        found = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]
         with ThreadPoolExecutor(_READERS) as pool:
-            list(pool.map(self._adopt, keys))
+            list(pool.map(self._adopt, found))
         self._lease.seal()
 
     def _adopt(self, key: str) -> None:
@@ -76,7 +76,7 @@ class Writer:
                 raise self._lease.lose()
             if etag is None or fence < self._lease.sealed:
                 return  # the latter was created by a holder who had lost the lease
-            marked = self._marked(documents.parse(data, f"{self._store.uri}: key {key!r}"))
+            marked = self._marked(documents.parse(data, documents.where(self._store, key)))
             with contextlib.suppress(*documents.MISSED):
                 self._etags[key] = documents.replace(self._store, key, marked, etag)
                 return
@@ -96,12 +96,12 @@ class Writer:
 
 
 def read(store: Storage, lease: str, key: str) -> documents.Fields | None:
-    """Read the document of a key; None where none counts."""
-    return next(iter(_read(store, lease, [key])), None)
+    """Read the document of a key, without its fence; None where none counts."""
+    return _read(store, lease, [key]).get(key)
 
 
-def read_all(store: Storage, lease: str, prefix: str) -> list[documents.Fields]:
-    """Read all documents below a prefix, by key.
+def read_all(store: Storage, lease: str, prefix: str) -> dict[str, documents.Fields]:
+    """Read all documents below a prefix by key, in order, without their fences.
 
     Args:
         store: where they are.
@@ -111,26 +111,31 @@ def read_all(store: Storage, lease: str, prefix: str) -> list[documents.Fields]:
     return _read(store, lease, sorted(entry.key for entry in store.list(prefix)))
 
 
-def _read(store: Storage, lease: str, keys: list[str]) -> list[documents.Fields]:
+def _read(store: Storage, lease: str, wanted: list[str]) -> dict[str, documents.Fields]:
     """Read what counts; again, when a new holder has taken over meanwhile."""
     while True:
         sealed = leases.read(store, lease).sealed
-        found = [one for one in _documents(store, keys) if _fence(one) >= sealed]
+        found = {key: one for key, one in _documents(store, wanted) if _fence(one) >= sealed}
         if leases.read(store, lease).sealed == sealed:
-            return found
+            return {key: _without_fence(one) for key, one in found.items()}
 
 
-def _documents(store: Storage, keys: list[str]) -> Iterator[documents.Fields]:
+def _documents(store: Storage, wanted: list[str]) -> Iterator[tuple[str, documents.Fields]]:
     def get(key: str) -> documents.Fields | None:
         try:
-            return documents.parse(store.get(key), f"{store.uri}: key {key!r}")
+            return documents.parse(store.get(key), documents.where(store, key))
         except errors.ObjectNotFoundError:
             return None
 
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from (one for one in pool.map(get, keys) if one is not None)
+        found = zip(wanted, pool.map(get, wanted), strict=True)
+        yield from ((key, one) for key, one in found if one is not None)
 
 
 def _fence(fields: documents.Fields) -> int:
     found = fields.get("fence", 0)
     return found if isinstance(found, int) else 0
+
+
+def _without_fence(fields: documents.Fields) -> documents.Fields:
+    return {name: value for name, value in fields.items() if name != "fence"}

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from eagleray import errors
-from eagleray.state import documents
+from eagleray.state import documents, keys
 from eagleray.storage import Storage
 
 BEAT_S = 2.0
@@ -41,7 +41,8 @@ TTL_S = 15.0
 LOOK_S = 2.5 * BEAT_S
 """A holder that lives changes its lease within this time."""
 _POLL_S = 0.25
-TYPE = documents.Type("lease", 1)
+TYPE = documents.Type("lease")
+FENCE = documents.Type("fence")
 _JUMP_BITS = 32
 
 
@@ -90,7 +91,8 @@ def read(store: Storage, key: str) -> Seen:
     except errors.ObjectNotFoundError:
         return Seen(None)
     try:
-        return Seen(etag, _checked(TYPE.decode(data, f"{store.uri}: key {key!r}")))
+        where = documents.where(store, key)
+        return Seen(etag, _checked(TYPE.decode(documents.load(data, where), where)))
     except errors.CorruptObjectError:
         return Seen(etag, None)
 
@@ -109,15 +111,10 @@ def alive(store: Storage, keys: Iterable[str]) -> set[str]:
     return living
 
 
-def record_key(key: str) -> str:
-    """Where the highest fence of a lease is kept beside it."""
-    return f"{key.removesuffix('.json')}.fence.json"
-
-
 def recorded(store: Storage, key: str) -> int:
     """The highest fence that is on record beside a lease; 0 where that cannot be read."""
     try:
-        found = documents.parse(store.get(record_key(key)), key).get("fence")
+        found = documents.parse(store.get(keys.fence(key)), key).get("fence")
     except (errors.ObjectNotFoundError, errors.CorruptObjectError):
         return 0
     return found if type(found) is int else 0
@@ -146,7 +143,7 @@ class Lease:
         """Take note that somebody else holds the lease."""
         self._lost = True
         return errors.LeaseLostError(
-            f"{self._store.uri}: key {self.key!r}: somebody else holds this lease by now"
+            f"{documents.where(self._store, self.key)}: somebody else holds this lease by now"
         )
 
     def beat(self) -> None:

@@ -1,64 +1,56 @@
-"""Models by name: immutable numbered versions, movable aliases, and a log of who moved what.
-
-models/{name}/versions/{n}.json   put once, if absent; that is what makes numbers distinct
-models/{name}/aliases.json        values and, for each alias, what it pointed to before
-models/{name}/events/{id}.json    append-only; ids sort by time
-"""
+"""Models by name: immutable numbered versions, movable aliases, and a log of who moved what."""
 
 from __future__ import annotations
 
-import getpass
-import os
+import contextlib
+import functools
 import random
-import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import EllipsisType
 from typing import Any, TypeVar
 
-import msgspec
-
 from eagleray import errors, names, storage
-from eagleray.state import aliases
+from eagleray.state import aliases, documents, events, keys
 from eagleray.state.aliases import CHAMPION, LATEST, Aliases
+from eagleray.state.events import Event
 from eagleray.storage import blobs, files
 
 _SWAPS = 100  # attempts before a ConflictError
 _READERS = 8
 
-Record = TypeVar("Record")
+Key = TypeVar("Key")
+Found = TypeVar("Found")
+Skip = Callable[[errors.StorageError], None]
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(documents.Document, frozen=True):
     """A registered bundle.
 
-    `files` maps paths to contents; `manifest` is JSON and belongs to whoever registers.
+    Attributes:
+        name: the model's.
+        number: counted from 1.
+        created: when, in ISO 8601.
+        by: who registered it; empty where that is not on record.
+        files: contents by path.
+        manifest: JSON of whoever registers.
     """
+
+    TYPE = documents.Type("version")
 
     name: str
     number: int
     created: str
+    by: str = ""
     files: dict[str, blobs.Blob]
     manifest: dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Event:
-    """One line of a model's log; `action` is registered, promoted or rolled-back."""
-
-    id: str
-    at: str
-    action: str
-    number: int
-    by: str
-    why: str = ""
-    alias: str | None = None
-    previous: int | None = None
+    def event(self) -> Event:
+        """That it was registered."""
+        at, number = self.created, self.number
+        return Event(id=f"v{number:010}", at=at, action="registered", number=number, by=self.by)
 
 
 class Registry:
@@ -90,28 +82,53 @@ class Registry:
         names.check("model", name)
         for path in files:
             storage.checked(path)
-        numbers = self._numbers(name)  # all above are looked at one by one
-        if same and (found := list(filter(same, self._versions(name, numbers)))):
+        numbers = self.numbers(name)  # all above are looked at one by one
+        if same and (found := list(filter(same, self._versions(name, numbers, _ignore)))):
             return found[-1]
         stored = {path: blobs.put(self._store, data) for path, data in files.items()}
         version = Version(
-            name, max(numbers, default=0) + 1, _written(self._now()), stored, dict(manifest)
+            name=name,
+            number=max(numbers, default=0) + 1,
+            created=events.written(self._now()),
+            by=events.user(),
+            files=stored,
+            manifest=dict(manifest),
         )
         while not self._take(version):
-            if same and same(taken := self.version(name, version.number)):
-                return taken
-            version = replace(version, number=version.number + 1)
-        self._log(name, "registered", version.number)
+            if same and any(map(same, self._versions(name, {version.number}, _ignore))):
+                return self.version(name, version.number)
+            version = version.model_copy(update={"number": version.number + 1})
         return version
 
     def models(self) -> list[str]:
         """Give the names of all models that have a version."""
-        keys = (PurePosixPath(entry.key).parts for entry in self._store.list("models/"))
-        return sorted({parts[1] for parts in keys if parts[2:3] == ("versions",)})
+        return sorted({name for name, _ in self._listed(keys.MODELS)})
 
-    def versions(self, name: str) -> list[Version]:
-        """Give all versions of a model, the oldest first; none when there is no such model."""
-        return self._versions(name, self._numbers(name))
+    def numbers(self, name: str) -> set[int]:
+        """Give the version numbers of a model; none when there is no such model."""
+        names.check("model", name)
+        return {number for _, number in self._listed(keys.VERSIONS.format(name=name))}
+
+    def latest(self, name: str) -> int:
+        """Give the highest version number of a model, whether or not it can be read.
+
+        Raises:
+            errors.NotFoundError: there is no such model.
+        """
+        return max(self._existing(name))
+
+    def versions(self, name: str, skip: Skip | None = None) -> list[Version]:
+        """Give all versions of a model, the oldest first; none when there is no such model.
+
+        Args:
+            name: the model's.
+            skip: called with the error of each that cannot be read, which is left out then.
+
+        Raises:
+            CorruptObjectError: without `skip`: one is damaged, or no version of ours.
+            NewerFormatError: without `skip`: a newer EagleRay has registered one.
+        """
+        return self._versions(name, self.numbers(name), skip)
 
     def version(self, name: str, number: int) -> Version:
         """Give one version.
@@ -121,7 +138,7 @@ class Registry:
         """
         names.check("model", name)
         try:
-            return self._read(_version_key(name, number), Version)
+            return self._version(name, number)
         except errors.ObjectNotFoundError:
             known = ", ".join(map(str, sorted(self._existing(name))[-10:]))
             raise errors.NotFoundError(
@@ -133,7 +150,7 @@ class Registry:
         if reference.isdecimal():
             return self.version(name, int(reference))
         if reference == LATEST:
-            return self.version(name, max(self._existing(name)))
+            return self.version(name, self.latest(name))
         values = self.aliases(name).values
         if reference in values:
             return self.version(name, values[reference])
@@ -169,12 +186,14 @@ class Registry:
         """Give the aliases, or None when they are still those of `etag` (None: never set)."""
         names.check("model", name)
         try:
-            found = self._store.get_if_changed(_aliases_key(name), etag)
+            found = self._store.get_if_changed(keys.ALIASES.format(name=name), etag)
         except errors.ObjectNotFoundError:
             return Aliases() if etag else None
         if found is None:
             return None
-        return replace(self._decode(_aliases_key(name), found[0], Aliases), etag=found[1])
+        where = documents.where(self._store, keys.ALIASES.format(name=name))
+        read = Aliases.decode(documents.load(found[0], where), where)
+        return read.model_copy(update={"etag": found[1]})
 
     def promote(
         self,
@@ -219,11 +238,8 @@ class Registry:
                 check(self.version(name, now.values[alias]), version)
             return aliases.pointed(now, alias, number)
 
-        before, after = self._swap(name, point, dry_run)
-        if before is not after and not dry_run:
-            previous = before.values.get(alias)
-            self._log(name, "promoted", number, by=by, why=why, alias=alias, previous=previous)
-        return after
+        tell = functools.partial(self._event, "promoted", alias, by=by, why=why)
+        return self._swap(name, point, tell, dry_run=dry_run)
 
     def rollback(
         self,
@@ -248,30 +264,52 @@ class Registry:
                 raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
             return aliases.returned(now, alias, name)
 
-        _, after = self._swap(name, back, dry_run)
-        if not dry_run:
-            number = after.values[alias]
-            self._log(name, "rolled-back", number, by=by, why=why, alias=alias, previous=seen)
-        return after
+        tell = functools.partial(self._event, "rolled-back", alias, by=by, why=why)
+        return self._swap(name, back, tell, dry_run=dry_run)
 
     def events(self, name: str) -> list[Event]:
         """Give the log of a model, the oldest first."""
-        names.check("model", name)
-        keys = sorted(entry.key for entry in self._store.list(f"models/{name}/events/"))
-        return self._read_all(keys, Event)
+        last = self.aliases(name).last  # before the others: the next move puts it among them
+        listed = sorted(entry.key for entry in self._store.list(keys.EVENTS.format(name=name)))
+        stored = _read_all(lambda key: Event.read(self._store, key), listed)
+        known = {one.id: one for one in [*stored, *([last] if last else [])]}
+        told = {one.number for one in known.values() if one.action == "registered"}
+        made = (one.event() for one in self.versions(name, _ignore) if one.number not in told)
+        return sorted(
+            [*known.values(), *made], key=lambda one: (one.at, one.alias is not None, one.id)
+        )
 
-    def _numbers(self, name: str) -> set[int]:
-        names.check("model", name)
-        entries = self._store.list(f"models/{name}/versions/")
-        stems = [PurePosixPath(entry.key).stem for entry in entries]
-        return {int(stem) for stem in stems if stem.isdecimal()}
+    def _listed(self, prefix: str) -> list[tuple[str, int]]:
+        return keys.versions(entry.key for entry in self._store.list(prefix))
 
-    def _versions(self, name: str, numbers: set[int]) -> list[Version]:
-        return self._read_all([_version_key(name, number) for number in sorted(numbers)], Version)
+    def _versions(self, name: str, numbers: set[int], skip: Skip | None) -> list[Version]:
+        def read(number: int) -> Version | errors.StorageError:
+            try:
+                return self._version(name, number)
+            except (errors.CorruptObjectError, errors.NewerFormatError) as cause:
+                if skip is None:
+                    raise
+                return cause
+
+        found = _read_all(read, sorted(numbers))
+        for one in found:
+            if skip is not None and isinstance(one, errors.StorageError):
+                skip(one)
+        return [one for one in found if isinstance(one, Version)]
+
+    def _version(self, name: str, number: int) -> Version:
+        key = keys.VERSION.format(name=name, number=number)
+        found = Version.read(self._store, key)
+        if (found.name, found.number) != (name, number):
+            raise errors.CorruptObjectError(
+                f"{documents.where(self._store, key)}: must be version {number} of {name}, but "
+                f"got version {found.number} of {found.name}"
+            )
+        return found
 
     def _existing(self, name: str) -> set[int]:
         """Give the version numbers of a model that must exist."""
-        if numbers := self._numbers(name):
+        if numbers := self.numbers(name):
             return numbers
         models = self.models()
         raise errors.NotFoundError(
@@ -281,75 +319,64 @@ class Registry:
 
     def _take(self, version: Version) -> bool:
         try:
-            key = _version_key(version.name, version.number)
-            self._store.put_if_absent(key, msgspec.json.encode(version))
+            key = keys.VERSION.format(name=version.name, number=version.number)
+            self._store.put_if_absent(key, version.encode())
         except errors.ObjectExistsError:
             return False
         return True
 
     def _swap(
-        self, name: str, change: Callable[[Aliases], Aliases], dry_run: bool
-    ) -> tuple[Aliases, Aliases]:
+        self,
+        name: str,
+        change: Callable[[Aliases], Aliases],
+        tell: Callable[[Aliases, Aliases], Event],
+        *,
+        dry_run: bool,
+    ) -> Aliases:
         """Change the aliases, again and again until nobody changed them in between."""
         for _ in range(_SWAPS):
             before = self.aliases(name)
             after = change(before)
             if dry_run or after is before:
-                return before, after
-            data = msgspec.json.encode({"values": after.values, "history": after.history})
+                return after
+            after = after.model_copy(update={"last": tell(before, after)})
+            self._write_out(name, before.last)
             try:
-                if before.etag is None:
-                    etag = self._store.put_if_absent(_aliases_key(name), data)
-                else:
-                    etag = self._store.compare_and_swap(_aliases_key(name), data, before.etag)
-                return before, replace(after, etag=etag)
-            except (errors.ObjectExistsError, errors.ObjectChangedError):
+                etag = documents.replace(
+                    self._store, keys.ALIASES.format(name=name), after.encode(), before.etag
+                )
+            except documents.MISSED:
                 time.sleep(random.random() / 50)  # noqa: S311 - jitter, not a secret
+                continue
+            return after.model_copy(update={"etag": etag})
         raise errors.ConflictError(f"model {name}: its aliases changed during {_SWAPS} attempts")
 
-    def _log(
-        self, name: str, action: str, number: int, *, by: str | None = None, **what: Any
-    ) -> None:
-        now = self._now()
-        event = Event(_sortable(now), _written(now), action, number, by or _user(), **what)
-        self._store.put_if_absent(
-            f"models/{name}/events/{event.id}.json", msgspec.json.encode(event)
+    def _event(
+        self, action: str, alias: str, before: Aliases, after: Aliases, *, by: str | None, why: str
+    ) -> Event:
+        now = events.ordered(self._now(), before.last)
+        return Event(
+            id=events.new_id(now),
+            at=events.written(now),
+            action=action,
+            number=after.values[alias],
+            by=by or events.user(),
+            why=why,
+            alias=alias,
+            previous=before.values.get(alias),
         )
 
-    def _read(self, key: str, kind: type[Record]) -> Record:
-        return self._decode(key, self._store.get(key), kind)
-
-    def _read_all(self, keys: Iterable[str], kind: type[Record]) -> list[Record]:
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(lambda key: self._read(key, kind), keys))
-
-    def _decode(self, key: str, data: bytes, kind: type[Record]) -> Record:
-        try:
-            return msgspec.json.decode(data, type=kind)
-        except msgspec.MsgspecError as error:
-            message = f"{self._store.uri}: key {key!r}: must be a {kind.__name__}, but {error}"
-            raise errors.CorruptObjectError(message) from error
+    def _write_out(self, name: str, event: Event | None) -> None:
+        """Put an event into an object of its own before the next takes its place."""
+        if event is not None:
+            with contextlib.suppress(errors.ObjectExistsError):
+                self._store.put_if_absent(keys.EVENT.format(name=name, id=event.id), event.encode())
 
 
-def _version_key(name: str, number: int) -> str:
-    return f"models/{name}/versions/{number}.json"
+def _read_all(read: Callable[[Key], Found], wanted: Sequence[Key]) -> list[Found]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read, wanted))
 
 
-def _aliases_key(name: str) -> str:
-    return f"models/{name}/aliases.json"
-
-
-def _sortable(now: int) -> str:
-    """Give a unique id that sorts by time: 16 hex digits of nanoseconds, 10 of chance."""
-    return f"{now:016x}{secrets.token_hex(5)}"
-
-
-def _written(now: int) -> str:
-    return datetime.fromtimestamp(now / 1e9, UTC).isoformat(timespec="milliseconds")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return f"uid {os.getuid()}"
+def _ignore(_: errors.StorageError) -> None:
+    """Go on without a version that cannot be read."""

@@ -1,10 +1,4 @@
-"""What a search keeps in storage, so that the same file finds it again.
-
-    searches/{name}/{search_id}/trials/{number:05}.json    one trial, under way or ended
-    searches/{name}/{search_id}/states/{number:05}.json    its last whole state, to go on from
-    searches/{name}/{search_id}/view.json                  what a screen shows, some seconds old
-    searches/{name}/{search_id}/result.json                the end: the winner and its version
-    searches/{name}/{search_id}/lease.json                 who drives it (`eagleray.state.leases`)
+"""Searches: what is on record of each, so that the same file finds it again.
 
 Only the driver that holds the lease writes here, and only what it writes is seen; but the states
 are written by the worker that trains, so that what is kept does not depend on a report that comes
@@ -13,18 +7,18 @@ through. A record is small; weights and states are blobs it points to.
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from eagleray import errors
-from eagleray.state import guarded, leases
+from eagleray.state import documents, guarded, keys, leases
 from eagleray.storage import Storage, blobs
 
+D = TypeVar("D", bound=documents.Document)
 
-class Record(pydantic.BaseModel):
+
+class Record(documents.Document):
     """One trial.
 
     Attributes:
@@ -42,6 +36,8 @@ class Record(pydantic.BaseModel):
         cause: equal for failures that are alike; None where the next configuration may do better.
         seconds: time spent training.
     """
+
+    TYPE = documents.Type("trial")
 
     number: int
     values: dict[str, Any]
@@ -68,7 +64,7 @@ class Record(pydantic.BaseModel):
         return sum(epoch.get("seconds", 0.0) for epoch in self.history)
 
 
-class State(pydantic.BaseModel, frozen=True):
+class State(documents.Document, frozen=True):
     """A trial's last whole state in storage.
 
     Attributes:
@@ -76,6 +72,8 @@ class State(pydantic.BaseModel, frozen=True):
         epoch: epochs done.
         blob: what `checkpoints.dump` gave.
     """
+
+    TYPE = documents.Type("state")
 
     values: dict[str, Any]
     epoch: int
@@ -91,7 +89,7 @@ class Row(pydantic.BaseModel, frozen=True):
     score: float | None
 
 
-class View(pydantic.BaseModel, frozen=True):
+class View(documents.Document, frozen=True):
     """A search as a screen shows it, wherever the screen is.
 
     Attributes:
@@ -106,6 +104,8 @@ class View(pydantic.BaseModel, frozen=True):
         best: the trial with the best score so far.
         rows: the trials to show.
     """
+
+    TYPE = documents.Type("view")
 
     at: float
     gone: float
@@ -127,7 +127,7 @@ class Confused(pydantic.BaseModel, frozen=True):
     rows: int
 
 
-class Result(pydantic.BaseModel, frozen=True):
+class Result(documents.Document, frozen=True):
     """How a search ended.
 
     Attributes:
@@ -141,6 +141,8 @@ class Result(pydantic.BaseModel, frozen=True):
         trials: the most trials that the search was given.
         minutes: the longest time that it was given; None for endless.
     """
+
+    TYPE = documents.Type("search-result")
 
     version: int
     winner: int
@@ -158,14 +160,14 @@ class Result(pydantic.BaseModel, frozen=True):
 
 
 class Records:
-    """The folder of one search in storage; written under its lease."""
+    """What is on record of one search; written under its lease."""
 
     def __init__(
         self, store: Storage, name: str, search_id: str, lease: leases.Lease | None = None
     ) -> None:
         self.name, self.search_id = name, search_id
-        self._storage, self._root = store, f"searches/{name}/{search_id}"
-        self.lease_key = f"{self._root}/lease.json"
+        self._storage = store
+        self.lease_key = self._key(keys.LEASE)
         self._lease = lease
         self._writer = guarded.Writer(store, lease) if lease else None
 
@@ -176,7 +178,7 @@ class Records:
     def adopt(self) -> None:
         """Go on with what the drivers before have written; from now on theirs is not seen."""
         assert self._writer is not None
-        self._writer.adopt(self._prefixes())
+        self._writer.adopt([self._key(one) for one in (keys.TRIALS, keys.VIEW, keys.RESULT)])
 
     def check(self) -> None:
         """Raise LeaseLostError when it is known that another driver has taken over."""
@@ -184,54 +186,54 @@ class Records:
             self._lease.check()
 
     def save(self, record: Record) -> None:
-        self._write(f"trials/{record.number:05}.json", record)
+        self._write(self._key(keys.TRIAL, record.number), record)
 
     def trials(self) -> list[Record]:
         """All trials on record, by number."""
-        found = guarded.read_all(self._storage, self.lease_key, f"{self._root}/trials/")
-        return [Record.model_validate(fields) for fields in found]
+        found = guarded.read_all(self._storage, self.lease_key, self._key(keys.TRIALS))
+        return [Record.decode(one, self._where(key)) for key, one in found.items()]
 
     def state(self, number: int, values: dict[str, Any]) -> State | None:
         """The last whole state of a trial, where there is one of this configuration."""
-        try:
-            found = State.model_validate_json(self._storage.get(self._state_key(number)))
-        except errors.ObjectNotFoundError:
-            return None
-        return found if found.values == values else None
+        found = State.find(self._storage, self._key(keys.STATE, number))
+        return found if found and found.values == values else None
 
     def save_state(self, number: int, state: State) -> None:
-        self._storage.put(self._state_key(number), state.model_dump_json().encode())
+        self._storage.put(self._key(keys.STATE, number), state.encode())
 
     def show(self, view: View) -> None:
         """Let screens elsewhere see the search; a view takes the place of the one before."""
-        self._write("view.json", view)
+        self._write(self._key(keys.VIEW), view)
 
     def view(self) -> View | None:
         """The search as it was some seconds ago, or at its last sign of life."""
-        fields = self._read("view.json")
-        return None if fields is None else View.model_validate(fields)
+        return self._read(self._key(keys.VIEW), View)
 
     def finish(self, result: Result) -> None:
-        self._write("result.json", result)
+        self._write(self._key(keys.RESULT), result)
 
     def result(self) -> Result | None:
         """The end, where the search has come to one."""
-        fields = self._read("result.json")
-        return None if fields is None else Result.model_validate(fields)
+        return self._read(self._key(keys.RESULT), Result)
 
-    def _state_key(self, number: int) -> str:
-        return f"{self._root}/states/{number:05}.json"
+    def _read(self, key: str, kind: type[D]) -> D | None:
+        found = guarded.read(self._storage, self.lease_key, key)
+        return None if found is None else kind.decode(found, self._where(key))
 
-    def _prefixes(self) -> list[str]:
-        """Prefixes of what one driver takes over from another."""
-        return [f"{self._root}/{name}" for name in ("trials/", "view.json", "result.json")]
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        return guarded.read(self._storage, self.lease_key, f"{self._root}/{name}")
-
-    def _write(self, name: str, what: pydantic.BaseModel) -> None:
-        key = f"{self._root}/{name}"
+    def _write(self, key: str, what: documents.Document) -> None:
         if self._writer is None:
-            self._storage.put(key, what.model_dump_json().encode())
+            self._storage.put(key, what.encode())
         else:
-            self._writer.put(key, json.loads(what.model_dump_json()))
+            self._writer.put(key, what.fields())
+
+    def _key(self, template: str, number: int = 0) -> str:
+        return template.format(name=self.name, search=self.search_id, number=number)
+
+    def _where(self, key: str) -> str:
+        return documents.where(self._storage, key)
+
+
+def all_of(store: Storage) -> list[Records]:
+    """All searches of a storage, by name and id."""
+    listed = (entry.key for entry in store.list(keys.SEARCHES))
+    return [Records(store, *one) for one in keys.searches(listed)]

@@ -22,11 +22,17 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a listing; `size` in bytes."""
+    """One object of a listing.
+
+    Attributes:
+        size: in bytes.
+        modified: when it was last written, by the server's clock.
+    """
 
     key: str
     size: int
     etag: str
+    modified: datetime
 
 
 class Storage(Protocol):

@@ -1,12 +1,16 @@
-"""Contents addressed by their hash: written once, verified on every read."""
+"""Contents addressed by their hash, verified on every read."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from eagleray import errors
 from eagleray.storage import Storage
+
+PREFIX = "blobs/sha256/"
+_HASH = re.compile(rb"\b[0-9a-f]{64}\b")
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,13 @@ class Blob:
 
 
 def put(storage: Storage, data: bytes) -> Blob:
-    """Store a content; one that lies there already is read back, and mended when it is corrupt."""
+    """Store a content; one that is there already is written again.
+
+    So a corrupt one is replaced, and one that nothing refers to yet is young again: it is not
+    swept (`eagleray.state.sweep`) before what is written next refers to it.
+    """
     blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
-    try:
-        storage.put_if_absent(key(blob), data)
-    except errors.ObjectExistsError:
-        if storage.get(key(blob)) != data:
-            storage.put(key(blob), data)
+    storage.put(key(blob), data)
     return blob
 
 
@@ -44,6 +48,11 @@ def get(storage: Storage, blob: Blob) -> bytes:
     return data
 
 
+def hashes(text: bytes) -> set[str]:
+    """The hashes that a text holds, whatever else it says."""
+    return {found.decode() for found in _HASH.findall(text)}
+
+
 def key(blob: Blob) -> str:
     """Give the key a content lies under."""
-    return f"blobs/sha256/{blob.sha256}"
+    return PREFIX + blob.sha256

@@ -16,6 +16,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from eagleray import errors
@@ -223,8 +224,10 @@ def _sync(path: Path) -> None:
 def _entries(key: str, path: Path) -> Iterator[Entry]:
     """Give the entry of a file, or nothing when it was deleted meanwhile."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        yield Entry(key, size, hashlib.file_digest(file, "sha256").hexdigest())
+        about = os.fstat(file.fileno())
+        modified = datetime.fromtimestamp(about.st_mtime, UTC)
+        etag = hashlib.file_digest(file, "sha256").hexdigest()
+        yield Entry(key, about.st_size, etag, modified)
 
 
 def _etag(data: bytes) -> str:

@@ -135,8 +135,8 @@ class S3Storage:
         with self._naming(prefix):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._below + prefix):
                 for found in page.get("Contents", []):
-                    key = found["Key"].removeprefix(self._below)
-                    yield Entry(key, found["Size"], _bare(found["ETag"]))
+                    key, etag = found["Key"].removeprefix(self._below), _bare(found["ETag"])
+                    yield Entry(key, found["Size"], etag, found["LastModified"])
 
     def delete(self, key: str) -> None:
         with self._naming(key):

@@ -308,7 +308,7 @@ def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None)
     try:
         models = Registry(storages.open(str(uri), attempts=ATTEMPTS))
         number = models.aliases(model).values.get(called)
-        latest = max((one.number for one in models.versions(model)), default=None)
+        latest = max(models.numbers(model), default=None)
         moves = [one for one in models.events(model) if (one.alias, one.number) == (called, number)]
     except errors.EagleRayError as error:
         reader.unread["registry"] = error

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,6 +22,7 @@ from hypothesis.stateful import (
 
 from eagleray import errors, storage
 from eagleray.state import guarded, leases
+from tests.contract import actors
 
 KEY, PREFIX = "search/lease.json", "search/trials/"
 DOCUMENTS = ("search/trials/1.json", "search/trials/2.json")
@@ -32,70 +30,14 @@ Values = dict[str, int]
 FEW = settings(max_examples=50, stateful_step_count=40, report_multiple_bugs=False)
 
 
-class Crash(BaseException):
-    """The process is gone."""
-
-
-class Gate:
-    """A storage each of whose requests waits until it is told how it ends."""
-
+class Driver(actors.Actor):
     def __init__(self, real: storage.Storage) -> None:
-        self._real, self.uri = real, real.uri
-        self._fates: queue.Queue[str] = queue.Queue()
-        self.events: queue.Queue[str] = queue.Queue()
-
-    def resume(self, fate: str) -> None:
-        self._fates.put(fate)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def request(*arguments: Any) -> Any:
-            self.events.put("asks")
-            fate = self._fates.get()
-            if fate == "crash":
-                raise Crash
-            if fate == "unreachable":
-                raise errors.StorageUnavailableError(name)
-            answer = getattr(self._real, name)(*arguments)
-            if fate == "unanswered":
-                raise errors.StorageUnavailableError(name)
-            return list(answer) if name == "list" else answer
-
-        return request
-
-
-class Driver:
-    """A process: one operation at a time, one request to storage a step."""
-
-    def __init__(self, real: storage.Storage) -> None:
+        super().__init__(real)
         self.now = 0.0
-        self.gate = Gate(real)
-        self.store: Any = self.gate
         self.watcher = watcher(self.store, lambda: self.now)
         self.lease: leases.Lease | None = None
         self.writer: guarded.Writer | None = None
         self.adopted = False
-        self.busy = self.ended = ""
-        self.outcome: object = None
-
-    def start(self, name: str, operation: Callable[[], object]) -> None:
-        def run() -> None:
-            try:
-                self.outcome = operation()
-            except (Crash, errors.StorageError) as cause:
-                self.outcome = cause
-            self.gate.events.put("ended")
-
-        self.busy = name
-        threading.Thread(target=run, daemon=True).start()
-        self._wait()
-
-    def step(self, fate: str) -> None:
-        self.gate.resume(fate)
-        self._wait()
-
-    def _wait(self) -> None:
-        if self.gate.events.get(timeout=10) == "ended":
-            self.busy, self.ended = "", self.busy
 
 
 class Race(RuleBasedStateMachine):
@@ -103,7 +45,7 @@ class Race(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(dir=memory())
+        self.folder = tempfile.TemporaryDirectory(dir=actors.memory())
         self.real = storage.open(Path(self.folder.name).as_uri())
         self.drivers = [Driver(self.real) for _ in range(3)]
         self.numbers = iter(range(1, 10**6))
@@ -114,7 +56,7 @@ class Race(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for driver in self.drivers:
-            self.kill(driver)
+            driver.kill()
         self.somebody_can_always_take_over()
         self.folder.cleanup()
 
@@ -143,7 +85,7 @@ class Race(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 2))
     def crash(self, who: int) -> None:
-        self.kill(self.drivers[who])
+        self.drivers[who].kill()
         self.drivers[who] = Driver(self.real)
 
     @rule(size=st.integers(0, 40))
@@ -217,10 +159,6 @@ class Race(RuleBasedStateMachine):
         found = {key: guarded.read(self.real, KEY, key) for key in DOCUMENTS}
         return {key: fields["value"] for key, fields in found.items() if fields is not None}
 
-    def kill(self, driver: Driver) -> None:
-        while driver.busy:
-            driver.step("crash")
-
     def somebody_can_always_take_over(self) -> None:
         before = self.view()
         hold(self.real)
@@ -230,11 +168,6 @@ class Race(RuleBasedStateMachine):
 
 def watcher(store: storage.Storage, clock: Callable[[], float]) -> leases.Watcher:
     return leases.Watcher(store, KEY, clock=clock)
-
-
-def memory() -> str | None:
-    """A folder in memory, where there is one: each write is synced."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def test_drivers_that_race_never_mix_what_they_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +187,7 @@ def hold(store: storage.Storage) -> tuple[leases.Lease, guarded.Writer]:
 
 
 def values(store: storage.Storage) -> list[int]:
-    return [fields["value"] for fields in guarded.read_all(store, KEY, PREFIX)]
+    return [fields["value"] for fields in guarded.read_all(store, KEY, PREFIX).values()]
 
 
 def test_of_many_who_want_a_lease_one_gets_it(store: storage.Storage) -> None:
@@ -301,7 +234,7 @@ def test_who_slept_through_a_lease_is_refused_and_not_seen(store: storage.Storag
     assert values(store) == [2]
     sleepers[2].put(DOCUMENTS[1], {"value": 12})
     assert values(store) == [2, 12]
-    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 2, "unknown": "kept", "fence": 3}
+    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 2, "unknown": "kept"}
 
 
 def test_who_writes_over_what_is_not_seen_finds_out_as_well(store: storage.Storage) -> None:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,7 +53,7 @@ def test_whatever_is_put_under_any_lawful_key_is_read_back_and_listed(
     key = f"{uuid.uuid4().hex}/{key}"
     etag = store.put(key, data)
     assert store.get_tagged(key) == (data, etag)
-    assert list(store.list(key)) == [storage.Entry(key, len(data), etag)]
+    assert [(one.key, one.size, one.etag) for one in store.list(key)] == [(key, len(data), etag)]
     store.delete(key)
     assert list(store.list(key)) == []
 
@@ -462,6 +463,17 @@ def test_storage_is_light_until_a_bucket_is_opened() -> None:
     modules = "eagleray.state.models, eagleray.storage.server"
     code = f"import sys, {modules}; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_object_is_as_old_as_its_last_write(store: storage.Storage) -> None:
+    store.put("a", b"1")
+    (first,) = store.list("a")
+    now = store.clock() or datetime.now(UTC)
+    assert abs(first.modified - now) < timedelta(seconds=60)
+    while first.modified == next(iter(store.list("a"))).modified:
+        store.put("a", b"1")
+    (second,) = store.list("a")
+    assert (second.modified > first.modified, second.etag) == (True, first.etag)
 
 
 def test_a_servers_clock_is_told_and_a_folder_has_none(store: storage.Storage) -> None:

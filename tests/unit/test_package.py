@@ -139,5 +139,6 @@ def test_a_run_that_was_never_sent_is_told(folder: Path) -> None:
 
 def test_the_result_is_found_by_the_run(folder: Path) -> None:
     run = package.pack(experiment(folder)).run
-    runs.finish(run, {"page": "registered"})
-    assert runs.result(run) == {"page": "registered"}
+    ended = runs.Result(summary={"version": 1}, page="registered")
+    runs.finish(run, ended)
+    assert runs.result(run) == ended

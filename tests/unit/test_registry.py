@@ -91,3 +91,59 @@ def test_events_sort_by_the_clock_and_say_who_and_why(tmp_path: Path) -> None:
         ("promoted", 3, 1, "bob", "better"),
         ("rolled-back", 1, 3, "ann", "worse"),
     ]
+
+
+def test_the_log_keeps_the_order_of_moves_when_a_clock_jumps_back(tmp_path: Path) -> None:
+    clock = iter([5 * 10**18, 5 * 10**18, 4 * 10**18, 10**18, 10**18])
+    registry = Registry(storage.open(tmp_path.as_uri()), now=lambda: next(clock))
+    for _ in range(2):
+        registry.register("spam", {}, {})
+    for number in (1, 2, 1):
+        registry.promote("spam", number)
+    moves = [event for event in registry.events("spam") if event.alias]
+    assert [(one.previous, one.number) for one in moves] == [(None, 1), (1, 2), (2, 1)]
+
+
+def test_two_that_end_in_the_same_moment_are_both_in_the_log(tmp_path: Path) -> None:
+    registry = Registry(storage.open(tmp_path.as_uri()), now=lambda: 10**18)
+    for _ in range(2):
+        registry.register("spam", {}, {})
+    registry.promote("spam", 1, expect=None)
+    with pytest.raises(errors.ConflictError, match="champion must point to version none"):
+        registry.promote("spam", 2, expect=None)
+    registry.promote("spam", 2)
+    told = [(event.action, event.number) for event in registry.events("spam")]
+    assert told == [("registered", 1), ("registered", 2), ("promoted", 1), ("promoted", 2)]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b'{"kind": "mlflow-model"}',
+        b'{"name": "other", "number": 3, "created": "", "files": {}, "manifest": {}}',
+        b'{"kind": "version", "format": 2, "written_by": "7.1.0"}',
+    ],
+)
+def test_a_foreign_manifest_is_skipped_and_named_where_it_is_asked_for(
+    registry: Registry, tmp_path: Path, manifest: bytes
+) -> None:
+    registry.register("spam", {}, {})
+    store = storage.open(tmp_path.as_uri())
+    store.put("models/spam/versions/3.json", manifest)
+    skipped: list[Exception] = []
+    assert [one.number for one in registry.versions("spam", skipped.append)] == [1]
+    assert "models/spam/versions/3.json" in str(skipped[0])
+    assert registry.register("spam", {}, {}, same=lambda _: False).number == 4
+    with pytest.raises((errors.CorruptObjectError, errors.NewerFormatError), match=r"3\.json"):
+        registry.promote("spam", 3)
+    assert [event.number for event in registry.events("spam")] == [1, 4]
+
+
+def test_files_that_are_no_versions_are_none(registry: Registry, tmp_path: Path) -> None:
+    registry.register("spam", {}, {})
+    store = storage.open(tmp_path.as_uri())
+    for key in ("spam/versions/7.txt", "spam/versions/old/8.json", "Other/versions/1.json", "x.md"):
+        store.put(f"models/{key}", b"foreign")
+    assert registry.models() == ["spam"]
+    assert registry.latest("spam") == 1

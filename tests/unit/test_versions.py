@@ -63,3 +63,14 @@ def test_a_sound_version_and_one_of_an_older_release_are_promoted_without_a_word
 ) -> None:
     for number in ("1", "3"):
         assert run(capsys, "promote", "shop", number, "--storage", uri)[1] == ""
+
+
+def test_lists_go_on_past_a_foreign_manifest_and_name_it(
+    uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage.open(uri).put("models/shop/versions/9.json", b"foreign")
+    assert run(capsys, "list", "--storage", uri)[0].splitlines()[1].split()[:2] == ["shop", "9"]
+    out, said = run(capsys, "list", "shop", "--storage", uri)
+    assert len(out.splitlines()) == 4
+    assert "skipped: " in said
+    assert "models/shop/versions/9.json" in said

@@ -1,0 +1,63 @@
+"""The layout of storage: every key that EagleRay writes is made of these, by `str.format`.
+
+    blobs/sha256/{hash}                     contents, see `eagleray.storage.blobs`
+    searches/{name}/{search}/               one search, see `searches`
+        lease.json, lease.fence.json        who drives it, see `leases`
+        trials/, states/                    its trials, and training states to continue from
+        view.json, result.json              what a screen shows, and how it ended
+    runs/{name}/{run}.json, {run}/          a package that was sent, see `runs`
+    models/{name}/                          one model, see `models`
+        versions/{number}.json              a version, written once
+        aliases.json                        where aliases point, and the last move
+        events/{id}.json                    the moves before
+
+Names are DNS labels. Other keys below these folders are foreign, and are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from eagleray import names
+
+FOLDERS = ("models/", "runs/", "searches/")
+"""Where all documents are."""
+MODELS, RUNS, SEARCHES = FOLDERS
+
+SEARCH = SEARCHES + "{name}/{search}/"
+LEASE = SEARCH + "lease.json"
+TRIALS = SEARCH + "trials/"
+TRIAL = TRIALS + "{number:05}.json"
+STATE = SEARCH + "states/{number:05}.json"
+VIEW = SEARCH + "view.json"
+RESULT = SEARCH + "result.json"
+
+RUN = RUNS + "{name}/{id}.json"
+RUN_SEARCH = RUNS + "{name}/{id}/search.json"
+RUN_RESULT = RUNS + "{name}/{id}/result.json"
+
+VERSIONS = MODELS + "{name}/versions/"
+VERSION = VERSIONS + "{number}.json"
+ALIASES = MODELS + "{name}/aliases.json"
+EVENTS = MODELS + "{name}/events/"
+EVENT = EVENTS + "{id}.json"
+
+_SEARCH = re.compile(r"searches/([^/]+)/([^/]+)/.+")
+_VERSION = re.compile(r"models/([^/]+)/versions/([1-9][0-9]*)\.json")
+
+
+def fence(lease: str) -> str:
+    """Where the highest fence of a lease is kept beside it."""
+    return f"{lease.removesuffix('.json')}.fence.json"
+
+
+def searches(keys: Iterable[str]) -> list[tuple[str, str]]:
+    """The names and ids of the searches that these keys belong to; foreign keys are skipped."""
+    return sorted({(found[1], found[2]) for key in keys if (found := _SEARCH.fullmatch(key))})
+
+
+def versions(keys: Iterable[str]) -> list[tuple[str, int]]:
+    """The models and numbers of the versions that these keys are of; foreign keys are skipped."""
+    found = {(one[1], int(one[2])) for key in keys if (one := _VERSION.fullmatch(key))}
+    return sorted(one for one in found if names.is_label(one[0]))
