@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import eagleray
 from eagleray import errors, storage
-from eagleray.state import documents, runs, searches
+from eagleray.state import documents, runs, searches, sweep
 from eagleray.state.models import Registry
 
 LITERAL = re.compile(
@@ -118,3 +118,8 @@ def test_moving_an_alias_keeps_what_a_newer_release_has_added(tmp_path: Path) ->
     registry.promote("iris", 2)
     registry.rollback("iris")
     assert json.loads(store.get("models/iris/aliases.json"))["route"] == {"weight": 5}
+
+
+def test_a_sweep_knows_every_kind_of_document() -> None:
+    kinds = {one.TYPE.kind for one in documents.Document.__subclasses__()}
+    assert kinds | {"lease", "fence"} == set(sweep._TYPES)
