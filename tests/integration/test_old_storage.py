@@ -13,7 +13,7 @@ from rich import console
 from eagleray import bundle, cli, spec, storage
 from eagleray.state import leases, searches
 from eagleray.state.models import Registry
-from ray_jobs import cluster, finish
+from ray_jobs import cluster, pipeline
 
 DATA = Path(__file__).parents[1] / "data" / "storage-format-0"
 """Made by commit 9283dbd: three searches of one model. The first two have ended and registered
@@ -98,7 +98,7 @@ def test_its_searches_have_ended_or_go_on(
         known = third(folder, uri)
         (unfinished,) = [one for one in known if one.unfinished]
         ended, said = run(folder, uri, "third")
-        after = {one.number: one for one in ended.outcome.trials}
+        after = {one.number: one for one in ended.trials}
     assert f"resuming: {len(known) - 1} of 3 trials done" in said
     assert [one for one in after.values() if one in known] == [
         one for one in known if not one.unfinished
@@ -108,9 +108,9 @@ def test_its_searches_have_ended_or_go_on(
     assert ended.champion == 1
 
 
-def run(folder: Path, uri: str, name: str) -> tuple[finish.Ended, str]:
+def run(folder: Path, uri: str, name: str) -> tuple[pipeline.Outcome, str]:
     out = io.StringIO()
-    ended = finish.experiment(experiment(folder, uri, name), console.Console(file=out, width=200))
+    ended = pipeline.run(experiment(folder, uri, name), console.Console(file=out, width=200))
     return ended, out.getvalue()
 
 
