@@ -15,6 +15,7 @@ from eagleray import bundle, errors
 from eagleray.state.models import Registry
 
 log = logging.getLogger("ray.serve")
+_UNFIT = (errors.CorruptObjectError, errors.NewerFormatError, errors.ObjectNotFoundError)
 
 
 class Reporter(Protocol):
@@ -101,7 +102,7 @@ class AliasWatcher:
         try:
             loaded = bundle.load(self._registry, self._registry.version(self._name, number))
             loaded.verify()
-        except (errors.CorruptObjectError, errors.ObjectNotFoundError) as cause:
+        except _UNFIT as cause:
             self._refuse(number, cause)
         except errors.StorageError:
             raise

@@ -106,6 +106,20 @@ def test_a_corrupt_blob_is_refused(
     assert (replica.unfit, watcher.serving) == ([1], None)
 
 
+def test_a_version_that_a_newer_release_has_registered_is_refused(
+    models: Flaky, replica: Replica, watcher: alias_watcher.AliasWatcher, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        models.register("left", bundles.files(), {})
+    models.promote("left", 1)
+    watcher.check()
+    models.promote("left", 2)
+    manifest = tmp_path / "models/left/versions/2.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    watcher.check()
+    assert (replica.unfit, replica.failures, watcher.serving) == ([2], 0, 1)
+
+
 def test_while_storage_is_out_of_reach_nothing_changes(
     models: Flaky, replica: Replica, watcher: alias_watcher.AliasWatcher
 ) -> None:
