@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eagleray import errors, look, storage
 from eagleray.state.aliases import CHAMPION
-from eagleray.state.models import Event, Registry, Skip, Version
+from eagleray.state.events import Event
+from eagleray.state.models import Registry, Skip, Version
 
 if TYPE_CHECKING:
     import pandas as pd
