@@ -24,6 +24,7 @@ from k8s.diagnose.snapshot import Snapshot
 KUBERNETES = (29, 37)
 """Oldest and newest minor version of Kubernetes 1 that the chart is held to."""
 SKELETON = "rayjob.yaml"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,33 @@ def _secrets(site: Site) -> list[Finding]:
     return [passed(f"{', '.join(sorted(wanted))}: there")]
 
 
+def _volumes(site: Site) -> list[Finding]:
+    """Check that each claim of the release is bound, or has a class that can fulfil it."""
+    site.snapshot.require("claims")
+    claims = site.own("claims")
+    waiting = [one for one in claims if one.get("status", {}).get("phase") != "Bound"]
+    if not waiting:
+        well = f"{len(claims)} of {len(claims)} volumes are bound"
+        return [passed(well) if claims else skipped("the release asks for no volume")]
+    called, wanted = name(waiting[0]), waiting[0]["spec"].get("storageClassName")
+    known = {name(one): one for one in site.snapshot.require("classes")}
+    defaults = [called for called, one in known.items() if _is_default(one)]
+    if wanted and wanted not in known:
+        law = f"{called} waits for class {wanted}, but there is {', '.join(known) or 'none'}"
+        again = "helm uninstall, then: helm install … --set objectStore.storageClassName="
+        return [failed(law, f"{again}{next(iter(known), '…')}")]
+    if not wanted and not defaults:
+        patch = f'{{"metadata":{{"annotations":{{"{DEFAULT_CLASS}":"true"}}}}}}'
+        law = f"{called} waits for the default class, but no class is the default"
+        return [failed(law, f"kubectl patch sc {next(iter(known), 'NAME')} -p '{patch}'")]
+    law = f"{called} waits for a volume of class {wanted or defaults[0]}"
+    return [warned(law, f"kubectl describe pvc {called}")]
+
+
+def _is_default(one: Object) -> bool:
+    return (one["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
+
+
 def _dns(site: Site) -> list[Finding]:
     found = site.snapshot.require("dns")
     well = sum(map(pods.ready, found))
@@ -300,6 +328,7 @@ CHECKS: Mapping[str, Callable[[Site], list[Finding]]] = {
     "GPUs": _gpus,
     "quota": _quotas,
     "secrets": _secrets,
+    "storage class": _volumes,
     "DNS": _dns,
     "metrics": _metrics,
 }

@@ -49,6 +49,8 @@ SOURCES = {
     "events": Source(api.EVENTS),
     "nodes": Source(api.NODES),
     "resourcequotas": Source(api.QUOTAS),
+    "claims": Source(api.Kind("v1", "persistentvolumeclaims")),
+    "classes": _wide("storage.k8s.io/v1", "storageclasses"),
     "dns": Source(api.PODS, "k8s-app=kube-dns", "kube-system"),
     "podmonitors": Source(api.Kind(_MONITORING, "podmonitors")),
     "servicemonitors": Source(api.Kind(_MONITORING, "servicemonitors")),

@@ -272,6 +272,15 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
     return mine(status={"containerStatuses": [{"name": "c", "image": "x/y", "state": state}]})
 
 
+def claim(phase: str, wanted: str | None = None) -> dict[str, Any]:
+    spec = {"storageClassName": wanted} if wanted else {}
+    return mine() | {"spec": spec, "status": {"phase": phase}}
+
+
+STANDARD: dict[str, Any] = {"metadata": {"name": "standard"}}
+FAST = {"metadata": {"name": "fast", "annotations": {checks.DEFAULT_CLASS: "true"}}}
+
+
 def hook(policy: str, group: str = "ray.io") -> dict[str, Any]:
     webhook = {
         "name": "vraycluster.kb.io",
@@ -302,6 +311,26 @@ def ends(*endpoints: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
             "kubectl create secret generic keys --from-literal=ID=… -n ml",
         ),
         (found("secrets", secrets=[KEYS]), "fail", "pull", "create secret docker-registry pull"),
+        (found("storage class"), "skip", "no volume", ""),
+        (found("storage class", claims=[claim("Bound")]), "pass", "1 of 1 volumes are bound", ""),
+        (
+            found("storage class", claims=[claim("Pending", "gold")], classes=[STANDARD]),
+            "fail",
+            "p waits for class gold, but there is standard",
+            "storageClassName=standard",
+        ),
+        (
+            found("storage class", claims=[claim("Pending")], classes=[STANDARD]),
+            "fail",
+            "no class is the default",
+            "kubectl patch sc standard",
+        ),
+        (
+            found("storage class", claims=[claim("Pending")], classes=[STANDARD, FAST]),
+            "warn",
+            "p waits for a volume of class fast",
+            "kubectl describe pvc p",
+        ),
         (found("webhook", validating=[hook("Fail")], **ends({})), "pass", "answered for", ""),
         (found("webhook", validating=[hook("Fail")]), "fail", "every Ray object is refused", "ku"),
         (found("webhook", mutating=[hook("Ignore")], **ends()), "warn", "passed over", "kubectl"),
