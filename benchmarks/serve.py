@@ -124,7 +124,7 @@ def register(folder: Path) -> None:
         transforms=transforms,
         options=options,
         model=models.build(options, transforms.shape, 2),
-        scale=bundle.Scale(),
+        scale={},
     )
     golden = {name: values[:8].tolist() for name, values in columns.items()}
     versions = Registry(storage.open(folder.as_uri()))

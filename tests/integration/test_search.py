@@ -24,6 +24,7 @@ from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline, search
 from ray_jobs.data import encoded
 from ray_jobs.report import page
+from tests import records
 
 FILE = """
 name: wine
@@ -252,12 +253,7 @@ def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path)
 
 
 def _records(chosen: spec.Experiment) -> dict[int, searches.Record]:
-    found = [
-        searches.Record.model_validate_json(content)
-        for key, content in kept(chosen).items()
-        if "/trials/" in key
-    ]
-    return {one.number: one for one in found}
+    return {one.number: one for one in records.of(chosen.storage, chosen.name)}
 
 
 def _wait_for_records(chosen: spec.Experiment, count: int) -> None:

@@ -16,7 +16,7 @@ from rich import console
 
 from eagleray import errors, spec, storage
 from eagleray.state import searches
-from ray_jobs import cluster, pipeline, search
+from ray_jobs import cluster, pipeline, tuning
 
 FILE = """
 name: wine
@@ -180,7 +180,7 @@ def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
     killer.join()
     winner, lives = ended.winner, Counter(killer.epochs())
     assert (winner.status, winner.epoch, len(winner.history)) == ("finished", epochs, epochs)
-    assert len(killer.kept) > search.RETRIES
+    assert len(killer.kept) > tuning.RETRIES
     assert killer.kept == sorted(killer.kept)
     last = lives[killer.epochs()[-1]]
     assert epochs - last >= killer.kept[-1] > 0

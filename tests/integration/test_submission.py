@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 from ray import job_submission
 
-from eagleray import cli, errors, storage
+from eagleray import cli, errors
 from eagleray.client import ray_jobs
 from eagleray.state import searches
 from eagleray.state.runs import Run
-from tests import ray_nodes
+from tests import ray_nodes, records
 from tests.conftest import Bucket
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
@@ -144,10 +144,7 @@ def on_terminal(*arguments: object) -> tuple[subprocess.Popen[bytes], list[str]]
 
 def finished(uri: str, name: str) -> dict[int, searches.Record]:
     """The records of trials that have finished, by number."""
-    store = storage.open(uri)
-    keys = [one.key for one in store.list(f"searches/{name}/") if "/trials/" in one.key]
-    trials = [searches.Record.model_validate_json(store.get(key)) for key in keys]
-    return {one.number: one for one in trials if one.status == "finished"}
+    return {one.number: one for one in records.of(uri, name) if one.status == "finished"}
 
 
 def wait(what: str, met: Callable[[], Any]) -> None:
