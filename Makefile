@@ -12,8 +12,7 @@ demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on thi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
 
 test: check ## style, types, layers, then all tests but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/chart tests/contract
-	$(BIN)/python -m pytest -m "not slow" tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/chart tests/contract tests/integration
 
 slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
 	$(BIN)/python -m pytest -m slow tests
