@@ -16,14 +16,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from eagleray import errors
 from eagleray.state import documents, keys, leases
 from eagleray.storage import Storage
-
-_READERS = 8
 
 
 class Writer:
@@ -65,8 +62,7 @@ class Writer:
         """
         self.put(keys.fence(self._lease.key), leases.FENCE.stamp({}))
         found = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]
-        with ThreadPoolExecutor(_READERS) as pool:
-            list(pool.map(self._adopt, found))
+        documents.read_all(self._adopt, found)
         self._lease.seal()
 
     def _adopt(self, key: str) -> None:
@@ -127,9 +123,8 @@ def _documents(store: Storage, wanted: list[str]) -> Iterator[tuple[str, documen
         except errors.ObjectNotFoundError:
             return None
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = zip(wanted, pool.map(get, wanted), strict=True)
-        yield from ((key, one) for key, one in found if one is not None)
+    found = zip(wanted, documents.read_all(get, wanted), strict=True)
+    yield from ((key, one) for key, one in found if one is not None)
 
 
 def _fence(fields: documents.Fields) -> int:

@@ -6,11 +6,10 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, TypeVar
+from typing import Any
 
 from eagleray import errors, names, storage
 from eagleray.state import aliases, documents, events, keys
@@ -19,10 +18,6 @@ from eagleray.state.events import Event
 from eagleray.storage import blobs, files
 
 _SWAPS = 100  # attempts before a ConflictError
-_READERS = 8
-
-Key = TypeVar("Key")
-Found = TypeVar("Found")
 Skip = Callable[[errors.StorageError], None]
 
 
@@ -271,7 +266,7 @@ class Registry:
         """Give the log of a model, the oldest first."""
         last = self.aliases(name).last  # before the others: the next move puts it among them
         listed = sorted(entry.key for entry in self._store.list(keys.EVENTS.format(name=name)))
-        stored = _read_all(lambda key: Event.read(self._store, key), listed)
+        stored = documents.read_all(lambda key: Event.read(self._store, key), listed)
         known = {one.id: one for one in [*stored, *([last] if last else [])]}
         told = {one.number for one in known.values() if one.action == "registered"}
         made = (one.event() for one in self.versions(name, _ignore) if one.number not in told)
@@ -291,7 +286,7 @@ class Registry:
                     raise
                 return cause
 
-        found = _read_all(read, sorted(numbers))
+        found = documents.read_all(read, sorted(numbers))
         for one in found:
             if skip is not None and isinstance(one, errors.StorageError):
                 skip(one)
@@ -371,11 +366,6 @@ class Registry:
         if event is not None:
             with contextlib.suppress(errors.ObjectExistsError):
                 self._store.put_if_absent(keys.EVENT.format(name=name, id=event.id), event.encode())
-
-
-def _read_all(read: Callable[[Key], Found], wanted: Sequence[Key]) -> list[Found]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read, wanted))
 
 
 def _ignore(_: errors.StorageError) -> None:

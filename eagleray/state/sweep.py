@@ -11,7 +11,6 @@ document that cannot be read, or is too new, stops the sweep before anything is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,12 +27,11 @@ _DOCUMENTS = (
 )
 _TYPES = {one.kind: one for one in (*(one.TYPE for one in _DOCUMENTS), leases.TYPE, leases.FENCE)}
 _FATES = ("referenced", "young", "removed")
-_READERS = 8
 
 
 @dataclass(frozen=True)
 class Swept:
-    """Contents by what became of them.
+    """Result of a sweep: the contents by their fate.
 
     Attributes:
         documents: how many were read.
@@ -70,16 +68,14 @@ def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Sw
         old = one.modified < limit
         return "removed" if old and (dry_run or _remove(store, one, limit)) else "young"
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        settled = list(zip(pool.map(settle, contents), contents, strict=True))
+    settled = list(zip(documents.read_all(settle, contents), contents, strict=True))
     fates = ([one for fate, one in settled if fate == name] for name in _FATES)
     return Swept(read, *fates)
 
 
 def _marked(store: Storage) -> tuple[int, set[str]]:
     """How many documents there are, and all hashes in them."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        read = list(pool.map(lambda key: _hashes(store, key), _documents(store)))
+    read = documents.read_all(lambda key: _hashes(store, key), _documents(store))
     return len(read), set().union(*read)
 
 

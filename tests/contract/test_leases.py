@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from eagleray import errors, storage
-from eagleray.state import guarded, leases
+from eagleray.state import documents, guarded, leases
 from tests.contract import actors
 
 KEY, PREFIX = "search/lease.json", "search/trials/"
@@ -171,7 +171,7 @@ def watcher(store: storage.Storage, clock: Callable[[], float]) -> leases.Watche
 
 
 def test_drivers_that_race_never_mix_what_they_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded, "_READERS", 1)  # requests in one order
+    monkeypatch.setattr(documents, "_READERS", 1)  # requests in one order
     run_state_machine_as_test(Race, settings=FEW)
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from eagleray import storage
-from eagleray.state import models
+from eagleray.state import documents
 from eagleray.state.aliases import Aliases
 from eagleray.state.events import Event
 from eagleray.state.models import Registry, Version
@@ -134,5 +134,5 @@ class Race(RuleBasedStateMachine):
 
 
 def test_processes_that_race_lose_no_update_and_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_READERS", 1)  # requests in one order
+    monkeypatch.setattr(documents, "_READERS", 1)  # requests in one order
     run_state_machine_as_test(Race, settings=FEW)
