@@ -48,7 +48,7 @@ def examine() -> list[Finding]:
 
 
 def python(version: str, needed: str) -> Finding:
-    """Compare the Python that runs us with what the package asks for."""
+    """Compare this Python with the versions that the package supports."""
     if version in SpecifierSet(needed):
         return passed(version)
     command = "make clean && make PYTHON=/path/to/python3.11 check"

@@ -89,9 +89,8 @@ def connected(
         try:
             yield
         finally:
-            with contextlib.redirect_stdout(
-                io.StringIO()
-            ):  # Ray reports its own parts' end as failures
+            # Ray prints the end of its own processes as failures.
+            with contextlib.redirect_stdout(io.StringIO()):
                 ray.shutdown()
 
 

@@ -93,7 +93,7 @@ class Helm:
             )
 
     def record(self, release: str) -> Record | None:
-        """What Helm keeps of a release; None when there is no such release."""
+        """Return Helm's record of a release; None when there is no such release."""
         try:
             found = json.loads(self.run("get", "metadata", release, "--output", "json"))
         except errors.NotFoundError:

@@ -22,7 +22,7 @@ from eagleray import errors, pictures, schema
 from eagleray.learn import columns
 
 MOST = 20
-"""Faults that an error names."""
+"""Maximum number of faults that an error names."""
 
 LONGEST = 100
 """Characters of what a client sent that an error repeats."""

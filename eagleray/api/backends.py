@@ -28,14 +28,15 @@ def select(
         kubernetes: whether it is a RayJob.
         namespace: of the RayJob.
         release: whose skeleton.
-        asked: fields of `k8s.rayjob.Options` that were given.
+        asked: fields of `k8s.rayjob.Options`; None for those that were not given.
 
     Raises:
         UserError: options that contradict each other, or lead nowhere.
     """
     if address is not None and kubernetes:
         raise UserError("--address: cannot stand beside --kubernetes")
-    given = {"namespace": namespace, "release": release, **(asked or {})}
+    fields = {name: value for name, value in (asked or {}).items() if value is not None}
+    given = {"namespace": namespace, "release": release, **fields}
     alone = [name.removesuffix("_s") for name, value in given.items() if value is not None]
     if alone and not kubernetes:
         raise UserError(f"--{alone[0]}: must stand beside --kubernetes")
@@ -43,7 +44,7 @@ def select(
         from k8s import rayjob
         from k8s.backend import Kubernetes
 
-        return Kubernetes(namespace, rayjob.Options(**asked or {}), release)
+        return Kubernetes(namespace, rayjob.Options(**fields), release)
     if address is not None and address.startswith(("http://", "https://")):
         from eagleray.client import ray_jobs
 

@@ -58,7 +58,7 @@ class Submission:
 
 
 def plan(experiment: spec.Experiment, backend: Cluster) -> str:
-    """What `submit` would send, as YAML."""
+    """Return what `submit` would send, as YAML."""
     with backends.reaching(backend):
         _check(experiment)
         return runs.plan(backend, package.pack(experiment).run)

@@ -44,7 +44,7 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Search hyperparameters, judge the winner on the test part, and register it.
+    """Search hyperparameters, evaluate the winner on the test part, and register it.
 
     Run again, the same file and data go on where an interrupted search was, or give the result.
     """
@@ -54,7 +54,7 @@ def run(
     from eagleray.api import backends
 
     experiment = spec.load(file, overrides.parse(assignments))
-    given = {
+    asked = {
         "cluster": cluster,
         "queue": queue,
         "priority": priority,
@@ -63,7 +63,6 @@ def run(
         "keep_s": keep,
         "retries": retries,
     }
-    asked = {name: value for name, value in given.items() if value is not None}
     backend = backends.select(
         address, kubernetes=kubernetes, namespace=namespace, release=release, asked=asked
     )

@@ -182,7 +182,7 @@ def _task_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
-    """Keys that speak of tasks, their values, and the tasks that these are for."""
+    """Yield each key whose value fits some tasks only: key, value, and those tasks."""
     for loss in _of_train(tree, "loss"):
         yield ("train", "loss"), loss, _tasks(loss, losses.REGISTRY, losses.fitting)
     metric = _section(tree, "tune").get("metric")

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from eagleray import names
 
 FOLDERS = ("models/", "runs/", "searches/")
-"""Where all documents are."""
+"""The folders of all documents."""
 MODELS, RUNS, SEARCHES = FOLDERS
 
 SEARCH = SEARCHES + "{name}/{search}/"

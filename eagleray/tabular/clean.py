@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eagleray import errors, schema, spec
+from eagleray import errors, names, schema, spec
 from eagleray.learn import columns
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.tabular import kinds
 from eagleray.tabular.faults import Faults
-from eagleray.tabular.names import did_you_mean, values_for_names
+from eagleray.tabular.names import values_for_names
 from eagleray.texts import Texts
 
 Table = dict[str, schema.Raw]
@@ -106,12 +106,12 @@ def _absent(
         "data.drop": list(data.drop),
         "features": list(features),
     }
-    for key, names in named.items():
-        for name in names:
+    for key, wanted in named.items():
+        for name in wanted:
             if name is not None and name not in table:
                 yield (
                     f"{key}: a column of {data.source} is needed, but got {name!r}"
-                    f"{did_you_mean(name, list(table)) or _columns(list(table))}"
+                    f"{names.near(name, list(table)) or _columns(list(table))}"
                 )
 
 

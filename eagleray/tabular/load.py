@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from eagleray import code, errors, schema, spec, storage
+from eagleray import code, errors, names, schema, spec, storage
 from eagleray.tabular import clean, files, pictures
 from eagleray.tabular.infer import learn
-from eagleray.tabular.names import did_you_mean
 from eagleray.texts import Texts
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -78,7 +77,7 @@ def _bundled(name: str) -> pd.DataFrame:
     if name not in BUNDLED:
         raise errors.DataError(
             f"data.source: dataset: must be one of {', '.join(BUNDLED)},"
-            f" but got {name!r}{did_you_mean(name, BUNDLED)}"
+            f" but got {name!r}{names.near(name, BUNDLED)}"
         )
     bunch = getattr(datasets, f"load_{name}")()
     if name == "digits":
@@ -122,7 +121,7 @@ def _found(source: str, base: Path) -> Path:
     beside = list(dict.fromkeys(path.name for path in _beside(tried)))
     raise errors.DataError(
         f"data.source: a file is needed, but there is no {source!r} beside the experiment file or"
-        f" in the working directory{did_you_mean(Path(source).name, beside)}"
+        f" in the working directory{names.near(Path(source).name, beside)}"
     )
 
 

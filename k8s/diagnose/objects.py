@@ -28,7 +28,7 @@ def condition(thing: Object, kind: str) -> Object:
 
 
 def container_statuses(pod: Object) -> list[Object]:
-    """The statuses of a pod's containers, those that start first in front."""
+    """Return the container statuses of a pod, init containers first."""
     status = pod.get("status") or {}
     both = (status.get(key) or [] for key in ("initContainerStatuses", "containerStatuses"))
     return [one for some in both for one in some]

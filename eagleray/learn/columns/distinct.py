@@ -12,7 +12,7 @@ from eagleray import values
 from eagleray.texts import Texts
 
 SAMPLE = 200
-"""Texts that are checked before the whole column."""
+"""Number of distinct texts that are checked before the whole column."""
 
 
 class Distinct:

@@ -22,7 +22,7 @@ from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import LARGEST, NumberKind
 
 MOST_ODD_SHARE, MOST_ODD = 0.01, 5
-"""So many rows, and so many different texts, may be no number in a column of numbers."""
+"""Largest share of rows, and number of distinct texts, that are no numbers in a numeric column."""
 
 MOST_NAMED_ODD_SHARE = 0.5
 """So many rows where the experiment says that they are numbers."""

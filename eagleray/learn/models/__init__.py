@@ -29,7 +29,7 @@ __all__ = ["REGISTRY", "Custom", "Image", "Mlp", "Model", "Options", "Text", "bu
 
 @dataclass(frozen=True)
 class Model:
-    """A model, of which torch's part is imported once it is built.
+    """A registered model; its torch code is imported when it is first built.
 
     Attributes:
         options: its section of the experiment file.

@@ -21,7 +21,7 @@ LEAST_OTHERS = 5
 LEAST_OF_A_CLASS = 5
 """Of many classes, one with fewer rows may be missed by chance; of two, none may."""
 NAMED = 3
-"""How many classes a warning names."""
+"""Maximum number of classes that a warning names."""
 ONE_SIDED = 1.645
 """Standard deviations above which chance gets in one case of twenty."""
 NEARLY_ALL = 0.999
