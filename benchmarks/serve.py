@@ -105,8 +105,8 @@ def register(folder: Path) -> None:
     from sklearn.datasets import load_breast_cancer
     from sklearn.preprocessing import StandardScaler
 
-    from eagleray import features, schema, spec
-    from eagleray.learn import models
+    from eagleray import spec
+    from eagleray.learn import features, models, schema
 
     data = load_breast_cancer()
     x_BF = StandardScaler().fit_transform(data.data).round(6)

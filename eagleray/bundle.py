@@ -27,8 +27,8 @@ import torch
 from safetensors import numpy as safe_numpy
 from safetensors import torch as safe_torch
 
-from eagleray import code, errors, features, schema, spec
-from eagleray.learn import models, tasks
+from eagleray import code, errors, spec
+from eagleray.learn import features, models, schema, tasks
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 from eagleray import errors
 from eagleray.learn import tasks
-from eagleray.schema import Column, Schema, Target
+from eagleray.learn.schema import Column, Schema, Target
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from eagleray import code, features, spec
+from eagleray import code, spec
+from eagleray.learn import features
 from eagleray.spec import laws
 from ray_jobs import checkpoints, training
 from ray_jobs.data import encoded, prepare

@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from eagleray import errors, features, spec, storage
-from eagleray.learn import metrics
+from eagleray import errors, spec, storage
+from eagleray.learn import features, metrics
 from eagleray.spec import space
 from eagleray.state import leases, searches
 from ray_jobs import searcher

@@ -15,8 +15,8 @@ import torch
 from safetensors import torch as safe_torch
 
 import eagleray
-from eagleray import bundle, features, schema
-from eagleray.learn import metrics, models, tasks
+from eagleray import bundle
+from eagleray.learn import features, metrics, models, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs

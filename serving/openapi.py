@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eagleray import schema
-from eagleray.learn import tasks
+from eagleray.learn import schema, tasks
 from serving import protocol
 
 JSON = "application/json"

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from eagleray import bundle, schema
+from eagleray import bundle
+from eagleray.learn import schema
 from serving import admission, batching, encoding, openapi, protocol
 from serving.protocol import Body
 

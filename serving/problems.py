@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from eagleray import errors, pictures, schema
-from eagleray.learn import columns
+from eagleray import errors
+from eagleray.learn import columns, schema
+from eagleray.learn.columns import pictures
 
 MOST = 20
 """Maximum number of faults that an error names."""

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from eagleray import errors, pictures, schema
+from eagleray import errors
 from eagleray.bundle import Prediction
-from eagleray.learn import tasks
+from eagleray.learn import schema, tasks
+from eagleray.learn.columns import pictures
 from serving import problems
 
 MOST_ROWS = 10_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from eagleray import bundle, features, schema, spec
-from eagleray.learn import models
+from eagleray import bundle, spec
+from eagleray.learn import features, models, schema
 
 CITIES = ("Bern", "Oslo", "Rome")
 

@@ -6,9 +6,9 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eagleray import bundle, schema
+from eagleray import bundle
 from eagleray.errors import DataError
-from eagleray.learn import tasks
+from eagleray.learn import schema, tasks
 from eagleray.names import near
 
 if TYPE_CHECKING:

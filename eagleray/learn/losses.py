@@ -20,7 +20,8 @@ from eagleray.learn import tasks
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from eagleray import code, schema, spec
+    from eagleray import code, spec
+    from eagleray.learn import schema
 
     Function = Callable[[Tensor, Tensor], Tensor]
     """Takes outputs (B, C) and targets (B,) and gives a scalar."""

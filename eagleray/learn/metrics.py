@@ -19,8 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from eagleray import plugins, schema
-from eagleray.learn import tasks
+from eagleray import plugins
+from eagleray.learn import schema, tasks
 
 
 @dataclass(frozen=True)

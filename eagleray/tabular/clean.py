@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eagleray import errors, names, schema, spec
-from eagleray.learn import columns
+from eagleray import errors, names, spec
+from eagleray.learn import columns, schema
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
+from eagleray.learn.columns.arrow import Texts
 from eagleray.tabular import kinds
 from eagleray.tabular.faults import Faults
 from eagleray.tabular.names import values_for_names
-from eagleray.texts import Texts
 
 Table = dict[str, schema.Raw]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eagleray import errors, schema, spec
-from eagleray.learn import tasks
+from eagleray import errors, spec
+from eagleray.learn import schema, tasks
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.learn.columns.words import hints_at_identifier
-from eagleray.schema import Columns, Schema
+from eagleray.learn.schema import Columns, Schema
 from eagleray.tabular import kinds
 from eagleray.tabular.clean import Table, given, is_left_out
 from eagleray.tabular.faults import Faults

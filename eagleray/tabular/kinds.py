@@ -11,10 +11,9 @@ from types import NoneType
 
 import numpy as np
 
-from eagleray import schema, values
-from eagleray.learn import columns
-from eagleray.learn.columns import ColumnKind, Distinct, Guess
-from eagleray.texts import Texts
+from eagleray.learn import columns, schema
+from eagleray.learn.columns import ColumnKind, Distinct, Guess, values
+from eagleray.learn.columns.arrow import Texts
 
 
 @dataclass(frozen=True)

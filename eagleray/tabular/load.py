@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from eagleray import code, errors, names, schema, spec, storage
+from eagleray import code, errors, names, spec, storage
+from eagleray.learn import schema
+from eagleray.learn.columns.arrow import Texts
 from eagleray.tabular import clean, files, pictures
 from eagleray.tabular.infer import learn
-from eagleray.texts import Texts
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 """The data sets that scikit-learn carries."""

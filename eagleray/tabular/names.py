@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eagleray import values
+from eagleray.learn.columns import values
 
 
 def values_for_names(names: Sequence[str]) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eagleray import features, schema, spec
+from eagleray import spec
+from eagleray.learn import features, schema
 
 if TYPE_CHECKING:
     from ray_jobs.data import prepare

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eagleray import errors, schema, spec
-from eagleray.learn import losses, models, tasks
+from eagleray import errors, spec
+from eagleray.learn import losses, models, schema, tasks
 from eagleray.learn.columns import CATEGORICAL
-from eagleray.schema import Columns, Schema
+from eagleray.learn.schema import Columns, Schema
 from eagleray.spec import laws
 from eagleray.tabular import clean, infer, kinds, load
 from ray_jobs.data import split
@@ -24,7 +24,7 @@ class Dataset:
     """All rows, and which of them are for what.
 
     Attributes:
-        columns: canonical columns of all rows, see `eagleray.schema`.
+        columns: canonical columns of all rows, see `eagleray.learn.schema`.
         rows: for each of these rows its number in the source, from 1.
         targets: see `tasks.Task.encode`.
         split: row numbers of the parts.

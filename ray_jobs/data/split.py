@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from eagleray import errors, schema, spec
-from eagleray.learn import tasks
+from eagleray import errors, spec
+from eagleray.learn import schema, tasks
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from eagleray import schema, spec
-from eagleray.learn import tasks
+from eagleray import spec
+from eagleray.learn import schema, tasks
 from eagleray.learn.columns.remarks import setting
 from eagleray.tabular import clean
 from ray_jobs.data.prepare import Dataset

@@ -22,7 +22,8 @@ import pytest
 import uvicorn
 from rich import console
 
-from eagleray import bundle, schema, spec, storage
+from eagleray import bundle, spec, storage
+from eagleray.learn import schema
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline
 from ray_jobs.data import encoded

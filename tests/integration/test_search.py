@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 from rich import console
 
-from eagleray import bundle, errors, schema, spec, storage
+from eagleray import bundle, errors, spec, storage
+from eagleray.learn import schema
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline, search

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from eagleray.features import encodings
 from eagleray.learn import columns
 from eagleray.learn.columns import numeric
+from eagleray.learn.features import encodings
 
 WRITTEN = r"(?=.)(\d+h)?(\d+m)?(\d+s)?"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import errors, schema
-from eagleray.learn import columns
+from eagleray import errors
+from eagleray.learn import columns, schema
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("eagleray", "ray_jobs", "serving", "k8s")
 OTHER_MEANINGS = {
     "numeric": {
-        "eagleray/features/transforms.py",
+        "eagleray/learn/features/transforms.py",
         "eagleray/learn/models/layers.py",
     },  # a model's input
     "boolean": {"eagleray/spec/reference.py"},  # of JSON Schema

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagleray import cli, compatibility, errors, storage
-from eagleray.schema import Column, Schema, Target
+from eagleray.learn.schema import Column, Schema, Target
 from eagleray.state.models import Registry
 from serving import protocol
 from tests import bundles

@@ -16,8 +16,9 @@ from safetensors import numpy as safe_numpy
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import QuantileTransformer
 
-from eagleray import errors, features, schema, spec
-from eagleray.features import texts
+from eagleray import errors, spec
+from eagleray.learn import features, schema
+from eagleray.learn.features import texts
 
 LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 TARGET = schema.Target(name="y", task="regression")

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eagleray import errors, schema, spec, texts
-from eagleray.learn import columns
+from eagleray import errors, spec
+from eagleray.learn import columns, schema
+from eagleray.learn.columns import arrow
 from eagleray.tabular import clean, infer, kinds
 
 SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
@@ -90,7 +91,7 @@ def test_texts_of_a_file_are_taken_for_the_same_as_texts_of_json(
     raw = few[:1] * times * 4 + few  # so that the rest may be a small share
     cells = pa.chunked_array([pa.array(raw[:3], pa.string()), pa.array(raw[3:], pa.string())])
     found, refusals = [], []
-    for form in (raw, texts.Texts(cells)):
+    for form in (raw, arrow.Texts(cells)):
         try:
             found.append(kinds.find("x", form, kind and columns.named(kind), marks))
         except errors.DataError as error:

@@ -19,9 +19,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from eagleray import errors, schema, spec
+from eagleray import errors, spec
+from eagleray.learn import schema
+from eagleray.learn.columns.arrow import Texts
 from eagleray.tabular import delimited, load
-from eagleray.texts import Texts
 
 FRAMES = """
 import pandas as pd

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from eagleray import errors, schema, spec
-from eagleray.learn import losses
+from eagleray import errors, spec
+from eagleray.learn import losses, schema
 
 TARGETS = np.array([0, 0, 0, 1])
 CLASSES = schema.Target(name="y", task="binary", classes=("no", "yes"))

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from eagleray import schema
-from eagleray.learn import metrics, tasks
+from eagleray.learn import metrics, schema, tasks
 
 BINARY = schema.Target(name="y", task="binary", classes=("no", "yes"))
 THREE = schema.Target(name="y", task="multiclass", classes=("a", "b", "c"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagleray import code, errors, features
-from eagleray.learn import models
+from eagleray import code, errors
+from eagleray.learn import features, models
 
 SHAPE = features.Shape(numeric=3, categories=2, table=7, tokens=11, image=(1, 8, 8))
 MODELS: list[models.Options] = [

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagleray import bundle, cli, errors, schema, spec
+from eagleray import bundle, cli, errors, spec
+from eagleray.learn import schema
 from ray_jobs import probe, training
 from ray_jobs.data import encoded, prepare
 

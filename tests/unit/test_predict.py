@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eagleray import bundle, cli, schema, storage
-from eagleray.learn import tasks
+from eagleray import bundle, cli, storage
+from eagleray.learn import schema, tasks
 from eagleray.state.models import Registry
 from ray_jobs import winner
 from tests import bundles

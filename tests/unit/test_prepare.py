@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eagleray import errors, features, spec
+from eagleray import errors, spec
+from eagleray.learn import features
 from ray_jobs.data import prepare
 
 DATA = Path(__file__).parents[1] / "data"

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from eagleray import errors, pictures, schema
+from eagleray import errors
 from eagleray.bundle import Prediction
+from eagleray.learn import schema
+from eagleray.learn.columns import pictures
 from serving import openapi, problems, protocol
 from tests import bundles
 

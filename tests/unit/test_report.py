@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from eagleray import schema
+from eagleray.learn import schema
 from eagleray.learn.tasks import confusion
 from eagleray.state import searches
 from ray_jobs.report import tables

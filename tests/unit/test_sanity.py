@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eagleray import schema
-from eagleray.learn import metrics, tasks
+from eagleray.learn import metrics, schema, tasks
 
 BINARY = schema.Target(name="left", task="binary", classes=("no", "yes"))
 MANY = schema.Target(name="kind", task="multiclass", classes=("a", "b", "c"))

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eagleray import errors, schema, texts
-from eagleray.learn import columns, tasks
+from eagleray import errors
+from eagleray.learn import columns, schema, tasks
+from eagleray.learn.columns import arrow
 from eagleray.tabular import kinds
 
 LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -104,10 +105,10 @@ def test_texts_of_a_file_mean_the_same_as_texts_of_json(
     more: dict[str, Any] = {"missing": missing, "decimal_comma": comma}
     good = [text for text in raw if readable(kind, text, more)]
     cells = pa.chunked_array([pa.array(part, pa.string()) for part in (good[:cut], good[cut:])])
-    assert same(parsed(kind, texts.Texts(cells), **more), parsed(kind, good, **more))
+    assert same(parsed(kind, arrow.Texts(cells), **more), parsed(kind, good, **more))
     if len(good) < len(raw):
         cells = pa.chunked_array([pa.array(raw, pa.string())])
-        assert refusal(kind, texts.Texts(cells), more) == refusal(kind, raw, more)
+        assert refusal(kind, arrow.Texts(cells), more) == refusal(kind, raw, more)
 
 
 def readable(kind: str, text: str | None, more: dict[str, Any]) -> bool:

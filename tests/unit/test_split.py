@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from eagleray import errors, schema, spec
+from eagleray import errors, spec
+from eagleray.learn import schema
 from ray_jobs.data import split
 
 LAW = settings(max_examples=40)

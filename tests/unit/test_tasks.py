@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eagleray import bundle, errors, schema
-from eagleray.learn import tasks
+from eagleray import bundle, errors
+from eagleray.learn import schema, tasks
 from tests import bundles
 
 ROOT = Path(__file__).parents[2]

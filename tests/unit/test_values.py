@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eagleray import values
+from eagleray.learn.columns import values
 
 LAW = settings(max_examples=100)
 TIMES = st.datetimes(

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from eagleray import values
-from eagleray.features import encodings
+from eagleray.learn.columns import values
 from eagleray.learn.columns.column import Column
 from eagleray.learn.columns.distinct import SAMPLE, Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import NumberKind
+from eagleray.learn.features import encodings
 
 _PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 

@@ -11,14 +11,13 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
-from eagleray import values
-from eagleray.features import encodings, reference
-from eagleray.features.categories import MOST_LISTED
-from eagleray.learn.columns import remarks
+from eagleray.learn.columns import remarks, values
 from eagleray.learn.columns.column import Column, missing_rows
 from eagleray.learn.columns.distinct import Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.words import WordKind
+from eagleray.learn.features import encodings, reference
+from eagleray.learn.features.categories import MOST_LISTED
 
 MOST_DESCRIBED = 20
 
@@ -82,7 +81,7 @@ def _is_scalar(text: str) -> bool:
 
 
 def _lumped(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> Iterator[str]:
-    """Rare categories that `eagleray.features.categories` takes for one."""
+    """Rare categories that `eagleray.learn.features.categories` takes for one."""
     if column.categories is not None and len(column.categories) <= most:
         return
     training = array[train]

@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import pydantic
 
-from eagleray import errors, pictures, values
+from eagleray import errors
+from eagleray.learn.columns import pictures, values
 from eagleray.learn.columns.kind import REGISTRY, ColumnKind
 
 Raw = Sequence[Any] | np.ndarray

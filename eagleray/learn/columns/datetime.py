@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from eagleray import values
-from eagleray.features import encodings
+from eagleray.learn.columns import values
 from eagleray.learn.columns.column import Column, Raw, Tolerance
 from eagleray.learn.columns.distinct import Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import NumberKind
+from eagleray.learn.features import encodings
 
 CALENDAR = (-62_135_596_800, 253_402_300_799)
 """The first and the last second of the years 1 to 9999."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from eagleray import values
-from eagleray.texts import Texts
+from eagleray.learn.columns import values
+from eagleray.learn.columns.arrow import Texts
 
 SAMPLE = 200
 """Number of distinct texts that are checked before the whole column."""
@@ -46,7 +46,7 @@ class Distinct:
         return self.beside("")
 
     def beside(self, form: str) -> Counter[str]:
-        """Texts that are not plain values of this form, see `eagleray.texts.PLAIN`."""
+        """Texts that are not plain values of this form, see `arrow.PLAIN`."""
         found = self._texts(form)
         return Counter({text: n for text, n in found.items() if text.casefold() not in self.marks})
 

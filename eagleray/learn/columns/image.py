@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from eagleray import errors, pictures
-from eagleray.features import encodings
+from eagleray import errors
+from eagleray.learn.columns import pictures
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.distinct import Distinct
 from eagleray.learn.columns.kind import ColumnKind, Guess
+from eagleray.learn.features import encodings
 
 LONGEST_SIDE = 128
 """Pictures of more pixels a side are made smaller."""

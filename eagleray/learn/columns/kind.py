@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import pydantic
 
-from eagleray import plugins, values
-from eagleray.features import reference
+from eagleray import plugins
+from eagleray.learn.columns import values
+from eagleray.learn.features import reference
 
 if TYPE_CHECKING:
-    from eagleray.features.encodings import Encoding
     from eagleray.learn.columns.column import Column, Raw, Tolerance
     from eagleray.learn.columns.distinct import Distinct
+    from eagleray.learn.features.encodings import Encoding
 
 
 class NoOptions(pydantic.BaseModel):
@@ -86,7 +87,7 @@ class ColumnKind(Protocol):
         return None
 
     def plain(self, column: Column) -> str:
-        """Which texts Arrow reads at once, a key of `eagleray.texts.PLAIN`; empty for none."""
+        """Which texts Arrow reads at once, a key of `arrow.PLAIN`; empty for none."""
         return ""
 
     def raw_fields(self, name: str, raw: Raw) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class ColumnKind(Protocol):
         return array
 
     def statistics(self, array: np.ndarray) -> dict[str, Any]:
-        """Statistics of the training part, see `eagleray.features.reference`."""
+        """Statistics of the training part, see `eagleray.learn.features.reference`."""
         return reference.of_numbers(self.quantity(array))
 
     def shares(self, statistics: Mapping[str, Any], array: np.ndarray) -> list[float]:

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eagleray.features import encodings
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
+from eagleray.learn.features import encodings
 
 LARGEST = float(np.finfo(np.float64).max)
 

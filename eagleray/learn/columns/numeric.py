@@ -14,12 +14,12 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
-from eagleray import values
-from eagleray.features import encodings
+from eagleray.learn.columns import values
 from eagleray.learn.columns.column import Column, Raw, Tolerance
 from eagleray.learn.columns.distinct import SAMPLE, Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import LARGEST, NumberKind
+from eagleray.learn.features import encodings
 
 MOST_ODD_SHARE, MOST_ODD = 0.01, 5
 """Largest share of rows, and number of distinct texts, that are no numbers in a numeric column."""

@@ -10,10 +10,10 @@ import pydantic
 from pydantic import AfterValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from eagleray.features import encodings
 from eagleray.learn.columns.distinct import Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.words import WordKind
+from eagleray.learn.features import encodings
 
 Size = Annotated[int, Field(ge=1)]
 

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eagleray import values
-from eagleray.features import encodings
-from eagleray.learn.columns import numeric, remarks
+from eagleray.learn.columns import numeric, remarks, values
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
+from eagleray.learn.features import encodings
 
 LEAST_NUMERIC_SHARE = 1 - numeric.MOST_NAMED_ODD_SHARE
 SAMPLE = 10_000

@@ -22,7 +22,8 @@ from eagleray.learn.models.options import Custom, Image, Mlp, Options, Text
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from eagleray import code, features
+    from eagleray import code
+    from eagleray.learn import features
 
 __all__ = ["REGISTRY", "Custom", "Image", "Mlp", "Model", "Options", "Text", "build", "forward"]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import parameter
 
-from eagleray import code, errors, features
+from eagleray import code, errors
+from eagleray.learn import features
 from eagleray.learn.models.options import Options
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eagleray import features
+from eagleray.learn import features
 from eagleray.learn.models import layers, options
 
 

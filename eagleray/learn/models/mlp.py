@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from eagleray import features
+from eagleray.learn import features
 from eagleray.learn.models import layers, options
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from eagleray import errors, plugins, schema
+from eagleray import errors, plugins
+from eagleray.learn import schema
 from eagleray.learn.tasks.binary import Binary
 from eagleray.learn.tasks.multiclass import Multiclass
 from eagleray.learn.tasks.regression import Regression

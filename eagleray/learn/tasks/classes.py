@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from eagleray import errors, names, schema, values
-from eagleray.learn.columns import CATEGORICAL, NUMERIC
+from eagleray import errors, names
+from eagleray.learn import schema
+from eagleray.learn.columns import CATEGORICAL, NUMERIC, values
 from eagleray.learn.columns.remarks import percent
 from eagleray.learn.tasks import confusion, sanity
 from eagleray.learn.tasks.task import Doubt, Evaluation, Scale, TargetColumn, Task

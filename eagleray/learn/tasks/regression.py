@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from eagleray import errors, schema
+from eagleray import errors
+from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC
 from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.classes import LEAST_OF_A_CLASS

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from eagleray import schema, values
-from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind
+from eagleray.learn import schema
+from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 
 MOST_CLASSES = 20
 """More different whole numbers than this are a quantity, not classes."""

@@ -4,7 +4,7 @@ What is fitted is kept as JSON and tensors and comes back exactly. A row is enco
 in a batch, to the bit; only the padding of tokens depends on the batch.
 """
 
-from eagleray.features import reference
-from eagleray.features.transforms import Inputs, Shape, Transforms, seen
+from eagleray.learn.features import reference
+from eagleray.learn.features.transforms import Inputs, Shape, Transforms, seen
 
 __all__ = ["Inputs", "Shape", "Transforms", "reference", "seen"]

@@ -1,7 +1,7 @@
 """One spelling for each kind of value, whatever table, file or request it came from.
 
 Each function takes one raw value and gives the canonical one, or raises ValueError. Columns and
-what they accept as missing are the business of `eagleray.schema`.
+what they accept as missing are the business of `eagleray.learn.schema`.
 """
 
 from __future__ import annotations

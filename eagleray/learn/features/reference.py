@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from eagleray import schema
+    from eagleray.learn import schema
 
 BINS = 10
 MOST_NAMES = 50

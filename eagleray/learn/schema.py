@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from eagleray import errors, texts
-from eagleray.learn.columns import LARGEST
+from eagleray import errors
+from eagleray.learn.columns import LARGEST, arrow
 from eagleray.learn.columns import Column as Column
 from eagleray.learn.columns import Columns as Columns
 from eagleray.learn.columns import Raw as Raw
@@ -91,7 +91,7 @@ def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -
         DataError: a value that is neither of the column's kind nor missing.
     """
     parse = column.kind.parse
-    if tolerance is not None or not isinstance(raw, texts.Texts):
+    if tolerance is not None or not isinstance(raw, arrow.Texts):
         return parse(column, raw, tolerance)
     if plain := column.kind.plain(column):
         read = raw.read(plain, column.markers, lambda others: parse(column, others))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eagleray import errors
-from eagleray.features import encodings
+from eagleray.learn.features import encodings
 
 if TYPE_CHECKING:
-    from eagleray import schema
+    from eagleray.learn import schema
 
 FURTHEST = 1e6
 

@@ -22,7 +22,7 @@ PLAIN = {
     "comma": r"-?(0|[1-9]\d*)(,\d+)?",
     "time": r"[1-9]\d{3}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?",
 }
-"""Texts that Arrow reads to the same value as `eagleray.values` does; a subset of what that takes.
+"""Texts that Arrow reads to the same value as `values` does; a subset of what that takes.
 
 `comma` are numbers with a decimal comma.
 """

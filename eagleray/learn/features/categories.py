@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray.features import encodings
+from eagleray.learn.features import encodings
 
 if TYPE_CHECKING:
-    from eagleray import schema
+    from eagleray.learn import schema
 
 MOST_LISTED = 1000
 """A column's categories are listed in its schema up to this number."""

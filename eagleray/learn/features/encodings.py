@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 
 class Number(NamedTuple):
-    """A number, f64 (B), in the matrix of `eagleray.features.numbers`.
+    """A number, f64 (B), in the matrix of `eagleray.learn.features.numbers`.
 
     Attributes:
         scale: mean 0 and deviation 1, normal by ranks, as it is, or 0 and 1 as -1 and 1.
@@ -23,13 +23,13 @@ class Number(NamedTuple):
 
 
 class Category(NamedTuple):
-    """A name, str or None, as a row of `eagleray.features.categories`; `most` have their own."""
+    """A name, str or None, as a row of `features.categories`; `most` have their own."""
 
     most: int = 100
 
 
 class Text(NamedTuple):
-    """A text, str or None, as tokens of `eagleray.features.texts`; see its `Vocabulary`."""
+    """A text, str or None, as tokens of `eagleray.learn.features.texts`; see its `Vocabulary`."""
 
     vocabulary: int
     ngrams: tuple[int, int]
@@ -38,7 +38,7 @@ class Text(NamedTuple):
 
 
 class Image(NamedTuple):
-    """A picture, f32 (B, C, H, W), in the array of `eagleray.features.images`."""
+    """A picture, f32 (B, C, H, W), in the array of `eagleray.learn.features.images`."""
 
 
 Encoding = Number | Category | Text | Image

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray.features import encodings
+from eagleray.learn.features import encodings
 
 if TYPE_CHECKING:
-    from eagleray import schema
+    from eagleray.learn import schema
 
 Bag = list[tuple[int, float]]  # row of the table, weight
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray.features import encodings, quantiles
-from eagleray.features.quantiles import Quantiles
+from eagleray.learn.features import encodings, quantiles
+from eagleray.learn.features.quantiles import Quantiles
 
 if TYPE_CHECKING:
-    from eagleray import schema
+    from eagleray.learn import schema
 
 FURTHEST = 1e6
 """A scaled value is cut here: nothing is learned so far out, and a model's float32 stays finite."""

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray.features import encodings
-from eagleray.features.categories import Categories
-from eagleray.features.images import Images
-from eagleray.features.numbers import Numbers
-from eagleray.features.texts import Texts
+from eagleray.learn.features import encodings
+from eagleray.learn.features.categories import Categories
+from eagleray.learn.features.images import Images
+from eagleray.learn.features.numbers import Numbers
+from eagleray.learn.features.texts import Texts
 
 if TYPE_CHECKING:
-    from eagleray import schema, spec
+    from eagleray import spec
+    from eagleray.learn import schema
 
 Inputs = dict[str, np.ndarray]
 """`numeric` f32 (B, F), `categories` i32 (B, K) as rows of one table, `tokens` i32 (B, T) padded
