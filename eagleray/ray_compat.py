@@ -34,6 +34,8 @@ DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's job client prefers this variable to the address that it is given."""
+AUTH_MODE = "RAY_AUTH_MODE"
+"""Ray sets this variable when it starts a cluster of this machine's own, and leaves it set."""
 
 
 @contextlib.contextmanager
@@ -52,6 +54,19 @@ def variables(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def unchanged_authentication() -> Iterator[None]:
+    """Put this process's mode of authentication back: the token belongs to its own cluster."""
+    before = os.environ.get(AUTH_MODE)
+    try:
+        yield
+    finally:
+        if before is None and os.environ.pop(AUTH_MODE, None):
+            from ray import _raylet
+
+            _raylet.Config.initialize("")  # Ray has read the variable, and remembers it
+
+
+@contextlib.contextmanager
 def connected(
     address: str | None, settings: Mapping[str, str] | None = None, **own: Any
 ) -> Iterator[None]:
@@ -65,6 +80,7 @@ def connected(
 
     Raises:
         UserError: no cluster answers at `address`, or this process is connected to one already.
+        ClusterError: Ray does not start.
     """
     import ray
 
@@ -74,7 +90,8 @@ def connected(
             "another endpoint, or call ray.shutdown()"
         )
     alone = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, **own}
-    with variables({"EAGLERAY_HOME": str(server.find()), **(settings or {})}):
+    home = {"EAGLERAY_HOME": str(server.find())}
+    with variables(home | dict(settings or {})), unchanged_authentication():
         try:
             ray.init(
                 address or "local",
@@ -86,6 +103,10 @@ def connected(
             raise errors.UserError(
                 f"--address must be a Ray cluster, but {address}: {cause}"
             ) from cause
+        except Exception as cause:  # a node that does not start in time raises Exception itself
+            ray.shutdown()
+            where = f"at {address}" if address else "on this machine"
+            raise errors.ClusterError(f"Ray {where}: must be ready, but {cause}") from cause
         try:
             yield
         finally:

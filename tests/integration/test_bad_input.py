@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,12 @@ def test_a_storage_that_is_not_there_is_named(
     assert code in (1, 2)
     assert law in said
     assert said.count("\n") == 1
+
+
+def test_ray_that_does_not_start_is_told_as_a_failure_of_the_cluster() -> None:
+    code = (
+        "from eagleray import ray_compat\n"
+        "with ray_compat.connected(None, object_store_memory=1): pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "errors.ClusterError: Ray on this machine: must be ready, but" in done.stderr

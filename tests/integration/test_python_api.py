@@ -28,7 +28,8 @@ def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "tumours.yaml").write_text(file + storage_line)
     (port,) = environment.free_ports(1)
     code = "".join(text for kind, text in blocks if kind == "python")
-    (tmp_path / "page.py").write_text(code.replace("port=8000", f"port={port}"))
+    after = "import os\nprint('mode of authentication:', os.environ.get('RAY_AUTH_MODE'))\n"
+    (tmp_path / "page.py").write_text(code.replace("port=8000", f"port={port}") + after)
     run = subprocess.run(
         [sys.executable, "page.py"], cwd=tmp_path, text=True, capture_output=True, check=False
     )
@@ -37,6 +38,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     assert "tumours: champion points to version 2, before: 1" in run.stdout
     assert "tumours: champion points to version 1, before: 2" in run.stdout
     assert f"1 http://127.0.0.1:{port} curl -s" in run.stdout
+    assert run.stdout.endswith("mode of authentication: None\n")
 
 
 @pytest.fixture

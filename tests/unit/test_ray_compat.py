@@ -47,6 +47,19 @@ def test_headers_for_a_dashboard_come_from_rays_own_token(monkeypatch: pytest.Mo
     assert ray_compat.dashboard_headers() == {}
 
 
+def test_a_cluster_of_ones_own_leaves_no_mode_of_authentication_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray._private.authentication import authentication_token_setup as setup
+
+    monkeypatch.delenv(ray_compat.AUTH_MODE, raising=False)
+    with ray_compat.unchanged_authentication():
+        assert setup.enable_token_auth_by_default()  # as `ray.init` does
+        assert os.environ[ray_compat.AUTH_MODE] == "token"
+    assert ray_compat.AUTH_MODE not in os.environ
+    assert ray_compat.dashboard_headers() == {}
+
+
 def test_a_trial_may_fail_again_once_it_got_further() -> None:
     from ray.tune.experiment import Trial
 
