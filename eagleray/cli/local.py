@@ -21,9 +21,7 @@ app = typer.Typer(
 
 Folder = Annotated[
     Path | None,
-    typer.Option(
-        help="Where it keeps everything; the nearest .eagleray by default, here or above."
-    ),
+    typer.Option(help="Folder of the server; by default the nearest .eagleray, here or above."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -36,10 +34,7 @@ def up(folder: Folder = None, as_json: Json = False) -> None:
     """
     from eagleray.storage import server
 
-    running = server.up(folder)
-    _report(
-        running, "up", as_json, f"{running.endpoint}, process {running.pid}, in {running.folder}"
-    )
+    _report("up", server.up(folder), as_json)
 
 
 @app.command()
@@ -47,9 +42,9 @@ def down(folder: Folder = None, as_json: Json = False) -> None:
     """Stop the server. It keeps its data."""
     from eagleray.storage import server
 
-    running = server.down(folder)
-    kept = f"was {running.endpoint}; its data stay in {running.folder}" if running else "was not up"
-    _report(running, "down", as_json, kept)
+    stopped = server.down(folder)
+    data = f"was {stopped.endpoint}; its data stay in {stopped.folder}" if stopped else "was not up"
+    _report("down", stopped, as_json, data)
 
 
 @app.command()
@@ -59,13 +54,13 @@ def status(folder: Folder = None, as_json: Json = False) -> None:
 
     running = server.status(folder)
     if running is None:
-        _report(running, "down", as_json, server.looked(folder))
+        _report("down", None, as_json, server.not_running(folder))
         raise typer.Exit(1)
-    _report(
-        running, "up", as_json, f"{running.endpoint}, process {running.pid}, in {running.folder}"
-    )
+    _report("up", running, as_json)
 
 
-def _report(server: Server | None, state: str, as_json: bool, said: str) -> None:
-    facts = {"state": state, "server": server}
-    emit(facts, as_json, table=[[f"storage server: {state}; {said}"]])
+def _report(state: str, server: Server | None, as_json: bool, details: str = "") -> None:
+    if server and not details:
+        details = f"{server.endpoint}, process {server.pid}, in {server.folder}"
+    line = f"storage server: {state}; {details}"
+    emit({"state": state, "server": server}, as_json, table=[[line]])

@@ -36,26 +36,21 @@ def sweep(
     from eagleray import storage as stores
     from eagleray.state import sweep as sweeps
 
-    done = sweeps.sweep(stores.open(storage), _age(older_than), dry_run=dry_run)
+    report = sweeps.sweep(stores.open(storage), _age(older_than), dry_run=dry_run)
     removed = "would be removed" if dry_run else "removed"
-    words = {
-        "referenced": f"referenced by {done.documents} documents",
-        "young": f"not referenced, younger than {older_than}",
-        "removed": f"not referenced, {removed}",
+    parts = {
+        "referenced": (f"referenced by {report.documents} documents", report.referenced),
+        "young": (f"not referenced, younger than {older_than}", report.young),
+        "removed": (f"not referenced, {removed}", report.removed),
     }
-    found = {name: getattr(done, name) for name in words}
-    totals = {
-        name: {"contents": len(entries), "bytes": sum(one.size for one in entries)}
-        for name, entries in found.items()
-    }
-    table = [(one.key, "", f"{one.size} bytes") for one in done.removed]
-    for name, total in totals.items():
-        table.append((words[name], f"{total['contents']} contents", f"{total['bytes']} bytes"))
-    emit(
-        {"dry_run": dry_run, **totals, "keys": [one.key for one in done.removed]},
-        as_json,
-        table=table,
-    )
+    table = [(one.key, "", f"{one.size} bytes") for one in report.removed]
+    totals = {}
+    for name, (words, entries) in parts.items():
+        size = sum(one.size for one in entries)
+        totals[name] = {"contents": len(entries), "bytes": size}
+        table.append((words, f"{len(entries)} contents", f"{size} bytes"))
+    keys = [one.key for one in report.removed]
+    emit({"dry_run": dry_run, **totals, "keys": keys}, as_json, table=table)
 
 
 def _age(text: str) -> timedelta:

@@ -22,10 +22,11 @@ from pathlib import Path
 from eagleray import errors
 from eagleray.storage import Entry, checked
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of the operating system for no room left."""
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PRIVATE = ".eagleray"  # below the root: unfinished files and locks; no key may start so
 _LOCKS = 64
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class FileStorage:
@@ -48,27 +49,28 @@ class FileStorage:
         return None if now == etag else (data, now)
 
     def put(self, key: str, data: bytes) -> str:
-        with self._naming(key), self._locked(key), self._replacing(key) as unfinished:
+        with self._replacing(key) as unfinished:
             unfinished.write_bytes(data)
         return _etag(data)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
-        with self._naming(key), self._scratch(key) as unfinished:
+        with self._naming(key), _scratch(self._private()) as unfinished:
+            path = self._path(key)
             unfinished.write_bytes(data)
             _sync(unfinished)
+            self._make_room(path)
             try:
-                self._path(key).hardlink_to(unfinished)
+                path.hardlink_to(unfinished)
             except FileExistsError as error:
                 raise errors.ObjectExistsError(self._says(key, "the key is taken")) from error
-            _sync(self._path(key).parent)
+            _sync(path.parent)
         return _etag(data)
 
     def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
-        with self._naming(key), self._locked(key):
+        with self._replacing(key) as unfinished:
             if self.get_tagged(key)[1] != etag:
                 raise errors.ObjectChangedError(self._says(key, "changed since it was read"))
-            with self._replacing(key) as unfinished:
-                unfinished.write_bytes(data)
+            unfinished.write_bytes(data)
         return _etag(data)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -84,18 +86,12 @@ class FileStorage:
                         yield from _entries(key, path)
 
     def delete(self, key: str) -> None:
-        with (
-            contextlib.suppress(errors.ObjectNotFoundError),
-            self._naming(key),
-            self._locked(key),
-        ):
+        with contextlib.suppress(errors.ObjectNotFoundError), self._naming(key), self._locked(key):
             self._path(key).unlink()
 
     def upload(self, key: str, path: Path) -> None:
         with (
             path.open("rb") as source,
-            self._naming(key),
-            self._locked(key),
             self._replacing(key) as unfinished,
             unfinished.open("wb") as sink,
         ):
@@ -123,22 +119,18 @@ class FileStorage:
 
     @contextlib.contextmanager
     def _replacing(self, key: str) -> Iterator[Path]:
-        """Give a file to write; it becomes the object when the block ends well."""
-        with self._scratch(key) as unfinished:
-            yield unfinished
-            _move(unfinished, self._path(key))
+        """Give a file to write, under the key's lock; it becomes the object if the block ends well.
 
-    @contextlib.contextmanager
-    def _scratch(self, key: str) -> Iterator[Path]:
-        """Give the path of a file that no listing shows and that is gone at the end."""
-        unfinished = self._private() / f"unfinished-{secrets.token_hex(8)}"
-        self._make_room(self._path(key))
-        try:
+        No listing shows it before.
+        """
+        with self._naming(key), self._locked(key), _scratch(self._private()) as unfinished:
+            path = self._path(key)
             yield unfinished
-        finally:
-            unfinished.unlink(missing_ok=True)
+            self._make_room(path)
+            _move(unfinished, path)
 
     def _make_room(self, path: Path) -> None:
+        """Make the folders above an object."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
@@ -164,7 +156,7 @@ class FileStorage:
         if not self.root.is_dir():
             law = f"the folder must exist; create it with: mkdir -p {self.root}"
             return errors.BucketNotFoundError(self._says(key, law))
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return errors.StorageFullError(self._says(key, f"no room left: {error}"))
         if error.errno in _DENIED:
             return errors.AccessDeniedError(self._says(key, str(error)))
@@ -180,12 +172,9 @@ class FileStorage:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a file beside `path` to write; it takes the name `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
-    try:
+    with _scratch(path.parent) as unfinished:
         yield unfinished
         _move(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -205,6 +194,16 @@ def creating(folder: Path) -> Iterator[Path]:
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Give the path of a file that is gone at the end."""
+    unfinished = folder / f".{secrets.token_hex(8)}.unfinished"
+    try:
+        yield unfinished
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _move(unfinished: Path, path: Path) -> None:

@@ -1,10 +1,10 @@
 """Objects in an S3 bucket, on any endpoint, by boto3.
 
 botocore repeats an attempt that was refused, cut, timed out or answered with 5xx, after a pause
-with jitter; each attempt has a limit for connecting and for silence. Repeating is harmless but in
-one case: a conditional write that took place and whose answer was lost finds its own object when
-it is repeated, and is refused. So each such write carries a random `writer` in the object's
-metadata: whoever is refused looks whether the object bears its own mark, and then has won.
+with jitter; each attempt has a limit for connecting and for silence. Only a conditional write may
+not simply be repeated: if it took place and its answer was lost, the second attempt finds the
+object of the first and is refused. So each such write puts a random `writer` into the object's
+metadata, and a writer that is refused and finds its own mark has won.
 """
 
 from __future__ import annotations
@@ -32,19 +32,17 @@ from botocore.exceptions import (
     ReadTimeoutError,
     ResponseStreamingError,
 )
-from s3transfer.exceptions import RetriesExceededError
 
 from eagleray import errors
-from eagleray.storage import Entry, checked, failures, files
+from eagleray.storage import Entry, checked, failures, files, server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 _PART = 8 << 20  # bytes of a part of a parallel transfer
 _THREADS = 8
 _CONNECTIONS = 64
-_SETTINGS = (
+_SETTINGS = {
     "AWS_ACCESS_KEY_ID",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -52,7 +50,9 @@ _SETTINGS = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_PROFILE",
     "AWS_ROLE_ARN",
-)
+}
+"""With one of these set, the embedded server is not looked for."""
+_INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,6 @@ class S3Storage:
         self._bucket = bucket
         self._below = f"{prefix}/" if prefix else ""
         self._patience = patience
-        self._place = failures.Place(client.meta.endpoint_url, bucket)
         self._transfer = TransferConfig(
             multipart_threshold=_PART,
             multipart_chunksize=_PART,
@@ -97,11 +96,9 @@ class S3Storage:
             return self._read(key, Condition())
 
     def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
-        if etag is None:
-            return self.get_tagged(key)
         with self._naming(key):
             try:
-                return self._read(key, Condition(IfNoneMatch=_quoted(etag)))
+                return self._read(key, Condition(IfNoneMatch=_quoted(etag)) if etag else {})
             except ClientError as error:
                 if failures.status_of(error) == 304:
                     return None
@@ -113,20 +110,12 @@ class S3Storage:
             return _bare(answer["ETag"])
 
     def put_if_absent(self, key: str, data: bytes) -> str:
-        with self._naming(key):
-            etag, _ = self._put_if(key, data, Condition(IfNoneMatch="*"))
-        if etag is None:
-            raise errors.ObjectExistsError(self._place.says(key, "the key is taken"))
-        return etag
+        taken = errors.ObjectExistsError(self._says(key, "the key is taken"))
+        return self._put_if(key, data, Condition(IfNoneMatch="*"), taken)
 
     def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
-        with self._naming(key):
-            swapped, found = self._put_if(key, data, Condition(IfMatch=_quoted(etag)))
-        if swapped is not None:
-            return swapped
-        if not found:
-            raise errors.ObjectNotFoundError(self._place.says(key, "there is no such object"))
-        raise errors.ObjectChangedError(self._place.says(key, "changed since it was read"))
+        changed = errors.ObjectChangedError(self._says(key, "changed since it was read"))
+        return self._put_if(key, data, Condition(IfMatch=_quoted(etag)), changed)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         if prefix:
@@ -155,15 +144,14 @@ class S3Storage:
             self._client.download_fileobj(self._bucket, self._key(key), sink, Config=self._transfer)
 
     def clock(self) -> datetime | None:
-        """Also where we are refused, be it for the difference of our clocks."""
         with self._naming(""):
             try:
                 answer = self._client.head_bucket(Bucket=self._bucket)
                 headers = answer["ResponseMetadata"]["HTTPHeaders"]
-            except ClientError as error:
+            except ClientError as error:  # refused, perhaps for the difference of the clocks
                 headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-        said = headers.get("date")
-        return parsedate_to_datetime(said) if said else None
+        date = headers.get("date")
+        return parsedate_to_datetime(date) if date else None
 
     def _read(self, key: str, condition: Condition) -> tuple[bytes, str]:
         """Read an object; botocore repeats the request, and this a body that breaks off."""
@@ -171,47 +159,42 @@ class S3Storage:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
             try:
                 return answer["Body"].read(), _bare(answer["ETag"])
-            except (ReadTimeoutError, IncompleteReadError, ResponseStreamingError):
+            except _INTERRUPTED:
                 if pause is None:
                     raise
                 time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
 
-    def _put_if(self, key: str, data: bytes, condition: Condition) -> tuple[str | None, bool]:
-        """Write under a condition: the etag, or None when refused; and whether there is an object.
+    def _put_if(
+        self, key: str, data: bytes, condition: Condition, refusal: errors.StorageError
+    ) -> str:
+        """Write under a condition, else raise the refusal, or ObjectNotFoundError for no object.
 
         409 is what AWS answers while another conditional write to the key is under way.
         """
-        writer = uuid.uuid4().hex
-        for pause in self._pauses():
-            try:
-                answer = self._client.put_object(
-                    Bucket=self._bucket,
-                    Key=self._key(key),
-                    Body=data,
-                    Metadata={"writer": writer},
-                    **condition,
-                )
-                return _bare(answer["ETag"]), True
-            except ClientError as error:
-                refused = failures.status_of(error) == 412 or failures.code_of(error) == "NoSuchKey"
-                if not refused and (failures.status_of(error) != 409 or pause is None):
-                    raise
-            if refused:
-                break
-            time.sleep(pause or 0)
-        found = self._head(key)
-        if found is not None and found["Metadata"].get("writer") == writer:
-            return _bare(found["ETag"]), True
-        return None, found is not None
-
-    def _head(self, key: str) -> HeadObjectOutputTypeDef | None:
-        try:
-            return self._client.head_object(Bucket=self._bucket, Key=self._key(key))
-        except ClientError as error:
-            if failures.status_of(error) == 404:
-                return None
-            raise
+        path, writer = self._key(key), uuid.uuid4().hex
+        with self._naming(key):
+            for pause in self._pauses():
+                try:
+                    answer = self._client.put_object(
+                        Bucket=self._bucket,
+                        Key=path,
+                        Body=data,
+                        Metadata={"writer": writer},
+                        **condition,
+                    )
+                    return _bare(answer["ETag"])
+                except ClientError as error:
+                    status = failures.status_of(error)
+                    if status == 412 or failures.code_of(error) == "NoSuchKey":
+                        break
+                    if status != 409 or pause is None:
+                        raise
+                time.sleep(pause)
+            found = self._client.head_object(Bucket=self._bucket, Key=path)
+        if found["Metadata"].get("writer") != writer:
+            raise refusal
+        return _bare(found["ETag"])
 
     def _pauses(self) -> Iterator[float | None]:
         """Give the pause after each attempt, below 0.1, 0.2, 0.4 … s; None after the last."""
@@ -224,78 +207,49 @@ class S3Storage:
 
     @contextlib.contextmanager
     def _naming(self, key: str) -> Iterator[None]:
+        """Turn what boto3 raises into an error that names endpoint, bucket and key."""
         try:
             yield
-        except ClientError as error:
-            raise failures.from_answer(self._place, key, error) from error
-        except (BotoCoreError, RetriesExceededError) as error:
-            raise failures.from_silence(self._place, key, error) from error
-        except OSError as error:
-            raise failures.from_disk(self._place, key, error) from error
+        except failures.ERRORS as error:
+            kind, what = failures.classify(error, self._client.meta.endpoint_url)
+            raise kind(self._says(key, what)) from error
+
+    def _says(self, key: str, what: str) -> str:
+        return f"{self._client.meta.endpoint_url}: bucket {self._bucket!r}: key {key!r}: {what}"
 
 
 def connect(bucket: str, prefix: str = "", patience: Patience | None = None) -> S3Storage:
     """Open a bucket with what the environment says, or else the embedded server's settings."""
-    patience = patience or Patience()
+    patience, embedded = patience or Patience(), dict[str, str]()
+    if not _SETTINGS & os.environ.keys() and (running := server.status()):
+        embedded = server.environment(running)
+    settings = {**os.environ, **embedded}
+    endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL")
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": patience.attempts},
+        connect_timeout=patience.connect_s,
+        read_timeout=patience.silence_s,
+        proxies={} if _is_on_this_machine(endpoint) else None,
+        max_pool_connections=_CONNECTIONS,
+        # the trailing checksums of newer SDKs are unknown to many S3-compatible servers
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
     try:
-        client = _client(patience, _settings())
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id=embedded.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=embedded.get("AWS_SECRET_ACCESS_KEY"),
+            region_name=settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION"),
+            config=config,
+        )
     except (BotoCoreError, ValueError) as error:
         raise errors.UserError(f"storage: the AWS settings must be whole, but {error}") from error
     return S3Storage(client, bucket, prefix, patience)
 
 
-def create_bucket(name: str, environment: dict[str, str]) -> None:
-    """Create a bucket unless it exists, trying once; `environment` has the AWS variables."""
-    client = _client(Patience(attempts=1), environment)
-    place = failures.Place(client.meta.endpoint_url, name)
-    try:
-        client.create_bucket(Bucket=name)
-    except client.exceptions.BucketAlreadyOwnedByYou:
-        return
-    except ClientError as error:
-        raise failures.from_answer(place, "", error) from error
-    except BotoCoreError as error:
-        raise failures.from_silence(place, "", error) from error
-
-
-def _client(patience: Patience, settings: dict[str, str]) -> S3Client:
-    endpoint = (
-        settings.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-    )
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=settings.get("AWS_ACCESS_KEY_ID"),
-        aws_secret_access_key=settings.get("AWS_SECRET_ACCESS_KEY"),
-        region_name=settings.get("AWS_REGION"),
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": patience.attempts},
-            connect_timeout=patience.connect_s,
-            read_timeout=patience.silence_s,
-            proxies={} if _on_this_machine(endpoint) else None,
-            max_pool_connections=_CONNECTIONS,
-            # the trailing checksums of newer SDKs are unknown to many S3-compatible servers
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
-def _settings() -> dict[str, str]:
-    """Give what boto3 does not find by itself: a region, or the whole embedded server."""
-    from eagleray.storage import server
-
-    if not any(name in os.environ for name in _SETTINGS):
-        running = server.status()
-        if running is not None:
-            return server.environment(running)
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return {"AWS_REGION": region} if region else {}
-
-
-def _on_this_machine(endpoint: str | None) -> bool:
+def _is_on_this_machine(endpoint: str | None) -> bool:
     return endpoint is not None and urlsplit(endpoint).hostname in ("127.0.0.1", "::1", "localhost")
 
 

@@ -1,8 +1,8 @@
 """The embedded S3 server: one SeaweedFS process (`weed mini`) that keeps its data in a folder.
 
-The process inherits a locked file (`flock`) and so holds the lock for as long as it lives, however
-it dies: whoever can take the lock knows that no server runs, and whoever cannot knows that the
-recorded process id is really ours. `docs/adr/0002-storage.md` has the reasons for the flags.
+The process inherits a locked file (`flock`) and holds the lock until it ends, however it ends: if
+the lock is free no server runs, and if it is taken the recorded process id is the server's.
+`docs/adr/0002-storage.md` has the reasons for the flags.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ FOLDER = ".eagleray"
 REGION = "us-east-1"
 _SERVICES = ("master", "volume", "filer", "s3", "admin")
 _GRPC = 10_000  # SeaweedFS adds this to a service's port for its gRPC
-_PORTS = range(
-    20_000, 22_768
-)  # clear of Ray's workers, HAProxy's 9101 and, gRPC too, of the kernel
+# with gRPC's clear of Ray's workers, HAProxy's 9101 and the kernel's ephemeral ports
+_PORTS = range(20_000, 22_768)
 _START_S = 30.0
 _GRACE_S = 2.0
 _POLL_S = 0.05
@@ -49,51 +48,48 @@ class Server:
     pid: int
 
 
-def up(folder: Path | None = None, *, limit_s: float = _START_S) -> Server:
-    """Start the server unless it runs, wait until it answers, and create the bucket.
+def up(folder: Path | None = None) -> Server:
+    """Start the server unless it runs, and wait until it answers and has its bucket.
 
     Raises:
         errors.UserError: the `weed` program is not installed, or the folder is not ours to write.
         errors.StorageUnavailableError: it does not answer; has the end of its log.
     """
-    home = find(folder)
-    deadline = time.monotonic() + limit_s
+    home, deadline = find(folder), time.monotonic() + _START_S
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         _spawn_unless_held(home)
     except OSError as error:
-        raise errors.UserError(
-            f"local: {home} must be a folder to write in, but {error}"
-        ) from error
+        law = f"local: {home} must be a folder to write in, but {error}"
+        raise errors.UserError(law) from error
     while _held(home):
         server = status(home)
-        complaint = _complaint(server) if server else "has no process id yet"
-        if server and complaint is None:
+        missing = _missing(_ports(home)) if server else "it has no process id yet"
+        if server and not missing:
             return server
         if time.monotonic() > deadline:
-            raise _failure(home, f"must answer within {limit_s:g} s, but {complaint}")
+            raise _failure(home, f"must answer within {_START_S:g} s, but {missing}")
         time.sleep(_POLL_S)
-    _sweep(_ports(home))
+    _remove_sockets(home)
     raise _failure(home, "ended while it started")
 
 
 def down(folder: Path | None = None) -> Server | None:
     """Stop the server, and give what ran. Nothing that was acknowledged is lost.
 
-    SeaweedFS waits half a minute for its own idle connections. Writes are in the kernel's hands
-    before they are acknowledged, so the process is killed after a short grace.
+    The process is killed after a short grace: SeaweedFS would wait half a minute for its own idle
+    connections, and the kernel has its writes before they are acknowledged.
     """
-    home = find(folder)
-    server = status(home)
+    server = status(folder)
     if server is None:
         return None
     for number, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _START_S)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(server.pid, number)
         deadline = time.monotonic() + patience_s
-        while _held(home) and time.monotonic() < deadline:
+        while _held(server.folder) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-    _sweep(_ports(home))
+    _remove_sockets(server.folder)
     return server
 
 
@@ -136,20 +132,18 @@ def program() -> Path:
 def find(folder: Path | None = None) -> Path:
     """Give the server's folder: the one named, else the nearest `.eagleray` that has one.
 
-    That may be in the working directory or in any above it, as a repository is found from its
-    folders; without one it is that of the working directory. A folder of another user is not
-    believed: its keys would lead our data there.
+    It is sought in the working directory and all above it; where none has one, it is the working
+    directory's. That of another user does not count: its keys would send our data there.
     """
-    named = folder or os.environ.get("EAGLERAY_HOME")
-    if named:
+    if named := folder or os.environ.get("EAGLERAY_HOME"):
         return Path(named).resolve()
     here = Path.cwd()
     near = (above / FOLDER for above in (here, *here.parents))
-    return next((path for path in near if _has_server(path)), here / FOLDER)
+    return next((path for path in near if _is_own(path / "keys.json")), here / FOLDER)
 
 
-def looked(folder: Path | None = None) -> str:
-    """Explain where the local server was looked for, and how to start it."""
+def not_running(folder: Path | None = None) -> str:
+    """Explain where no local server runs, and how to start one."""
     above = "" if folder or os.environ.get("EAGLERAY_HOME") else " or a folder above"
     return (
         f"no local server runs in {find(folder)}{above}; start one with: eagleray local up,"
@@ -157,9 +151,9 @@ def looked(folder: Path | None = None) -> str:
     )
 
 
-def _has_server(path: Path) -> bool:
+def _is_own(path: Path) -> bool:
     try:
-        return (path / "keys.json").stat().st_uid == os.getuid()
+        return path.stat().st_uid == os.getuid()
     except OSError:
         return False
 
@@ -194,12 +188,11 @@ def _spawn_unless_held(home: Path) -> None:
 
 
 def _spawn(home: Path, lock: int) -> None:
-    """Start the server; a shell in between hands it over to init, so nobody has to wait for it."""
+    """Start the server by way of a shell, so that init waits for it and nobody else has to."""
     (home / "pid").unlink(missing_ok=True)
-    ports = _free_ports(home)
+    command = [str(program()), *_flags(home, _free_ports(home))]
     _make_keys(home)
     (home / "data").mkdir(exist_ok=True)
-    command = [str(program()), *_flags(home, ports)]
     with (home / "server.log").open("wb") as log:
         shell = subprocess.run(  # noqa: S603 - our own program and flags
             ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *command],
@@ -227,6 +220,7 @@ def _flags(home: Path, ports: dict[str, int]) -> list[str]:
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",  # would be 9101
         "-s3.autoCreateBucket=false",
+        f"-bucket={BUCKET}",
         "-webdav=false",
         "-admin.ui=false",
         "-master.resumeState=false",  # or it is no leader yet when the volume server calls, once
@@ -236,7 +230,7 @@ def _flags(home: Path, ports: dict[str, int]) -> list[str]:
 
 
 def _make_keys(home: Path) -> None:
-    """Make the access keys once."""
+    """Make the access keys, unless there are some."""
     credentials = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
     identity = {"name": "eagleray", "credentials": [credentials], "actions": ["Admin"]}
     if not (home / "keys.json").exists():
@@ -276,39 +270,38 @@ def _write(path: Path, text: str) -> None:
         unfinished.write_text(text)
 
 
-def _complaint(server: Server) -> str | None:
-    """Tell why the server is not usable yet."""
-    from eagleray.storage import s3
-
+def _missing(ports: dict[str, int]) -> str:
+    """Tell what the server lacks before it can be used; empty when it lacks nothing."""
     try:
-        if not _volumes_joined(_ports(server.folder)["master"]):
+        topology = json.loads(_get(ports["master"], "/dir/status"))["Topology"]
+        if not topology["DataCenters"]:  # objects that exist cannot be read before
             return "its volumes have not joined"
-        s3.create_bucket(BUCKET, environment(server))
-    except (errors.StorageError, OSError, http.client.HTTPException) as error:
+        _get(ports["filer"], f"/buckets/{BUCKET}/")
+        _get(ports["s3"], "/healthz")
+    except (OSError, http.client.HTTPException) as error:
         return str(error)
-    return None
+    return ""
 
 
-def _volumes_joined(master: int) -> bool:
-    """Ask the master; until the volumes have joined, objects that exist cannot be read."""
-    connection = http.client.HTTPConnection("127.0.0.1", master, timeout=1)
-    with contextlib.closing(connection):
-        connection.request("GET", "/dir/status")
-        return bool(json.load(connection.getresponse())["Topology"]["DataCenters"])
+def _get(port: int, path: str) -> bytes:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise http.client.HTTPException(f"port {port} answers {path} with {answer.status}")
+        return answer.read()
 
 
 def _failure(home: Path, what: str) -> errors.StorageUnavailableError:
-    tail = (home / "server.log").read_text(errors="replace").splitlines()[-10:]
-    return errors.StorageUnavailableError(
-        "\n".join(
-            [f"local: the embedded S3 server {what}; {home / 'server.log'} ends with:", *tail]
-        )
-    )
+    log = home / "server.log"
+    tail = log.read_text(errors="replace").splitlines()[-10:]
+    heading = f"local: the embedded S3 server {what}; {log} ends with:"
+    return errors.StorageUnavailableError("\n".join([heading, *tail]))
 
 
-def _sweep(ports: dict[str, int]) -> None:
-    """Remove the Unix sockets that SeaweedFS leaves behind in the folder it insists on."""
-    for port in ports.values():
+def _remove_sockets(home: Path) -> None:
+    """Remove the Unix sockets that SeaweedFS leaves behind, always in /tmp."""
+    for port in _ports(home).values():
         for number in (port, port + _GRPC):
             for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):  # noqa: S108
                 path.unlink(missing_ok=True)

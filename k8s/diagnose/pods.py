@@ -31,7 +31,7 @@ _TAINT = re.compile(r"(?:untolerated|had) taint \{([^:}]+):? ?([^}]*)\}")
 _UNBOUND = re.compile("unbound immediate PersistentVolumeClaims|persistent volumes to bind")
 _USUAL = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _STORAGE = re.compile(r"(\S+): bucket '([^']*)': key '([^']*)': (.+)")
-"""As `eagleray.storage.failures.Place.says` writes it."""
+"""As `eagleray.storage.s3.S3Storage` writes it."""
 _IDENTITY = "set storage.existingSecret, or serviceAccount.annotations to an identity with rights"
 _KEYS = '{"stringData": {"AWS_ACCESS_KEY_ID": "…", "AWS_SECRET_ACCESS_KEY": "…"}}'
 

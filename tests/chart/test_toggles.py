@@ -158,7 +158,8 @@ def test_the_store_is_started_as_the_local_one_is():
     known = {flag.partition("=")[0] for flag in server._flags(chart.ROOT, ports)}
     given = {flag.partition("=")[0] for flag in container["command"][1:]}
     assert given <= known
-    assert {flag for flag in known - given if not flag.endswith(".port")} == {"-s3.config"}
+    own = {flag for flag in known - given if not flag.endswith(".port")}
+    assert own == {"-s3.config", "-bucket"}
 
 
 @pytest.mark.parametrize(("minimum", "maximum", "autoscaled"), [(2, 4, True), (4, 4, False)])
