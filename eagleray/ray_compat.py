@@ -60,10 +60,12 @@ def unchanged_authentication() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None and os.environ.pop(AUTH_MODE, None):
+        if before is None and AUTH_MODE in os.environ:
             from ray import _raylet
 
-            _raylet.Config.initialize("")  # Ray has read the variable, and remembers it
+            del os.environ[AUTH_MODE]
+            # Ray has read the variable, and remembers it.
+            _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
