@@ -11,8 +11,10 @@ help: ## list the targets
 demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on this machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
 
+# The long files first, so that the short ones fill up what one process has left over at the end.
 test: check ## style, types, layers, then all tests but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/chart tests/contract tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
+		tests/integration tests/contract tests/chart tests/unit
 
 slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
 	$(BIN)/python -m pytest -m slow tests

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from eagleray import spec, storage
-from eagleray.client import local
 from eagleray.state import searches
 from eagleray.state.models import Registry
 
+pytestmark = pytest.mark.slow
 FILE = """
 name: wine
 data: {source: 'dataset:wine', target: target}
@@ -60,7 +59,6 @@ def drive() -> Iterator[Drive]:
         process.wait()
 
 
-@pytest.mark.slow
 def test_who_comes_second_watches_and_takes_over_from_who_is_killed(
     tmp_path: Path, drive: Drive
 ) -> None:
@@ -82,16 +80,6 @@ def test_who_comes_second_watches_and_takes_over_from_who_is_killed(
     assert json.loads(said(chosen, "third", "out"))["why"].startswith("it is the champion")
     assert "starting Ray" not in said(chosen, "third", "err")
     assert [version.number for version in registry(chosen).versions("wine")] == [1]
-
-
-def test_interrupted_a_search_is_unfinished_at_once(tmp_path: Path, drive: Drive) -> None:
-    chosen = experiment(tmp_path)
-    first = drive(chosen, "first")
-    wait_for_trials(chosen, 1)
-    assert [one.state for one in local.LocalRuns(chosen.storage).attempts()] == ["running"]
-    first.send_signal(signal.SIGINT)
-    assert first.wait(60) == 130
-    assert [one.state for one in local.LocalRuns(chosen.storage).attempts()] == ["unfinished"]
 
 
 def experiment(folder: Path) -> spec.Experiment:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +66,8 @@ def example(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
     folder = tmp_path_factory.mktemp(example)
-    overrides = {"tune.trials": "2", "storage": folder.as_uri(), **EXAMPLES[example].overrides}
+    reduced = {"tune.trials": "2", "compute.cpus": str(os.cpu_count())}  # one worker, not two
+    overrides = {**reduced, "storage": folder.as_uri(), **EXAMPLES[example].overrides}
     file = ROOT / "examples" / f"{example}.yaml"
     source = spec.load(file).data.source
     if source.startswith("data/"):

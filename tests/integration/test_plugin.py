@@ -31,6 +31,7 @@ data: {source: visits.csv, target: visits}
 model: {type: wide, bias: {choice: [true, false]}}
 train: {loss: poisson, lr: 0.05, epochs: 10}
 tune: {trials: 2}
+compute: {cpus: 2}
 """
 
 

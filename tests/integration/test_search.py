@@ -19,6 +19,7 @@ import pytest
 from rich import console
 
 from eagleray import bundle, errors, spec, storage
+from eagleray.client import local
 from eagleray.learn import schema
 from eagleray.state import searches
 from eagleray.state.models import Registry
@@ -59,6 +60,11 @@ def experiment(folder: Path, text: str = FILE, **overrides: str) -> spec.Experim
     file = folder / "wine.yaml"
     file.write_text(text + f"storage: file://{folder}/storage\n")
     return spec.load(file, overrides)
+
+
+def alone(folder: Path, text: str = FILE, **overrides: str) -> spec.Experiment:
+    """An experiment of which each trial takes all CPUs: one worker starts, not two."""
+    return experiment(folder, text, **{"compute.cpus": str(os.cpu_count()), **overrides})
 
 
 def kept(chosen: spec.Experiment) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
         "name: wine\ndata: {source: mail.csv, target: kind}\n"
         "train: {lr: 0.02, epochs: 15}\ntune: {trials: 1}\n"
     )
-    ended = pipeline.run(experiment(tmp_path, text), quiet())
+    ended = pipeline.run(alone(tmp_path, text), quiet())
     out = console.Console(file=io.StringIO(), width=60)
     page.show(ended, out)
     assert isinstance(out.file, io.StringIO)
@@ -155,7 +161,7 @@ def test_run_again_a_search_that_ended_gives_its_result_and_changes_nothing(
 
 def test_another_seed_is_another_version_that_waits_for_a_person(wine: pipeline.Outcome) -> None:
     folder = wine.search.experiment.path.parent
-    second = experiment(folder, **{"tune.trials": "1", "train.seed": "1"})
+    second = alone(folder, **{"tune.trials": "1", "train.seed": "1"})
     ended = pipeline.run(second, quiet())
     assert (ended.result.version, ended.champion) == (2, 1)
     promote = f"eagleray models promote wine 2 --storage {second.storage}"
@@ -170,7 +176,7 @@ def test_a_grid_is_tried_whole_and_a_loss_that_explodes_fails_its_trial_alone(
         + "features: {alcohol: {type: numeric, scale: {choice: [standard, quantile]}}}\n"
     )
     overrides = {"tune.search": "grid", "tune.trials": "100", "train.optimizer": "sgd"}
-    trials = pipeline.run(experiment(tmp_path, text, **overrides), quiet()).trials
+    trials = pipeline.run(alone(tmp_path, text, **overrides), quiet()).trials
     points = {str(one.values) for one in trials}
     failed = [one for one in trials if one.status == "failed"]
     assert len(points) == len(trials) == 8
@@ -182,7 +188,7 @@ def test_a_search_in_which_all_trials_fail_says_why_and_registers_nothing(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     overrides = {"train.lr": "1.0e+30", "train.optimizer": "sgd", "tune.trials": "2"}
-    chosen = experiment(tmp_path, **overrides)
+    chosen = alone(tmp_path, **overrides)
     with pytest.raises(errors.SearchError, match=r"no trial gave a model: .* in epoch \d"):
         pipeline.run(chosen, quiet())
     assert not any(key.startswith("models/") for key in kept(chosen))
@@ -207,7 +213,7 @@ def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(
     text = FILE.replace(
         "{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net', width: {choice: [8, 16]}}"
     )
-    chosen = experiment(tmp_path, text, **{"train.loss": "own:loss", "tune.trials": "2"})
+    chosen = alone(tmp_path, text, **{"train.loss": "own:loss", "tune.trials": "2"})
     pipeline.run(chosen, quiet())
     (tmp_path / "own.py").unlink()
     champion(chosen).verify()
@@ -225,32 +231,37 @@ def test_a_model_that_leaves_fails_its_trial_with_its_line(
         "        sys.exit(1)\n"
     )
     text = FILE.replace("{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net'}")
-    chosen = experiment(tmp_path, text, **{"tune.trials": "1"})
+    chosen = alone(tmp_path, text, **{"tune.trials": "1"})
     with pytest.raises(errors.SearchError, match=r"own\.py:6: own:Net: .* SystemExit: 1"):
         pipeline.run(chosen, quiet())
 
 
-def test_interrupted_and_run_again_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_interrupted_and_run_again_a_search_goes_on_where_it_was(
+    ray_cluster: None, tmp_path: Path
+) -> None:
     """Ctrl-C in a process of its own; the finished trials stay, and none is tried again."""
-    chosen = experiment(tmp_path, **{"tune.trials": "8", "tune.scheduler": "none"})
-    slow = ["--set", "tune.trials=8", "--set", "tune.scheduler=none", "--set", "train.epochs=80"]
-    command = [sys.executable, "-m", "eagleray", "run", str(chosen.path), *slow]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    slow = {"tune.trials": "8", "tune.scheduler": "none", "train.epochs": "80"}
+    chosen, runs = experiment(tmp_path, **slow), local.LocalRuns((tmp_path / "storage").as_uri())
+    options = [part for key, value in slow.items() for part in ("--set", f"{key}={value}")]
+    first = subprocess.Popen([sys.executable, "-m", "eagleray", "run", str(chosen.path), *options])
     _wait_for_records(chosen, 3)
+    assert [one.state for one in runs.attempts()] == ["running"]
     first.send_signal(signal.SIGINT)
     assert first.wait(60) == 130
+    assert [one.state for one in runs.attempts()] == ["unfinished"]
     before = _records(chosen)
     ended = {number for number, one in before.items() if one.status == "finished"}
     assert 3 <= len(ended) < 8
-    second = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    out = quiet()
+    outcome = pipeline.run(chosen, out)
     after = _records(chosen)
     assert sorted(after) == list(range(1, 9))
     assert all(one.status == "finished" for one in after.values())
     assert all(after[number] == before[number] for number in ended)
     assert len({str(one.values) for one in after.values()}) == 8
-    assert re.search(r"resuming: [3-7] of 8 trials done, best 0\.\d+\n", second.stdout)
-    assert "registered wine version 1" in second.stdout
+    assert isinstance(out.file, io.StringIO)
+    assert re.search(r"resuming: [3-7] of 8 trials done, best 0\.\d+\n", out.file.getvalue())
+    assert (outcome.result.version, outcome.champion) == (1, 1)
 
 
 def _records(chosen: spec.Experiment) -> dict[int, searches.Record]:

@@ -163,7 +163,7 @@ class Killer(threading.Thread):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("trial_s", "every_s"), [(8, 2.5), pytest.param(60, 5, marks=pytest.mark.slow)]
+    ("trial_s", "every_s"), [(7, 1.8), pytest.param(60, 5, marks=pytest.mark.slow)]
 )
 def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
     ray_cluster: None, tmp_path: Path, trial_s: int, every_s: float

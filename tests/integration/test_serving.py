@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +39,7 @@ class Served:
     """A running endpoint, its registry, and what the command line printed."""
 
     url: str
+    process: int
     folder: Path
     models: Registry
     said: dict[str, Any]
@@ -74,10 +78,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             assert process.stdout is not None
             said = json.loads(process.stdout.readline())
             with httpx.Client(timeout=30) as http:
-                yield Served(said["url"], folder, models, said, http)
+                yield Served(said["url"], process.pid, folder, models, said, http)
         finally:
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(60) in (0, -signal.SIGKILL)  # the last test has killed it
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -251,7 +255,7 @@ def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
         return served.sample("eagleray_requests_total", route="predict", status="200")
 
     before = answered()
-    with Load(served, clients=24) as heavy:
+    with Load(served, clients=10) as heavy:
         wait(lambda: replicas() >= 2, 120)
         time.sleep(2)
     with Load(served, clients=1) as light:
@@ -259,3 +263,37 @@ def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
         time.sleep(1)
     assert (heavy.failed(), light.failed()) == ([], [])
     assert answered() - before == len(heavy.statuses) + len(light.statuses)
+
+
+def test_a_killed_endpoint_leaves_no_process_behind(served: Served) -> None:
+    """But Ray's agents, which end by themselves once they have not reached the head for 60 s."""
+    started = {pid: _command(pid) for pid in _descendants(served.process)}
+    lasting = {pid: line for pid, line in started.items() if not _agent(line)}
+    programs = {Path(line.split()[0]).name for line in lasting.values()}
+    assert {"haproxy", "raylet", "gcs_server"} <= programs
+    os.kill(served.process, signal.SIGKILL)
+    wait(lambda: all(_command(pid) != line for pid, line in lasting.items()), 60)
+
+
+def _descendants(process: int) -> list[int]:
+    """A process's children, their children, and so on."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            after = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)] = int(after[1])
+    found = [process]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
+
+
+def _command(process: int) -> str:
+    """A process's command line; empty when it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def _agent(line: str) -> bool:
+    return not line or (line.startswith("ray::") and not line.startswith("ray::Serve"))
