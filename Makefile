@@ -4,15 +4,18 @@ BIN := .venv/bin
 READY := .venv/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help demo test check unit slow bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
+.PHONY: help demo test tests check unit slow bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on this machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
 
+test: $(READY) ## style, types, layers, and all tests but the slow ones
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line check tests
+
 # The long files first, so that the short ones fill up what one process has left over at the end.
-test: check ## style, types, layers, then all tests but the slow ones
+tests: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
 		tests/integration tests/contract tests/chart tests/unit
 
