@@ -1,10 +1,10 @@
-"""Runs on Kubernetes: each attempt is a RayJob, which KubeRay gives a cluster and a driver."""
+"""Runs on Kubernetes: each attempt is a RayJob, for which KubeRay starts a cluster and a driver."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import yaml
 
@@ -14,6 +14,9 @@ from eagleray.state.runs import Run
 from k8s import api, rayjob
 from k8s import release as releases
 
+POLL_S = 1.0
+"""Seconds between two looks at a run that is followed, while it prints nothing."""
+
 _DEPLOYMENTS: dict[str, State] = {
     "Running": "running",
     "Failed": "failed",
@@ -21,16 +24,16 @@ _DEPLOYMENTS: dict[str, State] = {
 }
 _JOBS: dict[str, State] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
 _SCHEDULED = re.compile(r"eagleray run /experiments/([a-z0-9-]+)\.yaml")
-"""What the chart's schedules run, whoever makes their RayJobs; a RayCronJob labels them its way."""
+"""What the chart's schedules run; the RayJobs of a RayCronJob carry no labels of EagleRay."""
 _EXIT = re.compile(r"exit code (\d+)")
 
 
 class Kubernetes:
-    """The RayJobs of a namespace, made from the skeleton of the release installed there.
+    """The RayJobs of a namespace, rendered from the skeleton of the release installed there.
 
     Args:
-        namespace: else that of kubectl's current context.
-        options: what runs ask for beyond the skeleton.
+        namespace: by default that of kubectl's current context.
+        options: what runs change of the skeleton.
         release: whose skeleton, where the namespace has several releases.
     """
 
@@ -41,7 +44,7 @@ class Kubernetes:
         release: str | None = None,
     ) -> None:
         self._api = api.Api(namespace)
-        self._asked, self._release = options or rayjob.Options(), release
+        self._options, self._release = options or rayjob.Options(), release
         self.options = f"--kubernetes --namespace {self._api.namespace}"
 
     def attempts(self) -> Sequence[Attempt]:
@@ -57,22 +60,23 @@ class Kubernetes:
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
         """The log of each submitter pod in turn: a retry has one of its own."""
         read = set()
-        for job in self._api.watch(api.RAYJOBS, attempt.id):
+        while True:
+            now = attempt_of(self._api.get(api.RAYJOBS, attempt.id))
             pod, phase = self._submitter(attempt.id) or ("", "Pending")
             if phase != "Pending" and pod not in read:
                 read.add(pod)
                 yield from self._api.pod_log(pod, follow=follow)
-            now = attempt_of(job)
             if not (follow and now and now.active):
                 return
+            time.sleep(POLL_S)
 
     def stop(self, attempt: Attempt) -> None:
-        """Delete the RayJob, its cluster and its pods; what the search has found is in storage."""
+        """Delete the RayJob, its cluster and its pods; the search's records are in storage."""
         self._api.delete(api.RAYJOBS, attempt.id)
 
     def tunnel(self) -> str | None:
         """The commands that lead from here to the S3 of the release; None when it is elsewhere."""
-        return releases.tunnel(self._skeleton().model_dump(), self._api.namespace)
+        return releases.tunnel(self._skeleton(), self._api.namespace)
 
     def _submitter(self, job: str) -> tuple[str, str] | None:
         """Name and phase of the newest pod that submits a RayJob's driver and prints its log."""
@@ -82,63 +86,58 @@ class Kubernetes:
         latest = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
         return latest["metadata"]["name"], latest.get("status", {}).get("phase", "Pending")
 
-    def _rendered(self, run: Run, number: int) -> dict[str, Any]:
-        return rayjob.render(run, number, self._skeleton(), self._asked).manifest()
+    def _rendered(self, run: Run, number: int) -> api.Object:
+        return rayjob.render(run, number, self._skeleton(), self._options)
 
-    def _skeleton(self) -> rayjob.RayJob:
-        found = releases.skeletons(self._api)
-        space = f"namespace {self._api.namespace}"
-        if not found:
+    def _skeleton(self) -> api.Object:
+        known, space = releases.skeletons(self._api), f"namespace {self._api.namespace}"
+        if not known:
             raise errors.UserError(
                 f"{space}: must have a release of the chart, but has none; install it with: "
                 "helm install eagleray helm/eagleray"
             )
-        release = self._release or (next(iter(found)) if len(found) == 1 else None)
-        if release not in found:
+        release = self._release or (next(iter(known)) if len(known) == 1 else None)
+        if release not in known:
             raise errors.UserError(
-                f"--release: must be one of {', '.join(sorted(found))} in {space}, "
+                f"--release: must be one of {', '.join(sorted(known))} in {space}, "
                 f"but got {release or 'none'}"
             )
-        job = _read(found[release])
-        return job.model_copy(
-            update={"metadata": job.metadata.model_copy(update={"namespace": self._api.namespace})}
-        )
+        try:
+            job = yaml.safe_load(known[release]["data"]["rayjob.yaml"])
+            metadata = {**job.get("metadata", {}), "namespace": self._api.namespace}
+            return {**job, "metadata": metadata, "spec": {**job["spec"]}}
+        except (KeyError, TypeError, AttributeError, yaml.YAMLError) as cause:
+            name = known[release]["metadata"]["name"]
+            raise errors.UserError(
+                f"ConfigMap {name}: rayjob.yaml must be a RayJob, but {cause!r}"
+            ) from cause
 
 
-def _read(skeleton: dict[str, Any]) -> rayjob.RayJob:
-    try:
-        return rayjob.RayJob.model_validate(yaml.safe_load(skeleton["data"]["rayjob.yaml"]))
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as cause:
-        name = skeleton["metadata"]["name"]
-        raise errors.UserError(
-            f"ConfigMap {name}: rayjob.yaml must be a RayJob, but {cause!r}"
-        ) from cause
-
-
-def attempt_of(job: dict[str, Any]) -> Attempt | None:
-    """The attempt that a RayJob is; None for a RayJob that is not ours."""
-    status = job.get("status") or {}
-    called = _called(job)
-    if called is None:
+def attempt_of(job: api.Object) -> Attempt | None:
+    """The attempt that a RayJob is; None for a RayJob that is not EagleRay's."""
+    identity = _identity(job)
+    if identity is None:
         return None
-    lines = str(status.get("message") or "").splitlines()
-    exit_code = _EXIT.search(lines[0]) if lines else None
+    name, run, number = identity
+    status, metadata = job.get("status") or {}, job["metadata"]
+    lines = str(status.get("message") or "").splitlines()[:1]
+    exit_code = _EXIT.search("".join(lines))
     reason = status.get("reason") or status.get("jobDeploymentStatus") or ""
     return Attempt(
-        id=job["metadata"]["name"],
-        name=called[0],
-        run=called[1],
-        number=called[2],
+        id=metadata["name"],
+        name=name,
+        run=run,
+        number=number,
         state=_state(status),
-        why=": ".join(filter(None, [reason, *lines[:1]])),
-        started=job["metadata"].get("creationTimestamp", ""),
+        why=": ".join(filter(None, [reason, *lines])),
+        started=metadata.get("creationTimestamp", ""),
         exit_code=int(exit_code[1]) if exit_code else None,
-        storage=job["metadata"].get("annotations", {}).get(rayjob.STORAGE, ""),
+        storage=metadata.get("annotations", {}).get(rayjob.STORAGE, ""),
     )
 
 
-def _called(job: dict[str, Any]) -> tuple[str, str, int] | None:
-    """Experiment, run and number of an attempt; each run of a schedule has but one attempt."""
+def _identity(job: api.Object) -> tuple[str, str, int] | None:
+    """Experiment, run and number of an attempt; each run of a schedule has only one attempt."""
     labels = job["metadata"].get("labels") or {}
     if rayjob.RUN in labels:
         return labels[rayjob.NAME], labels[rayjob.RUN], int(labels[rayjob.ATTEMPT])
@@ -146,8 +145,8 @@ def _called(job: dict[str, Any]) -> tuple[str, str, int] | None:
     return (scheduled[1], job["metadata"]["name"], 1) if scheduled else None
 
 
-def _state(status: dict[str, Any]) -> State:
-    """KubeRay keeps a state of the deployment, and inside it one of the Ray job."""
+def _state(status: api.Object) -> State:
+    """The state of the RayJob's deployment; once complete, that of its Ray job."""
     deployment = status.get("jobDeploymentStatus", "")
     if deployment == "Complete":
         return _JOBS.get(status.get("jobStatus", ""), "succeeded")

@@ -1,11 +1,10 @@
-"""Releases of the chart, installed, changed and undone by the `helm` program: they are its own."""
+"""Releases of the chart, installed, changed and undone by the `helm` program."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from k8s.helm import Helm, Record, busy
 
 CHART = "eagleray"
 APPLY_S = 600
-"""Longest time for the API to take all objects and for the store to come up, where nobody waits."""
+"""Longest time for the API to take all objects and for the store to come up, without `--wait`."""
 PAUSE_S = 1.0
 MASK = "(hidden)"
+
+Objects = Mapping[tuple[str, str], api.Object]
+"""The objects of a release by kind and name."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class Wanted:
     """The desired state of a release.
 
     Attributes:
-        files: files of the chart's values; of two values for a key the later one counts.
-        pairs: single values, `key=value`; they count more.
-        named: single values, taken as they stand; they count most.
-        reset: forget the values that were given before.
+        files: files of the chart's values; later files override earlier ones.
+        pairs: single values, `key=value`, which override files.
+        named: single values, taken literally, which override pairs.
+        reset: forget the values of earlier revisions.
         wait_s: seconds in which the endpoint must become ready, else the change is undone.
-        force: take over fields that somebody else has set.
+        force: take over fields that others have set.
     """
 
     files: Sequence[Path] = ()
@@ -55,17 +57,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A release after it was installed or updated, or as it would be then.
+    """A release after it was `installed` or `updated`, or as a dry run shows it.
 
-    Attributes:
-        release: its name.
-        namespace: where it is.
-        action: `installed` or `updated`.
-        revision: how often it was installed or changed.
-        chart: the chart's version.
-        changes: what becomes of each of its objects.
-        manifest: its objects, with the contents of Secrets hidden.
-        notes: what the chart says to do next.
+    `chart` is the chart's version; `manifest` hides the contents of Secrets.
     """
 
     release: str
@@ -89,9 +83,9 @@ def deploy(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool = Fa
     """Install a release, or update it; a change that fails, or is interrupted, is undone.
 
     Args:
-        cluster: the namespace to be in.
+        cluster: the namespace of the release.
         release: its name.
-        wanted: values, and how to go about it.
+        wanted: its values, and how to apply them.
         dry_run: ask Helm and the API what would be done, and do nothing.
 
     Raises:
@@ -101,42 +95,43 @@ def deploy(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool = Fa
     """
     helm = Helm(cluster.namespace)
     before = helm.record(release)
-    _check(before, cluster, release)
-    old = objects(helm.run("get", "manifest", release)) if before else []
+    if before:
+        _check(before, release, cluster.namespace)
+    old = objects(helm.run("get", "manifest", release)) if before else {}
     words = ["upgrade", "--install", release, str(chart()), *_values(wanted), "--output", "json"]
     if dry_run:
         return _deployed(old, json.loads(helm.run(*words, "--dry-run=server")), before)
     limit_s = wanted.wait_s or APPLY_S
     words += [*helm.atomic(limit_s), *(helm.forcing(before) if wanted.force else ())]
-    with _undoing(helm, release, before):
-        until = time.monotonic() + limit_s
+    until = time.monotonic() + limit_s
+    try:
         after = json.loads(helm.run(*words))
         if wanted.wait_s:
             _await(cluster, release, until, wanted.wait_s)
+    except (errors.EagleRayError, KeyboardInterrupt) as failure:
+        if not busy(str(failure)):
+            _undo(helm, release, before)
+        raise
     return _deployed(old, after, before)
 
 
-def changes(before: Sequence[api.Object], after: Sequence[api.Object]) -> list[Change]:
+def changes(before: Objects, after: Objects) -> list[Change]:
     """What becomes of each object, from those of a release before and after."""
-    old, new = ({_identity(one): one for one in all_} for all_ in (before, after))
-    found = [Change(_action(old.get(identity), one), *identity) for identity, one in new.items()]
-    return [*found, *(Change("deleted", *identity) for identity in old if identity not in new)]
+    deleted = [Change("deleted", *one) for one in before if one not in after]
+    return [Change(_action(before.get(one), after[one]), *one) for one in after] + deleted
 
 
-def objects(manifest: str) -> list[api.Object]:
-    """The objects of a manifest, those of the same kind together."""
-    found = [one for one in yaml.load_all(manifest, yaml.CSafeLoader) if one]
-    return sorted(found, key=_identity)
+def objects(manifest: str) -> Objects:
+    """The objects of a manifest, sorted by kind and name."""
+    things = filter(None, yaml.load_all(manifest, yaml.CSafeLoader))
+    found = {(one["kind"], one["metadata"]["name"]): one for one in things}
+    return dict(sorted(found.items()))
 
 
 def hidden(thing: api.Object) -> api.Object:
-    """An object as it may be shown: a Secret without what it keeps."""
-    if thing["kind"] != "Secret":
-        return thing
-    veiled = {
-        key: dict.fromkeys(thing[key], MASK) for key in ("data", "stringData") if thing.get(key)
-    }
-    return {**thing, **veiled}
+    """An object as it may be shown: a Secret without its contents."""
+    keys = ("data", "stringData") if thing["kind"] == "Secret" else ()
+    return thing | {key: dict.fromkeys(thing[key], MASK) for key in keys if thing.get(key)}
 
 
 def _values(wanted: Wanted) -> Iterator[str]:
@@ -149,44 +144,35 @@ def _values(wanted: Wanted) -> Iterator[str]:
         yield from ("--set-literal", f"{key}={text}")
 
 
-def _check(before: Record | None, cluster: api.Api, release: str) -> None:
-    """Leave alone what is not ours, or what somebody else is changing."""
-    if before is None:
-        return
-    space = cluster.namespace
-    if before.chart != CHART:
+def _check(before: Record, release: str, namespace: str) -> None:
+    """Refuse a release of another chart, and one that somebody else changes now."""
+    if before["chart"] != CHART:
         raise errors.UserError(
-            f"release {release}: must be of chart {CHART}, but in namespace {space} it is of "
-            f"{before.chart}; choose another name"
+            f"release {release}: must be of chart {CHART}, but in namespace {namespace} it is of "
+            f"{before['chart']}; choose another name"
         )
-    if before.status.startswith("pending"):
-        way_out = "uninstall" if before.revision == 1 else "rollback"
+    if before["status"].startswith("pending"):
+        fix = "uninstall" if before["revision"] == 1 else "rollback"
         raise errors.ConflictError(
-            f"release {release}: must be at rest, but is {before.status}: somebody changes it "
-            f"now; if nobody does, helm was killed: helm {way_out} {release} -n {space}"
+            f"release {release}: must be at rest, but is {before['status']}: somebody changes it "
+            f"now; if nobody does, helm was killed: helm {fix} {release} -n {namespace}"
         )
 
 
-@contextmanager
-def _undoing(helm: Helm, release: str, before: Record | None) -> Iterator[None]:
-    """Undo what Helm did not: it was killed, its own rollback failed, or nobody answers in time.
+def _undo(helm: Helm, release: str, before: Record | None) -> None:
+    """Undo what Helm left: it was killed, its own rollback failed, or `--wait` ran out.
 
-    Fields are taken over: whoever owns them kept Helm from both its change and its rollback.
+    Fields are taken over, since their owners have kept Helm from its change and its rollback.
     """
-    try:
-        yield
-    except (errors.EagleRayError, KeyboardInterrupt) as failure:
-        now = None if busy(str(failure)) else helm.record(release)
-        if now and before is None:
-            helm.run("uninstall", release)
-        elif now and before and now != before and not _rolled_back(now, before):
-            helm.run("rollback", release, str(before.revision), *helm.forcing(before))
-        raise
-
-
-def _rolled_back(now: Record, before: Record) -> bool:
-    """Whether Helm has undone a change by itself: that takes a revision more than the change."""
-    return now.status == "deployed" and now.revision > before.revision + 1
+    now = helm.record(release)
+    if now is None or now == before:
+        return
+    if before is None:
+        helm.run("uninstall", release)
+        return
+    # Helm's own rollback is a revision more than the change.
+    if not (now["status"] == "deployed" and now["revision"] > before["revision"] + 1):
+        helm.run("rollback", release, str(before["revision"]), *helm.forcing(before))
 
 
 def _await(cluster: api.Api, release: str, until: float, limit_s: int) -> None:
@@ -200,9 +186,7 @@ def _await(cluster: api.Api, release: str, until: float, limit_s: int) -> None:
         time.sleep(PAUSE_S)
 
 
-def _deployed(
-    old: Sequence[api.Object], after: Mapping[str, Any], before: Record | None
-) -> Deployed:
+def _deployed(old: Objects, after: Mapping[str, Any], before: Record | None) -> Deployed:
     new = objects(after["manifest"])
     return Deployed(
         release=after["name"],
@@ -211,13 +195,9 @@ def _deployed(
         revision=after["version"],
         chart=after["chart"]["metadata"]["version"],
         changes=changes(old, new),
-        manifest=[hidden(one) for one in new],
+        manifest=[hidden(one) for one in new.values()],
         notes=str(after["info"].get("notes", "")).strip(),
     )
-
-
-def _identity(thing: api.Object) -> tuple[str, str]:
-    return thing["kind"], thing["metadata"]["name"]
 
 
 def _action(old: api.Object | None, new: api.Object) -> str:

@@ -1,4 +1,4 @@
-"""The `helm` program, version 3 or 4: found, run in one namespace, and its errors in one line.
+"""The `helm` program, version 3 or 4: found on PATH, run in one namespace, its errors explained.
 
 Their flags differ: https://helm.sh/docs/helm/helm_upgrade, https://v3.helm.sh/docs/helm/helm_upgrade.
 """
@@ -11,98 +11,96 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from eagleray import errors
 
 OLDEST = (3, 14)
-"""The first that knows `--reset-then-reuse-values`."""
+"""The first version with `--reset-then-reuse-values`."""
 INSTALL = (
     "install it: https://helm.sh/docs/intro/install (brew install helm, or: curl -fsSL "
     "https://raw.githubusercontent.com/helm/helm/main/scripts/get-helm-4 | bash)"
 )
-ASIDE_S = 20
-"""Longest time to tell the version: no cluster is asked."""
+VERSION_S = 20
+"""Longest time to print the version, for which no cluster is asked."""
 
 _CONFLICT = re.compile(r"applying object (?:\S+/)?(\S+) \S+ Kind=(\w+): Apply failed")
 _FIELD = re.compile(r" (\.(?:[\w-]|\[[^\]]*\]|\.)*\w)")
-_FORBIDDEN = re.compile(r'cannot (\w+) resource "([\w/]+)"')
-_VALUES = re.compile(r"execution error at \([^)]*\): (.*)")
-_SCHEMA = re.compile(r"meet the specifications of the schema.*?eagleray: (?:- )?(.*)")
-_NAME = re.compile(r"release name (?:is )?invalid|invalid release name", re.IGNORECASE)
-_PARSE = re.compile(r"failed parsing (--\S+) data: (.*)")
-_FILE = re.compile(r"^(?:failed to parse|open) (\S+?):? (.*)")
-_BUSY = re.compile(r"another operation|still in use|sh\.helm\.release\S+ already exists")
-_REFUSED = (
-    "denied",
-    "invalid",
-    "exceeded quota",
-    "cannot be im",
-    "forbidden",
-    "field is immutable",
+_BUSY = r"another operation|still in use|sh\.helm\.release\S+ already exists"
+_ERRORS: Sequence[tuple[str, type[errors.EagleRayError], str]] = (
+    (r"release: not found$", errors.NotFoundError, "{space}: {said}"),
+    (_BUSY, errors.ConflictError, "{space}: somebody else changes the release now: {said}"),
+    (
+        r'cannot (\w+) resource "([\w/]+)"',
+        errors.UserError,
+        "{space}: the right to {0} {1} is missing; who deploys needs the role admin there, and all "
+        "rights on ray.io",
+    ),
+    (r"unreachable|connection refused", errors.ClusterError, "Kubernetes does not answer: {said}"),
+    (r"execution error at \([^)]*\): (.*)", errors.UserError, "values: {0}"),
+    (
+        r"meet the specifications of the schema.*?eagleray: (?:- )?(.*)",
+        errors.UserError,
+        "values: must keep to the chart's schema, but {0}; see helm/eagleray/README.md",
+    ),
+    (r"failed parsing (--\S+) data: (.*)", errors.UserError, "{0}: must be key=value, but {1}"),
+    (
+        r"^(?:failed to parse|open) (\S+?):? (.*)",
+        errors.UserError,
+        "--values {0}: must be a file of YAML, but {1}",
+    ),
+    (
+        r"(?i)release name (?:is )?invalid|invalid release name",
+        errors.UserError,
+        "RELEASE: must be at most 53 of a-z, 0-9, '-' and '.', with a letter or digit at both "
+        "ends, but {said}",
+    ),
+    (
+        r'namespaces "([^"]*)" not found',
+        errors.UserError,
+        "{space}: must exist, but does not; make it: kubectl create namespace {0}",
+    ),
+    (
+        r"deadline exceeded|timed out",
+        errors.ClusterError,
+        "{space}: must take the change in time, but did not, and it was undone: {said}; repeat it, "
+        "and watch meanwhile: eagleray why, kubectl -n {namespace} get pods",
+    ),
+    (
+        r"denied|invalid|exceeded quota|cannot be im|forbidden|field is immutable",
+        errors.UserError,
+        "{space}: {said}",
+    ),
 )
+"""What Helm says, the kind of error that it is, and its message; the first that fits counts."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """What Helm keeps of a release's latest revision.
-
-    Attributes:
-        chart: name of its chart.
-        revision: how often it was installed or changed.
-        status: `deployed`, `failed`, `pending-upgrade` and others.
-        server_side: whether Helm applies it server-side, and so owns fields.
-    """
-
-    chart: str
-    revision: int
-    status: str
-    server_side: bool
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Fields of an object that somebody else owns, so that Helm 4 does not change them."""
-
-    thing: str
-    managers: Sequence[str]
-    fields: Sequence[str]
-
-    def __str__(self) -> str:
-        return f"{self.thing}: {', '.join(self.fields)} is set by {', '.join(self.managers)}"
+Record = Mapping[str, Any]
+"""The latest revision of a release as `helm get metadata` prints it: chart, revision, status, …."""
 
 
 class Helm:
     """The program on PATH, for one namespace.
 
     Raises:
-        UserError: there is none, or it is too old.
+        UserError: it is not there, or too old.
     """
 
     def __init__(self, namespace: str) -> None:
-        found = shutil.which("helm")
-        if found is None:
-            raise errors.UserError(f"deploy: needs the helm program, but PATH has none; {INSTALL}")
-        self.namespace, self._program = namespace, found
-        self.version = _version(found)
-        if self.version < OLDEST:
-            raise errors.UserError(
-                f"deploy: needs helm {_dotted(OLDEST)} or newer, but {found} is "
-                f"{_dotted(self.version)}; {INSTALL}"
-            )
+        self.namespace, self._program = namespace, shutil.which("helm") or "helm"
+        self.version = _version(self._program)
 
     def record(self, release: str) -> Record | None:
-        """Return Helm's record of a release; None when there is no such release."""
+        """Helm's record of a release; None when there is no such release."""
         try:
-            found = json.loads(self.run("get", "metadata", release, "--output", "json"))
+            found: Record = json.loads(self.run("get", "metadata", release, "--output", "json"))
         except errors.NotFoundError:
             return None
-        server_side = found.get("applyMethod") == "ssa"
-        return Record(found["chart"], found["revision"], found["status"], server_side)
+        return found
 
     def atomic(self, limit_s: int) -> list[str]:
-        """The flags that undo what fails, once the store and volumes had their time to come up.
+        """The flags that undo a change unless the store and volumes come up in time.
 
         By itself Helm 4 would also wait for Ray's objects, which may wait for a first model.
         """
@@ -110,100 +108,63 @@ class Helm:
         return [*undo, "--timeout", f"{limit_s}s"]
 
     def forcing(self, record: Record | None) -> list[str]:
-        """The flag that takes fields over from others; only Helm 4 knows owners, not of all."""
-        known = self.version >= (4,) and (record is None or record.server_side)
-        return ["--force-conflicts"] if known else []
+        """The flag that takes fields over from others; Helm 3 and its releases know no owners."""
+        owned = self.version >= (4,) and (record is None or record.get("applyMethod") == "ssa")
+        return ["--force-conflicts"] if owned else []
 
     def run(self, *words: str) -> str:
-        """What the program prints; Ctrl-C is handed on, and what it undoes then is waited for.
+        """Run the program and return what it prints; Ctrl-C is passed on, and its end awaited.
 
         Raises:
-            EagleRayError: it failed; its last words, in one line.
+            EagleRayError: it failed; the message is one line.
         """
-        command = [self._program, "--namespace", self.namespace, *words]
+        # HELM_KUBE… would lead Helm to another cluster than the one that this process asks.
+        allowed = {key: os.environ[key] for key in os.environ if not key.startswith("HELM_KUBE")}
         with subprocess.Popen(  # noqa: S603 (no shell, and the program is helm)
-            command,
+            [self._program, "--namespace", self.namespace, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=_environment(),
+            env=allowed,
         ) as process:
             out, said = _attended(process)
         if process.returncode < 0:
             name = signal.Signals(-process.returncode).name
             raise errors.ClusterError(f"helm {words[0]}: must end by itself, but got {name}")
-        if process.returncode:
-            raise explained(_error(said), self.namespace)
+        if process.returncode:  # warnings come first
+            raise explained(" ".join(said.rpartition("Error: ")[2].split()), self.namespace)
         return out
 
 
 def explained(said: str, namespace: str) -> errors.EagleRayError:
     """Helm's message as an error of one line."""
     space = f"namespace {namespace}"
-    if said.endswith("release: not found"):
-        return errors.NotFoundError(f"{space}: {said}")
     if taken := conflict(said):
         return errors.ConflictError(f"{space}: {taken}; take it over once: --force-conflicts")
-    if busy(said):
-        return errors.ConflictError(f"{space}: somebody else changes the release now: {said}")
-    if forbidden := _FORBIDDEN.search(said):
-        verb, resource = forbidden.groups()
-        return errors.UserError(
-            f"{space}: the right to {verb} {resource} is missing; who deploys needs the role "
-            f"admin there, and all rights on ray.io"
-        )
-    if "unreachable" in said or "connection refused" in said:
-        return errors.ClusterError(f"Kubernetes: does not answer: {said}")
-    if mistake := _mistake(said):
-        return errors.UserError(mistake)
-    if re.search(r'namespaces "[^"]*" not found', said):
-        return errors.UserError(
-            f"{space}: must exist, but does not; make it: kubectl create namespace {namespace}"
-        )
-    if "deadline exceeded" in said or "timed out" in said:
-        return errors.ClusterError(
-            f"{space}: must take the change in time, but did not, and it was undone: {said}; do it "
-            f"again, and look meanwhile: eagleray why, kubectl -n {namespace} get pods"
-        )
-    refused = any(word in said for word in _REFUSED)
-    return (errors.UserError if refused else errors.ClusterError)(f"{space}: {said}")
+    for pattern, kind, text in _ERRORS:
+        if found := re.search(pattern, said):
+            return kind(text.format(*found.groups(), said=said, space=space, namespace=namespace))
+    return errors.ClusterError(f"{space}: {said}")
 
 
 def busy(said: str) -> bool:
     """Whether somebody else changes the release at the same time, so that Helm did nothing."""
-    return _BUSY.search(said) is not None
+    return re.search(_BUSY, said) is not None
 
 
-def conflict(said: str) -> Conflict | None:
-    """The fields that others own, by what Helm 4 says, or keeps as a revision's description."""
+def conflict(said: str) -> str | None:
+    """The object and its fields that others own, so that Helm 4 does not change them.
+
+    Args:
+        said: Helm's error, or the description of a revision.
+    """
     found = _CONFLICT.search(said)
     if not found:
         return None
-    managers = re.findall(r'conflicts? with "([^"]+)"', said)
-    return Conflict(
-        f"{found[2]} {found[1]}", [*dict.fromkeys(managers)], [*dict.fromkeys(_FIELD.findall(said))]
-    )
-
-
-def _mistake(said: str) -> str | None:
-    """What is wrong with the values, the release's name or the options."""
-    if found := _VALUES.search(said):
-        return f"values: {found[1]}"
-    if found := _SCHEMA.search(said):
-        return (
-            f"values: must keep to the chart's schema, but {found[1]}; see helm/eagleray/README.md"
-        )
-    if found := _PARSE.search(said):
-        return f"{found[1]}: must be key=value, but {found[2]}"
-    if found := _FILE.search(said):
-        return f"--values {found[1]}: must be a file of YAML, but {found[2]}"
-    if _NAME.search(said):
-        return (
-            "RELEASE: must be at most 53 of a-z, 0-9, '-' and '.', with a letter or digit at both "
-            f"ends, but {said}"
-        )
-    return None
+    managers = dict.fromkeys(re.findall(r'conflicts? with "([^"]+)"', said))
+    fields = dict.fromkeys(_FIELD.findall(said))
+    return f"{found[2]} {found[1]}: {', '.join(fields)} is set by {', '.join(managers)}"
 
 
 def _attended(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -211,7 +172,7 @@ def _attended(process: subprocess.Popen[str]) -> tuple[str, str]:
     while True:
         try:
             out, said = process.communicate()
-        except KeyboardInterrupt:  # Helm minds the first alone, whether from us or the terminal
+        except KeyboardInterrupt:  # Helm obeys the first one only, ours or the terminal's
             interrupted = True
             process.send_signal(signal.SIGINT)
             continue
@@ -220,33 +181,20 @@ def _attended(process: subprocess.Popen[str]) -> tuple[str, str]:
         return out, said
 
 
-def _error(said: str) -> str:
-    """What Helm says after its warnings, in one line."""
-    return " ".join(said.rpartition("Error: ")[2].split())
-
-
-def _version(program: str) -> tuple[int, int]:
+def _version(program: str) -> tuple[int, ...]:
     words = [program, "version", "--template", "{{.Version}}"]
     try:
-        told = subprocess.run(  # noqa: S603
-            words, capture_output=True, text=True, check=False, timeout=ASIDE_S
-        ).stdout
+        said = subprocess.run(  # noqa: S603
+            words, capture_output=True, text=True, check=False, timeout=VERSION_S
+        ).stdout.strip()
+    except FileNotFoundError:
+        said = "not on PATH"
     except (OSError, subprocess.TimeoutExpired) as cause:
+        said = str(cause)
+    numbers = re.match(r"v(\d+)\.(\d+)", said)
+    version = tuple(map(int, numbers.groups())) if numbers else ()
+    if version < OLDEST:
         raise errors.UserError(
-            f"{program}: must tell its version, but {cause}; {INSTALL}"
-        ) from cause
-    found = re.match(r"v(\d+)\.(\d+)", told)
-    if not found:
-        raise errors.UserError(
-            f"{program}: must tell its version, but got {told.strip()[:80]!r}; {INSTALL}"
+            f"deploy: needs helm 3.14 or newer, but {program} is {said[:80] or 'silent'}; {INSTALL}"
         )
-    return int(found[1]), int(found[2])
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what would lead Helm to another cluster than the one we ask."""
-    return {name: text for name, text in os.environ.items() if not name.startswith("HELM_KUBE")}
-
-
-def _dotted(version: Sequence[int]) -> str:
-    return ".".join(map(str, version))
+    return version

@@ -16,14 +16,16 @@ from k8s import api
 INSTANCE, COMPONENT = "app.kubernetes.io/instance", "app.kubernetes.io/component"
 SKELETON = "eagleray/skeleton=rayjob"
 SERVE_PORT, METRICS_PORT = 8000, 8001
-"""Of workers: the first passes HAProxy, which chooses who answers; the second is a worker's own."""
+"""Of workers: the first is HAProxy's, which chooses a replica; the second is a worker's own."""
 
 _SERVICE = re.compile(r"https?://([a-z0-9-]+)(?:\.([a-z0-9-]+)\.svc[a-z0-9.-]*)?:(\d+)/?")
+_PARTS = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}
 
 
 def skeletons(cluster: api.Api) -> dict[str, api.Object]:
     """The ConfigMap with the skeleton of a run, of each release in the namespace."""
-    return {_instance(one): one for one in cluster.list(api.CONFIG_MAPS, SKELETON)}
+    maps = cluster.list(api.CONFIG_MAPS, SKELETON)
+    return {one["metadata"]["labels"].get(INSTANCE, one["metadata"]["name"]): one for one in maps}
 
 
 def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -37,17 +39,17 @@ def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
-    """The chart's value that a pod was made from; None when it is none of the chart's.
+    """The key of the chart's values that a pod was rendered from; None for a foreign pod.
 
     Args:
         labels: the pod's.
-        key: what it is about, such as `memory`.
-        group: the worker group that it is of, as the caller calls it.
+        key: the last part of the key, such as `memory`.
+        group: the worker group of the pod, as the caller names it.
     """
     component, role = labels.get(COMPONENT, ""), labels.get("eagleray/role")
-    part = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}.get(component)
     if component == "store":
         return f"objectStore.{key}"
+    part = _PARTS.get(component)
     if part is None or role not in ("head", "worker"):
         return None
     if role == "head":
@@ -62,57 +64,56 @@ def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
         skeleton: of a run; its containers say where S3 is, and which Secret has the keys.
         namespace: the release's.
     """
-    found = {one["name"]: one for one in variables(skeleton) if str(one["name"]).startswith("AWS_")}
+    found = {one["name"]: one for one in variables(skeleton)}
     inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
     if inside is None:
         return None
     name, space, port = inside.groups()
     words = [f"AWS_ENDPOINT_URL_S3=http://127.0.0.1:{port}"]
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        held = found.get(variable, {}).get("valueFrom", {}).get("secretKeyRef")
-        if held:
-            path = f"-o 'jsonpath={{.data.{held['key']}}}'"
-            secret = f"kubectl get secret -n {namespace} {held['name']} {path} | base64 -d"
-            words.append(f"{variable}=$({secret})")
+        secret = found.get(variable, {}).get("valueFrom", {}).get("secretKeyRef")
+        if secret:
+            path = f"-o 'jsonpath={{.data.{secret['key']}}}'"
+            read = f"kubectl get secret -n {namespace} {secret['name']} {path} | base64 -d"
+            words.append(f"{variable}=$({read})")
     forward = f"kubectl port-forward -n {space or namespace} svc/{name} {port}"
     return f"{forward} & export {' '.join(words)}"
 
 
 def history(cluster: api.Api, release: str) -> list[str]:
-    """What Helm says of each revision of a release, the oldest first: `Install complete`.
+    """Helm's description of each revision of a release, the oldest first: `Install complete`.
 
     A revision that cannot be read is empty.
     """
-    found = cluster.list(api.SECRETS, f"owner=helm,name={release}")
-    latest = sorted(found, key=lambda one: int(one["metadata"]["labels"]["version"]))
-    return [_description(one) for one in latest]
+    secrets = cluster.list(api.SECRETS, f"owner=helm,name={release}")
+    return [_description(one) for one in sorted(secrets, key=_revision)]
 
 
 def ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod says that it is ready."""
+    """Whether a pod's condition `Ready` is true."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
+def variables(node: Any) -> Iterator[Mapping[str, Any]]:
+    """The environment variables of all containers in an object."""
+    if isinstance(node, list):
+        for item in node:
+            yield from variables(item)
+    elif isinstance(node, Mapping):
+        env = node.get("env")
+        yield from env if isinstance(env, list) else ()
+        yield from variables([*node.values()])
+
+
+def _revision(secret: Mapping[str, Any]) -> int:
+    return int(secret["metadata"]["labels"]["version"])
+
+
 def _description(secret: Mapping[str, Any]) -> str:
-    """Helm keeps a revision as gzipped JSON, in base64 as Kubernetes has it, and once more."""
+    """Helm keeps a revision as gzipped JSON, in base64 twice: its own, and that of Secrets."""
     try:
         packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
         return str(json.loads(gzip.decompress(packed))["info"]["description"])
     except (KeyError, ValueError, OSError, EOFError):
         return ""
-
-
-def variables(node: Any) -> Iterator[Mapping[str, Any]]:
-    """The environment variables of all containers in an object."""
-    if isinstance(node, Mapping):
-        env = node.get("env")
-        yield from env if isinstance(env, list) else ()
-    children = node.values() if isinstance(node, Mapping) else node
-    for child in children if isinstance(node, Mapping | list) else ():
-        yield from variables(child)
-
-
-def _instance(thing: Mapping[str, Any]) -> str:
-    metadata = thing["metadata"]
-    return str(metadata.get("labels", {}).get(INSTANCE, metadata["name"]))

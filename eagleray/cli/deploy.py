@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
 def deploy(
     release: Annotated[str, typer.Argument(help="The release's name.")] = "eagleray",
     kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="Where to: the one place there is.")
+        bool, typer.Option("--kubernetes", help="Where to: the only choice so far.")
     ] = False,
     namespace: options.Namespace = None,
     model: Annotated[str | None, typer.Option(help="The model to serve.")] = None,
     storage: Annotated[str | None, typer.Option(help="Where its versions are: s3://….")] = None,
     values: Annotated[list[Path] | None, typer.Option(help="A file of the chart's values.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="One value: key=value.")] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Forget the values given before.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Forget the values of earlier revisions.")
+    ] = False,
     wait: Annotated[
         int | None, typer.Option(min=1, help="Seconds to become ready in, else it is undone.")
     ] = None,
@@ -37,12 +40,14 @@ def deploy(
         bool, typer.Option("--force-conflicts", help="Take over fields that others have set.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be there, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print the objects, and change nothing.")
     ] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show how the release fares.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show the state of the release.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Install or update a release of the chart by helm, or show how it fares."""
+    """Install or update a release of the chart by helm, or show its state."""
     if not kubernetes:
         raise UserError(
             "deploy: needs --kubernetes; on this machine a model is served by: eagleray serve NAME"
@@ -53,16 +58,17 @@ def deploy(
         "--set": sets,
         "--reset": reset,
         "--wait": wait,
+        "--force-conflicts": force,
     }
-    given = [name for name, value in {**changes, "--force-conflicts": force}.items() if value]
+    given = next((name for name, value in changes.items() if value), None)
     if status and given:
-        raise UserError(f"{given[0]}: cannot stand beside --status, which changes nothing")
+        raise UserError(f"{given}: cannot stand beside --status, which changes nothing")
     from k8s import api
     from k8s import deploy as releases
 
     cluster = api.Api(namespace)
     if status:
-        show(_status(cluster, release, storage), as_json)
+        _show(_status(cluster, release, storage), as_json)
         return
     named = {"model.name": model, "storage.uri": storage}
     wanted = releases.Wanted(
@@ -77,26 +83,16 @@ def deploy(
     if dry_run and not as_json:
         typer.echo(_preview(done))
         return
-    emit(done, as_json, table=[[line] for line in _told(done)])
-
-
-def show(found: Status, as_json: bool) -> None:
-    """Print a release's status: facts first, then a line for each pod."""
-    pods = [("POD", "PART", "READY", "NODE")]
-    pods += [(one.name, one.part, "yes" if one.ready else "no", one.node) for one in found.pods]  # type: ignore[misc]
-    if as_json:
-        emit(found, as_json=True, table=())
-        return
-    emit(found, as_json=False, table=_facts(found))
-    typer.echo()
-    emit(found, as_json=False, table=pods)
+    head = f"{done.release}: {done.action}, revision {done.revision}, chart {done.chart}"
+    lines = [f"{head}; {_counted(done)}", *done.notes.splitlines()]
+    emit(done, as_json, table=[[line] for line in lines])
 
 
 def _deployed(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool) -> Deployed:
     from k8s import deploy as releases
 
     if sys.stderr.isatty() and not dry_run:
-        print(f"{release}: helm is at work; Ctrl-C undoes what it has done", file=sys.stderr)
+        print(f"{release}: helm is running; Ctrl-C undoes what it has done", file=sys.stderr)
     try:
         return releases.deploy(cluster, release, wanted, dry_run=dry_run)
     except KeyboardInterrupt:
@@ -104,25 +100,44 @@ def _deployed(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool) 
         raise
 
 
+def _preview(done: Deployed) -> str:
+    """YAML with comments that say what would become of each object."""
+    import yaml
+
+    lines = [f"# {done.release}: would be {done.action} in {done.namespace}; {_counted(done)}"]
+    lines += [f"# {one.action} {one.kind} {one.name}" for one in done.changes]
+    return "\n".join([*lines, yaml.safe_dump_all(done.manifest, sort_keys=False, width=1000)])
+
+
+def _counted(done: Deployed) -> str:
+    count = Counter(one.action for one in done.changes)
+    order = ("created", "changed", "deleted", "kept")
+    return ", ".join(f"{count[action]} {action}" for action in order if count[action])
+
+
+def _show(found: Status, as_json: bool) -> None:
+    """Print a release's status: facts first, then a line for each pod."""
+    emit(found, as_json, table=_facts(found))
+    if not as_json:
+        pods = [(one.name, one.part, "yes" if one.ready else "no", one.node) for one in found.pods]
+        typer.echo()
+        emit(found, as_json, table=[("POD", "PART", "READY", "NODE"), *pods])
+
+
 def _facts(found: Status) -> list[tuple[str, object]]:
-    aliases = found.aliases
+    versions = "storage is not reached from here"
+    if found.aliases is not None:
+        versions = " ".join(f"{name}={number}" for name, number in found.aliases.items()) or "none"
     return [
         ("release", f"{found.release}, {found.chart or '-'}, revision {found.revision or '-'}"),
         ("state", found.state),
         ("workers", f"{found.ready} ready of {'-' if found.wanted is None else found.wanted}"),
         ("model", f"{found.model or '-'}, following {found.alias or '-'}"),
-        (
-            "versions",
-            _pairs(aliases) if aliases is not None else "storage is not reached from here",
-        ),
+        ("versions", versions),
         ("answering", found.answering),
         *(("endpoint", endpoint) for endpoint in found.endpoints),
         *((("cause", found.finding.message), ("fix", found.finding.fix)) if found.finding else ()),
     ]
-
-
-def _pairs(aliases: Mapping[str, int]) -> str:
-    return " ".join(f"{name}={number}" for name, number in aliases.items()) or "none"
 
 
 def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
@@ -135,7 +150,7 @@ def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
 
 
 def _aliases(served: Mapping[str, Any], storage: str | None) -> Mapping[str, int] | None:
-    """Where the model's aliases point; None when its storage is not reached from here."""
+    """The version of each alias of the model; None when its storage is not reached from here."""
     from eagleray import storage as stores
     from eagleray.state.models import Registry
 
@@ -148,23 +163,3 @@ def _aliases(served: Mapping[str, Any], storage: str | None) -> Mapping[str, int
         if storage:
             raise
         return None
-
-
-def _told(done: Deployed) -> list[str]:
-    head = f"{done.release}: {done.action}, revision {done.revision}, chart {done.chart}"
-    return [f"{head}; {_counted(done)}", *done.notes.splitlines()]
-
-
-def _preview(done: Deployed) -> str:
-    """YAML that says in comments what would become of each object."""
-    import yaml
-
-    lines = [f"# {done.release}: would be {done.action} in {done.namespace}; {_counted(done)}"]
-    lines += [f"# {one.action} {one.kind} {one.name}" for one in done.changes]
-    return "\n".join([*lines, yaml.safe_dump_all(done.manifest, sort_keys=False, width=1000)])
-
-
-def _counted(done: Deployed) -> str:
-    actions: Sequence[str] = [one.action for one in done.changes]
-    order = ("created", "changed", "deleted", "kept")
-    return ", ".join(f"{actions.count(one)} {one}" for one in order if one in actions)

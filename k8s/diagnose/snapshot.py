@@ -274,7 +274,7 @@ def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
                 previous = str("terminated" not in now).lower()
                 query = {"container": one["name"], "tailLines": str(LINES), "previous": previous}
                 path = api.PODS.path(reader.cluster.namespace, name(pod)) + "/log"
-                read = partial(reader.cluster.text, path, query)
+                read = partial(reader.cluster.text, path, **query)
                 found[name(pod)] = reader.ask(f"log of {name(pod)}", read, "")
     return {pod: log for pod, log in found.items() if log}
 

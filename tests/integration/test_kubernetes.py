@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from eagleray import cli, errors
 from eagleray.client import runs, screen
 from eagleray.state.runs import Run
-from k8s import api, backend, rayjob
+from k8s import api, backend
 from k8s import release as releases
 from k8s.diagnose import snapshot
 from tests.chart import chart
@@ -46,7 +46,7 @@ def server(kube: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     kube.mock.resources["ray.io/v1/rayjobs"] = {"namespaced": True}
     kube.mock.resources["v1/pods"] = {"namespaced": True}
     install(kube, "demo")
-    monkeypatch.setattr(api, "WATCH_S", 1)
+    monkeypatch.setattr(backend, "POLL_S", 0.05)
     return kube
 
 
@@ -128,7 +128,7 @@ def test_a_server_that_goes_on_failing_is_named(server: Server) -> None:
 @pytest.mark.parametrize(
     ("status", "said", "kind", "message"),
     [
-        (401, "Unauthorized", errors.UserError, "must know who we are"),
+        (401, "Unauthorized", errors.UserError, "rejected the credentials"),
         (403, "forbidden: cannot create", errors.UserError, "the right to create rayjobs is miss"),
         (403, "exceeded quota: cpu", errors.UserError, "rayjobs refused: exceeded quota: cpu"),
         (404, "page not found", errors.UserError, "the KubeRay operator is not installed"),
@@ -143,9 +143,7 @@ def test_refusals_say_what_is_missing(
         backend.Kubernetes().start(RUN, 1)
 
 
-def test_an_api_server_that_is_gone_in_the_middle_of_a_watch_is_one_line(
-    server: Server,
-) -> None:
+def test_an_api_server_that_goes_away_while_a_run_is_followed_is_one_line(server: Server) -> None:
     there = backend.Kubernetes()
     seen = there.log(runs.submit(there, RUN), follow=True)
     threading.Timer(0.3, server.stop).start()
@@ -154,13 +152,11 @@ def test_an_api_server_that_is_gone_in_the_middle_of_a_watch_is_one_line(
     assert len(str(told.value).splitlines()) == 1
 
 
-def test_the_log_is_followed_over_an_expired_watch_to_the_end(server: Server) -> None:
-    gone = {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}
-    server.mock["watch"][:1] << (gone,)
+def test_the_log_is_followed_to_the_end_of_the_run(server: Server) -> None:
     there = backend.Kubernetes()
     run = runs.submit(there, RUN)
     path = "/api/v1/namespaces/ml/pods/submitter/log"
-    server.mock["get", path] << b"trial 1 finished\nregistered\n"
+    server.mock["get", path] << "Trial 1 finished\n│ registered\n".encode()
     steps: list[Callable[[], None]] = [
         lambda: pod(server, "submitter", "Running"),
         lambda: tell(run.id, jobDeploymentStatus="Running"),
@@ -168,8 +164,7 @@ def test_the_log_is_followed_over_an_expired_watch_to_the_end(server: Server) ->
     ]
     for number, step in enumerate(steps, start=1):
         threading.Timer(0.4 * number, step).start()
-    assert "".join(there.log(run, follow=True)) == "trial 1 finished\nregistered\n"
-    assert len(server.mock["watch"]) > 1
+    assert "".join(there.log(run, follow=True)) == "Trial 1 finished\n│ registered\n"
     runs.ended(there, run)
 
 
@@ -221,7 +216,7 @@ def test_without_a_cluster_it_says_where_one_is_looked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
-    with pytest.raises(errors.UserError, match="must know a cluster, from KUBECONFIG"):
+    with pytest.raises(errors.UserError, match="needs a cluster, from KUBECONFIG"):
         backend.Kubernetes()
 
 
@@ -232,9 +227,9 @@ def test_the_command_line_prints_a_dry_run_that_is_all_yaml(
     file.write_text("name: wine\ndata: {source: 'dataset:wine', target: target}\n")
     options = ["--kubernetes", "--dry-run", "--queue", "research", "--deadline", "60"]
     assert cli.main(["run", str(file), *options]) == 0
-    job = rayjob.RayJob.model_validate(yaml.safe_load(capsys.readouterr().out))
-    assert job.metadata.namespace == "ml"
-    assert job.spec.activeDeadlineSeconds == 60
+    job = yaml.safe_load(capsys.readouterr().out)
+    assert job["metadata"]["namespace"] == "ml"
+    assert job["spec"]["activeDeadlineSeconds"] == 60
     assert cli.main(["runs", "list", "--kubernetes", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 

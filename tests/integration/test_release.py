@@ -238,8 +238,7 @@ def test_a_run_goes_to_a_cluster_of_its_own_and_registers_its_winner(
     packed = package.pack(spec.load(file))
     package.put(packed)
     skeleton = chart.one(release.rendered, "ConfigMap", "runs")["data"]["rayjob.yaml"]
-    model = rayjob.RayJob.model_validate(yaml.safe_load(skeleton))
-    job = rayjob.render(packed.run, 1, model, rayjob.Options()).manifest()["spec"]
+    job = rayjob.render(packed.run, 1, yaml.safe_load(skeleton), rayjob.Options())["spec"]
     head, workers = _cluster(release.node, job["rayClusterSpec"], "run-head-svc")
     template = job["submitterPodTemplate"]["spec"]
     address = ["--address", "http://run-head-svc:8265"]

@@ -35,8 +35,9 @@ def ready(value: str, **more: str) -> dict[str, Any]:
 
 
 def test_changes_tell_what_becomes_of_each_object() -> None:
-    old = [thing("Role", "kept"), thing("Role", "gone"), thing("Role", "other", spec=1)]
-    new = [thing("Role", "kept"), thing("Role", "new"), thing("Role", "other", spec=2)]
+    role = {"kind": "Role"}
+    old = {("Role", "kept"): role, ("Role", "gone"): role, ("Role", "other"): {**role, "spec": 1}}
+    new = {("Role", "kept"): role, ("Role", "new"): role, ("Role", "other"): {**role, "spec": 2}}
     found = {one.name: one.action for one in deploy.changes(old, new)}
     assert found == {"kept": "kept", "gone": "deleted", "new": "created", "other": "changed"}
 
