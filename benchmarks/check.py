@@ -1,6 +1,6 @@
 """`eagleray check` on a large CSV file, beside pandas that reads it and types its columns.
 
-A million rows of 20 columns: numbers with and without gaps, whole numbers, categories, truths,
+A million rows of 20 columns: numbers with and without gaps, whole numbers, categories, booleans,
 days, times and the target. Each contestant is a fresh process, so its peak of memory is its own.
 Unlike pandas, `check` splits the rows too, and fingerprints all values. The times of one run
 compare; those of a busy machine are long for both.
@@ -62,9 +62,9 @@ def table(rows: int) -> pa.Table:
         names = pa.array([f"kind {number}" for number in range(most)])
         columns[f"kind_{place}"] = names.take(pa.array(rng.zipf(1.3, rows) % most))
     columns["member"] = pa.array(["no", "yes"]).take(pa.array(rng.integers(0, 2, rows)))
-    moments = np.datetime64("2015-01-01", "s") + rng.integers(0, 10**8, rows)
-    columns["born"] = pa.array(moments.astype("datetime64[D]"))
-    columns["seen"] = pa.array(moments)
+    times = np.datetime64("2015-01-01", "s") + rng.integers(0, 10**8, rows)
+    columns["born"] = pa.array(times.astype("datetime64[D]"))
+    columns["seen"] = pa.array(times)
     columns["sold"] = pa.array(["no", "yes"]).take(pa.array((rng.random(rows) < 0.2).astype(int)))
     return pa.table(columns)
 

@@ -124,7 +124,7 @@ def _bundle(searched: search.Search, winner: searches.Record) -> bundle.Bundle:
     weights = blobs.get(searched.storage, blobs.Blob(**winner.weights))
     model.load_state_dict(safe_torch.load(weights))
     return bundle.Bundle(
-        schema=features.seen(dataset.schema, transforms),
+        schema=transforms.with_categories(dataset.schema),
         transforms=transforms,
         options=configuration.model,
         model=model,

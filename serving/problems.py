@@ -155,7 +155,7 @@ class Finder:
 
     def _unread(self, rows: list[Any], known: set[str]) -> Iterator[Problem]:
         """Values of the right JSON type that cannot be read, beside faults that are known."""
-        allowance = pictures.Allowance()
+        budget = pictures.PixelBudget()
         for column in self._columns:
             if column.kind.parsed_dtype:
                 where = [
@@ -166,13 +166,13 @@ class Finder:
                     and f"instances[{index}].{column.name}" not in known
                 ]
                 raw = [rows[index][column.name] for index in where]
-                yield from parsed(column, raw, allowance, where)[1] if raw else ()
+                yield from parsed(column, raw, budget, where)[1] if raw else ()
 
 
 def parsed(
     column: schema.Column,
     raw: Sequence[Any],
-    allowance: pictures.Allowance,
+    budget: pictures.PixelBudget,
     where: Sequence[int] | None = None,
 ) -> tuple[Sequence[Any] | np.ndarray, list[Problem]]:
     """Canonical values of a column, and what is wrong with the raw ones.
@@ -180,10 +180,10 @@ def parsed(
     Args:
         column: what its values mean.
         raw: the values.
-        allowance: what its pictures may have.
+        budget: pixels of its pictures.
         where: the row of each value; without it they are all rows in order.
     """
-    tolerance = schema.Tolerance(pixels=allowance)
+    tolerance = schema.Tolerance(pixels=budget)
     array = schema.parse_column(column, raw, tolerance)
     failures = dict(tolerance.failures)
     if not column.nullable:

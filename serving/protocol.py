@@ -89,11 +89,11 @@ class Codec:
         Raises:
             RequestError: 422, naming each value that cannot be read.
         """
-        allowance = pictures.Allowance()
+        budget = pictures.PixelBudget()
         found: list[problems.Problem] = []
         for field, column in self._parsed.items():
             raw = [getattr(row, field) for row in rows]
-            values, faults = problems.parsed(column, raw, allowance)
+            values, faults = problems.parsed(column, raw, budget)
             found += faults
             for row, value in zip(rows, values, strict=True):
                 setattr(row, field, value)

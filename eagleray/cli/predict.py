@@ -61,7 +61,7 @@ def predict(
 
 def _read(file: Path) -> pd.DataFrame:
     """The table; standard input is CSV, JSON Lines or Parquet by how it begins."""
-    from eagleray.tabular import files, pictures
+    from eagleray.tabular import load
 
     if str(file) != "-":
         if not file.is_file():
@@ -69,10 +69,10 @@ def _read(file: Path) -> pd.DataFrame:
             raise DataError(
                 f"{file}: a file is needed, but got none{names.near(file.name, beside)}"
             )
-        return pictures.opened(files.read(file), file.parent)
+        return load.file(file, file.parent)
     data = sys.stdin.buffer.read()
     suffix = ".jsonl" if data.lstrip()[:1] == b"{" else ".csv"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "stdin").with_suffix(".parquet" if data[:4] == b"PAR1" else suffix)
         path.write_bytes(data)
-        return pictures.opened(files.read(path, shown="-"), Path.cwd())
+        return load.file(path, Path.cwd(), shown="-")

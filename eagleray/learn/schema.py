@@ -1,7 +1,7 @@
-"""What a model's input and target look like, and the one way raw values become canonical columns.
+"""A model's input columns and target, and how raw values become canonical columns.
 
-Training reads a table and serving reads JSON; both call `parse`, so that a value means the same in
-both. What a canonical column is, its kind says; see `eagleray.learn.columns`.
+Training parses a table and serving parses JSON by the same code, so that a value means the same in
+both. What a canonical column is depends on its kind, see `eagleray.learn.columns`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from eagleray.learn.columns import Raw as Raw
 from eagleray.learn.columns import Tolerance as Tolerance
 
 ExtraFields = Literal["refuse", "ignore"]
-"""What becomes of fields of a request's row that are no columns."""
+"""What is done with fields of a request's row that are no columns."""
 
 
 class Target(pydantic.BaseModel, frozen=True):
-    """What is predicted; of two classes the negative comes first, the positive last.
+    """What is predicted.
 
     Attributes:
         task: a name of `eagleray.learn.tasks`.
-        classes: in the order of a model's outputs; empty where a task has none.
+        classes: in the order of a model's outputs, of two the positive last; empty without classes.
     """
 
     name: str
@@ -45,20 +45,19 @@ class Schema(pydantic.BaseModel, frozen=True):
 
 
 def parse(schema: Schema, raw: Mapping[str, Raw]) -> Columns:
-    """Canonical columns from raw values by column: a table's, or those of JSON.
+    """Canonical columns from raw values by column, of a table or of JSON.
 
     Raises:
         DataError: a column is absent, or holds a value that is neither of its kind nor missing.
     """
-    return {column.name: parse_column(column, _given(column, raw)) for column in schema.columns}
+    return {column.name: parse_column(column, _raw(column, raw)) for column in schema.columns}
 
 
 def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[int, str]]:
-    """Canonical columns of the rows that can be parsed, and what is wrong with the others.
+    """Canonical columns of the rows that can be parsed, and the faults of the others.
 
     Returns:
-        Columns without the faulty rows, and by number of a faulty row, from 0, all that is wrong
-        with it.
+        Columns without the faulty rows, and all faults of a faulty row by its number, from 0.
 
     Raises:
         DataError: a column is absent.
@@ -66,7 +65,7 @@ def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[in
     columns: Columns = {}
     faults: dict[int, list[str]] = {}
     for column in schema.columns:
-        values = _given(column, raw)
+        values = _raw(column, raw)
         tolerance = Tolerance(pixels=None)
         try:
             columns[column.name] = parse_column(column, values)
@@ -74,9 +73,11 @@ def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[in
             columns[column.name] = parse_column(column, values, tolerance)
         for row, fault in tolerance.failures.items():
             faults.setdefault(row, []).append(f"{column.name}: {fault}")
+    if not faults:
+        return columns, {}
     sound = [row for row in range(len(next(iter(columns.values())))) if row not in faults]
-    kept = {name: array[sound] for name, array in columns.items()} if faults else columns
-    return kept, {row: "; ".join(faults[row]) for row in sorted(faults)}
+    parsed = {name: array[sound] for name, array in columns.items()}
+    return parsed, {row: "; ".join(faults[row]) for row in sorted(faults)}
 
 
 def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
@@ -85,7 +86,7 @@ def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -
     Args:
         column: what its values mean.
         raw: the values.
-        tolerance: where given, takes note of what cannot be read, in place of the error.
+        tolerance: collects faulty values in place of the error.
 
     Raises:
         DataError: a value that is neither of the column's kind nor missing.
@@ -93,21 +94,21 @@ def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -
     parse = column.kind.parse
     if tolerance is not None or not isinstance(raw, arrow.Texts):
         return parse(column, raw, tolerance)
-    if plain := column.kind.plain(column):
-        read = raw.read(plain, column.markers, lambda others: parse(column, others))
+    if form := column.kind.plain(column):
+        read = raw.read(form, column.markers, lambda others: parse(column, others))
         numbers: np.ndarray = np.clip(read, -LARGEST, LARGEST)
         return numbers
-    different, rows = raw.different()
-    parsed: np.ndarray = parse(column, different)[rows]
+    distinct, rows = raw.distinct()
+    parsed: np.ndarray = parse(column, distinct)[rows]
     return parsed
 
 
 def to_json(schema: Schema, columns: Columns) -> dict[str, list[Any]]:
-    """Values by column, as JSON may hold them, from which `parse` gives the same columns again."""
+    """JSON values by column, from which `parse` gives the same columns again."""
     return {one.name: one.kind.to_json(columns[one.name]) for one in schema.columns}
 
 
-def _given(column: Column, raw: Mapping[str, Raw]) -> Raw:
+def _raw(column: Column, raw: Mapping[str, Raw]) -> Raw:
     if column.name not in raw:
         raise errors.DataError(f"{column.name}: every input column is needed, but got none")
     return raw[column.name]

@@ -170,7 +170,7 @@ def _column_laws(tree: space.Tree) -> Iterator[Problem]:
 
 def _targets() -> list[str]:
     """The column kinds that a target may have."""
-    return [name for name in columns.REGISTRY if columns.named(name).target == name]
+    return [name for name in columns.REGISTRY if columns.REGISTRY[name].target == name]
 
 
 def _task_laws(tree: space.Tree) -> Iterator[Problem]:

@@ -119,7 +119,7 @@ class _Feature(Section):
     @property
     def kind(self) -> columns.ColumnKind | None:
         """What the column is; None where its values decide."""
-        return None if self.type == "auto" else columns.named(self.type)
+        return None if self.type == "auto" else columns.REGISTRY[self.type]
 
     @classmethod
     def foreign(cls, kind: str) -> set[str]:
@@ -139,7 +139,7 @@ class _Feature(Section):
 
 def _feature_options() -> Any:
     """The section that has the options of all column kinds."""
-    kinds = [columns.named(name) for name in columns.REGISTRY]
+    kinds = [columns.REGISTRY[name] for name in columns.REGISTRY]
     for kind in kinds:
         for option in kind.options.model_fields:
             _Feature.owners.setdefault(option, []).append(kind.name)

@@ -1,1 +1,1 @@
-"""Files to tables: read one, clean it, infer its types; canonical columns come out."""
+"""From files to tables, and from tables to canonical columns and a schema."""

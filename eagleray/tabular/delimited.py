@@ -1,4 +1,4 @@
-"""Delimited text (CSV and its like) as a table of texts, and what is wrong with a file, by line."""
+"""Delimited text (CSV and its like) as a table of texts, and its faults by line."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
 from eagleray import errors
-from eagleray.tabular.names import values_for_names
+from eagleray.learn.columns import values
 
 DELIMITERS = ",;\t|"
 COMMENT = "#"
 BLOCK = 8 << 20
-"""Bytes parsed at once; a file with a larger cell is parsed in one piece."""
+"""Bytes that are parsed at once; a file with a larger cell is parsed in one piece."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -33,7 +33,7 @@ _MARKS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A file, how messages name it, and what the user has said of its text."""
+    """A file, its name in messages, and the user's settings of its text."""
 
     path: Path
     name: str
@@ -42,7 +42,7 @@ class Source:
 
     @functools.cached_property
     def codec(self) -> str:
-        """The encoding that the user has said, that of the byte order mark, or UTF-8."""
+        """The user's encoding, that of the byte order mark, or UTF-8."""
         if self.encoding is not None:
             known = codecs.lookup(self.encoding).name
             return "utf-8-sig" if known == "utf-8" else self.encoding
@@ -51,16 +51,15 @@ class Source:
         return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
 
     def fault(self, line: int, message: str) -> errors.DataError:
-        """What is wrong in a line."""
+        """The error of a line."""
         return errors.DataError(f"{self.name}:{line}: {message}")
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How a file is written.
 
     Attributes:
-        skipped: lines above the header.
+        skipped: number of lines above the header.
         names: the header's cells as they are written.
     """
 
@@ -77,17 +76,18 @@ def read(source: Source) -> pd.DataFrame:
 
     Raises:
         DataError: a line that is not in the encoding, or has more or fewer cells than the header.
-        ValueError: no text, or a column name that stands twice.
+        ValueError: no text.
     """
-    layout = _layout(source)
-    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(layout.names)]
-    check_names(names, hint=values_for_names(names))
+    layout = None
     try:
+        layout = _layout(source)
         table = _parsed(source, layout)
-    except (pa.ArrowException, UnicodeDecodeError) as cause:
+    except (pa.ArrowException, UnicodeError):
         _check_encoding(source)
-        _check_rows(source, layout)
-        raise ValueError(str(cause)) from cause
+        if layout is not None:
+            _check_rows(source, layout)
+        raise
+    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(layout.names)]
     return frame(table.rename_columns(names))
 
 
@@ -98,32 +98,28 @@ def frame(table: pa.Table) -> pd.DataFrame:
     return made
 
 
-def check_names(names: Sequence[str], *, hint: str = "") -> None:
-    """Raises ValueError where a column name stands twice."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"the column name {twice[0]!r} stands twice{hint}")
+def header_hint(names: Sequence[str]) -> str:
+    """The end of a message, where a name is a number: the file may have no header."""
+    if not any(map(values.is_number, names)):
+        return ""
+    return "; if line 1 holds values, put a line of names above it"
 
 
 def _layout(source: Source) -> Layout:
-    try:
-        with source.path.open(encoding=source.codec, newline="") as file:
-            head = file.read(1 << 20).removeprefix("\ufeff")
-    except UnicodeError:
-        _check_encoding(source)
-        raise
+    with source.path.open(encoding=source.codec, newline="") as file:
+        head = file.read(1 << 20).removeprefix("\ufeff")
     if "\0" in head:
         raise ValueError(
             "it holds NUL bytes: this is no text, or in UTF-16; set data.encoding: utf-16-le then"
         )
-    found = [Layout(one, *_header(head, one)) for one in source.delimiter or DELIMITERS]
-    return max(found, key=lambda layout: len(layout.names))
+    layouts = [Layout(one, *_header(head, one)) for one in source.delimiter or DELIMITERS]
+    return max(layouts, key=lambda layout: len(layout.names))
 
 
 def _header(head: str, delimiter: str) -> tuple[int, list[str]]:
-    """How many lines stand above the header, and its cells.
+    """The number of lines above the header, and its cells.
 
-    A last comment such as `#id,name` is the header where it has as many cells as what follows.
+    A last comment such as `#id,name` is the header where it has as many cells as the row below.
     """
     above, rows = 0, csv.reader(io.StringIO(head), delimiter=delimiter)
     comment: tuple[int, list[str]] | None = None
@@ -151,7 +147,7 @@ def _parsed(source: Source, layout: Layout) -> pa.Table:
 
 
 def _parsed_by(source: Source, layout: Layout, block: int) -> pa.Table:
-    encoding = source.codec.removesuffix("-sig")  # Arrow passes over a mark of UTF-8 by itself
+    encoding = source.codec.removesuffix("-sig")  # Arrow skips UTF-8's byte order mark by itself
     return pyarrow.csv.read_csv(
         source.path,
         read_options=pyarrow.csv.ReadOptions(
@@ -172,26 +168,22 @@ def _ragged(row: Any) -> str:
 
 def _check_encoding(source: Source) -> None:
     """Raises DataError at the first line that is not in the encoding."""
+    law = f"text must be in {source.codec.removesuffix('-sig')}"
     decoder = codecs.getincrementaldecoder(source.codec)()
     with source.path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 decoder.decode(line, final=not line.endswith(b"\n"))
-            except UnicodeError as cause:
-                raise source.fault(number, _undecodable(line, source.codec)) from cause
-
-
-def _undecodable(line: bytes, codec: str) -> str:
-    law = f"text must be in {codec.removesuffix('-sig')}"
-    try:
-        line.decode(codec)
-    except UnicodeDecodeError as cause:
-        around = line[max(0, cause.start - 15) : cause.start + 15].decode("latin-1").strip()
-        return (
-            f"{law}, but got the byte 0x{line[cause.start]:02x};"
-            f" set data.encoding, such as latin-1, which reads {around!r}"
-        )
-    return f"{law}; set data.encoding"
+            except UnicodeDecodeError as cause:
+                text, at = cause.object, cause.start
+                around = text[max(0, at - 15) : at + 15].decode("latin-1").strip()
+                raise source.fault(
+                    number,
+                    f"{law}, but got the byte 0x{text[at]:02x};"
+                    f" set data.encoding, such as latin-1, which reads {around!r}",
+                ) from cause
+            except UnicodeError as cause:  # UTF-16 without a byte order mark
+                raise source.fault(number, f"{law}; set data.encoding") from cause
 
 
 def _check_rows(source: Source, layout: Layout) -> None:
@@ -214,7 +206,7 @@ def _check_rows(source: Source, layout: Layout) -> None:
 
 
 def _ragged_rows(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Rows with too many or too few cells, and the lines that they begin in."""
+    """Rows with too many or too few cells, and their first lines."""
     with source.path.open(encoding=source.codec, newline="") as file:
         for _ in itertools.islice(file, layout.skipped):
             pass

@@ -1,7 +1,7 @@
-"""Files as tables: delimited text, Parquet and JSON Lines, each also compressed.
+"""Files as tables: delimited text, Parquet and JSON Lines, each also compressed; picture files.
 
-Text comes untouched: which texts are numbers or missing is decided by `eagleray.tabular.infer` for
-whole columns, not by a reader for single cells.
+Text stays as it is: `eagleray.tabular.inference` decides for whole columns which texts are numbers
+or missing, not a reader for single cells.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -30,7 +29,13 @@ from eagleray.tabular import delimited
 from eagleray.tabular.delimited import Source
 
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+PICTURES = (".png", ".jpg", ".jpeg")
 ARCHIVE = ".zip"
+UNPACKERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 _UNREADABLE = (
     EOFError,
     csv.Error,
@@ -39,21 +44,10 @@ _UNREADABLE = (
     lzma.LZMAError,
     pa.ArrowException,
 )
-UNPACKERS: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-}
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file.
-
-    Attributes:
-        read: reads one.
-        options: keys of the `data` section that it takes.
-    """
+class Kind(NamedTuple):
+    """How a kind of file is read, and the keys of the `data` section that it takes."""
 
     read: Callable[[Source], pd.DataFrame]
     options: tuple[str, ...] = ()
@@ -66,16 +60,16 @@ def read(
     encoding: str | None = None,
     delimiter: str | None = None,
 ) -> pd.DataFrame:
-    """The table in this file; its suffix says of what kind it is.
+    """The table in a file; the suffix gives the kind of file.
 
     Args:
         path: the file.
-        shown: how messages name it, if not by its path.
-        encoding: that of a text file; None for UTF-8, or what its byte order mark says.
+        shown: its name in messages; the path by default.
+        encoding: that of a text file; None for UTF-8, or that of its byte order mark.
         delimiter: that of a text file; None for the one that gives the header most columns.
 
     Raises:
-        DataError: unknown kind, an empty or unreadable file, or a column name that stands twice.
+        DataError: unknown kind, or an empty or unreadable file.
     """
     name = shown or str(path)
     try:
@@ -91,14 +85,46 @@ def read(
 
 
 def is_known(path: Path) -> bool:
-    """Whether the name ends like that of a file which can be read."""
+    """Whether the suffix is that of a file that can be read."""
     return path.suffix.lower() in (*KINDS, *UNPACKERS, ARCHIVE)
 
 
 def is_delimited(path: Path) -> bool:
-    """Whether the name ends like that of delimited text, compressed or not."""
+    """Whether the suffix is that of delimited text, compressed or not."""
     kinds = [KINDS[one.lower()] for one in path.suffixes[-2:] if one.lower() in KINDS]
     return path.suffix.lower() == ARCHIVE or any("delimiter" in kind.options for kind in kinds)
+
+
+def read_pictures(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
+    """The frame with the contents of picture files in place of their paths.
+
+    Args:
+        frame: the table; a column has paths where its first value names a picture that exists.
+        base: the folder where paths start; else they start in the working directory.
+
+    Raises:
+        DataError: a later path of such a column names no file.
+    """
+    for name in frame.columns:
+        texts = (value for value in frame[name] if isinstance(value, str) and value.strip())
+        first = next(texts, "")
+        if first.lower().endswith(PICTURES) and _picture(first, base) is not None:
+            contents = [_content(str(name), value, base) for value in frame[name]]
+            frame[name] = pd.Series(contents, dtype=object)
+    return frame
+
+
+def _content(column: str, value: object, base: Path) -> bytes | None:
+    if not isinstance(value, str) or not value.strip():
+        return None
+    path = _picture(value.strip(), base)
+    if path is None:
+        raise errors.DataError(f"{column}: a picture's file is needed, but there is no {value!r}")
+    return path.read_bytes()
+
+
+def _picture(value: str, base: Path) -> Path | None:
+    return next((path for path in (base / value, Path(value)) if path.is_file()), None)
 
 
 def _kind(source: Source) -> Kind:
@@ -122,7 +148,7 @@ def _kind(source: Source) -> Kind:
 
 @contextlib.contextmanager
 def _unpacked(path: Path) -> Iterator[Path]:
-    """The file itself, or what is compressed in it: named like it, without the last suffix."""
+    """The file itself, or a temporary copy of what is compressed in it, without that suffix."""
     suffix = path.suffix.lower()
     if suffix != ARCHIVE and suffix not in UNPACKERS:
         yield path
@@ -148,9 +174,7 @@ def _only_member(archive: zipfile.ZipFile) -> str:
 
 
 def _parquet(source: Source) -> pd.DataFrame:
-    table = pyarrow.parquet.read_table(source.path)
-    delimited.check_names(table.column_names)
-    return delimited.frame(table)
+    return delimited.frame(pyarrow.parquet.read_table(source.path))
 
 
 def _json_lines(source: Source) -> pd.DataFrame:
@@ -174,13 +198,14 @@ def _json_lines(source: Source) -> pd.DataFrame:
 
 _TEXT = Kind(delimited.read, ("encoding", "delimiter"))
 _LINES = Kind(_json_lines, ("encoding",))
+_PARQUET = Kind(_parquet)
 KINDS = {
     ".csv": _TEXT,
     ".tsv": _TEXT,
     ".txt": _TEXT,
     ".data": _TEXT,
-    ".parquet": Kind(_parquet),
-    ".pq": Kind(_parquet),
+    ".parquet": _PARQUET,
+    ".pq": _PARQUET,
     ".jsonl": _LINES,
     ".ndjson": _LINES,
 }

@@ -1,9 +1,9 @@
-"""Read a table from wherever `data.source` says, as text where the file holds text."""
+"""Tables from all that `data.source` may name; the columns of a text file are texts."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ import pyarrow as pa
 from eagleray import code, errors, names, spec, storage
 from eagleray.learn import schema
 from eagleray.learn.columns.arrow import Texts
-from eagleray.tabular import clean, files, pictures
-from eagleray.tabular.infer import learn
+from eagleray.tabular import delimited, files
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 """The data sets that scikit-learn carries."""
 
 
 def read(data: spec.Data, base: Path) -> pd.DataFrame:
-    """The table as it is, rows in the source's order.
+    """The table of an experiment, rows in the source's order.
 
     Args:
         data: the `data` section.
@@ -33,17 +32,19 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
         CodeError: the user's function fails, or gives no frame.
         StorageError: an object cannot be fetched.
     """
-    frame = _read(data, base)
-    names = [str(name) for name in frame.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise errors.DataError(
-            f"{data.source}: column names must be different, but got {twice[0]!r} twice"
-        )
+    frame = _checked(_read(data, base), data.source, base)
     if not len(frame):
         raise errors.DataError(f"{data.source}: at least one row is needed, but got none")
-    frame = frame.set_axis(names, axis=1).reset_index(drop=True)
-    return pictures.opened(frame, base)
+    return frame
+
+
+def file(path: Path, base: Path, *, shown: str | None = None) -> pd.DataFrame:
+    """The table in a file, with pictures whose paths start at `base`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _checked(files.read(path, shown=shown), shown or str(path), base)
 
 
 def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
@@ -51,11 +52,15 @@ def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
     return {str(name): _raw(frame[name]) for name in frame.columns}
 
 
-def infer(
-    frame: pd.DataFrame, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
-) -> schema.Schema:
-    """The schema alone, see `eagleray.tabular.infer.learn`."""
-    return learn(clean.rows(table(frame), data, features).table, data, features).schema
+def _checked(frame: pd.DataFrame, source: str, base: Path) -> pd.DataFrame:
+    names = [str(name) for name in frame.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise errors.DataError(
+            f"{source}: column names must be different, but got {twice[0]!r} twice"
+            f"{delimited.header_hint(names)}"
+        )
+    return files.read_pictures(frame.set_axis(names, axis=1).reset_index(drop=True), base)
 
 
 def _read(data: spec.Data, base: Path) -> pd.DataFrame:

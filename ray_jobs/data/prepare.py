@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from eagleray import errors, spec
-from eagleray.learn import losses, models, schema, tasks
-from eagleray.learn.columns import CATEGORICAL
+from eagleray.learn import losses, models, tasks
 from eagleray.learn.schema import Columns, Schema
 from eagleray.spec import laws
-from eagleray.tabular import clean, infer, kinds, load
+from eagleray.tabular import load, tables
 from ray_jobs.data import split
 
 
@@ -58,23 +57,18 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     data, features = experiment.data, experiment.default().features
     if frame is None:
         frame = load.read(data, experiment.path.parent)
-    cleaned = _cleaned(load.table(frame), data, features)
-    learned = infer.learn(cleaned.table, data, features, meant=experiment.tasks)
+    table = tables.infer(load.table(frame), data, features, meant=experiment.tasks)
     parts = split.indices(
-        learned.targets,
-        learned.schema.target,
-        data,
-        groups=_words(data.split.group, cleaned.table),
-        times=_times(data.split.time, cleaned.table, data, features),
+        table.targets, table.schema.target, data, groups=table.groups, times=table.times
     )
     return Dataset(
-        schema=learned.schema,
-        columns=learned.columns,
-        rows=cleaned.rows,
-        targets=learned.targets,
+        schema=table.schema,
+        columns=table.columns,
+        rows=table.rows,
+        targets=table.targets,
         split=parts,
-        fingerprint=_fingerprint(learned, parts),
-        notes=[*cleaned.notes, *learned.notes],
+        fingerprint=_fingerprint(table, parts),
+        notes=list(table.notes),
     )
 
 
@@ -101,43 +95,11 @@ def _check_types(experiment: spec.Experiment) -> None:
             )
 
 
-def _cleaned(
-    table: clean.Table, data: spec.Data, features: Mapping[str, spec.FeatureOptions]
-) -> clean.Cleaned:
-    try:
-        return clean.rows(table, data, features)
-    except errors.DataError as error:
-        raise errors.DataError(*error.problems, *infer.problems(table, data, features)) from error
-
-
-def _words(name: str | None, table: clean.Table) -> np.ndarray | None:
-    if name is None:
-        return None
-    return schema.parse_column(schema.Column(name=name, type=CATEGORICAL.name), table[name])
-
-
-def _times(
-    name: str | None,
-    table: clean.Table,
-    data: spec.Data,
-    features: Mapping[str, spec.FeatureOptions],
-) -> np.ndarray | None:
-    if name is None:
-        return None
-    found = kinds.find(name, table[name], clean.given(name, features), data.missing)
-    if found is None or not found.column.kind.is_ordered:
-        kind = "nothing" if found is None else found.column.type
-        raise errors.DataError(
-            f"data.split.time: dates or numbers are needed, but {name} is {kind}"
-        )
-    return found.array
-
-
-def _fingerprint(learned: infer.Learned, parts: split.Split) -> str:
+def _fingerprint(table: tables.Learnable, parts: split.Split) -> str:
     digest = hashlib.sha256()
-    described = learned.schema.model_dump(mode="json", exclude_defaults=True)
+    described = table.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())
-    arrays = [*learned.columns.values(), learned.targets, *parts.parts().values()]
+    arrays = [*table.columns.values(), table.targets, *parts.parts().values()]
     for array in arrays:
         if array.dtype == object:
             digest.update(_words_as_json(array.tolist()).encode())

@@ -9,7 +9,6 @@ import numpy as np
 from eagleray import spec
 from eagleray.learn import schema, tasks
 from eagleray.learn.columns.remarks import setting
-from eagleray.tabular import clean
 from ray_jobs.data.prepare import Dataset
 
 SAMPLE = 10_000
@@ -25,8 +24,9 @@ def remarks(experiment: spec.Experiment, dataset: Dataset) -> Iterator[str]:
         if _is_constant(column, array):
             fix = setting({"data": {"drop": [column.name]}})
             yield f"{column.name}: all rows have the same value; {fix} leaves it out"
-        options = features[column.name] if clean.given(column.name, features) else None
-        yield from column.kind.remarks(column, array, dataset.split.train, options)
+        options = features.get(column.name)
+        named = options if options is not None and options.kind is not None else None
+        yield from column.kind.remarks(column, array, dataset.split.train, named)
 
 
 def _task(dataset: Dataset) -> Iterator[str]:

@@ -19,7 +19,7 @@ TABLES = {
     "header only": ("size,kind,sold\n", "at least one row is needed"),
     "target absent": (TABLE.replace("sold", "bought"), "sold"),
     "one class only": (TABLE.replace("no", "yes"), "sold"),
-    "duplicate column names": (TABLE.replace("kind", "size"), "'size' stands twice"),
+    "duplicate column names": (TABLE.replace("kind", "size"), "got 'size' twice"),
     "no row has a target": ("size,kind,sold\n" + "1,a,\n" * 60, "sold"),
     "no column but the target": ("sold\n" + "yes\nno\n" * 30, "an input column is needed"),
     "every column empty": ("size,kind,sold\n" + ",,yes\n,,no\n" * 30, "input column"),

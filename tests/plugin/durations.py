@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from eagleray.learn import columns
+from eagleray.learn import columns, features
 from eagleray.learn.columns import numeric
-from eagleray.learn.features import encodings
 
 WRITTEN = r"(?=.)(\d+h)?(\d+m)?(\d+s)?"
 
@@ -32,8 +31,8 @@ class Duration(columns.NumberKind):
         hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
         return float(hours * 3600 + minutes * 60 + seconds)
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Number(options.scale, warns=True)
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Number(options.scale, warns=True)
 
     def openapi(self, column: columns.Column) -> dict[str, Any]:
         return {"oneOf": [{"type": "number"}, {"type": "string", "pattern": f"^{WRITTEN}$"}]}

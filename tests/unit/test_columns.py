@@ -55,9 +55,9 @@ def test_no_other_file_branches_on_a_columns_type() -> None:
     assert compared == []
 
 
-def test_kinds_are_asked_in_their_order_and_what_takes_everything_last() -> None:
-    asked = [kind.name for kind in columns.asked()]
-    assert asked == ["numeric", "boolean", "image", "datetime", "text", "categorical"]
+def test_kinds_are_tried_in_their_order_and_those_that_take_any_text_last() -> None:
+    tried = [kind.name for kind in columns.candidates()]
+    assert tried == ["numeric", "boolean", "image", "datetime", "text", "categorical"]
 
 
 def test_a_column_of_an_unknown_kind_is_refused_with_the_nearest_one() -> None:

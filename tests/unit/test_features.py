@@ -233,7 +233,7 @@ def test_unknown_categories_are_flagged_and_rare_or_missing_ones_are_not() -> No
 def test_the_schema_as_seen_lists_the_training_parts_categories(
     fitted: features.Transforms,
 ) -> None:
-    seen = {column.name: column.categories for column in features.seen(KNOWN, fitted).columns}
+    seen = {column.name: column.categories for column in fitted.with_categories(KNOWN).columns}
     assert seen["town"] == ("bonn", "kiel", "ulm")
     assert seen["age"] is None
 
@@ -242,7 +242,7 @@ def test_words_weigh_as_in_scikit_learn() -> None:
     documents = ["red car for sale", "a red red bike", "bike for sale!", "old car"]
     made, parsed = fit("text", documents, ngrams=(1, 2))
     vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), token_pattern=texts.WORD, vocabulary=made.texts.vocabularies[0].terms
+        ngram_range=(1, 2), token_pattern=texts.WORD, vocabulary=made.texts[0].terms
     )
     expected = vectorizer.fit_transform(documents).toarray()
     inputs = made.apply(parsed)
@@ -253,21 +253,21 @@ def test_words_weigh_as_in_scikit_learn() -> None:
 
 def test_the_vocabulary_holds_what_is_in_most_documents() -> None:
     made, _ = fit("text", ["b a", "b a c c c", "b d"], ngrams=(1, 1), vocabulary=2)
-    assert made.texts.vocabularies[0].terms == ("b", "a")
+    assert made.texts[0].terms == ("b", "a")
 
 
 def test_the_heaviest_tokens_stay_where_there_are_too_many() -> None:
     documents = ["rare word", "rare thing", *["the word is the thing"] * 8]
     made, _ = fit("text", documents, ngrams=(1, 1), max_tokens=1)
     inputs = made.apply(one("text", "the rare"))
-    rare = made.texts.vocabularies[0].terms.index("rare") + 1
+    rare = made.texts[0].terms.index("rare") + 1
     assert inputs["tokens"].tolist() == [[rare]]
     assert inputs["weights"].tolist() == [[1.0]]
 
 
 def test_parts_of_words_are_tokens_too() -> None:
     made, _ = fit("text", ["running", "runner"], analyzer="char_wb", ngrams=(3, 3))
-    assert "run" in made.texts.vocabularies[0].terms
+    assert "run" in made.texts[0].terms
 
 
 def test_text_without_a_known_word_is_padding_alone() -> None:

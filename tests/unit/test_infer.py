@@ -18,13 +18,13 @@ from PIL import Image
 from eagleray import errors, spec
 from eagleray.learn import columns, schema
 from eagleray.learn.columns import arrow
-from eagleray.tabular import clean, infer, kinds
+from eagleray.tabular import inference, tables
 
 SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
 
 
 def kind_of(raw: schema.Raw, name: str = "x") -> str:
-    found = kinds.find(name, raw)
+    found = inference.infer(name, raw)
     assert found is not None
     return found.column.type
 
@@ -34,10 +34,9 @@ def data(**more: Any) -> spec.Data:
 
 
 def learn(
-    table: clean.Table, features: dict[str, spec.FeatureOptions] | None = None, **more: Any
-) -> infer.Learned:
-    cleaned = clean.rows(table, data(**more), features or {})
-    return infer.learn(cleaned.table, data(**more), features or {})
+    table: tables.Table, features: dict[str, spec.FeatureOptions] | None = None, **more: Any
+) -> tables.Learnable:
+    return tables.infer(table, data(**more), features or {})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_texts_of_a_file_are_taken_for_the_same_as_texts_of_json(
     found, refusals = [], []
     for form in (raw, arrow.Texts(cells)):
         try:
-            found.append(kinds.find("x", form, kind and columns.named(kind), marks))
+            found.append(inference.infer("x", form, kind and columns.REGISTRY[kind], marks))
         except errors.DataError as error:
             refusals.append(str(error))
     assert len(set(refusals)) < 2
@@ -105,8 +104,14 @@ def test_texts_of_a_file_are_taken_for_the_same_as_texts_of_json(
         assert found == [None, None]
 
 
+def test_a_lone_surrogate_is_text_like_any_other() -> None:
+    found = inference.infer("x", ["\ud800", "b", "\ud800"])
+    assert found is not None
+    assert found.column.categories == ("b", "\ud800")
+
+
 def test_markers_that_were_seen_are_kept_with_the_column() -> None:
-    found = kinds.find("x", ["1", "?", "n.d.", "NA"], marks=("n.d.",))
+    found = inference.infer("x", ["1", "?", "n.d.", "NA"], markers=("n.d.",))
     assert found is not None
     assert found.column.nullable
     assert set(found.column.missing) == {"?", "n.d.", "NA"}
@@ -114,7 +119,7 @@ def test_markers_that_were_seen_are_kept_with_the_column() -> None:
 
 
 def test_a_few_texts_among_many_numbers_are_missing_with_a_note() -> None:
-    found = kinds.find("x", [str(n) for n in range(300)] + ["oops"])
+    found = inference.infer("x", [str(n) for n in range(300)] + ["oops"])
     assert found is not None
     assert found.column.type == "numeric"
     assert found.notes == ("x: 'oops' among numbers is taken as missing",)
@@ -122,7 +127,7 @@ def test_a_few_texts_among_many_numbers_are_missing_with_a_note() -> None:
 
 
 def test_a_date_that_may_be_read_in_two_ways_is_none_and_is_noted() -> None:
-    found = kinds.find("x", ["01/02/2024", "03/04/2024"])
+    found = inference.infer("x", ["01/02/2024", "03/04/2024"])
     assert found is not None
     assert found.column.type == "categorical"
     assert "day or the month first" in found.notes[0]
@@ -131,15 +136,15 @@ def test_a_date_that_may_be_read_in_two_ways_is_none_and_is_noted() -> None:
 def test_pictures_in_base64_are_images_of_their_most_frequent_size() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((256, 512, 3), np.uint8)).save(buffer, "PNG")
-    found = kinds.find("x", [base64.b64encode(buffer.getvalue()).decode()])
+    found = inference.infer("x", [base64.b64encode(buffer.getvalue()).decode()])
     assert found is not None
     assert found.column.image_shape == (3, 64, 128)
 
 
 def test_a_column_without_a_value_is_none() -> None:
-    assert kinds.find("x", ["", "?", "NA"]) is None
-    assert kinds.find("x", np.array([np.nan, np.nan])) is None
-    assert kinds.find("x", [None]) is None
+    assert inference.infer("x", ["", "?", "NA"]) is None
+    assert inference.infer("x", np.array([np.nan, np.nan])) is None
+    assert inference.infer("x", [None]) is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_a_column_without_a_value_is_none() -> None:
     [(["1", "2"], "categorical"), ([0, 1], "boolean"), (["a b", "c"], "text"), (["5"], "numeric")],
 )
 def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> None:
-    found = kinds.find("x", raw, columns.named(kind))
+    found = inference.infer("x", raw, columns.REGISTRY[kind])
     assert found is not None
     assert found.column.type == kind
 
@@ -155,12 +160,12 @@ def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> No
 @pytest.mark.parametrize("kind", ["numeric", "boolean", "datetime", "image"])
 def test_a_given_type_that_the_values_are_not_is_an_error(kind: Any) -> None:
     with pytest.raises(errors.DataError, match=r"x: .* is needed, but got 'red'"):
-        kinds.find("x", ["red", "green", "blue"], columns.named(kind))
+        inference.infer("x", ["red", "green", "blue"], columns.REGISTRY[kind])
 
 
 def test_columns_that_only_tell_rows_apart_are_left_out_with_a_note() -> None:
     count = 40
-    table: clean.Table = {
+    table: tables.Table = {
         "row": np.arange(count),
         "counted": np.arange(100, 100 + count),
         "customer_id": np.random.default_rng(0).permutation(count),
@@ -174,7 +179,7 @@ def test_columns_that_only_tell_rows_apart_are_left_out_with_a_note() -> None:
 
 
 def test_an_identifier_that_repeats_is_a_category_and_the_only_column_stays() -> None:
-    table: clean.Table = {"shop_id": np.array([1, 2, 3, 1] * 10), "y": ["a", "b"] * 20}
+    table: tables.Table = {"shop_id": np.array([1, 2, 3, 1] * 10), "y": ["a", "b"] * 20}
     assert learn(table).schema.columns[0].type == "categorical"
     table = {"n": np.arange(40), "y": np.linspace(0, 1, 40)}
     assert learn(table).schema.columns[0].type == "numeric"
@@ -201,7 +206,7 @@ def test_the_target_decides_the_task(raw: schema.Raw, task: str, classes: tuple[
 
 
 def test_the_positive_class_is_last_when_it_is_given() -> None:
-    table: clean.Table = {"x": [1, 2, 1, 2], "y": ["a", "b", "a", "b"]}
+    table: tables.Table = {"x": [1, 2, 1, 2], "y": ["a", "b", "a", "b"]}
     assert learn(table, positive="a").schema.target.classes == ("b", "a")
     with pytest.raises(errors.DataError, match=r"data.positive: .* got 'bb'; did you mean 'b'"):
         learn(table, positive="bb")
@@ -210,7 +215,7 @@ def test_the_positive_class_is_last_when_it_is_given() -> None:
 
 
 def test_the_type_given_to_the_target_decides_the_task() -> None:
-    table: clean.Table = {"x": np.arange(30) % 7, "y": np.arange(30) % 3}
+    table: tables.Table = {"x": np.arange(30) % 7, "y": np.arange(30) % 3}
     learned = learn(table, {"y": spec.FeatureOptions(type="numeric")})
     assert learned.schema.target.task == "regression"
     table["y"] = np.arange(30)
@@ -219,10 +224,11 @@ def test_the_type_given_to_the_target_decides_the_task() -> None:
 
 
 def test_rows_without_a_target_are_left_out_with_a_note() -> None:
-    table: clean.Table = {"x": np.arange(6.0), "y": ["a", "", "b", "?", None, "a"]}
-    cleaned = clean.rows(table, data(), {})
-    assert len(cleaned.table["x"]) == len(cleaned.table["y"]) == 3
-    assert cleaned.notes == ("y: 3 of 6 rows have none and are left out",)
+    table: tables.Table = {"x": np.arange(6.0), "y": ["a", "", "b", "?", None, "a"]}
+    learned = learn(table)
+    assert learned.rows.tolist() == [1, 3, 6]
+    assert learned.columns["x"].tolist() == [0, 2, 5]
+    assert learned.notes == ("y: 3 of 6 rows have none and are left out",)
 
 
 def test_columns_without_a_value_are_left_out_with_a_note() -> None:
@@ -232,7 +238,7 @@ def test_columns_without_a_value_are_left_out_with_a_note() -> None:
 
 
 def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() -> None:
-    table: clean.Table = {"x": [1, 2, 1], "who": ["u", "v", "u"], "y": ["a", "b", "a"]}
+    table: tables.Table = {"x": [1, 2, 1], "who": ["u", "v", "u"], "y": ["a", "b", "a"]}
     more: dict[str, Any] = {"split": spec.Split(group="who"), "drop": ("who",)}
     assert [column.name for column in learn(table, **more).schema.columns] == ["x"]
     named = {"who": spec.FeatureOptions(type="categorical")}
@@ -260,7 +266,7 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
     ],
 )
 def test_tables_that_cannot_be_learned_from_are_refused(
-    table: clean.Table, more: dict[str, Any], message: str
+    table: tables.Table, more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(errors.DataError, match=message):
         learn(table, **more)

@@ -19,7 +19,7 @@ from PIL import Image
 from eagleray import errors
 from eagleray.learn import columns, schema, tasks
 from eagleray.learn.columns import arrow
-from eagleray.tabular import kinds
+from eagleray.tabular import inference
 
 LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 TARGET = schema.Target(name="y", task="regression")
@@ -65,7 +65,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 @LAW
 def test_values_of_a_table_mean_the_same_as_json(kind: str, data: st.DataObject) -> None:
     raw = data.draw(st.lists(st.none() | VALUES[kind], min_size=1, max_size=12))
-    found = kinds.find("x", raw, columns.named(kind))
+    found = inference.infer("x", raw, columns.REGISTRY[kind])
     if found is None:
         return
     known = schema.Schema(columns=(found.column,), target=TARGET)

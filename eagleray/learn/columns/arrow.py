@@ -1,48 +1,60 @@
-"""A column of texts as a file holds it, in Arrow's memory.
+"""A column of texts in Arrow's memory, and its distinct texts.
 
-Of a million texts hardly one is worth a Python object: plain numbers and moments are read by Arrow,
-and each of the others is looked at once, however often it stands in the column.
+A column of a million texts needs few Python objects: Arrow parses plain numbers and times, and each
+other text is read once, however often it appears.
 
 Legend: B rows.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eagleray.learn.columns import values
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+SAMPLE = 200
+"""Number of distinct texts that are checked before the whole column."""
 
 PLAIN = {
     "number": r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?",
     "comma": r"-?(0|[1-9]\d*)(,\d+)?",
     "time": r"[1-9]\d{3}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?",
 }
-"""Texts that Arrow reads to the same value as `values` does; a subset of what that takes.
-
-`comma` are numbers with a decimal comma.
-"""
+"""Forms of texts that Arrow parses to the same value as `values`; `comma` is a decimal comma."""
 
 
 class Texts(Sequence[str | None]):
-    """B texts, None where one is missing; a sequence of these for whoever does not know it."""
+    """B texts, None where one is missing; any other code reads it as a sequence."""
 
     def __init__(self, cells: pa.ChunkedArray) -> None:
         self._cells = cells
         self._masks: dict[tuple[str, frozenset[str]], np.ndarray] = {}
 
+    @classmethod
+    def of(cls, texts: list[str | None]) -> Texts:
+        """Texts from Python's memory; lone surrogates, of escapes in JSON, become `?`."""
+        import pyarrow as pa
+
+        try:
+            cells = pa.array(texts, pa.large_string())
+        except UnicodeEncodeError:
+            valid = [text and text.encode(errors="replace").decode() for text in texts]
+            cells = pa.array(valid, pa.large_string())
+        return cls(pa.chunked_array([cells]))
+
     def __len__(self) -> int:
         return len(self._cells)
 
-    @overload
-    def __getitem__(self, index: int) -> str | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> Texts: ...
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         found = self._cells[index]
         return Texts(found) if isinstance(index, slice) else found.as_py()
 
@@ -56,80 +68,138 @@ class Texts(Sequence[str | None]):
 
         return Texts(self._cells.filter(pa.array(rows_B)))
 
-    def different(self) -> tuple[list[str | None], np.ndarray]:
-        """Each different text once, in order of appearance, and which of them each row has (B)."""
+    def distinct(self) -> tuple[list[str | None], np.ndarray]:
+        """The distinct texts in order of appearance, and the index of each row's text (B)."""
         import pyarrow as pa
 
         encoded = self._cells.dictionary_encode()  # its chunks share one dictionary
         if not encoded.num_chunks:
             return [], np.empty(0, np.int32)
-        different: list[str | None] = encoded.chunk(0).dictionary.to_pylist()
+        distinct: list[str | None] = encoded.chunk(0).dictionary.to_pylist()
         rows = pa.chunked_array([chunk.indices for chunk in encoded.iterchunks()])
         if rows.null_count:
-            rows, different = rows.fill_null(len(different)), [*different, None]
-        return different, rows.to_numpy()
+            rows, distinct = rows.fill_null(len(distinct)), [*distinct, None]
+        return distinct, rows.to_numpy()
 
     def firsts(self) -> Iterator[str | None]:
-        """The different texts in order of appearance, some more than once, without reading all."""
+        """Distinct texts in order of appearance, some repeated, from the start of the column."""
         start, count = 0, 1000
         while start < len(self):
             yield from self._cells.slice(start, count).unique().to_pylist()
             start, count = start + count, count * 4
 
-    def plain(self, kind: str, marks: Collection[str] = ()) -> np.ndarray:
-        """Which rows hold a plain value of this form and no marker, as booleans (B)."""
+    def is_plain(self, form: str, markers: Collection[str] = ()) -> np.ndarray:
+        """Which rows hold a text of this form that is no marker, as booleans (B)."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        spellings = (name for mark in marks for name in (mark, f"{mark}.0"))
-        spelled = frozenset(
-            name for name in spellings if re.fullmatch(PLAIN[kind], name, re.ASCII | re.IGNORECASE)
+        spellings = (text for marker in markers for text in (marker, f"{marker}.0"))
+        plain_markers = frozenset(
+            text for text in spellings if re.fullmatch(PLAIN[form], text, re.ASCII | re.IGNORECASE)
         )
-        if (kind, spelled) not in self._masks:
-            mask = pc.match_substring_regex(self._cells, f"^(?:{PLAIN[kind]})$").fill_null(False)
-            if spelled:
+        if (form, plain_markers) not in self._masks:
+            mask = pc.match_substring_regex(self._cells, f"^(?:{PLAIN[form]})$").fill_null(False)
+            if plain_markers:
                 lower = pc.utf8_lower(self._cells)
-                marked = pc.is_in(lower, value_set=pa.array(sorted(spelled), lower.type))
+                marked = pc.is_in(lower, value_set=pa.array(sorted(plain_markers), lower.type))
                 mask = pc.and_not(mask, marked)
-            self._masks[kind, spelled] = mask.to_numpy()
-        return self._masks[kind, spelled]
+            self._masks[form, plain_markers] = mask.to_numpy()
+        return self._masks[form, plain_markers]
 
     def read(
-        self, kind: str, marks: Collection[str], others: Callable[[list[str | None]], np.ndarray]
+        self,
+        form: str,
+        markers: Collection[str],
+        read_others: Callable[[list[str | None]], np.ndarray],
     ) -> np.ndarray:
         """One number for each row (B), f64.
 
         Args:
-            kind: one of `PLAIN`.
-            marks: markers for missing values, in lower case.
-            others: reads texts that are not plain, each different one once.
+            form: one of `PLAIN`.
+            markers: markers for missing values, in lower case.
+            read_others: reads the distinct texts that are not plain.
         """
-        plain_B = self.plain(kind, marks)
-        found_B = np.empty(len(self))
-        values = self._cast(kind, plain_B)
-        if values is None:
-            plain_B = np.zeros(len(self), bool)
-        else:
-            found_B[plain_B] = values
-        if not plain_B.all():
-            texts, rows = self.only(~plain_B).different()
-            found_B[~plain_B] = others(texts)[rows]
-        return found_B
+        import pyarrow as pa
 
-    def _cast(self, kind: str, plain_B: np.ndarray) -> np.ndarray | None:
-        """The values of plain rows; None where one is no moment, such as 30 February."""
+        plain_B, numbers_B = self.is_plain(form, markers), np.empty(len(self))
+        try:
+            numbers_B[plain_B] = self.only(plain_B)._cast(form)
+        except pa.ArrowInvalid:  # one is no date, such as 30 February
+            plain_B = np.zeros(len(self), bool)
+        if not plain_B.all():
+            texts, rows = self.only(~plain_B).distinct()
+            numbers_B[~plain_B] = read_others(texts)[rows]
+        return numbers_B
+
+    def _cast(self, form: str) -> np.ndarray:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        cells = self.only(plain_B)._cells
-        if kind == "comma":
-            cells = pc.replace_substring(cells, ",", ".")
-        if kind != "time":
-            numbers: np.ndarray = cells.cast(pa.float64()).to_numpy()
-            return numbers
-        try:
+        cells = self._cells
+        if form == "time":
             microseconds: np.ndarray = cells.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
-        except pa.ArrowInvalid:
-            return None
-        seconds: np.ndarray = microseconds // 1000 / 1000
-        return seconds
+            seconds: np.ndarray = microseconds // 1000 / 1000
+            return seconds
+        if form == "comma":
+            cells = pc.replace_substring(cells, ",", ".")
+        numbers: np.ndarray = cells.cast(pa.float64()).to_numpy()
+        return numbers
+
+
+class Distinct:
+    """The distinct texts of a column, stripped and counted, by which kinds are inferred.
+
+    Counting starts when a count is needed. Plain numbers and times are never counted.
+
+    Args:
+        texts: the column.
+        markers: markers for missing values, in lower case; no count includes them.
+    """
+
+    def __init__(self, texts: Texts, markers: frozenset[str]) -> None:
+        self._texts, self._markers = texts, markers
+        self._counted: dict[str, Counter[str]] = {}
+
+    @functools.cached_property
+    def sample(self) -> list[str]:
+        """The first `SAMPLE` texts in order of appearance."""
+        seen: dict[str, None] = {}
+        for text in self._texts.firsts():
+            word = values.category(text or "")
+            if word.casefold() not in self._markers:
+                seen[word] = None
+            if len(seen) == SAMPLE:
+                break
+        return list(seen)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """All texts with their counts."""
+        return self.not_plain("")
+
+    def not_plain(self, form: str) -> Counter[str]:
+        """Texts with their counts, except those of this form, see `PLAIN`."""
+        counts = self._count(form).items()
+        return Counter({text: n for text, n in counts if text.casefold() not in self._markers})
+
+    def rows(self, form: str) -> int:
+        """The number of rows that hold a text; texts of this form are counted fastest."""
+        plain = self._texts.is_plain(form, self._markers)
+        return int(plain.sum()) + self.not_plain(form).total()
+
+    def markers(self, form: str) -> set[str]:
+        """The markers that the column holds; no text of any form is one."""
+        return {text for text in self._count(form) if text.casefold() in self._markers}
+
+    def _count(self, form: str) -> Counter[str]:
+        if form not in self._counted:
+            counted: Counter[str] = Counter()
+            others = self._texts
+            if form:
+                others = others.only(~others.is_plain(form, self._markers))
+            texts, rows = others.distinct()
+            for text, count in zip(texts, np.bincount(rows, minlength=len(texts)), strict=True):
+                if word := values.category(text or ""):
+                    counted[word] += int(count)
+            self._counted[form] = counted
+        return self._counted[form]

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from eagleray.learn import features
 from eagleray.learn.columns import values
+from eagleray.learn.columns.arrow import SAMPLE, Distinct
 from eagleray.learn.columns.column import Column
-from eagleray.learn.columns.distinct import SAMPLE, Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import NumberKind
-from eagleray.learn.features import encodings
 
 _PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 
@@ -33,16 +33,16 @@ class Boolean(NumberKind):
         self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
     ) -> dict[str, Any]:
         words = texts.counts or ["false", "true"]
-        return {"categories": tuple(sorted(words, key=lambda word: (values.truth(word), word)))}
+        return {"categories": tuple(sorted(words, key=lambda word: (values.boolean(word), word)))}
 
     def read(self, column: Column, value: Any) -> float:
-        return values.truth(value)
+        return values.boolean(value)
 
     def write(self, value: float) -> Any:
         return bool(value)
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Number("sign")
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Number("sign")
 
     def wire(self, column: Column) -> Any:
         return bool | float | str

@@ -1,22 +1,22 @@
-"""`categorical`: names of which there are some."""
+"""`categorical`: names."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
 import pydantic
 from pydantic import Field
 
+from eagleray.learn import features
 from eagleray.learn.columns import remarks, values
+from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, missing_rows
-from eagleray.learn.columns.distinct import Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.words import WordKind
-from eagleray.learn.features import encodings, reference
 from eagleray.learn.features.categories import MOST_LISTED
 
 MOST_DESCRIBED = 20
@@ -34,7 +34,7 @@ class Categorical(WordKind):
     name = "categorical"
     need = "one of the target's classes or a name"
     options = Options
-    markers = values.UNWRITTEN
+    markers = values.MISSING
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         return Guess()
@@ -45,19 +45,13 @@ class Categorical(WordKind):
         names = sorted(set(array[~missing_B].tolist()))
         return {"categories": tuple(names) if len(names) <= MOST_LISTED else None}
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Category(options.max_categories)
-
-    def statistics(self, array: np.ndarray) -> dict[str, Any]:
-        return reference.of_names(array)
-
-    def shares(self, statistics: Mapping[str, Any], array: np.ndarray) -> list[float]:
-        return reference.shares_of_names(statistics, array)
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Category(options.max_categories)
 
     def remarks(
         self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
     ) -> Iterator[str]:
-        yield from _lumped(column, array, train, (options or Options()).max_categories)
+        yield from _rare(column, array, train, (options or Options()).max_categories)
         yield from super().remarks(column, array, train, options)
 
     def wire(self, column: Column) -> Any:
@@ -80,8 +74,8 @@ def _is_scalar(text: str) -> bool:
         return False
 
 
-def _lumped(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> Iterator[str]:
-    """Rare categories that `eagleray.learn.features.categories` takes for one."""
+def _rare(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> Iterator[str]:
+    """Categories beyond the `most` frequent, which share one row of the table."""
     if column.categories is not None and len(column.categories) <= most:
         return
     training = array[train]

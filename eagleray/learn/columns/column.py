@@ -32,10 +32,10 @@ class Column(pydantic.BaseModel, frozen=True):
         nullable: whether values are missing in the training file.
         integer: whether all numbers are whole.
         decimal_comma: whether numbers written as text have a decimal comma.
-        missing: markers for missing values that were seen, or named by `data.missing`.
-        written: how dates that are not in ISO 8601 are written, as `datetime.strptime` has it.
+        missing: markers for missing values, from the training file and from `data.missing`.
+        written: the format of dates that are not in ISO 8601, as `datetime.strptime` has it.
         image_shape: (C, H, W).
-        categories: values seen in the training file, sorted; None where there are very many.
+        categories: values in the training file, sorted; None where there are too many.
 
     Raises:
         NotFoundError: no kind has the name `type`.
@@ -53,7 +53,7 @@ class Column(pydantic.BaseModel, frozen=True):
 
     @property
     def kind(self) -> ColumnKind:
-        """What the column's values are. Hot loops look this up once, not for each value."""
+        """The kind of its values. Hot loops look it up once, not for each value."""
         return REGISTRY[self.type]
 
     @property
@@ -64,22 +64,22 @@ class Column(pydantic.BaseModel, frozen=True):
 
 @dataclass
 class Tolerance:
-    """How values are parsed: all that cannot be read is noted, and pictures are bounded.
+    """Collects faulty values in place of an error, and bounds pictures.
 
     Attributes:
         failures: by index, why a value cannot be read; it counts as missing.
-        pixels: what the pictures of a request may have; None for a table's.
+        pixels: the pixels that a request's pictures may have; None for a table's.
     """
 
     failures: dict[int, str] = field(default_factory=dict)
-    pixels: pictures.Allowance | None = field(default_factory=pictures.Allowance)
+    pixels: pictures.PixelBudget | None = field(default_factory=pictures.PixelBudget)
 
 
 def missing_rows(array: np.ndarray) -> np.ndarray:
     """Which rows of a canonical column are missing, as booleans (B)."""
     if array.dtype == object:
-        gone: np.ndarray = array == None  # noqa: E711 (each value, not the array)
-        return gone
+        is_none: np.ndarray = array == None  # noqa: E711 (each value, not the array)
+        return is_none
     missing_B: np.ndarray = np.isnan(array.reshape(len(array), -1)).any(axis=1)
     return missing_B
 
@@ -94,18 +94,18 @@ def read_each(
     """Read each value, equal texts once; markers and None give `missing`.
 
     Raises:
-        DataError: `read` refuses a value, and there is no `tolerance` that takes note of it.
+        DataError: `read` refuses a value, and there is no `tolerance`.
     """
     markers, need = column.markers, column.kind.need
-    seen: dict[str, T] = {}
+    known: dict[str, T] = {}
     parsed = []
     for index, value in enumerate(raw.tolist() if isinstance(raw, np.ndarray) else raw):
         try:
             if isinstance(value, str):
-                if value not in seen:
-                    gone = value.strip().casefold() in markers
-                    seen[value] = missing if gone else _read(column.name, need, value, read)
-                parsed.append(seen[value])
+                if value not in known:
+                    is_marker = value.strip().casefold() in markers
+                    known[value] = missing if is_marker else _read(column.name, need, value, read)
+                parsed.append(known[value])
             elif value is None or (isinstance(value, float) and value != value):
                 parsed.append(missing)
             else:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from eagleray.learn import features
 from eagleray.learn.columns import values
+from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance
-from eagleray.learn.columns.distinct import Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import NumberKind
-from eagleray.learn.features import encodings
 
 CALENDAR = (-62_135_596_800, 253_402_300_799)
 """The first and the last second of the years 1 to 9999."""
@@ -23,7 +23,7 @@ CALENDAR = (-62_135_596_800, 253_402_300_799)
 _DAYS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
 _NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y")
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
-_WRITTEN = (
+_FORMATS = (
     *(day + time for day in (*_DAYS, *_NAMED_DAYS) for time in _TIMES),
     "%a, %d %b %Y %H:%M:%S %z",
     "%a %b %d %H:%M:%S %z %Y",
@@ -39,14 +39,14 @@ class Datetime(NumberKind):
         return all(issubclass(one, datetime.date | np.datetime64) for one in types)
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
-        """Dates, where all ways to read them agree."""
+        """Dates, if all formats that fit agree on them."""
         first = texts.sample[0]
         if not any(map(str.isdigit, first)):
             return None
-        if _times(texts.sample, None) and not texts.beside("time"):
+        if _times(texts.sample, None) and not texts.not_plain("time"):
             return Guess()  # no other format has such texts
         readings: dict[tuple[float, ...], str | None] = {}
-        for written in (None, *_WRITTEN):
+        for written in (None, *_FORMATS):
             if _times(texts.sample, written) and (read := _times(texts.counts, written)):
                 readings.setdefault(read, written)
         if len(readings) == 1:
@@ -61,7 +61,7 @@ class Datetime(NumberKind):
         return "time"
 
     def read(self, column: Column, value: Any) -> float:
-        return values.moment(value, column.written)
+        return values.datetime(value, column.written)
 
     def write(self, value: float) -> Any:
         return values.isoformat(value)
@@ -73,8 +73,8 @@ class Datetime(NumberKind):
         known = (seconds >= CALENDAR[0]) & (seconds <= CALENDAR[1])  # NaT is far below
         return np.where(known, seconds, math.nan)
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Number(cyclic=True)
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Number(cyclic=True)
 
     def openapi(self, column: Column) -> dict[str, Any]:
         return {"type": "string", "format": "date-time"}
@@ -84,14 +84,15 @@ DATETIME = Datetime()
 
 
 def _times(texts: Collection[str], written: str | None) -> tuple[float, ...] | None:
-    """All texts read in this format, or in ISO 8601 for None; None where one is not."""
+    """Read all texts in this format, ISO 8601 for None; None where one does not fit."""
+    if written is None and not all("-" in text for text in texts):
+        return None
     with contextlib.suppress(ValueError, OverflowError):
-        if written is not None:
-            return tuple(values.moment(_written(text, written)) for text in texts)
-        if all("-" in text for text in texts):
-            return tuple(values.moment(datetime.datetime.fromisoformat(text)) for text in texts)
+        return tuple(values.datetime(_time(text, written)) for text in texts)
     return None
 
 
-def _written(text: str, written: str) -> datetime.datetime:
+def _time(text: str, written: str | None) -> datetime.datetime:
+    if written is None:
+        return datetime.datetime.fromisoformat(text)
     return datetime.datetime.strptime(text, written)

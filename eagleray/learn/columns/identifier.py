@@ -1,4 +1,4 @@
-"""`identifier`: what only tells rows apart; the column is left out."""
+"""`identifier`: what only tells rows apart; no model learns from it."""
 
 from __future__ import annotations
 

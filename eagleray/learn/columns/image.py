@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from eagleray import errors
+from eagleray.learn import features
 from eagleray.learn.columns import pictures
+from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
-from eagleray.learn.columns.distinct import Distinct
 from eagleray.learn.columns.kind import ColumnKind, Guess
-from eagleray.learn.features import encodings
 
 LONGEST_SIDE = 128
-"""Pictures of more pixels a side are made smaller."""
+"""Larger pictures are scaled down to so many pixels a side."""
 
-PICTURES_LOOKED_AT = 1000
+SAMPLE = 1000
+"""Number of pictures that decide the shape."""
 
 
 class Image(ColumnKind):
@@ -42,7 +43,7 @@ class Image(ColumnKind):
         """The most channels; the most frequent height and width, at most `LONGEST_SIDE`."""
         shapes: Counter[tuple[int, ...]] = Counter()
         present = (value for value in raw if value is not None)
-        for value in itertools.islice(present, PICTURES_LOOKED_AT):
+        for value in itertools.islice(present, SAMPLE):
             try:
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
@@ -58,11 +59,11 @@ class Image(ColumnKind):
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         shape = column.image_shape
         assert shape is not None
-        allowance = tolerance.pixels if tolerance is not None else None
+        budget = tolerance.pixels if tolerance is not None else None
         empty = np.full(shape, math.nan, np.float32)
 
         def read(value: object) -> np.ndarray:
-            return pictures.fit(value, shape, allowance)
+            return pictures.fit(value, shape, budget)
 
         images = read_each(column, raw, read, empty, tolerance)
         return np.stack(images) if images else np.empty((0, *shape), np.float32)
@@ -70,8 +71,8 @@ class Image(ColumnKind):
     def to_json(self, array: np.ndarray) -> list[Any]:
         return [None if np.isnan(picture).all() else pictures.nested(picture) for picture in array]
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Image()
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Image()
 
     def quantity(self, array: np.ndarray) -> np.ndarray:
         """Mean brightness."""

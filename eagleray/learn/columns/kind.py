@@ -1,4 +1,4 @@
-"""What a column kind does, and all kinds by name."""
+"""The protocol of a column kind, and all kinds by name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from eagleray.learn.columns import values
 from eagleray.learn.features import reference
 
 if TYPE_CHECKING:
+    from eagleray.learn.columns.arrow import Distinct
     from eagleray.learn.columns.column import Column, Raw, Tolerance
-    from eagleray.learn.columns.distinct import Distinct
-    from eagleray.learn.features.encodings import Encoding
+    from eagleray.learn.features import Encoding
 
 
 class NoOptions(pydantic.BaseModel):
@@ -25,13 +25,13 @@ class NoOptions(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Guess:
-    """What a kind makes of a column of texts.
+    """How a column of texts would be read as values of a kind.
 
     Attributes:
         fields: of the column, such as `decimal_comma`.
         missing: texts that are no value of the kind and are taken as missing.
-        note: what people should know, without the column's name.
-        fits: whether the column is of this kind; a note may say why it is not.
+        note: a remark for people, without the column's name.
+        fits: whether the column is of this kind; if not, the note says why.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -41,25 +41,25 @@ class Guess:
 
 
 class ColumnKind(Protocol):
-    """One kind of column: all that is done differently for its values.
+    """What a column holds, and all that depends on it.
 
-    `NumberKind` and `WordKind` do most of it for kinds whose values are numbers or names.
+    Canonical values are B rows of float64 (NaN where missing), of objects (str, or None where
+    missing), or of float32 arrays. `NumberKind` and `WordKind` implement most of the first two.
 
     Attributes:
         name: in the experiment file and in a bundle's schema.
         need: what a value must be, in messages.
-        options: what `features.COLUMN` takes for it beside `type`.
+        options: model of what `features.COLUMN` takes beside `type`.
         markers: texts, in lower case, that stand for a missing value.
-        is_input: whether the column is learned from.
-        is_fallback: whether it takes columns that no other kind takes; it is asked last.
-        target: the name of the kind that a target of this kind is read as; None where it cannot be
+        is_input: whether a model learns from the column.
+        takes_any_text: whether it can read every text; inference tries such kinds last.
+        target: name of the kind that a target of this kind is read as; None where it cannot be
             predicted.
-        is_ordered: whether rows can be sorted by it, for `data.split.time`.
+        is_ordered: whether `data.split.time` can sort rows by it.
         holds_paths: whether values in a text file may be paths of other files.
-        takes_any_text: whether no text is refused.
-        parsed_dtype: of canonical values that are parsed before a request is queued, because JSON's
-            types do not settle them; None where they do.
-        is_slow: whether parsing a text takes long, so that it is done beside the event loop.
+        parsed_dtype: dtype of canonical values that JSON's types do not settle, so that they are
+            parsed before a request is queued; None for others.
+        is_slow: whether parsing a text takes too long for the event loop.
     """
 
     name: ClassVar[str]
@@ -67,27 +67,26 @@ class ColumnKind(Protocol):
     options: ClassVar[type[pydantic.BaseModel]] = NoOptions
     markers: ClassVar[frozenset[str]] = values.PLACEHOLDERS
     is_input: ClassVar[bool] = True
-    is_fallback: ClassVar[bool] = False
+    takes_any_text: ClassVar[bool] = False
     target: ClassVar[str | None] = None
     is_ordered: ClassVar[bool] = False
     holds_paths: ClassVar[bool] = False
-    takes_any_text: ClassVar[bool] = False
     parsed_dtype: ClassVar[type[np.generic] | None] = None
     is_slow: ClassVar[bool] = False
 
     def holds(self, types: Collection[type]) -> bool:
-        """Whether a column of values of these Python or numpy types is of this kind."""
+        """Whether values of these Python or numpy types are of this kind."""
         return False
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
-        """How texts, at least one, are written as values of this kind; None where they are not.
+        """How texts, at least one, are values of this kind; None where they are not.
 
-        More oddities are let pass where the kind is `named` by the experiment.
+        More exceptions are allowed where the experiment file has `named` the kind.
         """
         return None
 
     def plain(self, column: Column) -> str:
-        """Which texts Arrow reads at once, a key of `arrow.PLAIN`; empty for none."""
+        """The form of texts that Arrow parses, a key of `arrow.PLAIN`; empty for none."""
         return ""
 
     def raw_fields(self, name: str, raw: Raw) -> dict[str, Any]:
@@ -97,19 +96,19 @@ class ColumnKind(Protocol):
     def parsed_fields(
         self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
     ) -> dict[str, Any]:
-        """Fields of the column that its canonical values give; at least one is not missing."""
+        """Fields of the column that follow from its canonical values, of which there is one."""
         return {}
 
     def is_key(self, column: Column, array: np.ndarray, *, hinted: bool) -> bool:
-        """Whether different values may only tell rows apart; `hinted` where the name says so."""
+        """Whether distinct values may only identify rows; `hinted` where the name suggests it."""
         return False
 
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
-        """Canonical values (B, …) of B raw ones; DataError as `tolerance` says."""
+        """Canonical values of B raw ones; DataError for a faulty one, unless `tolerance` is set."""
         ...
 
     def to_json(self, array: np.ndarray) -> list[Any]:
-        """Values, as JSON may hold them, that `parse` gives the array for."""
+        """JSON values, from which `parse` gives the array again."""
         ...
 
     def encoding(self, options: Any) -> Encoding:
@@ -117,27 +116,27 @@ class ColumnKind(Protocol):
         ...
 
     def quantity(self, array: np.ndarray) -> np.ndarray:
-        """One number (B) that stands for each value in statistics, NaN where missing."""
+        """Number (NaN where missing) or name (None) of each value (B), for statistics."""
         return array
 
     def statistics(self, array: np.ndarray) -> dict[str, Any]:
-        """Statistics of the training part, see `eagleray.learn.features.reference`."""
-        return reference.of_numbers(self.quantity(array))
+        """Statistics of the training part, see `features.reference`."""
+        return reference.statistics(self.quantity(array))
 
     def shares(self, statistics: Mapping[str, Any], array: np.ndarray) -> list[float]:
-        """Shares of other rows in the bins or categories of `statistics`."""
-        return reference.shares_of_numbers(statistics, self.quantity(array))
+        """Shares of other rows in the bins or names of `statistics`."""
+        return reference.shares(statistics, self.quantity(array))
 
     def remarks(
         self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
     ) -> Iterator[str]:
-        """What may not be meant so, with the setting that changes it.
+        """What looks unintended, each with the setting that changes it.
 
         Args:
             column: an input.
             array: its canonical values.
             train: the rows of the training part.
-            options: None where the experiment does not name the kind.
+            options: None where the experiment file does not name the kind.
         """
         yield from ()
 
@@ -151,7 +150,6 @@ class ColumnKind(Protocol):
 
 
 REGISTRY: plugins.Registry[ColumnKind] = plugins.Registry("column kind")
-"""In the order in which they are asked what a column is; fallbacks are asked last."""
 
 
 def register(kind: ColumnKind) -> ColumnKind:
@@ -159,12 +157,7 @@ def register(kind: ColumnKind) -> ColumnKind:
     return REGISTRY.register(kind.name, kind)
 
 
-def named(name: str) -> ColumnKind:
-    """Look a kind up; NotFoundError where none has this name."""
-    return REGISTRY[name]
-
-
-def asked() -> list[ColumnKind]:
-    """Kinds in the order in which they are asked what a column is."""
+def candidates() -> list[ColumnKind]:
+    """Kinds that inference tries, in order: as registered, those that take any text last."""
     kinds = [REGISTRY[name] for name in REGISTRY if REGISTRY[name].is_input]
-    return sorted(kinds, key=lambda kind: kind.is_fallback)
+    return sorted(kinds, key=lambda kind: kind.takes_any_text)

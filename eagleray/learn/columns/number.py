@@ -1,4 +1,4 @@
-"""What kinds share whose canonical values are numbers: f64, NaN where missing."""
+"""Kinds whose canonical values are numbers: f64, NaN where missing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from eagleray.learn import features
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
-from eagleray.learn.features import encodings
 
 LARGEST = float(np.finfo(np.float64).max)
 
@@ -24,7 +24,7 @@ class NumberKind(ColumnKind):
         raise NotImplementedError
 
     def write(self, value: float) -> Any:
-        """What JSON has for a number; `read` gives it back."""
+        """The JSON value of a number, from which `read` gives it again."""
         return int(value) if value.is_integer() and abs(value) < 2**53 and value else value
 
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
@@ -35,8 +35,8 @@ class NumberKind(ColumnKind):
         write = self.write
         return [None if math.isnan(value) else write(value) for value in array.tolist()]
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Number()
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Number()
 
     def wire(self, column: Column) -> Any:
         return float | str

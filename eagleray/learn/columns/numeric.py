@@ -14,18 +14,18 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
+from eagleray.learn import features
 from eagleray.learn.columns import values
+from eagleray.learn.columns.arrow import SAMPLE, Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance
-from eagleray.learn.columns.distinct import SAMPLE, Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import LARGEST, NumberKind
-from eagleray.learn.features import encodings
 
-MOST_ODD_SHARE, MOST_ODD = 0.01, 5
+MOST_OTHER_SHARE, MOST_OTHERS = 0.01, 5
 """Largest share of rows, and number of distinct texts, that are no numbers in a numeric column."""
 
-MOST_NAMED_ODD_SHARE = 0.5
-"""So many rows where the experiment says that they are numbers."""
+MOST_OTHER_SHARE_NAMED = 0.5
+"""Largest share where the experiment file names the kind."""
 
 _PLAIN = frozenset({float, int, NoneType})
 _BOOLEANS = (bool, np.bool_)
@@ -52,20 +52,22 @@ class Numeric(NumberKind):
         return all(issubclass(one, numbers) and not issubclass(one, _BOOLEANS) for one in types)
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
-        share, most = (MOST_NAMED_ODD_SHARE, sys.maxsize) if named else (MOST_ODD_SHARE, MOST_ODD)
+        share, most = MOST_OTHER_SHARE, MOST_OTHERS
+        if named:
+            share, most = MOST_OTHER_SHARE_NAMED, sys.maxsize
         for comma in (False, True):
-            if len(odd(texts.sample, comma)) > max(1, len(texts.sample) // 2):
+            if len(not_numbers(texts.sample, comma)) > max(1, len(texts.sample) // 2):
                 continue
-            counts = texts.beside(_plain(comma))
-            others = odd(counts, comma)
+            counts = texts.not_plain(_form(comma))
+            others = not_numbers(counts, comma)
             rows = sum(counts[text] for text in others)
-            if len(others) <= most and rows <= share * texts.rows(_plain(comma)):
+            if len(others) <= most and rows <= share * texts.rows(_form(comma)):
                 codes = not named and any(map(is_code, counts))
-                return None if codes else Guess({"decimal_comma": comma}, *_missing(others))
+                return None if codes else _guess(comma, others)
         return None
 
     def plain(self, column: Column) -> str:
-        return _plain(column.decimal_comma)
+        return _form(column.decimal_comma)
 
     def parsed_fields(
         self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
@@ -93,8 +95,8 @@ class Numeric(NumberKind):
         clipped: np.ndarray = np.clip(super().parse(column, raw, tolerance), -LARGEST, LARGEST)
         return clipped
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Number(options.scale, warns=True)
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Number(options.scale, warns=True)
 
     def wire(self, column: Column) -> Any:
         marks = (*column.missing, "") if column.nullable else ()
@@ -110,11 +112,11 @@ NUMERIC = Numeric()
 
 
 def is_code(text: str) -> bool:
-    """Whether this is a number by its letters alone, such as 01067, whose zero counts."""
+    """Whether it is a code of digits, such as 01067, whose leading zero counts."""
     return re.fullmatch(r"0\d+", text) is not None
 
 
-def odd(texts: Iterable[str], comma: bool) -> list[str]:
+def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
     """Texts that are no numbers, in their order."""
     others = []
     for text in texts:
@@ -125,16 +127,15 @@ def odd(texts: Iterable[str], comma: bool) -> list[str]:
     return others
 
 
-def _plain(comma: bool) -> str:
+def _form(comma: bool) -> str:
     return "comma" if comma else "number"
 
 
-def _missing(others: list[str]) -> tuple[tuple[str, ...], str]:
-    """Texts that are taken as missing, and the note that says so."""
-    if not others:
-        return (), ""
+def _guess(comma: bool, others: list[str]) -> Guess:
+    """Numbers among which `others` are missing."""
     shown = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
-    return tuple(others), f"{shown} among numbers is taken as missing"
+    note = f"{shown} among numbers is taken as missing" if others else ""
+    return Guess({"decimal_comma": comma}, tuple(others), note)
 
 
 def _are_whole(numbers: np.ndarray) -> bool:

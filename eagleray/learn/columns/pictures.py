@@ -34,21 +34,17 @@ _STARTS = ("iVBORw0KGgo", "/9j/", "data:image/")
 
 
 @dataclass
-class Allowance:
-    """Pixels that may still be unpacked for one request.
+class PixelBudget:
+    """Pixels that the pictures of one request may have together.
 
     Attributes:
-        left: of all its pictures together, as their headers say.
+        left: pixels that are not spent, as the pictures' headers give them.
     """
 
     left: int = MOST_PIXELS
 
-    def take(self, width: int, height: int) -> None:
-        """Count a picture.
-
-        Raises:
-            DataError: the pictures of the request have too many pixels together.
-        """
+    def spend(self, width: int, height: int) -> None:
+        """Count a picture; DataError where the request has too many pixels."""
         self.left -= width * height
         if self.left < 0:
             raise errors.DataError(
@@ -57,28 +53,24 @@ class Allowance:
 
 
 def most_pixels(shape: tuple[int, ...]) -> int:
-    """How large a picture may be that a request has for a model's (C, H, W)."""
+    """The most pixels of a picture in a request to a model that takes (C, H, W)."""
     return max(LEAST_LIMIT, SIDES**2 * shape[1] * shape[2])
 
 
 def is_encoded(value: object) -> bool:
-    """Whether this is text that holds a PNG or a JPEG in base64, or a `data:image/` address."""
+    """Whether this is a PNG or JPEG in base64, or a `data:image/` address."""
     return isinstance(value, str) and value.lstrip().startswith(_STARTS)
 
 
-def decode(value: object, channels: int | None = None) -> np.ndarray:
-    """A picture (C, H, W), float32, from whatever form it came in.
-
-    Args:
-        value: nested numbers, bytes, or text in base64.
-        channels: what a PNG or JPEG is converted to, where given.
+def decode(value: object) -> np.ndarray:
+    """A picture (C, H, W), float32, from nested numbers, bytes or base64.
 
     Raises:
         ValueError: it is no picture.
         DataError: it has too many pixels.
     """
     if isinstance(value, str | bytes):
-        return _planes(_open(value, channels, MOST_PIXELS, None))
+        return _planes(_open(value, None, MOST_PIXELS, None))
     try:
         with np.errstate(over="ignore"):
             return _channels_first(np.asarray(_lists(value), dtype=np.float32))
@@ -86,67 +78,61 @@ def decode(value: object, channels: int | None = None) -> np.ndarray:
         raise ValueError("no picture") from cause
 
 
-def fit(value: object, shape: tuple[int, ...], allowance: Allowance | None = None) -> np.ndarray:
-    """A picture at the channels, height and width (C, H, W) that a model takes, float32.
+def fit(value: object, shape: tuple[int, ...], budget: PixelBudget | None = None) -> np.ndarray:
+    """A picture with the channels, height and width (C, H, W) that a model takes, float32.
 
     Args:
         value: as `decode` takes it.
-        shape: what it is brought to, by bilinear interpolation.
-        allowance: bounds of a request; without it a picture has `MOST_PIXELS` at most.
+        shape: of the result, by bilinear interpolation.
+        budget: that of a request; without it a picture has `MOST_PIXELS` at most.
 
     Raises:
         ValueError: it is no picture, or has another number of channels.
         DataError: it has too many pixels.
     """
     if isinstance(value, str | bytes):
-        most = MOST_PIXELS if allowance is None else most_pixels(shape)
-        return _planes(_open(value, shape[0], most, allowance), shape[1:])
-    picture = decode(value, shape[0])
+        most = MOST_PIXELS if budget is None else most_pixels(shape)
+        return _planes(_open(value, shape[0], most, budget), shape[1:])
+    picture = decode(value)
     if picture.shape[0] != shape[0]:
         raise ValueError("another number of channels")
     return np.stack([_resized(plane, shape[1:]) for plane in picture])
 
 
 def nested(picture: np.ndarray) -> list[object]:
-    """A picture (C, H, W) as nested lists (H, W) or (H, W, C), which `decode` reads back."""
+    """A picture (C, H, W) as nested lists (H, W) or (H, W, C), which `decode` reads."""
     last = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
     lists: list[object] = last.tolist()
     return lists
 
 
 def _open(
-    value: str | bytes, channels: int | None, most: int, allowance: Allowance | None
+    value: str | bytes, channels: int | None, most: int, budget: PixelBudget | None
 ) -> Image.Image:
-    """A PNG or JPEG in the mode to read it in; only its header is read before it is refused."""
+    """A PNG or JPEG in the mode for `channels`; pictures too large are never unpacked."""
     from PIL import Image
 
-    data = _from_base64(value) if isinstance(value, str) else value
     try:
+        if isinstance(value, str):
+            value = base64.b64decode(value.rpartition("base64,")[2].strip(), validate=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-        _bound(picture, most, allowance)
+            picture = Image.open(io.BytesIO(value), formats=("PNG", "JPEG"))
+        _bound(picture, most, budget)
         mode = _mode(picture.mode, channels)
         picture.load()
         return picture if picture.mode == mode else picture.convert(mode)
     except Image.DecompressionBombError as cause:
         raise errors.DataError(f"at most {most:,} pixels are taken, but got more") from cause
-    except (OSError, SyntaxError) as cause:
+    except (OSError, SyntaxError, binascii.Error) as cause:
         raise ValueError("neither PNG nor JPEG") from cause
 
 
-def _from_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.rpartition("base64,")[2].strip(), validate=True)
-    except binascii.Error as cause:
-        raise ValueError("no base64") from cause
-
-
-def _bound(picture: Image.Image, most: int, allowance: Allowance | None) -> None:
-    """Refuse what is too large; a JPEG that is gets unpacked at a half to an eighth instead."""
+def _bound(picture: Image.Image, most: int, budget: PixelBudget | None) -> None:
+    """Refuse a picture that is too large; a JPEG is first scaled to a half, quarter or eighth."""
     width, height = picture.size
-    if allowance is not None:
-        allowance.take(width, height)
+    if budget is not None:
+        budget.spend(width, height)
     scale = 1
     while width * height > most * scale**2 and scale < 8:
         scale *= 2
@@ -159,7 +145,7 @@ def _bound(picture: Image.Image, most: int, allowance: Allowance | None) -> None
 
 
 def _planes(picture: Image.Image, size: tuple[int, ...] | None = None) -> np.ndarray:
-    """(C, H, W), float32, at another height and width where given; a channel at a time."""
+    """(C, H, W), float32, scaled to `size`; one channel at a time."""
     size = size or (picture.height, picture.width)
     bands = picture.split()
     return np.stack([_resized(np.asarray(band, dtype=np.float32), size) for band in bands])
@@ -174,19 +160,19 @@ def _resized(plane: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return np.asarray(resized, dtype=np.float32)
 
 
-def _mode(found: str, channels: int | None) -> str:
-    """Pillow's mode to convert to: as asked, or as found, palettes as colour and bits as grey."""
-    if found in _DEEP and channels in (None, 1):
-        return found
+def _mode(own: str, channels: int | None) -> str:
+    """Pillow's mode for `channels`; by default the picture's own, or the nearest one."""
+    if own in _DEEP and channels in (None, 1):
+        return own
     if channels is not None:
         return _MODES[channels]
-    if found in _MODES.values():
-        return found
-    return "L" if found == "1" else "RGB"
+    if own in _MODES.values():
+        return own
+    return "L" if own == "1" else "RGB"
 
 
 def _lists(value: object) -> object:
-    """Arrays of arrays, as Parquet gives them, made lists all the way down."""
+    """Arrays of arrays, as Parquet has them, as lists of arrays or numbers."""
     if isinstance(value, np.ndarray):
         return value if value.dtype != object else [_lists(item) for item in value]
     return value

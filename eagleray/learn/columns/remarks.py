@@ -1,4 +1,4 @@
-"""Pieces of a remark: shares, and settings of the experiment file."""
+"""Parts of a remark: shares, and settings of the experiment file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 
 
 def percent(share: float) -> str:
-    """A share in per cent, of two digits where it is small."""
+    """A share in per cent, with two digits where it is small."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 

@@ -1,4 +1,4 @@
-"""`text`: words to be read, not names."""
+"""`text`: prose, not names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pydantic
 from pydantic import AfterValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from eagleray.learn.columns.distinct import Distinct
+from eagleray.learn import features
+from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.words import WordKind
-from eagleray.learn.features import encodings
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -44,23 +44,17 @@ class Text(WordKind):
     markers = frozenset({""})
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
-        """Text where many values are different, and are long or almost all different."""
+        """Text where many values are distinct, and are long or almost all distinct."""
         counts = texts.counts
-        distinct = len(counts)
-        many, mostly_different = distinct > 100, distinct * 2 > counts.total()
-        words = sum(len(text.split()) for text in counts) / distinct
-        letters = sum(map(len, counts)) / distinct
+        many, mostly_distinct = len(counts) > 100, len(counts) * 2 > counts.total()
+        words = sum(len(text.split()) for text in counts) / len(counts)
+        letters = sum(map(len, counts)) / len(counts)
         long = words >= 3 or letters >= 40
-        fits = (many or mostly_different) if long else (many and mostly_different)
+        fits = (many or mostly_distinct) if long else (many and mostly_distinct)
         return Guess() if fits else None
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Text(
-            vocabulary=options.vocabulary,
-            ngrams=options.ngrams,
-            analyzer=options.analyzer,
-            max_tokens=options.max_tokens,
-        )
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Text(**{name: getattr(options, name) for name in Options.model_fields})
 
     def quantity(self, array: np.ndarray) -> np.ndarray:
         """The number of words."""

@@ -1,12 +1,11 @@
-"""One spelling for each kind of value, whatever table, file or request it came from.
+"""Raw values of tables, files and requests as canonical ones.
 
-Each function takes one raw value and gives the canonical one, or raises ValueError. Columns and
-what they accept as missing are the business of `eagleray.learn.schema`.
+Each function reads one value that is not missing, or raises ValueError.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import functools
 import math
 import re
@@ -14,10 +13,10 @@ from decimal import Decimal
 
 import numpy as np
 
-UNWRITTEN = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"})
-"""What stands for a missing value in any column but text, compared without regard to case."""
+MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"})
+"""Texts for a missing value in any column but text, in lower case."""
 
-PLACEHOLDERS = UNWRITTEN | {
+PLACEHOLDERS = MISSING | {
     "-",
     "--",
     ".",
@@ -29,13 +28,13 @@ PLACEHOLDERS = UNWRITTEN | {
     "nat",
     "#value!",
 }
-"""What also does where numbers, truths or moments are expected; among categories it may be one."""
+"""The same for numbers, booleans and datetimes; as a category, `none` may be a value."""
 
 TRUE = frozenset({"true", "yes", "y", "t", "on", "1", "1.0"})
 FALSE = frozenset({"false", "no", "n", "f", "off", "0", "0.0"})
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MILLISECOND = datetime.timedelta(milliseconds=1)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MILLISECOND = dt.timedelta(milliseconds=1)
 _NUMBER = re.compile(
     r"([+-]?)\s?[$€£¥]?\s?"
     r"(\d{1,3}(?:[,'\u2019\s]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
@@ -47,12 +46,12 @@ _SWAP = str.maketrans(",.", ".,")
 
 @functools.lru_cache(maxsize=1024)
 def markers(usual: frozenset[str], extra: tuple[str, ...] = ()) -> frozenset[str]:
-    """Texts, in lower case, that stand for a missing value: the usual ones and others."""
+    """Markers for a missing value, in lower case: the usual ones and extra ones."""
     return usual | {marker.strip().casefold() for marker in extra}
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number."""
+    """Whether `number` reads the text."""
     try:
         number(text)
     except ValueError:
@@ -61,11 +60,11 @@ def is_number(text: str) -> bool:
 
 
 def number(value: object, *, comma: bool = False) -> float:
-    """A number; text may hold thousands separators, a currency sign or a per cent sign.
+    """A number; text may have thousands separators, a currency sign or a per cent sign.
 
     Args:
         value: the raw value.
-        comma: text is written with a decimal comma, such as `1.234,5`.
+        comma: text has a decimal comma, such as `1.234,5`.
     """
     if isinstance(value, str):
         return _number_text(value.strip().translate(_SWAP) if comma else value.strip())
@@ -91,54 +90,54 @@ def _number_text(text: str) -> float:
     return float(match[1] + _SEPARATOR.sub("", match[2]))
 
 
-def truth(value: object) -> float:
+def boolean(value: object) -> float:
     """1.0 or 0.0 for a boolean, for 0 and 1, and for words such as yes and no."""
     word = category(value).casefold()
     if word in TRUE:
         return 1.0
     if word in FALSE:
         return 0.0
-    raise ValueError("no truth")
+    raise ValueError("no boolean")
 
 
-def moment(value: object, written: str | None = None) -> float:
-    """Seconds since 1970 in UTC, to the millisecond; a time without a zone is taken as UTC.
+def datetime(value: object, written: str | None = None) -> float:
+    """Seconds since 1970 in UTC, to the millisecond; a time without a zone is in UTC.
 
     Args:
-        value: a date, a time, text in ISO 8601 or in the format `written`, a number of eight digits
+        value: a date or time, text in ISO 8601 or in the format `written`, a number of eight digits
             (a date such as 20240131), or any other number (seconds since 1970).
         written: a format of `datetime.strptime`.
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         return _seconds(value)
-    if isinstance(value, datetime.date):
-        return _seconds(datetime.datetime(value.year, value.month, value.day))
+    if isinstance(value, dt.date):
+        return _seconds(dt.datetime(value.year, value.month, value.day))
     text = category(value)
     try:
-        return _seconds(datetime.datetime.fromisoformat(text))
+        return _seconds(dt.datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         pass
     if written is not None:
-        return _seconds(datetime.datetime.strptime(text, written))
-    return _seconds(_EPOCH + datetime.timedelta(seconds=float(text)))
+        return _seconds(dt.datetime.strptime(text, written))
+    return _seconds(_EPOCH + dt.timedelta(seconds=float(text)))
 
 
-def _seconds(time: datetime.datetime) -> float:
+def _seconds(time: dt.datetime) -> float:
     if time.tzinfo is None:
-        time = time.replace(tzinfo=datetime.UTC)
+        time = time.replace(tzinfo=dt.UTC)
     return (time - _EPOCH) // _MILLISECOND / 1000
 
 
 def isoformat(seconds: float) -> str:
-    """The text that `moment` reads these seconds from."""
-    time = _EPOCH + datetime.timedelta(milliseconds=round(seconds * 1000))
+    """The text that `datetime` reads as these seconds."""
+    time = _EPOCH + dt.timedelta(milliseconds=round(seconds * 1000))
     return time.isoformat(timespec="milliseconds")
 
 
 def category(value: object) -> str:
-    """The name of a category: whole numbers are spelled alike, 3, 3.0 and "3.0"."""
+    """The name of a category; 3, 3.0 and "3.0" are one."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Decimal):
@@ -150,7 +149,7 @@ def category(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
-    if isinstance(value, datetime.date | datetime.time):
+    if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, int | float):
         return str(value)

@@ -1,4 +1,4 @@
-"""What kinds share whose canonical values are words: object, str or None where missing."""
+"""Kinds whose canonical values are words: object, str or None where missing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from eagleray.learn import features
 from eagleray.learn.columns import numeric, remarks, values
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
-from eagleray.learn.features import encodings
 
-LEAST_NUMERIC_SHARE = 1 - numeric.MOST_NAMED_ODD_SHARE
+LEAST_NUMERIC_SHARE = 1 - numeric.MOST_OTHER_SHARE_NAMED
 SAMPLE = 10_000
 
 _CODE = re.compile(r"\S*\d\S*")
@@ -24,10 +24,9 @@ _IDENTIFIER = re.compile(
 
 
 class WordKind(ColumnKind):
-    """One text for each value; it takes columns that no other kind takes."""
+    """One text for each value."""
 
     target: ClassVar[str | None] = "categorical"
-    is_fallback = True
     takes_any_text = True
 
     def is_key(self, column: Column, array: np.ndarray, *, hinted: bool) -> bool:
@@ -47,8 +46,8 @@ class WordKind(ColumnKind):
         if options is None and not hints_at_identifier(column.name):
             yield from _mostly_numbers(column, array)
 
-    def encoding(self, options: Any) -> encodings.Encoding:
-        return encodings.Category()
+    def encoding(self, options: Any) -> features.Encoding:
+        return features.Category()
 
     def wire(self, column: Column) -> Any:
         return str
@@ -58,12 +57,12 @@ class WordKind(ColumnKind):
 
 
 def hints_at_identifier(name: str) -> bool:
-    """Whether a column is called as those that only tell rows apart: id, user_id, customerId."""
+    """Whether a column has a name such as id, user_id or customerId."""
     return _IDENTIFIER.search(name) is not None
 
 
 def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
-    """Numbers with too many other texts among them to be taken for a column of numbers."""
+    """Numbers with too many other texts among them for inference to choose numeric."""
     step = max(1, len(array) // SAMPLE)
     if _numbers(Counter(array[::step].tolist()))[0] < LEAST_NUMERIC_SHARE / 2:
         return
@@ -79,10 +78,10 @@ def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
 
 
 def _numbers(counts: Counter[str | None]) -> tuple[float, list[str]]:
-    """The share of numbers among texts, and the other texts, most frequent first; no codes."""
+    """The share of numbers among texts, 0 with codes, and the other texts by frequency."""
     known = {text: count for text, count in counts.most_common() if text is not None}
     if not known or any(map(numeric.is_code, known)):
         return 0.0, []
-    readings = (numeric.odd(known, comma) for comma in (False, True))
-    others = min(readings, key=lambda odd: sum(known[text] for text in odd))
+    readings = (numeric.not_numbers(known, comma) for comma in (False, True))
+    others = min(readings, key=lambda texts: sum(known[text] for text in texts))
     return 1 - sum(known[text] for text in others) / sum(known.values()), others

@@ -1,10 +1,27 @@
-"""From canonical columns to what a model eats, fitted on the training part, the same in serving.
+"""From canonical columns to a model's inputs: fitted on the training part, the same in serving.
 
-What is fitted is kept as JSON and tensors and comes back exactly. A row is encoded alike alone and
-in a batch, to the bit; only the padding of tokens depends on the batch.
+An encoding says how one column enters a model. Each block fits and applies all columns of one
+encoding together. Its state is JSON and tensors, and comes back exactly. A row is encoded alike
+alone and in a batch, to the bit; only the padding of tokens depends on the batch.
 """
 
 from eagleray.learn.features import reference
-from eagleray.learn.features.transforms import Inputs, Shape, Transforms, seen
+from eagleray.learn.features.categories import Category
+from eagleray.learn.features.images import Image
+from eagleray.learn.features.numbers import Number
+from eagleray.learn.features.texts import Text
+from eagleray.learn.features.transforms import Inputs, Shape, Transforms
 
-__all__ = ["Inputs", "Shape", "Transforms", "reference", "seen"]
+Encoding = Number | Category | Text | Image
+
+__all__ = [
+    "Category",
+    "Encoding",
+    "Image",
+    "Inputs",
+    "Number",
+    "Shape",
+    "Text",
+    "Transforms",
+    "reference",
+]

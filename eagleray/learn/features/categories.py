@@ -1,7 +1,7 @@
 """Categorical columns as rows of one table.
 
-Each column owns a run of rows: one for missing, one for what is rare or unknown, then one for each
-of its most frequent categories.
+Each column owns a run of rows: one for missing, one for rare and unknown categories, then one for
+each of its most frequent categories.
 
 Legend: B rows, K columns.
 """
@@ -11,20 +11,25 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-
-from eagleray.learn.features import encodings
 
 if TYPE_CHECKING:
     from eagleray.learn import schema
 
 MOST_LISTED = 1000
-"""A column's categories are listed in its schema up to this number."""
+"""The schema lists the categories of a column up to this number."""
 
 MISSING, OTHER, FIRST = 0, 1, 2
+
+
+class Category(NamedTuple):
+    """Names, str or None; the `most` frequent have a row of their own."""
+
+    most: int = 100
 
 
 @dataclass(frozen=True)
@@ -34,55 +39,55 @@ class Categories:
     Attributes:
         names: the K columns.
         frequent: for each column its categories with a row of their own, most frequent first.
-        rare: for each column the other categories that were seen in training.
+        rare: for each column the other categories of the training part.
     """
 
     names: tuple[str, ...]
     frequent: tuple[tuple[str, ...], ...]
     rare: tuple[tuple[str, ...], ...]
-    _rows: list[dict[str | None, int]] = field(init=False, repr=False, compare=False)
-    _others: list[int] = field(init=False, repr=False, compare=False)
-    table: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        rows, others, start = [], [], 0
-        for frequent, rare in zip(self.frequent, self.rare, strict=True):
-            row: dict[str | None, int] = dict.fromkeys(rare, start + OTHER)
-            row.update({name: start + FIRST + place for place, name in enumerate(frequent)})
-            row[None] = start + MISSING
-            rows.append(row)
-            others.append(start + OTHER)
-            start += FIRST + len(frequent)
-        object.__setattr__(self, "_rows", rows)
-        object.__setattr__(self, "_others", others)
-        object.__setattr__(self, "table", start)
 
     @classmethod
-    def fit(
-        cls,
-        mine: Mapping[str, encodings.Category],
-        columns: schema.Columns,
-    ) -> Categories:
+    def fit(cls, encodings: Mapping[str, Category], columns: schema.Columns) -> Categories:
         frequent, rare = [], []
-        for name, encoding in mine.items():
+        for name, encoding in encodings.items():
             counts = Counter(value for value in columns[name].tolist() if value is not None)
             ordered = sorted(counts, key=lambda category: (-counts[category], category))
             frequent.append(tuple(ordered[: encoding.most]))
             rare.append(tuple(ordered[encoding.most :]))
-        return cls(tuple(mine), tuple(frequent), tuple(rare))
+        return cls(tuple(encodings), tuple(frequent), tuple(rare))
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Each column's first row, then the number of rows."""
+        return [0, *itertools.accumulate(FIRST + len(names) for names in self.frequent)]
+
+    @cached_property
+    def _rows(self) -> list[dict[str | None, int]]:
+        """For each column the row of each category that the training part had."""
+        rows = []
+        for start, frequent, rare in zip(self._starts, self.frequent, self.rare, strict=False):
+            row: dict[str | None, int] = dict.fromkeys(rare, start + OTHER)
+            row.update({name: start + FIRST + place for place, name in enumerate(frequent)})
+            rows.append({**row, None: start + MISSING})
+        return rows
+
+    @property
+    def table(self) -> int:
+        """The number of rows of the table."""
+        return self._starts[-1]
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
         """i32 (B, K)."""
         count = len(columns[self.names[0]])
         out_BK = np.empty((count, len(self.names)), np.int32)
         for index, name in enumerate(self.names):
-            others = itertools.repeat(self._others[index])
+            others = itertools.repeat(self._starts[index] + OTHER)
             rows = map(self._rows[index].get, columns[name].tolist(), others)
             out_BK[:, index] = np.fromiter(rows, np.int32, count)
         return out_BK
 
     def flags(self, columns: schema.Columns, count: int) -> list[list[str]]:
-        """Warnings for each of `count` rows; nothing is compared twice where all is known."""
+        """Warnings of unknown categories for each of `count` rows."""
         flags: list[list[str]] = [[] for _ in range(count)]
         for name, rows in zip(self.names, self._rows, strict=True):
             values = columns[name].tolist()
@@ -93,25 +98,10 @@ class Categories:
                     flagged.append(f"{name}: {value!r} was not seen in training")
         return flags
 
-    def seen(self) -> list[tuple[str, ...] | None]:
-        """For each column its categories in order; None where there are more than `MOST_LISTED`."""
-        every = [
-            (*frequent, *rare) for frequent, rare in zip(self.frequent, self.rare, strict=True)
-        ]
-        return [tuple(sorted(names)) if len(names) <= MOST_LISTED else None for names in every]
-
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        described = {
-            "names": list(self.names),
-            "frequent": [list(names) for names in self.frequent],
-            "rare": [list(names) for names in self.rare],
+    def known(self) -> dict[str, tuple[str, ...] | None]:
+        """Each column's categories in order; None where there are more than `MOST_LISTED`."""
+        known = [sorted(name for name in rows if name is not None) for rows in self._rows]
+        return {
+            column: tuple(names) if len(names) <= MOST_LISTED else None
+            for column, names in zip(self.names, known, strict=True)
         }
-        return described, {}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Categories:  # noqa: ARG003 (all is JSON)
-        return cls(
-            tuple(state["names"]),
-            tuple(tuple(names) for names in state["frequent"]),
-            tuple(tuple(names) for names in state["rare"]),
-        )

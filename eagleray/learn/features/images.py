@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from eagleray import errors
-from eagleray.learn.features import encodings
 
 if TYPE_CHECKING:
     from eagleray.learn import schema
 
 FURTHEST = 1e6
+
+
+class Image(NamedTuple):
+    """Pictures, f32 (B, C, H, W), NaN where missing."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +38,18 @@ class Images:
     scaling: np.ndarray
 
     @classmethod
-    def fit(
-        cls,
-        mine: Mapping[str, encodings.Image],
-        columns: schema.Columns,
-    ) -> Images:
-        names = tuple(mine)
+    def fit(cls, encodings: Mapping[str, Image], columns: schema.Columns) -> Images:
+        names = tuple(encodings)
         if not names:
             return cls((), None, np.zeros((2, 0, 1, 1), np.float32))
         shapes = {name: columns[name].shape[1:] for name in names}
         if len({shape[1:] for shape in shapes.values()}) > 1:
             shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise errors.DataError(f"image columns must have one height and width, but got {shown}")
-        images_BCHW = _together(names, columns)
+        images_BCHW = _joined(names, columns)
         known_BCHW = images_BCHW[~np.isnan(images_BCHW).any(axis=(1, 2, 3))].astype(np.float64)
-        scaling = np.stack(
-            [np.zeros((known_BCHW.shape[1], 1, 1)), np.ones((known_BCHW.shape[1], 1, 1))]
-        )
+        scaling = np.zeros((2, known_BCHW.shape[1], 1, 1))
+        scaling[1] = 1
         if len(known_BCHW):
             deviation = known_BCHW.std(axis=(0, 2, 3), keepdims=True)[0]
             scaling[0] = known_BCHW.mean(axis=(0, 2, 3), keepdims=True)[0]
@@ -59,25 +57,16 @@ class Images:
         return cls(names, images_BCHW.shape[1:], scaling.astype(np.float32))
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
-        """f32 (B, C, H, W); a missing image is the mean one."""
+        """f32 (B, C, H, W); a missing image becomes the mean image."""
         mean, deviation = self.scaling
         with np.errstate(over="ignore"):
-            scaled_BCHW = (_together(self.names, columns) - mean) / deviation
+            scaled_BCHW = (_joined(self.names, columns) - mean) / deviation
         scaled_BCHW = np.minimum(np.maximum(scaled_BCHW, -FURTHEST), FURTHEST)
         finite_BCHW: np.ndarray = np.nan_to_num(scaled_BCHW, copy=False, nan=0.0)
         return finite_BCHW
 
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        shape = None if self.shape is None else list(self.shape)
-        return {"names": list(self.names), "shape": shape}, {"scaling": self.scaling}
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Images:
-        shape = None if state["shape"] is None else tuple(state["shape"])
-        return cls(tuple(state["names"]), shape, tensors["scaling"])
-
-
-def _together(names: tuple[str, ...], columns: schema.Columns) -> np.ndarray:
+def _joined(names: tuple[str, ...], columns: schema.Columns) -> np.ndarray:
     if len(names) == 1:
         return columns[names[0]]
     return np.concatenate([columns[name] for name in names], axis=1)

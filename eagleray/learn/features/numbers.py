@@ -1,11 +1,11 @@
 """Columns of numbers as one matrix of float32.
 
-Its columns are, in order: one scaled value for each input column (of a time: its age), a 1 for
-missing for each column in which the training part had missing values, and for each time sine
-and cosine of the time of day, the day of the week and the time of the year.
+Its columns are, in order: one scaled value for each input column (of a time: its age); an indicator
+of missing values for each column in which the training part had some; for each time the sine and
+the cosine of the time of day, the day of the week and the time of the year.
 
-Only operations that IEEE 754 rounds in one way are used, and tables for sine and cosine: a row is
-encoded alike alone and in a batch, and on every machine.
+All operations are ones that IEEE 754 rounds in one way, and sine and cosine come from tables: a row
+is encoded alike alone and in a batch, and on every machine.
 
 Legend: F columns, B rows, M missing indicators, D times.
 """
@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from eagleray.learn.features import encodings, quantiles
+from eagleray.learn.features import quantiles
 from eagleray.learn.features.quantiles import Quantiles
 
 if TYPE_CHECKING:
     from eagleray.learn import schema
 
 FURTHEST = 1e6
-"""A scaled value is cut here: nothing is learned so far out, and a model's float32 stays finite."""
+"""Bound of a scaled value: nothing is learned so far out, and a model's float32 stays finite."""
 LARGEST = 1e30
-"""The same for a value that is not scaled; its square is still finite in float64."""
+"""Bound of a value that is not scaled; its square is still finite in float64."""
 
 _MINUTES, _DAYS, _YEAR = 1440, 7, 31_556_952  # a mean Gregorian year, in seconds
 _YEAR_STEPS = 366
@@ -44,72 +45,89 @@ def _circle(steps: int) -> np.ndarray:
 _CLOCK, _WEEK, _SEASONS = _circle(_MINUTES), _circle(_DAYS), _circle(_YEAR_STEPS)
 
 
+class Number(NamedTuple):
+    """Numbers, f64 (B), NaN where missing.
+
+    Attributes:
+        scale: mean 0 and deviation 1, normal by ranks, as it is, or 0 and 1 as -1 and 1.
+        warns: whether a number far outside the training part's range gets a warning.
+        cyclic: whether they are seconds since 1970, of which the time of day, the week and the
+            year count too.
+    """
+
+    scale: Literal["standard", "quantile", "none", "sign"] = "standard"
+    warns: bool = False
+    cyclic: bool = False
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Fitted scaling.
 
     Attributes:
         names: the F columns.
-        affine: (5, F, 1): what fills missing values, lowest and highest value let through, what is
+        affine: (5, F, 1): the value for missing ones, the lowest and the highest value, what is
             subtracted, what is divided by.
         indicators: the M columns with a missing indicator.
-        quantiled: the columns scaled by quantile, in the order of the curves of `quantiles`.
+        quantiled: the columns with the scale `quantile`.
         datetimes: the D columns that are times.
-        extremes: (2, F, 1): lowest and highest number of the training part; NaN for columns whose
-            numbers are not told, and None in bundles that were made before they were kept.
+        extremes: (2, F, 1): lowest and highest number of the training part; NaN for columns
+            without warnings, and None in bundles that are older than these.
+        knots: the curves of `quantiled` by column, see `quantiles.Quantiles`.
     """
 
     names: tuple[str, ...]
     affine: np.ndarray
     indicators: tuple[int, ...]
     quantiled: tuple[int, ...]
-    quantiles: Quantiles
     datetimes: tuple[int, ...]
     extremes: np.ndarray | None = None
+    knots: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def fit(
-        cls,
-        mine: Mapping[str, encodings.Number],
-        columns: schema.Columns,
-    ) -> Numbers:
-        affine = np.zeros((5, len(mine), 1))
-        extremes = np.full((2, len(mine), 1), math.nan)
+    def fit(cls, encodings: Mapping[str, Number], columns: schema.Columns) -> Numbers:
+        affine = np.zeros((5, len(encodings), 1))
+        extremes = np.full((2, len(encodings), 1), math.nan)
         indicators, curves = [], {}
-        for index, (name, encoding) in enumerate(mine.items()):
+        for index, (name, encoding) in enumerate(encodings.items()):
             values = columns[name]
             present = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
             if encoding.scale == "quantile" and len(present):
-                curves[index] = quantiles.learn(present)
+                curves[index] = quantiles.fit(present)
             affine[:, index, 0] = _affine(encoding.scale, present)
             if encoding.warns and len(present):
                 extremes[:, index, 0] = present.min(), present.max()
             if len(present) < len(values):
                 indicators.append(index)
         return cls(
-            names=tuple(mine),
+            names=tuple(encodings),
             affine=affine,
             indicators=tuple(indicators),
             quantiled=tuple(curves),
-            quantiles=Quantiles(tuple(curves.values())),
-            datetimes=tuple(i for i, encoding in enumerate(mine.values()) if encoding.cyclic),
+            datetimes=tuple(i for i, encoding in enumerate(encodings.values()) if encoding.cyclic),
             extremes=extremes,
+            knots=curves,
         )
+
+    @cached_property
+    def _curves(self) -> Quantiles:
+        return Quantiles(tuple(self.knots[index] for index in self.quantiled))
 
     @property
     def width(self) -> int:
+        """The number of columns of the matrix."""
         return len(self.names) + len(self.indicators) + 6 * len(self.datetimes)
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
         """f32 (B, width)."""
         count, marked = len(self.names), len(self.names) + len(self.indicators)
-        raw_FB = np.concatenate([columns[name] for name in self.names]).reshape(count, -1)
+        raw_FB = self._stacked(columns)
         missing_FB = np.isnan(raw_FB)
         fill, low, high, center, scale = self.affine
         known_FB = np.minimum(np.maximum(np.where(missing_FB, fill, raw_FB), low), high)
         scaled_FB = (known_FB - center) / scale
         if self.quantiled:
-            scaled_FB[self.quantiled, :] = self.quantiles.apply(known_FB[self.quantiled, :])
+            scaled_FB[self.quantiled, :] = self._curves.apply(known_FB[self.quantiled, :])
         out = np.empty((raw_FB.shape[1], self.width), np.float32)
         out[:, :count] = scaled_FB.T
         if self.indicators:
@@ -119,13 +137,13 @@ class Numbers:
         return out
 
     def flag(self, columns: schema.Columns, flags: list[list[str]]) -> None:
-        """Add a warning to each row for each number that is far outside the training part's.
+        """Add a warning to its row for each number far outside the training part's range.
 
         Far is further below the lowest, or above the highest, than these two are from each other.
         """
         if self.extremes is None or not self.names:
             return
-        raw_FB = np.concatenate([columns[name] for name in self.names]).reshape(len(self.names), -1)
+        raw_FB = self._stacked(columns)
         low, high = self.extremes
         span = high - low
         far_FB = (raw_FB < low - span) | (raw_FB > high + span)  # never of NaN
@@ -137,32 +155,13 @@ class Numbers:
                 f" range, {low[index, 0]:g} to {high[index, 0]:g}"
             )
 
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        described = {
-            "names": list(self.names),
-            "indicators": list(self.indicators),
-            "quantiled": list(self.quantiled),
-            "datetimes": list(self.datetimes),
-        }
-        knots = dict(zip(self.quantiled, self.quantiles.knots, strict=True))
-        held = {"affine": self.affine, **{f"knots.{i}": knots[i] for i in knots}}
-        return described, held | ({} if self.extremes is None else {"extremes": self.extremes})
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Numbers:
-        return cls(
-            names=tuple(state["names"]),
-            affine=tensors["affine"],
-            indicators=tuple(state["indicators"]),
-            quantiled=tuple(state["quantiled"]),
-            quantiles=Quantiles(tuple(tensors[f"knots.{i}"] for i in state["quantiled"])),
-            datetimes=tuple(state["datetimes"]),
-            extremes=tensors.get("extremes"),
-        )
+    def _stacked(self, columns: schema.Columns) -> np.ndarray:
+        stacked = np.concatenate([columns[name] for name in self.names])
+        return stacked.reshape(len(self.names), -1)
 
 
 def _affine(scale: str, present: np.ndarray) -> tuple[float, ...]:
-    """What fills gaps, the lowest and highest value, what is subtracted, what is divided by."""
+    """One column of `Numbers.affine`."""
     if scale == "sign":
         return 0.5, 0.0, 1.0, 0.5, 0.5
     if not len(present):

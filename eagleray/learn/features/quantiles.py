@@ -1,15 +1,16 @@
-"""Numbers to normal scores: the inverse normal of where a value stands among the training values.
+"""Numbers to normal scores: the inverse normal of a value's rank among the training values.
 
-As scikit-learn's QuantileTransformer with a normal output, but equal values get their middle rank
-and the ends stay finite by themselves.
+As scikit-learn's QuantileTransformer with a normal output, but equal values get their middle rank,
+so that the ends stay finite.
 
-Legend: C columns scaled so, B rows, Q knots of one column.
+Legend: C columns with this scale, B rows, Q knots of one column.
 """
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,40 +26,32 @@ class Quantiles:
     """
 
     knots: tuple[np.ndarray, ...]
-    _values: np.ndarray = field(init=False, repr=False, compare=False)
-    _scores: np.ndarray = field(init=False, repr=False, compare=False)
-    _gaps: np.ndarray = field(init=False, repr=False, compare=False)
-    _rises: np.ndarray = field(init=False, repr=False, compare=False)
-    _before: np.ndarray = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _segments(self) -> tuple[np.ndarray, ...]:
+        """Start, score, length and rise of all segments, and each column's first one less 1."""
         last = [[1.0], [0.0]]
         steps = [np.append(np.diff(knots, axis=1), last, axis=1) for knots in self.knots]
-        values, scores = np.concatenate([*self.knots, np.empty((2, 0))], axis=1)
-        gaps, rises = np.concatenate([*steps, np.empty((2, 0))], axis=1)
         before = np.cumsum([0, *(knots.shape[1] for knots in self.knots)])[:-1, None] - 1
-        object.__setattr__(self, "_values", values)
-        object.__setattr__(self, "_scores", scores)
-        object.__setattr__(self, "_gaps", gaps)
-        object.__setattr__(self, "_rises", rises)
-        object.__setattr__(self, "_before", before)
+        return (*np.concatenate(self.knots, axis=1), *np.concatenate(steps, axis=1), before)
 
     def apply(self, known: np.ndarray) -> np.ndarray:
         """Scores (C, B) of values (C, B), none beyond its column's first or last knot."""
+        values, scores, gaps, rises, before = self._segments
         pairs = zip(self.knots, known, strict=True)
         place = np.array([knots[0].searchsorted(row, "right") for knots, row in pairs])
-        place += self._before
-        along = (known - self._values[place]) / self._gaps[place]
-        scores: np.ndarray = self._scores[place] + along * self._rises[place]
-        return scores
+        place += before
+        along = (known - values[place]) / gaps[place]
+        scored: np.ndarray = scores[place] + along * rises[place]
+        return scored
 
 
-def learn(present: np.ndarray) -> np.ndarray:
+def fit(present: np.ndarray) -> np.ndarray:
     """Knots (2, Q) of a column's values that are not missing; at least one is needed."""
     distinct, counts = np.unique(present, return_counts=True)
     ranks = (np.cumsum(counts) - counts / 2) / len(present)
     if len(distinct) > KNOTS:
-        kept = np.unique(np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], KNOTS)))
-        distinct, ranks = distinct[kept], ranks[kept]
+        chosen = np.unique(np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], KNOTS)))
+        distinct, ranks = distinct[chosen], ranks[chosen]
     normal = statistics.NormalDist()
     return np.stack([distinct, [normal.inv_cdf(rank) for rank in ranks.tolist()]])

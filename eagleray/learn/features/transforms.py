@@ -1,21 +1,24 @@
-"""All transforms of a schema together: the one door for training, bundles and serving.
+"""All transforms of a schema, for training, bundles and serving.
 
 Legend: B rows, F numeric features, K categorical columns, T tokens, (C, H, W) image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from eagleray.learn.features import encodings
-from eagleray.learn.features.categories import Categories
-from eagleray.learn.features.images import Images
-from eagleray.learn.features.numbers import Numbers
-from eagleray.learn.features.texts import Texts
+from eagleray.learn.features import texts
+from eagleray.learn.features.categories import Categories, Category
+from eagleray.learn.features.images import Image, Images
+from eagleray.learn.features.numbers import Number, Numbers
+from eagleray.learn.features.texts import Text, Vocabulary
 
 if TYPE_CHECKING:
     from eagleray import spec
@@ -25,24 +28,24 @@ Inputs = dict[str, np.ndarray]
 """`numeric` f32 (B, F), `categories` i32 (B, K) as rows of one table, `tokens` i32 (B, T) padded
 with 0 beside `weights` f32 (B, T), `image` f32 (B, C, H, W); absent where the data has none."""
 
-_BLOCKS: dict[str, tuple[type[encodings.Encoding], Any]] = {
-    "numbers": (encodings.Number, Numbers),
-    "categories": (encodings.Category, Categories),
-    "texts": (encodings.Text, Texts),
-    "images": (encodings.Image, Images),
+_FIT: dict[str, tuple[type, Callable[..., Any]]] = {
+    "numbers": (Number, Numbers.fit),
+    "categories": (Category, Categories.fit),
+    "texts": (Text, texts.fit),
+    "images": (Image, Images.fit),
 }
-"""Blocks, and the encodings of the columns that each takes."""
+"""What fits each block of `Transforms`, and the encoding of its columns."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model has to take.
+    """The inputs of a model.
 
     Attributes:
         numeric: F.
         categories: K.
-        table: rows of the one table that the categories of all columns index.
-        tokens: rows of the table that tokens index, the padding's row 0 included; 0 for no text.
+        table: rows of the table that the categories of all columns index.
+        tokens: rows of the table that tokens index, with row 0 for the padding; 0 without text.
         image: (C, H, W).
     """
 
@@ -55,11 +58,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Transforms:
-    """Fitted blocks; a block without columns does nothing."""
+    """Fitted blocks. Their fields are their state: arrays as tensors, all else as JSON."""
 
     numbers: Numbers
     categories: Categories
-    texts: Texts
+    texts: tuple[Vocabulary, ...]
     images: Images
 
     @classmethod
@@ -69,24 +72,24 @@ class Transforms:
         options: Mapping[str, spec.FeatureOptions],
         columns: schema.Columns,
     ) -> Transforms:
-        """Learn from the training part.
+        """Fit the transforms of a schema.
 
         Args:
-            known: the schema that the columns follow.
+            known: the schema of the columns.
             options: the `features` section of one configuration, by column.
             columns: canonical columns of the training part alone.
 
         Raises:
             DataError: image columns of different heights or widths.
         """
-        chosen = {
+        encodings = {
             column.name: column.kind.encoding(options.get(column.name) or column.kind.options())
             for column in known.columns
         }
         blocks = {}
-        for name, (taken, block) in _BLOCKS.items():
-            mine = {column: one for column, one in chosen.items() if isinstance(one, taken)}
-            blocks[name] = block.fit(mine, columns)
+        for block, (encoding, fit) in _FIT.items():
+            own = {name: one for name, one in encodings.items() if isinstance(one, encoding)}
+            blocks[block] = fit(own, columns)
         return cls(**blocks)
 
     @property
@@ -95,7 +98,7 @@ class Transforms:
             numeric=self.numbers.width,
             categories=len(self.categories.names),
             table=self.categories.table,
-            tokens=self.texts.table,
+            tokens=texts.table(self.texts),
             image=self.images.shape,
         )
 
@@ -106,44 +109,55 @@ class Transforms:
             inputs["numeric"] = self.numbers.apply(columns)
         if self.categories.names:
             inputs["categories"] = self.categories.apply(columns)
-        if self.texts.names:
-            inputs["tokens"], inputs["weights"] = self.texts.apply(columns)
+        if self.texts:
+            inputs["tokens"], inputs["weights"] = texts.apply(self.texts, columns)
         if self.images.names:
             inputs["image"] = self.images.apply(columns)
         return inputs
 
     def flags(self, columns: schema.Columns) -> list[list[str]]:
-        """For each row a warning for each unknown category and each number far out of range."""
+        """Warnings of unknown categories and of numbers far out of range, for each row."""
         flags = self.categories.flags(columns, len(next(iter(columns.values()))))
         self.numbers.flag(columns, flags)
         return flags
 
+    def with_categories(self, known: schema.Schema) -> schema.Schema:
+        """The schema with the categories of the training part in place of the whole file's."""
+        categories = self.categories.known()
+        columns = tuple(
+            column.model_copy(update={"categories": categories.get(column.name, column.categories)})
+            for column in known.columns
+        )
+        return known.model_copy(update={"columns": columns})
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What `from_state` takes: values that JSON holds exactly, and tensors."""
-        described, tensors = {}, {}
-        for name in _BLOCKS:
-            described[name], held = getattr(self, name).state()
-            tensors.update({f"{name}.{key}": array for key, array in held.items()})
-        return described, tensors
+        """What `from_state` takes: values that JSON holds exactly, and tensors by path."""
+        tensors: dict[str, np.ndarray] = {}
+        return {name: _split(getattr(self, name), name, tensors) for name in _FIT}, tensors
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Transforms:
         """The transforms that gave this state."""
-        blocks = {}
-        for name, (_, block) in _BLOCKS.items():
-            start = f"{name}."
-            held = {
-                key.removeprefix(start): tensors[key] for key in tensors if key.startswith(start)
-            }
-            blocks[name] = block.from_state(state[name], held)
-        return cls(**blocks)
+        tree = copy.deepcopy(dict(state))
+        for path, array in tensors.items():
+            *parents, last = path.split(".")
+            part: Any = tree
+            for key in parents:
+                part = part[int(key)] if isinstance(part, list) else part.setdefault(key, {})
+            part[last] = array
+        return msgspec.convert(tree, cls, strict=False)
 
 
-def seen(known: schema.Schema, transforms: Transforms) -> schema.Schema:
-    """The schema with the categories that the training part had, in place of the whole file's."""
-    categories = dict(zip(transforms.categories.names, transforms.categories.seen(), strict=True))
-    columns = tuple(
-        column.model_copy(update={"categories": categories.get(column.name, column.categories)})
-        for column in known.columns
-    )
-    return known.model_copy(update={"columns": columns})
+def _split(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
+    """The value as JSON holds it; its arrays go into `tensors` by path."""
+    if isinstance(value, np.ndarray):
+        tensors[path] = value
+        return {}
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        parts = {key: _split(part, f"{path}.{key}", tensors) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part != {}}
+    if isinstance(value, tuple):
+        return [_split(part, f"{path}.{place}", tensors) for place, part in enumerate(value)]
+    return value

@@ -1,0 +1,263 @@
+"""From a table of raw values to a schema: rows and columns to learn from, and what is predicted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from eagleray import errors, names, spec
+from eagleray.learn import columns, schema, tasks
+from eagleray.learn.columns import CATEGORICAL, ColumnKind
+from eagleray.learn.columns.arrow import Texts
+from eagleray.learn.columns.words import hints_at_identifier
+from eagleray.learn.schema import Columns, Schema
+from eagleray.tabular import inference
+from eagleray.tabular.delimited import header_hint
+
+Table = dict[str, schema.Raw]
+Features = Mapping[str, spec.FeatureOptions]
+
+FEW_ROWS = 20
+"""In fewer rows, values that are all distinct or counted up say nothing about a column."""
+
+SAMPLE = 200
+"""Number of values that are compared before the whole column."""
+
+MOST_SHOWN = 20
+"""Number of columns that a message lists."""
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """A table without what cannot be learned from.
+
+    Attributes:
+        columns: canonical columns of the B rows that are left.
+        targets: see `tasks.Task.encode`.
+        rows: the number of each row in the source (B), from 1.
+        groups: a name for each row (B), with `data.split.group`.
+        times: a number for each row (B), with `data.split.time`.
+        notes: what was left out or looks odd.
+    """
+
+    schema: Schema
+    columns: Columns
+    targets: np.ndarray
+    rows: np.ndarray
+    groups: np.ndarray | None
+    times: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def infer(
+    table: Table, data: spec.Data, features: Features, *, meant: Container[str] = ()
+) -> Learnable:
+    """Leave out rows without a target, group or time; infer the kinds of columns, and the task.
+
+    Args:
+        table: raw values by column.
+        data: the `data` section.
+        features: the `features` section; its types count.
+        meant: tasks that fit the loss and the metric of the file, see `tasks.infer`.
+
+    Raises:
+        DataError: all problems: columns that are absent or that no kind can hold, no row or no
+            input column, or a target that cannot be learned.
+    """
+    return _Inference(table, data, features).learnable(meant)
+
+
+class _Inference:
+    """One inference, with the problems and notes so far."""
+
+    def __init__(self, table: Table, data: spec.Data, features: Features) -> None:
+        self._table, self._data, self._features = table, data, features
+        self._problems: list[str] = []
+        self._notes: list[str] = []
+
+    def learnable(self, meant: Container[str]) -> Learnable:
+        self._problems += self._absent()
+        rows, arrays = self._clean()
+        if not self._problems:
+            with self._collected():
+                task, targets = self._target(meant)
+        inputs, keys = self._inputs()
+        if self._problems:
+            raise errors.DataError(*dict.fromkeys(self._problems))
+        if not inputs and not keys:
+            raise errors.DataError(
+                f"{self._data.source}: an input column is needed,"
+                " but there is none beside the target"
+            )
+        for one in keys if inputs else ():
+            self._notes.append(f"{one.column.name}: it only tells rows apart, so it is left out")
+        used = inputs or keys
+        split = self._data.split
+        return Learnable(
+            schema=Schema(columns=tuple(one.column for one in used), target=task.target),
+            columns={one.column.name: one.array for one in used},
+            targets=targets,
+            rows=rows,
+            groups=arrays[split.group] if split.group else None,
+            times=arrays[split.time] if split.time else None,
+            notes=(*self._notes, *(note for one in used for note in one.notes)),
+        )
+
+    @contextlib.contextmanager
+    def _collected(self) -> Iterator[None]:
+        """Collect the problems of a DataError, and go on after the block."""
+        try:
+            yield
+        except errors.DataError as error:
+            self._problems += error.problems
+
+    def _absent(self) -> Iterator[str]:
+        """Columns that the experiment file names and the table lacks."""
+        data, known = self._data, list(self._table)
+        named: dict[str, list[str | None]] = {
+            "data.target": [data.target],
+            "data.split.group": [data.split.group],
+            "data.split.time": [data.split.time],
+            "data.drop": list(data.drop),
+            "features": list(self._features),
+        }
+        for key, wanted in named.items():
+            for name in wanted:
+                if name is not None and name not in self._table:
+                    yield (
+                        f"{key}: a column of {data.source} is needed, but got {name!r}"
+                        f"{names.near(name, known) or _columns(known)}"
+                    )
+
+    def _clean(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Drop columns, and rows without a target, group or time.
+
+        Returns:
+            The numbers of the rows that are left, and their targets, groups and times by column.
+        """
+        data, count = self._data, len(next(iter(self._table.values()), ()))
+        keep_B, arrays = np.ones(count, bool), {}
+        for name in (data.target, data.split.group, data.split.time):
+            if name is None or name not in self._table:
+                continue
+            with self._collected():
+                arrays[name] = self._deciding(name)
+                missing_B = columns.missing_rows(arrays[name])
+                if missing_B.any():
+                    self._notes.append(
+                        f"{name}: {missing_B.sum()} of {count} rows have none and are left out"
+                    )
+                    keep_B &= ~missing_B
+        if not self._problems and not keep_B.any():
+            self._problems.append(
+                f"{data.source}: no row is left after cleaning; all {count} are left out"
+            )
+        if not self._problems:
+            self._table = {
+                name: _only(raw, keep_B)
+                for name, raw in self._table.items()
+                if name not in data.drop
+            }
+        return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
+
+    def _deciding(self, name: str) -> np.ndarray:
+        """Values that decide whether rows stay: groups and classes are names, even as long text."""
+        data, raw = self._data, self._table[name]
+        kind = CATEGORICAL if name == data.split.group else self._declared(name)
+        found = inference.infer(name, raw, kind, data.missing)
+        if found is not None and name == data.split.time and not found.column.kind.is_ordered:
+            raise errors.DataError(
+                f"data.split.time: dates or numbers are needed, but {name} is {found.column.type}"
+            )
+        if found is not None and (target := found.column.kind.target) is not None:
+            as_target = columns.REGISTRY[target]
+            if as_target is not found.column.kind:
+                found = inference.infer(name, raw, as_target, data.missing)
+        if found is None:
+            raise errors.DataError(f"{name}: at least one value is needed, but all are missing")
+        return found.array
+
+    def _declared(self, name: str) -> ColumnKind | None:
+        """The kind that the experiment file names; None where the values decide."""
+        kind = self._features[name].kind if name in self._features else None
+        return kind if kind is not None and kind.is_input else None
+
+    def _target(self, meant: Container[str]) -> tuple[tasks.Task, np.ndarray]:
+        data = self._data
+        raw, kind = self._table[data.target], self._declared(data.target)
+        found = inference.infer(data.target, raw, kind, data.missing)
+        assert found is not None  # rows without a target are gone
+        column = tasks.TargetColumn(found.column, found.array, raw, kind, data.positive)
+        task = tasks.infer(column, meant)
+        return task, task.encode(raw)
+
+    def _inputs(self) -> tuple[list[inference.Inferred], list[inference.Inferred]]:
+        """Columns to learn from, and columns that only tell rows apart."""
+        split, inputs, keys = self._data.split, [], []
+        for name, raw in self._table.items():
+            named = self._features[name].kind if name in self._features else None
+            if name == self._data.target or (named is not None and not named.is_input):
+                continue
+            if name in (split.group, split.time) and name not in self._features:
+                self._notes.append(
+                    f"{name}: it parts the rows, so it is no input; `features` can make it one"
+                )
+                continue
+            with self._collected():
+                found = self._input(name, raw, named)
+                if found is None:
+                    self._notes.append(f"{name}: all values are missing, so it is left out")
+                elif named is None and _only_tells_apart(found):
+                    keys.append(found)
+                else:
+                    inputs.append(found)
+        return inputs, keys
+
+    def _input(
+        self, name: str, raw: schema.Raw, kind: ColumnKind | None
+    ) -> inference.Inferred | None:
+        """The column; numbers that repeat are codes if its name is that of an identifier."""
+        found = inference.infer(name, raw, kind, self._data.missing)
+        if kind is not None or found is None or not hints_at_identifier(name):
+            return found
+        if found.column.integer and not _all_distinct(found):
+            return inference.infer(name, raw, CATEGORICAL, self._data.missing)
+        return found
+
+
+def _columns(known: list[str]) -> str:
+    """The end of a message, where no name is near."""
+    if len(known) == 1:
+        return f"; its only column is {known[0]!r}: data.delimiter says what parts the cells"
+    shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")
+    return f"; its columns are {shown}{header_hint(known)}"
+
+
+def _only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
+    if keep_B.all():
+        return raw
+    if isinstance(raw, Texts):
+        return raw.only(keep_B)
+    if isinstance(raw, np.ndarray):
+        left: np.ndarray = raw[keep_B]
+        return left
+    return [value for value, keep in zip(raw, keep_B.tolist(), strict=True) if keep]
+
+
+def _only_tells_apart(found: inference.Inferred) -> bool:
+    """Whether a column is nothing but a number, a code or a name of its row."""
+    column, array = found.column, found.array
+    hinted = hints_at_identifier(column.name)
+    if not hinted and (len(array) < FEW_ROWS or column.nullable):
+        return False
+    return column.kind.is_key(column, array, hinted=hinted) and _all_distinct(found)
+
+
+def _all_distinct(found: inference.Inferred) -> bool:
+    array = found.array
+    if found.column.nullable or len(set(array[:SAMPLE].tolist())) < len(array[:SAMPLE]):
+        return False
+    return len(set(array.tolist())) == len(array)
