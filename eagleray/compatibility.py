@@ -119,7 +119,8 @@ def _column(old: Column, new: Column) -> Iterator[Change]:
 
 def _retyped(old: Column, new: Column) -> str:
     if old.kind.takes_any_text and new.kind.takes_any_text:
-        return _numbers_refused(old, new)
+        lacking = old.nullable and not new.nullable
+        return "requests that lack a value are refused" if lacking else _numbers_refused(old, new)
     return f"a value must be {new.type}"
 
 

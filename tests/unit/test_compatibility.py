@@ -70,6 +70,12 @@ def test_what_clients_would_notice_is_named(new: Schema, notice: str) -> None:
         assert breaking(new) == []
 
 
+def test_a_column_of_another_kind_may_lose_its_gaps() -> None:
+    old, new = changed("note", nullable=True), changed("note", type="categorical")
+    (notice,) = breaking(new, old)
+    assert "requests that lack a value are refused" in notice
+
+
 @pytest.mark.parametrize(
     "new",
     [
