@@ -1,7 +1,7 @@
-"""Whether a client of one version can go on with another: two schemas compared.
+"""Whether clients of one version can use another: two schemas compared.
 
 A change breaks clients when a request that was valid is refused, or an answer has another form.
-What a request may hold follows from the schema as `serving.protocol` reads it.
+`serving.protocol` defines which requests a schema allows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eagleray.learn.schema import Column, Schema, Target
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
 
-_NAMED = 5
+_MOST_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Change:
     """One difference of two schemas.
 
     Attributes:
-        what: `column age`, or a fact about it or the target.
-        before: in words; empty where it is new.
-        after: in words; empty where it is gone.
-        notice: what clients notice; empty when they do not.
+        what: the column or the target, or one of its properties.
+        before: empty where it is new.
+        after: empty where it is gone.
+        notice: how it breaks clients; empty where it does not.
     """
 
     what: str
@@ -39,7 +39,6 @@ class Change:
 
     @property
     def breaks(self) -> bool:
-        """Whether clients notice."""
         return bool(self.notice)
 
     def __str__(self) -> str:
@@ -47,10 +46,10 @@ class Change:
 
 
 def check(registry: Registry, alias: str, before: Version, after: Version) -> None:
-    """Refuse a version that clients of another one cannot go on with.
+    """Refuse a version that breaks clients of another one.
 
     Raises:
-        UserError: clients would notice.
+        UserError: it breaks them.
         CorruptObjectError: one of the bundles has no schema.
     """
     old, new = schema(registry, before), schema(registry, after)
@@ -65,7 +64,7 @@ def check(registry: Registry, alias: str, before: Version, after: Version) -> No
 
 
 def schema(registry: Registry, version: Version) -> Schema | None:
-    """The schema of a version; None of one that is no bundle.
+    """The schema of a version; None where its files are no bundle.
 
     Raises:
         CorruptObjectError: the bundle has none.
@@ -80,76 +79,61 @@ def schema(registry: Registry, version: Version) -> Schema | None:
 
 
 def changes(before: Schema, after: Schema) -> list[Change]:
-    """Give what differs, the columns first."""
+    """The differences, columns first."""
     old, new = ({column.name: column for column in one.columns} for one in (before, after))
     found: list[Change] = []
     for name in dict.fromkeys([*old, *new]):
-        if name not in new:
-            notice = "requests that have it are refused"
-            found.append(Change(f"column {name}", _words(old[name]), "", notice))
-        elif name not in old:
-            notice = "" if new[name].nullable else "requests that lack it are refused"
-            found.append(Change(f"column {name}", "", _words(new[name]), notice))
-        else:
-            found += _column(old[name], new[name])
+        found += _column(name, old.get(name), new.get(name))
     return [*found, *_target(before.target, after.target)]
 
 
-def _column(old: Column, new: Column) -> Iterator[Change]:
-    what = f"column {old.name}"
-    if old.type != new.type:
-        yield Change(what, _words(old), _words(new), _retyped(old, new))
-        return
-    if old.nullable != new.nullable:
-        notice = "" if new.nullable else "requests that lack a value are refused"
-        yield Change(what, _words(old), _words(new), notice)
+def _column(name: str, old: Column | None, new: Column | None) -> Iterator[Change]:
+    if notice := _column_notice(old, new):
+        yield Change(f"column {name}", _kind(old), _kind(new), notice)
+    elif _kind(old) != _kind(new):
+        yield Change(f"column {name}", _kind(old), _kind(new))
+    if old is not None and new is not None and old.type == new.type:
+        yield from _properties(f"column {name}", old, new)
+
+
+def _column_notice(old: Column | None, new: Column | None) -> str:
+    if new is None:
+        return "requests that have it are refused"
+    if old is None:
+        return "" if new.nullable else "requests that lack it are refused"
+    if old.type != new.type and not (old.kind.takes_any_text and new.kind.takes_any_text):
+        return f"a value must be {new.type}"
+    if old.nullable and not new.nullable:
+        return "requests that lack a value are refused"
+    return _numbers_refused(old, new) if old.type != new.type else ""
+
+
+def _properties(what: str, old: Column, new: Column) -> Iterator[Change]:
+    """Changes of a column that stays of its kind."""
     if old.missing != new.missing:
         gone = sorted(set(old.missing) - set(new.missing))
-        read = not old.kind.takes_any_text  # in a text such a mark becomes a value like any other
-        notice = f"the mark {', '.join(gone)} is refused" if gone and read else ""
+        refused = gone and not old.kind.takes_any_text  # in a text the mark becomes a value
+        notice = f"the mark {', '.join(gone)} is refused" if refused else ""
         yield Change(f"{what} missing", ", ".join(old.missing), ", ".join(new.missing), notice)
     if old.written != new.written:
         notice = "dates in the format before are refused" if old.written else ""
         yield Change(f"{what} format", old.written or "", new.written or "", notice)
-    if old.image_shape != new.image_shape:
-        yield _pictured(what, old.image_shape or (), new.image_shape or ())
-    if old.categories != new.categories:
-        yield _categorised(what, old, new)
-
-
-def _retyped(old: Column, new: Column) -> str:
-    if old.kind.takes_any_text and new.kind.takes_any_text:
-        lacking = old.nullable and not new.nullable
-        return "requests that lack a value are refused" if lacking else _numbers_refused(old, new)
-    return f"a value must be {new.type}"
+    if old.image_shape != new.image_shape:  # pictures are scaled, but channels must be the model's
+        shapes = [one.image_shape or () for one in (old, new)]
+        notice = (
+            "" if shapes[0][:1] == shapes[1][:1] else "pictures with other channels are refused"
+        )
+        yield Change(f"{what} shape", *(" x ".join(map(str, one)) for one in shapes), notice)
+    if old.categories != new.categories:  # an unknown category is answered, with a warning
+        gone, added = _only(old.categories or (), new.categories or ())
+        before = "more than are listed" if old.categories is None else gone
+        after = "more than are listed" if new.categories is None else added
+        yield Change(f"{what} categories", before, after, _numbers_refused(old, new))
 
 
 def _numbers_refused(old: Column, new: Column) -> str:
-    lost = _takes_numbers(old) and not _takes_numbers(new)
-    return "numbers without quotes are refused" if lost else ""
-
-
-def _takes_numbers(column: Column) -> bool:
-    return float in get_args(column.kind.wire(column))
-
-
-def _pictured(what: str, old: tuple[int, ...], new: tuple[int, ...]) -> Change:
-    """Pictures are scaled to a model's height and width; their channels must be its own."""
-    notice = "pictures with other channels are refused" if old[:1] != new[:1] else ""
-    return Change(f"{what} shape", " x ".join(map(str, old)), " x ".join(map(str, new)), notice)
-
-
-def _categorised(what: str, old: Column, new: Column) -> Change:
-    """A category that a version has not seen is answered, with a warning."""
-    sides = set(old.categories or ()), set(new.categories or ())
-    gone, added = sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])
-    listed = ["more than are listed" if one.categories is None else "" for one in (old, new)]
-    return Change(
-        f"{what} categories",
-        listed[0] or _some("only", gone),
-        listed[1] or _some("only", added),
-        _numbers_refused(old, new),
-    )
+    takes = [float in get_args(column.kind.wire(column)) for column in (old, new)]
+    return "numbers without quotes are refused" if takes == [True, False] else ""
 
 
 def _target(old: Target, new: Target) -> Iterator[Change]:
@@ -159,26 +143,30 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
     if old.task != new.task:
         notice = "" if same_form else "an answer has another form"
         yield Change("task", old.task, new.task, notice)
-    if not same_form or set(old.classes) == set(new.classes):
-        return
-    gone = sorted(set(old.classes) - set(new.classes))
-    added = sorted(set(new.classes) - set(old.classes))
-    notice = "an answer has other labels and probabilities"
-    yield Change("classes", _some("only", gone), _some("only", added), notice)
+    if same_form and set(old.classes) != set(new.classes):
+        notice = "an answer has other labels and probabilities"
+        yield Change("classes", *_only(old.classes, new.classes), notice)
 
 
 def _form(target: Target) -> dict[str, object]:
-    """The values of an answer, and their types."""
+    """The JSON type of each value of an answer."""
     described = tasks.of(target).answer_schema()
     return {key: value["type"] for key, value in described.items()}
 
 
-def _words(column: Column) -> str:
+def _kind(column: Column | None) -> str:
+    if column is None:
+        return ""
     return f"{column.type}, may be missing" if column.nullable else column.type
 
 
-def _some(word: str, names: Sequence[str]) -> str:
+def _only(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:
+    """The names that only one side has, as text."""
+    return _listed(set(old) - set(new)), _listed(set(new) - set(old))
+
+
+def _listed(names: set[str]) -> str:
     if not names:
         return ""
-    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{word} {', '.join(names[:_NAMED])}{rest}"
+    rest = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return f"only {', '.join(sorted(names)[:_MOST_LISTED])}{rest}"

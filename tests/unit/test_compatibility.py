@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eagleray import cli, compatibility, errors, storage
@@ -108,8 +108,13 @@ schemas = st.lists(columns, max_size=3, unique_by=lambda column: column.name).ma
 values = st.sampled_from([None, 1, 0.5, True, "x", "1", "?", "gone", "2024-01-31"])
 
 
+def only(**facts: Any) -> Schema:
+    return Schema(columns=(Column(name="a", **facts),), target=LEFT)
+
+
 @settings(max_examples=300)
 @given(schemas, schemas, st.dictionaries(names, values))
+@example(only(type="categorical", nullable=True), only(type="text"), {})
 def test_what_a_version_takes_a_compatible_one_takes(
     old: Schema, new: Schema, row: dict[str, object]
 ) -> None:
