@@ -117,7 +117,7 @@ def register(folder: Path) -> None:
     )
     plain = {name: spec.FeatureOptions(type="numeric", scale="none") for name in columns}
     transforms = features.Transforms.fit(known, plain, columns)
-    options = spec.model_options({"type": "mlp", "hidden": [128, 64]})
+    options = models.parse({"type": "mlp", "hidden": [128, 64]})
     torch.manual_seed(0)
     made = bundle.Bundle(
         schema=known,

@@ -27,7 +27,7 @@ import torch
 from safetensors import numpy as safe_numpy
 from safetensors import torch as safe_torch
 
-from eagleray import code, errors, spec
+from eagleray import code, errors
 from eagleray.learn import features, models, schema, tasks
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Bundle:
         *,
         schema: schema.Schema,
         transforms: features.Transforms,
-        options: spec.ModelOptions,
+        options: models.Options,
         model: torch.nn.Module,
         scale: tasks.Scale,
         custom: code.Code | None = None,
@@ -202,7 +202,7 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
     transforms = features.Transforms.from_state(
         described["transforms"], safe_numpy.load(files["transforms.safetensors"])
     )
-    outputs, options = tasks.of(known.target).width, spec.model_options(described["model"])
+    outputs, options = tasks.of(known.target).width, models.parse(described["model"])
     custom = None
     if described["code"]:
         custom = code.from_files(described["code"]["name"], files)

@@ -21,7 +21,8 @@ from typing import Any
 
 from eagleray import errors, names
 
-_NAME = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
+PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"
+"""Of `module:function`."""
 _LONGEST = 400
 """Characters of an exception's own message that an error repeats."""
 
@@ -81,7 +82,7 @@ class Code:
 
 def is_name(text: str) -> bool:
     """Whether text has the form `module:function`."""
-    return _NAME.fullmatch(text) is not None
+    return re.fullmatch(PATTERN, text) is not None
 
 
 def read(name: str, folder: Path) -> Code:
@@ -90,12 +91,12 @@ def read(name: str, folder: Path) -> Code:
     Raises:
         CodeError: no such module, or what `Code.load` raises.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
+    if not is_name(name):
         raise errors.CodeError(f"code is named module:function, but got {name!r}")
-    path = folder.joinpath(*match[1].split(".")).with_suffix(".py")
+    module = name.partition(":")[0]
+    path = folder.joinpath(*module.split(".")).with_suffix(".py")
     try:
-        source = (path if path.is_file() else _installed(match[1], folder)).read_text("utf-8")
+        source = (path if path.is_file() else _installed(module, folder)).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as cause:
         raise errors.CodeError(f"{name}: {path} must be Python in UTF-8, but {cause}") from cause
     code = Code(name, source)

@@ -118,17 +118,15 @@ def _properties(what: str, old: Column, new: Column) -> Iterator[Change]:
     if old.written != new.written:
         notice = "dates in the format before are refused" if old.written else ""
         yield Change(f"{what} format", old.written or "", new.written or "", notice)
-    if old.image_shape != new.image_shape:  # pictures are scaled, but channels must be the model's
-        shapes = [one.image_shape or () for one in (old, new)]
-        notice = (
-            "" if shapes[0][:1] == shapes[1][:1] else "pictures with other channels are refused"
-        )
-        yield Change(f"{what} shape", *(" x ".join(map(str, one)) for one in shapes), notice)
+    if old.image_shape != new.image_shape:  # pictures are scaled, but keep their channels
+        before, after = old.image_shape or (), new.image_shape or ()
+        notice = "" if before[:1] == after[:1] else "pictures with other channels are refused"
+        yield Change(f"{what} shape", _shape(before), _shape(after), notice)
     if old.categories != new.categories:  # an unknown category is answered, with a warning
-        gone, added = _only(old.categories or (), new.categories or ())
-        before = "more than are listed" if old.categories is None else gone
-        after = "more than are listed" if new.categories is None else added
-        yield Change(f"{what} categories", before, after, _numbers_refused(old, new))
+        fewer, more = _only(old.categories or (), new.categories or ())
+        fewer = "more than are listed" if old.categories is None else fewer
+        more = "more than are listed" if new.categories is None else more
+        yield Change(f"{what} categories", fewer, more, _numbers_refused(old, new))
 
 
 def _numbers_refused(old: Column, new: Column) -> str:
@@ -158,6 +156,10 @@ def _kind(column: Column | None) -> str:
     if column is None:
         return ""
     return f"{column.type}, may be missing" if column.nullable else column.type
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def _only(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:

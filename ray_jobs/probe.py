@@ -8,7 +8,6 @@ import numpy as np
 
 from eagleray import code, spec
 from eagleray.learn import features
-from eagleray.spec import laws
 from ray_jobs import checkpoints, training
 from ray_jobs.data import encoded, prepare
 
@@ -33,7 +32,7 @@ def run(experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, co
 
 def _configurations(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
     values = {key: drawn.default() for key, drawn in experiment.space.items()}
-    for loss in laws.options(experiment.searched, "train.loss", "auto"):
+    for loss in experiment.losses:
         drawn = {"train.loss": loss} if "train.loss" in values else {}
         yield experiment.configuration(values | drawn)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from eagleray import bundle, spec
+from eagleray import bundle
 from eagleray.learn import features, models, schema
 
 CITIES = ("Bern", "Oslo", "Rome")
@@ -49,7 +49,7 @@ def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle
         target=target or schema.Target(name="left", task="binary", classes=("no", "yes")),
     )
     transforms = features.Transforms.fit(known, {}, schema.parse(known, rows(200)))
-    options = spec.model_options({"type": "mlp", "hidden": [16]})
+    options = models.parse({"type": "mlp", "hidden": [16]})
     torch.manual_seed(seed)
     return bundle.Bundle(
         schema=known,

@@ -104,7 +104,7 @@ class Experiment:
     def _repr_html_(self) -> str:
         trials, size = self.spec.trials, len(self.spec.space)
         sentence = f"{self.name}: {trials} trials over {size} distributions, kept in {self.storage}"
-        rows = [(key, drawn.kind, str(drawn.arguments())) for key, drawn in self.spec.space.items()]
+        rows = [(key, drawn.kind, str(drawn.arguments)) for key, drawn in self.spec.space.items()]
         return look.page(sentence, look.table(("key", "distribution", "values"), rows))
 
 

@@ -69,7 +69,7 @@ def pack(experiment: spec.Experiment) -> Package:
     fingerprint = json.dumps([contents, limits], sort_keys=True)
     return Package(
         run=Run(experiment.name, experiment.search_id(fingerprint), experiment.storage),
-        files={FILE: document.write(experiment.given()).encode(), **needed, **table},
+        files={FILE: document.write(experiment.explicit()).encode(), **needed, **table},
         settled=not _is_code(source),
     )
 

@@ -1,14 +1,13 @@
-"""The experiment file: read, tried against every law, and turned into configurations.
+"""The experiment file: read, validated, and turned into configurations.
 
-document    YAML with line numbers       sections   the sections and their own laws
-space       distributions                laws       what holds between sections
-terms       words and scalar types       problems   the wording of problems
-reference   what editors and people are told
+document    YAML with line numbers       sections    the sections and their own laws
+space       distributions                validation  all laws, those between sections too
+terms       types of the keys            problems    what is wrong, in words
+reference   JSON Schema and tables
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -18,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
+from pydantic import Field
 
 from eagleray.errors import SpecError, UserError
 from eagleray.learn import metrics, tasks
-from eagleray.spec import document, laws, problems, space
+from eagleray.learn.models import Options as ModelOptions
+from eagleray.spec import document, problems, space, validation
 from eagleray.spec.document import dotted
 from eagleray.spec.reference import json_schema
 from eagleray.spec.sections import (
@@ -31,13 +32,12 @@ from eagleray.spec.sections import (
     EarlyStopping,
     FeatureOptions,
     File,
-    ModelOptions,
     Serve,
     Split,
     Train,
     Tune,
 )
-from eagleray.spec.space import Distribution, Tree
+from eagleray.spec.space import Distribution
 
 if TYPE_CHECKING:
     from eagleray import code
@@ -59,44 +59,50 @@ __all__ = [
     "examine",
     "json_schema",
     "load",
-    "model_options",
 ]
 
 SEMANTICS = 1
-"""Raised when the same file comes to mean another search: searches of before are run again."""
+"""Raised when the same file comes to mean another search: earlier searches are run again."""
 LIMITS = {"trials", "budget"}
 """Keys of `tune` that say how far a search goes, not what it tries."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """The file, checked.
+class Experiment(File):
+    """A valid file, each distribution at its default.
 
     Attributes:
         path: the file; relative paths of data and code start at its folder.
-        space: dotted key to distribution, in the order of the file.
         searched: `features`, `model` and `train`, distributions in their places.
     """
 
-    path: Path
-    name: str
-    data: Data
-    tune: Tune
-    compute: Compute
-    storage: str
-    serve: Serve
-    space: dict[str, Distribution]
-    searched: Tree
+    path: Path = Field(exclude=True)
+    searched: dict[str, Any] = Field(exclude=True)
+
+    @functools.cached_property
+    def space(self) -> dict[str, Distribution]:
+        """The distributions by dotted key, in the order of the file."""
+        return {dotted(key): drawn for key, drawn in space.find(self.searched)}
 
     @property
     def size(self) -> float:
-        """How many configurations there are; infinite if one distribution is continuous."""
+        """The number of configurations; infinite if one distribution is continuous."""
         return math.prod(drawn.size() for drawn in self.space.values())
 
     @property
     def trials(self) -> int:
-        """How many configurations are tried: each of a small space once."""
+        """The number of configurations that are tried; of a small space, each once."""
         return int(min(self.tune.trials, self.size))
+
+    @property
+    def losses(self) -> list[str]:
+        """The losses that trials may train with."""
+        return validation.options(self.searched, "loss")
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        """The tasks that its losses, its metric and `data.positive` are for."""
+        data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
+        return validation.tasks({**self.searched, "data": data, "tune": tune})
 
     def configuration(self, values: Mapping[str, object]) -> Configuration:
         """The configuration with `values` for the keys of `space`.
@@ -116,19 +122,19 @@ class Experiment:
 
     def default(self) -> Configuration:
         """Each distribution at its first choice or in its middle."""
-        return self.configuration({key: drawn.default() for key, drawn in self.space.items()})
+        return Configuration(features=self.features, model=self.model, train=self.train)
 
     def resolved(self) -> dict[str, Any]:
         """The whole experiment as it could stand in the file, defaults included."""
-        tree = self._tree(exclude={"train": laws.idle(self.searched)})
+        tree = self._tree(exclude={"train": validation.without_effect(self.searched)})
         for options in tree["features"].values():
             for option in FeatureOptions.foreign(options["type"]):
                 options.pop(option)
-        return {name: tree[name] for name in File.model_fields}
+        return tree
 
-    def given(self) -> dict[str, Any]:
-        """What the file and its overrides set, without the defaults of what they leave out."""
-        tree = self._tree(exclude_unset=True)
+    def explicit(self) -> dict[str, Any]:
+        """What the file and its overrides set, and where it is stored; no other defaults."""
+        tree = self._tree(exclude_unset=True) | {"storage": self.storage}
         return {name: tree[name] for name in File.model_fields if tree.get(name)}
 
     def search_id(self, data_fingerprint: str) -> str:
@@ -138,20 +144,14 @@ class Experiment:
         release make no other search. Where it runs, where it is kept, how it is served and how far
         it goes (`LIMITS`) do not count.
         """
-        given = self.given()
-        counted = {name: given[name] for name in given.keys() & {"name", "data", *laws.SEARCHED}}
+        explicit = self.explicit()
+        counted = {name: explicit[name] for name in explicit if name in _COUNTED}
         counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
         text = json.dumps([SEMANTICS, counted, data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    @property
-    def tasks(self) -> frozenset[str]:
-        """The tasks that its loss, its metric and `data.positive` are for."""
-        data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
-        return laws.tasks({**self.searched, "data": data, "tune": tune})
-
     def metric(self, task: str) -> str:
-        """What trials are compared by.
+        """The metric that trials are compared by.
 
         Raises:
             UserError: a metric for other tasks.
@@ -173,21 +173,19 @@ class Experiment:
         """
         from eagleray import code
 
-        kinds = laws.options(self.searched, "model.type", "mlp")
-        losses = laws.options(self.searched, "train.loss", "auto")
-        names = [name for name in kinds + losses if code.is_name(name)]
+        names = [name for name in (self.model.type, *self.losses) if code.is_name(name)]
         return {name: code.read(name, self.path.parent) for name in names}
 
     def _tree(self, **dump: Any) -> dict[str, Any]:
-        """Every section as pydantic dumps it, distributions in their places."""
-        tree = self.default().model_dump(mode="json", **dump)
+        """The file as pydantic dumps it, distributions in their places."""
+        tree = self.model_dump(mode="json", **dump)
         for key, drawn in space.find(self.searched):
             section = functools.reduce(lambda node, part: node[part], key[:-1], cast(Any, tree))
-            section[key[-1]] = {drawn.kind: drawn.arguments()}
-        unset = bool(dump.get("exclude_unset"))
-        for name in ("data", "tune", "compute", "serve"):
-            tree[name] = getattr(self, name).model_dump(mode="json", exclude_unset=unset)
-        return tree | {"name": self.name, "storage": self.storage}
+            section[key[-1]] = {drawn.kind: drawn.arguments}
+        return tree
+
+
+_COUNTED = {"name", "data", *validation.SEARCHED}
 
 
 def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -208,46 +206,19 @@ def examine(
 ) -> tuple[Experiment | None, list[str]]:
     """What `load` gives, and the problems beside it instead of raised.
 
-    Faulty sections are at their defaults in the experiment, so that the data can still be looked
-    at; without a sound `data` and `features` there is none.
+    Sections with problems are at their defaults in the experiment, so that the data can still be
+    checked; without a valid `data` and `features` there is none.
 
     Raises:
         SpecError: the file cannot be read, or is no YAML.
     """
     page = document.read(Path(path), overrides)
-    report = problems.Report(page)
-    tree = laws.check(page, report)
-    return _experiment(page.path, tree, report.faulty()), report.lines()
-
-
-def model_options(value: Mapping[str, object]) -> ModelOptions:
-    """The `model` section from what its `model_dump(mode="json")` gave.
-
-    Raises:
-        SpecError: no package that is installed here has the model.
-    """
-    try:
-        return Configuration.model_validate({"model": dict(value)}).model
-    except pydantic.ValidationError as error:
-        raise SpecError([str(problem) for problem in problems.explain(error)]) from error
-
-
-def _experiment(path: Path, tree: Tree, faulty: set[str]) -> Experiment | None:
+    tree, found = validation.check(page)
+    lines, faulty = problems.lines(page, found), {dotted(one.key[:1]) for one in found}
     if faulty & {"", "data", "features"}:
-        return None
-    sound = {key: tree[key] for key in File.model_fields if key in tree and key not in faulty}
-    sound.setdefault("name", "unnamed")
-    file = File.model_validate(space.fill(sound, space.defaults(sound)))
-    searched = {name: sound.get(name, {}) for name in laws.SEARCHED}
-    drawn = {dotted(key): distribution for key, distribution in space.find(searched)}
-    return Experiment(
-        path=path,
-        name=file.name,
-        data=file.data,
-        tune=file.tune,
-        compute=file.compute,
-        storage=file.storage,
-        serve=file.serve,
-        space=drawn,
-        searched=searched,
-    )
+        return None, lines
+    valid: space.Tree = {"name": "unnamed"}
+    valid |= {key: tree[key] for key in File.model_fields if key in tree and key not in faulty}
+    searched: space.Tree = {name: valid.get(name, {}) for name in validation.SEARCHED}
+    values = space.fill(valid, space.defaults(valid))
+    return Experiment.model_validate({**values, "path": page.path, "searched": searched}), lines

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import operator
 import re
 from collections.abc import Iterable
 
 import pydantic
 from pydantic_core import ErrorDetails
 
-from eagleray import terms
-from eagleray.spec import document, sections, space
+from eagleray import code
+from eagleray.spec import document, sections, space, terms
 from eagleray.spec.document import Key
 
 WHOLE = "must be a whole number"
@@ -35,8 +36,39 @@ _LAWS = {
     "too_long": "must hold at most {max_length}",
     "string_too_short": "must not be empty",
 }
+_PATTERNS = {
+    terms.NAME: "must be lowercase letters, digits and hyphens, at most 40, from a letter on",
+    terms.STORAGE: "must be s3://bucket, s3://bucket/prefix or file:///folder",
+    terms.CHARACTER: "must be one ASCII character",
+    code.PATTERN: "must be module:function",
+}
+_NOT_BUILT = ("monitor", "serve.slo", "serve.rollout", "recommender")
+_SYNONYMS = {
+    "acc": "accuracy",
+    "accuracy_score": "accuracy",
+    "ap": "pr_auc",
+    "auc": "roc_auc",
+    "auc_roc": "roc_auc",
+    "auprc": "pr_auc",
+    "auroc": "roc_auc",
+    "average_precision": "pr_auc",
+    "f1_macro": "f1",
+    "f1_score": "f1",
+    "mean_absolute_error": "mae",
+    "mean_squared_error": "rmse",
+    "mse": "rmse",
+    "r2_score": "r2",
+    "r_squared": "r2",
+    "root_mean_squared_error": "rmse",
+    "sensitivity": "recall",
+    "bce": "cross_entropy",
+    "nll": "cross_entropy",
+    "l2": "mse",
+}
+"""Other libraries' names of metrics and losses."""
+
 _KEYS = {at: tuple(section.model_fields) for at, section in sections.walk()}
-_ELSEWHERE = {
+_PLACES = {
     name: document.dotted((*at, name))
     for at, names in _KEYS.items()
     for name in names
@@ -46,12 +78,20 @@ _ELSEWHERE = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A law that is broken: at which key, what stands there instead, and what was meant."""
+    """A law that is broken.
+
+    Attributes:
+        key: where, as messages have it.
+        got: what stands there, as text.
+        near: what was probably intended.
+        at: where in the file, if that is more exact than `key`.
+    """
 
     key: Key
     law: str
     got: str | None = None
     near: str | None = None
+    at: Key | None = None
 
     def __str__(self) -> str:
         got = f", but got {self.got}" if self.got is not None else ""
@@ -59,48 +99,23 @@ class Problem:
         return f"{document.dotted(self.key)}: {self.law}{got}{near}".removeprefix(": ")
 
 
-class Report:
-    """The problems of one document, in the order of its lines, each once."""
-
-    def __init__(self, page: document.Document) -> None:
-        self._page = page
-        self._found = dict.fromkeys(page.problems)
-        self.keys: set[Key] = set()
-
-    def add(self, problem: Problem, at: Key | None = None) -> None:
-        """`at` is where the fault stands in the file, if that is more exact than its key."""
-        self.keys.add(problem.key)
-        self._found[self._page.line(at or problem.key), str(problem)] = None
-
-    def faulty(self) -> set[str]:
-        """The sections that have problems; the empty name is the whole file."""
-        return {document.dotted(key[:1]) for key in self.keys}
-
-    def lines(self) -> list[str]:
-        found = sorted(self._found, key=lambda entry: entry[0])
-        path = self._page.path
-        return [f"{path}:{line}: {text}" if line else f"--set {text}" for line, text in found]
+def lines(page: document.Document, found: Iterable[Problem]) -> list[str]:
+    """A line for each problem, once, in the order of the file; those of `--set` come first."""
+    located = [(page.line(one.at or one.key), str(one)) for one in found]
+    ordered = sorted(dict.fromkeys([*page.problems, *located]), key=operator.itemgetter(0))
+    return [f"{page.path}:{line}: {text}" if line else f"--set {text}" for line, text in ordered]
 
 
 def explain(error: pydantic.ValidationError) -> list[Problem]:
-    """The complaints of pydantic in our words, without those that follow from others."""
+    """The errors of pydantic in our words, without those that follow from others."""
     found = error.errors(include_url=False)
     return [_explain(one) for one in found if one["type"] != "default_factory_not_called"]
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The likeliest of `known`: as the field calls it too, alike, or by initials (`lr`)."""
-    known = list(known)
-    for meant in (terms.SYNONYMS.get(word.lower()), word.lower()):
-        if meant in known:
-            return meant
-    initials = "".join(part[:1] for part in word.split("_"))
-    near = difflib.get_close_matches(word, known, n=1)
-    return near[0] if near else initials if initials in known else None
-
-
 def show(value: object) -> str:
     """A value as it could stand in the file, or its beginning."""
+    if isinstance(value, space.Distribution):
+        value = {value.kind: value.arguments}
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
@@ -109,62 +124,68 @@ def _explain(details: ErrorDetails) -> Problem:
     loc, got, context = details["loc"], details["input"], details.get("ctx", {})
     key = (*loc[:1], *loc[2:]) if loc[0] == "model" and len(loc) > 1 else loc
     match details["type"]:
-        case "missing":
-            return Problem(key, "is required")
         case "extra_forbidden":
-            return _unknown(loc, key)
+            return _unknown_key(loc, key)
         case "union_tag_invalid":
-            return _unknown_model(got)
+            return _unknown_model(got["type"])
         case "literal_error":
-            return _not_among(key, re.findall(r"'([^']+)'", context["expected"]), got)
+            return _unknown_name(key, re.findall(r"'([^']+)'", context["expected"]), got)
         case "choice":
-            return _not_among(key, context["names"], got)
+            return _unknown_name(key, context["names"], got)
         case "law":
-            return Problem(key, details["msg"], context.get("got", show(got)), context.get("near"))
+            near = _nearest(str(got), context.get("names", ()))
+            return Problem(key, details["msg"], context.get("got", show(got)), near)
         case "string_pattern_mismatch":
-            return Problem(key, terms.PATTERNS[context["pattern"]], show(got))
+            return Problem(key, _PATTERNS[context["pattern"]], show(got))
+        case "missing":
+            return Problem(key, _LAWS["missing"])
     law = _LAWS.get(details["type"], details["msg"])
     bounds = {name: f"{value:.10g}" for name, value in context.items() if _is_number(value)}
-    return Problem(key, law.format_map(bounds), show(got), _meant(law, got))
+    return Problem(key, law.format_map(bounds), show(got), _intended(law, got))
 
 
-def _unknown(loc: Key, key: Key) -> Problem:
+def _unknown_key(loc: Key, key: Key) -> Problem:
     """`loc` is where pydantic looked: behind `model` it has the model's type."""
-    if document.dotted(key) in terms.NOT_BUILT:
+    if document.dotted(key) in _NOT_BUILT:
         return Problem(key, "is not built yet")
-    section = tuple(str(part) for part in loc[:-1])
+    section = tuple(map(str, loc[:-1]))
     if section[:1] == ("features",):
-        section = ("features", sections.FeatureOptions.tag or "")
+        section = ("features", str(sections.FeatureOptions.tag))
     word, known = str(loc[-1]), _KEYS[section]
-    if near := nearest(word, known):
+    if near := _nearest(word, known):
         return Problem(key, "unknown key", near=document.dotted((*key[:-1], near)))
-    if near := nearest(word, _ELSEWHERE):
-        return Problem(key, "unknown key", near=_ELSEWHERE[near])
+    if near := _nearest(word, _PLACES):
+        return Problem(key, "unknown key", near=_PLACES[near])
     return Problem(key, f"unknown key; known are {', '.join(known)}")
 
 
-def _unknown_model(got: dict[str, object]) -> Problem:
-    kind = got["type"]
-    if kind in terms.NOT_BUILT:
+def _unknown_model(kind: object) -> Problem:
+    if kind in _NOT_BUILT:
         return Problem(("model", "type"), f"{kind} is not built yet")
-    return _not_among(("model", "type"), [at[1] for at in _KEYS if at[:1] == ("model",)], kind)
+    return _unknown_name(("model", "type"), [at[1] for at in _KEYS if at[:1] == ("model",)], kind)
 
 
-def _not_among(key: Key, names: list[str], got: object) -> Problem:
+def _unknown_name(key: Key, names: list[str], got: object) -> Problem:
     law = f"must be one of {', '.join(names)}"
-    near = nearest(got, names) if isinstance(got, str) else _meant(law, got)
+    near = _nearest(got, names) if isinstance(got, str) else _intended(law, got)
     return Problem(key, law, show(got), near)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    """The likeliest of `known`: by a synonym, by spelling, or by initials (`lr`)."""
+    known, word = list(known), word.lower()
+    for alike in (_SYNONYMS.get(word), word):
+        if alike in known:
+            return alike
+    initials = "".join(part[:1] for part in word.split("_"))
+    near = difflib.get_close_matches(word, known, n=1)
+    return near[0] if near else initials if initials in known else None
 
 
-def _meant(law: str, got: object) -> str | None:
+def _intended(law: str, got: object) -> str | None:
     """The value that obeys the law and looks like the one that does not."""
     if isinstance(got, dict) and len(got) == 1:
-        (word,) = got
-        kind = nearest(word, space.KINDS)
+        kind = _nearest(next(iter(got)), space.KINDS)
         return f"{{{kind}: …}}" if kind else None
     if law == _LAWS["string_type"]:
         return f'"{show(got)}"' if _is_number(got) else None
@@ -175,3 +196,7 @@ def _meant(law: str, got: object) -> str | None:
     if law in (WHOLE, _LAWS["float_type"]) and isinstance(got, str):
         return got if re.fullmatch(r"[-+]?\d+(\.\d+)?", got) else None
     return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -1,18 +1,18 @@
-"""The experiment file described: for editors as JSON Schema, for people as tables of all keys."""
+"""The reference of the experiment file: JSON Schema for editors, tables of all keys for people."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
-from eagleray import terms
-from eagleray.spec import document, laws, sections
+from eagleray import code
+from eagleray.learn.models.options import Section
+from eagleray.spec import document, sections, validation
 from eagleray.spec.problems import show
 
 JSON = dict[str, Any]
 
-_SEARCHED = [(name,) for name in laws.SEARCHED]
+_SEARCHED = [(name,) for name in validation.SEARCHED]
 _ABOUT = ("default", "description")
 _TYPES = {
     "boolean": "`true`, `false`",
@@ -42,12 +42,12 @@ def json_schema() -> JSON:
 
 
 def tables() -> str:
-    """Markdown: for each section a heading and a table of its keys."""
+    """A heading and a table of keys for each section, as Markdown."""
     return "\n".join(line for at, section in sections.walk() for line in _table(at, section))
 
 
 def _untitled(node: Any) -> Any:
-    """Without the titles that pydantic makes of names."""
+    """The schema without the titles that pydantic makes of names."""
     if isinstance(node, list):
         return [_untitled(item) for item in node]
     if not isinstance(node, dict):
@@ -59,11 +59,11 @@ def _widened(leaf: JSON) -> JSON:
     """The schema of a value, or of a distribution over such values."""
     about = {key: leaf[key] for key in _ABOUT if key in leaf}
     value = {key: part for key, part in leaf.items() if key not in _ABOUT}
-    inside = copy.deepcopy(value)
-    if "items" in inside:
-        inside["items"] = _widened(inside["items"])
-    if "prefixItems" in inside:
-        inside["prefixItems"] = [_widened(item) for item in inside["prefixItems"]]
+    inside = dict(value)
+    if "items" in value:
+        inside["items"] = _widened(value["items"])
+    if "prefixItems" in value:
+        inside["prefixItems"] = [_widened(item) for item in value["prefixItems"]]
     return {**about, "anyOf": [inside, *_distributions(value)]}
 
 
@@ -90,8 +90,8 @@ def _listed(*items: JSON) -> JSON:
     return {"type": "array", "prefixItems": list(items), "minItems": count, "maxItems": count}
 
 
-def _table(at: tuple[str, ...], section: type[terms.Section]) -> Iterator[str]:
-    leaves = _untitled(section.model_json_schema()).get("properties", {})
+def _table(at: tuple[str, ...], section: type[Section]) -> Iterator[str]:
+    leaves = section.model_json_schema().get("properties", {})
     rows = [
         f"| `{key}` | {_type(leaf)} | {_default(section, key)} | {leaf['description']} |"
         for key, leaf in leaves.items()
@@ -103,7 +103,7 @@ def _table(at: tuple[str, ...], section: type[terms.Section]) -> Iterator[str]:
         yield from ("| key | type | default | meaning |", "|---|---|---|---|", *rows)
 
 
-def _default(section: type[terms.Section], key: str) -> str:
+def _default(section: type[Section], key: str) -> str:
     field = section.model_fields[key]
     if field.is_required():
         return "required"
@@ -119,7 +119,7 @@ def _type(leaf: JSON) -> str:
         return " or ".join(_type(branch) for branch in leaf["anyOf"])
     if "enum" in leaf or "const" in leaf:
         return ", ".join(f"`{name}`" for name in leaf.get("enum", [leaf.get("const")]))
-    if leaf.get("pattern") == terms.MODULE_FUNCTION:
+    if leaf.get("pattern") == code.PATTERN:
         return "`module:function`"
     if "prefixItems" in leaf:
         return f"list of two: {_type(leaf['prefixItems'][0])}"

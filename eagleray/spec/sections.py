@@ -1,7 +1,7 @@
 """The sections of the experiment file, each a closed and strict model.
 
 A field's law stands with the field; a law between two fields stands with the later one, so that it
-is reported at its key. `eagleray.spec.laws` has the laws between sections.
+is reported at its key. `eagleray.spec.validation` has the laws between sections.
 """
 
 from __future__ import annotations
@@ -15,21 +15,10 @@ import pydantic
 from pydantic import Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from eagleray import terms
 from eagleray.learn import columns, losses, metrics, models
-from eagleray.terms import (
-    Filled,
-    Many,
-    NotNegative,
-    One,
-    Part,
-    Positive,
-    Rate,
-    Section,
-    Seed,
-    Share,
-    Size,
-)
+from eagleray.learn.models.options import Many, Rate, Section, Size
+from eagleray.spec import terms
+from eagleray.spec.terms import Filled, NotNegative, One, Part, Positive, Seed, Share
 
 
 class Split(Section):
@@ -200,7 +189,7 @@ class Train(Section):
         "constant", description="Course of the learning rate over all steps."
     )
     clip_norm: Positive | None = Field(None, description="Longest gradient; longer is shortened.")
-    loss: Annotated[str, terms.OneOf(losses.REGISTRY, code=True)] = Field(
+    loss: Annotated[str, terms.OneOf(losses.REGISTRY, own=True)] = Field(
         "auto", description="`auto` is cross_entropy for classes and mse for numbers."
     )
     label_smoothing: Rate = Field(0.0, description="Of the losses for classes.")

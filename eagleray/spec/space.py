@@ -1,79 +1,70 @@
 """Distributions, which stand in the experiment file wherever a value may, and trees of them.
 
-Each knows how to ask an optuna trial for a value, how many values it has, and which of them must
-be legal for all of them to be (`ends`). Bounds are those of ray.tune: `randint` leaves its upper
-end out, `quniform` has both.
+Each suggests a value for an optuna trial, counts and lists its values, and names a default. All of
+its values are valid if its `ends` are; these come with their places in `arguments`. Bounds are
+those of ray.tune: `randint` leaves its upper end out, `quniform` includes both.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from eagleray.spec.document import Key
 
 if TYPE_CHECKING:
     import optuna
 
-End = tuple[int, object]  # where it stands in the distribution's list, and the value
 Tree = dict[str, Any]  # the file's value with distributions in their places
 
+_LAWS = {
+    "choice": "a list of at least one value, each once",
+    "uniform": "[low, high], two numbers with low < high",
+    "loguniform": "[low, high], two numbers with 0 < low < high",
+    "randint": "[low, high], whole numbers with low < high, high left out",
+    "quniform": "[low, high, step], three numbers with low < high and whole steps between",
+}
+KINDS = tuple(_LAWS)
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclass(frozen=True)
 class Choice:
     """One of several values of any kind, lists and mappings included."""
 
-    kind: ClassVar[str] = "choice"
-    law: ClassVar[str] = "choice needs a list of at least one value, each once"
-    values: tuple[object, ...]
-
-    def __post_init__(self) -> None:
-        if not 0 < len(set(self._labels())) == len(self.values):
-            raise ValueError(self.law)
+    kind: str
+    arguments: list[Any]
 
     def suggest(self, trial: optuna.trial.BaseTrial, key: str) -> object:
-        labels = self._labels()
-        return self.values[labels.index(trial.suggest_categorical(key, labels))]
+        labels = _labels(self.arguments)
+        return self.arguments[labels.index(trial.suggest_categorical(key, labels))]
 
     def size(self) -> float:
-        return len(self.values)
+        return len(self.arguments)
 
     def grid(self) -> list[object]:
-        return list(self.values)
+        return list(self.arguments)
 
     def default(self) -> object:
-        return self.values[0]
+        return self.arguments[0]
 
-    def ends(self) -> Iterable[End]:
-        return enumerate(self.values)
-
-    def arguments(self) -> list[object]:
-        return list(self.values)
-
-    def _labels(self) -> list[str]:
-        """Names for optuna, which takes scalars only and holds 1, 1.0 and True for the same."""
-        return [json.dumps(value, sort_keys=True) for value in self.values]
+    def ends(self) -> Iterable[tuple[int, object]]:
+        return enumerate(self.arguments)
 
 
-@dataclasses.dataclass(frozen=True)
-class Uniform:
-    """A number between two, each as likely."""
+@dataclass(frozen=True)
+class Continuous:
+    """A number between two, each as likely; of `loguniform`, each order of magnitude."""
 
-    kind: ClassVar[str] = "uniform"
-    law: ClassVar[str] = "uniform needs [low, high], two numbers with low < high"
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(self.law)
+    kind: str
+    arguments: list[Any]
 
     def suggest(self, trial: optuna.trial.BaseTrial, key: str) -> object:
-        return trial.suggest_float(key, self.low, self.high)
+        low, high = self.arguments
+        return trial.suggest_float(key, low, high, log=self.kind == "loguniform")
 
     def size(self) -> float:
         return math.inf
@@ -82,118 +73,56 @@ class Uniform:
         raise ValueError("a continuous distribution has no grid")
 
     def default(self) -> object:
-        return self.low / 2 + self.high / 2
+        low, high = self.arguments
+        if self.kind == "loguniform":
+            return math.sqrt(low) * math.sqrt(high)
+        return low / 2 + high / 2
 
-    def ends(self) -> Iterable[End]:
-        return enumerate((float(self.low), float(self.high)))
-
-    def arguments(self) -> list[object]:
-        return [self.low, self.high]
+    def ends(self) -> Iterable[tuple[int, object]]:
+        return enumerate(map(float, self.arguments))
 
 
-@dataclasses.dataclass(frozen=True)
-class LogUniform(Uniform):
-    """A number between two, each order of magnitude as likely."""
+@dataclass(frozen=True)
+class Stepped:
+    """A number between two in equal steps; whole where low and step are."""
 
-    kind: ClassVar[str] = "loguniform"
-    law: ClassVar[str] = "loguniform needs [low, high], two numbers with 0 < low < high"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low < self.high:
-            raise ValueError(self.law)
+    kind: str
+    arguments: list[Any]
 
     def suggest(self, trial: optuna.trial.BaseTrial, key: str) -> object:
-        return trial.suggest_float(key, self.low, self.high, log=True)
-
-    def default(self) -> object:
-        return math.sqrt(self.low) * math.sqrt(self.high)
-
-
-@dataclasses.dataclass(frozen=True)
-class QUniform:
-    """A number between two in steps; whole when low, high and step are."""
-
-    kind: ClassVar[str] = "quniform"
-    law: ClassVar[str] = (
-        "quniform needs [low, high, step], three numbers with low < high and whole steps between"
-    )
-    low: float
-    high: float
-    step: float
-
-    def __post_init__(self) -> None:
-        if not (self.low < self.high and self.step > 0 and self._steps().denominator == 1):
-            raise ValueError(self.law)
-
-    def suggest(self, trial: optuna.trial.BaseTrial, key: str) -> object:
+        low, high, step = self._bounds()
         if isinstance(self._at(0), int):
-            return trial.suggest_int(key, int(self.low), int(self.high), step=int(self.step))
-        near = trial.suggest_float(key, self.low, self.high, step=self.step)
-        return self._at(round((near - self.low) / self.step))
+            return trial.suggest_int(key, int(low), int(high), step=int(step))
+        near = trial.suggest_float(key, low, high, step=step)
+        return self._at(round((near - low) / step))
 
     def size(self) -> float:
-        return int(self._steps()) + 1
+        return self._count()
 
     def grid(self) -> list[object]:
-        return [self._at(step) for step in range(int(self._steps()) + 1)]
+        return [self._at(place) for place in range(self._count())]
 
     def default(self) -> object:
-        return self._at(int(self._steps()) // 2)
+        return self._at((self._count() - 1) // 2)
 
-    def ends(self) -> Iterable[End]:
-        return enumerate((self._at(0), self._at(int(self._steps()))))
+    def ends(self) -> Iterable[tuple[int, object]]:
+        return enumerate((self._at(0), self._at(self._count() - 1)))
 
-    def arguments(self) -> list[object]:
-        return [self.low, self.high, self.step]
+    def _bounds(self) -> tuple[float, float, float]:
+        """The least value, the greatest, and the step."""
+        low, high, *step = self.arguments
+        return (low, high, step[0]) if step else (low, high - 1, 1)
 
-    def _steps(self) -> Fraction:
-        """Of the numbers as written: three steps of 0.1 make 0.3."""
-        low, high, step = (Fraction(str(number)) for number in (self.low, self.high, self.step))
-        return (high - low) / step
+    def _count(self) -> int:
+        return int(_steps(*self._bounds())) + 1
 
-    def _at(self, step: int) -> float:
-        value = Fraction(str(self.low)) + step * Fraction(str(self.step))
-        whole = isinstance(self.low, int) and isinstance(self.step, int)
-        return int(value) if whole else float(value)
-
-
-@dataclasses.dataclass(frozen=True)
-class RandInt:
-    """A whole number from `low` up to, and without, `high`."""
-
-    kind: ClassVar[str] = "randint"
-    law: ClassVar[str] = "randint needs [low, high], whole numbers with low < high, high left out"
-    low: int
-    high: int
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.low, int) and isinstance(self.high, int) and self.low < self.high):
-            raise ValueError(self.law)
-
-    def suggest(self, trial: optuna.trial.BaseTrial, key: str) -> object:
-        return trial.suggest_int(key, self.low, self.high - 1)
-
-    def size(self) -> float:
-        return self.high - self.low
-
-    def grid(self) -> list[object]:
-        return list(range(self.low, self.high))
-
-    def default(self) -> object:
-        return (self.low + self.high - 1) // 2
-
-    def ends(self) -> Iterable[End]:
-        return enumerate((self.low, self.high - 1))
-
-    def arguments(self) -> list[object]:
-        return [self.low, self.high]
+    def _at(self, place: int) -> float:
+        low, _, step = self._bounds()
+        value = Fraction(str(low)) + place * Fraction(str(step))
+        return int(value) if isinstance(low, int) and isinstance(step, int) else float(value)
 
 
-Distribution = Choice | Uniform | LogUniform | QUniform | RandInt
-
-KINDS: dict[str, type[Distribution]] = {
-    kind.kind: kind for kind in (Choice, Uniform, LogUniform, RandInt, QUniform)
-}
+Distribution = Choice | Continuous | Stepped
 
 
 def kind_of(value: object) -> str | None:
@@ -209,15 +138,12 @@ def parse(kind: str, arguments: object) -> Distribution:
     Raises:
         ValueError: the law of the kind, where the arguments break it.
     """
-    distribution = KINDS[kind]
-    if not isinstance(arguments, list):
-        raise ValueError(distribution.law)
-    if distribution is Choice:
-        return Choice(tuple(arguments))
-    numbers = [value for value in arguments if _is_number(value)]
-    if not len(dataclasses.fields(distribution)) == len(numbers) == len(arguments):
-        raise ValueError(distribution.law)
-    return distribution(*numbers)  # type: ignore[arg-type]
+    if not isinstance(arguments, list) or not _are_legal(kind, arguments):
+        raise ValueError(f"{kind} needs {_LAWS[kind]}")
+    if kind == "choice":
+        return Choice(kind, arguments)
+    family = Continuous if kind in ("uniform", "loguniform") else Stepped
+    return family(kind, arguments)
 
 
 def find(node: object, key: Key = ()) -> list[tuple[Key, Distribution]]:
@@ -240,6 +166,34 @@ def fill(node: object, values: Mapping[Key, object], key: Key = ()) -> Any:
     if isinstance(node, list):
         return list(filled.values())
     return filled if isinstance(node, dict) else node
+
+
+def _are_legal(kind: str, arguments: list[Any]) -> bool:
+    if kind == "choice":
+        return 0 < len(set(_labels(arguments))) == len(arguments)
+    if not all(map(_is_number, arguments)):
+        return False
+    match kind, arguments:
+        case "uniform", [low, high]:
+            return bool(low < high)
+        case "loguniform", [low, high]:
+            return bool(0 < low < high)
+        case "randint", [int(low), int(high)]:
+            return low < high
+        case "quniform", [low, high, step]:
+            return low < high and step > 0 and _steps(low, high, step).denominator == 1
+    return False
+
+
+def _labels(values: list[Any]) -> list[str]:
+    """Names for optuna, which takes scalars only and holds 1, 1.0 and True for the same."""
+    return [json.dumps(value, sort_keys=True) for value in values]
+
+
+def _steps(low: float, high: float, step: float) -> Fraction:
+    """The number of steps between numbers as written: three steps of 0.1 make 0.3."""
+    first, last, width = (Fraction(str(number)) for number in (low, high, step))
+    return (last - first) / width
 
 
 def _inside(node: object) -> Iterable[tuple[str | int, object]]:

@@ -13,7 +13,6 @@ import pandas as pd
 from eagleray import errors, spec
 from eagleray.learn import losses, models, tasks
 from eagleray.learn.schema import Columns, Schema
-from eagleray.spec import laws
 from eagleray.tabular import load, tables
 from ray_jobs.data import split
 
@@ -81,7 +80,7 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         got = f"got {', '.join(sorted(types))}"
         yield f"model.type: {kind} needs a column of type {needed}, but {got}"
     fitting = losses.fitting(task)
-    for loss in laws.options(experiment.searched, "train.loss", "auto"):
+    for loss in experiment.losses:
         if loss in losses.REGISTRY and loss not in fitting:
             listed = ", ".join(fitting)
             yield f"train.loss: must be auto or one of {listed} for {task.name}, but got {loss}"

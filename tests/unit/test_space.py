@@ -69,7 +69,7 @@ def test_what_a_continuous_distribution_suggests_lies_between_its_ends(
 @given(FINITE | CONTINUOUS)
 def test_a_distribution_is_written_as_it_was_read(written: dict[str, Any]) -> None:
     distribution = parse(written)
-    assert {distribution.kind: distribution.arguments()} == written
+    assert {distribution.kind: distribution.arguments} == written
     assert space.kind_of(written) == distribution.kind
 
 

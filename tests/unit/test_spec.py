@@ -130,7 +130,7 @@ def test_the_resolved_experiment_is_a_file_of_the_same_experiment(path: Path, fi
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_what_a_file_sets_is_a_file_of_the_same_search(path: Path, file: Path) -> None:
     experiment = spec.load(path)
-    file.write_text(document.write(experiment.given()))
+    file.write_text(document.write(experiment.explicit()))
     again = spec.load(file)
     assert again.resolved() == experiment.resolved()
     assert again.search_id("data") == experiment.search_id("data")
@@ -151,7 +151,7 @@ def test_a_search_keeps_its_id_from_release_to_release(file: Path) -> None:
     train = {"lr": {"loguniform": [1e-4, 1e-1]}, "epochs": 20}
     experiment = load(file, {"train": train, "tune": {"metric": "accuracy"}})
     assert experiment.search_id("data") == "f79a9c66e243"
-    assert experiment.given() == {
+    assert experiment.explicit() == {
         **LEAST,
         "train": train,
         "tune": {"metric": "accuracy"},
@@ -186,7 +186,7 @@ def test_code_beside_the_file_is_found_and_its_faults_are_told(file: Path) -> No
 def test_a_model_section_comes_back_from_its_json(file: Path) -> None:
     for model in ({"type": "image", "channels": [8]}, {"hidden": []}, {"type": "a:b", "n": [1]}):
         options = load(file, {"model": model}).default().model
-        assert spec.model_options(options.model_dump(mode="json")) == options
+        assert models.parse(options.model_dump(mode="json")) == options
 
 
 def catalogue() -> list[Any]:

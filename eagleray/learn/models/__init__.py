@@ -11,10 +11,11 @@ Legend: B batch, F numeric features, K categorical columns, T tokens, E embeddin
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from eagleray import plugins
+from eagleray import code, plugins
 from eagleray.learn.columns.image import IMAGE
 from eagleray.learn.columns.text import TEXT
 from eagleray.learn.models.options import Custom, Image, Mlp, Options, Text
@@ -22,10 +23,20 @@ from eagleray.learn.models.options import Custom, Image, Mlp, Options, Text
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from eagleray import code
     from eagleray.learn import features
 
-__all__ = ["REGISTRY", "Custom", "Image", "Mlp", "Model", "Options", "Text", "build", "forward"]
+__all__ = [
+    "REGISTRY",
+    "Custom",
+    "Image",
+    "Mlp",
+    "Model",
+    "Options",
+    "Text",
+    "build",
+    "forward",
+    "parse",
+]
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Model:
     needs: str | None = None
 
 
-REGISTRY: plugins.Registry[Model] = plugins.Registry("model")
+REGISTRY: plugins.Registry[Model] = plugins.Registry("model.type")
 _BUILT_IN = (
     Model(Mlp, "eagleray.learn.models.mlp:Mlp"),
     Model(Text, "eagleray.learn.models.text:TextNet", needs=TEXT.name),
@@ -56,6 +67,17 @@ for _model in _BUILT_IN:
 def sections() -> list[type[Options]]:
     """The sections of all models, that of the user's own last."""
     return [*(REGISTRY[name].options for name in REGISTRY), Custom]
+
+
+def parse(value: Mapping[str, Any]) -> Options:
+    """The options that `model_dump(mode="json")` gave this value for.
+
+    Raises:
+        NotFoundError: no package that is installed here has the model.
+    """
+    kind = value["type"]
+    section = Custom if code.is_name(kind) else REGISTRY[kind].options
+    return section.model_validate(value)
 
 
 def build(

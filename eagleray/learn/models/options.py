@@ -1,17 +1,35 @@
-"""The `model` section by the model's type: what an experiment file may set. No torch here."""
+"""The `model` section of the experiment file by the model's type; no torch here.
+
+`Section` and the types of its keys are here, not in `eagleray.spec`, because an installed package
+subclasses `Options` and cannot import `eagleray.spec`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import pydantic
 from pydantic import Field
 
-from eagleray.terms import MODULE_FUNCTION, Many, Rate, Section, Size
+from eagleray import code
+
+Item = TypeVar("Item")
+Many = Annotated[tuple[Item, ...], pydantic.Strict(False)]  # a YAML list, frozen
+Size = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(pydantic.BaseModel):
+    """A mapping with known keys; `tag` tells apart the sections that share a place."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+    tag: ClassVar[str | None] = None
 
 
 class Options(Section):
-    """The section of some model; `tag` is its type."""
+    """The section of a model; `tag` is its type."""
 
     type: str
 
@@ -55,6 +73,6 @@ class Custom(Options):
 
     model_config = pydantic.ConfigDict(extra="allow")
     tag: ClassVar[str | None] = "module:function"
-    type: Annotated[str, Field(pattern=MODULE_FUNCTION)] = Field(
+    type: Annotated[str, Field(pattern=code.PATTERN)] = Field(
         description="Your function that builds the model; all further keys are passed on to it."
     )

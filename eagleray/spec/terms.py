@@ -1,0 +1,79 @@
+"""The types of the keys of the experiment file, beside those of `eagleray.learn.models.options`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import AfterValidator, Field
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from eagleray import code
+
+NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+STORAGE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$"
+CHARACTER = r"^[\x00-\x09\x0b\x0c\x0e-!#-\x7f]$"
+ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
+"""Candidates for a misspelt one; Python knows many more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Text that is `auto` or registered, or the user's own `module:function` if `own` is set."""
+
+    registry: Iterable[str]
+    own: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        return ["auto", *self.registry]
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, *_: object) -> dict[str, Any]:
+        names = {"enum": self.names, "type": "string"}
+        own = {"pattern": code.PATTERN, "type": "string"}
+        return {"anyOf": [names, own]} if self.own else names
+
+    def _check(self, value: str) -> str:
+        if value in self.names or (self.own and code.is_name(value)):
+            return value
+        names = [*self.names, "module:function"] if self.own else self.names
+        raise PydanticCustomError("choice", "must be one of {names}", {"names": names})
+
+
+def _one_only(value: int) -> int:
+    if value > 1:
+        raise PydanticCustomError("law", "more than 1 is not built yet")
+    return value
+
+
+def _known_encoding(value: str) -> str:
+    try:
+        "".encode(value)
+    except (LookupError, ValueError):
+        law, near = "must be an encoding that Python knows", {"names": ENCODINGS}
+        raise PydanticCustomError("law", law, near) from None
+    return value
+
+
+def _whole_or_part(value: float) -> float:
+    if value > 1 and value % 1:
+        raise PydanticCustomError("law", "must be whole, or a part of one")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0), AfterValidator(_whole_or_part)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Filled = Annotated[str, Field(min_length=1)]
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
+Character = Annotated[str, Field(pattern=CHARACTER)]
+One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]

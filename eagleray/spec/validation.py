@@ -1,0 +1,213 @@
+"""Every law of the experiment file, checked on one document.
+
+A section's own laws are in its model. Here: where distributions may stand, that each of their ends
+is a valid value, and laws between sections.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Container, Iterator
+from typing import Any
+
+import pydantic
+
+from eagleray import code
+from eagleray.learn import columns, losses, metrics
+from eagleray.learn.tasks import REGISTRY, Task
+from eagleray.spec import document, problems, sections, space
+from eagleray.spec.document import Key, dotted
+from eagleray.spec.problems import Problem, show
+
+SEARCHED = ("features", "model", "train")
+
+
+_NEEDS = {
+    "momentum": ("optimizer", "needs optimizer: sgd beside it"),
+    "label_smoothing": ("loss", "needs a cross-entropy loss beside it"),
+}
+"""Keys of `train` that have an effect beside some values of another key only, and the law."""
+
+
+def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
+    """The document with distributions in their places, and what is wrong with it."""
+    if not isinstance(page.value, dict):
+        return {}, [Problem((), "must be a mapping of keys to values", show(page.value))]
+    found: list[Problem] = []
+    tree = {name: _parse(value, (name,), found) for name, value in page.value.items()}
+    found += _section_laws(tree, {one.key for one in found})
+    for law in (_column_laws, _task_laws, _grid_laws, _dependent_laws):
+        found += law(tree)
+    return tree, found
+
+
+def options(tree: space.Tree, key: str) -> list[Any]:
+    """All values of `train.key` that trials can get; of a continuous distribution, its ends."""
+    node = _section(tree, "train").get(key, sections.Train.model_fields[key].default)
+    return [end for _, end in node.ends()] if isinstance(node, space.Distribution) else [node]
+
+
+def tasks(tree: space.Tree) -> frozenset[str]:
+    """The tasks that every loss, the metric and `data.positive` are for."""
+    return frozenset(REGISTRY).intersection(*(fitting for *_, fitting in _claims(tree)))
+
+
+def without_effect(tree: space.Tree) -> set[str]:
+    """Keys of `train` that have no effect in any trial."""
+    effects = {
+        "momentum": "sgd" in options(tree, "optimizer"),
+        "label_smoothing": any(map(_is_smoothed, options(tree, "loss"))),
+    }
+    return {key for key, effect in effects.items() if not effect}
+
+
+def _parse(node: object, key: Key, found: list[Problem]) -> object:
+    """The node with its distributions parsed; None for a wrong one, which is added to `found`."""
+    if isinstance(node, list):
+        return [_parse(item, (*key, at), found) for at, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    kind = space.kind_of(node)
+    if kind is None or key == ("features",):  # there it is a column that has such a name
+        return {name: _parse(value, (*key, name), found) for name, value in node.items()}
+    try:
+        _check_place(key, node[kind])
+        return space.parse(kind, node[kind])
+    except ValueError as error:
+        found.append(Problem(key, str(error), show(node)))
+        return None
+
+
+def _check_place(key: Key, arguments: object) -> None:
+    """Raises ValueError with the reason why this distribution may not stand here."""
+    match key:
+        case ("model", "type") | ("features", _, "type"):
+            raise ValueError("is the same for all trials, so no distribution may stand here")
+        case (name, *_) if name not in SEARCHED:
+            where = ", ".join(SEARCHED)
+            raise ValueError(f"is the same for all trials: distributions stand in {where} only")
+        case (_,) | ("features", _):
+            raise ValueError("a distribution stands for one value, not for a section")
+    if isinstance(arguments, list) and any(map(space.kind_of, arguments)):
+        raise ValueError("a distribution holds values, not distributions")
+
+
+def _section_laws(tree: space.Tree, wrong: set[Key]) -> Iterator[Problem]:
+    """The laws of each section, with distributions at their defaults, then at each of their ends.
+
+    Args:
+        tree: the document with distributions in their places.
+        wrong: keys of distributions that could not be parsed.
+    """
+    defaults = space.defaults(tree)
+    elsewhere = defaults.keys() | wrong
+    for problem in _broken(space.fill(tree, defaults)):
+        if not any(problem.key[:length] in elsewhere for length in range(len(problem.key) + 1)):
+            yield problem
+    for key, drawn in space.find(tree):
+        for at, end in drawn.ends():
+            for problem in _broken(space.fill(tree, {**defaults, key: end})):
+                if problem.key[: len(key)] == key:
+                    inside = (*key, drawn.kind, at, *problem.key[len(key) :])
+                    yield dataclasses.replace(_of_distribution(problem, drawn), at=inside)
+
+
+def _of_distribution(problem: Problem, drawn: space.Distribution) -> Problem:
+    """The problem of an end, said of the whole distribution."""
+    if isinstance(drawn, space.Choice):
+        return problem
+    written = show(drawn)
+    if problem.law == problems.WHOLE:
+        return dataclasses.replace(problem, got=written, near="{randint: …}")
+    got = f"{problem.got} in {written}" if problem.got else problem.got
+    return dataclasses.replace(problem, got=got, near=None)
+
+
+def _broken(tree: space.Tree) -> list[Problem]:
+    try:
+        sections.File.model_validate(tree)
+    except pydantic.ValidationError as error:
+        return problems.explain(error)
+    return []
+
+
+def _column_laws(tree: space.Tree) -> Iterator[Problem]:
+    data, features = _section(tree, "data"), _section(tree, "features")
+    dropped = data.get("drop")
+    for column in features:
+        if isinstance(dropped, list) and column in dropped:
+            yield Problem(("features", column), "must be an input, but is in data.drop")
+    target = str(data.get("target"))
+    for key, value in _section(features, target).items():
+        place = ("features", target, key)
+        targets = [name for name in columns.REGISTRY if columns.named(name).target == name]
+        if key != "type":
+            yield Problem(place, "the target has no options but type", show(value))
+        elif value in columns.REGISTRY and value not in targets:
+            law = f"the target must be {', '.join(targets[:-1])} or {targets[-1]}"
+            yield Problem(place, law, show(value))
+
+
+def _task_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Keys that fit some tasks only must have one in common."""
+    for (key, value, fitting), (other, rival, rivals) in itertools.combinations(_claims(tree), 2):
+        if not fitting & rivals:
+            law = f"must fit {dotted(key)}: {value}, which is for {' and '.join(sorted(fitting))}"
+            yield Problem(other, law, show(rival))
+
+
+def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
+    """Yield each key whose value fits some tasks only: key, value, and those tasks."""
+    for loss in options(tree, "loss"):
+        yield ("train", "loss"), loss, _tasks(loss, losses.REGISTRY, losses.fitting)
+    metric = _section(tree, "tune").get("metric")
+    yield ("tune", "metric"), metric, _tasks(metric, metrics.REGISTRY, metrics.fitting)
+    if positive := _section(tree, "data").get("positive"):
+        takes = (name for name in REGISTRY if REGISTRY[name].positive is not None)
+        yield ("data", "positive"), positive, frozenset(takes)
+
+
+def _tasks(
+    name: object, registered: Container[object], fitting: Callable[[type[Task]], list[str]]
+) -> frozenset[str]:
+    """The tasks of a loss or a metric; all for `auto` and the user's own."""
+    fits_all = name not in registered
+    return frozenset(task for task in REGISTRY if fits_all or name in fitting(REGISTRY[task]))
+
+
+def _grid_laws(tree: space.Tree) -> Iterator[Problem]:
+    tune, found = _section(tree, "tune"), space.find(tree)
+    if tune.get("search") != "grid":
+        return
+    if not found:
+        yield Problem(("tune", "search"), "grid needs a distribution in features, model or train")
+    for key, drawn in found:
+        if drawn.size() == math.inf:
+            yield Problem(key, "must be choice, randint or quniform for a grid search")
+    size = math.prod(drawn.size() for _, drawn in found)
+    trials = tune.get("trials", sections.Tune.model_fields["trials"].default)
+    if type(trials) is int and trials < size < math.inf:
+        law = f"must be at least {size} for a grid search, which tries all combinations"
+        yield Problem(("tune", "trials"), law, show(trials))
+
+
+def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:
+    for key in sorted(without_effect(tree) & _section(tree, "train").keys()):
+        other, law = _NEEDS[key]
+        got = " or ".join(map(str, options(tree, other)))
+        yield Problem(("train", key), law, f"{other}: {got}")
+
+
+def _is_smoothed(loss: object) -> bool:
+    """Whether a loss reads `label_smoothing`; a name that is unknown is a problem by itself."""
+    if isinstance(loss, str) and loss in losses.REGISTRY:
+        return "label_smoothing" in losses.REGISTRY[loss].options
+    return not (isinstance(loss, str) and code.is_name(loss))
+
+
+def _section(tree: space.Tree, name: str) -> space.Tree:
+    """A section, or an empty one where the file has none or something else."""
+    section = tree.get(name)
+    return section if isinstance(section, dict) else {}
