@@ -53,7 +53,7 @@ def test_of_tasks_that_fit_the_first_is_taken_unless_the_file_means_another(
     ("known", "unknown", "law"),
     [
         (b'"task":"binary"', b'"task":"ranking"', "task: must be one of binary, multiclass, regr"),
-        (b'"type":"mlp"', b'"type":"wide"', "model.type: must be one of mlp, text, image, module"),
+        (b'"type":"mlp"', b'"type":"wide"', "model.type: must be one of mlp, text, image, but"),
     ],
 )
 def test_a_bundle_of_a_package_that_is_absent_is_refused_with_what_is_known(
