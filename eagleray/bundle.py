@@ -92,7 +92,7 @@ class Bundle:
         """Outputs for B rows of canonical columns, see `schema.parse`."""
         inputs = {name: tensor(array) for name, array in self.transforms.apply(columns).items()}
         with torch.inference_mode():
-            raw_BC = models.forward(self.model, inputs, self.task.width, custom=self.custom)
+            raw_BC = self.model(inputs)
         return Prediction(
             self.task.activate(raw_BC.double().numpy(), self.scale),
             self.transforms.flags(columns),

@@ -129,12 +129,12 @@ class Trainer:
         """
         self.model.train()
         inputs, target_B = next(self._batches())
-        self._backward(self._loss(self._forward(inputs), target_B))
+        self._backward(self._loss(self.model(inputs), target_B))
         self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
         with torch.inference_mode():
-            self._loss(self._forward(inputs), target_B)
-            self._forward({name: value[:1] for name, value in inputs.items()})
+            self._loss(self.model(inputs), target_B)
+            self.model({name: value[:1] for name, value in inputs.items()})
 
     def _train_epoch(self, number: int) -> float:
         self.model.train()
@@ -160,16 +160,13 @@ class Trainer:
 
     def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self._forward(inputs), target_B)
+        loss = self._loss(self.model(inputs), target_B)
         self._backward(loss)
         if self.options.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         return loss
-
-    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return models.forward(self.model, inputs, self._task.width, custom=self._own_model)
 
     def _backward(self, loss: Tensor) -> None:
         with code.guard("must give gradients", self._own_loss, self._own_model):
@@ -180,7 +177,7 @@ class Trainer:
         chunks, total = [], 0.0
         with torch.inference_mode():
             for inputs, target_B in _chunks(*self._validation):
-                chunks.append(self._forward(inputs))
+                chunks.append(self.model(inputs))
                 total += float(self._loss(chunks[-1], target_B)) * len(target_B)
         logits_BC = torch.cat(chunks).double().cpu().numpy()
         if not np.isfinite(logits_BC).all():

@@ -1,7 +1,7 @@
-"""Losses by name. Torch is imported once a loss is built: the experiment file needs names alone.
+"""Losses by name. Torch is imported when a loss is built: the experiment file needs names only.
 
-A loss is added as a function that builds it and a line in `_BUILT_IN`, or by an installed package
-(`eagleray.plugins`) that calls `REGISTRY.register`.
+A loss is added as a function that builds it and a line in `REGISTRY`; by an installed package
+(`eagleray.plugins`) with `REGISTRY.register`.
 
 Legend: B batch, C outputs of the model.
 """
@@ -32,11 +32,11 @@ FOCUS = 2.0
 
 @dataclass(frozen=True)
 class Loss:
-    """What training makes small.
+    """A loss by name.
 
     Attributes:
-        tasks: the tasks that it fits.
-        build: makes it from the `train` section, the targets of the training part, and C.
+        tasks: names of the tasks that it fits.
+        build: builds it from the `train` section, the targets of the training part, and C.
         options: keys of `train` that only some losses read, this one among them.
     """
 
@@ -57,7 +57,7 @@ def build(
     Args:
         train: the `train` section of one configuration.
         target: what is predicted.
-        targets: targets of the training part, for class weights.
+        targets: those of the training part, for class weights.
         custom: the user's code, where `train.loss` is `module:function`.
 
     Raises:
@@ -106,7 +106,7 @@ def _own(custom: code.Code) -> Function:
 
 
 def _cross_entropy(train: spec.Train, *_: object) -> Function:
-    return _smoothed(train.label_smoothing, None)
+    return _smoothed(train.label_smoothing)
 
 
 def _weighted_cross_entropy(train: spec.Train, targets: np.ndarray, outputs: int) -> Function:
@@ -116,7 +116,7 @@ def _weighted_cross_entropy(train: spec.Train, targets: np.ndarray, outputs: int
     return _smoothed(train.label_smoothing, weight_C)
 
 
-def _smoothed(smoothing: float, weight_C: np.ndarray | None) -> Function:
+def _smoothed(smoothing: float, weight_C: np.ndarray | None = None) -> Function:
     import torch
     from torch.nn import functional
 
@@ -150,14 +150,14 @@ def _of_values(name: str) -> Callable[..., Function]:
     return build
 
 
-REGISTRY: plugins.Registry[Loss] = plugins.Registry("loss")
 _SMOOTHED = frozenset({"label_smoothing"})
-_BUILT_IN = {
-    "cross_entropy": Loss(tasks.CLASSES, _cross_entropy, _SMOOTHED),
-    "weighted_cross_entropy": Loss(tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED),
-    "focal": Loss(tasks.CLASSES, lambda *_: _focal),
-    "mse": Loss(tasks.VALUES, _of_values("mse_loss")),
-    "huber": Loss(tasks.VALUES, _of_values("huber_loss")),
-}
-for _name, _loss in _BUILT_IN.items():
-    REGISTRY.register(_name, _loss)
+REGISTRY = plugins.Registry(
+    "loss",
+    {
+        "cross_entropy": Loss(tasks.CLASSES, _cross_entropy, _SMOOTHED),
+        "weighted_cross_entropy": Loss(tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED),
+        "focal": Loss(tasks.CLASSES, lambda *_: _focal),
+        "mse": Loss(tasks.VALUES, _of_values("mse_loss")),
+        "huber": Loss(tasks.VALUES, _of_values("huber_loss")),
+    },
+)

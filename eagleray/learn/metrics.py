@@ -1,11 +1,11 @@
 """Metrics by name, by scikit-learn's definitions; tests hold each to scikit-learn.
 
-Written out, because a trial scores itself after every epoch: scikit-learn's checks of its arguments
-took a third of a short trial (0.018 s an epoch on 10 classes; 0.001 s here), and importing it a
-fourth of a worker's start.
+They are our own because a trial computes them after every epoch: scikit-learn's checks of its
+arguments took a third of a short trial (0.018 s an epoch on 10 classes; 0.001 s here), and
+importing it a fourth of a worker's start.
 
-A metric is added as a function of `Rows` and a line in `_BUILT_IN`, or by an installed package
-(`eagleray.plugins`) that calls `REGISTRY.register`.
+A metric is added as a function of `Rows` and a line in `REGISTRY`; by an installed package
+(`eagleray.plugins`) with `REGISTRY.register`.
 
 Legend: B rows, C classes, N rows that are not of the class.
 """
@@ -25,12 +25,12 @@ from eagleray.learn import schema, tasks
 
 @dataclass(frozen=True)
 class Rows:
-    """Truth and outputs of B rows, and what several metrics need of them.
+    """Truth and outputs of B rows, and what several metrics compute of them.
 
     Attributes:
         truth_B: class indices, or values in the target's unit.
         outputs: probabilities (B, C), or values (B,).
-        positive: number of the class that is looked for, where there is one.
+        positive: index of the positive class, where there is one.
     """
 
     truth_B: np.ndarray
@@ -39,7 +39,7 @@ class Rows:
 
     @cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """By class: rows that are right, rows of it, and rows that are taken for it."""
+        """By class: rows predicted correctly, rows of the class, and rows predicted as it."""
         classes = self.outputs.shape[1]
         pairs = np.bincount(self.truth_B * classes + self.outputs.argmax(1), minlength=classes**2)
         pairs_CC = pairs.reshape(classes, classes).astype(float)
@@ -51,20 +51,20 @@ class Rows:
         return error_B
 
     def mean(self, score_C: np.ndarray) -> float:
-        """The score of the positive class, or the mean over classes that are met."""
+        """The score of the positive class, or the mean over classes that occur."""
         if self.positive is not None:
             return float(score_C[self.positive])
-        _, truth_C, said_C = self.counts
-        return float(score_C[truth_C + said_C > 0].mean())
+        _, truth_C, predicted_C = self.counts
+        return float(score_C[truth_C + predicted_C > 0].mean())
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that says how good outputs are.
+    """A metric by name.
 
     Attributes:
         mode: which way is better.
-        tasks: the tasks that it judges.
+        tasks: names of the tasks that it fits.
         measure: its value; NaN where the rows do not define it.
     """
 
@@ -77,13 +77,13 @@ def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> di
     """All metrics of the target's task.
 
     Args:
-        target: the task and its classes; the last class of a binary task is the positive one.
+        target: what is predicted.
         truth_B: class indices, or values in the target's unit.
         outputs: probabilities (B, C), or values (B,).
 
     Returns:
-        Value by name. A metric that these rows do not define (ROC-AUC where one class is absent)
-        is left out.
+        Value by name. A metric that these rows do not define is absent, such as ROC-AUC where they
+        lack a class.
     """
     task = tasks.REGISTRY[target.task]
     rows = Rows(truth_B, outputs, task.positive)
@@ -107,13 +107,13 @@ def _balanced_accuracy(rows: Rows) -> float:
 
 
 def _f1(rows: Rows) -> float:
-    hit_C, truth_C, said_C = rows.counts
-    return rows.mean(2 * hit_C / np.maximum(truth_C + said_C, 1))
+    hit_C, truth_C, predicted_C = rows.counts
+    return rows.mean(2 * hit_C / np.maximum(truth_C + predicted_C, 1))
 
 
 def _precision(rows: Rows) -> float:
-    hit_C, _, said_C = rows.counts
-    return rows.mean(hit_C / np.maximum(said_C, 1))
+    hit_C, _, predicted_C = rows.counts
+    return rows.mean(hit_C / np.maximum(predicted_C, 1))
 
 
 def _recall(rows: Rows) -> float:
@@ -161,19 +161,19 @@ def _r2(rows: Rows) -> float:
     return float(1 - residual / total if total else residual == 0)
 
 
-REGISTRY: plugins.Registry[Metric] = plugins.Registry("metric")
-_BUILT_IN = {
-    "accuracy": Metric("max", tasks.CLASSES, _accuracy),
-    "balanced_accuracy": Metric("max", tasks.CLASSES, _balanced_accuracy),
-    "f1": Metric("max", tasks.CLASSES, _f1),
-    "precision": Metric("max", tasks.CLASSES, _precision),
-    "recall": Metric("max", tasks.CLASSES, _recall),
-    "roc_auc": Metric("max", tasks.CLASSES, _roc_auc),
-    "pr_auc": Metric("max", tasks.BINARY, _pr_auc),
-    "log_loss": Metric("min", tasks.CLASSES, _log_loss),
-    "rmse": Metric("min", tasks.VALUES, lambda rows: float(np.sqrt(np.mean(rows.error_B**2)))),
-    "mae": Metric("min", tasks.VALUES, lambda rows: float(np.abs(rows.error_B).mean())),
-    "r2": Metric("max", tasks.VALUES, _r2),
-}
-for _name, _metric in _BUILT_IN.items():
-    REGISTRY.register(_name, _metric)
+REGISTRY = plugins.Registry(
+    "metric",
+    {
+        "accuracy": Metric("max", tasks.CLASSES, _accuracy),
+        "balanced_accuracy": Metric("max", tasks.CLASSES, _balanced_accuracy),
+        "f1": Metric("max", tasks.CLASSES, _f1),
+        "precision": Metric("max", tasks.CLASSES, _precision),
+        "recall": Metric("max", tasks.CLASSES, _recall),
+        "roc_auc": Metric("max", tasks.CLASSES, _roc_auc),
+        "pr_auc": Metric("max", tasks.BINARY, _pr_auc),
+        "log_loss": Metric("min", tasks.CLASSES, _log_loss),
+        "rmse": Metric("min", tasks.VALUES, lambda rows: float(np.sqrt(np.mean(rows.error_B**2)))),
+        "mae": Metric("min", tasks.VALUES, lambda rows: float(np.abs(rows.error_B).mean())),
+        "r2": Metric("max", tasks.VALUES, _r2),
+    },
+)

@@ -32,10 +32,10 @@ def remarks(experiment: spec.Experiment, dataset: Dataset) -> Iterator[str]:
 def _task(dataset: Dataset) -> Iterator[str]:
     """Whole numbers may be classes, and may be quantities."""
     known, smallest = dataset.schema.target, min(map(len, dataset.split.parts().values()))
-    doubt = tasks.of(known).doubt(dataset.targets, smallest)
-    if doubt is not None:
-        fix = setting({"features": {known.name: {"type": doubt.type}}})
-        yield f"{known.name}: {doubt.fact}; {fix} makes it a {doubt.task}"
+    other = tasks.of(known).alternative(dataset.targets, smallest)
+    if other is not None:
+        fix = setting({"features": {known.name: {"type": other.type}}})
+        yield f"{known.name}: {other.fact}; {fix} makes it a {other.task}"
 
 
 def _is_constant(column: schema.Column, array: np.ndarray) -> bool:

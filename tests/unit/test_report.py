@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from eagleray.learn import schema
-from eagleray.learn.tasks import confusion
+from eagleray.learn import schema, tasks
+from eagleray.learn.tasks import classes
 from eagleray.state import searches
 from ray_jobs.report import tables
 
@@ -43,20 +43,17 @@ def target(count: int) -> schema.Target:
     )
 
 
-def confused(known: schema.Target, truth: np.ndarray, label: np.ndarray) -> list[searches.Confused]:
+def result(known: schema.Target, truth: np.ndarray, label: np.ndarray) -> searches.Result:
+    evaluation = tasks.of(known).evaluate(truth, np.eye(len(known.classes))[label], {})
     keys = ("truth", "predicted", "rows")
-    pairs = confusion.pairs(known.classes, truth, label)
-    return [searches.Confused.model_validate(dict(zip(keys, pair, strict=True))) for pair in pairs]
-
-
-def result(count: int, truth: np.ndarray, label: np.ndarray) -> searches.Result:
+    pairs = [dict(zip(keys, pair, strict=True)) for pair in evaluation.confused]
     return searches.Result(
         version=1,
         winner=1,
         metric="accuracy",
         test={},
-        confusion=confusion.matrix(target(count).classes, truth, label),
-        confused=confused(target(count), truth, label),
+        confusion=evaluation.confusion,
+        confused=[searches.Confused.model_validate(pair) for pair in pairs],
     )
 
 
@@ -91,7 +88,7 @@ def test_a_search_without_a_space_or_a_score_has_a_leaderboard_too() -> None:
 
 def test_a_matrix_that_fits_is_shown_whole_and_one_that_does_not_as_its_mistakes() -> None:
     truth, label = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 0, 2])
-    found = result(3, truth, label)
+    found = result(target(3), truth, label)
     wide = printed(tables.confusion(found, target(3).classes, 80), 80)
     assert wide[0] == "confusion on the test part"
     narrow = printed(tables.confusion(found, target(3).classes, 40), 40)
@@ -107,12 +104,12 @@ def test_five_hundred_classes_print_their_most_confused_pairs_in_few_lines() -> 
     truth = random.integers(0, 500, 5000)
     label = np.where(random.random(5000) < 0.2, random.integers(0, 500, 5000), truth)
     label[truth == 7] = 8
-    found = result(500, truth, label)
+    found = result(target(500), truth, label)
     assert found.confusion is None
     assert found.confused[0] == searches.Confused(
         truth="class 007", predicted="class 008", rows=int((truth == 7).sum())
     )
-    assert len(found.confused) == confusion.MOST_PAIRS
+    assert len(found.confused) == classes.MOST_PAIRS
     assert len(found.model_dump_json()) < 1000
     lines = printed(tables.confusion(found, target(500).classes, 80), 80)
     assert len(lines) < 20
@@ -122,11 +119,7 @@ def test_five_hundred_classes_print_their_most_confused_pairs_in_few_lines() -> 
 def test_a_class_is_printed_as_it_is_called() -> None:
     names = ("[red]", "[/b]")
     both = schema.Target(name="kind", task="binary", classes=names)
-    found = result(2, np.array([0, 1]), np.array([1, 1]))
-    shown = searches.Result(
-        **found.model_dump(exclude={"confused"}),
-        confused=confused(both, np.array([0, 1]), np.array([1, 1])),
-    )
+    shown = result(both, np.array([0, 1]), np.array([1, 1]))
     for width in (80, 30):
         text = "".join(printed(tables.confusion(shown, names, width), width))
         assert all(name in text for name in names)

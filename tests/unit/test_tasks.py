@@ -44,8 +44,8 @@ def test_of_tasks_that_fit_the_first_is_taken_unless_the_file_means_another(
     numbers, classes = np.arange(100.0), np.arange(100.0) % 2
     column = schema.Column(name="y", type="numeric", integer=True)
     quantity = tasks.TargetColumn(column, numbers, numbers)
-    assert tasks.infer(quantity, meant=tasks.REGISTRY).name == "regression"
-    assert tasks.infer(quantity, meant={"floors", "binary"}).name == "floors"
+    assert tasks.infer(quantity, preferred=tasks.REGISTRY).name == "regression"
+    assert tasks.infer(quantity, preferred={"floors", "binary"}).name == "floors"
     assert tasks.infer(tasks.TargetColumn(column, classes, classes), {"floors"}).name == "binary"
 
 

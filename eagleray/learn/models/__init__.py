@@ -1,9 +1,10 @@
 """Models: what turns a batch of encoded inputs into outputs.
 
-Every model is a `torch.nn.Module` whose `forward` takes `Inputs` as tensors and gives `(B, C)`.
+Every model is a `torch.nn.Module` whose `forward` takes encoded inputs by name, as tensors, and
+gives `(B, C)`.
 
-A model is added as an options section, a file with its module, and a line in `_BUILT_IN`, or by an
-installed package (`eagleray.plugins`) that calls `REGISTRY.register`.
+A model is added as an options section, a file with its module, and a line in `REGISTRY`; by an
+installed package (`eagleray.plugins`) with `REGISTRY.register`.
 
 Legend: B batch, F numeric features, K categorical columns, T tokens, E embedding, C outputs.
 """
@@ -21,22 +22,11 @@ from eagleray.learn.columns.text import TEXT
 from eagleray.learn.models.options import Custom, Image, Mlp, Options, Text
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from eagleray.learn import features
 
-__all__ = [
-    "REGISTRY",
-    "Custom",
-    "Image",
-    "Mlp",
-    "Model",
-    "Options",
-    "Text",
-    "build",
-    "forward",
-    "parse",
-]
+__all__ = ["REGISTRY", "Custom", "Image", "Mlp", "Model", "Options", "Text", "build", "parse"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class Model:
 
     Attributes:
         options: its section of the experiment file.
-        module: `package.module:name` of what gives its `torch.nn.Module` of options, shape and C.
+        module: `package.module:name` of its `torch.nn.Module`, built from options, shape and C.
         needs: the type of column that it cannot do without.
     """
 
@@ -54,14 +44,14 @@ class Model:
     needs: str | None = None
 
 
-REGISTRY: plugins.Registry[Model] = plugins.Registry("model.type")
-_BUILT_IN = (
-    Model(Mlp, "eagleray.learn.models.mlp:Mlp"),
-    Model(Text, "eagleray.learn.models.text:TextNet", needs=TEXT.name),
-    Model(Image, "eagleray.learn.models.image:ImageNet", needs=IMAGE.name),
+REGISTRY = plugins.Registry(
+    "model.type",
+    {
+        "mlp": Model(Mlp, "eagleray.learn.models.mlp:Mlp"),
+        "text": Model(Text, "eagleray.learn.models.text:TextNet", needs=TEXT.name),
+        "image": Model(Image, "eagleray.learn.models.image:ImageNet", needs=IMAGE.name),
+    },
 )
-for _model in _BUILT_IN:
-    REGISTRY.register(str(_model.options.tag), _model)
 
 
 def sections() -> list[type[Options]]:
@@ -97,27 +87,11 @@ def build(
 
     Raises:
         NotFoundError: no package that is installed here has the model.
-        CodeError: the user's function fails, or gives no module.
+        CodeError: the user's function fails, or gives no module; when called, the module fails.
     """
     if custom is not None:
-        from eagleray.learn.models import custom as user
+        from eagleray.learn.models.custom import build as build_custom
 
-        return user.build(custom, options, shape, outputs)
+        return build_custom(custom, options, shape, outputs)
     made: nn.Module = pkgutil.resolve_name(REGISTRY[options.type].module)(options, shape, outputs)
     return made
-
-
-def forward(
-    model: nn.Module, inputs: dict[str, Tensor], outputs: int, *, custom: code.Code | None = None
-) -> Tensor:
-    """The outputs (B, C) of a model that `build` gave.
-
-    Raises:
-        CodeError: the user's model raises, or gives something else.
-    """
-    if custom is None:
-        logits_BC: Tensor = model(inputs)
-        return logits_BC
-    from eagleray.learn.models import custom as user
-
-    return user.forward(custom, model, inputs, outputs)

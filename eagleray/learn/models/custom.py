@@ -5,6 +5,9 @@ Legend: B batch, C outputs.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import parameter
 
@@ -30,24 +33,24 @@ def build(own: code.Code, options: Options, shape: features.Shape, outputs: int)
         raise errors.CodeError(f"{own.name}: every layer must know its sizes, but one is lazy")
     if not any(weight.requires_grad for weight in weights):
         raise errors.CodeError(f"{own.name}: must give a model with weights to train, but has none")
+    # On the instance, not in a module around it: the weights keep the user's names.
+    model.forward = functools.partial(_forward, own, model.forward, outputs)
     return model
 
 
-def forward(own: code.Code, model: nn.Module, inputs: dict[str, Tensor], outputs: int) -> Tensor:
-    """Call the user's model.
-
-    Raises:
-        CodeError: it raises, or gives something else than numbers (B, C).
-    """
+def _forward(
+    own: code.Code, forward: Callable[..., object], outputs: int, inputs: dict[str, Tensor]
+) -> Tensor:
+    """Call the user's `forward`; CodeError where it raises or gives no numbers (B, C)."""
     with code.guard("forward must answer", own):
-        output = model(inputs)
-    wanted = (len(next(iter(inputs.values()))), outputs)
-    got = f"{type(output).__name__}"
+        output = forward(inputs)
+    expected = (len(next(iter(inputs.values()))), outputs)
+    got = type(output).__name__
     if isinstance(output, Tensor):
-        if output.shape == wanted and output.is_floating_point():
+        if output.shape == expected and output.is_floating_point():
             return output
         got = f"{tuple(output.shape)} of {output.dtype}"
     raise errors.CodeError(
-        f"{own.name}: forward must give floating-point numbers of shape (B, C), here {wanted},"
+        f"{own.name}: forward must give floating-point numbers of shape (B, C), here {expected},"
         f" but gave {got}"
     )

@@ -1,7 +1,7 @@
 """Tasks: what is predicted, as objects. No other module depends on which task it is.
 
-A task is added as a file here and a line in `_BUILT_IN`, or by an installed package
-(`eagleray.plugins`) that calls `REGISTRY.register`.
+A task is added as a file here and a line in `REGISTRY`; by an installed package
+(`eagleray.plugins`) with `REGISTRY.register`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from eagleray.learn import schema
 from eagleray.learn.tasks.binary import Binary
 from eagleray.learn.tasks.multiclass import Multiclass
 from eagleray.learn.tasks.regression import Regression
-from eagleray.learn.tasks.task import Doubt as Doubt
+from eagleray.learn.tasks.task import Alternative as Alternative
 from eagleray.learn.tasks.task import Evaluation as Evaluation
 from eagleray.learn.tasks.task import Scale as Scale
 from eagleray.learn.tasks.task import TargetColumn as TargetColumn
@@ -22,12 +22,11 @@ from eagleray.learn.tasks.task import Task as Task
 BINARY = frozenset({Binary.name})
 CLASSES = frozenset({Binary.name, Multiclass.name})
 VALUES = frozenset({Regression.name})
-"""What the losses and metrics here are for."""
+"""The tasks of EagleRay's own losses and metrics."""
 
-REGISTRY: plugins.Registry[type[Task]] = plugins.Registry("task")
-_BUILT_IN: tuple[type[Task], ...] = (Binary, Multiclass, Regression)
-for _task in _BUILT_IN:
-    REGISTRY.register(_task.name, _task)
+REGISTRY: plugins.Registry[type[Task]] = plugins.Registry(
+    "task", {task.name: task for task in (Binary, Multiclass, Regression)}
+)
 
 
 def of(target: schema.Target) -> Task:
@@ -35,12 +34,12 @@ def of(target: schema.Target) -> Task:
     return REGISTRY[target.task](target)
 
 
-def infer(column: TargetColumn, meant: Container[str]) -> Task:
-    """The task of a target column: the first that fits, one that the file means before others.
+def infer(column: TargetColumn, preferred: Container[str]) -> Task:
+    """The task of a target column: the first that fits, `preferred` ones before others.
 
     Args:
         column: the target.
-        meant: names of tasks that the loss and the metric of the experiment file are for.
+        preferred: names of the tasks that the experiment file's loss and metric are for.
 
     Raises:
         DataError: no task fits, or nothing can be learned of the column.
@@ -49,5 +48,5 @@ def infer(column: TargetColumn, meant: Container[str]) -> Task:
     if not fitting:
         name, kind = column.column.name, column.column.type
         raise errors.DataError(f"{name}: the target is a number or a class, but got {kind}")
-    chosen = REGISTRY[next((name for name in fitting if name in meant), fitting[0])]
+    chosen = REGISTRY[next((name for name in fitting if name in preferred), fitting[0])]
     return chosen(chosen.describe(column))

@@ -1,18 +1,26 @@
-"""Binary: two classes, of which the last is the one that is looked for."""
+"""Binary: two classes, the positive one last."""
 
 from __future__ import annotations
 
-from eagleray.learn.tasks import sanity
+import math
+
+import numpy as np
+
 from eagleray.learn.tasks.classes import Classes
+from eagleray.learn.tasks.sanity import Chance
 from eagleray.learn.tasks.task import TargetColumn
 
 
 class Binary(Classes):
     """Two classes."""
 
-    name, metric, positive = "binary", "roc_auc", 1
-    least, chance = 1, sanity.RANKING
+    name, metric, positive, least = "binary", "roc_auc", 1, 1
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
         return len(column.classes) == 2
+
+    def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:
+        """ROC-AUC of a random order (Mann and Whitney 1947, normalised)."""
+        deviation = math.sqrt((truth_C.sum() + 1) / (12 * max(1, truth_C.prod())))
+        return Chance("roc_auc", 0.5, deviation)

@@ -1,4 +1,4 @@
-"""What the tasks of classes share.
+"""What binary and multiclass share.
 
 Legend: B rows, C classes.
 """
@@ -14,37 +14,42 @@ from eagleray import errors, names
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, values
 from eagleray.learn.columns.remarks import percent
-from eagleray.learn.tasks import confusion, sanity
-from eagleray.learn.tasks.task import Doubt, Evaluation, Scale, TargetColumn, Task
+from eagleray.learn.tasks import sanity
+from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
 LEAST_OF_A_CLASS = 3
 """A class needs a row for each part of the data."""
 MOST_LISTED = 10
 """Classes that a message lists; a summary of more names the most and the least frequent."""
+MOST_CLASSES = 20
+"""Classes of which a confusion matrix can be read."""
+MOST_PAIRS = 10
+"""Pairs of confused classes that are kept."""
 
 
 class Classes(Task, Protocol):
     """A task of classes.
 
     Attributes:
-        least: rows of a class from which on never to predict it is suspicious.
-        chance: what a model without skill would reach.
+        least: a class of so many rows that is never predicted is suspicious.
     """
 
     loss: ClassVar[str] = "cross_entropy"
     least: ClassVar[int]
-    chance: ClassVar[sanity.Chance]
+
+    def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> sanity.Chance:
+        """What a model without skill reaches, from rows by class and by predicted class."""
 
     @classmethod
     def describe(cls, column: TargetColumn) -> schema.Target:
-        name, found = column.column.name, column.classes
-        if len(found) < 2:
+        name, classes = column.column.name, column.classes
+        if len(classes) < 2:
             raise errors.DataError(
-                f"{name}: at least two classes are needed, but got only {found[0]!r}"
+                f"{name}: at least two classes are needed, but got only {classes[0]!r}"
             )
         if column.positive is not None:
-            found = _positive_last(name, found, column.positive)
-        return schema.Target(name=name, task=cls.name, classes=found)
+            classes = _positive_last(name, classes, column.positive)
+        return schema.Target(name=name, task=cls.name, classes=classes)
 
     @property
     def width(self) -> int:
@@ -80,21 +85,20 @@ class Classes(Task, Protocol):
     def summary(self, targets_B: np.ndarray) -> str:
         counts, classes = self._counts(targets_B), self.target.classes
         shares = zip(classes, (counts / len(targets_B)).tolist(), strict=True)
-        told = [f"{name} ({percent(share)})" for name, share in shares]
-        if len(told) > MOST_LISTED:
-            ordered = [told[number] for number in np.argsort(counts, kind="stable")]
-            told = [f"{len(told)} classes from {ordered[-1]} to {ordered[0]}"]
+        listed = [f"{name} ({percent(share)})" for name, share in shares]
+        if len(listed) > MOST_LISTED:
+            ordered = [listed[number] for number in np.argsort(counts, kind="stable")]
+            listed = [f"{len(listed)} classes from {ordered[-1]} to {ordered[0]}"]
         if self.positive is not None:
-            told.append(f"{classes[self.positive]} is positive")
-        return ", ".join([self.name, *told])
+            listed.append(f"{classes[self.positive]} is positive")
+        return ", ".join([self.name, *listed])
 
-    def doubt(self, targets_B: np.ndarray, smallest: int) -> Doubt | None:
+    def alternative(self, targets_B: np.ndarray, smallest: int) -> Alternative | None:
         whole = all(name.removeprefix("-").isdigit() for name in self.target.classes)
         if self.positive is not None or not whole:
             return None
-        return Doubt(
-            f"{self.width} different whole numbers are classes", NUMERIC.name, "regression"
-        )
+        fact = f"{self.width} different whole numbers are classes"
+        return Alternative(fact, NUMERIC.name, "regression")
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
         """Probabilities (B, C) in the order of the target's classes."""
@@ -105,20 +109,23 @@ class Classes(Task, Protocol):
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
     ) -> Evaluation:
-        label_B, classes = outputs.argmax(1), self.target.classes
-        counts = self._counts(truth_B), self._counts(label_B)
-        signs = sanity.of_classes(classes, counts, scores, chance=self.chance, least=self.least)
+        count, classes, label_B = self.width, self.target.classes, outputs.argmax(1)
+        pairs = np.bincount(truth_B * count + label_B, minlength=count**2)
+        matrix_CC = pairs.reshape(count, count)
+        truth_C, predicted_C = matrix_CC.sum(1), matrix_CC.sum(0)
+        missed_C = (truth_C >= self.least) & (predicted_C == 0)
+        chance = self.chance(truth_C, predicted_C)
         return Evaluation(
-            warnings=list(signs),
-            confusion=confusion.matrix(classes, truth_B, label_B),
-            confused=confusion.pairs(classes, truth_B, label_B),
+            warnings=list(sanity.of_classes(classes, truth_C, missed_C, scores, chance)),
+            confusion=matrix_CC.tolist() if count <= MOST_CLASSES else None,
+            confused=self._confused(matrix_CC),
         )
 
     def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         classes = np.array(self.target.classes, object)
         label_B, probability_B = outputs.argmax(1), outputs.max(1)
-        found = {"truth": classes[truth_B], "prediction": classes[label_B]}
-        return {**found, "probability": probability_B}
+        labels = {"truth": classes[truth_B], "prediction": classes[label_B]}
+        return {**labels, "probability": probability_B}
 
     def answers(self, outputs: np.ndarray) -> Iterator[dict[str, Any]]:
         classes, best = self.target.classes, outputs.argmax(1).tolist()
@@ -146,19 +153,27 @@ class Classes(Task, Protocol):
     def _counts(self, targets_B: np.ndarray) -> np.ndarray:
         return np.bincount(targets_B, minlength=self.width)
 
+    def _confused(self, matrix_CC: np.ndarray) -> list[tuple[str, str, int]]:
+        """The most frequent mistakes as truth, prediction and rows."""
+        pairs = np.argwhere(matrix_CC)
+        wrong = pairs[pairs[:, 0] != pairs[:, 1]]
+        often = np.argsort(-matrix_CC[tuple(wrong.T)], kind="stable")[:MOST_PAIRS]
+        classes = self.target.classes
+        return [(classes[t], classes[p], int(matrix_CC[t, p])) for t, p in wrong[often].tolist()]
 
-def _positive_last(name: str, found: tuple[str, ...], given: str) -> tuple[str, ...]:
-    positive = values.category(given)
-    if positive not in found:
+
+def _positive_last(name: str, classes: tuple[str, ...], setting: str) -> tuple[str, ...]:
+    positive = values.category(setting)
+    if positive not in classes:
         raise errors.DataError(
             f"data.positive: one of the classes of {name} is needed,"
-            f" but got {given!r}{names.near(positive, found)}"
+            f" but got {setting!r}{names.near(positive, classes)}"
         )
-    if len(found) > 2:
+    if len(classes) > 2:
         raise errors.DataError(
-            f"data.positive: it stands for one of two classes, but {name} has {len(found)}"
+            f"data.positive: it stands for one of two classes, but {name} has {len(classes)}"
         )
-    return (*(one for one in found if one != positive), positive)
+    return (*(one for one in classes if one != positive), positive)
 
 
 def _check_counts(target: schema.Target, counts: list[int]) -> None:

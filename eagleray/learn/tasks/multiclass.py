@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from eagleray.learn.tasks import sanity
+import math
+
+import numpy as np
+
 from eagleray.learn.tasks.classes import Classes
+from eagleray.learn.tasks.sanity import Chance
 from eagleray.learn.tasks.task import TargetColumn
 
 
 class Multiclass(Classes):
     """Three or more classes; a single one is refused."""
 
-    name, metric = "multiclass", "accuracy"
-    least, chance = sanity.LEAST_OF_A_CLASS, sanity.LABELS
+    name, metric, least = "multiclass", "accuracy", 5
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
         return len(column.classes) not in (0, 2)
+
+    def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:
+        """Balanced accuracy of labels drawn with the shares in which the model predicts them."""
+        present = truth_C > 0
+        share_C = predicted_C[present] / predicted_C.sum()
+        variance = float((share_C * (1 - share_C) / truth_C[present]).sum())
+        deviation = math.sqrt(variance) / int(present.sum())
+        return Chance("balanced_accuracy", float(share_C.mean()), deviation)

@@ -15,12 +15,12 @@ from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC
 from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.classes import LEAST_OF_A_CLASS
-from eagleray.learn.tasks.task import Doubt, Evaluation, Scale, TargetColumn, Task
+from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
 STRATA = 10
-"""Each part of the data has rows of so many ranges of the target alike."""
+"""Maximum number of strata."""
 FEW_VALUES = 100
-"""Whole numbers of which no more are different may have been meant as classes."""
+"""Maximum number of different whole numbers that may be classes."""
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -50,10 +50,9 @@ class Regression(Task):
         return _bounded(schema.parse_column(column, raw))
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
-        """Ranges of equally many values: ten, or fewer where a part has few rows.
+        """Ranges of equally many values, so that no small part lacks the high or the low ones.
 
-        So that no small part lacks the high or the low values. On diabetes, over twenty seeds, it
-        made the test score neither better nor steadier.
+        On diabetes, over twenty seeds, it made the test score neither better nor steadier.
         """
         count = min(STRATA, smallest // 2)
         if count < 2:
@@ -66,14 +65,14 @@ class Regression(Task):
         low, middle, high = np.quantile(targets_B, (0, 0.5, 1))
         return f"{self.name}, {low:g} to {high:g}, median {middle:g}"
 
-    def doubt(self, targets_B: np.ndarray, smallest: int) -> Doubt | None:
+    def alternative(self, targets_B: np.ndarray, smallest: int) -> Alternative | None:
         """A few whole numbers, each with rows for every part, may be classes."""
         different, counts = np.unique(targets_B, return_counts=True)
         few = len(different) <= min(FEW_VALUES, smallest) and counts.min() >= LEAST_OF_A_CLASS
         if not few or not (different == np.floor(different)).all():
             return None
         fact = f"{len(different)} different whole numbers are quantities"
-        return Doubt(fact, CATEGORICAL.name, "classification")
+        return Alternative(fact, CATEGORICAL.name, "classification")
 
     def scale(self, targets_B: np.ndarray) -> Scale:
         numbers_B = targets_B.astype(np.float64)
@@ -104,6 +103,6 @@ class Regression(Task):
 
 
 def _bounded(numbers_B: np.ndarray) -> np.ndarray:
-    """Numbers as float32, none of which is infinite."""
+    """Numbers as finite float32."""
     bounded_B: np.ndarray = np.clip(numbers_B, -LARGEST, LARGEST)
     return bounded_B.astype(np.float32)

@@ -1,6 +1,6 @@
-"""Signs on the test part that a winner is not what its metrics suggest.
+"""Warnings about a winner, from the test part.
 
-Few and sound ones: each is a fact that a person would want to know before the model answers
+There are few and each is sound: a fact that a person wants to know before the model answers
 anybody. They are no audit of the data.
 
 Legend: B rows, C classes.
@@ -8,8 +8,7 @@ Legend: B rows, C classes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +17,6 @@ LEAST_ROWS = 30
 """With fewer rows a perfect score, or one no better than chance, may be luck."""
 LEAST_OTHERS = 5
 """A perfect score says nothing where nearly all rows are of one class."""
-LEAST_OF_A_CLASS = 5
-"""Of many classes, one with fewer rows may be missed by chance; of two, none may."""
 NAMED = 3
 """Maximum number of classes that a warning names."""
 ONE_SIDED = 1.645
@@ -29,18 +26,19 @@ NEARLY_ALL = 0.999
 
 
 class Chance(NamedTuple):
-    """What a model without skill reaches: mean and deviation of a metric, of rows by class."""
+    """What a model without skill reaches in a metric."""
 
     metric: str
-    law: Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+    mean: float
+    deviation: float
 
 
 def of_values(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:
-    """What is suspicious of numbers.
+    """Warnings about predicted numbers.
 
     Args:
         truth_B: values in the target's unit.
-        scores: metrics of these rows; without `r2` and `mae` nothing is said.
+        scores: metrics of these rows; without `r2` and `mae` there are no warnings.
     """
     off_B = np.abs(truth_B - truth_B.mean())
     if len(truth_B) < LEAST_ROWS or not off_B.any() or not {"r2", "mae"} <= scores.keys():
@@ -56,55 +54,46 @@ def of_values(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]
 
 def of_classes(
     names: Sequence[str],
-    counts: tuple[np.ndarray, np.ndarray],
+    truth_C: np.ndarray,
+    missed_C: np.ndarray,
     scores: Mapping[str, float],
-    *,
     chance: Chance,
-    least: int,
 ) -> Iterator[str]:
-    """What is suspicious of classes.
+    """Warnings about predicted classes.
 
     Args:
-        names: the classes (C).
-        counts: rows by true class, and by predicted class.
+        names: the classes.
+        truth_C: rows of each class.
+        missed_C: classes that are suspiciously never predicted.
         scores: metrics of these rows.
         chance: what a model without skill reaches.
-        least: rows of a class from which on never to predict it is suspicious.
     """
-    truth_C, said_C = counts
-    yield from _never_predicted(names, truth_C, said_C, least)
-    if truth_C.sum() >= LEAST_ROWS:
-        yield from _perfect(truth_C, scores)
-        yield from _by_chance(truth_C, said_C, scores, chance)
-
-
-def _never_predicted(
-    names: Sequence[str], truth_C: np.ndarray, said_C: np.ndarray, least: int
-) -> Iterator[str]:
-    missed = np.flatnonzero((truth_C >= least) & (said_C == 0))
-    if not len(missed):
+    rows = truth_C.sum()
+    if missed_C.any():
+        yield _never_predicted(names, truth_C, np.flatnonzero(missed_C))
+    if rows < LEAST_ROWS:
         return
+    perfect = [metric for metric in ("accuracy", "roc_auc") if scores.get(metric, 0.0) >= 1]
+    if perfect and rows - truth_C.max() >= LEAST_OTHERS:
+        yield _leak(f"{perfect[0]} 1 on {rows:,} rows")
+    score, error = scores.get(chance.metric), ONE_SIDED * chance.deviation
+    if score is not None and score <= chance.mean + error:
+        yield (
+            f"is no better than chance: {chance.metric} {score:.4f} on {rows:,} rows of"
+            f" the test part, where chance gives {chance.mean:.4f} ± {error:.4f}"
+        )
+
+
+def _never_predicted(names: Sequence[str], truth_C: np.ndarray, missed: np.ndarray) -> str:
     often = missed[np.argsort(-truth_C[missed], kind="stable")]
-    named = ", ".join(f"{names[one]!r} ({_rows(truth_C[one])})" for one in often[:NAMED])
+    counts = [(names[one], truth_C[one]) for one in often[:NAMED]]
+    named = ", ".join(f"{name!r} ({n:,} row{'' if n == 1 else 's'})" for name, n in counts)
     rest = f" and {len(often) - NAMED:,} more classes" if len(often) > NAMED else ""
-    yield (
+    return (
         f"never predicts {named}{rest} on the test part of {truth_C.sum():,} rows;"
         " train.loss: weighted_cross_entropy counts rare classes more, and a threshold of your own"
         " on the probability is another way"
     )
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
-
-
-def _perfect(truth_C: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:
-    if truth_C.sum() - truth_C.max() < LEAST_OTHERS:
-        return
-    for metric in ("accuracy", "roc_auc"):
-        if scores.get(metric, 0.0) >= 1:
-            yield _leak(f"{metric} 1 on {truth_C.sum():,} rows")
-            return
 
 
 def _leak(score: str) -> str:
@@ -113,35 +102,3 @@ def _leak(score: str) -> str:
         " that holds the target or is only known after it (data.drop leaves one out), or the same"
         " rows in training and test (data.split.group keeps them together)"
     )
-
-
-def _by_chance(
-    truth_C: np.ndarray, said_C: np.ndarray, scores: Mapping[str, float], chance: Chance
-) -> Iterator[str]:
-    """Outputs that do not depend on the truth."""
-    metric = chance.metric
-    expected, deviation = chance.law(truth_C, said_C)
-    if metric in scores and scores[metric] <= expected + ONE_SIDED * deviation:
-        yield (
-            f"is no better than chance: {metric} {scores[metric]:.4f} on {truth_C.sum():,} rows of"
-            f" the test part, where chance gives {expected:.4f} ± {ONE_SIDED * deviation:.4f}"
-        )
-
-
-def _of_ranking(truth_C: np.ndarray, _: np.ndarray) -> tuple[float, float]:
-    """ROC-AUC of an order by chance: Mann and Whitney 1947, normalised."""
-    return 0.5, math.sqrt((truth_C.sum() + 1) / (12 * truth_C.prod()))
-
-
-def _of_labels(truth_C: np.ndarray, said_C: np.ndarray) -> tuple[float, float]:
-    """Balanced accuracy of labels drawn with the shares that the model gave them."""
-    met = truth_C > 0
-    share_C = said_C[met] / said_C.sum()
-    variance = float((share_C * (1 - share_C) / truth_C[met]).sum())
-    return float(share_C.mean()), math.sqrt(variance) / int(met.sum())
-
-
-RANKING = Chance("roc_auc", _of_ranking)
-"""Of two classes."""
-LABELS = Chance("balanced_accuracy", _of_labels)
-"""Of more."""

@@ -1,4 +1,4 @@
-"""What a task is: all that depends on what is predicted, from the target column to the answer.
+"""The protocol of a task: all that depends on what is predicted, from the target to the answer.
 
 Legend: B rows, C outputs of the model.
 """
@@ -19,7 +19,7 @@ MOST_CLASSES = 20
 """More different whole numbers than this are a quantity, not classes."""
 
 Scale = Mapping[str, float]
-"""What a task learns of the training targets, as `bundle.json` holds it."""
+"""Statistics of the training targets, as `bundle.json` holds them."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class TargetColumn:
     """The column to predict, before its task is known.
 
     Attributes:
-        column: its inferred kind.
+        column: its name and its inferred kind.
         array: its canonical values (B).
-        raw: its values as the table has them.
+        raw: its values in the table.
         declared: the kind that the experiment file sets.
         positive: `data.positive`.
     """
@@ -61,8 +61,8 @@ class TargetColumn:
         return tuple(sorted(set(schema.parse_column(column, self.raw).tolist()), key=_order))
 
 
-class Doubt(NamedTuple):
-    """Another task that may have been meant; the target is given `type` to make it that one."""
+class Alternative(NamedTuple):
+    """Another task that may be the intended one; it is chosen by the column type `type`."""
 
     fact: str
     type: str
@@ -70,11 +70,11 @@ class Doubt(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a person looks at beside the metrics.
+    """What a person reads beside the metrics.
 
     Attributes:
-        warnings: signs that the model is not what its metrics suggest; each goes on from its name.
-        confusion: rows of the truth by columns of the prediction; None without, or of many classes.
+        warnings: sentences whose subject, the model, is left out.
+        confusion: matrix of truth (rows) by prediction; None without classes, or of many.
         confused: the most frequent mistakes as truth, prediction and rows.
     """
 
@@ -84,16 +84,16 @@ class Evaluation(NamedTuple):
 
 
 class Task(Protocol):
-    """A task of one target. `outputs` are what `activate` gives: an entry for each row.
+    """A task of one target. `outputs` are what `activate` returns: an entry for each row.
 
     Attributes:
         target: what is predicted.
         name: in schemas, manifests and messages.
-        loss: what `train.loss: auto` means.
-        metric: what `tune.metric: auto` means.
+        loss: the default of `train.loss`.
+        metric: the default of `tune.metric`.
         losses: losses of other tasks that fit too; a loss of its own names the task.
         metrics: metrics of other tasks that fit too, likewise.
-        positive: number of the class that `data.positive` names; None where there is none.
+        positive: index of the class that `data.positive` names; None where there is none.
     """
 
     target: schema.Target
@@ -109,38 +109,39 @@ class Task(Protocol):
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
-        """Whether it is the task of this column; of several, the file's loss or metric decides."""
+        """Whether the column can be its target; of several tasks, see `tasks.infer`."""
 
     @classmethod
     def describe(cls, column: TargetColumn) -> schema.Target:
-        """The target; DataError where nothing can be learned of the column."""
+        """The target; DataError where nothing can be learned from the column."""
 
     @property
     def width(self) -> int:
-        """C."""
+        """The number of outputs, C."""
 
     def encode(self, raw: schema.Raw) -> np.ndarray:
         """Targets (B) of raw values; DataError for one that the target cannot have."""
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
-        """The stratum of each row, for parts of which the smallest has so many rows.
+        """The stratum of each row, or None; DataError where the parts cannot be alike.
 
-        Raises:
-            DataError: the parts cannot be alike.
+        Args:
+            targets_B: of all rows.
+            smallest: rows of the smallest part.
         """
 
     def check_part(self, part: str, targets_B: np.ndarray) -> None:
-        """Refuse a part of the data that lacks what is needed, as DataError."""
+        """Refuse a part of the data, with a DataError, that cannot be learned from or evaluated."""
 
     def summary(self, targets_B: np.ndarray) -> str:
         """The task and its targets in a line."""
 
-    def doubt(self, targets_B: np.ndarray, smallest: int) -> Doubt | None:
-        """Another task that may have been meant; the smallest part has so many rows."""
+    def alternative(self, targets_B: np.ndarray, smallest: int) -> Alternative | None:
+        """Another task that may be the intended one; `smallest` as in `strata`."""
         return None
 
     def scale(self, targets_B: np.ndarray) -> Scale:
-        """What `scaled` and `activate` need to know of the training targets."""
+        """Statistics of the training targets, for `scaled` and `activate`."""
         return {}
 
     def scaled(self, targets_B: np.ndarray, scale: Scale) -> np.ndarray:
@@ -148,12 +149,12 @@ class Task(Protocol):
         return targets_B
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
-        """Outputs, in the target's unit, of what the model gives."""
+        """Outputs in the target's unit, from those of the model."""
 
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
     ) -> Evaluation:
-        """What a person looks at of the test part, whose metrics are `scores`."""
+        """Evaluate the test part, whose metrics are `scores`."""
 
     def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of `predictions.parquet`, `truth` and `prediction` among them."""
@@ -162,7 +163,7 @@ class Task(Protocol):
         """The endpoint's answer for each row."""
 
     def answer_schema(self) -> dict[str, Any]:
-        """JSON Schema of an answer's values, by key."""
+        """JSON Schema of each value of an answer, by key."""
 
     @property
     def blank(self) -> dict[str, Any]:
