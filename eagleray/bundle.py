@@ -1,4 +1,4 @@
-"""A bundle: one trained model, portable, and what it needs to answer by itself.
+"""A bundle: one trained model, portable, with all that it needs to answer.
 
     bundle.json               format, schema, model options, state of the transforms
     model.safetensors         weights
@@ -8,8 +8,8 @@
     code/{module}.py          source of the user's architecture, where there is one
     predictions.parquet       truth and prediction for each row of the test part, for people
 
-Weights and statistics are data; nothing is unpickled. The user's own source is the one thing that
-runs, and it is stored and verified as all files are.
+Weights and statistics are data; nothing is unpickled. Only the user's own source is run; it is
+stored and verified as all files are.
 
 Legend: B rows, C outputs.
 """
@@ -20,7 +20,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from safetensors import torch as safe_torch
 
 from eagleray import code, errors
 from eagleray.learn import features, models, schema, tasks
+from eagleray.learn.schema import Columns, ExtraFields, Raw, Schema
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
@@ -36,51 +37,54 @@ if TYPE_CHECKING:
 FORMAT = 1
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS)
-"""Files that answering does without."""
+"""Files that are not needed to answer."""
 GOLDEN_ROWS = 32
 TOLERANCE = 1e-5
-"""How far a golden output may be off, relative to the larger of 1 and its size: float32 sums in
+"""Largest error of a golden output, relative to the larger of 1 and its size: float32 sums in
 another order, on another processor, differ by less."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of B rows.
+class Prediction(NamedTuple):
+    """Predictions for B rows.
 
     Attributes:
-        outputs: what the task makes of them, see `tasks.Task.activate`: probabilities (B, C) in
-            the order of the target's classes, or values (B,) in the target's unit.
-        warnings: for each row what was odd about it, such as an unknown category.
+        outputs: see `tasks.Task.activate`: probabilities (B, C) in the order of the target's
+            classes, or values (B,) in the target's unit.
+        warnings: for each row, such as an unknown category.
     """
 
     outputs: np.ndarray
     warnings: list[list[str]]
 
 
+class Golden(NamedTuple):
+    """Rows as raw JSON values by column, and their outputs at training time."""
+
+    rows: dict[str, list[Any]]
+    outputs: list[Any]
+
+
+@dataclass(kw_only=True, eq=False)
 class Bundle:
     """A model in memory with its transforms and schema; safe to call from several threads."""
 
-    def __init__(
-        self,
-        *,
-        schema: schema.Schema,
-        transforms: features.Transforms,
-        options: models.Options,
-        model: torch.nn.Module,
-        scale: tasks.Scale,
-        custom: code.Code | None = None,
-        extra_fields: schema.ExtraFields = "refuse",
-    ) -> None:
-        self.name, self.number = "", 0
-        self.schema, self.transforms, self.options = schema, transforms, options
-        self.model = model.eval()
-        self.scale, self.custom = scale, custom
-        self.extra_fields = extra_fields
-        self.task = tasks.of(schema.target)
-        self.golden: Golden | None = None
+    schema: Schema
+    transforms: features.Transforms
+    options: models.Options
+    model: torch.nn.Module
+    scale: tasks.Scale
+    custom: code.Code | None = None
+    extra_fields: ExtraFields = "refuse"
+    name: str = ""
+    number: int = 0
+    golden: Golden | None = None
 
-    def predict(self, raw: Mapping[str, schema.Raw]) -> Prediction:
-        """Outputs for B rows given as raw values by column, as they come from a table or from JSON.
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.task = tasks.of(self.schema.target)
+
+    def predict(self, raw: Mapping[str, Raw]) -> Prediction:
+        """Predict B rows of raw values by column, those of a table or of JSON.
 
         Raises:
             DataError: a value that its column cannot hold.
@@ -88,8 +92,8 @@ class Bundle:
         """
         return self.predict_columns(schema.parse(self.schema, raw))
 
-    def predict_columns(self, columns: schema.Columns) -> Prediction:
-        """Outputs for B rows of canonical columns, see `schema.parse`."""
+    def predict_columns(self, columns: Columns) -> Prediction:
+        """Predict B rows of canonical columns, see `schema.parse`."""
         inputs = {name: tensor(array) for name, array in self.transforms.apply(columns).items()}
         with torch.inference_mode():
             raw_BC = self.model(inputs)
@@ -99,11 +103,7 @@ class Bundle:
         )
 
     def verify(self) -> None:
-        """Reproduce the golden rows.
-
-        Raises:
-            ServingError: an output is further off than `TOLERANCE`.
-        """
+        """Reproduce the golden rows; ServingError where an error is above `TOLERANCE`."""
         assert self.golden is not None
         got = self.predict(self.golden.rows).outputs
         expected = np.asarray(self.golden.outputs)
@@ -115,16 +115,8 @@ class Bundle:
             )
 
 
-@dataclass(frozen=True)
-class Golden:
-    """Rows as raw JSON values by column, and the outputs at training time."""
-
-    rows: dict[str, list[Any]]
-    outputs: list[Any]
-
-
 def tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the array's own memory; shared arrays are read-only, and models only read."""
+    """A tensor that shares the array's memory, which is read-only between processes."""
     if array.flags.writeable:
         return torch.from_numpy(array)
     with warnings.catch_warnings():
@@ -133,28 +125,28 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def pack(
-    made: Bundle, golden_rows: Mapping[str, Sequence[Any]], reference: object
+    trained: Bundle, golden_rows: Mapping[str, Sequence[Any]], reference: object
 ) -> dict[str, bytes]:
-    """The files of a bundle, ready for `Registry.register`.
+    """The files of a bundle, for `Registry.register`.
 
     Args:
-        made: the trained model.
-        golden_rows: raw values by column of a few rows, as JSON may hold them.
-        reference: statistics of the training part, as JSON may hold them.
+        trained: the model.
+        golden_rows: raw JSON values of a few rows, by column.
+        reference: JSON statistics of the training part.
     """
-    state, tensors = made.transforms.state()
+    state, tensors = trained.transforms.state()
     rows = {name: list(values) for name, values in golden_rows.items()}
     described = {
         "format": FORMAT,
-        "schema": made.schema.model_dump(mode="json"),
-        "model": made.options.model_dump(mode="json"),
-        "scale": dict(made.scale),
+        "schema": trained.schema.model_dump(mode="json"),
+        "model": trained.options.model_dump(mode="json"),
+        "scale": dict(trained.scale),
         "transforms": state,
-        "code": {"name": made.custom.name} if made.custom else None,
-        "extra_fields": made.extra_fields,
+        "code": {"name": trained.custom.name} if trained.custom else None,
+        "extra_fields": trained.extra_fields,
     }
-    golden = {"rows": rows, "outputs": made.predict(rows).outputs.tolist()}
-    weights = {name: value.contiguous() for name, value in made.model.state_dict().items()}
+    golden = {"rows": rows, "outputs": trained.predict(rows).outputs.tolist()}
+    weights = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
     files = {
         "bundle.json": _json(described),
         "model.safetensors": safe_torch.save(weights),
@@ -162,8 +154,8 @@ def pack(
         "reference.json": _json(reference),
         "golden.json": _json(golden),
     }
-    if made.custom:
-        files[made.custom.path] = made.custom.source.encode()
+    if trained.custom:
+        files[trained.custom.path] = trained.custom.source.encode()
     return files
 
 
@@ -175,22 +167,18 @@ def load(registry: Registry, version: Version) -> Bundle:
         ServingError: files that do not make a model.
     """
     files = {path: registry.read(version, path) for path in version.files if path not in _UNREAD}
-    made = unpack(files, where=f"{version.name} version {version.number}")
-    made.name, made.number = version.name, version.number
-    return made
+    loaded = unpack(files, where=f"{version.name} version {version.number}")
+    loaded.name, loaded.number = version.name, version.number
+    return loaded
 
 
 def unpack(files: Mapping[str, bytes], *, where: str = "bundle") -> Bundle:
-    """The bundle that `pack` gave these files for.
-
-    Raises:
-        ServingError: files that do not make a model.
-    """
+    """The bundle of the files that `pack` made; ServingError where they do not make a model."""
     try:
         return _unpack(files)
     except errors.EagleRayError:
         raise
-    except Exception as cause:  # one door for all that damaged or foreign files can do
+    except Exception as cause:  # whatever damaged or foreign files cause
         raise errors.ServingError(f"{where} must hold a model, but {cause!r}") from cause
 
 
@@ -198,27 +186,24 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
     described = json.loads(files["bundle.json"])
     if described["format"] != FORMAT:
         raise errors.ServingError(f"bundle format must be {FORMAT}, but got {described['format']}")
-    known = schema.Schema.model_validate(described["schema"])
+    known = Schema.model_validate(described["schema"])
     transforms = features.Transforms.from_state(
         described["transforms"], safe_numpy.load(files["transforms.safetensors"])
     )
     outputs, options = tasks.of(known.target).width, models.parse(described["model"])
-    custom = None
-    if described["code"]:
-        custom = code.from_files(described["code"]["name"], files)
+    custom = code.from_files(described["code"]["name"], files) if described["code"] else None
     model = models.build(options, transforms.shape, outputs, custom=custom)
     model.load_state_dict(safe_torch.load(files["model.safetensors"]))
-    made = Bundle(
+    return Bundle(
         schema=known,
         transforms=transforms,
         options=options,
         model=model,
         scale=described["scale"],
         custom=custom,
-        extra_fields=described.get("extra_fields", "refuse"),  # older bundles do not say
+        extra_fields=described.get("extra_fields", "refuse"),  # older bundles lack it
+        golden=Golden(**json.loads(files["golden.json"])),
     )
-    made.golden = Golden(**json.loads(files["golden.json"]))
-    return made
 
 
 def _json(value: object) -> bytes:

@@ -1,7 +1,7 @@
-"""The user's own Python: `module:function`, kept as source so that it can go wherever a model goes.
+"""The user's own Python, `module:function`: kept as source, which travels with the model.
 
-The module stands beside the experiment file (`models.net:build` is `models/net.py`), or is
-installed. It is one file: what it imports must be installed wherever it runs.
+The module is beside the experiment file (`models.net:build` is `models/net.py`), or installed. It
+is one file: what it imports must be installed wherever it runs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from eagleray import errors, names
 PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"
 """Of `module:function`."""
 _LONGEST = 400
-"""Characters of an exception's own message that an error repeats."""
+"""Characters of an exception's message that an error repeats."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """A function of the user's, as text: to be hashed, stored, sent to other processes, and run.
+    """A function of the user, as text.
 
     Attributes:
         name: `module:function`.
@@ -40,19 +40,23 @@ class Code:
     source: str
 
     @property
+    def module(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
     def path(self) -> str:
-        """Where a bundle keeps the source."""
-        return f"code/{self.name.partition(':')[0]}.py"
+        """The source's path in a bundle."""
+        return f"code/{self.module}.py"
 
     @property
     def file(self) -> str:
-        """The module's file, as seen from the experiment file's folder."""
-        return f"{self.name.partition(':')[0].replace('.', '/')}.py"
+        """The module's path in the experiment file's folder."""
+        return f"{self.module.replace('.', '/')}.py"
 
     @property
     def filename(self) -> str:
-        """What the frames of this source are called in a traceback."""
-        return f"<{self.name.partition(':')[0]} {self.sha256[:8]}>"
+        """The file name of this source's frames in a traceback."""
+        return f"<{self.module} {self.sha256[:8]}>"
 
     @property
     def sha256(self) -> str:
@@ -64,19 +68,17 @@ class Code:
         Raises:
             CodeError: the module fails to import, or the function is absent or cannot be called.
         """
-        module_name, _, function_name = self.name.partition(":")
-        module = _module(module_name, self)
-        found = getattr(module, function_name, None)
-        if found is None:
-            known = [name for name in vars(module) if callable(getattr(module, name))]
+        module, name = _module(self), self.name.partition(":")[2]
+        function: Callable[..., Any] | None = getattr(module, name, None)
+        if function is None:
+            near = names.near(name, [key for key, one in vars(module).items() if callable(one)])
             raise errors.CodeError(
-                f"{self.name}: the function must be in its module, but {module_name} has no"
-                f" {function_name!r}{names.near(function_name, known)}"
+                f"{self.name}: the function must be in its module, but {self.module} has no"
+                f" {name!r}{near}"
             )
-        if not callable(found):
-            kind = type(found).__name__
+        if not callable(function):
+            kind = type(function).__name__
             raise errors.CodeError(f"{self.name}: a function is needed, but got a value of {kind}")
-        function: Callable[..., Any] = found
         return function
 
 
@@ -86,17 +88,17 @@ def is_name(text: str) -> bool:
 
 
 def read(name: str, folder: Path) -> Code:
-    """The user's function beside the experiment file in `folder`, run once to know that it imports.
+    """The user's function, beside the experiment file in `folder` or installed; it must import.
 
     Raises:
         CodeError: no such module, or what `Code.load` raises.
     """
     if not is_name(name):
         raise errors.CodeError(f"code is named module:function, but got {name!r}")
-    module = name.partition(":")[0]
-    path = folder.joinpath(*module.split(".")).with_suffix(".py")
+    code = Code(name, "")
+    path = folder / code.file
     try:
-        source = (path if path.is_file() else _installed(module, folder)).read_text("utf-8")
+        source = (path if path.is_file() else _installed(code.module, folder)).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as cause:
         raise errors.CodeError(f"{name}: {path} must be Python in UTF-8, but {cause}") from cause
     code = Code(name, source)
@@ -108,8 +110,7 @@ def read(name: str, folder: Path) -> Code:
 def guard(law: str, *own: Code | None) -> Iterator[None]:
     """Turn whatever the user's code raises in the block into an error with its file and line.
 
-    Whatever is more than `Exception` counts too: `sys.exit()` in a model ends neither a search nor
-    a replica. KeyboardInterrupt is the person at the keyboard, and passes.
+    `sys.exit()` in a model ends neither a search nor a replica; only KeyboardInterrupt passes.
 
     Args:
         law: what the code must do, such as `must give a loss`.
@@ -148,13 +149,13 @@ def _installed(module: str, folder: Path) -> Path:
     return Path(spec.origin)
 
 
-def _module(name: str, code: Code) -> types.ModuleType:
-    """The module that the source makes, under a name that no other source can have."""
-    private = f"eagleray_code_{code.sha256[:16]}_{name.replace('.', '_')}"
+def _module(code: Code) -> types.ModuleType:
+    """The source as a module, under a name that no other source can have."""
+    private = f"eagleray_code_{code.sha256[:16]}_{code.module.replace('.', '_')}"
     if private in sys.modules:
         return sys.modules[private]
     module = types.ModuleType(private)
-    module.__package__ = name.rpartition(".")[0] or None
+    module.__package__ = code.module.rpartition(".")[0] or None
     lines = code.source.splitlines(keepends=True)
     linecache.cache[code.filename] = (len(code.source), None, lines, code.filename)
     sys.modules[private] = module
@@ -168,19 +169,19 @@ def _module(name: str, code: Code) -> types.ModuleType:
 
 
 def _blamed(law: str, own: list[Code], cause: BaseException) -> str:
-    """The error's line; it begins with the user's frame nearest to the fault, if there is one."""
+    """The message of an error, with the user's innermost frame if there is one."""
     files = {code.filename: code for code in own}
     places = [(name, line) for name, line in _frames(cause) if name in files]
     code = files[places[-1][0]] if places else own[0]
     place = f"{code.file}:{places[-1][1]}: " if places else ""
-    text = " ".join(str(cause).split())
-    said = f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text
-    kind = type(cause).__name__
-    return f"{place}{code.name}: {law}, but raised {f'{kind}: {said}' if said else kind}"
+    kind, text = type(cause).__name__, " ".join(str(cause).split())
+    raised = f"{kind}: {text}" if text else kind
+    more = "..." if len(text) > _LONGEST else ""
+    return f"{place}{code.name}: {law}, but raised {raised[: len(kind) + 2 + _LONGEST]}{more}"
 
 
 def _frames(cause: BaseException) -> Iterator[tuple[str, int]]:
-    """File and line of each frame, the innermost last."""
+    """File and line of each frame, outermost first."""
     for frame, line in traceback.walk_tb(cause.__traceback__):
         yield frame.f_code.co_filename, line
     if isinstance(cause, SyntaxError) and cause.filename and cause.lineno:
