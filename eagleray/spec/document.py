@@ -1,9 +1,8 @@
-"""YAML with line numbers: what an experiment file says, and where it says it.
+"""YAML with line numbers: the content of an experiment file, and the place of each key.
 
-Scalars are read the YAML 1.2 way (core schema, https://yaml.org/spec/1.2.2/#103-core-schema):
-`1e-3` is a number, and `yes`, `010`, `1:30` and `2024-01-01` are what they look like. A key stands
-once, every key is text, and tags and anchors are refused. What is wrong is collected, not raised,
-so that the laws of the experiment can be tried on the rest.
+Scalars are those of YAML 1.2 (core schema, https://yaml.org/spec/1.2.2/#103-core-schema): `1e-3`
+is a number, and `yes`, `1:30` and `2024-01-01` are text. A key stands once, every key is text, and
+tags and anchors are refused. Problems are collected, not raised, so that the rest is validated too.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _RESOLVERS = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Document:
     """A file's content, and the place of each key.
 
@@ -42,22 +41,61 @@ class Document:
         path: the file.
         value: mappings, lists, text, numbers, booleans and None.
         lines: key to line, counted from 1.
-        given: keys that came from the command line instead of the file.
+        overridden: keys that came from the command line instead of the file.
         problems: what is wrong with the YAML itself, as (line, text).
     """
 
     path: Path
-    value: object
-    lines: Mapping[Key, int]
-    given: frozenset[Key]
-    problems: tuple[tuple[int, str], ...]
+    value: object = None
+    lines: dict[Key, int] = dataclasses.field(default_factory=dict)
+    overridden: frozenset[Key] = frozenset()
+    problems: list[tuple[int, str]] = dataclasses.field(default_factory=list)
 
     def line(self, key: Key) -> int:
-        """The line of a key, or of the nearest section around it; 0 if the command line gave it."""
+        """The line of a key, or of the nearest section around it; 0 for the command line."""
         heads = [key[:length] for length in range(len(key), -1, -1)]
-        if any(head in self.given for head in heads):
+        if any(head in self.overridden for head in heads):
             return 0
         return next((self.lines[head] for head in heads if head in self.lines), 1)
+
+    def _convert(self, node: yaml.Node | None, key: Key) -> object:
+        if node is None:
+            return None
+        self.lines.setdefault(key, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, key)
+        if node.tag not in (_TAG + "map", _TAG + "seq"):
+            self._report(node, key, f"tags have no place here, but got {node.tag}")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, key)
+        return [self._convert(item, (*key, at)) for at, item in enumerate(node.value)]
+
+    def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, object]:
+        mapping: dict[str, object] = {}
+        for name, value in node.value:
+            inner = (*key, name.value)
+            if not isinstance(name, yaml.ScalarNode):
+                self._report(name, key, "a key must be text, but got a list or a mapping")
+            elif name.value in mapping:
+                law = f"a key stands once, but line {self.lines[inner]} holds it too"
+                self._report(name, inner, law)
+            else:
+                self.lines[inner] = name.start_mark.line + 1
+                mapping[name.value] = self._convert(value, inner)
+        return mapping
+
+    def _scalar(self, node: yaml.ScalarNode, key: Key) -> object:
+        try:
+            return _SCALARS[node.tag.removeprefix(_TAG)](node.value)
+        except KeyError:
+            self._report(node, key, f"tags have no place here, but got {node.tag}")
+        except ValueError:
+            self._report(node, key, f"must be a number, but got {node.value[:40]}")
+        return None
+
+    def _report(self, node: yaml.Node, key: Key, law: str) -> None:
+        text = f"{dotted(key)}: {law}".removeprefix(": ")
+        self.problems.append((node.start_mark.line + 1, text))
 
 
 def read(path: Path, overrides: Mapping[str, str] | None = None) -> Document:
@@ -66,25 +104,27 @@ def read(path: Path, overrides: Mapping[str, str] | None = None) -> Document:
     Raises:
         SpecError: the file cannot be read, or is not YAML at all.
     """
-    reading = _Reading()
-    value = reading.convert(_compose(_text(path), str(path)), ())
+    page = _document(_text(path), path)
     for name, text in (overrides or {}).items():
-        value = _put(value, name.split("."), parse(text, f"--set {name}"))
-    given = frozenset(tuple(name.split(".")) for name in overrides or {})
-    return Document(path, value, reading.lines, given, tuple(reading.problems))
+        page.value = _put(page.value, name.split("."), parse(text, f"--set {name}"))
+    page.overridden = frozenset(tuple(name.split(".")) for name in overrides or {})
+    return page
 
 
 def parse(text: str, name: str) -> object:
-    """The value of a piece of YAML; `name` says in errors where it came from."""
-    reading = _Reading()
-    value = reading.convert(_compose(text, name), ())
-    if reading.problems:
-        raise SpecError([f"{name}: {problem}" for _, problem in reading.problems])
-    return value
+    """The value of a piece of YAML; `name` is its source in errors.
+
+    Raises:
+        SpecError: it is not YAML, or more than plain values.
+    """
+    page = _document(text, name)
+    if page.problems:
+        raise SpecError([f"{name}: {problem}" for _, problem in page.problems])
+    return page.value
 
 
 def write(value: object) -> str:
-    """The YAML text that `parse` reads back as the same value; small mappings stand in one line."""
+    """YAML text that `parse` reads back as the same value; small mappings stand in one line."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -105,9 +145,10 @@ def _text(path: Path) -> str:
         raise SpecError([f"{path}: must be a file that can be read: {error.strerror}"]) from error
 
 
-def _compose(text: str, name: str) -> yaml.Node | None:
+def _document(text: str, name: str | Path) -> Document:
+    page = Document(Path(name))
     try:
-        return yaml.compose(text, Loader=_Loader)
+        page.value = page._convert(yaml.compose(text, Loader=_Loader), ())
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise SpecError([f"{name}:{line}: must be YAML, but holds a control character"]) from error
@@ -118,6 +159,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise SpecError([f"{name}:{line}: must be YAML, but {problem}"]) from error
     except RecursionError as error:
         raise SpecError([f"{name}: must be YAML, but is nested too deeply"]) from error
+    return page
 
 
 class _Loader(yaml.SafeLoader):
@@ -151,56 +193,8 @@ for _kind, _pattern, _first in _RESOLVERS:
     _Dumper.add_implicit_resolver(_TAG + _kind, re.compile(f"^(?:{_pattern})$"), _first)
 
 
-class _Reading:
-    """One walk over the nodes, with what it finds on the way."""
-
-    def __init__(self) -> None:
-        self.lines: dict[Key, int] = {}
-        self.problems: list[tuple[int, str]] = []
-
-    def convert(self, node: yaml.Node | None, key: Key) -> object:
-        if node is None:
-            return None
-        self.lines.setdefault(key, node.start_mark.line + 1)
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, key)
-        if node.tag not in (_TAG + "map", _TAG + "seq"):
-            self._complain(node, key, f"tags have no place here, but got {node.tag}")
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, key)
-        return [self.convert(item, (*key, at)) for at, item in enumerate(node.value)]
-
-    def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, object]:
-        mapping: dict[str, object] = {}
-        for name, value in node.value:
-            inner = (*key, name.value)
-            if not isinstance(name, yaml.ScalarNode):
-                self._complain(name, key, "a key must be text, but got a list or a mapping")
-            elif name.value in mapping:
-                law = f"a key stands once, but line {self.lines[inner]} holds it too"
-                self._complain(name, inner, law)
-            else:
-                self.lines[inner] = name.start_mark.line + 1
-                mapping[name.value] = self.convert(value, inner)
-        return mapping
-
-    def _scalar(self, node: yaml.ScalarNode, key: Key) -> object:
-        try:
-            return _SCALARS[node.tag.removeprefix(_TAG)](node.value)
-        except KeyError:
-            self._complain(node, key, f"tags have no place here, but got {node.tag}")
-        except ValueError:
-            self._complain(node, key, f"must be a number, but got {node.value[:40]}")
-        return None
-
-    def _complain(self, node: yaml.Node, key: Key, text: str) -> None:
-        self.problems.append(
-            (node.start_mark.line + 1, f"{dotted(key)}: {text}".removeprefix(": "))
-        )
-
-
 def _put(tree: object, key: Sequence[str], value: object) -> object:
-    """`tree` with `value` at `key`; sections on the way are made where there are none."""
+    """The tree with `value` at `key`, and sections on the way to it."""
     if not key:
         return value
     section = dict(tree) if isinstance(tree, dict) else {}

@@ -1,7 +1,7 @@
 """The sections of the experiment file, each a closed and strict model.
 
-A field's law stands with the field; a law between two fields stands with the later one, so that it
-is reported at its key. `eagleray.spec.validation` has the laws between sections.
+A field's law is with the field, and a law between two fields with the later one, at whose key it is
+reported. Laws between sections are in `eagleray.spec.validation`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import pydantic
 from pydantic import Discriminator, Field, Tag, ValidationInfo
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from eagleray.learn import columns, losses, metrics, models
 from eagleray.learn.models.options import Many, Rate, Section, Size
@@ -99,7 +99,6 @@ class _Feature(Section):
     """How one column is turned into numbers."""
 
     tag: ClassVar[str | None] = "COLUMN"
-    owners: ClassVar[dict[str, list[str]]] = {}
 
     type: Annotated[str, terms.OneOf(columns.REGISTRY)] = Field(
         "auto", description=f"Kind of the column; `{columns.IDENTIFIER.name}` leaves it out."
@@ -107,58 +106,29 @@ class _Feature(Section):
 
     @property
     def kind(self) -> columns.ColumnKind | None:
-        """What the column is; None where its values decide."""
+        """The kind of the column; None where its values decide."""
         return None if self.type == "auto" else columns.REGISTRY[self.type]
 
     @classmethod
     def foreign(cls, kind: str) -> set[str]:
         """Options that do not belong to a kind."""
-        return {option for option, owners in cls.owners.items() if kind not in owners}
+        return {name for name in cls.model_fields if kind not in (_owners(name) or [kind])}
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _belongs(cls, value: object, info: ValidationInfo) -> object:
-        """Runs for options that are given, not for defaults."""
-        owners, kind = cls.owners.get(str(info.field_name), []), info.data.get("type")
+        """Called for options that are set, not for defaults."""
+        owners, kind = _owners(info.field_name), info.data.get("type")
         if owners and kind is not None and kind not in owners:
             got = {"got": f"type: {kind}"}
             raise PydanticCustomError("law", f"needs type: {' or '.join(owners)} beside it", got)
         return value
 
 
-def _feature_options() -> Any:
-    """The section that has the options of all column kinds."""
-    kinds = [columns.REGISTRY[name] for name in columns.REGISTRY]
-    for kind in kinds:
-        for option in kind.options.model_fields:
-            _Feature.owners.setdefault(option, []).append(kind.name)
-    parts = dict.fromkeys(kind.options for kind in reversed(kinds))  # fields of the last come first
-    bases: Any = (*parts, _Feature)
-    return pydantic.create_model(
-        "FeatureOptions", __base__=bases, __doc__=_Feature.__doc__, __module__=__name__
-    )
-
-
-if TYPE_CHECKING:
-
-    class FeatureOptions(_Feature):
-        """Has the options of all column kinds; see `eagleray.learn.columns`."""
-
-        def __init__(self, **options: Any) -> None: ...
-
-else:
-    FeatureOptions = _feature_options()
-
-
-class _Registered:
-    """The options of every registered model, or of the user's own, told apart by `type`."""
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: pydantic.GetCoreSchemaHandler
-    ) -> CoreSchema:
-        tagged: list[Any] = [Annotated[one, Tag(str(one.tag))] for one in models.sections()]
-        union = functools.reduce(operator.or_, tagged)
-        return handler.generate_schema(Annotated[union, Discriminator(_model_tag)])
+def _owners(option: str | None) -> list[str]:
+    """The column kinds that have an option."""
+    kinds = columns.REGISTRY
+    return [name for name in kinds if option in kinds[name].options.model_fields]
 
 
 def _model_tag(value: object) -> str:
@@ -166,7 +136,24 @@ def _model_tag(value: object) -> str:
     return "module:function" if ":" in str(kind) else str(kind)
 
 
-ModelOptions = Annotated[models.Options, _Registered()]
+if TYPE_CHECKING:
+    ModelOptions = models.Options
+
+    class FeatureOptions(_Feature):
+        """Has the options of all column kinds."""
+
+        def __init__(self, **options: Any) -> None: ...
+
+else:
+    _parts = dict.fromkeys(columns.REGISTRY[name].options for name in columns.REGISTRY)
+    FeatureOptions = pydantic.create_model(
+        "FeatureOptions",
+        __base__=(*reversed(_parts), _Feature),  # fields of the last come first
+        __doc__=_Feature.__doc__,
+        __module__=__name__,
+    )
+    _tagged = [Annotated[one, Tag(str(one.tag))] for one in models.sections()]
+    ModelOptions = Annotated[functools.reduce(operator.or_, _tagged), Discriminator(_model_tag)]
 
 
 class EarlyStopping(Section):
@@ -314,8 +301,6 @@ def walk(
 
 
 def _sections_in(annotation: object) -> list[type[Section]]:
-    if annotation is models.Options:
-        return [*models.sections()]
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections_in(part)]

@@ -116,13 +116,12 @@ def _section_laws(tree: space.Tree, wrong: set[Key]) -> Iterator[Problem]:
 
 def _of_distribution(problem: Problem, drawn: space.Distribution) -> Problem:
     """The problem of an end, said of the whole distribution."""
-    if isinstance(drawn, space.Choice):
+    if isinstance(drawn, space.Choice) or problem.got is None:
         return problem
     written = show(drawn)
     if problem.law == problems.WHOLE:
         return dataclasses.replace(problem, got=written, near="{randint: …}")
-    got = f"{problem.got} in {written}" if problem.got else problem.got
-    return dataclasses.replace(problem, got=got, near=None)
+    return dataclasses.replace(problem, got=f"{problem.got} in {written}", near=None)
 
 
 def _broken(tree: space.Tree) -> list[Problem]:

@@ -79,7 +79,7 @@ def test_keys_are_text_whatever_they_look_like(file: Path) -> None:
 def test_a_key_that_stands_twice_is_named_with_both_lines(file: Path) -> None:
     file.write_text("train:\n  lr: 1\n  epochs: 3\n  lr: 2\n")
     page = document.read(file)
-    assert page.problems == ((4, "train.lr: a key stands once, but line 2 holds it too"),)
+    assert page.problems == [(4, "train.lr: a key stands once, but line 2 holds it too")]
     assert page.value == {"train": {"lr": 1, "epochs": 3}}
 
 
