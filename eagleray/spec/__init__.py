@@ -21,45 +21,18 @@ from pydantic import Field
 
 from eagleray.errors import SpecError, UserError
 from eagleray.learn import metrics, tasks
-from eagleray.learn.models import Options as ModelOptions
 from eagleray.spec import document, problems, space, validation
 from eagleray.spec.document import dotted
-from eagleray.spec.reference import json_schema
-from eagleray.spec.sections import (
-    Compute,
-    Configuration,
-    Data,
-    EarlyStopping,
-    FeatureOptions,
-    File,
-    Serve,
-    Split,
-    Train,
-    Tune,
-)
-from eagleray.spec.space import Distribution
+from eagleray.spec.sections import Configuration as Configuration
+from eagleray.spec.sections import Data as Data
+from eagleray.spec.sections import FeatureOptions as FeatureOptions
+from eagleray.spec.sections import File
+from eagleray.spec.sections import Split as Split
+from eagleray.spec.sections import Train as Train
+from eagleray.spec.sections import Tune as Tune
 
 if TYPE_CHECKING:
     from eagleray import code
-
-__all__ = [
-    "LIMITS",
-    "Compute",
-    "Configuration",
-    "Data",
-    "Distribution",
-    "EarlyStopping",
-    "Experiment",
-    "FeatureOptions",
-    "ModelOptions",
-    "Serve",
-    "Split",
-    "Train",
-    "Tune",
-    "examine",
-    "json_schema",
-    "load",
-]
 
 SEMANTICS = 1
 """Raised when the same file comes to mean another search: earlier searches are run again."""
@@ -79,7 +52,7 @@ class Experiment(File):
     searched: dict[str, Any] = Field(exclude=True)
 
     @functools.cached_property
-    def space(self) -> dict[str, Distribution]:
+    def space(self) -> dict[str, space.Distribution]:
         """The distributions by dotted key, in the order of the file."""
         return {dotted(key): drawn for key, drawn in space.find(self.searched)}
 

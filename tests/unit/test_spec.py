@@ -22,7 +22,7 @@ from eagleray.spec import document, reference, sections
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SCHEMA = jsonschema.Draft202012Validator(spec.json_schema())
+SCHEMA = jsonschema.Draft202012Validator(reference.json_schema())
 LEAST = {"name": "least", "data": {"source": "dataset:digits", "target": "target"}}
 
 
@@ -295,7 +295,7 @@ def test_editors_see_what_is_wrong_too(value: dict[str, Any], file: Path) -> Non
 
 
 def test_the_json_schema_is_one_and_describes_every_key() -> None:
-    schema = spec.json_schema()
+    schema = reference.json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     leaves = [leaf for part in schema["$defs"].values() for leaf in part["properties"].values()]
     leaves += schema["properties"].values()
