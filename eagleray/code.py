@@ -88,11 +88,7 @@ def is_name(text: str) -> bool:
 
 
 def read(name: str, folder: Path) -> Code:
-    """The user's function, beside the experiment file in `folder` or installed; it must import.
-
-    Raises:
-        CodeError: no such module, or what `Code.load` raises.
-    """
+    """The user's function, from `folder` or installed; CodeError where it cannot be loaded."""
     if not is_name(name):
         raise errors.CodeError(f"code is named module:function, but got {name!r}")
     code = Code(name, "")

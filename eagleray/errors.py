@@ -1,13 +1,13 @@
 """Every error that EagleRay raises on purpose.
 
 EagleRayError                 one line for people; `exit_code` for the command line
-├── UserError                 (2) what the caller gave is at fault
+├── UserError                 (2) the caller's input is wrong
 │   ├── SpecError             experiment file: all of its problems at once
 │   ├── DataError             data that cannot be read or learned from: all problems at once
 │   ├── CodeError             the user's own `module:function` fails to import or to answer
 │   ├── RequestError          a prediction request; names the field
 │   ├── NotFoundError         no such model, version, alias or search
-│   └── ConflictError         somebody else changed it first
+│   └── ConflictError         another process changed it first
 ├── StorageError              (1) names endpoint, bucket and key
 │   ├── ObjectNotFoundError
 │   ├── ObjectExistsError     put-if-absent: the key is taken
@@ -17,8 +17,8 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   ├── StorageFullError
 │   ├── StorageUnavailableError   refused, hung, or cut in the middle; retried before it is raised
 │   ├── CorruptObjectError    content does not match its hash, or is not what it must be
-│   ├── NewerFormatError      a newer EagleRay has written it
-│   └── LeaseLostError        somebody else holds the lease that allowed this write
+│   ├── NewerFormatError      written by a newer EagleRay
+│   └── LeaseLostError        another process holds the lease that allowed this write
 ├── TrainingError             (1) one trial cannot go on, such as a loss that is NaN
 ├── SearchError               (1) no trial of a search gave a model
 ├── ClusterError              (1) a cluster fails, refuses, or cannot be reached any more
@@ -35,13 +35,13 @@ class EagleRayError(Exception):
 
 
 class UserError(EagleRayError):
-    """What the caller gave is at fault: the command line exits with 2."""
+    """The caller's input is wrong; the command line exits with 2."""
 
     exit_code = 2
 
 
 class SpecError(UserError):
-    """An experiment file that breaks laws; `problems` holds a line for each."""
+    """An experiment file with problems, a line each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -49,7 +49,7 @@ class SpecError(UserError):
 
 
 class DataError(UserError):
-    """Data that cannot be read, or from which nothing can be learned; a problem a line."""
+    """Data that cannot be read or learned from; a line for each problem."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -57,7 +57,7 @@ class DataError(UserError):
 
 
 class CodeError(UserError):
-    """The user's own `module:function` fails to import or gives something else than it must."""
+    """The user's own `module:function` fails to import, or returns something invalid."""
 
 
 class RequestError(UserError):
@@ -65,9 +65,9 @@ class RequestError(UserError):
 
     Args:
         message: the law and the value.
-        field: dotted path of the field at fault, such as `instances[3].age`.
-        status: the HTTP status to answer with.
-        details: each field at fault with its own message, where several are.
+        field: dotted path of the wrong field, such as `instances[3].age`.
+        status: the HTTP status of the answer.
+        details: path and message of each wrong field, where there are several.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class NotFoundError(UserError):
 
 
 class ConflictError(UserError):
-    """Somebody else changed it first; read again and repeat."""
+    """Another process changed it first; read again and repeat."""
 
 
 class StorageError(EagleRayError):
@@ -129,11 +129,11 @@ class CorruptObjectError(StorageError):
 
 
 class NewerFormatError(StorageError):
-    """A newer EagleRay has written this document."""
+    """The document was written by a newer EagleRay."""
 
 
 class LeaseLostError(StorageError):
-    """Somebody else holds the lease that allowed this write."""
+    """Another process holds the lease that allowed this write."""
 
 
 class TrainingError(EagleRayError):

@@ -1,4 +1,4 @@
-"""Names of models and aliases, and which one was meant."""
+"""Names of models and aliases, and suggestions for misspelt ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_label(name: str) -> bool:
 
 
 def check(what: str, name: str) -> None:
-    """Refuse what is no DNS label, as a UserError."""
+    """Refuse a name that is no DNS label, with a UserError."""
     if not is_label(name):
         raise errors.UserError(
             f"{what}: must be 1 to 63 of a-z, 0-9 and '-', not starting or ending with '-', "
@@ -26,6 +26,6 @@ def check(what: str, name: str) -> None:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Give the end of a message, where a known name is near."""
+    """The end of a message, `; did you mean …`; empty where no known name is close."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}" if close else ""

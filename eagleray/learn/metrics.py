@@ -74,16 +74,9 @@ class Metric:
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
-    """All metrics of the target's task.
+    """All metrics of the target's task by name; `truth_B` and `outputs` as in `Rows`.
 
-    Args:
-        target: what is predicted.
-        truth_B: class indices, or values in the target's unit.
-        outputs: probabilities (B, C), or values (B,).
-
-    Returns:
-        Value by name. A metric that these rows do not define is absent, such as ROC-AUC where they
-        lack a class.
+    A metric that these rows do not define is absent, such as ROC-AUC where they lack a class.
     """
     task = tasks.REGISTRY[target.task]
     rows = Rows(truth_B, outputs, task.positive)

@@ -124,11 +124,7 @@ class Experiment(File):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def metric(self, task: str) -> str:
-        """The metric that trials are compared by.
-
-        Raises:
-            UserError: a metric for other tasks.
-        """
+        """The metric that trials are compared by; UserError for one of other tasks."""
         known, chosen = tasks.REGISTRY[task], self.tune.metric
         fitting = metrics.fitting(known)
         if chosen == "auto":
@@ -139,11 +135,7 @@ class Experiment(File):
         return chosen
 
     def code(self) -> dict[str, code.Code]:
-        """The user's own functions, by their names in `model.type` and `train.loss`.
-
-        Raises:
-            CodeError: one of them fails to import.
-        """
+        """The user's own model and losses, by name; CodeError where one fails to import."""
         from eagleray import code
 
         names = [name for name in (self.model.type, *self.losses) if code.is_name(name)]

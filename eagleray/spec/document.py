@@ -112,11 +112,7 @@ def read(path: Path, overrides: Mapping[str, str] | None = None) -> Document:
 
 
 def parse(text: str, name: str) -> object:
-    """The value of a piece of YAML; `name` is its source in errors.
-
-    Raises:
-        SpecError: it is not YAML, or more than plain values.
-    """
+    """The value of YAML text; SpecError, with `name` as its source, for more than plain values."""
     page = _document(text, name)
     if page.problems:
         raise SpecError([f"{name}: {problem}" for _, problem in page.problems])

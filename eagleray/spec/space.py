@@ -133,11 +133,7 @@ def kind_of(value: object) -> str | None:
 
 
 def parse(kind: str, arguments: object) -> Distribution:
-    """The distribution `{kind: arguments}`.
-
-    Raises:
-        ValueError: the law of the kind, where the arguments break it.
-    """
+    """The distribution `{kind: arguments}`; ValueError where the arguments break its law."""
     if not isinstance(arguments, list) or not _are_legal(kind, arguments):
         raise ValueError(f"{kind} needs {_LAWS[kind]}")
     if kind == "choice":

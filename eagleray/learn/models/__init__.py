@@ -60,11 +60,7 @@ def sections() -> list[type[Options]]:
 
 
 def parse(value: Mapping[str, Any]) -> Options:
-    """The options that `model_dump(mode="json")` gave this value for.
-
-    Raises:
-        NotFoundError: no package that is installed here has the model.
-    """
+    """Options from their `model_dump(mode="json")`; NotFoundError for an unknown model."""
     kind = value["type"]
     section = Custom if code.is_name(kind) else REGISTRY[kind].options
     return section.model_validate(value)
