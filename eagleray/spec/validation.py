@@ -141,7 +141,7 @@ def _column_laws(tree: space.Tree) -> Iterator[Problem]:
     target = str(data.get("target"))
     for key, value in _section(features, target).items():
         place = ("features", target, key)
-        targets = [name for name in columns.REGISTRY if columns.named(name).target == name]
+        targets = [name for name in columns.REGISTRY if columns.REGISTRY[name].target == name]
         if key != "type":
             yield Problem(place, "the target has no options but type", show(value))
         elif value in columns.REGISTRY and value not in targets:
