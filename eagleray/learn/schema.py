@@ -54,10 +54,7 @@ def parse(schema: Schema, raw: Mapping[str, Raw]) -> Columns:
 
 
 def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[int, str]]:
-    """Canonical columns of the rows that can be parsed, and the faults of the others.
-
-    Returns:
-        Columns without the faulty rows, and all faults of a faulty row by its number, from 0.
+    """Canonical columns of the rows that can be parsed; faults of the others by row, from 0.
 
     Raises:
         DataError: a column is absent.
@@ -81,16 +78,7 @@ def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[in
 
 
 def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
-    """One canonical column from raw values.
-
-    Args:
-        column: what its values mean.
-        raw: the values.
-        tolerance: collects faulty values in place of the error.
-
-    Raises:
-        DataError: a value that is neither of the column's kind nor missing.
-    """
+    """One canonical column from raw values; DataError for a faulty one, without `tolerance`."""
     parse = column.kind.parse
     if tolerance is not None or not isinstance(raw, arrow.Texts):
         return parse(column, raw, tolerance)

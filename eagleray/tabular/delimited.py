@@ -24,12 +24,6 @@ COMMENT = "#"
 BLOCK = 8 << 20
 """Bytes that are parsed at once; a file with a larger cell is parsed in one piece."""
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-
 
 @dataclass(frozen=True)
 class Source:
@@ -44,24 +38,17 @@ class Source:
     def codec(self) -> str:
         """The user's encoding, that of the byte order mark, or UTF-8."""
         if self.encoding is not None:
-            known = codecs.lookup(self.encoding).name
-            return "utf-8-sig" if known == "utf-8" else self.encoding
+            return "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
         with self.path.open("rb") as file:
-            start = file.read(4)
-        return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+            is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        return "utf-16" if is_utf16 else "utf-8-sig"
 
     def fault(self, line: int, message: str) -> errors.DataError:
-        """The error of a line."""
         return errors.DataError(f"{self.name}:{line}: {message}")
 
 
 class Layout(NamedTuple):
-    """How a file is written.
-
-    Attributes:
-        skipped: number of lines above the header.
-        names: the header's cells as they are written.
-    """
+    """How a file is written: `skipped` lines above the header, and `names` as its cells are."""
 
     delimiter: str
     skipped: int
@@ -71,8 +58,7 @@ class Layout(NamedTuple):
 def read(source: Source) -> pd.DataFrame:
     """The table, each column as Arrow's text.
 
-    Lines that start with `#` are left out above the header and, where they have another number of
-    cells than the header, below it.
+    A line that starts with `#` is left out, unless it is the header or has as many cells.
 
     Raises:
         DataError: a line that is not in the encoding, or has more or fewer cells than the header.
@@ -94,8 +80,8 @@ def read(source: Source) -> pd.DataFrame:
 def frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas has it; text stays in Arrow's memory."""
     texts = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), pa.large_string())}
-    made: pd.DataFrame = table.to_pandas(ignore_metadata=True, types_mapper=texts.get)
-    return made
+    converted: pd.DataFrame = table.to_pandas(ignore_metadata=True, types_mapper=texts.get)
+    return converted
 
 
 def header_hint(names: Sequence[str]) -> str:

@@ -31,11 +31,7 @@ from eagleray.tabular.delimited import Source
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 PICTURES = (".png", ".jpg", ".jpeg")
 ARCHIVE = ".zip"
-UNPACKERS: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-}
+UNPACKERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _UNREADABLE = (
     EOFError,
     csv.Error,
@@ -60,16 +56,10 @@ def read(
     encoding: str | None = None,
     delimiter: str | None = None,
 ) -> pd.DataFrame:
-    """The table in a file; the suffix gives the kind of file.
-
-    Args:
-        path: the file.
-        shown: its name in messages; the path by default.
-        encoding: that of a text file; None for UTF-8, or that of its byte order mark.
-        delimiter: that of a text file; None for the one that gives the header most columns.
+    """The table in a file, whose kind is that of its suffix; `shown` is its name in messages.
 
     Raises:
-        DataError: unknown kind, or an empty or unreadable file.
+        DataError: unknown kind, an option that it does not take, or an empty or unreadable file.
     """
     name = shown or str(path)
     try:
@@ -98,9 +88,8 @@ def is_delimited(path: Path) -> bool:
 def read_pictures(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
     """The frame with the contents of picture files in place of their paths.
 
-    Args:
-        frame: the table; a column has paths where its first value names a picture that exists.
-        base: the folder where paths start; else they start in the working directory.
+    A column holds paths where its first value is the path of a picture, from `base` or from the
+    working directory.
 
     Raises:
         DataError: a later path of such a column names no file.
@@ -196,14 +185,11 @@ def _json_lines(source: Source) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-_TEXT = Kind(delimited.read, ("encoding", "delimiter"))
-_LINES = Kind(_json_lines, ("encoding",))
-_PARQUET = Kind(_parquet)
+_PARQUET, _LINES = Kind(_parquet), Kind(_json_lines, ("encoding",))
 KINDS = {
-    ".csv": _TEXT,
-    ".tsv": _TEXT,
-    ".txt": _TEXT,
-    ".data": _TEXT,
+    **dict.fromkeys(
+        (".csv", ".tsv", ".txt", ".data"), Kind(delimited.read, ("encoding", "delimiter"))
+    ),
     ".parquet": _PARQUET,
     ".pq": _PARQUET,
     ".jsonl": _LINES,

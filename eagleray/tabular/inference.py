@@ -30,11 +30,7 @@ def infer(
 ) -> Inferred | None:
     """A column from its values; None where all are missing.
 
-    Args:
-        name: the column's name.
-        raw: its values.
-        kind: the one that the experiment file names.
-        markers: more texts that stand for missing values.
+    The experiment file may name the `kind`, and more `markers` for missing values.
 
     Raises:
         DataError: values that the kind, or any kind, cannot hold.

@@ -21,11 +21,7 @@ BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 
 
 def read(data: spec.Data, base: Path) -> pd.DataFrame:
-    """The table of an experiment, rows in the source's order.
-
-    Args:
-        data: the `data` section.
-        base: the experiment file's folder.
+    """The table of an experiment, rows in the source's order; `base` is the file's folder.
 
     Raises:
         DataError: no such source, or it cannot be read, or it has no rows.
@@ -39,11 +35,7 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
 
 
 def file(path: Path, base: Path, *, shown: str | None = None) -> pd.DataFrame:
-    """The table in a file, with pictures whose paths start at `base`.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """The table in a file, with pictures whose paths start at `base`; see `files.read`."""
     return _checked(files.read(path, shown=shown), shown or str(path), base)
 
 
@@ -85,15 +77,13 @@ def _bundled(name: str) -> pd.DataFrame:
             f"data.source: dataset: must be one of {', '.join(BUNDLED)},"
             f" but got {name!r}{names.near(name, BUNDLED)}"
         )
-    bunch = getattr(datasets, f"load_{name}")()
+    bunch = getattr(datasets, f"load_{name}")(as_frame=True)
+    frame: pd.DataFrame = bunch.data
     if name == "digits":
-        columns: dict[str, Sequence[Any]] = {"image": list(bunch.images)}
-    else:
-        columns = dict(zip(map(str, bunch.feature_names), bunch.data.T, strict=True))
-    if name == "diabetes":
-        return pd.DataFrame({**columns, "target": bunch.target})
-    classes = [str(label) for label in bunch.target_names]
-    return pd.DataFrame({**columns, "target": [classes[index] for index in bunch.target]})
+        frame = pd.DataFrame({"image": list(bunch.images)})
+    classes = [str(label) for label in bunch.get("target_names", ())]
+    target = [classes[index] for index in bunch.target] if classes else bunch.target
+    return frame.assign(target=target)
 
 
 def _object(source: str, text: dict[str, str | None]) -> pd.DataFrame:
@@ -138,7 +128,7 @@ def _beside(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _raw(series: pd.Series[Any]) -> schema.Raw:
-    if _is_arrow_text(series.dtype):
+    if getattr(series.dtype, "pyarrow_dtype", None) in (pa.string(), pa.large_string()):
         cells = pa.array(series)
         return Texts(cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells]))
     if isinstance(series.dtype, pd.DatetimeTZDtype):
@@ -153,10 +143,3 @@ def _raw(series: pd.Series[Any]) -> schema.Raw:
     values = series.astype(object).tolist()
     gone = series.isna().tolist()
     return [None if missing else value for value, missing in zip(values, gone, strict=True)]
-
-
-def _is_arrow_text(kind: object) -> bool:
-    return isinstance(kind, pd.ArrowDtype) and kind.pyarrow_dtype in (
-        pa.string(),
-        pa.large_string(),
-    )

@@ -57,11 +57,7 @@ def infer(
 ) -> Learnable:
     """Leave out rows without a target, group or time; infer the kinds of columns, and the task.
 
-    Args:
-        table: raw values by column.
-        data: the `data` section.
-        features: the `features` section; its types count.
-        meant: tasks that fit the loss and the metric of the file, see `tasks.infer`.
+    `meant` are the tasks that fit the loss and the metric of the file, see `tasks.infer`.
 
     Raises:
         DataError: all problems: columns that are absent or that no kind can hold, no row or no
@@ -75,6 +71,9 @@ class _Inference:
 
     def __init__(self, table: Table, data: spec.Data, features: Features) -> None:
         self._table, self._data, self._features = table, data, features
+        kinds = {name: chosen.kind for name, chosen in features.items()}
+        no_inputs = (name for name, kind in kinds.items() if kind and not kind.is_input)
+        self._left_out = {*data.drop, *no_inputs}
         self._problems: list[str] = []
         self._notes: list[str] = []
 
@@ -117,27 +116,20 @@ class _Inference:
     def _absent(self) -> Iterator[str]:
         """Columns that the experiment file names and the table lacks."""
         data, known = self._data, list(self._table)
-        named: dict[str, list[str | None]] = {
-            "data.target": [data.target],
-            "data.split.group": [data.split.group],
-            "data.split.time": [data.split.time],
-            "data.drop": list(data.drop),
-            "features": list(self._features),
-        }
-        for key, wanted in named.items():
-            for name in wanted:
-                if name is not None and name not in self._table:
-                    yield (
-                        f"{key}: a column of {data.source} is needed, but got {name!r}"
-                        f"{names.near(name, known) or _columns(known)}"
-                    )
+        wanted = [
+            ("data.target", data.target),
+            ("data.split.group", data.split.group),
+            ("data.split.time", data.split.time),
+            *(("data.drop", name) for name in data.drop),
+            *(("features", name) for name in self._features),
+        ]
+        for key, name in wanted:
+            if name is not None and name not in self._table:
+                near = names.near(name, known) or _columns(known)
+                yield f"{key}: a column of {data.source} is needed, but got {name!r}{near}"
 
     def _clean(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Drop columns, and rows without a target, group or time.
-
-        Returns:
-            The numbers of the rows that are left, and their targets, groups and times by column.
-        """
+        """Drop rows; the numbers of the others, and their targets, groups and times by column."""
         data, count = self._data, len(next(iter(self._table.values()), ()))
         keep_B, arrays = np.ones(count, bool), {}
         for name in (data.target, data.split.group, data.split.time):
@@ -156,11 +148,7 @@ class _Inference:
                 f"{data.source}: no row is left after cleaning; all {count} are left out"
             )
         if not self._problems:
-            self._table = {
-                name: _only(raw, keep_B)
-                for name, raw in self._table.items()
-                if name not in data.drop
-            }
+            self._table = {name: _only(raw, keep_B) for name, raw in self._table.items()}
         return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
 
     def _deciding(self, name: str) -> np.ndarray:
@@ -198,8 +186,7 @@ class _Inference:
         """Columns to learn from, and columns that only tell rows apart."""
         split, inputs, keys = self._data.split, [], []
         for name, raw in self._table.items():
-            named = self._features[name].kind if name in self._features else None
-            if name == self._data.target or (named is not None and not named.is_input):
+            if name == self._data.target or name in self._left_out:
                 continue
             if name in (split.group, split.time) and name not in self._features:
                 self._notes.append(
@@ -207,7 +194,7 @@ class _Inference:
                 )
                 continue
             with self._collected():
-                found = self._input(name, raw, named)
+                found, named = self._input(name, raw), self._declared(name)
                 if found is None:
                     self._notes.append(f"{name}: all values are missing, so it is left out")
                 elif named is None and _only_tells_apart(found):
@@ -216,16 +203,14 @@ class _Inference:
                     inputs.append(found)
         return inputs, keys
 
-    def _input(
-        self, name: str, raw: schema.Raw, kind: ColumnKind | None
-    ) -> inference.Inferred | None:
+    def _input(self, name: str, raw: schema.Raw) -> inference.Inferred | None:
         """The column; numbers that repeat are codes if its name is that of an identifier."""
+        kind = self._declared(name)
         found = inference.infer(name, raw, kind, self._data.missing)
         if kind is not None or found is None or not hints_at_identifier(name):
             return found
-        if found.column.integer and not _all_distinct(found):
-            return inference.infer(name, raw, CATEGORICAL, self._data.missing)
-        return found
+        is_code = found.column.integer and not _all_distinct(found)
+        return inference.infer(name, raw, CATEGORICAL, self._data.missing) if is_code else found
 
 
 def _columns(known: list[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from eagleray import spec
 from eagleray.learn import schema, tasks
-from eagleray.learn.columns.remarks import setting
+from eagleray.learn.columns.words import setting
 from ray_jobs.data.prepare import Dataset
 
 SAMPLE = 10_000

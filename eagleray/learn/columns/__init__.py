@@ -8,40 +8,28 @@ in a module that it names as an entry point, see `eagleray.plugins`. That module
 `eagleray.spec`, which is made of the options of all kinds.
 """
 
-from eagleray.learn.columns.arrow import Distinct
+from eagleray.learn.columns.arrow import Distinct as Distinct
 from eagleray.learn.columns.boolean import BOOLEAN
-from eagleray.learn.columns.categorical import CATEGORICAL
-from eagleray.learn.columns.column import Column, Columns, Raw, Tolerance, missing_rows, read_each
+from eagleray.learn.columns.categorical import CATEGORICAL as CATEGORICAL
+from eagleray.learn.columns.column import Column as Column
+from eagleray.learn.columns.column import Columns as Columns
+from eagleray.learn.columns.column import Raw as Raw
+from eagleray.learn.columns.column import Tolerance as Tolerance
+from eagleray.learn.columns.column import missing_rows as missing_rows
+from eagleray.learn.columns.column import read_each as read_each
 from eagleray.learn.columns.datetime import DATETIME
-from eagleray.learn.columns.identifier import IDENTIFIER
+from eagleray.learn.columns.identifier import IDENTIFIER as IDENTIFIER
 from eagleray.learn.columns.image import IMAGE
-from eagleray.learn.columns.kind import REGISTRY, ColumnKind, Guess, candidates, register
-from eagleray.learn.columns.number import LARGEST, NumberKind
-from eagleray.learn.columns.numeric import NUMERIC
-from eagleray.learn.columns.text import TEXT
-from eagleray.learn.columns.words import WordKind
-
-__all__ = [
-    "CATEGORICAL",
-    "IDENTIFIER",
-    "LARGEST",
-    "NUMERIC",
-    "REGISTRY",
-    "TEXT",
-    "Column",
-    "ColumnKind",
-    "Columns",
-    "Distinct",
-    "Guess",
-    "NumberKind",
-    "Raw",
-    "Tolerance",
-    "WordKind",
-    "candidates",
-    "missing_rows",
-    "read_each",
-    "register",
-]
+from eagleray.learn.columns.kind import REGISTRY as REGISTRY
+from eagleray.learn.columns.kind import ColumnKind as ColumnKind
+from eagleray.learn.columns.kind import Guess as Guess
+from eagleray.learn.columns.kind import candidates as candidates
+from eagleray.learn.columns.kind import register as register
+from eagleray.learn.columns.number import LARGEST as LARGEST
+from eagleray.learn.columns.number import NumberKind as NumberKind
+from eagleray.learn.columns.numeric import NUMERIC as NUMERIC
+from eagleray.learn.columns.text import TEXT as TEXT
+from eagleray.learn.columns.words import WordKind as WordKind
 
 for _kind in (NUMERIC, BOOLEAN, IMAGE, DATETIME, TEXT, CATEGORICAL, IDENTIFIER):
     register(_kind)

@@ -94,30 +94,23 @@ class Texts(Sequence[str | None]):
         import pyarrow.compute as pc
 
         spellings = (text for marker in markers for text in (marker, f"{marker}.0"))
-        plain_markers = frozenset(
-            text for text in spellings if re.fullmatch(PLAIN[form], text, re.ASCII | re.IGNORECASE)
-        )
-        if (form, plain_markers) not in self._masks:
+        plain = re.compile(PLAIN[form], re.ASCII | re.IGNORECASE)
+        marked = frozenset(text for text in spellings if plain.fullmatch(text))
+        if (form, marked) not in self._masks:
             mask = pc.match_substring_regex(self._cells, f"^(?:{PLAIN[form]})$").fill_null(False)
-            if plain_markers:
+            if marked:
                 lower = pc.utf8_lower(self._cells)
-                marked = pc.is_in(lower, value_set=pa.array(sorted(plain_markers), lower.type))
-                mask = pc.and_not(mask, marked)
-            self._masks[form, plain_markers] = mask.to_numpy()
-        return self._masks[form, plain_markers]
+                others = pc.is_in(lower, value_set=pa.array(sorted(marked), lower.type))
+                mask = pc.and_not(mask, others)
+            self._masks[form, marked] = mask.to_numpy()
+        return self._masks[form, marked]
 
     def read(
-        self,
-        form: str,
-        markers: Collection[str],
-        read_others: Callable[[list[str | None]], np.ndarray],
+        self, form: str, markers: Collection[str], parse: Callable[[list[str | None]], np.ndarray]
     ) -> np.ndarray:
-        """One number for each row (B), f64.
+        """One number for each row (B), f64: Arrow parses plain texts, `parse` the distinct others.
 
-        Args:
-            form: one of `PLAIN`.
-            markers: markers for missing values, in lower case.
-            read_others: reads the distinct texts that are not plain.
+        `markers`, in lower case, are not plain.
         """
         import pyarrow as pa
 
@@ -128,7 +121,7 @@ class Texts(Sequence[str | None]):
             plain_B = np.zeros(len(self), bool)
         if not plain_B.all():
             texts, rows = self.only(~plain_B).distinct()
-            numbers_B[~plain_B] = read_others(texts)[rows]
+            numbers_B[~plain_B] = parse(texts)[rows]
         return numbers_B
 
     def _cast(self, form: str) -> np.ndarray:
@@ -136,24 +129,20 @@ class Texts(Sequence[str | None]):
         import pyarrow.compute as pc
 
         cells = self._cells
-        if form == "time":
-            microseconds: np.ndarray = cells.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
-            seconds: np.ndarray = microseconds // 1000 / 1000
-            return seconds
         if form == "comma":
             cells = pc.replace_substring(cells, ",", ".")
-        numbers: np.ndarray = cells.cast(pa.float64()).to_numpy()
-        return numbers
+        if form != "time":
+            numbers: np.ndarray = cells.cast(pa.float64()).to_numpy()
+            return numbers
+        microseconds = cells.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+        seconds: np.ndarray = microseconds // 1000 / 1000
+        return seconds
 
 
 class Distinct:
     """The distinct texts of a column, stripped and counted, by which kinds are inferred.
 
-    Counting starts when a count is needed. Plain numbers and times are never counted.
-
-    Args:
-        texts: the column.
-        markers: markers for missing values, in lower case; no count includes them.
+    Markers for missing values, in lower case, do not count. Plain texts are counted last or never.
     """
 
     def __init__(self, texts: Texts, markers: frozenset[str]) -> None:
@@ -163,14 +152,13 @@ class Distinct:
     @functools.cached_property
     def sample(self) -> list[str]:
         """The first `SAMPLE` texts in order of appearance."""
-        seen: dict[str, None] = {}
-        for text in self._texts.firsts():
-            word = values.category(text or "")
+        sample: dict[str, None] = {}
+        for word in map(values.category, filter(None, self._texts.firsts())):
             if word.casefold() not in self._markers:
-                seen[word] = None
-            if len(seen) == SAMPLE:
+                sample[word] = None
+            if len(sample) == SAMPLE:
                 break
-        return list(seen)
+        return list(sample)
 
     @property
     def counts(self) -> Counter[str]:
@@ -183,7 +171,7 @@ class Distinct:
         return Counter({text: n for text, n in counts if text.casefold() not in self._markers})
 
     def rows(self, form: str) -> int:
-        """The number of rows that hold a text; texts of this form are counted fastest."""
+        """The number of rows that hold a text; those of this form are counted fastest."""
         plain = self._texts.is_plain(form, self._markers)
         return int(plain.sum()) + self.not_plain(form).total()
 
@@ -193,11 +181,11 @@ class Distinct:
 
     def _count(self, form: str) -> Counter[str]:
         if form not in self._counted:
-            counted: Counter[str] = Counter()
             others = self._texts
             if form:
                 others = others.only(~others.is_plain(form, self._markers))
             texts, rows = others.distinct()
+            counted: Counter[str] = Counter()
             for text, count in zip(texts, np.bincount(rows, minlength=len(texts)), strict=True):
                 if word := values.category(text or ""):
                     counted[word] += int(count)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,10 +19,11 @@ _PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"
 class Boolean(NumberKind):
     name = "boolean"
     need = "true or false"
+    native = (bool, np.bool_)
     target = "boolean"
-
-    def holds(self, types: Collection[type]) -> bool:
-        return all(issubclass(one, bool | np.bool_) for one in types)
+    encoded = features.Number("sign")
+    json_types = bool | float | str
+    json_schema: ClassVar = {"type": "boolean"}
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         words = {text.casefold() for text in texts.sample}
@@ -40,15 +40,6 @@ class Boolean(NumberKind):
 
     def write(self, value: float) -> Any:
         return bool(value)
-
-    def encoding(self, options: Any) -> features.Encoding:
-        return features.Number("sign")
-
-    def wire(self, column: Column) -> Any:
-        return bool | float | str
-
-    def openapi(self, column: Column) -> dict[str, Any]:
-        return {"type": "boolean"}
 
 
 BOOLEAN = Boolean()

@@ -12,11 +12,11 @@ import pydantic
 from pydantic import Field
 
 from eagleray.learn import features
-from eagleray.learn.columns import remarks, values
+from eagleray.learn.columns import values
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, missing_rows
 from eagleray.learn.columns.kind import Guess
-from eagleray.learn.columns.words import WordKind
+from eagleray.learn.columns.words import WordKind, percent, setting
 from eagleray.learn.features.categories import MOST_LISTED
 
 MOST_DESCRIBED = 20
@@ -84,9 +84,9 @@ def _rare(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> It
     if not rare:
         return
     options = {"type": column.type, "max_categories": len(counts)}
-    fix = remarks.setting({"features": {column.name: options}})
+    fix = setting({"features": {column.name: options}})
     yield (
         f"{column.name}: of {len(counts):,} categories the {most:,} most frequent count; the other"
-        f" {len(rare):,}, {remarks.percent(sum(rare) / counts.total())} of the rows, are taken as"
+        f" {len(rare):,}, {percent(sum(rare) / counts.total())} of the rows, are taken as"
         f" one; {fix} keeps them apart"
     )

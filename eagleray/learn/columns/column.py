@@ -64,11 +64,9 @@ class Column(pydantic.BaseModel, frozen=True):
 
 @dataclass
 class Tolerance:
-    """Collects faulty values in place of an error, and bounds pictures.
+    """Collects faulty values, by index, in place of an error; they count as missing.
 
-    Attributes:
-        failures: by index, why a value cannot be read; it counts as missing.
-        pixels: the pixels that a request's pictures may have; None for a table's.
+    `pixels` bounds the pictures of a request; None is for those of a table.
     """
 
     failures: dict[int, str] = field(default_factory=dict)

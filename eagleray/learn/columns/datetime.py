@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,10 +33,10 @@ _FORMATS = (
 class Datetime(NumberKind):
     name = "datetime"
     need = "a date or time in ISO 8601"
+    native = (datetime.date, np.datetime64)
     is_ordered = True
-
-    def holds(self, types: Collection[type]) -> bool:
-        return all(issubclass(one, datetime.date | np.datetime64) for one in types)
+    encoded = features.Number(cyclic=True)
+    json_schema: ClassVar = {"type": "string", "format": "date-time"}
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         """Dates, if all formats that fit agree on them."""
@@ -72,12 +72,6 @@ class Datetime(NumberKind):
         seconds = raw.astype("datetime64[ms]").astype(np.int64) / 1000
         known = (seconds >= CALENDAR[0]) & (seconds <= CALENDAR[1])  # NaT is far below
         return np.where(known, seconds, math.nan)
-
-    def encoding(self, options: Any) -> features.Encoding:
-        return features.Number(cyclic=True)
-
-    def openapi(self, column: Column) -> dict[str, Any]:
-        return {"type": "string", "format": "date-time"}
 
 
 DATETIME = Datetime()

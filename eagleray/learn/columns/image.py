@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,8 @@ class Image(ColumnKind):
     holds_paths = True
     parsed_dtype = np.float32
     is_slow = True
-
-    def holds(self, types: Collection[type]) -> bool:
-        return all(issubclass(one, list | tuple | np.ndarray | bytes) for one in types)
+    native = (list, tuple, np.ndarray, bytes)
+    encoded = features.Image()
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         if not all(map(pictures.is_encoded, texts.sample)):
@@ -47,9 +45,8 @@ class Image(ColumnKind):
             try:
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
-                shown = repr(value)[:60]
-                message = f"{name}: a picture is needed, but got {shown}"
-                raise errors.DataError(message) from cause
+                got = f"{value!r:.60}"
+                raise errors.DataError(f"{name}: a picture is needed, but got {got}") from cause
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
         smaller = max(1.0, max(height, width) / LONGEST_SIDE)
         channels = max((shape[0] for shape in shapes), default=1)
@@ -70,9 +67,6 @@ class Image(ColumnKind):
 
     def to_json(self, array: np.ndarray) -> list[Any]:
         return [None if np.isnan(picture).all() else pictures.nested(picture) for picture in array]
-
-    def encoding(self, options: Any) -> features.Encoding:
-        return features.Image()
 
     def quantity(self, array: np.ndarray) -> np.ndarray:
         """Mean brightness."""

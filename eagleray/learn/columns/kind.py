@@ -25,7 +25,7 @@ class NoOptions(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Guess:
-    """How a column of texts would be read as values of a kind.
+    """How the texts of a column are values of a kind.
 
     Attributes:
         fields: of the column, such as `decimal_comma`.
@@ -49,22 +49,29 @@ class ColumnKind(Protocol):
     Attributes:
         name: in the experiment file and in a bundle's schema.
         need: what a value must be, in messages.
+        native: Python's and numpy's types of its values.
         options: model of what `features.COLUMN` takes beside `type`.
+        encoded: how a column enters a model, where no option changes it.
+        json_types: a request's values that are not null, as msgspec takes them.
+        json_schema: the same as OpenAPI 3.0 has it.
         markers: texts, in lower case, that stand for a missing value.
         is_input: whether a model learns from the column.
         takes_any_text: whether it can read every text; inference tries such kinds last.
-        target: name of the kind that a target of this kind is read as; None where it cannot be
-            predicted.
+        target: name of the kind that a target of this kind is read as, if it can be predicted.
         is_ordered: whether `data.split.time` can sort rows by it.
         holds_paths: whether values in a text file may be paths of other files.
-        parsed_dtype: dtype of canonical values that JSON's types do not settle, so that they are
-            parsed before a request is queued; None for others.
+        parsed_dtype: dtype of values that JSON's types do not settle: they are parsed before a
+            request is queued.
         is_slow: whether parsing a text takes too long for the event loop.
     """
 
     name: ClassVar[str]
     need: ClassVar[str]
+    native: ClassVar[tuple[type, ...]] = ()
     options: ClassVar[type[pydantic.BaseModel]] = NoOptions
+    encoded: ClassVar[Encoding]
+    json_types: ClassVar[Any] = Any
+    json_schema: ClassVar[dict[str, Any]] = {}
     markers: ClassVar[frozenset[str]] = values.PLACEHOLDERS
     is_input: ClassVar[bool] = True
     takes_any_text: ClassVar[bool] = False
@@ -75,8 +82,8 @@ class ColumnKind(Protocol):
     is_slow: ClassVar[bool] = False
 
     def holds(self, types: Collection[type]) -> bool:
-        """Whether values of these Python or numpy types are of this kind."""
-        return False
+        """Whether values of these types are of this kind."""
+        return all(issubclass(one, self.native) for one in types)
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         """How texts, at least one, are values of this kind; None where they are not.
@@ -112,8 +119,8 @@ class ColumnKind(Protocol):
         ...
 
     def encoding(self, options: Any) -> Encoding:
-        """How the column enters a model, from an instance of `options`."""
-        ...
+        """How a column enters a model, from an instance of `options`."""
+        return self.encoded
 
     def quantity(self, array: np.ndarray) -> np.ndarray:
         """Number (NaN where missing) or name (None) of each value (B), for statistics."""
@@ -130,23 +137,19 @@ class ColumnKind(Protocol):
     def remarks(
         self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
     ) -> Iterator[str]:
-        """What looks unintended, each with the setting that changes it.
+        """What looks unintended in an input, each with the setting that changes it.
 
-        Args:
-            column: an input.
-            array: its canonical values.
-            train: the rows of the training part.
-            options: None where the experiment file does not name the kind.
+        `train` are the rows of the training part; `options` is None where the file names no kind.
         """
         yield from ()
 
     def wire(self, column: Column) -> Any:
-        """The JSON types of a request's values that are not null, as msgspec takes them."""
-        ...
+        """`json_types` of one column."""
+        return self.json_types
 
     def openapi(self, column: Column) -> dict[str, Any]:
-        """The OpenAPI 3.0 schema of a request's values that are not null."""
-        ...
+        """`json_schema` of one column."""
+        return self.json_schema
 
 
 REGISTRY: plugins.Registry[ColumnKind] = plugins.Registry("column kind")

@@ -18,6 +18,9 @@ class NumberKind(ColumnKind):
     """One number for each value; a request may send it as a number or as text."""
 
     parsed_dtype: ClassVar[type[np.generic] | None] = np.float64
+    encoded = features.Number()
+    json_types: ClassVar[Any] = float | str
+    json_schema: ClassVar = {"oneOf": [{"type": "number"}, {"type": "string"}]}
 
     def read(self, column: Column, value: Any) -> float:
         """The number of one raw value, or ValueError."""
@@ -34,12 +37,3 @@ class NumberKind(ColumnKind):
     def to_json(self, array: np.ndarray) -> list[Any]:
         write = self.write
         return [None if math.isnan(value) else write(value) for value in array.tolist()]
-
-    def encoding(self, options: Any) -> features.Encoding:
-        return features.Number()
-
-    def wire(self, column: Column) -> Any:
-        return float | str
-
-    def openapi(self, column: Column) -> dict[str, Any]:
-        return {"oneOf": [{"type": "number"}, {"type": "string"}]}

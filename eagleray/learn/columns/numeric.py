@@ -28,7 +28,6 @@ MOST_OTHER_SHARE_NAMED = 0.5
 """Largest share where the experiment file names the kind."""
 
 _PLAIN = frozenset({float, int, NoneType})
-_BOOLEANS = (bool, np.bool_)
 
 
 class Options(pydantic.BaseModel):
@@ -46,10 +45,10 @@ class Numeric(NumberKind):
     target = "numeric"
     is_ordered = True
     parsed_dtype = None
+    native = (int, float, Decimal, np.number)
 
     def holds(self, types: Collection[type]) -> bool:
-        numbers = (int, float, Decimal, np.number)
-        return all(issubclass(one, numbers) and not issubclass(one, _BOOLEANS) for one in types)
+        return bool not in types and super().holds(types)
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         share, most = MOST_OTHER_SHARE, MOST_OTHERS

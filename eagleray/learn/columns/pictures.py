@@ -35,11 +35,7 @@ _STARTS = ("iVBORw0KGgo", "/9j/", "data:image/")
 
 @dataclass
 class PixelBudget:
-    """Pixels that the pictures of one request may have together.
-
-    Attributes:
-        left: pixels that are not spent, as the pictures' headers give them.
-    """
+    """Pixels that the pictures of one request may still have, as their headers give them."""
 
     left: int = MOST_PIXELS
 
@@ -79,12 +75,9 @@ def decode(value: object) -> np.ndarray:
 
 
 def fit(value: object, shape: tuple[int, ...], budget: PixelBudget | None = None) -> np.ndarray:
-    """A picture with the channels, height and width (C, H, W) that a model takes, float32.
+    """A picture as `decode` takes it, in the shape (C, H, W) that a model takes, float32.
 
-    Args:
-        value: as `decode` takes it.
-        shape: of the result, by bilinear interpolation.
-        budget: that of a request; without it a picture has `MOST_PIXELS` at most.
+    Without the `budget` of a request, it has `MOST_PIXELS` at most. Interpolation is bilinear.
 
     Raises:
         ValueError: it is no picture, or has another number of channels.

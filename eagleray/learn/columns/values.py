@@ -16,18 +16,8 @@ import numpy as np
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"})
 """Texts for a missing value in any column but text, in lower case."""
 
-PLACEHOLDERS = MISSING | {
-    "-",
-    "--",
-    ".",
-    "..",
-    "none",
-    "nil",
-    "missing",
-    "unknown",
-    "nat",
-    "#value!",
-}
+_WORDS = {"-", "--", ".", "..", "none", "nil", "missing", "unknown", "nat", "#value!"}
+PLACEHOLDERS = MISSING | _WORDS
 """The same for numbers, booleans and datetimes; as a category, `none` may be a value."""
 
 TRUE = frozenset({"true", "yes", "y", "t", "on", "1", "1.0"})
@@ -62,9 +52,7 @@ def is_number(text: str) -> bool:
 def number(value: object, *, comma: bool = False) -> float:
     """A number; text may have thousands separators, a currency sign or a per cent sign.
 
-    Args:
-        value: the raw value.
-        comma: text has a decimal comma, such as `1.234,5`.
+    With `comma`, text has a decimal comma, such as `1.234,5`.
     """
     if isinstance(value, str):
         return _number_text(value.strip().translate(_SWAP) if comma else value.strip())
@@ -103,10 +91,8 @@ def boolean(value: object) -> float:
 def datetime(value: object, written: str | None = None) -> float:
     """Seconds since 1970 in UTC, to the millisecond; a time without a zone is in UTC.
 
-    Args:
-        value: a date or time, text in ISO 8601 or in the format `written`, a number of eight digits
-            (a date such as 20240131), or any other number (seconds since 1970).
-        written: a format of `datetime.strptime`.
+    The value is a date or time, text in ISO 8601 or in `written`, a format of `datetime.strptime`,
+    a number of eight digits (a date such as 20240131), or any other number (seconds since 1970).
     """
     if isinstance(value, np.generic):
         value = value.item()

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
+import yaml
 
 from eagleray.learn import features
-from eagleray.learn.columns import numeric, remarks, values
+from eagleray.learn.columns import numeric, values
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
 
@@ -28,6 +29,9 @@ class WordKind(ColumnKind):
 
     target: ClassVar[str | None] = "categorical"
     takes_any_text = True
+    encoded = features.Category()
+    json_types = str
+    json_schema: ClassVar = {"type": "string"}
 
     def is_key(self, column: Column, array: np.ndarray, *, hinted: bool) -> bool:
         return hinted or all(_CODE.fullmatch(text) for text in array.tolist())
@@ -46,19 +50,21 @@ class WordKind(ColumnKind):
         if options is None and not hints_at_identifier(column.name):
             yield from _mostly_numbers(column, array)
 
-    def encoding(self, options: Any) -> features.Encoding:
-        return features.Category()
-
-    def wire(self, column: Column) -> Any:
-        return str
-
-    def openapi(self, column: Column) -> dict[str, Any]:
-        return {"type": "string"}
-
 
 def hints_at_identifier(name: str) -> bool:
     """Whether a column has a name such as id, user_id or customerId."""
     return _IDENTIFIER.search(name) is not None
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with two digits where it is small."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def setting(tree: dict[str, Any]) -> str:
+    """A setting as one line of YAML in backquotes."""
+    flow = yaml.safe_dump(tree, default_flow_style=True, width=10**6, allow_unicode=True)
+    return f"`{flow.strip()[1:-1]}`"
 
 
 def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
@@ -70,9 +76,9 @@ def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
     if not LEAST_NUMERIC_SHARE <= share < 1:
         return
     shown = ", ".join(map(repr, others[:3])) + (f" and {len(others) - 3} more" * (len(others) > 3))
-    fix = remarks.setting({"features": {column.name: {"type": numeric.NUMERIC.name}}})
+    fix = setting({"features": {column.name: {"type": numeric.NUMERIC.name}}})
     yield (
-        f"{column.name}: {remarks.percent(share)} of its values are numbers, but not {shown}, so it"
+        f"{column.name}: {percent(share)} of its values are numbers, but not {shown}, so it"
         f" is {column.type}; {fix} makes it numeric and takes these as missing"
     )
 

@@ -5,23 +5,13 @@ encoding together. Its state is JSON and tensors, and comes back exactly. A row 
 alone and in a batch, to the bit; only the padding of tokens depends on the batch.
 """
 
-from eagleray.learn.features import reference
-from eagleray.learn.features.categories import Category
-from eagleray.learn.features.images import Image
-from eagleray.learn.features.numbers import Number
-from eagleray.learn.features.texts import Text
-from eagleray.learn.features.transforms import Inputs, Shape, Transforms
+from eagleray.learn.features import reference as reference
+from eagleray.learn.features.categories import Category as Category
+from eagleray.learn.features.images import Image as Image
+from eagleray.learn.features.numbers import Number as Number
+from eagleray.learn.features.texts import Text as Text
+from eagleray.learn.features.transforms import Inputs as Inputs
+from eagleray.learn.features.transforms import Shape as Shape
+from eagleray.learn.features.transforms import Transforms as Transforms
 
 Encoding = Number | Category | Text | Image
-
-__all__ = [
-    "Category",
-    "Encoding",
-    "Image",
-    "Inputs",
-    "Number",
-    "Shape",
-    "Text",
-    "Transforms",
-    "reference",
-]

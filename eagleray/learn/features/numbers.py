@@ -13,15 +13,13 @@ Legend: F columns, B rows, M missing indicators, D times.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-
-from eagleray.learn.features import quantiles
-from eagleray.learn.features.quantiles import Quantiles
 
 if TYPE_CHECKING:
     from eagleray.learn import schema
@@ -30,6 +28,8 @@ FURTHEST = 1e6
 """Bound of a scaled value: nothing is learned so far out, and a model's float32 stays finite."""
 LARGEST = 1e30
 """Bound of a value that is not scaled; its square is still finite in float64."""
+
+MOST_KNOTS = 1000
 
 _MINUTES, _DAYS, _YEAR = 1440, 7, 31_556_952  # a mean Gregorian year, in seconds
 _YEAR_STEPS = 366
@@ -73,7 +73,7 @@ class Numbers:
         datetimes: the D columns that are times.
         extremes: (2, F, 1): lowest and highest number of the training part; NaN for columns
             without warnings, and None in bundles that are older than these.
-        knots: the curves of `quantiled` by column, see `quantiles.Quantiles`.
+        knots: by column of `quantiled` ascending values over their normal scores (2, knots).
     """
 
     names: tuple[str, ...]
@@ -93,7 +93,7 @@ class Numbers:
             values = columns[name]
             present = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
             if encoding.scale == "quantile" and len(present):
-                curves[index] = quantiles.fit(present)
+                curves[index] = _knots(present)
             affine[:, index, 0] = _affine(encoding.scale, present)
             if encoding.warns and len(present):
                 extremes[:, index, 0] = present.min(), present.max()
@@ -110,8 +110,12 @@ class Numbers:
         )
 
     @cached_property
-    def _curves(self) -> Quantiles:
-        return Quantiles(tuple(self.knots[index] for index in self.quantiled))
+    def _segments(self) -> tuple[np.ndarray, ...]:
+        """Start, score, length and rise of all segments, and each curve's first one less 1."""
+        curves, last = [self.knots[index] for index in self.quantiled], [[1.0], [0.0]]
+        steps = [np.append(np.diff(knots, axis=1), last, axis=1) for knots in curves]
+        before = np.cumsum([0, *(knots.shape[1] for knots in curves)])[:-1, None] - 1
+        return (*np.concatenate(curves, axis=1), *np.concatenate(steps, axis=1), before)
 
     @property
     def width(self) -> int:
@@ -127,7 +131,7 @@ class Numbers:
         known_FB = np.minimum(np.maximum(np.where(missing_FB, fill, raw_FB), low), high)
         scaled_FB = (known_FB - center) / scale
         if self.quantiled:
-            scaled_FB[self.quantiled, :] = self._curves.apply(known_FB[self.quantiled, :])
+            scaled_FB[self.quantiled, :] = self._scores(known_FB[self.quantiled, :])
         out = np.empty((raw_FB.shape[1], self.width), np.float32)
         out[:, :count] = scaled_FB.T
         if self.indicators:
@@ -155,6 +159,16 @@ class Numbers:
                 f" range, {low[index, 0]:g} to {high[index, 0]:g}"
             )
 
+    def _scores(self, known: np.ndarray) -> np.ndarray:
+        """Normal scores of the rows of `quantiled`, none beyond a curve's first or last knot."""
+        values, scores, lengths, rises, before = self._segments
+        pairs = zip(self.quantiled, known, strict=True)
+        place = np.array([self.knots[index][0].searchsorted(row, "right") for index, row in pairs])
+        place += before
+        along = (known - values[place]) / lengths[place]
+        scored: np.ndarray = scores[place] + along * rises[place]
+        return scored
+
     def _stacked(self, columns: schema.Columns) -> np.ndarray:
         stacked = np.concatenate([columns[name] for name in self.names])
         return stacked.reshape(len(self.names), -1)
@@ -174,6 +188,21 @@ def _affine(scale: str, present: np.ndarray) -> tuple[float, ...]:
     center, deviation = float(present.mean()), float(present.std())
     divisor = deviation if deviation > 1e-30 else 1.0
     return median, center - FURTHEST * divisor, center + FURTHEST * divisor, center, divisor
+
+
+def _knots(present: np.ndarray) -> np.ndarray:
+    """Values over the inverse normal of their ranks.
+
+    As scikit-learn's QuantileTransformer with a normal output, but equal values get their middle
+    rank, so that the ends stay finite.
+    """
+    distinct, counts = np.unique(present, return_counts=True)
+    ranks = (np.cumsum(counts) - counts / 2) / len(present)
+    if len(distinct) > MOST_KNOTS:
+        chosen = np.unique(np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], MOST_KNOTS)))
+        distinct, ranks = distinct[chosen], ranks[chosen]
+    normal = statistics.NormalDist()
+    return np.stack([distinct, [normal.inv_cdf(rank) for rank in ranks.tolist()]])
 
 
 def _cycles(seconds: np.ndarray) -> np.ndarray:
