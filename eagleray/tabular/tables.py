@@ -53,17 +53,17 @@ class Learnable:
 
 
 def infer(
-    table: Table, data: spec.Data, features: Features, *, meant: Container[str] = ()
+    table: Table, data: spec.Data, features: Features, *, preferred: Container[str] = ()
 ) -> Learnable:
     """Leave out rows without a target, group or time; infer the kinds of columns, and the task.
 
-    `meant` are the tasks that fit the loss and the metric of the file, see `tasks.infer`.
+    `preferred` are the tasks that fit the loss and the metric of the file, see `tasks.infer`.
 
     Raises:
         DataError: all problems: columns that are absent or that no kind can hold, no row or no
             input column, or a target that cannot be learned.
     """
-    return _Inference(table, data, features).learnable(meant)
+    return _Inference(table, data, features).learnable(preferred)
 
 
 class _Inference:
@@ -77,12 +77,12 @@ class _Inference:
         self._problems: list[str] = []
         self._notes: list[str] = []
 
-    def learnable(self, meant: Container[str]) -> Learnable:
+    def learnable(self, preferred: Container[str]) -> Learnable:
         self._problems += self._absent()
         rows, arrays = self._clean()
         if not self._problems:
             with self._collected():
-                task, targets = self._target(meant)
+                task, targets = self._target(preferred)
         inputs, keys = self._inputs()
         if self._problems:
             raise errors.DataError(*dict.fromkeys(self._problems))
@@ -173,13 +173,13 @@ class _Inference:
         kind = self._features[name].kind if name in self._features else None
         return kind if kind is not None and kind.is_input else None
 
-    def _target(self, meant: Container[str]) -> tuple[tasks.Task, np.ndarray]:
+    def _target(self, preferred: Container[str]) -> tuple[tasks.Task, np.ndarray]:
         data = self._data
         raw, kind = self._table[data.target], self._declared(data.target)
         found = inference.infer(data.target, raw, kind, data.missing)
         assert found is not None  # rows without a target are gone
         column = tasks.TargetColumn(found.column, found.array, raw, kind, data.positive)
-        task = tasks.infer(column, meant)
+        task = tasks.infer(column, preferred)
         return task, task.encode(raw)
 
     def _inputs(self) -> tuple[list[inference.Inferred], list[inference.Inferred]]:

@@ -56,7 +56,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     data, features = experiment.data, experiment.default().features
     if frame is None:
         frame = load.read(data, experiment.path.parent)
-    table = tables.infer(load.table(frame), data, features, meant=experiment.tasks)
+    table = tables.infer(load.table(frame), data, features, preferred=experiment.tasks)
     parts = split.indices(
         table.targets, table.schema.target, data, groups=table.groups, times=table.times
     )

@@ -13,7 +13,7 @@ import numpy as np
 from eagleray import errors, names
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, values
-from eagleray.learn.columns.remarks import percent
+from eagleray.learn.columns.words import percent
 from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
