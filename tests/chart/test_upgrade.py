@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.utils import quantity
 
-from tests.chart import apply, chart
+from tests import kuberay
+from tests.chart import chart
+from tests.fields import Live, defaulted
 
-GROUPS = ".rayClusterConfig.workerGroupSpecs"
-KUBERAY = pytest.mark.parametrize("kuberay", ["1.5", "1.6", "1.7"])
+GROUPS = ("rayClusterConfig", "workerGroupSpecs")
+VERSIONS = pytest.mark.parametrize("version", ["1.5", "1.6", "1.7"])
 
 # As the documentation of resource.Quantity gives them, and its tests.
 CANONICAL = {
@@ -32,7 +34,7 @@ CANONICAL = {
     "1.1Ki": "1126400m", "1000000n": "1m", "999": "999", "1G": "1G", "64Gi": "64Gi",
 }  # fmt: skip
 suffixes = st.sampled_from(
-    ["", "n", "u", "m", "k", "M", "G", "T", *apply.BINARY[:4], "e3", "E-2", "e+1"]
+    ["", "n", "u", "m", "k", "M", "G", "T", *kuberay.BINARY[:4], "e3", "E-2", "e+1"]
 )
 texts = st.builds(
     lambda whole, part, suffix: f"{whole}{part}{suffix}",
@@ -77,11 +79,11 @@ def rendered(changes: Any, kind: str = "RayService", **options: Any) -> Any:
     return copy.deepcopy(chart.one(found, kind)["spec"])
 
 
-def installed(kind: str, spec: Any) -> apply.Live:
+def installed(kind: str, spec: Any) -> Live:
     """An object that Helm has applied, and to which the operator has added its finalizer since."""
-    live = apply.Live(apply.schema(kind))
-    assert live.apply("helm", spec) == []
-    live.update("kuberay-operator", apply.written(apply.defaulted(spec, live.of), live.of))
+    live = Live(schema=kuberay.schema(kind))
+    live.apply("helm", spec)
+    live.update("kuberay-operator", kuberay.written(live.thing, live.schema))
     return live
 
 
@@ -97,16 +99,14 @@ def test_an_upgrade_after_the_operators_update_conflicts_with_nothing(case: str)
     after = dict(ray_specs(chart.merged(chart.values_of(case), changed)))
     for kind, spec in ray_specs(chart.values_of(case)):
         assert after[kind] != spec
-        assert installed(kind, spec).apply("helm", after[kind]) == []
+        assert not installed(kind, spec).apply("helm", after[kind])
 
 
-@KUBERAY
-def test_the_operator_owns_nothing_of_what_helm_applies(kuberay: str) -> None:
-    spec = rendered({"kuberay": {"version": kuberay}})
-    live = apply.Live(apply.schema("RayService"))
-    live.apply("helm", spec)
-    kept = apply.written(apply.defaulted(spec, live.of), live.of)
-    assert live.update("kuberay-operator", kept) == []
+@VERSIONS
+def test_the_operator_owns_nothing_of_what_helm_applies(version: str) -> None:
+    live = Live(schema=kuberay.schema("RayService"))
+    live.apply("helm", rendered({"kuberay": {"version": version}}))
+    assert live.update("kuberay-operator", kuberay.written(live.thing, live.schema)) == []
 
 
 def test_what_the_cluster_refused_before_is_refused_here_too() -> None:
@@ -116,7 +116,7 @@ def test_what_the_cluster_refused_before_is_refused_here_too() -> None:
         spoil(spec["rayClusterConfig"]["workerGroupSpecs"][0])
         changed = copy.deepcopy(spec)
         changed["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"] += 1
-        assert installed("RayService", spec).apply("helm", changed) == [GROUPS]
+        assert list(installed("RayService", spec).apply("helm", changed)) == [GROUPS]
 
 
 def no_strategy(group: Any) -> None:
@@ -140,7 +140,7 @@ def requests(group: Any) -> Any:
 
 
 def test_quantities_are_written_as_kubernetes_documents_them(alone: Path) -> None:
-    assert [apply.canonical(text) for text in CANONICAL] == list(CANONICAL.values())
+    assert [kuberay.canonical(text) for text in CANONICAL] == list(CANONICAL.values())
     assert quantities(alone, list(CANONICAL)) == list(CANONICAL.values())
 
 
@@ -148,7 +148,7 @@ def test_quantities_are_written_as_kubernetes_documents_them(alone: Path) -> Non
 @given(given=st.lists(texts, min_size=1, max_size=30))
 def test_any_quantity_is_written_in_its_canonical_form(alone: Path, given: list[str]) -> None:
     for text, found in zip(given, quantities(alone, given), strict=True):
-        assert found == apply.canonical(text)
+        assert found == kuberay.canonical(text)
         assert quantity_of(found) == quantity_of(text)
 
 
@@ -198,27 +198,27 @@ def test_a_number_is_a_quantity(alone: Path) -> None:
     env=st.lists(variables, max_size=1),
     taints=st.lists(tolerations, max_size=2),
     size=texts,
-    kuberay=st.sampled_from(["1.5", "1.6", "1.7"]),
+    version=st.sampled_from(["1.5", "1.6", "1.7"]),
     gpus=st.integers(0, 3),
 )
 def test_whatever_values_say_the_operator_writes_what_helm_applied(
-    env: Any, taints: Any, size: str, kuberay: str, gpus: int
+    env: Any, taints: Any, size: str, version: str, gpus: int
 ) -> None:
     group = {"name": "a", "min": 0, "max": 1, "cpus": 1, "memory": size, "tolerations": taints}
     changes = {
-        "kuberay": {"version": kuberay},
+        "kuberay": {"version": version},
         "ray": {
             "env": env,
             "autoscaler": {"cpu": size},
-            "faultTolerance": {"embedded": kuberay == "1.7", "size": size},
+            "faultTolerance": {"embedded": version == "1.7", "size": size},
         },
         "serving": {"workers": {"tolerations": taints, "memory": size}},
         "tuning": {"enabled": True, "workers": [group | {"gpus": gpus, "spot": True}]},
     }
     for kind, spec in ray_specs(chart.merged(chart.MINIMAL, changes)):
-        kept = apply.defaulted(spec, apply.schema(kind))
-        assert apply.written(kept, apply.schema(kind)) == kept
-        if kuberay == "1.7":  # whose definitions are those that `defaulted` knows
+        kept = defaulted(spec, kuberay.schema(kind))
+        assert kuberay.written(kept, kuberay.schema(kind)) == kept
+        if version == "1.7":  # whose definitions are those that `defaulted` knows
             assert groups(kept) == groups(spec)
 
 

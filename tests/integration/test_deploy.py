@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kmock
 import pytest
 import yaml
 
@@ -17,8 +16,7 @@ from eagleray import cli, errors, storage
 from eagleray.state.models import Registry
 from k8s import api, deploy, status
 from k8s.deploy import Wanted
-from tests import helm_cluster, helm_programs, kube_api
-from tests.helm_cluster import Refusal, Server
+from tests.kube_api import Server
 
 SERVICES = "ray.io/v1/rayservices"
 GIVEN = Wanted(named={"model.name": "churn", "storage.uri": "s3://models"})
@@ -26,19 +24,10 @@ READY = {"conditions": [{"type": "Ready", "status": "True", "reason": "ServeRead
 WAITING = {"conditions": [{"type": "Ready", "status": "False", "reason": "Initializing"}]}
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """An empty cluster with KubeRay's kinds; kubectl's settings lead to its namespace `ml`."""
-    yield from connected(Server(), tmp_path, monkeypatch)
-
-
-def connected(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(server, folder)))
-    monkeypatch.setenv("PATH", f"{helm_programs.program(4).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(api, "PAUSE_S", 0.01)
-    monkeypatch.setattr(deploy, "PAUSE_S", 0.05)
-    yield server
-    server.stop()
+def refuse(cluster: Server, method: str, resource: str, said: str) -> None:
+    """Let the API refuse these requests from now on."""
+    refusal = kmock.KubernetesError(403, "Forbidden", said)
+    cluster.mock[method, kmock.resource(resource)] << refusal
 
 
 def serve_arguments(server: Server, release: str) -> dict[str, Any]:
@@ -52,9 +41,10 @@ def say(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, said.out, said.err
 
 
-def test_a_release_is_installed_and_then_updated(
+def test_a_release_is_installed_then_updated_and_its_values_are_kept_until_a_reset(
     cluster: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    cluster.mock.statuses["RayService"] = WAITING  # no failure, where nobody waits
     code, out, _ = say(capsys, "churn", "--model", "churn", "--storage", "s3://models")
     assert (code, out.partition(",")[0]) == (0, "churn: installed")
     assert "is on its way" in out
@@ -65,12 +55,7 @@ def test_a_release_is_installed_and_then_updated(
     assert changed == ["RayService"]
     served = serve_arguments(cluster, "churn")
     assert (served["max_replicas"], served["storage"]) == (3, "s3://models")
-
-
-def test_values_given_before_are_forgotten_on_demand(cluster: Server) -> None:
-    here = api.Api()
-    deploy.deploy(here, "churn", replace(GIVEN, pairs=["serving.replicas.max=3"]))
-    deploy.deploy(here, "churn", replace(GIVEN, reset=True))
+    deploy.deploy(api.Api(), "churn", replace(GIVEN, reset=True))
     assert serve_arguments(cluster, "churn")["max_replicas"] == 4
 
 
@@ -83,53 +68,26 @@ def test_two_releases_stand_beside_each_other(cluster: Server) -> None:
     assert cluster.names(SERVICES) == {"first", "second"}
 
 
-def test_a_dry_run_prints_yaml_and_touches_nothing(
+def test_a_dry_run_prints_yaml_tells_what_would_change_and_touches_nothing(
     cluster: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = say(
-        capsys, "--model", "churn", "--storage", "s3://models", "--dry-run",
-        "--set", "objectStore.embedded=true",
-    )  # fmt: skip
-    found = list(yaml.safe_load_all(out))
-    secret = next(one for one in found if one["kind"] == "Secret")
+    given = ["--model", "churn", "--storage", "s3://models", "--set", "objectStore.embedded=true"]
+    code, out, _ = say(capsys, "churn", *given, "--dry-run")
+    secret = next(one for one in yaml.safe_load_all(out) if one["kind"] == "Secret")
     assert (code, len(cluster.mock.objects)) == (0, 0)
-    assert "# created RayService eagleray" in out
+    assert "# created RayService churn" in out
     assert set({**secret.get("data", {}), **secret.get("stringData", {})}.values()) == {deploy.MASK}
-
-
-def test_a_dry_run_of_an_update_tells_what_would_change(
-    cluster: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
     deploy.deploy(api.Api(), "churn", GIVEN)
     _, out, _ = say(capsys, "churn", "--set", "tuning.enabled=true", "--dry-run")
     told = [line for line in out.splitlines() if line.startswith("# ") and "kept" not in line]
     assert told == ["# created RayCluster churn-tuning"]
-    assert "ray.io/v1/rayclusters" not in {str(key[0]) for key in cluster.mock.objects}
-    assert serve_arguments(cluster, "churn")["max_replicas"] == 4
-
-
-def test_waiting_ends_when_the_endpoint_is_ready(cluster: Server) -> None:
-    cluster.mock.operator.statuses["RayService"] = READY
-    assert deploy.deploy(api.Api(), "churn", replace(GIVEN, wait_s=30)).revision == 1
-
-
-def test_an_installation_that_does_not_become_ready_leaves_nothing(cluster: Server) -> None:
-    cluster.mock.operator.statuses["RayService"] = WAITING
-    with pytest.raises(errors.ClusterError, match="must become ready within 2 s, but is not"):
-        deploy.deploy(api.Api(), "churn", replace(GIVEN, wait_s=2))
-    assert not any(not one.deleted for one in cluster.mock.objects.values())
-
-
-def test_without_waiting_an_endpoint_that_is_not_ready_yet_is_no_failure(cluster: Server) -> None:
-    cluster.mock.operator.statuses["RayService"] = WAITING
-    assert deploy.deploy(api.Api(), "churn", GIVEN).action == "installed"
+    assert cluster.names("ray.io/v1/rayclusters") == set()
 
 
 def test_an_update_that_is_refused_is_rolled_back(cluster: Server) -> None:
     here = api.Api()
     deploy.deploy(here, "churn", GIVEN)
-    quota = "rayclusters.ray.io is forbidden: exceeded quota: gpus"
-    cluster.mock.operator.refusals.append(Refusal("PATCH", "rayclusters", 403, quota))
+    refuse(cluster, "patch", "ray.io/v1/rayclusters", "forbidden: exceeded quota: gpus")
     wanted = Wanted(pairs=["tuning.enabled=true", "serving.replicas.max=3"])
     with pytest.raises(errors.UserError, match="exceeded quota: gpus"):
         deploy.deploy(here, "churn", wanted)
@@ -141,11 +99,11 @@ def test_missing_rights_are_named_and_nothing_is_left(
     cluster: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = 'rayservices.ray.io "churn" is forbidden: User "u" cannot patch resource "rayservices"'
-    cluster.mock.operator.refusals.append(Refusal("PATCH", "rayservices", 403, said))
+    refuse(cluster, "patch", SERVICES, said)
     code, _, err = say(capsys, "churn", "--model", "churn", "--storage", "s3://models")
     assert code == 2
     assert "namespace ml: the right to patch rayservices is missing" in err
-    assert not any(not one.deleted for one in cluster.mock.objects.values())
+    assert cluster.names() == set()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +124,6 @@ def test_missing_rights_are_named_and_nothing_is_left(
 def test_mistakes_are_one_line(
     cluster: Server, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    cluster.mock.know(helm_cluster.CORE)
     code, _, err = say(capsys, *arguments)
     assert (code, len(err.splitlines())) == (2, 1)
     assert message in err
@@ -188,12 +145,11 @@ def test_an_object_that_belongs_to_somebody_else_is_left_alone(cluster: Server) 
     assert cluster.mock.objects["v1/serviceaccounts", "ml", "churn"].raw == theirs
 
 
-def test_a_cluster_without_the_operator_says_how_to_install_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for _ in connected(Server({}), tmp_path, monkeypatch):
-        with pytest.raises(errors.UserError, match="install it: helm install kuberay-operator"):
-            deploy.deploy(api.Api(), "churn", GIVEN)
+def test_a_cluster_without_the_operator_says_how_to_install_it(cluster: Server) -> None:
+    for resource in [one for one in cluster.mock.resources if one.group == "ray.io"]:
+        del cluster.mock.resources[resource]
+    with pytest.raises(errors.UserError, match="install it: helm install kuberay-operator"):
+        deploy.deploy(api.Api(), "churn", GIVEN)
 
 
 def test_an_api_server_that_is_away_is_one_line(cluster: Server) -> None:
@@ -218,7 +174,7 @@ def test_status_shows_replicas_nodes_versions_and_endpoints(
     cluster: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     active = {"rayClusterStatus": {"desiredWorkerReplicas": 2}}
-    cluster.mock.operator.statuses["RayService"] = {**READY, "activeServiceStatus": active}
+    cluster.mock.statuses["RayService"] = {**READY, "activeServiceStatus": active}
     store = f"file://{tmp_path}/store"
     (tmp_path / "store").mkdir()
     known = Registry(storage.open(store))
@@ -250,8 +206,7 @@ def test_status_shows_replicas_nodes_versions_and_endpoints(
 def test_status_needs_no_right_to_read_secrets_or_to_ask_the_endpoint(cluster: Server) -> None:
     here = api.Api()
     deploy.deploy(here, "churn", GIVEN)
-    forbidden = "secrets is forbidden"
-    cluster.mock.operator.refusals.append(Refusal("GET", "secrets", 403, forbidden))
+    refuse(cluster, "get", "v1/secrets", "secrets is forbidden")
     found = status.summarize("churn", status.read(here, "churn"))
     assert (found.revision, found.answering, found.aliases) == (None, None, None)
     assert (found.model, found.chart) == ("churn", "eagleray-0.1.0")

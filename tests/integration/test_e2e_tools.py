@@ -20,13 +20,14 @@ from typing import Any
 from wsgiref import simple_server
 
 import aiohttp.web
+import kmock
 import pytest
 import uvicorn
 
 from eagleray import errors
 from k8s import api
 from serving import batching, metrics, predictor, web
-from tests import bundles, helm_cluster, kube_api
+from tests import bundles, kube_api
 from tests.e2e import __main__ as door
 from tests.e2e import clients, cluster, diagnosis, helm, settings, story, tunnel, waiting
 from tests.kube_api import Server
@@ -408,9 +409,9 @@ def test_helm_says_what_it_could_not_do(server: Server, tmp_path: Path, major: s
 
 
 @pytest.fixture
-def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[helm_cluster.Server]:
+def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A cluster that Helm itself installs to, where pods of the release are ready at once."""
-    server = helm_cluster.Server()
+    server = Server()
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(server, tmp_path)))
     monkeypatch.setattr(api, "PAUSE_S", 0.01)
     server.mock["get", "/api/v1/namespaces/ml"] << {"metadata": {"name": "ml"}}
@@ -424,9 +425,7 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[helm_clus
     server.stop()
 
 
-def test_helm_installs_upgrades_rolls_back_and_uninstalls(
-    whole: helm_cluster.Server, tmp_path: Path
-) -> None:
+def test_helm_installs_upgrades_rolls_back_and_uninstalls(whole: Server, tmp_path: Path) -> None:
     there = helm.find("ml", tmp_path, "4")
     values = settings.values(settings.Settings(), "s3://models")
     values["networkPolicy"] = {"enabled": False}  # many objects, of which this is not about
@@ -441,12 +440,12 @@ def test_helm_installs_upgrades_rolls_back_and_uninstalls(
 
 
 def test_the_shared_release_is_installed_once_and_its_state_is_read(
-    whole: helm_cluster.Server, tmp_path: Path
+    whole: Server, tmp_path: Path
 ) -> None:
     active = {"activeServiceStatus": {"rayClusterName": "e2e-abc"}}
     upgrading = {"type": "UpgradeInProgress", "status": "True"}
     ready = {"type": "Ready", "status": "True"}
-    whole.mock.operator.statuses["RayService"] = {**active, "conditions": [ready, upgrading]}
+    whole.mock.statuses["RayService"] = {**active, "conditions": [ready, upgrading]}
     told = story.Story(settings.Settings(namespace="ml", helm="4"), tmp_path)
     for name in cluster.names(told.cluster.pods()):
         assert name.startswith("e2e-")
@@ -460,12 +459,9 @@ def test_the_shared_release_is_installed_once_and_its_state_is_read(
     assert whole.names("ray.io/v1/rayservices") == set()
 
 
-def test_a_step_that_has_failed_skips_who_stands_on_it(
-    whole: helm_cluster.Server, tmp_path: Path
-) -> None:
-    whole.mock.operator.refusals.append(
-        helm_cluster.Refusal("POST", "secrets", 403, "secrets is forbidden")
-    )
+def test_a_step_that_has_failed_skips_who_stands_on_it(whole: Server, tmp_path: Path) -> None:
+    refusal = kmock.KubernetesError(403, "Forbidden", "secrets is forbidden")
+    whole.mock["post", kmock.resource("v1/secrets")] << refusal
     told = story.Story(settings.Settings(namespace="ml", helm="4"), tmp_path)
     told._nothing_left = lambda: None  # type: ignore[method-assign]
     with pytest.raises(errors.ClusterError, match="secrets is forbidden"):
@@ -475,7 +471,7 @@ def test_a_step_that_has_failed_skips_who_stands_on_it(
 
 
 def test_a_release_that_does_not_come_up_ends_with_its_reason_and_the_rest_is_skipped(
-    whole: helm_cluster.Server,
+    whole: Server,
 ) -> None:
     waits = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "absent:1"'}
     status = {

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from k8s import api, deploy, diagnose
 from k8s.deploy import Wanted
 from k8s.diagnose import snapshot
 from tests import helm_programs
-from tests.helm_cluster import Server
-from tests.integration.test_deploy import GIVEN, SERVICES, WAITING, connected, serve_arguments
+from tests.integration.test_deploy import GIVEN, READY, SERVICES, WAITING, serve_arguments
+from tests.kube_api import Server
 
 SCALED = Wanted(pairs=["serving.replicas.max=3"])
 STORE = replace(GIVEN, pairs=["objectStore.embedded=true"])
@@ -44,12 +43,6 @@ esac
 exec {program} "$@"
 """
 """Somebody else begins a change of the release when ours begins; its store never comes up."""
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """An empty cluster; the namespace `ml` of it is where everything happens."""
-    yield from connected(Server(), tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -126,9 +119,10 @@ def test_each_version_is_given_its_own_flags(
 def test_a_release_goes_back_and_forth_between_deploy_and_helm(
     cluster: Server, folder: Path, ours: int, theirs: int
 ) -> None:
+    """A release of Helm 3 has no owners, and Helm 4 refuses to be told of conflicts then."""
     use(folder, ours)
     install(theirs)
-    done = deploy.deploy(api.Api(), "churn", SCALED)
+    done = deploy.deploy(api.Api(), "churn", replace(SCALED, force=theirs == 3))
     assert (done.action, done.revision) == ("updated", 2)
     assert serve_arguments(cluster, "churn")["max_replicas"] == 3
     helm(theirs, "upgrade", "churn", str(deploy.chart()), "--reuse-values", "--set", "serving.replicas.max=2")  # fmt: skip  # noqa: E501
@@ -178,21 +172,20 @@ def test_a_release_of_the_deploy_before_this_one_is_taken_over_once(
     assert history()[-1] == "deployed"
 
 
-def test_forcing_a_release_without_owners_forces_nothing(cluster: Server, folder: Path) -> None:
-    """Helm 4 changes what Helm 3 made by patches, and refuses to be told of conflicts then."""
-    use(folder, 4)
-    install(3)
-    assert deploy.deploy(api.Api(), "churn", replace(SCALED, force=True)).revision == 2
-
-
-def test_an_endpoint_that_is_not_ready_in_time_brings_the_revision_before_back(
+def test_waiting_ends_with_a_ready_endpoint_or_undoes_the_change(
     cluster: Server, folder: Path
 ) -> None:
     use(folder, 3)
-    install(3)
-    cluster.mock.operator.statuses["RayService"] = WAITING
-    with pytest.raises(errors.ClusterError, match="must become ready within 1 s"):
-        deploy.deploy(api.Api(), "churn", replace(SCALED, wait_s=1))
+    waited = replace(GIVEN, wait_s=1)
+    cluster.mock.statuses["RayService"] = WAITING
+    with pytest.raises(errors.ClusterError, match="must become ready within 1 s, but is not ready"):
+        deploy.deploy(api.Api(), "churn", waited)
+    assert cluster.names() == set()
+    cluster.mock.statuses["RayService"] = READY
+    assert deploy.deploy(api.Api(), "churn", replace(GIVEN, wait_s=30)).revision == 1
+    cluster.mock.statuses["RayService"] = WAITING
+    with pytest.raises(errors.ClusterError, match="it was undone"):
+        deploy.deploy(api.Api(), "churn", replace(waited, pairs=SCALED.pairs))
     assert history() == ["superseded", "superseded", "deployed"]
     assert serve_arguments(cluster, "churn")["max_replicas"] == 4
 

@@ -74,10 +74,11 @@ def tell(name: str, **status: Any) -> None:
     urllib.request.urlopen(request).close()
 
 
-def pod(server: Server, name: str, phase: str) -> None:
-    server.mock.objects["v1/pods", "ml", name] = {
-        "metadata": {"name": name, "namespace": "ml", "labels": {"job-name": "x"}},
-        "status": {"phase": phase},
+def submit_pod(server: Server, run: str) -> None:
+    """Let the pod run that submits a RayJob's driver."""
+    server.mock.objects["v1/pods", "ml", "submitter"] = {
+        "metadata": {"name": "submitter", "namespace": "ml", "labels": {"job-name": run}},
+        "status": {"phase": "Running"},
     }
 
 
@@ -158,7 +159,7 @@ def test_the_log_is_followed_to_the_end_of_the_run(server: Server) -> None:
     path = "/api/v1/namespaces/ml/pods/submitter/log"
     server.mock["get", path] << "Trial 1 finished\n│ registered\n".encode()
     steps: list[Callable[[], None]] = [
-        lambda: pod(server, "submitter", "Running"),
+        lambda: submit_pod(server, run.id),
         lambda: tell(run.id, jobDeploymentStatus="Running"),
         lambda: tell(run.id, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"),
     ]
@@ -192,7 +193,7 @@ def test_runs_of_a_schedule_are_known_by_what_they_run(server: Server) -> None:
     assert (found.id, found.state, found.number) == ("demo-nightly-x7k2p", "running", 1)
     assert [one.id for one in there.attempts()] == ["demo-nightly-x7k2p"]
     server.mock["get /api/v1/namespaces/ml/pods/submitter/log"] << b"trial 1 finished\n"
-    pod(server, "submitter", "Running")
+    submit_pod(server, found.id)
     assert "".join(there.log(found, follow=False)) == "trial 1 finished\n"
     (asked,) = snapshot.about(api.Api(), "nightly")  # what `eagleray why` explains
     assert asked.name == "demo-nightly-x7k2p"
@@ -294,6 +295,5 @@ def test_a_colour_that_is_cut_between_two_pieces_is_left_out(cuts: set[int]) -> 
 
 def log(server: Server, said: str) -> None:
     """A run whose submitter has printed something."""
-    runs.submit(backend.Kubernetes(), RUN)
-    pod(server, "submitter", "Running")
+    submit_pod(server, runs.submit(backend.Kubernetes(), RUN).id)
     server.mock["get", api.PODS.path("ml", "submitter") + "/log"] << said.encode()
