@@ -1,8 +1,8 @@
 """The scripts that the chart ships, run against what they will meet."""
 
+import contextlib
 import http.server
 import json
-import os
 import runpy
 import shutil
 import socket
@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
 
-from eagleray import storage
+from eagleray import errors, storage
 from eagleray.storage import server
 from serving import batching, metrics, predictor, web
-from tests import bundles, helm_cluster, kube_api
+from tests import bundles, kube_api
 from tests.chart import chart
 
 FILES = chart.FOLDER / "files"
@@ -150,7 +151,7 @@ def test_a_schedule_without_rights_says_so(api, submit):
 @pytest.fixture
 def ending(tmp_path, monkeypatch):
     """A cluster with a RayService of two Ray clusters, and one of another service."""
-    server = helm_cluster.Server()
+    server = kube_api.Server()
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(server, tmp_path)))
     server.mock.objects[SERVICES, "ml", "demo"] = {"metadata": {"name": "demo"}}
     for name, owner in (("demo-a", "demo"), ("demo-b", "demo"), ("other-a", "other")):
@@ -205,56 +206,54 @@ def test_an_uninstall_that_is_tried_again_finds_the_service_gone(ending):
     assert "gone already" in said
 
 
-def test_the_embedded_store_takes_its_keys_from_the_environment_and_makes_its_bucket(tmp_path):
-    """The program and the flags of the StatefulSet, at other ports."""
+@contextlib.contextmanager
+def store(folder):
+    """The embedded store with the program and flags of its pod, at other ports; gives its S3."""
     values = chart.merged(chart.MINIMAL, {"objectStore": {"embedded": True}})
-    (pod,) = [
-        each["spec"]["template"] for each in chart.of_kind(chart.documents(values), "StatefulSet")
-    ]
-    (container,) = pod["spec"]["containers"]
-    ports = server._free_ports(tmp_path)
+    pod = chart.one(chart.documents(values), "StatefulSet")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    ports = server._free_ports(folder)
     flags = [
-        flag.replace("/data", str(tmp_path)).replace("0.0.0.0", "127.0.0.1")
+        flag.replace("/data", str(folder)).replace("0.0.0.0", "127.0.0.1")
         for flag in container["command"][1:]
-        if not flag.startswith("-s3.port=")
+        if ".port=" not in flag
     ] + [f"-{service}.port={port}" for service, port in ports.items()]
-    environment = {"HOME": str(tmp_path)} | KEYS
+    probe = container["readinessProbe"]["httpGet"]
     with (
-        (tmp_path / "log").open("wb") as log,
+        (folder / "log").open("wb") as log,
         subprocess.Popen(
-            [server.program(), *flags], stderr=log, stdout=log, env=environment
+            [server.program(), *flags], stderr=log, stdout=log, env={"HOME": str(folder)} | KEYS
         ) as weed,
     ):
         try:
-            where = f"http://127.0.0.1:{ports['s3']}"
-            make_bucket(container, where)
-            make_bucket(container, where)  # a pod that starts again finds it there
-            put_and_get(where)
+            until(
+                lambda: urllib.request.urlopen(f"http://127.0.0.1:{ports['filer']}{probe['path']}")
+            )
+            yield f"http://127.0.0.1:{ports['s3']}"
         finally:
             weed.kill()
 
 
-def make_bucket(container, where):
-    (_, *arguments) = container["lifecycle"]["postStart"]["exec"]["command"]
-    subprocess.run(
-        [sys.executable, *arguments], env=os.environ | KEYS | {"STORE": where}, check=True
-    )
+def until(succeeds):
+    """Try again until nothing fails, for half a minute."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return succeeds()
+        except (OSError, errors.EagleRayError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
-def put_and_get(where):
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            KEYS | {"AWS_ENDPOINT_URL_S3": where, "AWS_REGION": "us-east-1"}
-        ).items():
-            patch.setenv(name, value)
-        opened = storage.open("s3://models")
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                opened.put("a", b"1")
-                break
-            except Exception:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-        assert opened.get("a") == b"1"
+def test_the_embedded_store_takes_keys_from_the_environment_and_keeps_its_bucket(
+    tmp_path, monkeypatch
+):
+    for name, value in (KEYS | {"AWS_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(name, value)
+    for content in (b"1", b"2"):  # a pod that starts again finds the bucket there
+        with store(tmp_path) as where:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", where)
+            opened = storage.open("s3://models")
+            until(lambda opened=opened, content=content: opened.put("a", content))
+            assert opened.get("a") == content

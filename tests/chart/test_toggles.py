@@ -14,10 +14,12 @@ SEARCH = {
     "experiment": {"name": "churn", "data": {"source": "dataset:iris", "target": "target"}},
 }
 TUNING = {"tuning": {"enabled": True}}
+REDIS = {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}}
+EMBEDDED = {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": {"embedded": True}}}
 RAY_CRON_JOB = (*chart.EVERYTHING, "ray.io/v1/RayService", "ray.io/v1/RayCronJob")
 
 SWITCHES = {
-    "tuning": ({"tuning": {"enabled": True}}, {"RayCluster"}),
+    "tuning": (TUNING, {"RayCluster"}),
     "the embedded store": (
         {"objectStore": {"embedded": True}},
         {"StatefulSet", "Service", "Secret"},
@@ -50,13 +52,6 @@ SWITCHES = {
 }
 
 
-@pytest.mark.parametrize("case", SWITCHES)
-def test_a_switch_brings_its_kinds_and_no_other(case):
-    changes, kinds = SWITCHES[case]
-    before, after = ({each["kind"] for each in render(values)} for values in ({}, changes))
-    assert after - before == kinds
-
-
 OFF = {
     "serving": ({"serving": {"enabled": False}}, {"RayService", "PodDisruptionBudget", "Pod"}),
     "policies": ({"networkPolicy": {"enabled": False}}, {"NetworkPolicy"}),
@@ -65,11 +60,13 @@ OFF = {
 }
 
 
-@pytest.mark.parametrize("case", OFF)
-def test_a_switch_takes_its_kinds_away(case):
-    changes, kinds = OFF[case]
+@pytest.mark.parametrize("case", [*SWITCHES, *OFF])
+def test_a_switch_brings_its_kinds_or_takes_them_away_and_no_other(case):
+    changes, kinds = {**SWITCHES, **OFF}[case]
     before, after = ({each["kind"] for each in render(values)} for values in ({}, changes))
-    assert before - after == kinds
+    assert (after - before, before - after) == (
+        (kinds, set()) if case in SWITCHES else (set(), kinds)
+    )
 
 
 def test_rights_are_left_to_others():
@@ -129,7 +126,7 @@ def test_the_embedded_store_is_where_pods_look_and_its_bucket_is_made():
         assert env["AWS_ENDPOINT_URL_S3"] == f"http://{service['metadata']['name']}.ml.svc:8333"
         assert env["AWS_ACCESS_KEY_ID"]["secretKeyRef"]["name"] == secret["metadata"]["name"]
     (container,) = store["spec"]["template"]["spec"]["containers"]
-    assert container["lifecycle"]["postStart"]["exec"]["command"][-1] == "models"
+    assert "-bucket=models" in container["command"]
     assert "for trying out, not for production" in chart.notes(chart.values_of("cpu-kind"))
 
 
@@ -159,7 +156,7 @@ def test_the_store_is_started_as_the_local_one_is():
     given = {flag.partition("=")[0] for flag in container["command"][1:]}
     assert given <= known
     own = {flag for flag in known - given if not flag.endswith(".port")}
-    assert own == {"-s3.config", "-bucket"}
+    assert own == {"-s3.config"}
 
 
 @pytest.mark.parametrize(("minimum", "maximum", "autoscaled"), [(2, 4, True), (4, 4, False)])
@@ -185,29 +182,30 @@ def test_redis_keeps_the_state_of_the_head_and_lets_it_be_drained():
     assert chart.one(without, "PodDisruptionBudget", "-head")["spec"]["minAvailable"] == 1
 
 
-def test_a_volume_keeps_the_state_of_the_head_and_lets_it_be_drained():
-    fault_tolerance = {"embedded": True, "size": "2048Mi", "storageClassName": "fast"}
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        ({}, {"size": "1Gi"}),
+        (
+            {"size": "2048Mi", "storageClassName": "fast"},
+            {"size": "2Gi", "storageClassName": "fast"},
+        ),
+    ],
+)
+def test_a_volume_keeps_the_state_of_the_head_and_lets_it_be_drained(asked, made):
+    fault_tolerance = {"embedded": True, **asked}
     found = render(
         {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": fault_tolerance}, **TUNING}
     )
     cluster = chart.one(found, "RayService")["spec"]["rayClusterConfig"]
-    assert cluster["gcsFaultToleranceOptions"] == {
-        "backend": "rocksdb",
-        "storage": {"size": "2Gi", "storageClassName": "fast"},
-    }
+    assert cluster["gcsFaultToleranceOptions"] == {"backend": "rocksdb", "storage": made}
     assert "gcsFaultToleranceOptions" not in chart.one(found, "RayCluster")["spec"]
     assert len(chart.of_kind(found, "PodDisruptionBudget")) == 1
 
 
-def test_the_volume_has_a_size_and_the_class_of_the_cluster_unless_told():
-    values = {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": {"embedded": True}}}
-    cluster = chart.one(render(values), "RayService")["spec"]["rayClusterConfig"]
-    assert cluster["gcsFaultToleranceOptions"]["storage"] == {"size": "1Gi"}
-
-
 def test_with_redis_an_uninstall_deletes_the_service_before_what_its_clean_up_needs():
     """KubeRay's clean-up is a pod as the head's: it needs the release's account and keys."""
-    found = render({"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}})
+    found = render(REDIS)
     hooks = {
         each["kind"]: each["metadata"]["annotations"]
         for each in found
@@ -230,12 +228,7 @@ def test_with_redis_an_uninstall_deletes_the_service_before_what_its_clean_up_ne
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": {"embedded": True}}},
-        {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}, "rbac": {"create": False}},
-        {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}, "serving": {"enabled": False}},
-    ],
+    [{}, EMBEDDED, {**REDIS, "rbac": {"create": False}}, {**REDIS, "serving": {"enabled": False}}],
 )
 def test_an_uninstall_that_has_nothing_to_wait_for_runs_no_job(changes):
     assert not chart.of_kind(render(changes), "Job")
@@ -433,28 +426,26 @@ def test_the_notes_have_the_endpoint_a_curl_and_three_commands():
     assert len([line for line in after.splitlines() if line.startswith("  kubectl -n ml ")]) == 3
 
 
-def test_the_notes_tell_what_a_conflict_of_an_upgrade_needs():
-    told = 'An upgrade or a rollback that fails with "conflict with …" (Helm 4) needs --force-'
-    assert told in chart.notes(chart.MINIMAL)
-    assert "autoscaler has scaled" not in chart.notes(chart.MINIMAL)
-    assert "autoscaler has scaled" in chart.notes(chart.merged(chart.MINIMAL, TUNING))
+FORCE = 'An upgrade or a rollback that fails with "conflict with …" (Helm 4) needs --force-'
+SCALED, LOSS = "autoscaler has scaled", "set ray.faultTolerance.embedded=true"
+GATE = "enable GCSFaultToleranceEmbeddedStorage in KubeRay's operator"
+STUCK = "set schedules.kind=CronJob"
 
 
-def test_the_notes_tell_what_the_loss_of_the_head_does_and_what_keeps_it_from_that():
-    redis = {"ray": {"faultTolerance": {"redisAddress": "redis:6379"}}}
-    embedded = {"kuberay": {"version": "1.7"}, "ray": {"faultTolerance": {"embedded": True}}}
-    warning = "set ray.faultTolerance.embedded=true"
-    assert warning in chart.notes(chart.MINIMAL)
-    assert warning not in chart.notes(chart.merged(chart.MINIMAL, redis))
-    said = chart.notes(chart.merged(chart.MINIMAL, embedded))
-    assert warning not in said
-    assert "enable GCSFaultToleranceEmbeddedStorage in KubeRay's operator" in said
-
-
-def test_the_notes_tell_how_to_mend_a_schedule_that_does_nothing():
-    values = chart.merged(chart.MINIMAL, {"schedules": {"searches": [SEARCH]}})
-    assert "set schedules.kind=CronJob" in chart.notes(values, apis=RAY_CRON_JOB)
-    assert "set schedules.kind=CronJob" not in chart.notes(values)
+@pytest.mark.parametrize(
+    ("changes", "apis", "told"),
+    [
+        ({}, chart.EVERYTHING, {FORCE, LOSS}),
+        (TUNING, chart.EVERYTHING, {FORCE, LOSS, SCALED}),
+        (REDIS, chart.EVERYTHING, {FORCE}),
+        (EMBEDDED, chart.EVERYTHING, {FORCE, GATE}),
+        ({"schedules": {"searches": [SEARCH]}}, chart.EVERYTHING, {FORCE, LOSS}),
+        ({"schedules": {"searches": [SEARCH]}}, RAY_CRON_JOB, {FORCE, LOSS, STUCK}),
+    ],
+)
+def test_the_notes_tell_what_upgrades_the_loss_of_the_head_and_schedules_need(changes, apis, told):
+    said = chart.notes(chart.merged(chart.MINIMAL, changes), apis=apis)
+    assert {one for one in (FORCE, SCALED, LOSS, GATE, STUCK) if one in said} == told
 
 
 def render(changes, **options):

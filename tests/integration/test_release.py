@@ -98,9 +98,7 @@ def _store(node: pods.Node, stateful: chart.Document) -> pods.Pod:
     spec_ = stateful["spec"]["template"]["spec"]
     container = spec_["containers"][0]
     pod = node.start(spec_, container["command"], service=f"{stateful['metadata']['name']}.ml.svc")
-    hook = container["lifecycle"]["postStart"]["exec"]["command"]
-    made = pod.run(*hook)
-    assert made.returncode == 0, made.stderr + node.logs()
+    pods.wait("the store is ready", pod.ready, node=node)
     return pod
 
 
