@@ -2,8 +2,8 @@
 
 A pod is a process in network and mount namespaces of its own: its own address and ports, its own
 /tmp, home and /dev/shm, everything else read-only, user 1000, no capability. Services are names in
-/etc/hosts. What is missing: memory and CPU limits, network policies, and the operator itself, whose
-commands (`ray_start`) are those of KubeRay 1.7's pod builder.
+/etc/hosts. There are no memory and CPU limits, no network policies, and no operator, whose commands
+(`ray_start`) are those of KubeRay 1.7's pod builder.
 
 The image is this machine with this checkout, or a built one whose unpacked root
 EAGLERAY_IMAGE_ROOT names (`buildah mount` gives it). Needs root on Linux, and the programs `ip`,
@@ -123,9 +123,11 @@ class Node:
 
     def __enter__(self) -> Node:
         self.folder.chmod(0o755)
-        _ip(f"link add {self._tag} type bridge")
-        _ip(f"addr add {self._net}.1/24 dev {self._tag}")
-        _ip(f"link set {self._tag} up")
+        _ip(
+            f"link add {self._tag} type bridge",
+            f"addr add {self._net}.1/24 dev {self._tag}",
+            f"link set {self._tag} up",
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -154,20 +156,22 @@ class Node:
         name, address = f"{self._tag}-{number}", f"{self._net}.{number}"
         if service is not None:
             self.names[service] = address
-        _ip(f"netns add {name}")
-        _ip(f"link add {name} type veth peer name eth0 netns {name}")
-        _ip(f"link set {name} master {self._tag} up")
-        for step in ("link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up"):
-            _ip(f"-n {name} {step}")
-        _ip(f"-n {name} route add default via {self._net}.1")
+        _ip(
+            f"netns add {name}",
+            f"link add {name} type veth peer name eth0 netns {name}",
+            f"link set {name} master {self._tag} up",
+            f"-n {name} link set lo up",
+            f"-n {name} addr add {address}/24 dev eth0",
+            f"-n {name} link set eth0 up",
+            f"-n {name} route add default via {self._net}.1",
+        )
         container = spec["containers"][0]
         variables = self._variables(container, address) | dict(extra or {})
-        log = self.folder / f"{number}.log"
-        hosts = self.folder / f"{number}.hosts"
-        lines = [f"{where} {known}" for known, where in self.names.items()]
-        hosts.write_text("\n".join(["127.0.0.1 localhost", f"{address} {name}", *lines]) + "\n")
+        log, hosts = self.folder / f"{number}.log", self.folder / f"{number}.hosts"
+        known = {"localhost": "127.0.0.1", name: address, **self.names}
+        hosts.write_text("".join(f"{known[one]} {one}\n" for one in known))
         mounts = [one["mountPath"] for one in container.get("volumeMounts", [])]
-        script = _script(mounts, hosts, name, [*_as_user(), *command])
+        script = _script(mounts, hosts, name, command)
         with log.open("wb") as out:
             process = subprocess.Popen(
                 ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "sh", "-c", script],
@@ -306,34 +310,23 @@ def _is_user(process: int) -> bool:
 
 
 def _script(mounts: list[str], hosts: Path, name: str, command: list[str]) -> str:
-    """Make the file system of a container, then become it."""
-    if IMAGE:
-        return _of_image(mounts, hosts, name, command)
+    """Make the file system of a container, from an image or from this machine, and become it."""
+    shown = [] if IMAGE else [str(ROOT), sys.base_prefix, str(Path(sys.executable).parents[1])]
+    volumes = ["/dev/shm", "/tmp", *mounts, *([] if IMAGE else ["/root", "/home"])]
+    made = [f"{IMAGE}{path}" for path in (*volumes, "/home/eagleray")]
     lines = ["set -e", f"hostname {name}", "mount --make-rprivate /"]
-    lines += [f"mount --bind {hosts} /etc/hosts", "mount -t tmpfs tmpfs /mnt"]
-    needed = sorted({str(ROOT), sys.base_prefix, str(Path(sys.executable).parents[1])})
-    for number, path in enumerate(needed):  # what user 1000 may not pass, and what /tmp hides
-        lines += [f"mkdir /mnt/{number}", f"mount --rbind {shlex.quote(path)} /mnt/{number}"]
-    for path in dict.fromkeys(["/root", "/home", "/tmp", "/dev/shm", *mounts]):
-        lines += [f"mkdir -p {path} || true", f"mount -t tmpfs -o mode=1777 tmpfs {path}"]
-    for number, path in enumerate(needed):
-        quoted = shlex.quote(path)
-        lines += [f"mkdir -p {quoted}", f"mount --rbind /mnt/{number} {quoted}"]
-    lines += ["mount -o remount,bind,ro /", f"cd /home/eagleray && exec {shlex.join(command)}"]
-    return "\n".join(lines)
-
-
-def _of_image(mounts: list[str], hosts: Path, name: str, command: list[str]) -> str:
-    volumes = list(dict.fromkeys(["/tmp", *mounts]))
-    places = shlex.join(f"{IMAGE}{path}" for path in volumes)
-    lines = ["set -e", f"hostname {name}", "mount --make-rprivate /", f"mkdir -p {places}"]
-    lines += [f"mount --bind {shlex.quote(IMAGE)} /mnt", "mount -o remount,bind,ro /mnt"]
-    lines += [f"mount --rbind /{each} /mnt/{each}" for each in ("dev", "proc", "sys")]
+    lines += [f"mkdir -p {shlex.join(made)}", f"mount --rbind {shlex.quote(IMAGE or '/')} /mnt"]
+    lines += ["mount -o remount,bind,ro /mnt"]
+    lines += [f"mount --rbind /{one} /mnt/{one}" for one in ("dev", "proc", "sys")]
     lines += [f"mount --bind {hosts} /mnt/etc/hosts"]
-    for path in ("/dev/shm", *volumes):
-        lines += [f"mount -t tmpfs -o mode=1777 tmpfs /mnt{path}"]
-    return "\n".join([*lines, f"exec chroot /mnt {shlex.join(command)}"])
+    for path in sorted(set(volumes)):
+        lines += [f"mkdir -p /mnt{path}", f"mount -t tmpfs -o mode=1777 tmpfs /mnt{path}"]
+    for path in map(shlex.quote, sorted(set(shown))):  # what a volume hides
+        lines += [f"mkdir -p /mnt{path}", f"mount --rbind {path} /mnt{path}"]
+    start = ["chroot", "/mnt", "env", "--chdir=/home/eagleray", *_as_user(), *command]
+    return "\n".join([*lines, f"exec {shlex.join(start)}"])
 
 
-def _ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, text=True)
+def _ip(*commands: str) -> None:
+    for command in commands:
+        subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
