@@ -35,19 +35,13 @@ Object = dict[str, Any]
 Headers = Mapping[str, str]
 Silence = tuple[float, float]
 
+JSON = "application/json"
 _METHODS = {"create": "POST", "delete": "DELETE"}
-_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object as the API's paths name it.
-
-    Attributes:
-        version: group and version, such as `ray.io/v1`, or `v1`.
-        plural: its name in paths.
-        namespaced: whether its objects live in namespaces.
-    """
+    """A kind of object as the API's paths name it: `ray.io/v1` and `rayjobs`, `v1` and `pods`."""
 
     version: str
     plural: str
@@ -74,11 +68,7 @@ NODES = Kind("v1", "nodes", namespaced=False)
 
 
 class Api:
-    """One namespace of a cluster.
-
-    Raises:
-        UserError: no cluster is configured.
-    """
+    """One namespace of a cluster; UserError when no cluster is configured."""
 
     def __init__(self, namespace: str | None = None) -> None:
         settings = client.Configuration()
@@ -166,11 +156,7 @@ class Api:
             method,
             path,
             query_params=[(name, value) for name, value in (query or {}).items() if value],
-            header_params={
-                "Accept": "application/json",
-                "Content-Type": "application/json",
-                **(headers or {}),
-            },
+            header_params={"Accept": JSON, "Content-Type": JSON, **(headers or {})},
             body=body,
             auth_settings=["BearerToken"],
         )
@@ -230,7 +216,7 @@ def _configure(settings: client.Configuration) -> str:
         if "KUBERNETES_SERVICE_HOST" not in os.environ:
             raise
         config.load_incluster_config(settings)
-        return _NAMESPACE.read_text()
+        return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text()
     _, current = config.list_kube_config_contexts(file)
     return str(current["context"].get("namespace", "default"))
 
@@ -238,7 +224,6 @@ def _configure(settings: client.Configuration) -> str:
 def _message(failure: ApiException) -> str:
     """The message of the Status object that the server answered with."""
     try:
-        status = json.loads(failure.body or "")
-    except (TypeError, ValueError):
+        return str(json.loads(failure.body or "")["message"])
+    except (KeyError, TypeError, ValueError):
         return str(failure.reason or "")
-    return str(status.get("message", "")) if isinstance(status, dict) else ""

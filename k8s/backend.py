@@ -29,12 +29,9 @@ _EXIT = re.compile(r"exit code (\d+)")
 
 
 class Kubernetes:
-    """The RayJobs of a namespace, rendered from the skeleton of the release installed there.
+    """The RayJobs of a namespace, by default that of kubectl's current context.
 
-    Args:
-        namespace: by default that of kubectl's current context.
-        options: what runs change of the skeleton.
-        release: whose skeleton, where the namespace has several releases.
+    They are rendered from the skeleton of the release there; `release` names it among several.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,7 @@ def chart() -> Path:
 def deploy(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool = False) -> Deployed:
     """Install a release, or update it; a change that fails, or is interrupted, is undone.
 
-    Args:
-        cluster: the namespace of the release.
-        release: its name.
-        wanted: its values, and how to apply them.
-        dry_run: ask Helm and the API what would be done, and do nothing.
+    With `dry_run` Helm and the API say what would be done, and nothing is done.
 
     Raises:
         UserError: no helm, values that the chart refuses, missing rights or kinds, a taken name.
@@ -134,14 +130,13 @@ def hidden(thing: api.Object) -> api.Object:
     return thing | {key: dict.fromkeys(thing[key], MASK) for key in keys if thing.get(key)}
 
 
-def _values(wanted: Wanted) -> Iterator[str]:
-    yield "--reset-values" if wanted.reset else "--reset-then-reuse-values"
-    for file in wanted.files:
-        yield from ("--values", str(file))
-    for pair in wanted.pairs:
-        yield from ("--set", pair)
-    for key, text in wanted.named.items():
-        yield from ("--set-literal", f"{key}={text}")
+def _values(wanted: Wanted) -> list[str]:
+    return [
+        "--reset-values" if wanted.reset else "--reset-then-reuse-values",
+        *(f"--values={file}" for file in wanted.files),
+        *(f"--set={pair}" for pair in wanted.pairs),
+        *(f"--set-literal={key}={text}" for key, text in wanted.named.items()),
+    ]
 
 
 def _check(before: Record, release: str, namespace: str) -> None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from eagleray import errors
@@ -28,64 +28,39 @@ VERSION_S = 20
 _CONFLICT = re.compile(r"applying object (?:\S+/)?(\S+) \S+ Kind=(\w+): Apply failed")
 _FIELD = re.compile(r" (\.(?:[\w-]|\[[^\]]*\]|\.)*\w)")
 _BUSY = r"another operation|still in use|sh\.helm\.release\S+ already exists"
-_ERRORS: Sequence[tuple[str, type[errors.EagleRayError], str]] = (
+_FAILURES = (
     (r"release: not found$", errors.NotFoundError, "{space}: {said}"),
     (_BUSY, errors.ConflictError, "{space}: somebody else changes the release now: {said}"),
-    (
-        r'cannot (\w+) resource "([\w/]+)"',
-        errors.UserError,
-        "{space}: the right to {0} {1} is missing; who deploys needs the role admin there, and all "
-        "rights on ray.io",
-    ),
     (r"unreachable|connection refused", errors.ClusterError, "Kubernetes does not answer: {said}"),
-    (r"execution error at \([^)]*\): (.*)", errors.UserError, "values: {0}"),
-    (
-        r"meet the specifications of the schema.*?eagleray: (?:- )?(.*)",
-        errors.UserError,
-        "values: must keep to the chart's schema, but {0}; see helm/eagleray/README.md",
-    ),
-    (r"failed parsing (--\S+) data: (.*)", errors.UserError, "{0}: must be key=value, but {1}"),
-    (
-        r"^(?:failed to parse|open) (\S+?):? (.*)",
-        errors.UserError,
-        "--values {0}: must be a file of YAML, but {1}",
-    ),
-    (
-        r"(?i)release name (?:is )?invalid|invalid release name",
-        errors.UserError,
-        "RELEASE: must be at most 53 of a-z, 0-9, '-' and '.', with a letter or digit at both "
-        "ends, but {said}",
-    ),
-    (
-        r'namespaces "([^"]*)" not found',
-        errors.UserError,
-        "{space}: must exist, but does not; make it: kubectl create namespace {0}",
-    ),
     (
         r"deadline exceeded|timed out",
         errors.ClusterError,
         "{space}: must take the change in time, but did not, and it was undone: {said}; repeat it, "
         "and watch meanwhile: eagleray why, kubectl -n {namespace} get pods",
     ),
-    (
-        r"denied|invalid|exceeded quota|cannot be im|forbidden|field is immutable",
-        errors.UserError,
-        "{space}: {said}",
-    ),
 )
-"""What Helm says, the kind of error that it is, and its message; the first that fits counts."""
-
+_MISTAKES = {
+    r'cannot (\w+) resource "([\w/]+)"': "{space}: the right to {0} {1} is missing; who deploys "
+    "needs the role admin there, and all rights on ray.io",
+    r"execution error at \([^)]*\): (.*)": "values: {0}",
+    r"meet the specifications of the schema.*?eagleray: (?:- )?(.*)": "values: must keep to the "
+    "chart's schema, but {0}; see helm/eagleray/README.md",
+    r"failed parsing (--\S+) data: (.*)": "{0}: must be key=value, but {1}",
+    r"^(?:failed to parse|open) (\S+?):? (.*)": "--values {0}: must be a file of YAML, but {1}",
+    r"(?i)release name (?:is )?invalid|invalid release name": "RELEASE: must be at most 53 of a-z, "
+    "0-9, '-' and '.', with a letter or digit at both ends, but {said}",
+    r'namespaces "([^"]*)" not found': "{space}: must exist, but does not; make it: kubectl create "
+    "namespace {0}",
+    r"denied|invalid|exceeded quota|cannot be im|forbidden|field is immutable": "{space}: {said}",
+}
+"""What Helm says, and the UserError that it becomes; the first pattern that fits counts."""
 
 Record = Mapping[str, Any]
 """The latest revision of a release as `helm get metadata` prints it: chart, revision, status, …."""
 
 
 class Helm:
-    """The program on PATH, for one namespace.
-
-    Raises:
-        UserError: it is not there, or too old.
-    """
+    """The program on PATH, for one namespace; UserError when it is not there, or too old."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace, self._program = namespace, shutil.which("helm") or "helm"
@@ -113,10 +88,9 @@ class Helm:
         return ["--force-conflicts"] if owned else []
 
     def run(self, *words: str) -> str:
-        """Run the program and return what it prints; Ctrl-C is passed on, and its end awaited.
+        """Run the program and return what it prints, or raise its failure as one line.
 
-        Raises:
-            EagleRayError: it failed; the message is one line.
+        Ctrl-C is passed on to it, and its end awaited.
         """
         # HELM_KUBE… would lead Helm to another cluster than the one that this process asks.
         allowed = {key: os.environ[key] for key in os.environ if not key.startswith("HELM_KUBE")}
@@ -142,7 +116,8 @@ def explained(said: str, namespace: str) -> errors.EagleRayError:
     space = f"namespace {namespace}"
     if taken := conflict(said):
         return errors.ConflictError(f"{space}: {taken}; take it over once: --force-conflicts")
-    for pattern, kind, text in _ERRORS:
+    mistakes = ((pattern, errors.UserError, text) for pattern, text in _MISTAKES.items())
+    for pattern, kind, text in (*_FAILURES, *mistakes):
         if found := re.search(pattern, said):
             return kind(text.format(*found.groups(), said=said, space=space, namespace=namespace))
     return errors.ClusterError(f"{space}: {said}")
@@ -154,11 +129,7 @@ def busy(said: str) -> bool:
 
 
 def conflict(said: str) -> str | None:
-    """The object and its fields that others own, so that Helm 4 does not change them.
-
-    Args:
-        said: Helm's error, or the description of a revision.
-    """
+    """The object and fields that others own, by Helm 4's error or a revision's description."""
     found = _CONFLICT.search(said)
     if not found:
         return None

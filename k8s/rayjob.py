@@ -5,10 +5,9 @@ tolerations, the shape of the cluster. What KubeRay and Kueue ask of a RayJob:
 
 - KubeRay, ray-operator/controllers/ray/utils/validation.go, `ValidateRayJobSpec`: only a RayJob
   that ends its cluster (`shutdownAfterJobFinishes`) may be suspended, or keep it for a while.
-- rayjob_controller.go, `checkBackoffLimitAndUpdateStatusIfNeeded`: each failure is tried again, but
-  for a deadline that has passed. A retry deletes the cluster and makes a new one; before
-  kuberay#4527 also a shared one, and since then `backoffLimit` is refused there.
-- rayjob_controller.go, `initRayJobStatusIfNeed`: each retry starts the deadline's clock anew.
+- rayjob_controller.go, `checkBackoffLimitAndUpdateStatusIfNeeded`: each failure but a deadline's is
+  tried again, with a new cluster and a new deadline. The old cluster is deleted: before
+  kuberay#4527 also a shared one, for which `backoffLimit` is refused since then.
 - Kueue, pkg/controller/jobs/rayjob and raycluster: the cluster is the job's own and ends with it,
   does not scale by itself, has 7 worker groups at most, and none that is called `head`.
 """

@@ -32,19 +32,15 @@ def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
     """The arguments of the application that a RayService serves; empty when it is not ours."""
     try:
         config = yaml.safe_load(service["spec"]["serveConfigV2"])
-        found = config["applications"][0]["args"]
-    except (KeyError, IndexError, TypeError, yaml.YAMLError):
+        return dict(config["applications"][0]["args"])
+    except (KeyError, IndexError, TypeError, ValueError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
-    """The key of the chart's values that a pod was rendered from; None for a foreign pod.
+    """The key of the chart's values that decides `key`, such as `memory`, of a pod with labels.
 
-    Args:
-        labels: the pod's.
-        key: the last part of the key, such as `memory`.
-        group: the worker group of the pod, as the caller names it.
+    It is None for a pod that is not of the chart. `group` is the pod's worker group.
     """
     component, role = labels.get(COMPONENT, ""), labels.get("eagleray/role")
     if component == "store":
@@ -60,9 +56,7 @@ def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
 def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
     """The commands that lead from outside to an S3 in the cluster; None when it is not in it.
 
-    Args:
-        skeleton: of a run; its containers say where S3 is, and which Secret has the keys.
-        namespace: the release's.
+    The containers of a run's skeleton say where S3 is, and which Secret has the keys.
     """
     found = {one["name"]: one for one in variables(skeleton)}
     inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
@@ -86,7 +80,8 @@ def history(cluster: api.Api, release: str) -> list[str]:
     A revision that cannot be read is empty.
     """
     secrets = cluster.list(api.SECRETS, f"owner=helm,name={release}")
-    return [_description(one) for one in sorted(secrets, key=_revision)]
+    oldest_first = sorted(secrets, key=lambda one: int(one["metadata"]["labels"]["version"]))
+    return [_description(one) for one in oldest_first]
 
 
 def ready(pod: Mapping[str, Any]) -> bool:
@@ -104,10 +99,6 @@ def variables(node: Any) -> Iterator[Mapping[str, Any]]:
         env = node.get("env")
         yield from env if isinstance(env, list) else ()
         yield from variables([*node.values()])
-
-
-def _revision(secret: Mapping[str, Any]) -> int:
-    return int(secret["metadata"]["labels"]["version"])
 
 
 def _description(secret: Mapping[str, Any]) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,17 +21,13 @@ if TYPE_CHECKING:
 
 def deploy(
     release: Annotated[str, typer.Argument(help="The release's name.")] = "eagleray",
-    kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="Where to: the only choice so far.")
-    ] = False,
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="Where to.")] = False,
     namespace: options.Namespace = None,
     model: Annotated[str | None, typer.Option(help="The model to serve.")] = None,
     storage: Annotated[str | None, typer.Option(help="Where its versions are: s3://….")] = None,
     values: Annotated[list[Path] | None, typer.Option(help="A file of the chart's values.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="One value: key=value.")] = None,
-    reset: Annotated[
-        bool, typer.Option("--reset", help="Forget the values of earlier revisions.")
-    ] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget earlier values.")] = False,
     wait: Annotated[
         int | None, typer.Option(min=1, help="Seconds to become ready in, else it is undone.")
     ] = None,
@@ -42,9 +37,7 @@ def deploy(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the objects, and change nothing.")
     ] = False,
-    status: Annotated[
-        bool, typer.Option("--status", help="Show the state of the release.")
-    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show its state.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Install or update a release of the chart by helm, or show its state."""
@@ -141,25 +134,19 @@ def _facts(found: Status) -> list[tuple[str, object]]:
 
 
 def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
+    """The status, with the model's aliases where its storage is reached from here."""
+    from eagleray import storage as stores
+    from eagleray.state.models import Registry
     from k8s import release as releases
     from k8s import status
 
     found = status.read(cluster, release)
-    aliases = _aliases(releases.arguments(found.subject), storage)
-    return status.summarize(release, found, aliases)
-
-
-def _aliases(served: Mapping[str, Any], storage: str | None) -> Mapping[str, int] | None:
-    """The version of each alias of the model; None when its storage is not reached from here."""
-    from eagleray import storage as stores
-    from eagleray.state.models import Registry
-
+    served, aliases = releases.arguments(found.subject), None
     where = storage or served.get("storage")
-    if not where or "name" not in served:
-        return None
-    try:
-        return Registry(stores.open(where)).aliases(served["name"]).values
-    except EagleRayError:
-        if storage:
-            raise
-        return None
+    if where and "name" in served:
+        try:
+            aliases = Registry(stores.open(where)).aliases(served["name"]).values
+        except EagleRayError:
+            if storage:
+                raise
+    return status.summarize(release, found, aliases)
