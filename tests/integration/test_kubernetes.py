@@ -157,7 +157,7 @@ def test_the_log_is_followed_to_the_end_of_the_run(server: Server) -> None:
     there = backend.Kubernetes()
     run = runs.submit(there, RUN)
     path = "/api/v1/namespaces/ml/pods/submitter/log"
-    server.mock["get", path] << "Trial 1 finished\n│ registered\n".encode()
+    server.mock["get", path] << (b"Trial 1 finished\n\xe2", b"\x94\x82 registered\n")
     steps: list[Callable[[], None]] = [
         lambda: submit_pod(server, run.id),
         lambda: tell(run.id, jobDeploymentStatus="Running"),
@@ -211,6 +211,12 @@ def test_a_namespace_without_the_chart_says_how_to_install_it(server: Server) ->
     server.mock.resources["v1/configmaps"] = {"namespaced": True}
     with pytest.raises(errors.UserError, match="must have a release of the chart, but has none"):
         backend.Kubernetes().start(RUN, 1)
+
+
+def test_a_skeleton_that_is_no_rayjob_is_named(server: Server) -> None:
+    server.mock.objects["v1/configmaps", "ml", "demo-runs"]["data"] = {"rayjob.yaml": "[]"}
+    with pytest.raises(errors.UserError, match=r"demo-runs: rayjob\.yaml must be a RayJob, but"):
+        backend.Kubernetes().plan(RUN, 1)
 
 
 def test_without_a_cluster_it_says_where_one_is_looked_for(
