@@ -157,7 +157,7 @@ def _module(code: Code) -> types.ModuleType:
     sys.modules[private] = module
     try:
         with guard("the module must import", code):
-            exec(compile(code.source, code.filename, "exec"), vars(module))  # noqa: S102 (it is what is asked for)
+            exec(compile(code.source, code.filename, "exec"), vars(module))  # noqa: S102 (the user asks for it)
     except BaseException:
         del sys.modules[private]
         raise

@@ -106,7 +106,7 @@ class Experiment(File):
         return tree
 
     def explicit(self) -> dict[str, Any]:
-        """What the file and its overrides set, and where it is stored; no other defaults."""
+        """The keys that the file and its overrides set, and `storage`; no other defaults."""
         tree = self._tree(exclude_unset=True) | {"storage": self.storage}
         return {name: tree[name] for name in File.model_fields if tree.get(name)}
 
@@ -160,16 +160,16 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experi
         SpecError: every problem of the file, each as
             `file:line: dotted.key: law, but got value; did you mean …`.
     """
-    experiment, found = examine(path, overrides)
-    if experiment is None or found:
-        raise SpecError(found)
+    experiment, lines = examine(path, overrides)
+    if experiment is None or lines:
+        raise SpecError(lines)
     return experiment
 
 
 def examine(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> tuple[Experiment | None, list[str]]:
-    """What `load` gives, and the problems beside it instead of raised.
+    """The experiment in a file, and its problems as `load` raises them.
 
     Sections with problems are at their defaults in the experiment, so that the data can still be
     checked; without a valid `data` and `features` there is none.

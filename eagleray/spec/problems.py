@@ -1,4 +1,4 @@
-"""What is wrong with an experiment file, said as `file:line: dotted.key: law, but got value`."""
+"""Problems of an experiment file, as `file:line: dotted.key: law, but got value`."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _explain(details: ErrorDetails) -> Problem:
 
 
 def _unknown_key(loc: Key, key: Key) -> Problem:
-    """`loc` is where pydantic looked: behind `model` it has the model's type."""
+    """`loc` is pydantic's place: behind `model` it has the model's type."""
     if document.dotted(key) in _NOT_BUILT:
         return Problem(key, "is not built yet")
     section = tuple(map(str, loc[:-1]))

@@ -22,12 +22,12 @@ from eagleray.spec.terms import Filled, NotNegative, One, Part, Positive, Seed, 
 
 
 class Split(Section):
-    """How rows are parted into training, validation and test."""
+    """How rows are split into training, validation and test."""
 
     validation: Part = Field(0.2, description="Part of the rows that trials are compared on.")
     test: Part = Field(
         0.2,
-        description="Part of the rows that the winner is judged on, once.",
+        description="Part of the rows that the winner is evaluated on, once.",
         validate_default=True,
     )
     group: Filled | None = Field(
@@ -61,7 +61,7 @@ class Split(Section):
 
 
 class Data(Section):
-    """Where rows come from, and what to learn of them."""
+    """Where rows come from, and what is predicted."""
 
     source: Filled = Field(
         description="Path (beside this file, or in the working directory), `s3://…`, "
@@ -69,22 +69,23 @@ class Data(Section):
     )
     target: Filled = Field(description="Column to predict.")
     positive: Filled | None = Field(
-        None, description="Of two classes, the one that is looked for. Default: the later one."
+        None, description="The positive one of two classes. Default: the later one."
     )
-    split: Split = Field(Split(), description="How rows are parted.")
-    seed: Seed = Field(0, description="Decides which row falls into which part.")
+    split: Split = Field(Split(), description="How rows are split.")
+    seed: Seed = Field(0, description="Seed of the split.")
     drop: Many[Filled] = Field((), description="Columns to leave out.")
     missing: Many[str] = Field(
-        (), description="More texts that stand for a missing value, beside the usual ones."
+        (), description="Texts that mean a missing value, in addition to the usual ones."
     )
     encoding: terms.Encoding | None = Field(
         None,
-        description="Of a text file, such as `latin-1`. Default: UTF-8, or what its mark says.",
+        description="Encoding of a text file, such as `latin-1`. Default: that of its byte order "
+        "mark, else UTF-8.",
     )
     delimiter: terms.Character | None = Field(
         None,
-        description="Of a text file. Default: comma, semicolon, tab or bar, whichever gives the "
-        "header most columns.",
+        description="Delimiter of a text file. Default: comma, semicolon, tab or bar, whichever "
+        "gives the header most columns.",
     )
 
     @pydantic.field_validator("drop")
@@ -157,33 +158,35 @@ else:
 
 
 class EarlyStopping(Section):
-    """Ends a trial that no longer gets better."""
+    """Stops a trial that no longer improves."""
 
-    patience: Size = Field(5, description="Epochs without progress that are let pass.")
-    min_delta: NotNegative = Field(0.0, description="Progress is more than this.")
+    patience: Size = Field(5, description="Epochs without improvement before a trial is stopped.")
+    min_delta: NotNegative = Field(0.0, description="Smaller changes are no improvement.")
 
 
 class Train(Section):
     """How one model is trained."""
 
-    lr: Positive = Field(1e-3, description="Learning rate, at its highest.")
+    lr: Positive = Field(1e-3, description="Learning rate; the highest of its schedule.")
     batch_size: Size = Field(64, description="Rows of one step.")
     epochs: Size = Field(20, description="Passes over the training part.")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Step rule.")
-    weight_decay: NotNegative = Field(0.0, description="Pull of the weights towards 0.")
-    momentum: Rate = Field(0.9, description="Of `sgd`.")
+    weight_decay: NotNegative = Field(0.0, description="Strength of weight decay.")
+    momentum: Rate = Field(0.9, description="Momentum of `sgd`.")
     schedule: Literal["constant", "cosine", "one_cycle", "linear"] = Field(
-        "constant", description="Course of the learning rate over all steps."
+        "constant", description="Schedule of the learning rate over all steps."
     )
-    clip_norm: Positive | None = Field(None, description="Longest gradient; longer is shortened.")
+    clip_norm: Positive | None = Field(
+        None, description="Largest norm of the gradient; a larger one is scaled down."
+    )
     loss: Annotated[str, terms.OneOf(losses.REGISTRY, own=True)] = Field(
         "auto", description="`auto` is cross_entropy for classes and mse for numbers."
     )
-    label_smoothing: Rate = Field(0.0, description="Of the losses for classes.")
+    label_smoothing: Rate = Field(0.0, description="Label smoothing of the cross-entropy losses.")
     early_stopping: EarlyStopping | None = Field(
-        None, description="Ends a trial that no longer gets better; without it, all epochs run."
+        None, description="Stops a trial that no longer improves; without it, all epochs run."
     )
-    seed: Seed = Field(0, description="Decides first weights and order of rows.")
+    seed: Seed = Field(0, description="Seed of the initial weights and of the order of rows.")
 
 
 class Configuration(Section):
@@ -195,17 +198,15 @@ class Configuration(Section):
 
 
 class Budget(Section):
-    """What a search may spend."""
+    """Limits of a search."""
 
-    minutes: Positive = Field(
-        description="The search ends after this time, with what it has found."
-    )
+    minutes: Positive = Field(description="Time limit; the search ends with the best trial so far.")
 
 
 class Tune(Section):
-    """How the search goes."""
+    """How configurations are searched."""
 
-    trials: Size = Field(20, description="Most configurations tried, each once.")
+    trials: Size = Field(20, description="Maximum number of configurations, each tried once.")
     search: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="Tree-structured Parzen estimator, random, or all combinations."
     )
@@ -218,8 +219,8 @@ class Tune(Section):
         "two classes, accuracy for more and rmse for numbers.",
     )
     folds: One = Field(1, description="Folds of cross-validation; more are not built yet.")
-    budget: Budget | None = Field(None, description="What a search may spend.")
-    seed: Seed = Field(0, description="Decides which configurations are tried.")
+    budget: Budget | None = Field(None, description="Limits of the search.")
+    seed: Seed = Field(0, description="Seed of the search.")
 
     @property
     def minutes(self) -> float | None:
@@ -274,13 +275,13 @@ class File(Section):
     name: Annotated[str, Field(pattern=terms.NAME)] = Field(
         description="Name of the model; lowercase letters, digits and hyphens, at most 40."
     )
-    data: Data = Field(description="Where rows come from, and what to learn of them.")
+    data: Data = Field(description="Where rows come from, and what is predicted.")
     features: dict[str, FeatureOptions] = Field(
         {}, description="Columns that are not treated as their inferred type is by default."
     )
     model: ModelOptions = Field(models.Mlp(), description="What is trained.")
     train: Train = Field(Train(), description="How it is trained.")
-    tune: Tune = Field(Tune(), description="How the search goes.")
+    tune: Tune = Field(Tune(), description="How configurations are searched.")
     compute: Compute = Field(Compute(), description="What one trial gets.")
     storage: Annotated[str, Field(pattern=terms.STORAGE)] = Field(
         "s3://eagleray",

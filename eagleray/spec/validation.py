@@ -115,7 +115,7 @@ def _section_laws(tree: space.Tree, wrong: set[Key]) -> Iterator[Problem]:
 
 
 def _of_distribution(problem: Problem, drawn: space.Distribution) -> Problem:
-    """The problem of an end, said of the whole distribution."""
+    """The problem of an end, reworded for the whole distribution."""
     if isinstance(drawn, space.Choice) or problem.got is None:
         return problem
     written = show(drawn)
@@ -200,7 +200,7 @@ def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 def _is_smoothed(loss: object) -> bool:
-    """Whether a loss reads `label_smoothing`; a name that is unknown is a problem by itself."""
+    """Whether a loss reads `label_smoothing`; an unknown name is another problem."""
     if isinstance(loss, str) and loss in losses.REGISTRY:
         return "label_smoothing" in losses.REGISTRY[loss].options
     return not (isinstance(loss, str) and code.is_name(loss))

@@ -89,5 +89,5 @@ def build(
         from eagleray.learn.models.custom import build as build_custom
 
         return build_custom(custom, options, shape, outputs)
-    made: nn.Module = pkgutil.resolve_name(REGISTRY[options.type].module)(options, shape, outputs)
-    return made
+    module: type[nn.Module] = pkgutil.resolve_name(REGISTRY[options.type].module)
+    return module(options, shape, outputs)

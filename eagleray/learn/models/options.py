@@ -43,7 +43,7 @@ class Mlp(Options):
     dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
     activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between layers.")
     batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
-    embedding: Size = Field(8, description="Numbers that stand for one category.")
+    embedding: Size = Field(8, description="Size of a category's embedding.")
 
 
 class Text(Options):
@@ -51,7 +51,7 @@ class Text(Options):
 
     tag: ClassVar[str | None] = "text"
     type: Literal["text"] = Field(description="For rows with text in a column.")
-    embedding: Size = Field(64, description="Numbers that stand for one n-gram.")
+    embedding: Size = Field(64, description="Size of an n-gram's embedding.")
     hidden: Many[Size] = Field((64,), description="Width of each hidden layer.")
     dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
 

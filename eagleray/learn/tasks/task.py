@@ -42,7 +42,7 @@ class TargetColumn:
 
     @cached_property
     def quantity(self) -> bool:
-        """Whether its numbers are amounts; few different whole numbers are classes."""
+        """Whether its values are quantities; few different whole numbers are classes."""
         if self.declared is not None:
             return self.declared is NUMERIC
         if self.column.kind is not NUMERIC or self.positive is not None:
@@ -70,7 +70,7 @@ class Alternative(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a person reads beside the metrics.
+    """The evaluation of a test part, beside its metrics.
 
     Attributes:
         warnings: sentences whose subject, the model, is left out.
