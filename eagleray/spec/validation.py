@@ -21,7 +21,7 @@ from eagleray.spec import document, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
 
-SEARCHED = ("features", "model", "train")
+SEARCHED = tuple(sections.Configuration.model_fields)
 
 
 _NEEDS = {

@@ -50,6 +50,23 @@ def test_of_tasks_that_fit_the_first_is_taken_unless_the_file_means_another(
 
 
 @pytest.mark.parametrize(
+    ("target", "outputs"),
+    [
+        (schema.Target(name="y", task="binary", classes=("a", "b")), np.eye(2)[[0, 1, 1]]),
+        (schema.Target(name="y", task="regression"), np.array([1.0, 2.0, 2.5])),
+    ],
+)
+def test_predictions_are_compared_by_the_column_kind_of_the_target(
+    target: schema.Target, outputs: np.ndarray
+) -> None:
+    task = tasks.of(target)
+    predicted = task.table(np.array([0, 1, 1]), outputs)["prediction"]
+    reference = task.column.kind.statistics(predicted)
+    assert task.column.kind.shares(reference, predicted) == reference["shares"]
+    assert sum(task.column.kind.shares(reference, predicted[:1])) == 1
+
+
+@pytest.mark.parametrize(
     ("known", "unknown", "law"),
     [
         (b'"task":"binary"', b'"task":"ranking"', "task: must be one of binary, multiclass, regr"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from eagleray import errors, names
 from eagleray.learn import schema
-from eagleray.learn.columns import CATEGORICAL, NUMERIC, values
+from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 from eagleray.learn.columns.words import percent
 from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
@@ -34,6 +34,7 @@ class Classes(Task, Protocol):
         least: a class of so many rows that is never predicted is suspicious.
     """
 
+    kind: ClassVar[ColumnKind] = CATEGORICAL
     loss: ClassVar[str] = "cross_entropy"
     least: ClassVar[int]
 
@@ -56,12 +57,11 @@ class Classes(Task, Protocol):
         return len(self.target.classes)
 
     def encode(self, raw: schema.Raw) -> np.ndarray:
-        column = schema.Column(name=self.target.name, type=CATEGORICAL.name)
         index = {name: number for number, name in enumerate(self.target.classes)}
-        words = schema.parse_column(column, raw).tolist()
+        words = schema.parse_column(self.column, raw).tolist()
         for unknown in set(words) - index.keys():
             raise errors.DataError(
-                f"{column.name}: one of the target's classes is needed, but got {unknown!r}"
+                f"{self.target.name}: one of the target's classes is needed, but got {unknown!r}"
             )
         return np.fromiter(map(index.__getitem__, words), np.int64, len(words))
 

@@ -27,7 +27,7 @@ LARGEST = float(np.finfo(np.float32).max)
 class Regression(Task):
     """A number for each row, standardised for the model."""
 
-    name, loss, metric = "regression", "mse", "rmse"
+    name, kind, loss, metric = "regression", NUMERIC, "mse", "rmse"
     width = 1
 
     @classmethod
@@ -45,9 +45,7 @@ class Regression(Task):
         return schema.Target(name=name, task=cls.name, decimal_comma=comma)
 
     def encode(self, raw: schema.Raw) -> np.ndarray:
-        name, comma = self.target.name, self.target.decimal_comma
-        column = schema.Column(name=name, type=NUMERIC.name, decimal_comma=comma)
-        return _bounded(schema.parse_column(column, raw))
+        return _bounded(schema.parse_column(self.column, raw))
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
         """Ranges of equally many values, so that no small part lacks the high or the low ones.

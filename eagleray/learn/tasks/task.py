@@ -89,6 +89,7 @@ class Task(Protocol):
     Attributes:
         target: what is predicted.
         name: in schemas, manifests and messages.
+        kind: the column kind of its targets and predictions.
         loss: the default of `train.loss`.
         metric: the default of `tune.metric`.
         losses: losses of other tasks that fit too; a loss of its own names the task.
@@ -98,6 +99,7 @@ class Task(Protocol):
 
     target: schema.Target
     name: ClassVar[str]
+    kind: ClassVar[ColumnKind]
     loss: ClassVar[str]
     metric: ClassVar[str]
     losses: ClassVar[frozenset[str]] = frozenset()
@@ -118,6 +120,12 @@ class Task(Protocol):
     @property
     def width(self) -> int:
         """The number of outputs, C."""
+
+    @property
+    def column(self) -> schema.Column:
+        """The target as a column: `kind` parses it, and compares it for drift."""
+        name, comma = self.target.name, self.target.decimal_comma
+        return schema.Column(name=name, type=self.kind.name, decimal_comma=comma)
 
     def encode(self, raw: schema.Raw) -> np.ndarray:
         """Targets (B) of raw values; DataError for one that the target cannot have."""
