@@ -29,6 +29,7 @@ SMOOTHING = 0.3
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
 Outcome: TypeAlias = Sequence[Answer] | Exception
+"""The answers of a request, or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,21 @@ class Batcher(Generic[Row, Answer]):
     ) -> None:
         self._run, self._limits, self._thread = run, limits, thread
         self._queue: deque[Request[Row, Answer]] = deque()
-        self._waiting = 0
+        self._waiting = 0  # rows in the queue
         self._last_size = 1  # requests in the last batch
-        self._taken: dict[int, float] = {}  # seconds by bit length of the number of rows
-        self._timer: asyncio.Handle | None = None
-        self._flushing = self._busy = False
-        self._began = 0.0  # start of the batch in the thread
+        self._seconds: dict[int, float] = {}  # by bit length of the number of rows
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_flushing = False  # at the event loop's next turn
+        self._running: asyncio.Task[None] | None = None  # waits for the batch in the thread
+        self._began = 0.0  # start of that batch
         self._broken: str | None = None
 
     @property
     def failure(self) -> str | None:
         """Reason why batches cannot run any more; None while they can."""
-        if self._broken is None and self._busy:
-            since = time.monotonic() - self._began
-            if since > self._limits.stuck_s:
-                return f"a batch has been running for {since:.0f} s"
+        since = time.monotonic() - self._began
+        if self._broken is None and self._running and since > self._limits.stuck_s:
+            return f"a batch has been running for {since:.0f} s"
         return self._broken
 
     async def submit(self, rows: Sequence[Row]) -> Sequence[Answer]:
@@ -103,78 +104,61 @@ class Batcher(Generic[Row, Answer]):
         return answers
 
     def _enqueue(self, rows: Sequence[Row]) -> asyncio.Future[Sequence[Answer]]:
-        loop = asyncio.get_running_loop()
-        answers: asyncio.Future[Sequence[Answer]] = loop.create_future()
+        answers: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
         self._queue.append(Request(rows, answers))
         self._waiting += len(rows)
-        self._schedule(loop)
+        self._schedule()
         return answers
 
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._busy or self._flushing:
+    def _schedule(self) -> None:
+        if self._running is not None or self._is_flushing:
             return
+        loop = asyncio.get_running_loop()
         if len(self._queue) >= self._last_size or self._waiting >= self._limits.max_rows:
             self._cancel_timer()
-            self._flushing = True
-            loop.call_soon(self._flush, loop)
+            self._is_flushing = True
+            loop.call_soon(self._flush)
         elif self._timer is None:
-            self._timer = loop.call_later(self._limits.wait_s, self._flush, loop)
+            self._timer = loop.call_later(self._limits.wait_s, self._flush)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _flush(self) -> None:
         self._cancel_timer()
-        self._flushing = False
+        self._is_flushing = False
         batch = self._next()
         if not batch:
             return
         self._last_size = len(batch)
-        rows = sum(len(request.rows) for request in batch)
-        if self._expected(rows) <= INLINE_S:
-            self._settle(loop, batch, self._outcomes(batch))
-            return
-        self._busy, self._began = True, time.monotonic()
+        if self._expected(sum(len(request.rows) for request in batch)) <= INLINE_S:
+            self._deliver(batch, self._outcomes(batch))
+        else:
+            self._began = time.monotonic()
+            self._running = asyncio.get_running_loop().create_task(self._run_in_thread(batch))
+
+    async def _run_in_thread(self, batch: list[Request[Row, Answer]]) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            running = loop.run_in_executor(self._thread, self._outcomes, batch)
-        except RuntimeError as cause:  # it was shut down, or could not start
-            self._break(loop, batch, cause)
-        else:
-            running.add_done_callback(lambda done: self._done(loop, batch, done))
-
-    def _done(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[Request[Row, Answer]],
-        done: asyncio.Future[list[Outcome[Answer]]],
-    ) -> None:
-        if done.cancelled():  # the thread was shut down
-            self._break(loop, batch, RuntimeError("the batch was cancelled"))
-        else:
-            self._settle(loop, batch, done.result())
-
-    def _break(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[Request[Row, Answer]],
-        cause: RuntimeError,
-    ) -> None:
-        """Record that the thread is gone, and fail the batch."""
-        self._broken = f"the thread that runs batches takes no work any more: {cause}"
-        failed: list[Outcome[Answer]] = [errors.ServingError(self._broken) for _ in batch]
-        self._settle(loop, batch, failed)
+            outcomes = await loop.run_in_executor(self._thread, self._outcomes, batch)
+        except (RuntimeError, asyncio.CancelledError) as cause:  # the thread was shut down
+            why = str(cause) or "the batch was cancelled"
+            self._broken = f"the thread that runs batches takes no work any more: {why}"
+            outcomes = [errors.ServingError(self._broken) for _ in batch]
+        self._running = None
+        self._deliver(batch, outcomes)
 
     def _next(self) -> list[Request[Row, Answer]]:
         """Take as many requests off the queue as fit into a batch."""
         batch, room = [], self._limits.max_rows
         while self._queue and len(self._queue[0].rows) <= room:
             request = self._queue.popleft()
-            room -= len(request.rows)
             self._waiting -= len(request.rows)
             if not request.answers.cancelled():
                 batch.append(request)
+                room -= len(request.rows)
         return batch
 
     def _outcomes(self, batch: list[Request[Row, Answer]]) -> list[Outcome[Answer]]:
@@ -197,21 +181,15 @@ class Batcher(Generic[Row, Answer]):
     def _expected(self, rows: int) -> float:
         """Estimate the seconds of a batch from batches of its size, or of the next smaller size."""
         size = rows.bit_length()
-        nearest = max((seen for seen in self._taken if seen <= size), default=None)
-        return math.inf if nearest is None else self._taken[nearest] * 2 ** (size - nearest)
+        nearest = max((known for known in self._seconds if known <= size), default=None)
+        return math.inf if nearest is None else self._seconds[nearest] * 2 ** (size - nearest)
 
     def _learn(self, rows: int, seconds: float) -> None:
         size = rows.bit_length()
-        before = self._taken.get(size, seconds)
-        self._taken[size] = before + SMOOTHING * (seconds - before)
+        before = self._seconds.get(size, seconds)
+        self._seconds[size] = before + SMOOTHING * (seconds - before)
 
-    def _settle(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[Request[Row, Answer]],
-        outcomes: list[Outcome[Answer]],
-    ) -> None:
-        self._busy = False
+    def _deliver(self, batch: list[Request[Row, Answer]], outcomes: list[Outcome[Answer]]) -> None:
         for request, outcome in zip(batch, outcomes, strict=True):
             if request.answers.cancelled():
                 continue
@@ -220,7 +198,7 @@ class Batcher(Generic[Row, Answer]):
             else:
                 request.answers.set_result(outcome)
         if self._queue:
-            self._schedule(loop)
+            self._schedule()
 
 
 def _parts(answers: Sequence[Answer], sizes: list[int]) -> list[Outcome[Answer]]:

@@ -136,11 +136,11 @@ def test_slow_batches_leave_the_event_loop_free_and_quick_ones_stay_on_it() -> N
 
 def test_a_caller_who_gave_up_is_not_waited_for() -> None:
     async def work() -> None:
-        made = batcher(Doubler(0.05))
-        gone = asyncio.ensure_future(made.submit([1]))
+        made = batcher(Doubler(0.05), max_rows=4)
+        gone = asyncio.ensure_future(made.submit([1, 1, 1]))
         await asyncio.sleep(0)
         gone.cancel()
-        assert await made.submit([2]) == [4]
+        assert await made.submit([2, 2]) == [4, 4]
 
     run(work())
 
