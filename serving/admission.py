@@ -1,31 +1,20 @@
-"""Admission control: limits on the bytes and rows that a replica holds.
+"""Admission control: limits on the bytes and rows that a replica holds, and on waits for clients.
 
 Bytes count as they are read, so a slow client holds no more than it has sent. Rows count from
-decoding until the answer is sent. Waiting for a client, to send its body or to read its answer,
-has a timeout.
+decoding until the answer is sent. A request beyond the limits is refused with a RequestError 503.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+
+from eagleray import errors
 
 MOST_BYTES = 64 * 1024 * 1024
 """Bytes of request bodies that a replica holds: four of the largest bodies."""
 
-T = TypeVar("T")
 
-
-class FullError(Exception):
-    """The replica has no capacity for a request now."""
-
-
-class LateError(Exception):
-    """A client exceeded a timeout."""
-
-
-class Admission:
+class Capacity:
     """Capacity of a replica, shared by the versions that it serves.
 
     Args:
@@ -38,110 +27,84 @@ class Admission:
         self.rows = self.bytes = 0
 
     def check_rows(self) -> None:
-        """Check the capacity for rows; before a body is read, and before it is decoded.
-
-        Raises:
-            FullError: it is used up.
-        """
+        """Refuse a request while too many rows are in progress."""
         if self.rows >= self._most_rows:
-            raise FullError("too many rows are in progress")
+            raise errors.RequestError("too many rows are in progress", status=503)
 
-    def check_bytes(self, coming: int) -> None:
-        """Check the capacity for further bytes.
-
-        Raises:
-            FullError: it does not suffice.
-        """
-        if self.bytes + coming > self._most_bytes:
-            raise FullError("too many bytes are in progress")
+    def check_bytes(self, more: int) -> None:
+        """Refuse a request whose further bytes exceed the capacity."""
+        if self.bytes + more > self._most_bytes:
+            raise errors.RequestError("too many bytes are in progress", status=503)
 
 
-class Ticket:
-    """Share of the capacity that one request holds; `close` returns it."""
+class Reservation:
+    """Share of the capacity that one request holds; `release` returns it."""
 
-    __slots__ = ("_admission", "_bytes", "_rows")
+    __slots__ = ("_bytes", "_rows", "capacity")
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
         self._bytes = self._rows = 0
 
-    def read(self, count: int) -> None:
-        """Count bytes that were read.
-
-        Raises:
-            FullError: they exceed the capacity.
-        """
-        self._admission.check_bytes(count)
+    def add_bytes(self, count: int) -> None:
+        """Count bytes that were read, within the capacity."""
+        self.capacity.check_bytes(count)
         self._bytes += count
-        self._admission.bytes += count
-
-    def check_rows(self) -> None:
-        """See `Admission.check_rows`."""
-        self._admission.check_rows()
+        self.capacity.bytes += count
 
     def decoded(self, rows: int) -> None:
-        """Count rows in place of the bytes.
-
-        Raises:
-            FullError: they exceed the capacity.
-        """
-        self._admission.check_rows()
-        self._admission.bytes -= self._bytes
+        """Count the body's rows, within the capacity, in place of its bytes."""
+        self.capacity.check_rows()
+        self.capacity.bytes -= self._bytes
         self._bytes = 0
         self._rows += rows
-        self._admission.rows += rows
+        self.capacity.rows += rows
 
-    def close(self) -> None:
+    def release(self) -> None:
         """Return the share."""
-        self._admission.bytes -= self._bytes
-        self._admission.rows -= self._rows
+        self.capacity.bytes -= self._bytes
+        self.capacity.rows -= self._rows
         self._bytes = self._rows = 0
 
 
-class Deadline:
-    """A timeout that ends a wait after one to two times `seconds`.
+class Timeout:
+    """A timeout for the body of a `with` statement, which ends after one to two times `seconds`.
 
-    All waits share one timer: a timer of its own would cost a small request a tenth of its time.
+    It raises TimeoutError, as `asyncio.timeout` does. All tasks share one timer: a timer of its own
+    would cost a small request a tenth of its time.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._young: set[asyncio.Task[object]] = set()
-        self._old: set[asyncio.Task[object]] = set()
-        self._late: set[asyncio.Task[object]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ticks: dict[asyncio.Task[object], int] = {}  # of the timer, since a task's wait began
+        self._loop: asyncio.AbstractEventLoop | None = None  # on which the timer runs
 
-    async def within(self, work: Awaitable[T]) -> T:
-        """Await `work` and return its result.
-
-        Raises:
-            LateError: the timeout is over.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        self._young.add(task)
+    def __enter__(self) -> None:
+        self._ticks[_current_task()] = 0
         if self._loop is None or self._loop.is_closed():
             self._start()
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task not in self._late:
-                raise
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        task = _current_task()
+        if self._ticks.pop(task) >= 2 and isinstance(error, asyncio.CancelledError):
             task.uncancel()
-            raise LateError from None
-        finally:
-            for tasks in (self._young, self._old, self._late):
-                tasks.discard(task)
+            raise TimeoutError from error
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.call_later(self._seconds, self._tick)
 
     def _tick(self) -> None:
-        for task in self._old:
-            self._late.add(task)
-            task.cancel()
-        self._old, self._young = self._young, set()
+        for task in self._ticks:
+            self._ticks[task] += 1
+            if self._ticks[task] == 2:
+                task.cancel()
         self._loop = None
-        if self._old:
+        if self._ticks:
             self._start()
+
+
+def _current_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -9,26 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from eagleray import bundle, errors
 from eagleray.state.models import Registry
+from serving.metrics import Metrics
 
 log = logging.getLogger("ray.serve")
 _UNFIT = (errors.CorruptObjectError, errors.NewerFormatError, errors.ObjectNotFoundError)
-
-
-class Reporter(Protocol):
-    """Called with each change of the version in service."""
-
-    def serving(self, version: int, *, instead_of: int | None) -> None:
-        """Called after a version was installed."""
-
-    def refused(self, version: int) -> None:
-        """Called after a version was refused."""
-
-    def storage_error(self) -> None:
-        """Called after storage failed to give the alias or a version."""
 
 
 class AliasWatcher:
@@ -39,7 +26,7 @@ class AliasWatcher:
         name: the model's name.
         alias: the alias to watch.
         install: puts a verified bundle into service.
-        reporter: called with each change.
+        observer: records versions in service, refusals and failures of storage.
     """
 
     def __init__(
@@ -48,10 +35,10 @@ class AliasWatcher:
         name: str,
         alias: str,
         install: Callable[[bundle.Bundle], None],
-        reporter: Reporter,
+        observer: Metrics,
     ) -> None:
         self._registry, self._name, self._alias = registry, name, alias
-        self._install, self._reporter = install, reporter
+        self._install, self._metrics = install, observer
         self._etag: str | None = None
         self._wanted: int | None = None
         self._refused: int | None = None
@@ -75,7 +62,7 @@ class AliasWatcher:
             if wanted is not None and wanted not in (self.serving, self._refused):
                 self._load(wanted)
         except errors.StorageError as cause:
-            self._reporter.storage_error()
+            self._metrics.storage_error()
             if not self._unreachable:
                 log.warning("%s: still serving version %s: %s", self._name, self.serving, cause)
             self._unreachable = True
@@ -102,20 +89,15 @@ class AliasWatcher:
         try:
             loaded = bundle.load(self._registry, self._registry.version(self._name, number))
             loaded.verify()
-        except _UNFIT as cause:
-            self._refuse(number, cause)
-        except errors.StorageError:
-            raise
-        except Exception as cause:  # noqa: BLE001 - a user's model may raise anything
-            self._refuse(number, cause)
-        else:
-            self._install(loaded)
-            log.info("%s: version %s serves instead of %s", self._name, number, self.serving)
-            self._reporter.serving(number, instead_of=self.serving)
-            self.serving = number
-
-    def _refuse(self, number: int, cause: Exception) -> None:
-        self._refused = number
-        self._reporter.refused(number)
-        now = f"version {self.serving} keeps serving" if self.serving else "none is in service"
-        log.error("%s: version %s is refused, %s: %s", self._name, number, now, cause)
+        except Exception as cause:  # a user's model may raise anything
+            if isinstance(cause, errors.StorageError) and not isinstance(cause, _UNFIT):
+                raise
+            self._refused = number
+            self._metrics.refused(number)
+            now = f"version {self.serving} keeps serving" if self.serving else "none is in service"
+            log.error("%s: version %s is refused, %s: %s", self._name, number, now, cause)
+            return
+        self._install(loaded)
+        log.info("%s: version %s serves instead of %s", self._name, number, self.serving)
+        self._metrics.serving(number, instead_of=self.serving)
+        self.serving = number

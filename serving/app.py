@@ -20,6 +20,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
+from serving import admission, autoscaling, batching, fast_path, metrics, readiness, scrape
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MANY = 100_000
 """Ray's limit of requests in progress; high, because `serving.admission` sets the real limits."""
 
 
-class Endpoint:
+class Replica:
     """A replica; ready once a version of the model has reproduced its golden rows."""
 
     def __init__(self, settings: Settings) -> None:
@@ -39,18 +40,18 @@ class Endpoint:
 
         from eagleray import storage
         from eagleray.state.models import Registry
-        from serving import admission, alias_watcher, batching, metrics, readiness, scrape, web
+        from serving import alias_watcher, web
 
         one = torch.set_num_threads  # replicas share a machine, and torch's idle threads spin
         one(1)
         self._settings = settings
-        self._metrics = metrics.Metrics(metrics_folder(settings.name), settings.name)
+        self._metrics = metrics.Metrics(_metrics_folder(settings.name), settings.name)
         self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
             answers = self._metrics.exposition, self._readiness.probe
             scrape.Server(settings.metrics_port, *answers).start()
-        room = admission.Admission(settings.queue_rows)
-        self._application = web.Application(settings.name, self._metrics, room)
+        capacity = admission.Capacity(settings.queue_rows)
+        self._application = web.Application(settings.name, self._metrics, capacity)
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         self._thread = ThreadPoolExecutor(1, "batch", initializer=one, initargs=(1,))
         self._watcher = alias_watcher.AliasWatcher(
@@ -63,8 +64,6 @@ class Endpoint:
 
     async def __serve_build_asgi_app__(self) -> object:
         """Return the application once it can answer; Ray Serve sends traffic after that."""
-        from serving import autoscaling, fast_path
-
         settings = self._settings
         await asyncio.to_thread(self._watcher.check)
         if self._watcher.serving is None:
@@ -76,7 +75,7 @@ class Endpoint:
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
         self._busy = autoscaling.Busy()  # measures the event loop's thread, which this is
-        fast_path.open_to(self._application, self._application.takes)
+        fast_path.open_to(self._application)
         return self._application
 
     def check_health(self) -> None:
@@ -87,8 +86,6 @@ class Endpoint:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the metrics for `autoscaling.policy`; Ray Serve calls this periodically."""
-        from serving import autoscaling
-
         average, busy = self._application.ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
         self._metrics.busy.set(busy)
@@ -123,12 +120,12 @@ def build(args: Mapping[str, object]) -> serve.Application:
         ray_actor_options={"num_cpus": settings.cpus},
         logging_config=LoggingConfig(enable_access_log=False),
     )
-    application: serve.Application = deploy(serve.ingress()(Endpoint)).bind(settings)
+    application: serve.Application = deploy(serve.ingress()(Replica)).bind(settings)
     return application
 
 
-def metrics_folder(name: str) -> Path:
-    """Return the folder of the metrics of a model's replicas on this node."""
+def _metrics_folder(name: str) -> Path:
+    """Return the folder that the model's replicas on this node share."""
     session = ray.get_runtime_context().get_session_name()
     return Path(tempfile.gettempdir(), "eagleray", session, "metrics", name)
 

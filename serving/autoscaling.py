@@ -102,19 +102,17 @@ def _worked(thread: int) -> Callable[[], float]:
 
 
 class Context(Protocol):
-    """The part of Ray Serve's `AutoscalingContext` that `policy` reads."""
+    """The part of Ray Serve's `AutoscalingContext` that `policy` reads.
 
-    @property
-    def target_num_replicas(self) -> int:
-        """Number of replicas that the last decision asked for."""
+    Attributes:
+        target_num_replicas: the last decision.
+        aggregated_metrics: mean of recent reports, by metric and replica.
+        config: the deployment's `AutoscalingConfig`.
+    """
 
-    @property
-    def aggregated_metrics(self) -> Mapping[str, Mapping[Any, float]]:
-        """Mean of recent reports, by metric and replica."""
-
-    @property
-    def config(self) -> Any:
-        """The deployment's `AutoscalingConfig`."""
+    target_num_replicas: int
+    aggregated_metrics: Mapping[str, Mapping[Any, float]]
+    config: Any
 
 
 def policy(context: Context) -> tuple[float, dict[str, Any]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
-_ASSETS = {
-    "swagger-ui.css": b"text/css; charset=utf-8",
-    "swagger-ui-bundle.js": b"text/javascript; charset=utf-8",
-    "favicon-32x32.png": b"image/png",
+CONTENT_TYPES = {
+    "/docs": b"text/html; charset=utf-8",
+    "/docs/swagger-ui.css": b"text/css; charset=utf-8",
+    "/docs/swagger-ui-bundle.js": b"text/javascript; charset=utf-8",
+    "/docs/favicon-32x32.png": b"image/png",
 }
+"""Content types of the page and its files, by path."""
 
 _PAGE = b"""<!DOCTYPE html>
 <html lang="en">
@@ -31,24 +32,10 @@ SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", tryItOutEnabled: tr
 """
 
 
-@dataclass(frozen=True)
-class File:
-    """Content of a path."""
-
-    content: bytes
-    content_type: bytes
-
-
-def file(path: str) -> File | None:
-    """Return the page or one of its files; None for any other path."""
-    if path == "/docs":
-        return File(_PAGE, b"text/html; charset=utf-8")
-    name = path.removeprefix("/docs/")
-    return _asset(name) if path.startswith("/docs/") and name in _ASSETS else None
-
-
 @cache
-def _asset(name: str) -> File:
+def content(path: str) -> bytes:
+    """Return the page or one of its files."""
     from swagger_ui_bundle import swagger_ui_path
 
-    return File((swagger_ui_path / name).read_bytes(), _ASSETS[name])
+    name = path.removeprefix("/docs/")
+    return _PAGE if path == "/docs" else (swagger_ui_path / name).read_bytes()

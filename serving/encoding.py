@@ -9,26 +9,26 @@ from eagleray import errors
 from serving import protocol
 
 LEAST_BYTES = 16 * 1024
-"""Smallest answer, in bytes, that is compressed for clients that accept gzip."""
+"""Smallest response, in bytes, that is compressed for clients that accept gzip."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _LEVEL = 1  # 10,000 answers become 22 % of their size; 20 % at level 6, in six times the time
 
 
-def unpack(body: protocol.Body) -> bytes:
+def decompress(body: protocol.Body) -> bytes:
     """Decompress a request body.
 
     Raises:
         RequestError: 413 for a body of more than `protocol.MOST_BYTES`, decompressed; 400 for a
             body that is not gzip or is truncated.
     """
-    unpacked = bytearray()
+    plain = bytearray()
     rest: protocol.Body = body
     try:
         while rest:  # a gzip file may have several members
             member = zlib.decompressobj(_GZIP)
-            unpacked += member.decompress(rest, protocol.MOST_BYTES + 1 - len(unpacked))
-            if len(unpacked) > protocol.MOST_BYTES:
+            plain += member.decompress(rest, protocol.MOST_BYTES + 1 - len(plain))
+            if len(plain) > protocol.MOST_BYTES:
                 raise protocol.too_many_bytes()
             if not member.eof:
                 raise zlib.error("it ends too early")
@@ -36,10 +36,10 @@ def unpack(body: protocol.Body) -> bytes:
     except zlib.error as cause:
         message = f"the body must be gzip, as content-encoding says, but {cause}"
         raise errors.RequestError(message, status=400) from cause
-    return bytes(unpacked)
+    return bytes(plain)
 
 
-def pack(body: bytes) -> bytes:
+def compress(body: bytes) -> bytes:
     """Compress a response body."""
     return gzip.compress(body, _LEVEL, mtime=0)
 

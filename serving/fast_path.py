@@ -10,30 +10,23 @@ Serve. See docs/adr/0003.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+if TYPE_CHECKING:
+    from serving.web import Application
+
 CALLBACK = "serving.fast_path.middlewares"
 
-
-@dataclass(frozen=True)
-class Target:
-    """An application, the paths that it answers directly, and its event loop."""
-
-    app: ASGIApp
-    takes: Callable[[str], bool]
-    loop: asyncio.AbstractEventLoop
+_targets: list[tuple[Application, asyncio.AbstractEventLoop]] = []
+"""The application of this process, if it has one, and its event loop."""
 
 
-_targets: list[Target] = []
-
-
-def open_to(app: ASGIApp, takes: Callable[[str], bool]) -> None:
-    """Route requests to this application; the replica calls it once, on its event loop."""
-    _targets[:] = [Target(app, takes, asyncio.get_running_loop())]
+def open_to(application: Application) -> None:
+    """Send predictions to this application; the replica calls it once, on its event loop."""
+    _targets[:] = [(application, asyncio.get_running_loop())]
 
 
 def middlewares() -> list[Middleware]:
@@ -42,9 +35,9 @@ def middlewares() -> list[Middleware]:
 
 
 class FastPath:
-    """Sends predictions to the target application, and the rest to Ray Serve.
+    """Sends predictions to the application of this process, and the rest to Ray Serve.
 
-    A process without a target (a proxy, a replica of another application) sends everything to Ray
+    A process without one (a proxy, a replica of another application) sends everything to Ray
     Serve. So does a process whose HTTP server and application run on different event loops.
     """
 
@@ -53,8 +46,8 @@ class FastPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._ray_serve
-        for target in _targets:
-            same_loop = target.loop is asyncio.get_running_loop()
-            if same_loop and scope["type"] == "http" and target.takes(scope["path"]):
-                app = target.app
+        for application, loop in _targets:
+            same_loop = loop is asyncio.get_running_loop()
+            if same_loop and scope["type"] == "http" and application.predicts(scope["path"]):
+                app = application
         await app(scope, receive, send)

@@ -8,10 +8,10 @@ of processes that have ended.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
-from typing import Final
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -19,9 +19,6 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-LIVE: Final = "livesum"
-"""Gauges are summed over the live replicas."""
 
 _LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")
 
@@ -40,46 +37,30 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         own = CollectorRegistry()  # scrapes read the files, not this registry
+        counter = functools.partial(Counter, registry=own)
+        histogram = functools.partial(Histogram, registry=own)
+        gauge = functools.partial(Gauge, registry=own, multiprocess_mode="livesum")
         every = ("model",)
         route, answer, version = (*every, "route"), (*every, "route", "status"), (*every, "version")
         self._folder, self._model = folder, model
-        self._requests = Counter("eagleray_requests", "Requests answered.", answer, registry=own)
-        self._seconds = Histogram(
-            "eagleray_request_seconds", "Time to answer.", route, buckets=SECONDS, registry=own
-        )
-        self._version = Gauge(
-            "eagleray_model_version",
-            "Replicas that serve it.",
-            version,
-            registry=own,
-            multiprocess_mode=LIVE,
-        )
-        self._refused = Counter(
-            "eagleray_version_refused", "Versions found unfit to serve.", version, registry=own
-        )
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._batch_rows = Histogram(
-            "eagleray_batch_rows", "Rows in a batch.", every, buckets=ROWS, registry=own
+        self._requests = counter("eagleray_requests", "Requests answered.", answer)
+        self._seconds = histogram(
+            "eagleray_request_seconds", "Time to answer.", route, buckets=SECONDS
+        )
+        self._version = gauge("eagleray_model_version", "Replicas that serve it.", version)
+        self._refused = counter("eagleray_version_refused", "Versions found unfit.", version)
+        self._batch_rows = histogram(
+            "eagleray_batch_rows", "Rows in a batch.", every, buckets=ROWS
         ).labels(model)
-        self._rows = Counter("eagleray_rows", "Rows predicted.", every, registry=own).labels(model)
-        self._warnings = Counter(
-            "eagleray_row_warnings", "Warnings given with rows.", every, registry=own
+        self._rows = counter("eagleray_rows", "Rows predicted.", every).labels(model)
+        self._warnings = counter(
+            "eagleray_row_warnings", "Warnings given with rows.", every
         ).labels(model)
-        self.ongoing = Gauge(
-            "eagleray_ongoing_requests", "In progress.", every, registry=own, multiprocess_mode=LIVE
-        ).labels(model)
-        self.busy = Gauge(
-            "eagleray_busy",
-            "Share of time at work.",
-            every,
-            registry=own,
-            multiprocess_mode=LIVE,
-        ).labels(model)
-        self._storage_errors = Counter(
-            "eagleray_storage_errors",
-            "Failed looks at the alias or a version.",
-            every,
-            registry=own,
+        self.ongoing = gauge("eagleray_ongoing_requests", "In progress.", every).labels(model)
+        self.busy = gauge("eagleray_busy", "Share of time at work.", every).labels(model)
+        self._storage_errors = counter(
+            "eagleray_storage_errors", "Failed reads of the alias or a version.", every
         ).labels(model)
 
     def request(self, route: str, status: int, seconds: float) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from eagleray import bundle
 from eagleray.learn import schema, tasks
 from serving import protocol
 
@@ -19,32 +20,26 @@ _ERRORS = {
     422: "Fields are missing, unknown or of the wrong type; `error.details` names each.",
     503: "Too much is in progress; try again after `Retry-After` seconds.",
 }
+_STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 
 
-def document(
-    name: str,
-    version: int,
-    known: schema.Schema,
-    example: Mapping[str, Any],
-    *,
-    extra_fields: schema.ExtraFields = "refuse",
-) -> Document:
-    """OpenAPI 3.0 (which the bundled Swagger UI shows) for one version of a model.
+def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refuse") -> Document:
+    """Describe one version of a model in OpenAPI 3.0, which the bundled Swagger UI shows.
 
     Args:
-        name: the model's.
-        version: its number.
-        known: its schema.
-        example: a row that the model takes.
-        extra_fields: what becomes of a row's fields that are no columns.
+        loaded: the version, with golden rows.
+        extra_fields: whether fields of a row that are no columns are refused or ignored.
     """
-    predict = _predict(example)
+    name, target = loaded.name, loaded.schema.target
+    predict = _predict(example(loaded))
+    rows = _array("Row") | {"maxItems": protocol.MOST_ROWS}
+    answers = {"model": _STRING, "version": _INTEGER, "predictions": _array("Answer")}
     return {
         "openapi": "3.0.3",
         "info": {
             "title": name,
-            "version": str(version),
-            "description": f"Predicts `{known.target.name}` ({known.target.task}).",
+            "version": str(loaded.number),
+            "description": f"Predicts `{target.name}` ({target.task}).",
         },
         "paths": {
             "/predict": {"post": predict | {"operationId": "predict"}},
@@ -56,92 +51,77 @@ def document(
         },
         "components": {
             "schemas": {
-                "Row": _row(known) | {"additionalProperties": extra_fields == "ignore"},
-                "Request": _object({"instances": _rows("Row") | {"maxItems": protocol.MOST_ROWS}}),
-                "Answer": _answer(known.target),
-                "Answers": _object(
-                    {"model": _STRING, "version": _INTEGER, "predictions": _rows("Answer")}
-                ),
+                "Row": _row(loaded.schema) | {"additionalProperties": extra_fields == "ignore"},
+                "Request": _object({"instances": rows}),
+                "Answer": _answer(target),
+                "Answers": _object(answers),
                 "Error": _object({"error": _ERROR}),
             }
         },
     }
 
 
-def row(rows: Mapping[str, list[Any]], index: int = 0) -> dict[str, Any]:
-    """One row of raw values by column."""
-    return {name: values[index] for name, values in rows.items()}
+def example(loaded: bundle.Bundle) -> dict[str, list[dict[str, Any]]]:
+    """Return the body of a request for the first golden row."""
+    assert loaded.golden is not None
+    return {"instances": [{name: values[0] for name, values in loaded.golden.rows.items()}]}
 
 
-_STRING = {"type": "string"}
-_TEXT = {"type": "string", "nullable": True}
-_INTEGER = {"type": "integer"}
-_NUMBER = {"type": "number"}
-
-
-def _predict(example: Mapping[str, Any]) -> Document:
-    answers = {
-        str(status): {"description": text, "content": _content("Error")}
-        for status, text in _ERRORS.items()
-    }
+def _predict(body: Mapping[str, Any]) -> Document:
+    request = {JSON: {"schema": _reference("Request"), "example": body}}
+    texts = {200: "One answer a row."} | _ERRORS
     return {
         "summary": "Predict for one or more rows.",
-        "requestBody": {
-            "required": True,
-            "content": {
-                JSON: {
-                    "schema": {"$ref": "#/components/schemas/Request"},
-                    "example": {"instances": [dict(example)]},
-                }
-            },
+        "requestBody": {"required": True, "content": request},
+        "responses": {
+            str(status): {
+                "description": text,
+                "content": {JSON: {"schema": _reference("Answers" if status == 200 else "Error")}},
+            }
+            for status, text in texts.items()
         },
-        "responses": {"200": {"description": "One answer a row.", "content": _content("Answers")}}
-        | answers,
     }
 
 
 def _row(known: schema.Schema) -> Document:
-    required = [column.name for column in known.columns if not column.nullable]
-    properties = {column.name: _value(column) for column in known.columns}
-    return _object(properties, required)
-
-
-def _value(column: schema.Column) -> Document:
-    described = column.kind.openapi(column)
-    return described | {"nullable": True} if column.nullable else described
+    properties = {
+        column.name: column.kind.openapi(column) | ({"nullable": True} if column.nullable else {})
+        for column in known.columns
+    }
+    return _object(properties, [column.name for column in known.columns if not column.nullable])
 
 
 def _answer(target: schema.Target) -> Document:
     warnings = {"type": "array", "items": _STRING, "description": "What was odd about the row."}
     values = tasks.of(target).answer_schema()
-    return _object({**values, "warnings": warnings}, list(values))
+    return _object({**values, "warnings": warnings}, values)
 
 
-def _object(properties: Mapping[str, Any], required: list[str] | None = None) -> Document:
-    needed = list(properties) if required is None else required
+def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Document:
+    needed = list(properties if required is None else required)
     described = {"type": "object", "properties": dict(properties), "additionalProperties": False}
     return described | ({"required": needed} if needed else {})
 
 
-_FAULT = _object({"field": _STRING, "message": _STRING})
+_PROBLEM = _object({"field": _STRING, "message": _STRING})
 _ERROR = _object(
     {
         "type": _STRING,
         "message": _STRING,
-        "field": _TEXT,
-        "details": {"type": "array", "items": _FAULT},
+        "field": {"type": "string", "nullable": True},
+        "details": {"type": "array", "items": _PROBLEM},
         "request_id": _STRING,
     },
     ["type", "message", "field"],
 )
 
 
-def _rows(name: str) -> Document:
-    return {"type": "array", "minItems": 1, "items": {"$ref": f"#/components/schemas/{name}"}}
+def _array(name: str) -> Document:
+    return {"type": "array", "minItems": 1, "items": _reference(name)}
 
 
-def _content(name: str) -> Document:
-    return {JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+def _reference(name: str) -> Document:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _get(text: str, content: str = JSON) -> Document:

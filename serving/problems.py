@@ -1,7 +1,7 @@
-"""What is wrong with a request: all of it at once, each fault with its field.
+"""What is wrong with a request: all of its problems at once, each with its field.
 
-The decoder stops at the first fault, in its own words. What it refuses is therefore looked at once
-more, value by value; that costs time, and only those who sent it wait for it.
+The decoder stops at the first problem, in its own words. A request that it refuses is therefore
+checked again, value by value. That takes longer, but only for clients that sent it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,18 +22,16 @@ from eagleray.learn import columns, schema
 from eagleray.learn.columns import pictures
 
 MOST = 20
-"""Maximum number of faults that an error names."""
+"""Maximum number of problems that an error names."""
 
 LONGEST = 100
-"""Characters of what a client sent that an error repeats."""
+"""Maximum number of characters that an error repeats of what a client sent."""
 
 WRAPPED = '{"instances": [{…}, …]}'
 
 _SHAPE = re.compile(r"^Expected `(.+)`, got `(.+)`$")
 _ENUM = re.compile(r"^Invalid enum value (.+)$", re.DOTALL)
-_WITHIN = re.compile(r"(\[\d+\])+$")
-"""Where in a picture of nested numbers a fault is."""
-
+_ROW = re.compile(r"instances\[(\d+)\]")
 _WORDS = {
     "float": "a number",
     "int": "a whole number",
@@ -45,9 +42,8 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A fault.
+class Problem(NamedTuple):
+    """A problem of a request.
 
     Attributes:
         field: its dotted path, such as `instances[3].age`.
@@ -59,35 +55,38 @@ class Problem:
 
 
 class Finder:
-    """Finds what is wrong with rows that the decoder refused.
+    """Finds the problems of requests that the decoder refused.
 
     Args:
         columns: the model's.
-        kinds: the JSON types of each column's values, by name.
-        row: the type that rows without faults are decoded to.
+        row: the type that valid rows are decoded to.
         extra_fields: whether fields that are no columns are refused or ignored.
     """
 
     def __init__(
         self,
         columns: Sequence[schema.Column],
-        kinds: Mapping[str, Any],
         row: type[msgspec.Struct],
         extra_fields: schema.ExtraFields,
     ) -> None:
-        self._columns, self._kinds, self._row = columns, kinds, row
-        self._extra = extra_fields
+        self._columns, self._row, self._extra_fields = columns, row, extra_fields
+        self._types = {field.encode_name: field.type for field in msgspec.structs.fields(row)}
 
-    def instances(self, sent: object) -> list[Any]:
-        """The rows of a body.
+    def instances(self, body: bytes | bytearray) -> list[Any]:
+        """Return the rows of a body, unchecked.
 
         Raises:
-            RequestError: rows that are not wrapped as they have to be.
+            RequestError: 400 if the body is not JSON; 422 if its rows are not wrapped in
+                `instances`, or a number is not finite.
         """
+        try:
+            sent = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+            raise _unreadable(body, cause) from cause
         if not isinstance(sent, dict):
             raise _unwrapped("a bare list" if isinstance(sent, list) else _json_type(sent))
         if "instances" not in sent:
-            is_row = any(name in self._kinds for name in sent)
+            is_row = any(name in self._types for name in sent)
             raise _unwrapped("a bare row" if is_row else _listed(list(sent)))
         others = [name for name in sent if name != "instances"]
         if others:
@@ -100,133 +99,109 @@ class Finder:
         return rows
 
     def find(self, rows: list[Any]) -> list[Problem]:
-        """What is wrong; a fault beyond `MOST` ends it. Marks for missing become None in the rows.
+        """Return the problems of rows in their order, at most `MOST` + 1.
 
-        Only rows with other faults have their dates, truths and pictures read as well.
+        Markers for missing values become None in the rows. Values of the right JSON type are only
+        parsed if there are other problems: `Codec.parse` parses them otherwise.
         """
-        types = list(islice(self._types(rows), MOST + 1))
-        if not types or len(types) > MOST:
-            return types
-        known = {_WITHIN.sub("", problem.field) for problem in types}
-        found = [*types, *islice(self._unread(rows, known), MOST + 1 - len(types))]
-        return sorted(found, key=lambda problem: _index(problem.field))
+        found = list(islice(self._type_problems(rows), MOST + 1))
+        if found:
+            found += islice(self._value_problems(rows), MOST + 1 - len(found))
+        return sorted(found, key=_row_number)
 
-    def _types(self, rows: list[Any]) -> Iterator[Problem]:
-        for index, row in enumerate(rows):
-            path = f"instances[{index}]"
+    def _type_problems(self, rows: list[Any]) -> Iterator[Problem]:
+        for number, row in enumerate(rows):
+            path = f"instances[{number}]"
             if not isinstance(row, dict):
                 yield Problem(path, f"an object is needed, but got {_json_type(row)}")
-            elif not self._is_plain(row):
+            elif _refusal(row, self._row):  # most rows are valid, and quickly checked as a whole
                 for column in self._columns:
-                    yield from self._value(column, row, path)
-                if self._extra == "refuse":
-                    yield from self._others(row, path)
+                    yield from self._field(column, row, path)
+                if self._extra_fields == "refuse":
+                    yield from self._unknown_fields(row, path)
 
-    def _is_plain(self, row: dict[str, Any]) -> bool:
-        """Whether the decoder takes the row; that is soon told, and true of most rows."""
-        try:
-            msgspec.convert(row, self._row)
-        except msgspec.ValidationError:
-            return False
-        return True
-
-    def _value(self, column: schema.Column, row: dict[str, Any], path: str) -> Iterator[Problem]:
-        if column.name not in row:
+    def _field(self, column: schema.Column, row: dict[str, Any], path: str) -> Iterator[Problem]:
+        name, field = column.name, f"{path}.{column.name}"
+        if name not in row:
             if not column.nullable:
-                yield Problem(f"{path}.{column.name}", "this field is needed, but is absent")
-            return
-        value = row[column.name]
-        if column.nullable and _is_mark(column, value):
-            row[column.name] = None
-            return
-        try:
-            msgspec.convert(value, self._kinds[column.name])
-        except msgspec.ValidationError as cause:
-            fault = _translated(str(cause))
-            yield Problem(f"{path}.{column.name}{fault.field}", fault.message)
+                yield Problem(field, "this field is needed, but is absent")
+        elif column.nullable and _is_marker(column, row[name]):
+            row[name] = None
+        elif refusal := _refusal(row[name], self._types[name]):
+            yield _translated(field, refusal)
 
-    def _others(self, row: dict[str, Any], path: str) -> Iterator[Problem]:
-        absent = [name for name in self._kinds if name not in row]
+    def _unknown_fields(self, row: dict[str, Any], path: str) -> Iterator[Problem]:
+        absent = [name for name in self._types if name not in row]
         for name in row:
-            if name not in self._kinds:
-                near = _near(name, absent or list(self._kinds))
+            if name not in self._types:
+                near = _near(name, absent or list(self._types))
                 message = f"only the model's columns are taken, but got another field{near}"
                 yield Problem(f"{path}.{name[:LONGEST]}", message)
 
-    def _unread(self, rows: list[Any], known: set[str]) -> Iterator[Problem]:
-        """Values of the right JSON type that cannot be read, beside faults that are known."""
-        budget = pictures.PixelBudget()
+    def _value_problems(self, rows: list[Any]) -> Iterator[Problem]:
+        """Yield the problems of values that have the right JSON type."""
+        pixels = pictures.PixelBudget()
         for column in self._columns:
             if column.kind.parsed_dtype:
-                where = [
-                    index
-                    for index, row in enumerate(rows)
-                    if isinstance(row, dict)
-                    and column.name in row
-                    and f"instances[{index}].{column.name}" not in known
+                name, kind = column.name, self._types[column.name]
+                numbers = [
+                    number
+                    for number, row in enumerate(rows)
+                    if isinstance(row, dict) and name in row and not _refusal(row[name], kind)
                 ]
-                raw = [rows[index][column.name] for index in where]
-                yield from parsed(column, raw, budget, where)[1] if raw else ()
+                values = [rows[number][name] for number in numbers]
+                yield from parse(column, values, numbers, pixels)[1] if values else ()
 
 
-def parsed(
-    column: schema.Column,
-    raw: Sequence[Any],
-    budget: pictures.PixelBudget,
-    where: Sequence[int] | None = None,
+def parse(
+    column: schema.Column, raw: Sequence[Any], numbers: Sequence[int], pixels: pictures.PixelBudget
 ) -> tuple[Sequence[Any] | np.ndarray, list[Problem]]:
-    """Canonical values of a column, and what is wrong with the raw ones.
+    """Parse values of a column; return canonical values, and the problems of raw ones.
 
     Args:
         column: what its values mean.
         raw: the values.
-        budget: pixels of its pictures.
-        where: the row of each value; without it they are all rows in order.
+        numbers: the row of each value, from 0.
+        pixels: how many its pictures may have.
     """
-    tolerance = schema.Tolerance(pixels=budget)
+    tolerance = schema.Tolerance(pixels=pixels)
     array = schema.parse_column(column, raw, tolerance)
-    failures = dict(tolerance.failures)
+    failures = tolerance.failures
     if not column.nullable:
-        gone = np.flatnonzero(columns.missing_rows(array)).tolist()
+        missing = np.flatnonzero(columns.missing_rows(array)).tolist()
         law = "a value is needed, but got a mark for a missing one"
-        failures = dict.fromkeys(gone, law) | failures
+        failures = dict.fromkeys(missing, law) | failures
     found = [
-        Problem(f"instances[{index if where is None else where[index]}].{column.name}", message)
+        Problem(f"instances[{numbers[index]}].{column.name}", message)
         for index, message in sorted(failures.items())
     ]
     return (array if array.ndim > 1 else array.tolist()), found
 
 
 def error(found: Sequence[Problem]) -> errors.RequestError:
-    """The answer to faults: the first one's field, and all of them in words."""
-    named = found[:MOST]
+    """Make one error of problems: its field is the first one's, its message names all."""
+    named = tuple(found[:MOST])
     message = named[0].message
     if len(found) > 1:
         message = "; ".join(f"{problem.field}: {problem.message}" for problem in named)
     if len(found) > MOST:
         message += f"; and more than these {MOST}"
-    details = tuple((problem.field, problem.message) for problem in named)
-    return errors.RequestError(message, field=named[0].field, details=details)
+    return errors.RequestError(message, field=named[0].field, details=named)
 
 
-def only(cause: msgspec.ValidationError) -> errors.RequestError:
-    """The decoder's own fault, where no others can be found."""
-    problem = _translated(str(cause))
-    return errors.RequestError(problem.message, field=problem.field.removeprefix(".") or None)
-
-
-def malformed(body: bytes | bytearray, cause: Exception) -> errors.RequestError:
-    """What is wrong with a body that is not JSON; NaN and Infinity are told from other faults."""
-    if b"NaN" in body or b"Infinity" in body:
-        try:
-            paths = list(islice(_not_finite(json.loads(body), ""), MOST + 1))
-        except (ValueError, RecursionError):
-            paths = []
-        if paths:
-            law = "a finite number is needed, but got NaN or Infinity"
-            return error([Problem(path, law) for path in paths])
-    detail = str(cause).removeprefix("JSON is malformed: ")
-    return errors.RequestError(f"the body must be JSON, but {_lower(detail)}", status=400)
+def _unreadable(body: bytes | bytearray, cause: Exception) -> errors.RequestError:
+    """Tell numbers that are not finite from other faults of the JSON."""
+    try:
+        fields = list(islice(_not_finite(json.loads(body), ""), MOST + 1))
+    except (ValueError, RecursionError):
+        fields = []
+    if fields:
+        law = "a finite number is needed, but got NaN or Infinity"
+        if isinstance(cause, msgspec.ValidationError):
+            law = "a number of double precision is needed, but got a larger one"
+        return error([Problem(field, law) for field in fields])
+    detail = _lower(str(cause).removeprefix("JSON is malformed: "))
+    return errors.RequestError(f"the body must be JSON, but {detail}", status=400)
 
 
 def _unwrapped(got: str) -> errors.RequestError:
@@ -234,10 +209,10 @@ def _unwrapped(got: str) -> errors.RequestError:
     return errors.RequestError(message, field="instances")
 
 
-def _is_mark(column: schema.Column, value: object) -> bool:
-    """Whether this is how the training file, or an empty cell, has a missing number."""
-    marks = {"", *(mark.strip().casefold() for mark in column.missing)}
-    return isinstance(value, str) and value.strip().casefold() in marks
+def _is_marker(column: schema.Column, value: object) -> bool:
+    """Whether the training file, or an empty cell, writes a missing value like this."""
+    markers = {"", *(marker.strip().casefold() for marker in column.missing)}
+    return isinstance(value, str) and value.strip().casefold() in markers
 
 
 def _not_finite(value: object, path: str) -> Iterator[str]:
@@ -251,20 +226,27 @@ def _not_finite(value: object, path: str) -> Iterator[str]:
             yield from _not_finite(item, f"{path}[{index}]")
 
 
-def _translated(message: str) -> Problem:
-    """A message of msgspec in our form, and its path (`$.instances[3].age`) without the `$`."""
+def _refusal(value: object, wanted: Any) -> str:
+    """Return the decoder's message for a value of another type; empty for one of this type."""
+    try:
+        msgspec.convert(value, wanted)
+    except msgspec.ValidationError as cause:
+        return str(cause)
+    return ""
+
+
+def _translated(field: str, message: str) -> Problem:
+    """Translate a message of msgspec, whose end may name a part of the field (`$[3][1]`)."""
     fault, _, path = message.partition(" - at `$")
-    path = path.removesuffix("`")
+    field += path.removesuffix("`")
     if match := _SHAPE.match(fault):
-        return Problem(path, f"{_words(match[1])} is needed, but got {_words(match[2])}")
+        return Problem(field, f"{_words(match[1])} is needed, but got {_words(match[2])}")
     if match := _ENUM.match(fault):
-        got = match[1][:LONGEST]
-        return Problem(
-            path, f"a number or one of the column's marks for missing is needed, but got {got}"
-        )
+        law = "a number or one of the column's marks for missing is needed"
+        return Problem(field, f"{law}, but got {match[1][:LONGEST]}")
     if fault == "Number out of range":
         fault = "a number of double precision is needed, but got a larger one"
-    return Problem(path, _lower(fault))
+    return Problem(field, _lower(fault))
 
 
 def _near(name: str, known: list[str]) -> str:
@@ -272,9 +254,8 @@ def _near(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _index(field: str) -> int:
-    """The number of the row in a path."""
-    match = re.match(r"instances\[(\d+)\]", field)
+def _row_number(problem: Problem) -> int:
+    match = _ROW.match(problem.field)
     return int(match[1]) if match else 0
 
 
@@ -296,8 +277,8 @@ def _listed(names: list[str]) -> str:
     return f"only {shown}" + (", …" if len(names) > 5 else "") if names else "no field at all"
 
 
-def _words(kinds: str) -> str:
-    return " or ".join(_WORDS.get(kind, kind) for kind in kinds.split(" | "))
+def _words(types: str) -> str:
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
 
 
 def _lower(text: str) -> str:

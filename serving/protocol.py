@@ -1,8 +1,8 @@
-"""What goes over the wire: a model's schema as a strict type, and its answers.
+"""Requests and answers as JSON: a model's schema as a strict type, and its predictions in words.
 
 A request is `{"instances": [{column: value, …}, …]}`. It is decoded in one pass, straight into a
-type made from the schema, which is where most errors are found; `serving.problems` then names all
-of them. See docs/serving.md for the laws.
+type made from the schema, which finds most errors; `serving.problems` then names all of them. See
+docs/serving.md for what is accepted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Rows = Sequence[Row]
 
 
 class Codec:
-    """Reads requests for one model, and gives its answers their form.
+    """Decodes requests for one model, and forms its answers.
 
     Args:
         known: the model's schema.
@@ -39,62 +39,61 @@ class Codec:
     def __init__(
         self, known: schema.Schema, *, extra_fields: schema.ExtraFields = "refuse"
     ) -> None:
-        self._columns = {f"f{number}": column for number, column in enumerate(known.columns)}
-        self._parsed = {
-            f: column for f, column in self._columns.items() if column.kind.parsed_dtype
-        }
-        self._slow = [f for f, column in self._columns.items() if column.kind.is_slow]
+        fields = {f"f{number}": column for number, column in enumerate(known.columns)}
+        self._parsed = {f: column for f, column in fields.items() if column.kind.parsed_dtype}
+        self._slow = [f for f, column in fields.items() if column.kind.is_slow]
         self._arrays = {column.name: _array(column) for column in known.columns}
-        row = _row(self._columns, extra_fields)
+        row = _row(fields, extra_fields)
         self._rows: Any = list[row]  # type: ignore[valid-type]
         body = msgspec.defstruct("Body", [("instances", self._rows)], forbid_unknown_fields=True)
         self._decode: Callable[[Body], Any] = msgspec.json.Decoder(body).decode
-        kinds = {column.name: _value(column) for column in known.columns}
-        self._faults = problems.Finder(known.columns, kinds, row, extra_fields)
+        self._problems = problems.Finder(known.columns, row, extra_fields)
         self._task = tasks.of(known.target)
 
-    def plain(self, body: Body) -> Rows | None:
-        """The rows of a request in which nothing is wrong; None leaves it to `rows`."""
+    def valid_rows(self, body: Body) -> Rows | None:
+        """Decode a valid request; None for any other, which is left to `rows`."""
         try:
             rows: Rows = self._decode(body).instances
-        except (msgspec.DecodeError, UnicodeDecodeError):  # of which ValidationError is one
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return rows if 0 < len(rows) <= MOST_ROWS else None
 
     def rows(self, body: Body) -> Rows:
-        """The rows of a request; `parse` has to follow.
+        """Decode a request; call `parse` with its rows next.
 
         Raises:
-            RequestError: 400 for what is not JSON, 413 for too many rows, else 422.
+            RequestError: 400 for a body that is not JSON, 413 for too many rows, else 422.
         """
-        try:
-            rows: Rows = self._decode(body).instances
-        except msgspec.ValidationError as cause:
-            rows = self._retried(body, cause)
-        except (msgspec.DecodeError, UnicodeDecodeError) as cause:
-            raise problems.malformed(body, cause) from cause
-        if not rows:
+        valid = self.valid_rows(body)
+        if valid is not None:
+            return valid
+        instances = self._problems.instances(body)
+        if not instances:
             raise errors.RequestError("at least one row is needed, but got none", field="instances")
-        if len(rows) > MOST_ROWS:
-            raise too_many_rows(len(rows))
+        if len(instances) > MOST_ROWS:
+            message = f"at most {MOST_ROWS} rows are taken at once, but got {len(instances)}"
+            raise errors.RequestError(message, field="instances", status=413)
+        if found := self._problems.find(instances):
+            raise problems.error(found)
+        rows: Rows = msgspec.convert(instances, self._rows)
         return rows
 
     def is_slow(self, rows: Rows) -> bool:
-        """Whether `parse` takes long, as it does where pictures have to be unpacked."""
+        """Tell whether `parse` takes long, as it does for encoded pictures."""
         return any(type(getattr(row, field)) is str for field in self._slow for row in rows)
 
     def parse(self, rows: Rows) -> Rows:
-        """Put canonical values in place of those that JSON's types do not settle, once and for all.
+        """Replace values that have more than one form in JSON by canonical ones, in place.
 
         Raises:
-            RequestError: 422, naming each value that cannot be read.
+            RequestError: 422, naming each value that cannot be parsed.
         """
-        budget = pictures.PixelBudget()
+        pixels, numbers = pictures.PixelBudget(), range(len(rows))
         found: list[problems.Problem] = []
         for field, column in self._parsed.items():
             raw = [getattr(row, field) for row in rows]
-            values, faults = problems.parsed(column, raw, budget)
-            found += faults
+            values, more = problems.parse(column, raw, numbers, pixels)
+            found += more
             for row, value in zip(rows, values, strict=True):
                 setattr(row, field, value)
         if found:
@@ -102,7 +101,7 @@ class Codec:
         return rows
 
     def columns(self, rows: Rows) -> schema.Columns:
-        """Canonical columns of rows that were parsed, as `Bundle.predict_columns` takes them."""
+        """Return the canonical columns of parsed rows, for `Bundle.predict_columns`."""
         together = zip(*map(msgspec.structs.astuple, rows), strict=True)
         return {
             name: array(values)
@@ -110,10 +109,10 @@ class Codec:
         }
 
     def answers(self, prediction: Prediction) -> list[dict[str, object]]:
-        """What is said of each row.
+        """Return the answer for each row.
 
         Raises:
-            ServingError: the model gave something that is not a number.
+            ServingError: an output of the model is not finite.
         """
         if not np.isfinite(prediction.outputs).all():
             raise errors.ServingError("a model's outputs must be finite numbers, but got others")
@@ -123,57 +122,31 @@ class Codec:
                 answer["warnings"] = warnings
         return answers
 
-    def _retried(self, body: Body, cause: msgspec.ValidationError) -> Rows:
-        """The rows, where all that was wrong is how a missing value is written."""
-        try:
-            sent = msgspec.json.decode(body)
-        except msgspec.DecodeError:  # a number that no double holds
-            raise problems.only(cause) from cause
-        instances = self._faults.instances(sent)
-        if len(instances) > MOST_ROWS:
-            raise too_many_rows(len(instances))
-        if faults := self._faults.find(instances):
-            raise problems.error(faults) from cause
-        rows: Rows = msgspec.convert(instances, self._rows)
-        return rows
+
+def too_many_bytes() -> errors.RequestError:
+    """Make the error for a body of more than `MOST_BYTES`."""
+    message = f"a body has at most {MOST_BYTES} bytes, but got more"
+    return errors.RequestError(message, status=413)
 
 
 def _array(column: schema.Column) -> Callable[[Sequence[Any]], np.ndarray]:
-    """What makes a canonical column of the values of rows that were parsed."""
+    """Return what makes a canonical column of the values of parsed rows."""
     if dtype := column.kind.parsed_dtype:
         return functools.partial(np.array, dtype=dtype)
     return functools.partial(column.kind.parse, column)
 
 
-def _row(columns: dict[str, schema.Column], extra: schema.ExtraFields) -> type[msgspec.Struct]:
-    """The type of a row. Columns may have any name, so fields are numbered and renamed."""
+def _row(columns: dict[str, schema.Column], extra_fields: schema.ExtraFields) -> type[Row]:
+    """Make the type of a row. Columns may have any name, so fields are numbered and renamed."""
     fields: list[Any] = []
     for field, column in columns.items():
-        kind = _value(column)
-        fields.append((field, kind, None) if column.nullable else (field, kind))
+        kind = column.kind.wire(column)
+        fields.append((field, kind | None, None) if column.nullable else (field, kind))
     return msgspec.defstruct(
         "Row",
         fields,
         rename={field: column.name for field, column in columns.items()},
-        forbid_unknown_fields=extra == "refuse",
+        forbid_unknown_fields=extra_fields == "refuse",
         kw_only=True,
         gc=False,
     )
-
-
-def _value(column: schema.Column) -> Any:
-    """The JSON types of a column's values."""
-    wire = column.kind.wire(column)
-    return wire | None if column.nullable else wire
-
-
-def too_many_rows(count: int) -> errors.RequestError:
-    """For a request of more than `MOST_ROWS`."""
-    message = f"at most {MOST_ROWS} rows are taken at once, but got {count}"
-    return errors.RequestError(message, field="instances", status=413)
-
-
-def too_many_bytes() -> errors.RequestError:
-    """For a body of more than `MOST_BYTES`."""
-    message = f"a body has at most {MOST_BYTES} bytes, but got more"
-    return errors.RequestError(message, status=413)

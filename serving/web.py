@@ -6,6 +6,7 @@ Routes, request bodies, responses and errors. `serving.alias_watcher` chooses th
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 import uuid
@@ -21,24 +22,24 @@ from serving.predictor import Predictor
 
 log = logging.getLogger("ray.serve")
 
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
 _JSON = b"application/json"
 _FORM = b"application/x-www-form-urlencoded"  # what `curl -d` declares
-_PACKINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}
-_PART = 64 * 1024  # bytes of an answer handed to the server at once
+_ENCODINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}  # is it compressed?
+_PART = 64 * 1024  # bytes of a response handed to the server at once
 
 READ_S, SEND_S = 30.0, 60.0
-"""Timeouts for a client to send its body and to read a large answer; see `Deadline`."""
+"""Timeouts for a client to send its body and to read a large response; see `admission.Timeout`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """An HTTP response."""
 
     status: int
     body: bytes
     content_type: bytes = _JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[Header, ...] = ()
 
 
 class Application:
@@ -46,40 +47,43 @@ class Application:
 
     Args:
         name: the model's name.
-        gauges: counts requests.
-        room: the replica's capacity for requests.
+        observer: counts requests.
+        capacity: the replica's.
         read_s: timeout for a client to send its body.
     """
 
     def __init__(
         self,
         name: str,
-        gauges: metrics.Metrics,
-        room: admission.Admission | None = None,
+        observer: metrics.Metrics,
+        capacity: admission.Capacity | None = None,
         *,
         read_s: float = READ_S,
     ) -> None:
         self.predictor: Predictor | None = None
         self.ongoing = autoscaling.Ongoing()
-        self._name, self._metrics = name, gauges
-        self._room = room or admission.Admission()
-        self._reads, self._sends = admission.Deadline(read_s), admission.Deadline(SEND_S)
-        self._named = f"/v1/models/{name}:predict"
+        self._name, self._metrics = name, observer
+        self._capacity = capacity or admission.Capacity()
+        self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         model = f"/v1/models/{name}"
-        self._predicts = frozenset(("/predict", "/predict/", self._named, f"{self._named}/"))
-        self._pages: dict[str, Callable[[], Awaitable[Answer]]] = {
+        self._named = f"{model}:predict"
+        self._predictions = frozenset(("/predict", "/predict/", self._named, f"{self._named}/"))
+        models = dict.fromkeys((model, f"{model}/"), self._model)
+        pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/": self._index,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
-            model: self._model,
-            f"{model}/": self._model,
             "/metrics": self._exposition,
             "/openapi.json": self._openapi,
         }
+        files = {path: functools.partial(_file, path) for path in docs.CONTENT_TYPES}
+        self._pages = pages | models | files
+        self._routes = {path: path.strip("/") or "index" for path in pages}
+        self._routes |= dict.fromkeys(models, "model") | dict.fromkeys(self._predictions, "predict")
 
-    def takes(self, path: str) -> bool:
-        """Tell whether a path is a prediction's, for the fast path."""
-        return path in self._predicts
+    def predicts(self, path: str) -> bool:
+        """Tell whether a path is one of those for predictions."""
+        return path in self._predictions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -93,147 +97,153 @@ class Application:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         started = time.perf_counter()
         self.ongoing.enter()
-        ticket = admission.Ticket(self._room)
+        reservation = admission.Reservation(self._capacity)
         try:
-            answer = await self._answer(path, scope, receive, ticket)
-            if len(answer.body) >= encoding.LEAST_BYTES:
-                answer = await _compressed(answer, scope["headers"])
-            await self._send(answer, send)
+            response = await self._response(path, scope, receive, reservation)
+            if len(response.body) >= encoding.LEAST_BYTES:
+                response = await _compressed(response, dict(scope["headers"]))
+            await self._send(response, send)
         finally:
-            ticket.close()
+            reservation.release()
             self.ongoing.leave()
-        self._metrics.request(self._route(path), answer.status, time.perf_counter() - started)
+        route = self._routes.get(path, "other")
+        self._metrics.request(route, response.status, time.perf_counter() - started)
 
-    async def _send(self, answer: Answer, send: Send) -> None:
+    async def _send(self, response: Response, send: Send) -> None:
         head = [
-            (b"content-type", answer.content_type),
-            (b"content-length", b"%d" % len(answer.body)),
-            *answer.headers,
+            (b"content-type", response.content_type),
+            (b"content-length", b"%d" % len(response.body)),
+            *response.headers,
         ]
-        await send({"type": "http.response.start", "status": answer.status, "headers": head})
-        if len(answer.body) <= _PART:
-            await send({"type": "http.response.body", "body": answer.body})
+        await send({"type": "http.response.start", "status": response.status, "headers": head})
+        if len(response.body) <= _PART:
+            await send({"type": "http.response.body", "body": response.body})
             return
+        view = memoryview(response.body)
         try:
-            await self._sends.within(_send_in_parts(answer.body, send))
-        except admission.LateError:  # the server closes the connection of an incomplete answer
+            with self._sends:
+                for end in range(_PART, len(view) + _PART, _PART):
+                    part, more = bytes(view[end - _PART : end]), end < len(view)
+                    await send({"type": "http.response.body", "body": part, "more_body": more})
+        except TimeoutError:  # the server closes the connection of an incomplete response
             log.warning("a client took too long to read its answer")
 
-    async def _answer(
-        self, path: str, scope: Scope, receive: Receive, ticket: admission.Ticket
-    ) -> Answer:
+    async def _response(
+        self, path: str, scope: Scope, receive: Receive, reservation: admission.Reservation
+    ) -> Response:
         try:
-            if self.takes(path):
-                return await self._predict(scope, receive, ticket)
+            if path in self._predictions:
+                return await self._predict(scope, receive, reservation)
             return await self._page(path, scope["method"])
         except errors.RequestError as error:
             return _refusal(error)
-        except admission.FullError as full:
-            return _failure(503, str(full), headers=_LATER)
-        except admission.LateError:
-            closing = ((b"connection", b"close"),)
-            return _failure(408, "the body must arrive in time, but is late", headers=closing)
         except Exception:
             number = dict(scope["headers"]).get(b"x-request-id", uuid.uuid4().hex.encode())
-            log.exception("request %s to %s failed", number.decode("latin-1"), path)
-            return _failure(500, "the server failed; its log says why", request=number)
+            request_id = number.decode("latin-1")
+            log.exception("request %s to %s failed", request_id, path)
+            message, header = "the server failed; its log says why", (b"x-request-id", number)
+            return _error(500, message, header, request_id=request_id)
 
-    async def _predict(self, scope: Scope, receive: Receive, ticket: admission.Ticket) -> Answer:
+    async def _predict(
+        self, scope: Scope, receive: Receive, reservation: admission.Reservation
+    ) -> Response:
         if scope["method"] != "POST":
-            return _wrong_method("POST")
+            return _wrong_method(b"POST")
         predictor = self.predictor
         if predictor is None:
-            return _failure(503, "no version is loaded yet", headers=_LATER)
-        kind, packing, length = _declared(scope["headers"])
-        if kind not in (_JSON, _FORM, b"") and not kind.endswith(b"+json"):
-            raise _wrong_type(kind)
-        if packing not in _PACKINGS:
-            return _wrong_encoding(packing)
+            raise _not_loaded()
+        headers = dict(scope["headers"])
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type not in (_JSON, _FORM, b"") and not content_type.endswith(b"+json"):
+            raise _wrong_type(content_type)
+        compression = headers.get(b"content-encoding", b"").strip().lower()
+        if compression not in _ENCODINGS:
+            message = (
+                f"content-encoding must be gzip or absent, but got {compression.decode('latin-1')}"
+            )
+            return _error(415, message, (b"accept-encoding", b"gzip"))
+        length = int(headers.get(b"content-length", 0))
         if length > protocol.MOST_BYTES:
             raise protocol.too_many_bytes()
-        self._room.check_rows()
-        self._room.check_bytes(length)
+        self._capacity.check_rows()
+        self._capacity.check_bytes(length)
         try:
-            body = await predictor.answer(
-                await self._reads.within(_read(receive, ticket)),
-                ticket,
-                packed=_PACKINGS[packing],
+            answer = await predictor.answer(
+                await self._read(receive, reservation),
+                reservation,
+                compressed=_ENCODINGS[compression],
             )
         except errors.RequestError as error:
-            if kind == _FORM and error.status == 400:
-                raise _wrong_type(kind) from error
+            if content_type == _FORM and error.status == 400:
+                raise _wrong_type(content_type) from error
             raise
-        return Answer(200, body, headers=(predictor.header,))
+        return Response(200, answer, headers=(predictor.header,))
 
-    async def _page(self, path: str, method: str) -> Answer:
+    async def _read(self, receive: Receive, reservation: admission.Reservation) -> protocol.Body:
+        """Read the body; refuse it once it is too long, too late or exceeds the capacity."""
+        try:
+            with self._reads:
+                message = await receive()
+                first: bytes = message.get("body", b"")
+                reservation.add_bytes(len(first))
+                if not message.get("more_body", False):
+                    return first
+                return await _rest(first, receive, reservation)
+        except TimeoutError as late:
+            law = "the body must arrive in time, but is late"
+            raise errors.RequestError(law, status=408) from late
+
+    async def _page(self, path: str, method: str) -> Response:
         page = self._pages.get(path)
         if page is None and path.startswith("/v1/models/"):
-            asked = path.removeprefix("/v1/models/").rstrip("/").removesuffix(":predict")
-            return _failure(404, f"the model served here is {self._name}, but got {asked!r}")
-        file = docs.file(path)
-        if page is None and file is None:
-            return _failure(404, f"no page is at {path!r}; see /docs")
+            name = path.removeprefix("/v1/models/").rstrip("/").removesuffix(":predict")
+            return _error(404, f"the model served here is {self._name}, but got {name!r}")
+        if page is None:
+            return _error(404, f"no page is at {path!r}; see /docs")
         if method not in ("GET", "HEAD"):
-            return _wrong_method("GET, HEAD")
-        if file is not None:
-            return Answer(200, file.content, file.content_type)
-        assert page is not None
+            return _wrong_method(b"GET, HEAD")
         return await page()
 
-    def _route(self, path: str) -> str:
-        if self.takes(path):
-            return "predict"
-        if path.startswith("/v1/"):
-            return "model" if path in self._pages else "other"
-        return path.strip("/") or "index" if path in self._pages else "other"
-
-    async def _index(self) -> Answer:
+    async def _index(self) -> Response:
         loaded = self.predictor
         return _json(
             200,
-            {
-                "model": self._name,
-                "version": loaded.number if loaded else None,
-                "predict": ["/predict", self._named],
-                "links": ["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"],
-            },
+            model=self._name,
+            version=loaded.number if loaded else None,
+            predict=["/predict", self._named],
+            links=["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"],
         )
 
-    async def _healthz(self) -> Answer:
+    async def _healthz(self) -> Response:
         failure = self.predictor.failure if self.predictor else None
         if failure is not None:
-            return _json(503, {"status": "failed", "why": failure})
-        return _json(200, {"status": "alive"})
+            return _json(503, status="failed", why=failure)
+        return _json(200, status="alive")
 
-    async def _model(self) -> Answer:
+    async def _model(self) -> Response:
         """Answer as KServe's V1 protocol does: name and readiness, with the version."""
         loaded = self.predictor
         ready = loaded is not None and loaded.failure is None
-        said = {"name": self._name, "version": loaded.number if loaded else None, "ready": ready}
-        return _json(200 if ready else 503, said)
+        version = loaded.number if loaded else None
+        return _json(200 if ready else 503, name=self._name, version=version, ready=ready)
 
-    async def _readyz(self) -> Answer:
+    async def _readyz(self) -> Response:
         loaded = self.predictor
         if loaded is None:
-            return _json(503, {"status": "loading", "model": self._name})
+            return _json(503, status="loading", model=self._name)
+        version, golden_rows = loaded.number, loaded.golden_rows
         return _json(
-            200,
-            {
-                "status": "ready",
-                "model": self._name,
-                "version": loaded.number,
-                "golden_rows": loaded.golden_rows,
-            },
+            200, status="ready", model=self._name, version=version, golden_rows=golden_rows
         )
 
-    async def _exposition(self) -> Answer:
+    async def _exposition(self) -> Response:
         text = await asyncio.to_thread(self._metrics.exposition)
-        return Answer(200, text, metrics.CONTENT_TYPE.encode())
+        return Response(200, text, metrics.CONTENT_TYPE.encode())
 
-    async def _openapi(self) -> Answer:
+    async def _openapi(self) -> Response:
         if self.predictor is None:
-            return _failure(503, "no version is loaded yet")
-        return Answer(200, self.predictor.document())
+            raise _not_loaded()
+        return Response(200, self.predictor.document())
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -244,59 +254,37 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def _declared(headers: Headers) -> tuple[bytes, bytes, int]:
-    """Of a body its type without parameters, its encoding, and its length (0 when absent)."""
-    content_type, packing, length = b"", b"", 0
-    for name, value in headers:
-        if name == b"content-type":
-            content_type = value.partition(b";")[0].strip().lower()
-        elif name == b"content-length":
-            length = int(value)
-        elif name == b"content-encoding":
-            packing = value.strip().lower()
-    return content_type, packing, length
+async def _file(path: str) -> Response:
+    return Response(200, docs.content(path), docs.CONTENT_TYPES[path])
 
 
-async def _read(receive: Receive, ticket: admission.Ticket) -> protocol.Body:
-    """Read the body, and refuse it as soon as it is too long or exceeds the capacity."""
-    message = await receive()
-    if not message.get("more_body", False):
-        first: bytes = message.get("body", b"")
-        ticket.read(len(first))
-        return first
-    parts = bytearray()
-    while True:
-        part = message.get("body", b"")
-        ticket.read(len(part))
-        parts += part
-        if len(parts) > protocol.MOST_BYTES:
-            raise protocol.too_many_bytes()
-        if not message.get("more_body", False):
-            return parts
+async def _rest(
+    first: bytes, receive: Receive, reservation: admission.Reservation
+) -> protocol.Body:
+    """Read the rest of a body that comes in parts."""
+    body, more = bytearray(first), True
+    while more:
         message = await receive()
+        part = message.get("body", b"")
+        reservation.add_bytes(len(part))
+        body += part
+        if len(body) > protocol.MOST_BYTES:
+            raise protocol.too_many_bytes()
+        more = message.get("more_body", False)
+    return body
 
 
-async def _send_in_parts(body: bytes, send: Send) -> None:
-    """Send the body in parts, each after the client has read the part before."""
-    view = memoryview(body)
-    for start in range(0, len(body), _PART):
-        more = start + _PART < len(body)
-        part = bytes(view[start : start + _PART])
-        await send({"type": "http.response.body", "body": part, "more_body": more})
+async def _compressed(response: Response, headers: dict[bytes, bytes]) -> Response:
+    """Compress the response in a thread if the client accepts gzip."""
+    body, more = response.body, [(b"vary", b"accept-encoding")]
+    if encoding.accepted(headers.get(b"accept-encoding", b"")):
+        body = await asyncio.to_thread(encoding.compress, body)
+        more.append((b"content-encoding", b"gzip"))
+    return replace(response, body=body, headers=(*response.headers, *more))
 
 
-async def _compressed(answer: Answer, headers: Headers) -> Answer:
-    """Compress the answer in a thread if the client accepts gzip."""
-    marks: tuple[tuple[bytes, bytes], ...] = ((b"vary", b"accept-encoding"),)
-    body = answer.body
-    if encoding.accepted(dict(headers).get(b"accept-encoding", b"")):
-        body = await asyncio.to_thread(encoding.pack, body)
-        marks = (*marks, (b"content-encoding", b"gzip"))
-    return replace(answer, body=body, headers=(*answer.headers, *marks))
-
-
-def _json(status: int, value: object, *headers: tuple[bytes, bytes]) -> Answer:
-    return Answer(status, msgspec.json.encode(value), headers=headers)
+def _json(code: int, /, *headers: Header, **fields: object) -> Response:
+    return Response(code, msgspec.json.encode(fields), headers=headers)
 
 
 _TYPES = {
@@ -310,42 +298,26 @@ _TYPES = {
     500: "internal",
     503: "unavailable",
 }
+_HEADERS = {408: ((b"connection", b"close"),), 503: ((b"retry-after", b"1"),)}
 
 
-_LATER = ((b"retry-after", b"1"),)
-
-
-def _refusal(error: errors.RequestError) -> Answer:
-    said: dict[str, object] = {"field": error.field}
-    if error.status == 422:
-        details = error.details or ([(error.field, str(error))] if error.field else [])
-        said["details"] = [{"field": field, "message": message} for field, message in details]
-    return _error(error.status, str(error), said)
-
-
-def _failure(
-    status: int,
-    message: str,
-    *,
-    request: bytes | None = None,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> Answer:
-    said: dict[str, object] = {"field": None}
-    if request is not None:
-        said["request_id"] = request.decode("latin-1")
-        headers = (*headers, (b"x-request-id", request))
-    return _error(status, message, said, *headers)
+def _refusal(error: errors.RequestError) -> Response:
+    if error.status != 422:
+        return _error(error.status, str(error), field=error.field)
+    details = error.details or ([(error.field, str(error))] if error.field else [])
+    listed = [{"field": field, "message": message} for field, message in details]
+    return _error(422, str(error), field=error.field, details=listed)
 
 
 def _error(
-    status: int, message: str, more: dict[str, object], *headers: tuple[bytes, bytes]
-) -> Answer:
-    return _json(status, {"error": {"type": _TYPES[status], "message": message} | more}, *headers)
+    status: int, message: str, *headers: Header, field: str | None = None, **more: object
+) -> Response:
+    error = {"type": _TYPES[status], "message": message, "field": field, **more}
+    return _json(status, *headers, *_HEADERS.get(status, ()), error=error)
 
 
-def _wrong_method(allowed: str) -> Answer:
-    headers = ((b"allow", allowed.encode()),)
-    return _failure(405, f"the method must be {allowed}", headers=headers)
+def _wrong_method(allowed: bytes) -> Response:
+    return _error(405, f"the method must be {allowed.decode()}", (b"allow", allowed))
 
 
 def _wrong_type(content_type: bytes) -> errors.RequestError:
@@ -353,6 +325,5 @@ def _wrong_type(content_type: bytes) -> errors.RequestError:
     return errors.RequestError(f"the body must be application/json, but got {got}", status=415)
 
 
-def _wrong_encoding(got: bytes) -> Answer:
-    message = f"content-encoding must be gzip or absent, but got {got.decode('latin-1')}"
-    return _failure(415, message, headers=((b"accept-encoding", b"gzip"),))
+def _not_loaded() -> errors.RequestError:
+    return errors.RequestError("no version is loaded yet", status=503)

@@ -146,7 +146,7 @@ def test_predictions_by_http_equal_the_bundles_own(served: Served) -> None:
     assert np.abs([[p["no"], p["yes"]] for p in alone] - expected[:50]).max() < 1e-6
 
 
-def test_predictions_take_the_fast_lane_and_pages_go_rays_way(served: Served) -> None:
+def test_predictions_take_the_fast_path_and_pages_go_rays_way(served: Served) -> None:
     """Ray Serve marks each answer that passes its own code with a request id."""
     assert "x-request-id" not in served.predict(ROWS[:1]).headers
     assert "x-request-id" in served.http.get(f"{served.url}/readyz").headers

@@ -75,7 +75,7 @@ BROKEN = {
     "unknown mark": (ROW | {"income $": "x"}, "instances[1].income $", "but got 'x'"),
     "extra": (ROW | {"ages": 1}, "instances[1].ages", "did you mean age?"),
     "not a date": (ROW | {"joined": "soon"}, "instances[1].joined", "ISO 8601"),
-    "not a truth": (ROW | {"member": "maybe"}, "instances[1].member", "true or false"),
+    "not a boolean": (ROW | {"member": "maybe"}, "instances[1].member", "true or false"),
     "no object": ([1, 2], "instances[1]", "an object is needed, but got a list"),
     "missing": (
         {name: value for name, value in ROW.items() if name != "age"},
@@ -181,6 +181,15 @@ def test_an_error_repeats_no_more_than_a_little_of_what_was_sent() -> None:
     error = refused(body(ROW | {"x" * 1_000_000: 1}))
     assert len(error.field or "") < 200
     assert len(str(refused(body(ROW | {"income $": "x" * 1_000_000})))) < 300
+
+
+@pytest.mark.parametrize("field", ["joined", "more"])
+def test_json_that_is_nested_too_deeply_is_refused_as_such(field: str) -> None:
+    deep = b"[" * 5000 + b"]" * 5000
+    content = body(ROW | {field: "deep"}).replace(b'"deep"', deep)
+    for codec in (CODEC, protocol.Codec(KNOWN, extra_fields="ignore")):
+        assert codec.valid_rows(content) is None
+        assert refused(content, codec).status == 400
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
@@ -316,7 +325,9 @@ def test_outputs_that_are_no_numbers_are_not_sent() -> None:
 
 
 def test_the_document_describes_each_column_and_gives_a_row_that_is_taken() -> None:
-    document = openapi.document("left", 3, KNOWN, ROW)
+    made = bundles.make()
+    made.name, made.golden = "left", bundles.golden(made)
+    document = openapi.document(made)
     row = document["components"]["schemas"]["Row"]
     assert list(row["properties"]) == [column.name for column in KNOWN.columns]
     assert row["required"] == ["age", "city"]

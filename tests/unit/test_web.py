@@ -230,8 +230,8 @@ def test_a_number_far_out_is_flagged_beside_an_unknown_category(
 
 
 def test_a_full_replica_refuses_before_it_reads(application: web.Application) -> None:
-    room = admission.Admission(most_rows=1, most_bytes=100)
-    full = web.Application("left", application._metrics, room)
+    capacity = admission.Capacity(most_rows=1, most_bytes=100)
+    full = web.Application("left", application._metrics, capacity)
     full.predictor = application.predictor
     read = 0
 
@@ -245,16 +245,16 @@ def test_a_full_replica_refuses_before_it_reads(application: web.Application) ->
         answer = ask(full, "POST", "/predict", content=counted(), headers=headers)
         assert error(answer) == (503, "unavailable")
         assert answer.headers["retry-after"] == "1"
-        room._most_bytes, room.rows = 10_000, 1  # first no room for bytes, then none for rows
+        capacity._most_bytes, capacity.rows = 10_000, 1  # first too many bytes, then too many rows
     assert read == 0
-    room.rows = 0
+    capacity.rows = 0
     assert ask(full, "POST", "/predict", content=ONE, headers=JSON).status_code == 200
-    assert (room.rows, room.bytes) == (0, 0)
+    assert (capacity.rows, capacity.bytes) == (0, 0)
 
 
 def test_a_body_that_trickles_gives_its_room_back(application: web.Application) -> None:
-    room = admission.Admission()
-    impatient = web.Application("left", application._metrics, room, read_s=0.02)
+    capacity = admission.Capacity()
+    impatient = web.Application("left", application._metrics, capacity, read_s=0.02)
     impatient.predictor = application.predictor
 
     async def trickle() -> Any:
@@ -265,7 +265,7 @@ def test_a_body_that_trickles_gives_its_room_back(application: web.Application) 
     answer = ask(impatient, "POST", "/predict", content=trickle(), headers=JSON)
     assert error(answer) == (408, "timeout")
     assert answer.headers["connection"] == "close"
-    assert (room.rows, room.bytes) == (0, 0)
+    assert (capacity.rows, capacity.bytes) == (0, 0)
 
 
 def test_health_fails_once_batches_cannot_run(application: web.Application) -> None:
@@ -344,12 +344,12 @@ def test_before_a_version_is_loaded_the_application_is_alive_but_not_ready(tmp_p
     assert error(ask(empty, "POST", "/predict", json={"instances": [ROW]})) == (503, "unavailable")
 
 
-def test_only_predictions_take_the_fast_lane(application: web.Application) -> None:
+def test_only_predictions_take_the_fast_path(application: web.Application) -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         raise LookupError(scope["path"])
 
     async def work() -> httpx.Response:
-        fast_path.open_to(application, application.takes)
+        fast_path.open_to(application)
         transport = httpx.ASGITransport(fast_path.FastPath(slow))
         async with httpx.AsyncClient(transport=transport, base_url="http://left") as client:
             with pytest.raises(LookupError):
