@@ -19,15 +19,7 @@ _UNFIT = (errors.CorruptObjectError, errors.NewerFormatError, errors.ObjectNotFo
 
 
 class AliasWatcher:
-    """Polls an alias in a thread of its own.
-
-    Args:
-        registry: holds the model.
-        name: the model's name.
-        alias: the alias to watch.
-        install: puts a verified bundle into service.
-        observer: records versions in service, refusals and failures of storage.
-    """
+    """Polls an alias of a model in a thread; `install` puts a verified bundle into service."""
 
     def __init__(
         self,
@@ -57,7 +49,11 @@ class AliasWatcher:
     def check(self) -> None:
         """Read the alias once, and install the version that it names if it is another one."""
         try:
-            self._read()
+            aliases = self._registry.watch(self._name, self._etag)
+            if aliases is not None:
+                self._etag = aliases.etag
+                self._wanted = aliases.values.get(self._alias, self._wanted)
+                self._refused = None  # the alias moved: try its version again
             wanted = self._wanted
             if wanted is not None and wanted not in (self.serving, self._refused):
                 self._load(wanted)
@@ -77,13 +73,6 @@ class AliasWatcher:
                 self.check()
             except Exception:
                 log.exception("%s: reading alias %s failed", self._name, self._alias)
-
-    def _read(self) -> None:
-        aliases = self._registry.watch(self._name, self._etag)
-        if aliases is not None:
-            self._etag = aliases.etag
-            self._wanted = aliases.values.get(self._alias, self._wanted)
-            self._refused = None  # the alias moved: try its version again
 
     def _load(self, number: int) -> None:
         try:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ray.serve")
 
-MANY = 100_000
-"""Ray's limit of requests in progress; high, because `serving.admission` sets the real limits."""
+MANY = 100_000  # Ray's limit of requests in progress; `serving.admission` has the real limits
 
 
 class Replica:
@@ -45,7 +44,9 @@ class Replica:
         one = torch.set_num_threads  # replicas share a machine, and torch's idle threads spin
         one(1)
         self._settings = settings
-        self._metrics = metrics.Metrics(_metrics_folder(settings.name), settings.name)
+        session = ray.get_runtime_context().get_session_name()
+        folder = Path(tempfile.gettempdir(), "eagleray", session, "metrics", settings.name)
+        self._metrics = metrics.Metrics(folder, settings.name)
         self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
             answers = self._metrics.exposition, self._readiness.probe
@@ -107,11 +108,7 @@ class Replica:
 
 
 def build(args: Mapping[str, object]) -> serve.Application:
-    """Build the application that serves a model.
-
-    Args:
-        args: see `Settings`.
-    """
+    """Build the application that serves a model; `args` are those of `Settings`."""
     settings = Settings.model_validate(args)
     deploy = serve.deployment(
         name=settings.name,
@@ -122,12 +119,6 @@ def build(args: Mapping[str, object]) -> serve.Application:
     )
     application: serve.Application = deploy(serve.ingress()(Replica)).bind(settings)
     return application
-
-
-def _metrics_folder(name: str) -> Path:
-    """Return the folder that the model's replicas on this node share."""
-    session = ray.get_runtime_context().get_session_name()
-    return Path(tempfile.gettempdir(), "eagleray", session, "metrics", name)
 
 
 def _autoscaling(settings: Settings) -> AutoscalingConfig:

@@ -1,16 +1,17 @@
 """Autoscaling: the metrics of a replica and the policy that turns them into a number of replicas.
 
 Predictions on the fast path (`serving.fast_path`) bypass Ray's counters, so each replica counts
-them. Ray Serve reads `app.Endpoint.record_autoscaling_stats` and passes the values to `policy`.
+them. Ray Serve reads `app.Replica.record_autoscaling_stats` and passes the values to `policy`.
 
-The number of requests in progress alone does not show an overloaded replica. While its event loop
-is busy, further requests wait uncounted in sockets. The utilization (arrival rate times service
-time) does show it. See docs/adr/0015.
+Requests in progress alone do not show an overloaded replica: while its event loop is busy, further
+ones wait uncounted in sockets. The utilization (arrival rate times service time) does show it. See
+docs/adr/0015.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -37,31 +38,25 @@ class Ongoing:
         self._read_at = self._changed = clock()
         self.now = 0
 
-    def enter(self) -> None:
-        self._add(1)
-
-    def leave(self) -> None:
-        self._add(-1)
-
-    def average(self) -> float:
-        """Return the mean number of requests in progress since the last call."""
-        self._add(0)
-        area, self._area = self._area, 0.0
-        past, self._read_at = self._changed - self._read_at, self._changed
-        return area / past if past > 0 else float(self.now)
-
-    def _add(self, change: int) -> None:
+    def add(self, change: int) -> None:
+        """Count requests that begin, or end where `change` is negative."""
         now = self._clock()
         self._area += self.now * (now - self._changed)
         self._changed = now
         self.now += change
 
+    def average(self) -> float:
+        """Return the mean number of requests in progress since the last call."""
+        self.add(0)
+        area, self._area = self._area, 0.0
+        past, self._read_at = self._changed - self._read_at, self._changed
+        return area / past if past > 0 else float(self.now)
+
 
 class Busy:
-    """Utilization of this process: the share of time that it runs or waits for a processor.
+    """Utilization of this process: CPU time, and time that this thread waits for a processor.
 
-    It adds the CPU time of the process and the time that the event loop's thread waited for a
-    processor, so that a replica on an overloaded machine counts as busy.
+    The wait counts so that a replica on an overloaded machine counts as busy.
 
     Args:
         clock: seconds.
@@ -74,7 +69,7 @@ class Busy:
         worked: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
-        self._worked = worked or _worked(threading.get_native_id())
+        self._worked = worked or functools.partial(_worked, threading.get_native_id())
         self._read_at, self._before = clock(), self._worked()
 
     def share(self) -> float:
@@ -85,42 +80,30 @@ class Busy:
         return done / past if past > 0 else 0.0
 
 
-def _worked(thread: int) -> Callable[[], float]:
-    """Return a function for the CPU seconds of the process plus the waiting time of a thread.
+def _worked(thread: int) -> float:
+    """Return the CPU seconds of the process plus the seconds that a thread waited for a processor.
 
-    The waiting time is the second number of /proc/…/schedstat, in ns (Linux: sched-stats).
+    The wait is the second number of /proc/…/schedstat, in ns (Linux: sched-stats).
     """
-    stats = Path(f"/proc/self/task/{thread}/schedstat")
-
-    def seconds() -> float:
-        waited = 0
-        with contextlib.suppress(OSError, IndexError, ValueError):  # not kept by every kernel
-            waited = int(stats.read_bytes().split()[1])
-        return time.process_time() + waited / 1e9
-
-    return seconds
+    waited = 0
+    with contextlib.suppress(OSError, IndexError, ValueError):  # some kernels do not keep it
+        waited = int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1])
+    return time.process_time() + waited / 1e9
 
 
 class Context(Protocol):
-    """The part of Ray Serve's `AutoscalingContext` that `policy` reads.
+    """The part of Ray Serve's `AutoscalingContext` that `policy` reads."""
 
-    Attributes:
-        target_num_replicas: the last decision.
-        aggregated_metrics: mean of recent reports, by metric and replica.
-        config: the deployment's `AutoscalingConfig`.
-    """
-
-    target_num_replicas: int
-    aggregated_metrics: Mapping[str, Mapping[Any, float]]
-    config: Any
+    target_num_replicas: int  # the last decision
+    aggregated_metrics: Mapping[str, Mapping[Any, float]]  # recent means, by metric and replica
+    config: Any  # the deployment's `AutoscalingConfig`
 
 
 def policy(context: Context) -> tuple[float, dict[str, Any]]:
     """Return the wanted replicas; Ray Serve then applies its limits and delays."""
-    ongoing = context.aggregated_metrics.get(ONGOING, {})
+    ongoing, busy = (context.aggregated_metrics.get(name, {}) for name in (ONGOING, BUSY))
     if not ongoing:  # no replica has reported yet
         return context.target_num_replicas, {}
-    busy = context.aggregated_metrics.get(BUSY, {})
     target = context.config.target_ongoing_requests
     return wanted(sum(ongoing.values()), sum(busy.values()), target), {}
 

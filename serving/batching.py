@@ -34,17 +34,11 @@ Outcome: TypeAlias = Sequence[Answer] | Exception
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a batch.
-
-    Attributes:
-        max_rows: maximum number of rows.
-        wait_s: longest wait for further requests, under load.
-        stuck_s: a batch that runs longer is considered hung.
-    """
+    """Limits of a batch."""
 
     max_rows: int = 256
-    wait_s: float = 0.001
-    stuck_s: float = 300.0
+    wait_s: float = 0.001  # for further requests, under load
+    stuck_s: float = 300.0  # a batch that runs longer is considered hung
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +49,15 @@ class Request(Generic[Row, Answer]):
     answers: asyncio.Future[Sequence[Answer]]
 
 
+Batch: TypeAlias = list[Request[Row, Answer]]
+
+
 class Batcher(Generic[Row, Answer]):
     """Calls a function with the rows of many callers, on one event loop.
 
     Args:
         run: returns one answer per row, in order; called by one thread at a time.
-        limits: see `Limits`.
+        limits: of a batch.
         thread: runs the batches that are too slow for the event loop.
     """
 
@@ -115,20 +112,15 @@ class Batcher(Generic[Row, Answer]):
             return
         loop = asyncio.get_running_loop()
         if len(self._queue) >= self._last_size or self._waiting >= self._limits.max_rows:
-            self._cancel_timer()
+            if self._timer is not None:
+                self._timer.cancel()
             self._is_flushing = True
             loop.call_soon(self._flush)
         elif self._timer is None:
             self._timer = loop.call_later(self._limits.wait_s, self._flush)
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _flush(self) -> None:
-        self._cancel_timer()
-        self._is_flushing = False
+        self._timer, self._is_flushing = None, False
         batch = self._next()
         if not batch:
             return
@@ -139,7 +131,7 @@ class Batcher(Generic[Row, Answer]):
             self._began = time.monotonic()
             self._running = asyncio.get_running_loop().create_task(self._run_in_thread(batch))
 
-    async def _run_in_thread(self, batch: list[Request[Row, Answer]]) -> None:
+    async def _run_in_thread(self, batch: Batch[Row, Answer]) -> None:
         loop = asyncio.get_running_loop()
         try:
             outcomes = await loop.run_in_executor(self._thread, self._outcomes, batch)
@@ -150,7 +142,7 @@ class Batcher(Generic[Row, Answer]):
         self._running = None
         self._deliver(batch, outcomes)
 
-    def _next(self) -> list[Request[Row, Answer]]:
+    def _next(self) -> Batch[Row, Answer]:
         """Take as many requests off the queue as fit into a batch."""
         batch, room = [], self._limits.max_rows
         while self._queue and len(self._queue[0].rows) <= room:
@@ -161,7 +153,7 @@ class Batcher(Generic[Row, Answer]):
                 room -= len(request.rows)
         return batch
 
-    def _outcomes(self, batch: list[Request[Row, Answer]]) -> list[Outcome[Answer]]:
+    def _outcomes(self, batch: Batch[Row, Answer]) -> list[Outcome[Answer]]:
         """Return the answers or the failure of each request.
 
         A request that fails does not fail the others. Any exception of a model, even SystemExit,
@@ -172,9 +164,13 @@ class Batcher(Generic[Row, Answer]):
         try:
             parts = _parts(self._run(rows), [len(request.rows) for request in batch])
         except BaseException as cause:  # noqa: BLE001 - the callers wait for an answer
-            if len(batch) == 1:
-                return [_failure(cause)]
-            return [self._outcomes([request])[0] for request in batch]
+            if len(batch) > 1:
+                return [self._outcomes([request])[0] for request in batch]
+            if isinstance(cause, Exception):
+                return [cause]
+            failure = errors.ServingError(f"the model must answer, but raised {cause!r}")
+            failure.__cause__ = cause
+            return [failure]
         self._learn(len(rows), time.thread_time() - started)
         return parts
 
@@ -189,7 +185,7 @@ class Batcher(Generic[Row, Answer]):
         before = self._seconds.get(size, seconds)
         self._seconds[size] = before + SMOOTHING * (seconds - before)
 
-    def _deliver(self, batch: list[Request[Row, Answer]], outcomes: list[Outcome[Answer]]) -> None:
+    def _deliver(self, batch: Batch[Row, Answer], outcomes: list[Outcome[Answer]]) -> None:
         for request, outcome in zip(batch, outcomes, strict=True):
             if request.answers.cancelled():
                 continue
@@ -208,11 +204,3 @@ def _parts(answers: Sequence[Answer], sizes: list[int]) -> list[Outcome[Answer]]
         )
     ends = itertools.accumulate(sizes)
     return [answers[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-
-
-def _failure(cause: BaseException) -> Exception:
-    if isinstance(cause, Exception):
-        return cause
-    failure = errors.ServingError(f"the model must answer, but raised {cause!r}")
-    failure.__cause__ = cause
-    return failure

@@ -38,37 +38,30 @@ PORTS = (
 
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
-DRAIN_S = 3
-"""Seconds for which an ending replica stays reachable, until HAProxy has forgotten it."""
-
 
 def private(folder: Path) -> dict[str, str]:
     """Return paths and free ports for the HAProxy of one run, so that two runs do not clash.
 
-    Args:
-        folder: of this run alone; with a short path, since it holds sockets.
+    The folder is of this run alone; its path is short, since it holds sockets.
     """
-    paths = {
+    values: dict[str, object] = {
+        **dict(zip(PORTS, free_ports(len(PORTS)), strict=True)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "admin.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "state",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": 3,  # until HAProxy forgets it
     }
-    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
-    drain = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S)}
-    return {name: str(path) for name, path in paths.items()} | ports | drain
+    return {name: str(value) for name, value in values.items()}
 
 
 def bound(folder: Path) -> dict[str, str]:
-    """Make HAProxy end with the process of Ray that started it, however that process ends.
+    """Make HAProxy end with the process of Ray that started it, even if that process is killed.
 
-    A killed process of Ray leaves HAProxy running. The kernel ends a child with its parent if the
-    child asked for it (PR_SET_PDEATHSIG), which `setpriv` of util-linux does. Not for a cluster:
-    there HAProxy goes on answering while Ray restarts its process.
-
-    Args:
-        folder: of this run alone.
+    The kernel ends a child with its parent if the child asked for it (PR_SET_PDEATHSIG), which
+    `setpriv` of util-linux does. Not for a cluster: there HAProxy goes on answering while Ray
+    restarts its process.
     """
     real, setpriv = os.environ.get(BINARY) or _bundled(), shutil.which("setpriv")
     if real is None or setpriv is None:

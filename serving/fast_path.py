@@ -1,10 +1,9 @@
 """The fast path: predictions go from the replica's HTTP server straight to the application.
 
-In direct-ingress mode each replica runs its own HTTP server, and HAProxy sends requests to it. Ray
-Serve adds about 0.2 ms of bookkeeping to a request, more than the prediction itself takes. Ray
-Serve accepts middleware for that server (`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`). This
-middleware answers predictions and passes every other request, such as Ray's `/-/healthz`, to Ray
-Serve. See docs/adr/0003.
+Each replica runs its own HTTP server, to which HAProxy sends requests. Ray Serve adds about 0.2 ms
+to a request, more than the prediction takes. It accepts middleware for that server
+(`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`). This middleware answers predictions and passes every
+other request, such as Ray's `/-/healthz`, to Ray Serve. See docs/adr/0003.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 
 CALLBACK = "serving.fast_path.middlewares"
 
-_targets: list[tuple[Application, asyncio.AbstractEventLoop]] = []
-"""The application of this process, if it has one, and its event loop."""
+_targets: list[tuple[Application, asyncio.AbstractEventLoop]] = []  # of this process; at most one
 
 
 def open_to(application: Application) -> None:

@@ -15,7 +15,6 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -26,34 +25,19 @@ from serving import environment, openapi
 from serving.settings import Settings
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a model answers.
-
-    Attributes:
-        url: of the HTTP server, without a path.
-        name: the model's.
-        version: the number that the alias names.
-        curl: a command that predicts a real row.
-    """
-
-    url: str
-    name: str
-    version: int
-    curl: str
-
-
 @contextlib.contextmanager
 def serving(
     settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, address: str | None = None
-) -> Iterator[Endpoint]:
+) -> Iterator[tuple[str, bundle.Bundle]]:
     """Serve a model until the block ends; then stop all that was started.
+
+    Gives the URL of the HTTP server, without a path, and the version that the alias names.
 
     Args:
         settings: which model, and how.
         host: to listen on.
         port: to listen on.
-        address: of a Ray cluster to run on; its nodes need `environment.FAST`. Without one, a
+        address: of a Ray cluster to run on, whose nodes need `environment.FAST`; without one, a
             cluster of one node is started.
 
     Raises:
@@ -64,19 +48,23 @@ def serving(
     models = Registry(storage.open(settings.storage))
     loaded = bundle.load(models, models.resolve(settings.name, settings.alias))
     loaded.verify()
-    if address is None:
-        _check_port(host, port)
+    try:
+        if address is None:
+            socket.create_server((host, port)).close()
+    except OSError as cause:
+        raise errors.UserError(f"--port must be free, but {host}:{port} is taken") from cause
     with _cluster(address), _deployed(settings, host, port, alone=address is None):
-        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
-        yield Endpoint(url, settings.name, loaded.number, _curl(url, loaded))
+        reachable = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+        yield f"http://{reachable}:{port}", loaded
 
 
 def cpus(replicas: int) -> float:
-    """Return the logical CPUs for each of so many replicas, so that this machine holds them all."""
+    """Return how many CPUs each replica may reserve so that this machine holds them all."""
     return min(1.0, int(100 * (os.cpu_count() or 1) / replicas) / 100)
 
 
-def _curl(url: str, loaded: bundle.Bundle) -> str:
+def curl(url: str, loaded: bundle.Bundle) -> str:
+    """Return a command that predicts a golden row."""
     body = shlex.quote(msgspec.json.encode(openapi.example(loaded)).decode())
     header = "-H 'content-type: application/json'"
     return f"curl -s {url}/v1/models/{loaded.name}:predict {header} -d {body}"
@@ -116,21 +104,11 @@ def _deployed(settings: Settings, host: str, port: int, *, alone: bool) -> Itera
         serve.run(app.build(settings.model_dump()), name=settings.name, route_prefix="/")
         yield
     except RuntimeError as cause:
-        raise errors.ServingError(
-            f"{settings.name} must come up, but Ray Serve says: {cause}"
-        ) from cause
+        message = f"{settings.name} must come up, but Ray Serve says: {cause}"
+        raise errors.ServingError(message) from cause
     finally:
         with contextlib.redirect_stdout(io.StringIO()):  # Ray prints the end of its own processes
             if alone:
                 serve.shutdown()
             else:
                 serve.delete(settings.name)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as cause:
-            raise errors.UserError(f"--port must be free, but {host}:{port} is taken") from cause

@@ -24,12 +24,7 @@ _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 
 
 def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refuse") -> Document:
-    """Describe one version of a model in OpenAPI 3.0, which the bundled Swagger UI shows.
-
-    Args:
-        loaded: the version, with golden rows.
-        extra_fields: whether fields of a row that are no columns are refused or ignored.
-    """
+    """Describe one version of a model in OpenAPI 3.0, which the bundled Swagger UI shows."""
     name, target = loaded.name, loaded.schema.target
     predict = _predict(example(loaded))
     rows = _array("Row") | {"maxItems": protocol.MOST_ROWS}

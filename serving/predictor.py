@@ -19,14 +19,9 @@ LARGE = 256 * 1024
 
 
 class Predictor:
-    """Answers requests with one version; a moved alias replaces it as a whole.
+    """Answers requests with one verified version; a moved alias replaces it as a whole.
 
-    Args:
-        loaded: a verified bundle.
-        limits: limits of its batches.
-        thread: runs its slow batches.
-        observer: counts its batches.
-        extra_fields: overrides the bundle's setting.
+    Slow batches run in `thread`. `extra_fields` overrides the bundle's setting.
     """
 
     def __init__(
@@ -39,8 +34,7 @@ class Predictor:
         extra_fields: schema.ExtraFields | None = None,
     ) -> None:
         assert loaded.golden is not None
-        self.name, self.number = loaded.name, loaded.number
-        self.golden_rows = len(loaded.golden.outputs)
+        self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
         self.header = (b"x-eagleray-version", b"%d" % loaded.number)
         self._bundle, self._metrics = loaded, observer
         self._extra_fields = extra_fields or loaded.extra_fields
@@ -52,12 +46,7 @@ class Predictor:
     async def answer(
         self, body: Body, reservation: admission.Reservation, *, compressed: bool = False
     ) -> bytes:
-        """Answer a request.
-
-        Args:
-            body: JSON.
-            reservation: the request's share of the replica's capacity.
-            compressed: whether the body is compressed by gzip.
+        """Answer a request, whose JSON body may be compressed by gzip.
 
         Raises:
             RequestError: the request is invalid, or the replica has no capacity for its rows.
@@ -67,9 +56,8 @@ class Predictor:
         del body
         reservation.decoded(len(rows))
         predictions = await self._batcher.submit(rows)
-        return self._encode(
-            {"model": self.name, "version": self.number, "predictions": predictions}
-        )
+        answer = {"model": self._bundle.name, "version": self.number, "predictions": predictions}
+        return self._encode(answer)
 
     @property
     def failure(self) -> str | None:

@@ -43,25 +43,14 @@ _WORDS = {
 
 
 class Problem(NamedTuple):
-    """A problem of a request.
-
-    Attributes:
-        field: its dotted path, such as `instances[3].age`.
-        message: the law and the value.
-    """
+    """The dotted path of a field, such as `instances[3].age`, and what is wrong with it."""
 
     field: str
     message: str
 
 
 class Finder:
-    """Finds the problems of requests that the decoder refused.
-
-    Args:
-        columns: the model's.
-        row: the type that valid rows are decoded to.
-        extra_fields: whether fields that are no columns are refused or ignored.
-    """
+    """Finds the problems of requests that the decoder refused; it decodes valid rows to `row`."""
 
     def __init__(
         self,
@@ -83,16 +72,13 @@ class Finder:
             sent = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
             raise _unreadable(body, cause) from cause
-        if not isinstance(sent, dict):
-            raise _unwrapped("a bare list" if isinstance(sent, list) else _json_type(sent))
-        if "instances" not in sent:
-            is_row = any(name in self._types for name in sent)
-            raise _unwrapped("a bare row" if is_row else _listed(list(sent)))
-        others = [name for name in sent if name != "instances"]
-        if others:
+        if not isinstance(sent, dict) or "instances" not in sent:
+            law, got = "the rows must be wrapped in instances", self._shape(sent)
+            raise errors.RequestError(f"{law}, but got {got}; send {WRAPPED}", field="instances")
+        rows = sent.pop("instances")
+        if sent:
             message = "instances is the only field of a body, but got another"
-            raise errors.RequestError(message, field=others[0][:LONGEST])
-        rows = sent["instances"]
+            raise errors.RequestError(message, field=next(iter(sent))[:LONGEST])
         if not isinstance(rows, list):
             message = f"a list of rows is needed, but got {_json_type(rows)}; send {WRAPPED}"
             raise errors.RequestError(message, field="instances")
@@ -108,6 +94,17 @@ class Finder:
         if found:
             found += islice(self._value_problems(rows), MOST + 1 - len(found))
         return sorted(found, key=_row_number)
+
+    def _shape(self, sent: object) -> str:
+        if isinstance(sent, list):
+            return "a bare list"
+        if not isinstance(sent, dict):
+            return _json_type(sent)
+        if any(name in self._types for name in sent):
+            return "a bare row"
+        names = ", ".join(name[:LONGEST] for name in islice(sent, 5))
+        more = ", …" if len(sent) > 5 else ""
+        return f"only {names}{more}" if sent else "no field at all"
 
     def _type_problems(self, rows: list[Any]) -> Iterator[Problem]:
         for number, row in enumerate(rows):
@@ -204,11 +201,6 @@ def _unreadable(body: bytes | bytearray, cause: Exception) -> errors.RequestErro
     return errors.RequestError(f"the body must be JSON, but {detail}", status=400)
 
 
-def _unwrapped(got: str) -> errors.RequestError:
-    message = f"the rows must be wrapped in instances, but got {got}; send {WRAPPED}"
-    return errors.RequestError(message, field="instances")
-
-
 def _is_marker(column: schema.Column, value: object) -> bool:
     """Whether the training file, or an empty cell, writes a missing value like this."""
     markers = {"", *(marker.strip().casefold() for marker in column.missing)}
@@ -220,7 +212,8 @@ def _not_finite(value: object, path: str) -> Iterator[str]:
         yield path
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _not_finite(item, f"{path}.{key}" if path else key)
+            name = key[:LONGEST]
+            yield from _not_finite(item, f"{path}.{name}" if path else name)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _not_finite(item, f"{path}[{index}]")
@@ -270,11 +263,6 @@ _JSON_TYPES = {
 
 def _json_type(value: object) -> str:
     return _JSON_TYPES.get(type(value), "a number")
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:LONGEST] for name in names[:5])
-    return f"only {shown}" + (", …" if len(names) > 5 else "") if names else "no field at all"
 
 
 def _words(types: str) -> str:

@@ -29,12 +29,7 @@ Rows = Sequence[Row]
 
 
 class Codec:
-    """Decodes requests for one model, and forms its answers.
-
-    Args:
-        known: the model's schema.
-        extra_fields: whether fields of a row that are no columns are refused or ignored.
-    """
+    """Decodes requests for models of one schema, and forms their answers."""
 
     def __init__(
         self, known: schema.Schema, *, extra_fields: schema.ExtraFields = "refuse"

@@ -2,8 +2,7 @@
 
 KubeRay switches traffic to a new cluster as soon as Serve reports RUNNING; it ignores the pods'
 readiness. A pod that turns ready later is missing from its Service for up to one probe period. So a
-replica reports ready once it has loaded its version, and becomes RUNNING after a probe has seen
-that (docs/adr/0014).
+loaded replica becomes RUNNING only after a probe has found it ready (docs/adr/0014).
 """
 
 from __future__ import annotations
@@ -25,11 +24,7 @@ SETTLE_S = 2.0
 
 
 class Readiness:
-    """Answers readiness probes for a replica and the HAProxy of its node.
-
-    Args:
-        port: HAProxy's port on this machine.
-    """
+    """Answers readiness probes for a replica and the HAProxy at `port` of its node."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -1,8 +1,8 @@
 """HTTP server for Prometheus scrapes and readiness probes, on a port that bypasses HAProxy.
 
-HAProxy may forward a scrape of the serving port to a replica of another node, which has its own
-counters; the series would jump between the two. All replicas of a node listen on this port
-(SO_REUSEPORT), and each answers for all of them (`serving/metrics.py`).
+HAProxy may forward a scrape of the serving port to a replica of another node, which has other
+counters. All replicas of a node listen on this port (SO_REUSEPORT), and each answers for all of
+them (`serving/metrics.py`).
 """
 
 from __future__ import annotations
@@ -37,14 +37,11 @@ class _Request(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        status, body = 200, b"ready\n"
         if self.path != READY:
-            self._answer(200, self.server.exposition())
-        elif self.server.ready():
-            self._answer(200, b"ready\n")
-        else:
-            self._answer(503, b"not ready\n")
-
-    def _answer(self, status: int, body: bytes) -> None:
+            body = self.server.exposition()
+        elif not self.server.ready():
+            status, body = 503, b"not ready\n"
         self.send_response(status)
         self.send_header("Content-Type", metrics.CONTENT_TYPE)
         self.send_header("Content-Length", str(len(body)))

@@ -14,15 +14,11 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         name: the model's name in the registry.
         alias: the alias whose version is served.
         storage: `s3://bucket[/prefix]` or `file:///folder`.
-        min_replicas: minimum number of replicas.
-        max_replicas: maximum number of replicas.
+        min_replicas, max_replicas: bounds of autoscaling.
         target_ongoing: requests in progress per replica that autoscaling aims for.
-        upscale_delay_s: delay before replicas are added.
-        downscale_delay_s: delay before replicas are removed.
-        metrics_interval_s: interval between two reports of a replica.
-        look_back_s: period over which reports are averaged.
-        max_rows: maximum number of rows in a batch.
-        wait_ms: longest wait for further requests in a batch, under load.
+        upscale_delay_s, downscale_delay_s: delays before replicas are added or removed.
+        metrics_interval_s, look_back_s: interval between reports, and period of their average.
+        max_rows, wait_ms: most rows of a batch, and its longest wait for more under load.
         queue_rows: rows in progress at a replica from which on requests get a 503.
         extra_fields: whether fields that are no columns are refused or ignored; absent: as the
             model's experiment file says.

@@ -43,14 +43,7 @@ class Response:
 
 
 class Application:
-    """Answers HTTP requests for one model.
-
-    Args:
-        name: the model's name.
-        observer: counts requests.
-        capacity: the replica's.
-        read_s: timeout for a client to send its body.
-    """
+    """Answers HTTP requests for one model: predictions once it has a `predictor`."""
 
     def __init__(
         self,
@@ -96,7 +89,7 @@ class Application:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         started = time.perf_counter()
-        self.ongoing.enter()
+        self.ongoing.add(1)
         reservation = admission.Reservation(self._capacity)
         try:
             response = await self._response(path, scope, receive, reservation)
@@ -105,7 +98,7 @@ class Application:
             await self._send(response, send)
         finally:
             reservation.release()
-            self.ongoing.leave()
+            self.ongoing.add(-1)
         route = self._routes.get(path, "other")
         self._metrics.request(route, response.status, time.perf_counter() - started)
 
@@ -158,10 +151,8 @@ class Application:
             raise _wrong_type(content_type)
         compression = headers.get(b"content-encoding", b"").strip().lower()
         if compression not in _ENCODINGS:
-            message = (
-                f"content-encoding must be gzip or absent, but got {compression.decode('latin-1')}"
-            )
-            return _error(415, message, (b"accept-encoding", b"gzip"))
+            law, got = "content-encoding must be gzip or absent", compression.decode("latin-1")
+            return _error(415, f"{law}, but got {got}", (b"accept-encoding", b"gzip"))
         length = int(headers.get(b"content-length", 0))
         if length > protocol.MOST_BYTES:
             raise protocol.too_many_bytes()
@@ -205,14 +196,10 @@ class Application:
         return await page()
 
     async def _index(self) -> Response:
-        loaded = self.predictor
-        return _json(
-            200,
-            model=self._name,
-            version=loaded.number if loaded else None,
-            predict=["/predict", self._named],
-            links=["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"],
-        )
+        version = self.predictor.number if self.predictor else None
+        links = ["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"]
+        predict = ["/predict", self._named]
+        return _json(200, model=self._name, version=version, predict=predict, links=links)
 
     async def _healthz(self) -> Response:
         failure = self.predictor.failure if self.predictor else None
@@ -231,10 +218,8 @@ class Application:
         loaded = self.predictor
         if loaded is None:
             return _json(503, status="loading", model=self._name)
-        version, golden_rows = loaded.number, loaded.golden_rows
-        return _json(
-            200, status="ready", model=self._name, version=version, golden_rows=golden_rows
-        )
+        described = {"model": self._name, "version": loaded.number}
+        return _json(200, status="ready", **described, golden_rows=loaded.golden_rows)
 
     async def _exposition(self) -> Response:
         text = await asyncio.to_thread(self._metrics.exposition)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from eagleray import errors, look, spec
 
 if TYPE_CHECKING:
-    from serving import local
     from serving.settings import Settings
 
 
@@ -29,9 +28,9 @@ class Endpoint:
         from serving import local
 
         self._stack = contextlib.ExitStack()
-        answering: local.Endpoint = self._stack.enter_context(local.serving(settings, **where))
-        self.url, self.name, self.version = answering.url, answering.name, answering.version
-        self.curl = answering.curl
+        self.url, loaded = self._stack.enter_context(local.serving(settings, **where))
+        self.name, self.version = loaded.name, loaded.number
+        self.curl = local.curl(self.url, loaded)
 
     def stop(self) -> None:
         """End the endpoint and all that was started for it; called twice, nothing happens."""

@@ -29,12 +29,11 @@ class Context:
 def test_the_average_is_taken_over_time_since_the_last_look() -> None:
     clock = Clock()
     ongoing = autoscaling.Ongoing(clock)
-    ongoing.enter()
+    ongoing.add(1)
     clock.now += 1.0
-    ongoing.enter()
+    ongoing.add(1)
     clock.now += 1.0
-    ongoing.leave()
-    ongoing.leave()
+    ongoing.add(-2)
     clock.now += 2.0
     assert ongoing.average() == (1 * 1.0 + 2 * 1.0) / 4
     clock.now += 1.0
@@ -44,7 +43,7 @@ def test_the_average_is_taken_over_time_since_the_last_look() -> None:
 def test_requests_still_in_progress_count() -> None:
     clock = Clock()
     ongoing = autoscaling.Ongoing(clock)
-    ongoing.enter()
+    ongoing.add(1)
     clock.now += 1.0
     assert (ongoing.average(), ongoing.now) == (1.0, 1)
     assert ongoing.average() == 1.0

@@ -178,8 +178,8 @@ def test_rows_are_between_one_and_the_limit() -> None:
 
 
 def test_an_error_repeats_no_more_than_a_little_of_what_was_sent() -> None:
-    error = refused(body(ROW | {"x" * 1_000_000: 1}))
-    assert len(error.field or "") < 200
+    for value in (1, math.nan):
+        assert len(refused(body(ROW | {"x" * 1_000_000: value})).field or "") < 200
     assert len(str(refused(body(ROW | {"income $": "x" * 1_000_000})))) < 300
 
 
