@@ -20,11 +20,8 @@ from typing import Generic, TypeAlias, TypeVar
 
 from eagleray import errors
 
-INLINE_S = 0.002
-"""A batch with a shorter expected time runs on the event loop."""
-
-SMOOTHING = 0.3
-"""Weight of the newest batch in the moving average of batch times."""
+INLINE_S = 0.002  # a batch with a shorter expected time runs on the event loop
+SMOOTHING = 0.3  # weight of the newest batch in the moving average of batch times
 
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")

@@ -14,8 +14,7 @@ from eagleray.learn import schema
 from serving import admission, batching, encoding, metrics, openapi, protocol
 from serving.protocol import Body
 
-LARGE = 256 * 1024
-"""A body with more bytes is decoded in a thread."""
+LARGE = 256 * 1024  # a body with more bytes is decoded in a thread
 
 
 class Predictor:

@@ -21,12 +21,8 @@ from eagleray import errors
 from eagleray.learn import columns, schema
 from eagleray.learn.columns import pictures
 
-MOST = 20
-"""Maximum number of problems that an error names."""
-
-LONGEST = 100
-"""Maximum number of characters that an error repeats of what a client sent."""
-
+MOST = 20  # problems that an error names
+LONGEST = 100  # characters that an error repeats of a client's text
 WRAPPED = '{"instances": [{…}, …]}'
 
 _SHAPE = re.compile(r"^Expected `(.+)`, got `(.+)`$")

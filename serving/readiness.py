@@ -17,10 +17,8 @@ log = logging.getLogger("ray.serve")
 
 NO_REPLICAS = b"No replicas are available yet."
 """HAProxy's answer to a health check, with status 503, before the first replica runs."""
-PROBE_S = 3.0
-"""Timeout of a health check of HAProxy."""
-SETTLE_S = 2.0
-"""Time that Kubernetes may take from a successful probe to an endpoint of the pod."""
+PROBE_S = 3.0  # timeout of a health check of HAProxy
+SETTLE_S = 2.0  # from a successful probe until Kubernetes has an endpoint of the pod
 
 
 class Readiness:
