@@ -76,7 +76,7 @@ class Replica:
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
         self._busy = autoscaling.Busy()  # measures the event loop's thread, which this is
-        fast_path.open_to(self._application)
+        fast_path.enable(self._application)
         return self._application
 
     def check_health(self) -> None:

@@ -22,7 +22,7 @@ CALLBACK = "serving.fast_path.middlewares"
 _targets: list[tuple[Application, asyncio.AbstractEventLoop]] = []  # of this process; at most one
 
 
-def open_to(application: Application) -> None:
+def enable(application: Application) -> None:
     """Send predictions to this application; the replica calls it once, on its event loop."""
     _targets[:] = [(application, asyncio.get_running_loop())]
 

@@ -107,7 +107,7 @@ class Finder:
             path = f"instances[{number}]"
             if not isinstance(row, dict):
                 yield Problem(path, f"an object is needed, but got {_json_type(row)}")
-            elif _refusal(row, self._row):  # most rows are valid, and quickly checked as a whole
+            elif _mismatch(row, self._row):  # most rows are valid, and quickly checked as a whole
                 for column in self._columns:
                     yield from self._field(column, row, path)
                 if self._extra_fields == "refuse":
@@ -120,8 +120,8 @@ class Finder:
                 yield Problem(field, "this field is needed, but is absent")
         elif column.nullable and _is_marker(column, row[name]):
             row[name] = None
-        elif refusal := _refusal(row[name], self._types[name]):
-            yield _translated(field, refusal)
+        elif mismatch := _mismatch(row[name], self._types[name]):
+            yield _translated(field, mismatch)
 
     def _unknown_fields(self, row: dict[str, Any], path: str) -> Iterator[Problem]:
         absent = [name for name in self._types if name not in row]
@@ -140,7 +140,7 @@ class Finder:
                 numbers = [
                     number
                     for number, row in enumerate(rows)
-                    if isinstance(row, dict) and name in row and not _refusal(row[name], kind)
+                    if isinstance(row, dict) and name in row and not _mismatch(row[name], kind)
                 ]
                 values = [rows[number][name] for number in numbers]
                 yield from parse(column, values, numbers, pixels)[1] if values else ()
@@ -215,7 +215,7 @@ def _not_finite(value: object, path: str) -> Iterator[str]:
             yield from _not_finite(item, f"{path}[{index}]")
 
 
-def _refusal(value: object, wanted: Any) -> str:
+def _mismatch(value: object, wanted: Any) -> str:
     """Return the decoder's message for a value of another type; empty for one of this type."""
     try:
         msgspec.convert(value, wanted)

@@ -349,7 +349,7 @@ def test_only_predictions_take_the_fast_path(application: web.Application) -> No
         raise LookupError(scope["path"])
 
     async def work() -> httpx.Response:
-        fast_path.open_to(application)
+        fast_path.enable(application)
         transport = httpx.ASGITransport(fast_path.FastPath(slow))
         async with httpx.AsyncClient(transport=transport, base_url="http://left") as client:
             with pytest.raises(LookupError):
