@@ -162,7 +162,17 @@ def test_a_number_beyond_double_precision_is_refused_with_its_field() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b'{"instances": [', b"\xff", b'{"instances": [{"city": "\xff"}]}', b"no"]
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"instances": [',
+        b"\xff",
+        b'{"instances": [{"city": "\xff"}]}',
+        b'{"instances": [{"age": "old", "city": "\xff"}]}',
+        b'{"instances": [{"age": "old"}, {',
+        b"no",
+    ],
 )
 def test_what_is_not_json_is_refused_as_such(content: bytes) -> None:
     error = refused(content)
