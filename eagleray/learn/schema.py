@@ -24,12 +24,7 @@ ExtraFields = Literal["refuse", "ignore"]
 
 
 class Target(pydantic.BaseModel, frozen=True):
-    """What is predicted.
-
-    Attributes:
-        task: a name of `eagleray.learn.tasks`.
-        classes: in the order of a model's outputs, of two the positive last; empty without classes.
-    """
+    """What is predicted; of two `classes` the positive one comes last, as in a model's outputs."""
 
     name: str
     task: str
@@ -45,20 +40,12 @@ class Schema(pydantic.BaseModel, frozen=True):
 
 
 def parse(schema: Schema, raw: Mapping[str, Raw]) -> Columns:
-    """Canonical columns from raw values by column, of a table or of JSON.
-
-    Raises:
-        DataError: a column is absent, or holds a value that is neither of its kind nor missing.
-    """
+    """Canonical columns from raw values by column; DataError for a faulty value or no column."""
     return {column.name: parse_column(column, _raw(column, raw)) for column in schema.columns}
 
 
 def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[int, str]]:
-    """Canonical columns of the rows that can be parsed; faults of the others by row, from 0.
-
-    Raises:
-        DataError: a column is absent.
-    """
+    """Canonical columns of the rows that can be parsed; faults of the others by row, from 0."""
     columns: Columns = {}
     faults: dict[int, list[str]] = {}
     for column in schema.columns:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -62,7 +62,6 @@ def read(source: Source) -> pd.DataFrame:
 
     Raises:
         DataError: a line that is not in the encoding, or has more or fewer cells than the header.
-        ValueError: no text.
     """
     layout = None
     try:
@@ -95,9 +94,8 @@ def _layout(source: Source) -> Layout:
     with source.path.open(encoding=source.codec, newline="") as file:
         head = file.read(1 << 20).removeprefix("\ufeff")
     if "\0" in head:
-        raise ValueError(
-            "it holds NUL bytes: this is no text, or in UTF-16; set data.encoding: utf-16-le then"
-        )
+        fix = "set data.encoding: utf-16-le then"
+        raise ValueError(f"it holds NUL bytes: this is no text, or in UTF-16; {fix}")
     layouts = [Layout(one, *_header(head, one)) for one in source.delimiter or DELIMITERS]
     return max(layouts, key=lambda layout: len(layout.names))
 
@@ -113,13 +111,10 @@ def _header(head: str, delimiter: str) -> tuple[int, list[str]]:
         if row and row[0].startswith(COMMENT):
             comment = above, row
         elif row:
-            return comment if comment and _heads(comment[1], row) else (above, row)
+            is_header = comment and len(comment[1]) == len(row) and comment[1][0][1:2] != " "
+            return comment if comment and is_header else (above, row)
         above = rows.line_num
     return comment or (0, [])
-
-
-def _heads(comment: list[str], row: list[str]) -> bool:
-    return len(comment) == len(row) and not comment[0][len(COMMENT) :].startswith(" ")
 
 
 def _parsed(source: Source, layout: Layout) -> pa.Table:
@@ -140,16 +135,14 @@ def _parsed_by(source: Source, layout: Layout, block: int) -> pa.Table:
             block_size=block, encoding=encoding, skip_rows=layout.skipped
         ),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=_ragged
+            delimiter=layout.delimiter,
+            newlines_in_values=True,
+            invalid_row_handler=lambda row: "skip" if row.text.startswith(COMMENT) else "error",
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(layout.names, pa.string()), strings_can_be_null=False
         ),
     )
-
-
-def _ragged(row: Any) -> str:
-    return "skip" if row.text.startswith(COMMENT) else "error"
 
 
 def _check_encoding(source: Source) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import csv
+import dataclasses
 import gzip
 import json
 import lzma
@@ -49,29 +50,22 @@ class Kind(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-def read(
-    path: Path,
-    *,
-    shown: str | None = None,
-    encoding: str | None = None,
-    delimiter: str | None = None,
-) -> pd.DataFrame:
-    """The table in a file, whose kind is that of its suffix; `shown` is its name in messages.
+def read(source: Source) -> pd.DataFrame:
+    """The table in a file, whose kind is that of its suffix.
 
     Raises:
         DataError: unknown kind, an option that it does not take, or an empty or unreadable file.
     """
-    name = shown or str(path)
     try:
-        with _unpacked(path) as plain:
-            source = Source(plain, name, encoding, delimiter)
-            read_one = _kind(source).read
+        with _unpacked(source.path) as plain:
+            unpacked = dataclasses.replace(source, path=plain)
+            read_one = _kind(unpacked).read
             if not plain.stat().st_size:
-                raise errors.DataError(f"{name}: a table is needed, but the file is empty")
-            return read_one(source)
+                raise errors.DataError(f"{source.name}: a table is needed, but the file is empty")
+            return read_one(unpacked)
     except (OSError, ValueError, *_UNREADABLE) as cause:
         first = (str(cause).splitlines() or [repr(cause)])[0]
-        raise errors.DataError(f"{name}: a readable table is needed, but {first}") from cause
+        raise errors.DataError(f"{source.name}: a readable table is needed, but {first}") from cause
 
 
 def is_known(path: Path) -> bool:
@@ -119,15 +113,12 @@ def _picture(value: str, base: Path) -> Path | None:
 def _kind(source: Source) -> Kind:
     suffix, name = source.path.suffix.lower(), source.name
     if suffix in SPREADSHEETS:
-        raise errors.DataError(
-            f"{name}: a spreadsheet must be saved as CSV in UTF-8, but got {suffix!r}"
-        )
+        law = "a spreadsheet must be saved as CSV in UTF-8"
+        raise errors.DataError(f"{name}: {law}, but got {suffix!r}")
     if suffix not in KINDS:
-        kinds = ", ".join(KINDS)
-        raise errors.DataError(
-            f"{name}: a file must end in one of {kinds}, each also compressed"
-            f" ({', '.join([*UNPACKERS, ARCHIVE])}), but got {suffix!r}"
-        )
+        packed = f"each also compressed ({', '.join([*UNPACKERS, ARCHIVE])})"
+        law = f"a file must end in one of {', '.join(KINDS)}, {packed}"
+        raise errors.DataError(f"{name}: {law}, but got {suffix!r}")
     kind = KINDS[suffix]
     for key in ("encoding", "delimiter"):
         if (value := getattr(source, key)) is not None and key not in kind.options:
@@ -162,10 +153,6 @@ def _only_member(archive: zipfile.ZipFile) -> str:
     return names[0]
 
 
-def _parquet(source: Source) -> pd.DataFrame:
-    return delimited.frame(pyarrow.parquet.read_table(source.path))
-
-
 def _json_lines(source: Source) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     with source.path.open(encoding=source.codec) as file:
@@ -185,7 +172,8 @@ def _json_lines(source: Source) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-_PARQUET, _LINES = Kind(_parquet), Kind(_json_lines, ("encoding",))
+_PARQUET = Kind(lambda source: delimited.frame(pyarrow.parquet.read_table(source.path)))
+_LINES = Kind(_json_lines, ("encoding",))
 KINDS = {
     **dict.fromkeys(
         (".csv", ".tsv", ".txt", ".data"), Kind(delimited.read, ("encoding", "delimiter"))

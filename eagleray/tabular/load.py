@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from eagleray import code, errors, names, spec, storage
 from eagleray.learn import schema
 from eagleray.learn.columns.arrow import Texts
 from eagleray.tabular import delimited, files
+from eagleray.tabular.delimited import Source
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 """The data sets that scikit-learn carries."""
@@ -36,7 +36,7 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
 
 def file(path: Path, base: Path, *, shown: str | None = None) -> pd.DataFrame:
     """The table in a file, with pictures whose paths start at `base`; see `files.read`."""
-    return _checked(files.read(path, shown=shown), shown or str(path), base)
+    return _checked(files.read(Source(path, shown or str(path))), shown or str(path), base)
 
 
 def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
@@ -56,13 +56,14 @@ def _checked(frame: pd.DataFrame, source: str, base: Path) -> pd.DataFrame:
 
 
 def _read(data: spec.Data, base: Path) -> pd.DataFrame:
-    source, text = data.source, {"encoding": data.encoding, "delimiter": data.delimiter}
+    source = data.source
     if source.startswith("s3://"):
-        return _object(source, text)
+        return _object(data)
     if not source.startswith("dataset:") and not code.is_name(source):
-        return files.read(_found(source, base), **text)
-    for key, value in text.items():
-        if value is not None:
+        path = _found(source, base)
+        return files.read(Source(path, str(path), data.encoding, data.delimiter))
+    for key in ("encoding", "delimiter"):
+        if getattr(data, key) is not None:
             raise errors.DataError(f"data.{key}: must stand beside a file, but got {source!r}")
     if source.startswith("dataset:"):
         return _bundled(source.removeprefix("dataset:"))
@@ -86,17 +87,17 @@ def _bundled(name: str) -> pd.DataFrame:
     return frame.assign(target=target)
 
 
-def _object(source: str, text: dict[str, str | None]) -> pd.DataFrame:
-    bucket, _, key = source.removeprefix("s3://").partition("/")
+def _object(data: spec.Data) -> pd.DataFrame:
+    bucket, _, key = data.source.removeprefix("s3://").partition("/")
     if not key:
-        raise errors.DataError(f"data.source: s3://bucket/key is needed, but got {source!r}")
+        raise errors.DataError(f"data.source: s3://bucket/key is needed, but got {data.source!r}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, Path(key).name)
         try:
             storage.open(f"s3://{bucket}").download(key, path)
         except errors.ObjectNotFoundError as cause:
             raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause
-        return files.read(path, shown=source, **text)
+        return files.read(Source(path, data.source, data.encoding, data.delimiter))
 
 
 def _called(source: str, base: Path) -> pd.DataFrame:
@@ -114,17 +115,12 @@ def _found(source: str, base: Path) -> Path:
     for path in tried:
         if path.is_file():
             return path
-    beside = list(dict.fromkeys(path.name for path in _beside(tried)))
+    folders = [path.parent for path in tried if path.parent.is_dir()]
+    beside = [path.name for folder in folders for path in folder.iterdir() if files.is_known(path)]
     raise errors.DataError(
         f"data.source: a file is needed, but there is no {source!r} beside the experiment file or"
         f" in the working directory{names.near(Path(source).name, beside)}"
     )
-
-
-def _beside(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.parent.is_dir():
-            yield from (other for other in path.parent.iterdir() if files.is_known(other))
 
 
 def _raw(series: pd.Series[Any]) -> schema.Raw:

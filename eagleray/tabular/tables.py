@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import numpy as np
 from eagleray import errors, names, spec
 from eagleray.learn import columns, schema, tasks
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
-from eagleray.learn.columns.arrow import Texts
+from eagleray.learn.columns.arrow import SAMPLE, Texts
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Columns, Schema
 from eagleray.tabular import inference
@@ -22,9 +23,6 @@ Features = Mapping[str, spec.FeatureOptions]
 
 FEW_ROWS = 20
 """In fewer rows, values that are all distinct or counted up say nothing about a column."""
-
-SAMPLE = 200
-"""Number of values that are compared before the whole column."""
 
 MOST_SHOWN = 20
 """Number of columns that a message lists."""
@@ -60,8 +58,7 @@ def infer(
     `preferred` are the tasks that fit the loss and the metric of the file, see `tasks.infer`.
 
     Raises:
-        DataError: all problems: columns that are absent or that no kind can hold, no row or no
-            input column, or a target that cannot be learned.
+        DataError: the problems of all columns together.
     """
     return _Inference(table, data, features).learnable(preferred)
 
@@ -87,10 +84,8 @@ class _Inference:
         if self._problems:
             raise errors.DataError(*dict.fromkeys(self._problems))
         if not inputs and not keys:
-            raise errors.DataError(
-                f"{self._data.source}: an input column is needed,"
-                " but there is none beside the target"
-            )
+            need = "an input column is needed, but there is none beside the target"
+            raise errors.DataError(f"{self._data.source}: {need}")
         for one in keys if inputs else ():
             self._notes.append(f"{one.column.name}: it only tells rows apart, so it is left out")
         used = inputs or keys
@@ -144,9 +139,8 @@ class _Inference:
                     )
                     keep_B &= ~missing_B
         if not self._problems and not keep_B.any():
-            self._problems.append(
-                f"{data.source}: no row is left after cleaning; all {count} are left out"
-            )
+            fault = f"no row is left after cleaning; all {count} are left out"
+            self._problems.append(f"{data.source}: {fault}")
         if not self._problems:
             self._table = {name: _only(raw, keep_B) for name, raw in self._table.items()}
         return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
@@ -226,10 +220,7 @@ def _only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
         return raw
     if isinstance(raw, Texts):
         return raw.only(keep_B)
-    if isinstance(raw, np.ndarray):
-        left: np.ndarray = raw[keep_B]
-        return left
-    return [value for value, keep in zip(raw, keep_B.tolist(), strict=True) if keep]
+    return raw[keep_B] if isinstance(raw, np.ndarray) else list(itertools.compress(raw, keep_B))
 
 
 def _only_tells_apart(found: inference.Inferred) -> bool:

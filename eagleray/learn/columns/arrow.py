@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SAMPLE = 200
-"""Number of distinct texts that are checked before the whole column."""
+"""Number of distinct values that are checked before the whole column."""
 
 PLAIN = {
     "number": r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?",
@@ -41,14 +41,15 @@ class Texts(Sequence[str | None]):
 
     @classmethod
     def of(cls, texts: list[str | None]) -> Texts:
-        """Texts from Python's memory; lone surrogates, of escapes in JSON, become `?`."""
+        """Texts from Python's memory; lone surrogates, of escapes in JSON, are replaced."""
         import pyarrow as pa
 
         try:
             cells = pa.array(texts, pa.large_string())
         except UnicodeEncodeError:
-            valid = [text and text.encode(errors="replace").decode() for text in texts]
-            cells = pa.array(valid, pa.large_string())
+            encoded = (text and text.encode(errors="surrogatepass") for text in texts)
+            decoded = [text and text.decode(errors="replace") for text in encoded]
+            cells = pa.array(decoded, pa.large_string())
         return cls(pa.chunked_array([cells]))
 
     def __len__(self) -> int:

@@ -36,9 +36,6 @@ class Column(pydantic.BaseModel, frozen=True):
         written: the format of dates that are not in ISO 8601, as `datetime.strptime` has it.
         image_shape: (C, H, W).
         categories: values in the training file, sorted; None where there are too many.
-
-    Raises:
-        NotFoundError: no kind has the name `type`.
     """
 
     name: str
@@ -91,8 +88,7 @@ def read_each(
 ) -> list[T]:
     """Read each value, equal texts once; markers and None give `missing`.
 
-    Raises:
-        DataError: `read` refuses a value, and there is no `tolerance`.
+    Without `tolerance`, a value that `read` refuses is a DataError.
     """
     markers, need = column.markers, column.kind.need
     known: dict[str, T] = {}

@@ -28,6 +28,7 @@ MOST_OTHER_SHARE_NAMED = 0.5
 """Largest share where the experiment file names the kind."""
 
 _PLAIN = frozenset({float, int, NoneType})
+_FORMS = {False: "number", True: "comma"}
 
 
 class Options(pydantic.BaseModel):
@@ -57,16 +58,16 @@ class Numeric(NumberKind):
         for comma in (False, True):
             if len(not_numbers(texts.sample, comma)) > max(1, len(texts.sample) // 2):
                 continue
-            counts = texts.not_plain(_form(comma))
+            counts = texts.not_plain(_FORMS[comma])
             others = not_numbers(counts, comma)
             rows = sum(counts[text] for text in others)
-            if len(others) <= most and rows <= share * texts.rows(_form(comma)):
+            if len(others) <= most and rows <= share * texts.rows(_FORMS[comma]):
                 codes = not named and any(map(is_code, counts))
                 return None if codes else _guess(comma, others)
         return None
 
     def plain(self, column: Column) -> str:
-        return _form(column.decimal_comma)
+        return _FORMS[column.decimal_comma]
 
     def parsed_fields(
         self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
@@ -124,10 +125,6 @@ def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
         except ValueError:
             others.append(text)
     return others
-
-
-def _form(comma: bool) -> str:
-    return "comma" if comma else "number"
 
 
 def _guess(comma: bool, others: list[str]) -> Guess:

@@ -43,14 +43,8 @@ class PixelBudget:
         """Count a picture; DataError where the request has too many pixels."""
         self.left -= width * height
         if self.left < 0:
-            raise errors.DataError(
-                f"at most {MOST_PIXELS:,} pixels are taken in one request, but got more"
-            )
-
-
-def most_pixels(shape: tuple[int, ...]) -> int:
-    """The most pixels of a picture in a request to a model that takes (C, H, W)."""
-    return max(LEAST_LIMIT, SIDES**2 * shape[1] * shape[2])
+            law = f"at most {MOST_PIXELS:,} pixels are taken in one request"
+            raise errors.DataError(f"{law}, but got more")
 
 
 def is_encoded(value: object) -> bool:
@@ -61,9 +55,7 @@ def is_encoded(value: object) -> bool:
 def decode(value: object) -> np.ndarray:
     """A picture (C, H, W), float32, from nested numbers, bytes or base64.
 
-    Raises:
-        ValueError: it is no picture.
-        DataError: it has too many pixels.
+    ValueError where it is none, DataError where it has too many pixels.
     """
     if isinstance(value, str | bytes):
         return _planes(_open(value, None, MOST_PIXELS, None))
@@ -79,12 +71,11 @@ def fit(value: object, shape: tuple[int, ...], budget: PixelBudget | None = None
 
     Without the `budget` of a request, it has `MOST_PIXELS` at most. Interpolation is bilinear.
 
-    Raises:
-        ValueError: it is no picture, or has another number of channels.
-        DataError: it has too many pixels.
+    Raises as `decode` does, and ValueError for another number of channels.
     """
     if isinstance(value, str | bytes):
-        most = MOST_PIXELS if budget is None else most_pixels(shape)
+        request = max(LEAST_LIMIT, SIDES**2 * shape[1] * shape[2])
+        most = MOST_PIXELS if budget is None else request
         return _planes(_open(value, shape[0], most, budget), shape[1:])
     picture = decode(value)
     if picture.shape[0] != shape[0]:
@@ -132,9 +123,8 @@ def _bound(picture: Image.Image, most: int, budget: PixelBudget | None) -> None:
     if scale > 1:
         picture.draft(None, (width // scale, height // scale))  # does nothing to a PNG
     if picture.width * picture.height > most or width * height > MOST_PIXELS:
-        raise errors.DataError(
-            f"at most {most:,} pixels are taken, but got {width} x {height}; make it smaller"
-        )
+        got = f"{width} x {height}; make it smaller"
+        raise errors.DataError(f"at most {most:,} pixels are taken, but got {got}")
 
 
 def _planes(picture: Image.Image, size: tuple[int, ...] | None = None) -> np.ndarray:

@@ -34,13 +34,7 @@ class Category(NamedTuple):
 
 @dataclass(frozen=True)
 class Categories:
-    """Fitted categories.
-
-    Attributes:
-        names: the K columns.
-        frequent: for each column its categories with a row of their own, most frequent first.
-        rare: for each column the other categories of the training part.
-    """
+    """For each of K columns its `frequent` categories, most frequent first, and the `rare` ones."""
 
     names: tuple[str, ...]
     frequent: tuple[tuple[str, ...], ...]

@@ -25,12 +25,9 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """Fitted scaling.
+    """Columns whose channels follow each other, in the shape (C, H, W).
 
-    Attributes:
-        names: the image columns, whose channels follow each other.
-        shape: (C, H, W).
-        scaling: (2, C, 1, 1), float32: mean and deviation of each channel.
+    `scaling` is the mean and the deviation of each channel (2, C, 1, 1), float32.
     """
 
     names: tuple[str, ...]

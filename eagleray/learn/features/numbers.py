@@ -51,8 +51,7 @@ class Number(NamedTuple):
     Attributes:
         scale: mean 0 and deviation 1, normal by ranks, as it is, or 0 and 1 as -1 and 1.
         warns: whether a number far outside the training part's range gets a warning.
-        cyclic: whether they are seconds since 1970, of which the time of day, the week and the
-            year count too.
+        cyclic: whether they are times, in seconds since 1970.
     """
 
     scale: Literal["standard", "quantile", "none", "sign"] = "standard"
@@ -62,10 +61,9 @@ class Number(NamedTuple):
 
 @dataclass(frozen=True)
 class Numbers:
-    """Fitted scaling.
+    """Fitted scaling of F columns.
 
     Attributes:
-        names: the F columns.
         affine: (5, F, 1): the value for missing ones, the lowest and the highest value, what is
             subtracted, what is divided by.
         indicators: the M columns with a missing indicator.

@@ -40,14 +40,12 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The n-grams of one column and their weights.
+    """The V n-grams of one column, in most documents first, and their weights.
 
     Attributes:
-        name: the column.
         analyzer: `word` or `char_wb`.
         ngrams: shortest and longest n-gram.
         most: the largest number of tokens of a row.
-        terms: the V n-grams, in most documents first.
         idf: (V), float32.
         start: the table's row of the first n-gram.
     """

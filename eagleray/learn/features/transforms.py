@@ -39,14 +39,10 @@ _FIT: dict[str, tuple[type, Callable[..., Any]]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """The inputs of a model.
+    """The inputs of a model: F, K and (C, H, W), and the rows of tables.
 
-    Attributes:
-        numeric: F.
-        categories: K.
-        table: rows of the table that the categories of all columns index.
-        tokens: rows of the table that tokens index, with row 0 for the padding; 0 without text.
-        image: (C, H, W).
+    Categories of all columns index `table`; tokens index a table of `tokens` rows, of which row 0
+    is the padding.
     """
 
     numeric: int = 0
@@ -74,10 +70,7 @@ class Transforms:
     ) -> Transforms:
         """Fit the transforms of a schema.
 
-        Args:
-            known: the schema of the columns.
-            options: the `features` section of one configuration, by column.
-            columns: canonical columns of the training part alone.
+        `options` is the `features` section of one configuration, `columns` the training part alone.
 
         Raises:
             DataError: image columns of different heights or widths.
