@@ -62,7 +62,8 @@ class Categories:
         for start, frequent, rare in zip(self._starts, self.frequent, self.rare, strict=False):
             row: dict[str | None, int] = dict.fromkeys(rare, start + OTHER)
             row.update({name: start + FIRST + place for place, name in enumerate(frequent)})
-            rows.append({**row, None: start + MISSING})
+            row[None] = start + MISSING
+            rows.append(row)
         return rows
 
     @property
