@@ -17,25 +17,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from eagleray.api.checks import Check
-    from eagleray.api.endpoints import Endpoint, serve
-    from eagleray.api.experiments import Experiment, load
-    from eagleray.api.models import Model, Models, models
-    from eagleray.api.results import Result
+    from eagleray.api.checks import Check as Check
+    from eagleray.api.endpoints import Endpoint as Endpoint
+    from eagleray.api.endpoints import serve as serve
+    from eagleray.api.experiments import Experiment as Experiment
+    from eagleray.api.experiments import load as load
+    from eagleray.api.models import Model as Model
+    from eagleray.api.models import Models as Models
+    from eagleray.api.models import models as models
+    from eagleray.api.results import Result as Result
 
-__all__ = [
-    "Check",
-    "Endpoint",
-    "Experiment",
-    "Model",
-    "Models",
-    "Result",
-    "load",
-    "models",
-    "serve",
-]
-
-_ROOMS = {
+_MODULES = {
     "Check": "checks",
     "Endpoint": "endpoints",
     "Experiment": "experiments",
@@ -46,12 +38,13 @@ _ROOMS = {
     "models": "models",
     "serve": "endpoints",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"eagleray.api.{_ROOMS[name]}"), name)
+    return getattr(importlib.import_module(f"eagleray.api.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

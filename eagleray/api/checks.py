@@ -1,4 +1,4 @@
-"""The check of an experiment file and its data, before anything is spent on them."""
+"""The check of an experiment file and its data, before compute is spent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagleray import look, spec
+from eagleray import display, spec
 from eagleray.errors import DataError, SpecError, UserError
 from eagleray.learn import tasks
 from eagleray.spec import document, sections
@@ -22,16 +22,16 @@ class Check:
     """What follows from an experiment file and its data.
 
     Attributes:
-        facts: `experiment` with all defaults, `columns`, `target`, `rows`, `notes`, `metric` and
-            `space`; empty where there are problems.
-        problems: everything that is wrong, each with its line.
+        facts: `experiment` with all defaults, `columns`, `target`, `about_target`, `rows`,
+            `notes`, `metric` and `space`; empty where there are problems.
+        problems: all of them, each with its line.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """The experiment as YAML, which can stand as a file itself; the rest as its comments."""
+        """The experiment as a YAML file; all other facts are its comments."""
         if self.problems:
             return "\n".join(self.problems)
         written = document.write(self.facts["experiment"]).rstrip()
@@ -39,11 +39,11 @@ class Check:
 
     def _repr_html_(self) -> str:
         if self.problems:
-            return look.page(f"{len(self.problems)} problems", look.notes(self.problems))
+            return display.page(f"{len(self.problems)} problems", display.notes(self.problems))
         rows = [(one["name"], _described(one)) for one in self.facts["columns"]]
-        target, notes = self.facts["target"], look.notes(self.facts["notes"])
+        target, notes = self.facts["target"], display.notes(self.facts["notes"])
         about = f"{target['name']}: {self.facts['about_target']}; {self._rows()}"
-        return look.page(about, notes, look.table(("column", "type"), rows))
+        return display.page(about, notes, display.table(("column", "type"), rows))
 
     def _rows(self) -> str:
         return ", ".join(f"{count:,} {part}" for part, count in self.facts["rows"].items())
@@ -83,10 +83,10 @@ def examine(file: Path, overrides: Mapping[str, str]) -> Check:
 
 
 def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str]]:
-    """The data, and what is wrong with it or does not fit it."""
+    """The data, and what is wrong with it, with the user's code, or between file and data."""
     from ray_jobs.data import prepare
 
-    dataset, faults, own = None, [], {}
+    dataset, own, faults = None, {}, []
     try:
         own = experiment.code()
     except UserError as error:
@@ -99,15 +99,13 @@ def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str
             from ray_jobs import probe
 
             probe.run(experiment, dataset, own)
-    except DataError as error:
-        faults += error.problems
     except UserError as error:
-        faults.append(str(error))
+        faults += error.problems if isinstance(error, DataError) else [str(error)]
     return dataset, faults
 
 
 def _located(fault: str, page: document.Document) -> str:
-    """What is wrong with the data, at the line of the key that it begins with."""
+    """A problem with the data, at the line of the key that it begins with."""
     key = tuple(fault.partition(":")[0].split("."))
     if key[0] not in sections.File.model_fields:
         return f"{page.path}: {fault}"
@@ -134,11 +132,11 @@ def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, A
 
 
 def _described(column: Mapping[str, Any]) -> str:
-    """A column's type, and what there is to know of it."""
+    """A column's type and properties."""
     shape, categories, missing = column["image_shape"], column["categories"], column["missing"]
     known = [
         column["type"],
-        "x".join(map(str, shape)) if shape else "",
+        "x".join(map(str, shape or ())),
         f"{len(categories)} values" if categories else "",
         "whole" if column["integer"] else "",
         "with gaps" if column["nullable"] else "",

@@ -5,22 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from eagleray import errors, look, spec
+from eagleray import display, errors, spec
 
 if TYPE_CHECKING:
     from serving.settings import Settings
 
 
-class Endpoint:
-    """A running endpoint; it ends with `stop`, or with the `with` block it stands in.
+class Endpoint(contextlib.AbstractContextManager["Endpoint"]):
+    """A running endpoint; `stop`, or the end of its `with` block, ends it.
 
     Attributes:
         url: of the HTTP server, without a path.
         name: the model's.
-        version: the number that the alias named when it came up.
+        version: the number that the alias named when the endpoint started.
         curl: a command that asks for a prediction of a real row.
     """
 
@@ -33,18 +32,10 @@ class Endpoint:
         self.curl = local.curl(self.url, loaded)
 
     def stop(self) -> None:
-        """End the endpoint and all that was started for it; called twice, nothing happens."""
+        """End the endpoint and all that was started for it; a second call does nothing."""
         self._stack.close()
 
-    def __enter__(self) -> Endpoint:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def __repr__(self) -> str:
@@ -52,10 +43,10 @@ class Endpoint:
 
     def _repr_html_(self) -> str:
         rows = [("predictions", f"{self.url}/predict"), ("documentation", f"{self.url}/docs")]
-        return look.page(
+        return display.page(
             f"{self.name} version {self.version} answers at {self.url}",
-            look.table(("what", "where"), rows),
-            look.notes([self.curl]),
+            display.table(("what", "where"), rows),
+            display.notes([self.curl]),
         )
 
 
@@ -68,37 +59,36 @@ def serve(
     address: str | None = None,
     **settings: object,
 ) -> Endpoint:
-    """Serve a model by Ray Serve on this machine; give its endpoint once it answers.
+    """Serve a model by Ray Serve on this machine; return its endpoint once it answers.
 
     Args:
         model: its name, or the experiment file that made it.
         storage: where it is; as the file says, or that of `eagleray local up`.
         host: to listen on.
         port: to listen on.
-        address: of a Ray cluster to run on; else one of this machine's own.
+        address: of a Ray cluster to run on; by default Ray starts on this machine.
         settings: `alias`, `min_replicas`, `max_replicas` and all else of
             `serving.settings.Settings`; they win over the file.
 
     Raises:
         NotFoundError: there is no such model or alias.
         ServingError: the version does not reproduce its golden rows, or Ray Serve fails.
-        UserError: the port is taken, a setting breaks a law, or this process is connected to Ray
+        UserError: the port is taken, a setting is invalid, or this process is connected to Ray
             already.
     """
-    given = settings if storage is None else {"storage": storage, **settings}
-    return Endpoint(read(model, given, fit=address is None), host=host, port=port, address=address)
+    options = settings if storage is None else {"storage": storage, **settings}
+    return Endpoint(
+        read(model, options, fit=address is None), host=host, port=port, address=address
+    )
 
 
-def read(model: str, given: Mapping[str, object], *, fit: bool = False) -> Settings:
-    """The settings of an experiment file, or the defaults for a name, with `given` put over them.
+def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Settings:
+    """The settings of an experiment file, or the defaults for a name; `options` win.
 
-    Args:
-        model: a name or a file.
-        given: settings by name.
-        fit: size replicas so that this machine holds them all.
+    With `fit`, replicas are sized so that this machine holds them all.
 
     Raises:
-        UserError: a setting that breaks a law.
+        UserError: a setting is invalid.
     """
     import pydantic
 
@@ -108,21 +98,20 @@ def read(model: str, given: Mapping[str, object], *, fit: bool = False) -> Setti
     values: dict[str, object] = {"name": model}
     if Path(model).suffix in (".yaml", ".yml"):
         experiment = spec.load(model)
+        serve = experiment.serve
         values = {
             "name": experiment.name,
             "storage": experiment.storage,
-            "min_replicas": experiment.serve.replicas.min,
-            "max_replicas": experiment.serve.replicas.max,
-            "max_rows": experiment.serve.batch.max_rows,
-            "wait_ms": experiment.serve.batch.wait_ms,
-            "extra_fields": experiment.serve.extra_fields,
+            "min_replicas": serve.replicas.min,
+            "max_replicas": serve.replicas.max,
+            **serve.batch.model_dump(include={"max_rows", "wait_ms"}),
+            "extra_fields": serve.extra_fields,
         }
     try:
-        settings = Settings.model_validate({**values, **given})
+        settings = Settings.model_validate({**values, **options})
     except pydantic.ValidationError as cause:
-        problem = cause.errors()[0]
-        message = str(problem["msg"]).removeprefix("Value error, ")
+        message = str(cause.errors()[0]["msg"]).removeprefix("Value error, ")
         raise errors.UserError(message) from cause
-    if fit and "cpus" not in given:
+    if fit and "cpus" not in options:
         return settings.model_copy(update={"cpus": local.cpus(settings.max_replicas)})
     return settings

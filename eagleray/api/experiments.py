@@ -1,4 +1,4 @@
-"""An experiment file: checked, split, and run here or on a cluster."""
+"""An experiment file: checked, split, and run on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagleray import look, spec
+from eagleray import display, spec
 from eagleray.api.checks import Check, examine
 from eagleray.errors import SpecError
 from eagleray.spec import document
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Experiment:
-    """An experiment file that keeps every law of `docs/experiment.md`.
+    """A valid experiment file (docs/experiment.md).
 
     Attributes:
         spec: the file, checked.
-        overrides: YAML by dotted key that was put over it.
+        overrides: YAML by dotted key, which wins over the file.
     """
 
     spec: spec.Experiment
@@ -42,7 +42,7 @@ class Experiment:
         return self.spec.storage
 
     def check(self) -> Check:
-        """Read the data, infer its types, and try whatever is the user's own on one batch.
+        """Read the data, infer its types, and try the user's own code on one batch.
 
         Raises:
             SpecError: everything in which file and data do not fit, a line each.
@@ -61,13 +61,13 @@ class Experiment:
     ) -> Result:
         """Search, evaluate the winner on the test part, and register it.
 
-        Called again with the same file and data, it goes on where an interrupted search was, or
-        gives the result.
+        Called again with the same file and data, it resumes an interrupted search, or returns the
+        result.
 
         Args:
             address: a Ray cluster to join, `host:6379`, or the dashboard of one to submit to,
-                `http://host:8265`; else a cluster of this machine's own.
-            cluster: another backend to submit to, see `eagleray.api.backends.select`.
+                `http://host:8265`; by default Ray starts on this machine.
+            cluster: another cluster to submit to, see `eagleray.api.runs.cluster`.
             console: where progress is printed; stdout by default.
 
         Raises:
@@ -75,24 +75,21 @@ class Experiment:
         """
         from rich import console as rich
 
-        from eagleray.api import backends, submissions
-        from eagleray.api.results import Result
+        from eagleray.api import runs
 
         out = console or rich.Console(highlight=False)
-        backend = cluster or backends.select(address)
-        if backend is not None:
-            sent = submissions.submit(self.spec, backend, out)
-            sent.follow(out)
-            return sent.result()
-        from ray_jobs import pipeline
-
-        return Result.of(pipeline.run(self.spec, out, address))
+        target = cluster or runs.cluster(address)
+        if target is None:
+            return runs.run_local(self.spec, out, address)
+        result = runs.submit(self.spec, target, out)
+        assert result is not None  # it is followed
+        return result
 
     def split(self, folder: str | Path) -> dict[str, Any]:
         """Write the training, validation and test rows as files into a new folder.
 
         Returns:
-            What `split.json` in the folder says of them.
+            The content of `split.json` in the folder.
         """
         from ray_jobs.data import parts
 
@@ -105,7 +102,7 @@ class Experiment:
         trials, size = self.spec.trials, len(self.spec.space)
         sentence = f"{self.name}: {trials} trials over {size} distributions, kept in {self.storage}"
         rows = [(key, drawn.kind, str(drawn.arguments)) for key, drawn in self.spec.space.items()]
-        return look.page(sentence, look.table(("key", "distribution", "values"), rows))
+        return display.page(sentence, display.table(("key", "distribution", "values"), rows))
 
 
 def load(file: str | Path, overrides: Mapping[str, object] | None = None) -> Experiment:
@@ -113,11 +110,15 @@ def load(file: str | Path, overrides: Mapping[str, object] | None = None) -> Exp
 
     Args:
         file: the YAML file.
-        overrides: values by dotted key, put over the file: `{"tune.trials": 4}`.
+        overrides: values by dotted key, which win over the file: `{"tune.trials": 4}`.
 
     Raises:
         SpecError: every problem of the file, each as
             `file:line: dotted.key: law, but got value; did you mean …`.
     """
-    texts = {key: document.write(value) for key, value in (overrides or {}).items()}
-    return Experiment(spec.load(file, texts), texts)
+    return read(file, {key: document.write(value) for key, value in (overrides or {}).items()})
+
+
+def read(file: str | Path, overrides: Mapping[str, str]) -> Experiment:
+    """Read an experiment file, with YAML by dotted key that wins over it; see `load`."""
+    return Experiment(spec.load(file, overrides), overrides)

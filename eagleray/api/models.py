@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eagleray import errors, look, storage
+from eagleray import display, errors, storage
 from eagleray.state.aliases import CHAMPION
 from eagleray.state.events import Event
 from eagleray.state.models import Registry, Skip, Version
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "s3://eagleray"
 """The bucket of the server that `eagleray local up` starts."""
+MODEL_COLUMNS = ("model", "latest", "aliases")
+VERSION_COLUMNS = ("version", "created", "aliases", "metric", "validation", "test")
 
 
 class Difference(NamedTuple):
@@ -35,12 +37,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Move:
-    """An alias that was moved, or with `dry_run` would have been.
-
-    Attributes:
-        version: where it points.
-        previous: where it pointed before; None where it is new.
-    """
+    """An alias that was moved, or with `dry_run` would be; `previous` is None if it is new."""
 
     model: str
     alias: str
@@ -58,11 +55,10 @@ class Models:
     """The models of one storage, by name."""
 
     def __init__(self, uri: str) -> None:
-        self.storage = uri
-        self._registry = Registry(storage.open(uri))
+        self.storage, self._registry = uri, Registry(storage.open(uri))
 
     def __getitem__(self, name: str) -> Model:
-        """The model of a name.
+        """The model of this name.
 
         Raises:
             NotFoundError: there is none, or it has no version.
@@ -84,9 +80,7 @@ class Models:
 
     def _repr_html_(self) -> str:
         rows = [(name, latest, pairs(aliases)) for name, latest, aliases in self.table()]
-        return look.page(
-            f"Models in {self.storage}", look.table(("model", "latest", "aliases"), rows)
-        )
+        return display.page(f"Models in {self.storage}", display.table(MODEL_COLUMNS, rows))
 
     def table(self) -> list[tuple[str, int, dict[str, int]]]:
         """Name, latest version and aliases of each model."""
@@ -107,27 +101,23 @@ class Model:
 
     @property
     def aliases(self) -> dict[str, int]:
-        """Where each alias points now."""
+        """The version of each alias."""
         return self._registry.aliases(self.name).values
 
     def version(self, reference: str | int = CHAMPION) -> Version:
         """One version with its manifest: metrics, configuration, lineage, warnings.
 
         Raises:
-            NotFoundError: nothing is called so.
+            NotFoundError: there is no such version.
         """
         return self._registry.resolve(self.name, str(reference))
 
     def versions(self, skip: Skip | None = None) -> list[Version]:
-        """All versions, the oldest first.
-
-        Args:
-            skip: called with the error of each that cannot be read, which is left out then.
-        """
+        """All versions, the oldest first; `skip` gets the error of each that cannot be read."""
         return self._registry.versions(self.name, skip)
 
     def events(self) -> list[Event]:
-        """Who registered and moved what, when and why; the oldest first."""
+        """Who registered and moved which version, when and why; the oldest first."""
         return self._registry.events(self.name)
 
     def promote(
@@ -148,11 +138,11 @@ class Model:
             expect: the version that the alias must point to now; None for none, left out for any.
             allow_schema_change: also to a version that breaks clients of the one before.
             why: the reason, for the log.
-            dry_run: only show the move.
+            dry_run: only return the move.
 
         Raises:
             NotFoundError: there is no such version.
-            UserError: clients would notice.
+            UserError: the version breaks clients of the one before.
             ConflictError: the alias does not point where it must.
         """
         from eagleray import compatibility
@@ -174,26 +164,23 @@ class Model:
         """Point an alias to the version it pointed to before, whatever its columns.
 
         Raises:
-            NotFoundError: it never pointed elsewhere.
-            ConflictError: somebody else moved it meanwhile.
+            NotFoundError: it has never pointed to another version.
+            ConflictError: another process moved it meanwhile.
         """
         before = self.aliases.get(alias)
         after = self._registry.rollback(self.name, alias, why=why, dry_run=dry_run)
         return Move(self.name, alias, after.values[alias], before, dry_run)
 
     def differences(self, left: str | int, right: str | int) -> list[Difference]:
-        """The columns of requests and the facts on record in which two versions differ."""
+        """The columns of requests and the recorded facts in which two versions differ."""
         from eagleray import compatibility
 
         versions = self.version(left), self.version(right)
-        schemas = [compatibility.schema(self._registry, version) for version in versions]
-        columns: list[Difference] = []
-        if schemas[0] and schemas[1]:
-            changes = compatibility.changes(schemas[0], schemas[1])
-            columns = [Difference(one.what, one.before, one.after) for one in changes]
-        sides = [facts(version) for version in versions]
-        keys = dict.fromkeys([*sides[0], *sides[1]])
-        recorded = [Difference(key, sides[0].get(key), sides[1].get(key)) for key in keys]
+        before, after = (compatibility.schema(self._registry, version) for version in versions)
+        changes = compatibility.changes(before, after) if before and after else []
+        columns = [Difference(one.what, one.before, one.after) for one in changes]
+        lefts, rights = map(facts, versions)
+        recorded = (Difference(k, lefts.get(k), rights.get(k)) for k in {**lefts, **rights})
         return [*columns, *(one for one in recorded if one.left != one.right)]
 
     def diff(self, left: str | int, right: str | int) -> pd.DataFrame:
@@ -203,13 +190,9 @@ class Model:
         return pd.DataFrame(self.differences(left, right), columns=Difference._fields)
 
     def predict(
-        self,
-        frame: pd.DataFrame,
-        version: str | int = CHAMPION,
-        *,
-        repeated: Sequence[str] = (),
+        self, frame: pd.DataFrame, version: str | int = CHAMPION, *, repeated: Sequence[str] = ()
     ) -> pd.DataFrame:
-        """Predict rows of a table without a server, as `eagleray predict` does.
+        """Predict the rows of a table without a server, as `eagleray predict` does.
 
         Args:
             frame: the model's columns, and any others.
@@ -217,9 +200,8 @@ class Model:
             repeated: columns of the table to repeat before the answers.
 
         Returns:
-            For each row `label`, `probability` and the probability of each class, or `value` of a
-            regression; then `warnings`, and `error`, which says what is wrong with a row that the
-            model cannot take.
+            For each row `label`, `probability` and the probability of each class, or the `value`
+            of a regression; then `warnings`, and `error`, the reason why a row was not predicted.
 
         Raises:
             DataError: a column is absent.
@@ -228,34 +210,34 @@ class Model:
         return self.answers(frame, version, repeated=repeated).table()
 
     def answers(
-        self,
-        frame: pd.DataFrame,
-        version: str | int = CHAMPION,
-        *,
-        repeated: Sequence[str] = (),
+        self, frame: pd.DataFrame, version: str | int = CHAMPION, *, repeated: Sequence[str] = ()
     ) -> Answers:
-        """The same as the endpoint would answer; see `predict`."""
+        """Predict the rows of a table, each answer as the endpoint gives it; see `predict`."""
+        from eagleray import bundle
         from eagleray.api import prediction
 
-        return prediction.predict(
-            self._bundle(self.version(version).number), frame, repeated=repeated
-        )
+        found = self.version(version)
+        if self._loaded is None or self._loaded.number != found.number:
+            self._loaded = bundle.load(self._registry, found)
+        return prediction.predict(self._loaded, frame, repeated=repeated)
 
-    def pull(self, reference: str | int, folder: Path) -> None:
-        """Write the files of a version, each verified, into a new folder."""
-        self._registry.pull(self.version(reference), folder)
+    def pull(self, reference: str | int, folder: Path) -> int:
+        """Write the files of a version, each verified, into a new folder; return their number."""
+        version = self.version(reference)
+        self._registry.pull(version, folder)
+        return len(version.files)
 
     def pull_predictions(self, reference: str | int, file: Path) -> int:
-        """Write truth and prediction for each row of the test part into a new CSV or Parquet file.
+        """Write truth and prediction of each row of the test part into a new CSV or Parquet file.
 
         Returns:
             The number of rows.
 
         Raises:
-            UserError: the file is there already.
+            UserError: the file exists.
             NotFoundError: the version has no predictions.
         """
-        import pyarrow.parquet
+        import pandas as pd
 
         from eagleray.bundle import PREDICTIONS
         from eagleray.storage import files
@@ -270,16 +252,16 @@ class Model:
                 "predict it with `eagleray predict`"
             )
         data = self._registry.read(version, PREDICTIONS)
-        table = pyarrow.parquet.read_table(io.BytesIO(data))
+        table = pd.read_parquet(io.BytesIO(data))
         with files.replacing(file) as unfinished:
             if file.suffix == ".parquet":
                 unfinished.write_bytes(data)
             else:
-                table.to_pandas().to_csv(unfinished, index=False, lineterminator="\n")
-        return int(table.num_rows)
+                table.to_csv(unfinished, index=False, lineterminator="\n")
+        return len(table)
 
     def table(self, skip: Skip | None = None) -> list[dict[str, Any]]:
-        """A row for each version: when it was made, its aliases, metrics and warnings."""
+        """For each version its number, creation time, aliases, metrics and warnings."""
         aliases = self.aliases
         return [
             {
@@ -297,26 +279,11 @@ class Model:
     def _repr_html_(self) -> str:
         skipped: list[Exception] = []
         table = self.table(skipped.append)
-        rows = [
-            (one["version"], one["created"], ", ".join(one["aliases"]), *selecting(one))
-            for one in table
-        ]
-        warnings = [
-            f"WARNING: version {one['version']} {text}"
-            for one in table
-            for text in one["warnings"] or []
-        ]
-        warnings += [f"skipped: {cause}" for cause in skipped]
-        headings = ("version", "created", "aliases", "metric", "validation", "test")
-        return look.page(repr(self)[1:-1], look.notes(warnings), look.table(headings, rows))
-
-    def _bundle(self, number: int) -> bundle.Bundle:
-        """The bundle of a version; the last one that was used is still there."""
-        from eagleray import bundle
-
-        if self._loaded is None or self._loaded.number != number:
-            self._loaded = bundle.load(self._registry, self.version(number))
-        return self._loaded
+        lines = [f"skipped: {cause}" for cause in skipped]
+        for one in table:
+            lines += warnings(self.name, one["version"], one["warnings"])
+        versions = display.table(VERSION_COLUMNS, map(row, table))
+        return display.page(repr(self)[1:-1], display.notes(lines), versions)
 
 
 def models(storage: str = EMBEDDED) -> Models:
@@ -332,17 +299,22 @@ def facts(version: Version) -> dict[str, object]:
     """All that is on record about a version, under dotted keys."""
     files = {path: f"{blob.sha256[:12]} {blob.size} bytes" for path, blob in version.files.items()}
     found = dict(_flat("", {"created": version.created, **version.manifest}))
-    return found | {f"file {path}": shown for path, shown in files.items()}
+    return found | {f"file {path}": text for path, text in files.items()}
 
 
-def selecting(row: dict[str, Any]) -> tuple[str | None, float | None, float | None]:
-    """The metric that selected a version, and its validation and test value, where on record."""
-    metric, metrics = row["metric"], row["metrics"] or {}
-    validation, test = (metrics.get(part, {}).get(metric) for part in ("validation", "test"))
-    return metric, validation, test
+def row(version: Mapping[str, Any]) -> tuple[object, ...]:
+    """A version of `Model.table` under `VERSION_COLUMNS`: of its metrics the selecting one."""
+    metric, metrics = version["metric"], version["metrics"] or {}
+    scores = (metrics.get(part, {}).get(metric) for part in ("validation", "test"))
+    return version["version"], version["created"], ", ".join(version["aliases"]), metric, *scores
 
 
-def pairs(values: dict[str, int]) -> str:
+def warnings(model: str, version: int, texts: Iterable[str] | None) -> list[str]:
+    """A line for each sign that a version is not as good as its metrics."""
+    return [f"WARNING: {model} version {version} {text}" for text in texts or ()]
+
+
+def pairs(values: Mapping[str, int]) -> str:
     """`champion=3 shadow=4`."""
     return " ".join(f"{name}={number}" for name, number in values.items())
 

@@ -1,4 +1,4 @@
-"""What came of an experiment: its trials, its winner, and the version that was registered."""
+"""The result of an experiment: its trials, its winner, and the version that was registered."""
 
 from __future__ import annotations
 
@@ -6,37 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eagleray import look
+from eagleray import display
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from eagleray.api.models import Model
-    from ray_jobs import pipeline
 
 _BEST = 10
 
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """An experiment that has come to its end, here or elsewhere.
+    """An experiment that has ended, on this machine or on a cluster.
 
     Attributes:
-        summary: the whole as JSON, what `eagleray run --json` prints.
-        page: the whole as text, what `eagleray run` prints.
+        summary: the whole as JSON, as `eagleray run --json` prints it.
+        page: the whole as text, as `eagleray run` prints it.
         storage: URI of the storage that holds the version.
     """
 
     summary: Mapping[str, Any]
     page: str
     storage: str
-
-    @classmethod
-    def of(cls, outcome: pipeline.Outcome) -> Result:
-        """The result of a search that ended in this process."""
-        from ray_jobs.report import page
-
-        return cls(outcome.summary(), page.text(outcome), outcome.search.experiment.storage)
 
     @property
     def version(self) -> int:
@@ -51,13 +43,13 @@ class Result:
 
     @property
     def test(self) -> Mapping[str, float]:
-        """The winner's metrics on the test part, which nothing has seen before."""
+        """The winner's metrics on the test part, which no trial has seen."""
         test: Mapping[str, float] = self.summary["test"]
         return test
 
     @property
     def warnings(self) -> list[str]:
-        """Signs that the winner is not what its metrics suggest."""
+        """Signs that the winner is not as good as its metrics."""
         return list(self.summary["warnings"])
 
     @property
@@ -87,21 +79,20 @@ class Result:
         return f"<Result {self._sentence()}>"
 
     def _repr_html_(self) -> str:
-        validation = self.winner["validation"]
+        validation, best = self.winner["validation"], self.leaderboard.head(_BEST)
         scores = [(name, validation.get(name), value) for name, value in self.test.items()]
-        best = self.leaderboard.head(_BEST)
-        headings = list(map(str, best))
-        return look.page(
+        trials = best.astype(object).to_numpy().tolist()
+        return display.page(
             self._sentence(),
-            look.notes(f"WARNING: {warning}" for warning in self.warnings),
-            look.table(("metric", "validation", "test"), scores, caption="winner"),
-            look.table(headings, best.astype(object).to_numpy().tolist(), caption="best trials"),
+            display.notes(f"WARNING: {warning}" for warning in self.warnings),
+            display.table(("metric", "validation", "test"), scores, caption="winner"),
+            display.table(map(str, best), trials, caption="best trials"),
         )
 
     def _sentence(self) -> str:
-        told = self.summary
-        score = f"{told['metric']} {look.shown(self.test.get(told['metric']))}"
-        return f"{told['name']} version {self.version}: {score} on the test part; {told['why']}"
+        name, metric, why = (self.summary[key] for key in ("name", "metric", "why"))
+        score = display.text(self.test.get(metric))
+        return f"{name} version {self.version}: {metric} {score} on the test part; {why}"
 
 
 def _scalar(value: Any) -> Any:

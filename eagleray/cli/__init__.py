@@ -31,7 +31,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "check": Command("eagleray.cli.check", "check", "Check an experiment file and its data."),
     "schema": Command("eagleray.cli.check", "schema", "Print the JSON Schema of experiment files."),
-    "split": Command("eagleray.cli.split", "split", "Write the parts of the data as files."),
+    "split": Command("eagleray.cli.check", "split", "Write the parts of the data as files."),
     "run": Command("eagleray.cli.run", "run", "Search, evaluate the winner, and register it."),
     "runs": Command("eagleray.cli.runs", "app", "List, follow and stop runs."),
     "why": Command("eagleray.cli.why", "why", "Tell what keeps a run or a model, and what mends."),

@@ -1,4 +1,4 @@
-"""`eagleray check` and `eagleray schema`: what an experiment file says, and what it may say."""
+"""`eagleray check`, `schema` and `split`: an experiment file and its data, before a search."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Annotated
 
 import typer
 
-from eagleray.cli import overrides
+from eagleray.cli import options
+from eagleray.cli.output import emit
 from eagleray.errors import SpecError
 
+File = Annotated[Path, typer.Argument(help="The experiment file.")]
 
-def check(
-    file: Annotated[Path, typer.Argument(help="The experiment file.")],
-    assignments: overrides.Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+
+def check(file: File, assignments: options.Set = None, as_json: options.Json = False) -> None:
     """Check an experiment file and its data, and print all that follows from them.
 
     What is printed can stand as an experiment file itself.
     """
     from eagleray.api import checks
 
-    found = checks.examine(file, overrides.parse(assignments))
+    found = checks.examine(file, options.overrides(assignments))
     if as_json:
         print(json.dumps({**found.facts, "problems": found.problems}, indent=2))
     if found.problems:
@@ -39,3 +38,23 @@ def schema(
     from eagleray.spec import reference
 
     print(reference.tables() if tables else json.dumps(reference.json_schema(), indent=2))
+
+
+def split(
+    file: File,
+    to: Annotated[Path | None, typer.Option(help="A new folder; NAME-parts by default.")] = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write the training, validation and test rows of a search, and how they were parted.
+
+    The rows of the test file are those of `eagleray models pull --predictions`, in the same order.
+    """
+    from eagleray.api import experiments
+
+    experiment = experiments.read(file, options.overrides(assignments))
+    folder = to or Path(f"{experiment.name}-parts")
+    written = experiment.split(folder)
+    rows = [(folder / part["file"], part["rows"]) for part in written["parts"].values()]
+    table = [("FILE", "ROWS"), *rows, (folder / "split.json", "-")]
+    emit({"folder": str(folder), **written}, as_json, table=table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,7 @@ from eagleray.cli.options import EMBEDDED, Json, Storage
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
-    from eagleray.api.models import Model, Move
-    from eagleray.state.models import Version
+    from eagleray.api.models import Model
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,22 +38,18 @@ def list_(
     """List the models, or the versions of one."""
     from eagleray.api import models
 
-    found = models.models(storage)
     if name is not None:
-        _list_versions(found[name], as_json)
+        _list_versions(_model(storage, name), as_json)
         return
-    known = found.table()
+    known = models.models(storage).table()
     rows = [dict(zip(("name", "latest", "aliases"), model, strict=True)) for model in known]
     table = [(model, latest, models.pairs(aliases)) for model, latest, aliases in known]
-    emit(rows, as_json, table=[("MODEL", "LATEST", "ALIASES"), *table])
+    emit(rows, as_json, table=[_heading(models.MODEL_COLUMNS), *table])
 
 
 @app.command()
 def show(
-    name: Name,
-    version: Reference = "latest",
-    storage: Storage = EMBEDDED,
-    as_json: Json = False,
+    name: Name, version: Reference = "latest", storage: Storage = EMBEDDED, as_json: Json = False
 ) -> None:
     """Show all that is on record about a version."""
     from eagleray.api import models
@@ -61,7 +57,7 @@ def show(
     found = _model(storage, name).version(version)
     facts = {fact: value for fact, value in models.facts(found).items() if fact != "warnings"}
     emit(found, as_json, table=[("version", found.number), *facts.items()])
-    _warn(found)
+    _warn(name, found.number, found.manifest.get("warnings"))
 
 
 @app.command()
@@ -110,8 +106,8 @@ def promote(
         why=why,
         dry_run=dry_run,
     )
-    _report(move, as_json)
-    _warn(found)
+    emit(move, as_json, table=[[move]])
+    _warn(name, found.number, found.manifest.get("warnings"))
 
 
 @app.command()
@@ -124,7 +120,8 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Point an alias to the version it pointed to before, whatever its columns."""
-    _report(_model(storage, name).rollback(alias, why=why, dry_run=dry_run), as_json)
+    move = _model(storage, name).rollback(alias, why=why, dry_run=dry_run)
+    emit(move, as_json, table=[[move]])
 
 
 @app.command()
@@ -156,17 +153,17 @@ def pull(
 ) -> None:
     """Fetch the files of a version, each verified."""
     model = _model(storage, name)
-    found = model.version(version)
+    number = model.version(version).number
     if predictions:
-        file = to or Path(f"{name}-{found.number}-predictions.csv")
-        rows = model.pull_predictions(found.number, file)
-        said = f"version {found.number} of {name}: {rows} rows of the test part in {file}"
-        emit({"version": found.number, "file": str(file), "rows": rows}, as_json, table=[[said]])
+        file = to or Path(f"{name}-{number}-predictions.csv")
+        rows = model.pull_predictions(number, file)
+        said = f"version {number} of {name}: {rows} rows of the test part in {file}"
+        emit({"version": number, "file": str(file), "rows": rows}, as_json, table=[[said]])
         return
-    folder = to or Path(f"{name}-{found.number}")
-    model.pull(found.number, folder)
-    said = f"version {found.number} of {name}: {len(found.files)} files in {folder}"
-    emit({"version": found.number, "folder": str(folder)}, as_json, table=[[said]])
+    folder = to or Path(f"{name}-{number}")
+    files = model.pull(number, folder)
+    said = f"version {number} of {name}: {files} files in {folder}"
+    emit({"version": number, "folder": str(folder)}, as_json, table=[[said]])
 
 
 def _expected(option: str | None) -> int | EllipsisType | None:
@@ -189,22 +186,19 @@ def _list_versions(model: Model, as_json: bool) -> None:
     from eagleray.api import models
 
     rows = model.table(lambda cause: typer.echo(f"skipped: {cause}", err=True))
-    table = [
-        (row["version"], row["created"], ", ".join(row["aliases"]), *models.selecting(row))
-        for row in rows
-    ]
-    heading = ("VERSION", "CREATED", "ALIASES", "METRIC", "VALIDATION", "TEST")
-    emit(rows, as_json, table=[heading, *table])
-    for version in model.versions(lambda _: None):
-        _warn(version)
+    table = [_heading(models.VERSION_COLUMNS), *map(models.row, rows)]
+    emit(rows, as_json, table=table)
+    for row in rows:
+        _warn(model.name, row["version"], row["warnings"])
 
 
-def _warn(version: Version) -> None:
-    """Say on stderr, where no program reads, what was suspicious about a winner."""
-    for warning in version.manifest.get("warnings", []):
-        said = f"WARNING: {version.name} version {version.number} {warning}"
-        typer.secho(said, fg="red", bold=True, err=True)
+def _heading(columns: Sequence[str]) -> list[str]:
+    return [column.upper() for column in columns]
 
 
-def _report(move: Move, as_json: bool) -> None:
-    emit(move, as_json, table=[[move]])
+def _warn(model: str, version: int, texts: Sequence[str] | None) -> None:
+    """Print warnings to stderr, where no program reads."""
+    from eagleray.api import models
+
+    for line in models.warnings(model, version, texts):
+        typer.secho(line, fg="red", bold=True, err=True)

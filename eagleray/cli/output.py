@@ -6,21 +6,21 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from eagleray import look
+from eagleray import display
 
 
 def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> None:
-    """Print a value as JSON, or the rows that stand for it.
+    """Print a value as JSON, or the table that shows it to people.
 
     Args:
         value: JSON, dataclasses, or lists and mappings of them.
         as_json: which of the two.
-        table: rows of as many cells each, for people; the first may be a heading.
+        table: rows of equally many cells; the first may be a heading.
     """
     if as_json:
         print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
         return
-    rows = [[look.shown(cell) for cell in row] for row in table]
+    rows = [[display.text(cell) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -1,26 +1,20 @@
-"""`eagleray run`: from an experiment file to a registered version, here or on a cluster."""
+"""`eagleray run`: from an experiment file to a registered version, on this machine or a cluster."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from eagleray.cli import options, overrides
+from eagleray.cli import options
 from eagleray.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from eagleray import spec
-    from eagleray.client.runs import Cluster
 
 
 def run(
     file: Annotated[Path, typer.Argument(help="The experiment file.")],
-    assignments: overrides.Set = None,
+    assignments: options.Set = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -30,19 +24,33 @@ def run(
     ] = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
-    release: options.Release = None,
-    cluster: options.RayCluster = None,
-    queue: options.Queue = None,
-    priority: options.Priority = None,
-    suspend: options.Suspend = False,
-    deadline: options.Deadline = None,
-    keep: options.Keep = None,
-    retries: options.Retries = None,
+    release: Annotated[
+        str | None, typer.Option(help="Kubernetes: whose release, if there are several.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Kubernetes: a LocalQueue of Kueue.")] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="Kubernetes: PriorityClass of its pods.")
+    ] = None,
+    suspend: Annotated[
+        bool, typer.Option("--suspend", help="Kubernetes: create it, do not start it.")
+    ] = False,
+    deadline: Annotated[
+        int | None, typer.Option(min=1, help="Kubernetes: seconds after which it is ended.")
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=0, help="Kubernetes: seconds to keep its cluster after it.")
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="Kubernetes: how often a failed run is tried again.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, and do not follow.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be submitted, as YAML.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Search hyperparameters, evaluate the winner on the test part, and register it.
 
@@ -51,10 +59,10 @@ def run(
     from rich.console import Console
 
     from eagleray import spec
-    from eagleray.api import backends
+    from eagleray.api import runs
 
-    experiment = spec.load(file, overrides.parse(assignments))
-    asked = {
+    experiment = spec.load(file, options.overrides(assignments))
+    fields = {
         "cluster": cluster,
         "queue": queue,
         "priority": priority,
@@ -63,45 +71,20 @@ def run(
         "keep_s": keep,
         "retries": retries,
     }
-    backend = backends.select(
-        address, kubernetes=kubernetes, namespace=namespace, release=release, asked=asked
+    target = runs.cluster(
+        address, kubernetes=kubernetes, namespace=namespace, release=release, options=fields
     )
-    out = Console(stderr=as_json or dry_run, highlight=False)
-    if backend is None and (detach or dry_run):
+    if target is None and (detach or dry_run):
         option = "--detach" if detach else "--dry-run"
         raise UserError(f"{option}: must stand beside --kubernetes or --address http://…")
-    if backend is None:
-        _run(experiment, out, address, as_json)
-    elif dry_run:
-        from eagleray.api import submissions
-
-        typer.echo(submissions.plan(experiment, backend))
-    else:
-        _submit(experiment, backend, out, detach=detach, as_json=as_json)
-
-
-def _run(experiment: spec.Experiment, out: Console, address: str | None, as_json: bool) -> None:
-    from ray_jobs import pipeline
-    from ray_jobs.report import page
-
-    outcome = pipeline.run(experiment, out, address)
-    if as_json:
-        typer.echo(json.dumps(outcome.summary(), indent=2))
-    else:
-        page.show(outcome, out)
-
-
-def _submit(
-    experiment: spec.Experiment, backend: Cluster, out: Console, *, detach: bool, as_json: bool
-) -> None:
-    from eagleray.api import submissions
-
-    sent = submissions.submit(experiment, backend, out)
-    if detach and sent.attempt is not None:
-        out.print(f"follow it with: {sent.attach}", soft_wrap=True)
+    if target is not None and dry_run:
+        typer.echo(runs.plan(experiment, target))
         return
-    sent.follow(out)
-    if as_json:
-        typer.echo(json.dumps(sent.result().summary, indent=2))
-    elif sent.attempt is None:
-        typer.echo(sent.result().page)
+    out, show = Console(stderr=as_json, highlight=False), not as_json
+    result = (
+        runs.run_local(experiment, out, address, show=show)
+        if target is None
+        else runs.submit(experiment, target, out, detach=detach, show=show)
+    )
+    if as_json and result is not None:
+        typer.echo(json.dumps(result.summary, indent=2))

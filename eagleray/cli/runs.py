@@ -1,4 +1,4 @@
-"""`eagleray runs …`: what was sent to a cluster, and how it fares."""
+"""`eagleray runs …`: runs on clusters and on this machine, and their state."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Tell the state of a run's latest attempt, and why."""
-    found = _found(run, address, kubernetes, namespace, storage)[1]
+    _, found = _find(run, address, kubernetes, namespace, storage)
     why = f": {found.why}" if found.why else ""
     emit(found, as_json, table=[[f"{found.id}: {found.state}{why}"]])
 
@@ -68,11 +68,11 @@ def logs(
     storage: options.Storage = options.EMBEDDED,
 ) -> None:
     """Print what the driver has printed so far."""
-    backend, found = _found(run, address, kubernetes, namespace, storage)
     from eagleray.client import screen
 
-    for text in screen.shown(backend.log(found, follow=False), sys.stdout):
-        sys.stdout.write(text)
+    backend, found = _find(run, address, kubernetes, namespace, storage)
+    pieces = backend.log(found, follow=False)
+    sys.stdout.writelines(screen.without_colours(pieces, sys.stdout))
 
 
 @app.command()
@@ -86,10 +86,10 @@ def attach(
     """Follow a run until it has ended; Ctrl-C leaves it running."""
     from rich.console import Console
 
-    from eagleray.api import submissions
+    from eagleray.api import runs
 
-    found = _found(run, address, kubernetes, namespace, storage)
-    submissions.follow(*found, Console(highlight=False))
+    found = _find(run, address, kubernetes, namespace, storage)
+    runs.follow(*found, Console(highlight=False))
 
 
 @app.command()
@@ -104,7 +104,7 @@ def stop(
     ] = False,
 ) -> None:
     """Stop a run; submitted again, it goes on from there."""
-    backend, found = _found(run, address, kubernetes, namespace, storage)
+    backend, found = _find(run, address, kubernetes, namespace, storage)
     if not found.active:
         typer.echo(f"{found.id}: {found.state} already")
         return
@@ -122,7 +122,7 @@ def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")
     driver.drive(Run(name, run, storage))
 
 
-def _found(
+def _find(
     reference: str, address: str | None, kubernetes: bool, namespace: str | None, storage: str
 ) -> tuple[Backend, Attempt]:
     from eagleray.client import runs
@@ -132,6 +132,6 @@ def _found(
 
 
 def _backend(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Backend:
-    from eagleray.api import backends
+    from eagleray.api import runs
 
-    return backends.find(address, kubernetes=kubernetes, namespace=namespace, storage=storage)
+    return runs.backend(address, kubernetes=kubernetes, namespace=namespace, storage=storage)

@@ -1,8 +1,8 @@
 """Runs as storage knows them, wherever they run: a line for each trial that has ended.
 
-A search on this machine runs in somebody's terminal, and no process is told of it but by its
-records, and by the lease that its driver renews every few seconds (`eagleray.state.leases`). So it
-can be followed from anywhere, and stopped only where it runs.
+A search on this machine runs in a terminal; other processes know it by its records and by the lease
+that its driver renews every few seconds (`eagleray.state.leases`). So it can be followed from
+anywhere, and stopped only where it runs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 
 from eagleray import errors, storage
 from eagleray.client import screen
-from eagleray.client.runs import Attempt, State
+from eagleray.client.runs import RESUME, Attempt, State
 from eagleray.state import leases, searches
 
 POLL_S = 1.0
 LEFT_S = 2 * leases.BEAT_S
-"""A search that nobody has driven for so long is not just being handed over."""
+"""A search without a driver for this long is not just being handed over."""
 
 
 class LocalRuns:
@@ -30,19 +30,17 @@ class LocalRuns:
 
     def attempts(self) -> Sequence[Attempt]:
         known = searches.all_of(self._storage)
-        living = leases.alive(self._storage, [kept.lease_key for kept in known])
-        return [self._attempt(kept, alive=kept.lease_key in living) for kept in known]
+        living = leases.alive(self._storage, [one.lease_key for one in known])
+        return [self._attempt(one, alive=one.lease_key in living) for one in known]
 
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
-        kept, told = self._records(attempt.name, attempt.run), set()
-        watcher = kept.watcher()
+        records = searches.Records(self._storage, attempt.name, attempt.run)
+        watcher, printed = records.watcher(), set[int]()
         while True:
             unchanged_s = watcher.watch()
-            done = not follow or (watcher.seen.free and kept.result() is not None)
-            for one in kept.trials():
-                if one.status != "running" and one.number not in told:
-                    told.add(one.number)
-                    yield f"{screen.ended(one)}\n"
+            done = not follow or (watcher.seen.free and records.result() is not None)
+            for record in screen.newly_ended(records, printed):
+                yield f"{screen.line(record)}\n"
             if done:
                 return
             _check_alive(attempt, watcher.seen, unchanged_s)
@@ -54,31 +52,24 @@ class LocalRuns:
             "--address or --kubernetes of its cluster"
         )
 
-    def _records(self, name: str, run: str) -> searches.Records:
-        return searches.Records(self._storage, name, run)
-
-    def _attempt(self, kept: searches.Records, *, alive: bool) -> Attempt:
-        result, view = kept.result(), kept.view()
+    def _attempt(self, records: searches.Records, *, alive: bool) -> Attempt:
+        result, view, run = records.result(), records.view(), records.search_id
         state: State = "running" if alive else "unfinished"
         why, started = "", _time(view.at - view.gone) if view else ""
         if result is not None and not alive:
             state, why = "succeeded", f"version {result.version}, from trial {result.winner}"
         elif view is not None and not alive:
             why = f"last seen {_time(view.at)}"
-        run = kept.search_id
-        return Attempt(run, kept.name, run, 1, state, why=why, started=started, storage=self._uri)
+        return Attempt(run, records.name, run, 1, state, why, started, storage=self._uri)
 
 
 def _check_alive(attempt: Attempt, seen: leases.Seen, unchanged_s: float) -> None:
     """Raises ClusterError: it has no driver, or none that shows a sign of life."""
-    again = "the same `eagleray run` goes on from there"
     if seen.free and unchanged_s >= LEFT_S:
-        raise errors.ClusterError(f"{attempt.id}: nobody drives it; {again}")
+        raise errors.ClusterError(f"{attempt.id}: nobody drives it; {RESUME}")
     if not seen.free and unchanged_s >= leases.TTL_S:
-        raise errors.ClusterError(
-            f"{attempt.id}: its driver {seen.holder} has been silent for {unchanged_s:.0f} s; "
-            f"{again}"
-        )
+        silent = f"its driver {seen.holder} has been silent for {unchanged_s:.0f} s"
+        raise errors.ClusterError(f"{attempt.id}: {silent}; {RESUME}")
 
 
 def _time(seconds: float) -> str:

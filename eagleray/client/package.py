@@ -1,9 +1,8 @@
 """An experiment packed for a run elsewhere: the file, its table and the user's modules.
 
-A run is named by what it is made of, so the same file, data and code have the same run id wherever
-they are sent, and sending them again finds what was sent before. With more trials it is another run
-of the same search. The file that travels sets the keys that the user's sets, no others, so that the
-search has one id wherever it runs.
+The id of a run is a hash of what it is made of: the same file, data and code find the run that was
+sent before. With more trials it is another run of the same search. The file that travels sets the
+keys that the user's sets and no others, so that the search has one id wherever it runs.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from eagleray import code, errors, spec, storage
 from eagleray.spec import document
 from eagleray.state import runs
 from eagleray.state.runs import Run
+from eagleray.tabular import load
 
 FILE = "experiment.yaml"
 LIMIT = 100 << 20
@@ -32,7 +32,7 @@ class Package:
 
     Attributes:
         files: content by path, the experiment file among them as `FILE`.
-        settled: whether the same package always has the same result; not so when a function of
+        settled: whether the same package always has the same result; False when a function of
             the user's makes the rows.
     """
 
@@ -57,20 +57,24 @@ def pack(experiment: spec.Experiment) -> Package:
     Raises:
         CodeError: the user's module fails to import.
         DataError: the table cannot travel.
-        StorageError: the table is an object that cannot be looked at.
+        StorageError: the table's object cannot be found out about.
     """
-    needed = {_module_path(one): one.source.encode() for one in _code(experiment)}
-    source = experiment.data.source
-    table = {source: _table(experiment)} if _is_path(source) else {}
-    contents = {path: hashlib.sha256(data).hexdigest() for path, data in (needed | table).items()}
+    source, folder, etags = experiment.data.source, experiment.path.parent, {}
+    own, table = list(experiment.code().values()), {}
     if source.startswith("s3://"):
-        contents[source] = _etag(source)
+        etags[source] = _etag(source)
+    elif code.is_name(source) and not source.startswith("dataset:"):
+        own.append(code.read(source, folder))
+    elif not source.startswith("dataset:"):
+        table[source] = _table(source, folder)
+    files = {one.file: one.source.encode() for one in own} | table
+    hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
     limits = experiment.tune.model_dump(mode="json", include=spec.LIMITS)
-    fingerprint = json.dumps([contents, limits], sort_keys=True)
+    fingerprint = json.dumps([hashes | etags, limits], sort_keys=True)
     return Package(
         run=Run(experiment.name, experiment.search_id(fingerprint), experiment.storage),
-        files={FILE: document.write(experiment.explicit()).encode(), **needed, **table},
-        settled=not _is_code(source),
+        files={FILE: document.write(experiment.explicit()).encode(), **files},
+        settled=source not in (one.name for one in own),
     )
 
 
@@ -104,40 +108,14 @@ def _unpack(archive: bytes, folder: Path) -> None:
             target.write_bytes(content.read())
 
 
-def _code(experiment: spec.Experiment) -> list[code.Code]:
-    own = list(experiment.code().values())
-    source = experiment.data.source
-    return [*own, code.read(source, experiment.path.parent)] if _is_code(source) else own
-
-
-def _module_path(one: code.Code) -> str:
-    """Where `code.read` looks for it, beside the experiment file."""
-    return one.name.partition(":")[0].replace(".", "/") + ".py"
-
-
-def _is_code(source: str) -> bool:
-    return code.is_name(source) and not source.startswith("dataset:")
-
-
-def _is_path(source: str) -> bool:
-    return not (source.startswith(("dataset:", "s3://")) or _is_code(source))
-
-
-def _table(experiment: spec.Experiment) -> bytes:
+def _table(source: str, folder: Path) -> bytes:
     """The bytes of the table, which stands beside the experiment or in the working directory."""
-    source = experiment.data.source
     if Path(source).is_absolute() or ".." in Path(source).parts:
         raise errors.DataError(
             "data.source: must be a path below the experiment file's folder or the working "
             f"directory, or s3://…, to travel to a cluster, but got {source!r}"
         )
-    folders = (experiment.path.parent, Path.cwd())
-    path = next((one / source for one in folders if (one / source).is_file()), None)
-    if path is None:
-        raise errors.DataError(
-            f"data.source: a file is needed, but there is no {source!r} beside the experiment "
-            "file or in the working directory"
-        )
+    path = load.locate(source, folder)
     size = path.stat().st_size
     if size > LIMIT:
         raise errors.DataError(

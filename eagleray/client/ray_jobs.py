@@ -1,7 +1,7 @@
 """Runs on any Ray cluster, through the job server of its dashboard.
 
-An attempt is a Ray job whose submission id is the attempt's id: the server takes each once, so that
-of several who submit the same, one does. Docs: https://docs.ray.io/en/latest/cluster/running-applications/job-submission/
+An attempt is a Ray job whose submission id is the attempt's id. The server takes each id once.
+https://docs.ray.io/en/latest/cluster/running-applications/job-submission/
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PASSED = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
 )
-"""Variables that a driver gets from whoever submits it: none that names a file of this machine."""
+"""Variables that a driver gets from whoever submits it; none names a file of this machine."""
 POLL_S = 0.5
 STOP_S = 60.0
 _STATES: dict[str, State] = {
@@ -50,12 +50,11 @@ class RayJobs:
     """The job server at an address such as `http://head:8265`.
 
     Raises:
-        UserError: nothing answers there, or it does not let us in.
+        UserError: nothing answers there, or the server refuses the token.
     """
 
     def __init__(self, address: str) -> None:
-        self.address = address
-        self.options = f"--address {address}"
+        self.address, self.options = address, f"--address {address}"
         with self._naming(errors.UserError), ray_compat.variables({ray_compat.ADDRESS: address}):
             self._client = job_submission.JobSubmissionClient(address)
 
@@ -70,23 +69,22 @@ class RayJobs:
 
     def start(self, run: Run, number: int) -> None:
         settings, job = environment(self.address, run), _job(run, number)
-        with self._naming():
-            try:
+        try:
+            with self._naming():
                 self._client.submit_job(**job, runtime_env={"env_vars": settings})
-            except RuntimeError as cause:
-                if "already exists" in str(cause):
-                    taken = f"{job['submission_id']}: exists already"
-                    raise errors.ConflictError(taken) from cause
-                raise
+        except errors.ClusterError as cause:
+            if "already exists" in str(cause):
+                raise errors.ConflictError(f"{job['submission_id']}: exists already") from cause
+            raise
 
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
-        shown = 0
+        printed = 0
         while True:
             with self._naming():
                 state = self._client.get_job_status(attempt.id)
                 text = "" if state == "PENDING" else self._client.get_job_logs(attempt.id)
-            yield text[shown:]
-            shown = len(text)
+            yield text[printed:]
+            printed = len(text)
             if state.is_terminal() or not follow:
                 return
             time.sleep(POLL_S)
@@ -103,7 +101,7 @@ class RayJobs:
 
     @contextmanager
     def _naming(self, absent: type[errors.EagleRayError] = errors.ClusterError) -> Iterator[None]:
-        """Name the address in whatever goes wrong there; `absent` is for when nobody answers."""
+        """Name the address in what goes wrong there; `absent` is raised when nothing answers."""
         try:
             yield
         except exceptions.AuthenticationError as cause:
@@ -121,7 +119,7 @@ class RayJobs:
 
 
 def environment(address: str, run: Run) -> dict[str, str]:
-    """What the driver needs to find storage.
+    """The variables with which the driver reaches storage.
 
     Raises:
         UserError: storage is on this machine, and the cluster elsewhere.

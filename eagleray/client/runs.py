@@ -20,6 +20,7 @@ State = Literal["waiting", "running", "unfinished", "succeeded", "failed", "stop
 """`unfinished` is what storage knows of a run that may, or may not, be under way."""
 LIMIT = 47
 """Most letters of an attempt's id: KubeRay takes no longer name for a RayJob."""
+RESUME = "the same `eagleray run` goes on from there"
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Attempt:
         run: id of the run.
         number: counted from 1.
         why: what the backend says of its state.
-        exit_code: what the driver ended with, where that is known.
-        storage: URI of the storage that the run keeps its search in, where that is known.
+        exit_code: the driver's, where it is known.
+        storage: URI of the storage that the run keeps its search in, where it is known.
     """
 
     id: str
@@ -47,7 +48,7 @@ class Attempt:
 
     @property
     def active(self) -> bool:
-        """Whether it has not come to its end."""
+        """Whether it has not ended."""
         return self.state in ("waiting", "running", "unfinished")
 
 
@@ -61,7 +62,7 @@ class Backend(Protocol):
         """All attempts that the backend remembers."""
 
     def log(self, attempt: Attempt, *, follow: bool) -> Iterator[str]:
-        """Pieces of what the driver has printed; with `follow`, until the attempt has ended."""
+        """Pieces of the driver's output so far; with `follow`, until the attempt has ended."""
 
     def stop(self, attempt: Attempt) -> None:
         """End an attempt that is active."""
@@ -84,7 +85,7 @@ def attempt_id(run: Run, number: int) -> str:
 
 
 def entrypoint(run: Run) -> str:
-    """The command that drives a run on the cluster it is given to; it holds no secret."""
+    """The command that drives a run inside the cluster; it holds no secret."""
     words = ["python", "-m", "eagleray", "runs", "drive", run.name, run.id]
     return shlex.join([*words, "--storage", run.storage])
 
@@ -94,33 +95,32 @@ def submit(cluster: Cluster, run: Run) -> Attempt:
 
     Of several who submit at once, one makes the attempt and all attach to it.
     """
-    latest = _latest(cluster, run)
+    latest, number = _latest(cluster, run)
     if latest is not None and latest.active:
         return latest
-    number = _next(latest)
-    with contextlib.suppress(errors.ConflictError):  # somebody was quicker
+    with contextlib.suppress(errors.ConflictError):  # another process was quicker
         cluster.start(run, number)
-    made = _latest(cluster, run)
-    if made is None:
+    started, _ = _latest(cluster, run)
+    if started is None:
         raise errors.ClusterError(f"{attempt_id(run, number)}: was accepted, but is not there")
-    return made
+    return started
 
 
 def plan(cluster: Cluster, run: Run) -> str:
-    """What `submit` would send; nothing, if it would attach."""
-    latest = _latest(cluster, run)
+    """What `submit` would send; a comment, if it would attach."""
+    latest, number = _latest(cluster, run)
     if latest is not None and latest.active:
         return f"# {latest.id}: {latest.state} already"
-    return cluster.plan(run, _next(latest))
+    return cluster.plan(run, number)
 
 
 def find(backend: Backend, reference: str) -> Attempt:
-    """The latest attempt that is called so: by its own id, its run's id, or its experiment's name.
+    """The latest attempt with this id, or of the run or the experiment that is called so.
 
     Raises:
         NotFoundError: there is none.
     """
-    known = sorted(backend.attempts(), key=_age)
+    known = sorted(backend.attempts(), key=lambda one: (one.started, one.number))
     called = [one for one in known if reference in (one.id, one.run, one.name)]
     if not called:
         near = names.near(reference, [name for one in known for name in (one.name, one.id)])
@@ -128,31 +128,24 @@ def find(backend: Backend, reference: str) -> Attempt:
     return called[-1]
 
 
-def ended(backend: Backend, attempt: Attempt) -> None:
-    """Look at how an attempt came to its end.
+def raise_for_state(backend: Backend, attempt: Attempt) -> None:
+    """Raise for an attempt that has ended without success.
 
     Raises:
-        UserError: what was sent is at fault.
+        UserError: the driver says that what was sent is at fault.
         ClusterError: it failed, or was stopped.
     """
     now = find(backend, attempt.id)
     if now.state == "succeeded":
         return
-    raised = (
-        errors.UserError if now.exit_code == errors.UserError.exit_code else errors.ClusterError
-    )
-    again = "the same `eagleray run` goes on from there"
-    raise raised(f"{now.id}: {now.state}{f' ({now.why})' if now.why else ''}; {again}")
+    users = now.exit_code == errors.UserError.exit_code
+    why = f" ({now.why})" if now.why else ""
+    error = errors.UserError if users else errors.ClusterError
+    raise error(f"{now.id}: {now.state}{why}; {RESUME}")
 
 
-def _latest(backend: Backend, run: Run) -> Attempt | None:
-    made = [one for one in backend.attempts() if (one.name, one.run) == (run.name, run.id)]
-    return max(made, key=lambda one: one.number, default=None)
-
-
-def _next(latest: Attempt | None) -> int:
-    return latest.number + 1 if latest else 1
-
-
-def _age(attempt: Attempt) -> tuple[str, int]:
-    return attempt.started, attempt.number
+def _latest(backend: Backend, run: Run) -> tuple[Attempt | None, int]:
+    """The latest attempt at a run, and the number of the next."""
+    same = [one for one in backend.attempts() if (one.name, one.run) == (run.name, run.id)]
+    latest = max(same, key=lambda one: one.number, default=None)
+    return latest, latest.number + 1 if latest else 1

@@ -1,6 +1,6 @@
-"""A search on the screen, near its driver or far from it: its log, and below it a live table.
+"""A search on the screen, beside its driver or far from it: its log, and below it a live table.
 
-What a screen far from the driver shows comes from storage, some seconds late.
+A screen far from the driver shows what is in storage, some seconds late.
 """
 
 from __future__ import annotations
@@ -11,88 +11,86 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
-from rich import box, console, live, progress_bar, text
+from rich import box, console, live, progress_bar
 from rich.table import Table
 
 from eagleray import errors, storage
 from eagleray.client.runs import Attempt
-from eagleray.state import runs, searches
-from eagleray.state.searches import Record, View
+from eagleray.state import runs
+from eagleray.state.searches import Record, Records, View
 
 POLL_S = 2.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CUT = re.compile(r"\x1b(?:\[[0-9;]*)?$")
 
-Write = Callable[[str], None]
 
-
-@contextlib.contextmanager
-def following(attempt: Attempt, out: console.Console) -> Iterator[Write]:
-    """Where to write the log of an attempt; on a terminal the table stays below it."""
+def print_log(pieces: Iterable[str], attempt: Attempt, out: console.Console) -> None:
+    """Print the log of an attempt as it comes; on a terminal its table stays below."""
+    pieces = without_colours(pieces, out.file)
     if not out.is_terminal:
-        yield _plain(out)
+        for piece in pieces:
+            out.file.write(piece)
+            out.file.flush()
         return
     with drawn(lambda: view(attempt), out):
-        lines = _Lines(lambda line: out.out(line, highlight=False))
-        yield lines.write
-        lines.flush()
+        for text in _lines(pieces):
+            out.out(text, highlight=False)
 
 
 @contextlib.contextmanager
-def drawn(look: Callable[[], searches.View | None], out: console.Console) -> Iterator[None]:
-    """Draw on a terminal what `look` gives, again and again."""
-    seen: list[searches.View] = []
+def drawn(read: Callable[[], View | None], out: console.Console) -> Iterator[None]:
+    """Draw on a terminal the view that `read` gives, again and again."""
+    table = live.Live(console=out, refresh_per_second=4, transient=True)
 
     def beat() -> None:
-        if (latest := look()) is not None:
-            seen[:] = [latest]
+        if (latest := read()) is not None:
+            table.update(draw(latest))
 
-    table = live.Live(
-        console=out,
-        refresh_per_second=4,
-        transient=True,
-        get_renderable=lambda: draw(seen[-1]) if seen else text.Text(""),
-    )
     with table, beating(POLL_S, beat):
         yield
 
 
-def view(attempt: Attempt) -> searches.View | None:
-    """The search of an attempt, some seconds old; None before it began, or out of our reach."""
+def view(attempt: Attempt) -> View | None:
+    """The search of an attempt, some seconds old; None before it began, or out of reach."""
     if not attempt.storage:
         return None
     with contextlib.suppress(errors.EagleRayError):
         run = runs.Run(attempt.name, attempt.run, attempt.storage)
         search_id = runs.search(run) or run.id  # a search of this machine is its own run
-        return searches.Records(storage.open(run.storage), run.name, search_id).view()
+        return Records(storage.open(run.storage), run.name, search_id).view()
     return None
 
 
 @contextlib.contextmanager
-def trials(records: searches.Records, out: console.Console) -> Iterator[Callable[[], None]]:
+def trials(records: Records, out: console.Console) -> Iterator[Callable[[], None]]:
     """Show a search that another process drives: a table, or a line for each trial that has ended.
 
     Yields:
         What prints the lines that are new; a table follows by itself.
     """
-    told: set[int] = set()
+    printed: set[int] = set()
 
     def refresh() -> None:
         view = None if out.is_terminal else records.view()
-        if view is None or view.ended == len(told):
-            return
-        for record in records.trials():
-            if record.status != "running" and record.number not in told:
-                told.add(record.number)
+        if view is not None and view.ended != len(printed):
+            for record in newly_ended(records, printed):
                 out.print(line(record, view), highlight=False, soft_wrap=True)
 
     with drawn(records.view, out) if out.is_terminal else contextlib.nullcontext():
         yield refresh
 
 
+def newly_ended(records: Records, printed: set[int]) -> Iterator[Record]:
+    """The trials that have ended and are not in `printed` yet; adds them to it."""
+    for record in records.trials():
+        if record.status != "running" and record.number not in printed:
+            printed.add(record.number)
+            yield record
+
+
 @contextlib.contextmanager
 def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
-    """Call `beat` again and again in the background; storage that fails is asked the next time."""
+    """Call `beat` again and again in the background; a failure of storage is left to the next."""
     ended = threading.Event()
 
     def run() -> None:
@@ -109,16 +107,13 @@ def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
         thread.join(every_s)
 
 
-def line(record: Record, view: View) -> str:
-    """A trial that has ended, and what the search is like then."""
-    return f"{ended(record, view.metric)}  [{headline(view)}]"
-
-
-def ended(record: Record, metric: str = "") -> str:
-    """A trial that has ended, in one line."""
-    score = "" if record.score is None else " ".join(["", *metric.split(), f"{record.score:.4f}"])
+def line(record: Record, view: View | None = None) -> str:
+    """A trial that has ended, in one line, and the state of its search then."""
+    metric = view.metric.split() if view else []
+    score = "" if record.score is None else " ".join(["", *metric, f"{record.score:.4f}"])
     why = f": {record.failure}" if record.failure else ""
-    return f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}"
+    state = f"  [{headline(view)}]" if view else ""
+    return f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}{state}"
 
 
 def headline(view: View) -> str:
@@ -152,11 +147,11 @@ def draw(view: View) -> Table:
 
 def values(suggested: Mapping[str, Any]) -> str:
     """What was suggested, in one line; a key's last part is enough to know it."""
-    shown = (f"{key.split('.', 1)[-1]}={_short(value)}" for key, value in suggested.items())
-    return " ".join(shown)
+    pairs = (f"{key.split('.', 1)[-1]}={_short(value)}" for key, value in suggested.items())
+    return " ".join(pairs)
 
 
-def shown(pieces: Iterable[str], stream: IO[str]) -> Iterator[str]:
+def without_colours(pieces: Iterable[str], stream: IO[str]) -> Iterator[str]:
     """A log without colour codes (ECMA-48, SGR), unless the stream is a terminal.
 
     Ray colours its messages wherever they go. A code may be cut between two pieces.
@@ -173,28 +168,14 @@ def shown(pieces: Iterable[str], stream: IO[str]) -> Iterator[str]:
     yield rest
 
 
-class _Lines:
-    """Cuts what comes in pieces into lines: a table cannot stand below half a line."""
-
-    def __init__(self, say: Write) -> None:
-        self._say, self._rest = say, ""
-
-    def write(self, piece: str) -> None:
-        *whole, self._rest = (self._rest + piece).split("\n")
-        for line in whole:
-            self._say(line)
-
-    def flush(self) -> None:
-        if self._rest:
-            self._say(self._rest)
-
-
-def _plain(out: console.Console) -> Write:
-    def write(piece: str) -> None:
-        out.file.write(piece)
-        out.file.flush()
-
-    return write
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Whole lines of a text in pieces: a table cannot stand below half a line."""
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 def _clock(seconds: float) -> str:

@@ -39,6 +39,20 @@ def file(path: Path, base: Path, *, shown: str | None = None) -> pd.DataFrame:
     return _checked(files.read(Source(path, shown or str(path))), shown or str(path), base)
 
 
+def locate(source: str, base: Path) -> Path:
+    """The file that `data.source` names, beside the experiment or in the working directory."""
+    tried = [base / source, Path.cwd() / source]
+    for path in tried:
+        if path.is_file():
+            return path
+    folders = [path.parent for path in tried if path.parent.is_dir()]
+    beside = [path.name for folder in folders for path in folder.iterdir() if files.is_known(path)]
+    raise errors.DataError(
+        f"data.source: a file is needed, but there is no {source!r} beside the experiment file or"
+        f" in the working directory{names.near(Path(source).name, beside)}"
+    )
+
+
 def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
     """Raw values by column: arrays of numbers or times, texts, or lists of Python's own values."""
     return {str(name): _raw(frame[name]) for name in frame.columns}
@@ -60,7 +74,7 @@ def _read(data: spec.Data, base: Path) -> pd.DataFrame:
     if source.startswith("s3://"):
         return _object(data)
     if not source.startswith("dataset:") and not code.is_name(source):
-        path = _found(source, base)
+        path = locate(source, base)
         return files.read(Source(path, str(path), data.encoding, data.delimiter))
     for key in ("encoding", "delimiter"):
         if getattr(data, key) is not None:
@@ -108,19 +122,6 @@ def _called(source: str, base: Path) -> pd.DataFrame:
         kind = type(frame).__name__
         raise errors.CodeError(f"{source}: must give a pandas.DataFrame, but gave {kind}")
     return frame
-
-
-def _found(source: str, base: Path) -> Path:
-    tried = [base / source, Path.cwd() / source]
-    for path in tried:
-        if path.is_file():
-            return path
-    folders = [path.parent for path in tried if path.parent.is_dir()]
-    beside = [path.name for folder in folders for path in folder.iterdir() if files.is_known(path)]
-    raise errors.DataError(
-        f"data.source: a file is needed, but there is no {source!r} beside the experiment file or"
-        f" in the working directory{names.near(Path(source).name, beside)}"
-    )
 
 
 def _raw(series: pd.Series[Any]) -> schema.Raw:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from eagleray import spec
-from eagleray.cli import overrides
+from eagleray.cli import options
 from tests.chart import chart
 from tests.unit.test_docs import parse
 
@@ -101,7 +101,7 @@ def test_the_experiment_loads_and_goes_where_the_release_keeps_its_models() -> N
     (words,) = [words for words in planned("demo") if "eagleray" in words]
     parse(words[words.index("eagleray") + 1 :])
     sets = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
-    experiment = spec.load(chart.ROOT / words[words.index("run") + 1], overrides.parse(sets))
+    experiment = spec.load(chart.ROOT / words[words.index("run") + 1], options.overrides(sets))
     (service,) = chart.of_kind(rendered(), "RayService")
     args = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"]
     assert (experiment.name, experiment.storage) == (args["name"], args["storage"])

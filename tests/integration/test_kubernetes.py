@@ -102,7 +102,7 @@ def test_a_run_that_failed_is_made_anew_with_the_next_number(server: Server) -> 
     first = runs.submit(there, RUN)
     tell(first.id, jobDeploymentStatus="Failed", reason="AppFailed", message="exit code 2, logs")
     with pytest.raises(errors.UserError, match=r"-1: failed \(AppFailed: exit code 2, logs\)"):
-        runs.ended(there, first)
+        runs.raise_for_state(there, first)
     assert runs.submit(there, RUN).id == "churn-0123456789ab-2"
     assert runs.find(there, "churn").number == 2
 
@@ -166,7 +166,7 @@ def test_the_log_is_followed_to_the_end_of_the_run(server: Server) -> None:
     for number, step in enumerate(steps, start=1):
         threading.Timer(0.4 * number, step).start()
     assert "".join(there.log(run, follow=True)) == "Trial 1 finished\n│ registered\n"
-    runs.ended(there, run)
+    runs.raise_for_state(there, run)
 
 
 def test_a_run_that_is_stopped_is_deleted(server: Server) -> None:
@@ -288,7 +288,7 @@ def test_a_log_in_a_file_has_no_colours_and_on_a_terminal_it_has(
     assert capsys.readouterr().out == "(raylet) started\ndone\n"
     terminal = io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]
-    assert "".join(screen.shown([said], terminal)) == said
+    assert "".join(screen.without_colours([said], terminal)) == said
 
 
 @given(cuts=st.sets(st.integers(1, 40)))
@@ -296,7 +296,7 @@ def test_a_colour_that_is_cut_between_two_pieces_is_left_out(cuts: set[int]) -> 
     said = "a\x1b[1;32mgreen\x1b[0m, \x1b[mplain\x1b[K \x1b"
     ends = [0, *sorted(cuts), len(said)]
     pieces = [said[start:end] for start, end in itertools.pairwise(ends)]
-    assert "".join(screen.shown(pieces, io.StringIO())) == "agreen, plain\x1b[K \x1b"
+    assert "".join(screen.without_colours(pieces, io.StringIO())) == "agreen, plain\x1b[K \x1b"
 
 
 def log(server: Server, said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,12 +120,14 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
         runs.begin(run, "0123456789ab")
     attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
     said = io.StringIO()
-    with screen.following(attempt, Console(file=said, **TERMINAL)) as write:
-        write("trial 1 fin")
-        write("ished\n")
+
+    def pieces() -> Iterator[str]:
+        yield from ("trial 1 fin", "ished\n")
         until = time.monotonic() + 20
         while "2/4 trials" not in said.getvalue() and time.monotonic() < until:
             time.sleep(0.05)
+
+    screen.print_log(pieces(), attempt, Console(file=said, **TERMINAL))
     assert "trial 1 finished\n" in said.getvalue()
     assert "2/4 trials, best accuracy 0.7500 (trial 2)" in said.getvalue()
     assert "4/9" in said.getvalue()
@@ -133,9 +136,7 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
 def test_without_a_terminal_the_log_passes_as_it_comes(experiment: spec.Experiment) -> None:
     attempt = Attempt("wine-1", "wine", "0123456789ab", 1, "running")
     said = io.StringIO()
-    with screen.following(attempt, Console(file=said)) as write:
-        write("half a li")
-        write("ne\n[brackets] stay\n")
+    screen.print_log(["half a li", "ne\n[brackets] stay\n"], attempt, Console(file=said))
     assert said.getvalue() == "half a line\n[brackets] stay\n"
 
 

@@ -100,11 +100,11 @@ def test_a_failure_is_the_users_where_the_driver_says_so(
     room = Room()
     room.known = [failed]
     with pytest.raises(kind, match=r"-1: failed \(it is broken\); the same `eagleray run` goes on"):
-        runs.ended(room, failed)
+        runs.raise_for_state(room, failed)
 
 
 def test_success_is_no_error() -> None:
-    runs.ended(Room("succeeded"), made(1, "succeeded"))
+    runs.raise_for_state(Room("succeeded"), made(1, "succeeded"))
 
 
 def test_the_entrypoint_is_a_command_that_the_command_line_knows(

@@ -1,4 +1,4 @@
-"""How results look in a notebook: a sentence first, then tables; see `html`.
+"""How values look in a notebook: a sentence first, then tables.
 
 Colours are the notebook's own, light or dark. Text is escaped: it comes from files of data.
 """
@@ -14,11 +14,11 @@ _TEXT = "text-align:left"
 
 
 def page(sentence: str, *parts: str) -> str:
-    """A sentence that says what matters, and the tables and notes below it."""
+    """A sentence, and the tables and notes below it."""
     return f'<div style="{_SCROLLS}"><p>{html.escape(sentence)}</p>{"".join(parts)}</div>'
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
+def table(headings: Iterable[str], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
     """An HTML table; numbers stand to the right, with four significant digits."""
     head = "".join(f'<th scope="col" style="{_TEXT}">{html.escape(one)}</th>' for one in headings)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
@@ -27,13 +27,13 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, caption:
 
 
 def notes(lines: Iterable[str]) -> str:
-    """Lines below each other, such as warnings; nothing where there is none."""
+    """A list of lines, such as warnings; nothing where there is none."""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 
 
-def shown(value: object) -> str:
-    """A value as tables show it: numbers rounded, nothing as a dash."""
+def text(value: object) -> str:
+    """A value in a cell: numbers rounded, None as a dash."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -41,4 +41,4 @@ def shown(value: object) -> str:
 
 def _cell(value: object) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f'<td style="{_NUMBER if number else _TEXT}">{html.escape(shown(value))}</td>'
+    return f'<td style="{_NUMBER if number else _TEXT}">{html.escape(text(value))}</td>'

@@ -1,0 +1,199 @@
+"""Runs on a backend: Ray's job server, Kubernetes, or what a storage has on record."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagleray import errors, spec
+from eagleray.api.results import Result
+from eagleray.client.runs import Attempt, Backend, Cluster
+from eagleray.state import runs as records
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def cluster(
+    address: str | None = None,
+    *,
+    kubernetes: bool = False,
+    namespace: str | None = None,
+    release: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Cluster | None:
+    """The cluster to submit to; None for this machine, or for a cluster to join.
+
+    Args:
+        address: of Ray's dashboard, or of a cluster to join.
+        kubernetes: whether to make a RayJob.
+        namespace: of the RayJob.
+        release: the release of the chart whose skeleton is used.
+        options: fields of `k8s.rayjob.Options`; None for those that were not given.
+
+    Raises:
+        UserError: options that contradict each other.
+    """
+    if address is not None and kubernetes:
+        raise errors.UserError("--address: cannot stand beside --kubernetes")
+    fields = {name: value for name, value in (options or {}).items() if value is not None}
+    if kubernetes:
+        from k8s import rayjob
+        from k8s.backend import Kubernetes
+
+        return Kubernetes(namespace, rayjob.Options(**fields), release)
+    for name, value in {"namespace": namespace, "release": release, **fields}.items():
+        if value is not None:
+            option = name.removesuffix("_s")
+            raise errors.UserError(f"--{option}: must stand beside --kubernetes")
+    if address is not None and address.startswith(("http://", "https://")):
+        from eagleray.client.ray_jobs import RayJobs
+
+        return RayJobs(address)
+    return None
+
+
+def backend(
+    address: str | None, *, kubernetes: bool, namespace: str | None, storage: str
+) -> Backend:
+    """Where to look for runs: a cluster, or the searches on record in a storage.
+
+    Raises:
+        UserError: the address is not that of a dashboard.
+    """
+    if found := cluster(address, kubernetes=kubernetes, namespace=namespace):
+        return found
+    if address is not None:
+        raise errors.UserError(
+            f"--address: must be http://host:8265 of Ray's dashboard, but got {address}"
+        )
+    from eagleray.client.local import LocalRuns
+
+    return LocalRuns(storage)
+
+
+def plan(experiment: spec.Experiment, cluster: Cluster) -> str:
+    """Return what `submit` would send, as YAML."""
+    from eagleray.client import package, runs
+
+    with _storage_reached(cluster):
+        _check(experiment)
+        return runs.plan(cluster, package.pack(experiment).run)
+
+
+def run_local(
+    experiment: spec.Experiment, out: Console, address: str | None = None, *, show: bool = False
+) -> Result:
+    """Run the driver in this process, on this machine's own Ray or on the cluster at `address`.
+
+    `show` prints the result, in colour where the console has some.
+    """
+    from ray_jobs import pipeline
+    from ray_jobs.report import page
+
+    outcome = pipeline.run(experiment, out, address)
+    if show:
+        page.show(outcome, out)
+    return Result(outcome.summary(), page.text(outcome), experiment.storage)
+
+
+def submit(
+    experiment: spec.Experiment,
+    cluster: Cluster,
+    out: Console,
+    *,
+    detach: bool = False,
+    show: bool = False,
+) -> Result | None:
+    """Send an experiment to a cluster, or attach to its active attempt, and follow it to its end.
+
+    A run that has ended before is not sent: its result is returned, and printed with `show`. With
+    `detach`, all others return None at once.
+
+    Raises:
+        UserError: the file, or the data that can be read here, is at fault.
+        EagleRayError: the attempt did not succeed.
+    """
+    from eagleray.client import package, runs
+
+    with _storage_reached(cluster):
+        _check(experiment)
+        packed = package.pack(experiment)
+        run = packed.run
+        if packed.settled and (earlier := records.result(run)):
+            out.print(f"run {run.id} has ended before: this is its result")
+            if show:
+                out.out(earlier.page, highlight=False)
+            return Result(earlier.summary, earlier.page, run.storage)
+        package.put(packed)
+        attempt = runs.submit(cluster, run)
+        out.print(f"run {attempt.id}: {attempt.state}", soft_wrap=True)
+        if detach:
+            out.print(f"follow it with: {_attach(cluster, attempt)}", soft_wrap=True)
+            return None
+        follow(cluster, attempt, out)
+        result = records.result(run)
+    if result is None:
+        raise errors.ClusterError(f"run {run.id}: must have left a result, but has none")
+    return Result(result.summary, result.page, run.storage)
+
+
+def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
+    """Print the log of an attempt until it has ended; Ctrl-C leaves it running.
+
+    Raises:
+        EagleRayError: the attempt did not succeed.
+    """
+    from eagleray.client import runs, screen
+
+    try:
+        screen.print_log(backend.log(attempt, follow=True), attempt, out)
+    except KeyboardInterrupt:
+        again = _attach(backend, attempt)
+        print(f"\ndetached: the run goes on; attach again with: {again}", file=sys.stderr)
+        raise
+    runs.raise_for_state(backend, attempt)
+
+
+def _attach(backend: Backend, attempt: Attempt) -> str:
+    return f"eagleray runs attach {attempt.id} {backend.options}"
+
+
+@contextmanager
+def _storage_reached(cluster: Cluster) -> Iterator[None]:
+    """Add to an error of storage how to reach one that is inside the cluster."""
+    try:
+        yield
+    except (errors.AccessDeniedError, errors.StorageUnavailableError) as cause:
+        from k8s.backend import Kubernetes
+
+        tunnel = cluster.tunnel() if isinstance(cluster, Kubernetes) else None
+        if tunnel is None or "AWS_ENDPOINT_URL_S3" in os.environ:
+            raise
+        raise type(cause)(
+            f"storage: must be reached from here too, but it is inside the cluster; lead a port to "
+            f"it: {tunnel}"
+        ) from cause
+
+
+def _check(experiment: spec.Experiment) -> None:
+    """Refuse here what the driver would refuse there; objects in S3 are left to the driver."""
+    from eagleray.tabular import files
+    from ray_jobs.data import prepare
+
+    if experiment.data.source.startswith("s3://"):
+        return
+    dataset = prepare.dataset(experiment)
+    for misfit in prepare.misfits(experiment, dataset):
+        raise errors.DataError(misfit)
+    experiment.metric(dataset.schema.target.task)
+    for column in dataset.schema.columns:
+        if column.kind.holds_paths and files.is_delimited(Path(experiment.data.source)):
+            raise errors.DataError(
+                f"data.source: pictures must be in the table itself to travel to a cluster (bytes "
+                f"in a Parquet file), but {column.name} names files"
+            )
