@@ -1,4 +1,4 @@
-"""This machine, as `eagleray doctor` looks at it: Python, Ray, room on disk and in memory, weed."""
+"""This machine, as `eagleray doctor` checks it: Python, Ray, disks, memory, and `weed`."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _SHARED = Path("/dev/shm")  # noqa: S108 (where Ray's object store is)
 
 
 def examine() -> list[Finding]:
-    """Look at this machine."""
+    """Check this machine."""
     about = importlib.metadata.metadata("eagleray")
     requirements = importlib.metadata.requires("eagleray") or []
     total, used = _memory()
-    lines = {
+    checks = {
         "Python": python(platform.python_version(), about["Requires-Python"]),
         "Ray": ray(importlib.metadata.version("ray"), requirements),
-        "disk of Ray": disk(Path(os.environ.get("RAY_TMPDIR", "/tmp")), 1 - FULL),  # noqa: S108
-        "disk of storage": disk(server.find(), RESERVE),
+        "disk of Ray": _disk(Path(os.environ.get("RAY_TMPDIR", "/tmp")), 1 - FULL),  # noqa: S108
+        "disk of storage": _disk(server.find(), RESERVE),
         "memory": memory(total, used),
         "shared memory": shared_memory(
             shutil.disk_usage(_SHARED).free if _SHARED.exists() else 0, total
         ),
-        "weed": weed(),
+        "weed": _weed(),
     }
-    return [finding.named(check) for check, finding in lines.items()]
+    return [finding.named(check) for check, finding in checks.items()]
 
 
 def python(version: str, needed: str) -> Finding:
@@ -56,51 +56,48 @@ def python(version: str, needed: str) -> Finding:
 
 
 def ray(version: str, requirements: Iterable[str]) -> Finding:
-    """Compare the installed Ray with the one that the package names."""
-    (named,) = [one for one in map(Requirement, requirements) if one.name == "ray"]
-    if version in named.specifier:
+    """Compare the installed Ray with the one that the package requires."""
+    needed = next(one.specifier for one in map(Requirement, requirements) if one.name == "ray")
+    if version in needed:
         return passed(version)
-    said = f"must be {named.specifier}, but is {version}"
-    return failed(said, f"pip install 'ray{named.specifier}'")
-
-
-def disk(folder: Path, reserve: float) -> Finding:
-    """Compare the room on a folder's disk with the part of it that must stay free."""
-    while not folder.exists():
-        folder = folder.parent
-    seen = shutil.disk_usage(folder)
-    return room(f"{folder}", seen.total, seen.free, reserve)
+    return failed(f"must be {needed}, but is {version}", f"pip install 'ray{needed}'")
 
 
 def room(where: str, total: int, free: int, reserve: float) -> Finding:
-    """Check a disk by its bytes."""
-    said = f"{where}: {free / _GIB:.1f} GiB free of {total / _GIB:.0f}"
+    """Check the bytes free on a disk, `reserve` of which must stay free."""
+    message = f"{where}: {free / _GIB:.1f} GiB free of {total / _GIB:.0f}"
     if free > total * reserve:
-        return passed(said)
-    law = f"{said}; writes are refused from {reserve:.0%} on"
-    return failed(law, f"du -xh --max-depth=2 {where} | sort -h | tail")
+        return passed(message)
+    fix = f"du -xh --max-depth=2 {where} | sort -h | tail"
+    return failed(f"{message}; writes are refused from {reserve:.0%} on", fix)
 
 
 def memory(total: int, used: int) -> Finding:
     """Check the memory in use, in bytes."""
-    said = f"{used / _GIB:.1f} GiB in use of {total / _GIB:.1f}"
+    message = f"{used / _GIB:.1f} GiB in use of {total / _GIB:.1f}"
     if used < total * FULL:
-        return passed(said)
-    return warned(f"{said}; Ray ends workers from {FULL:.0%} on", "ps aux --sort=-rss | head")
+        return passed(message)
+    return warned(f"{message}; Ray ends workers from {FULL:.0%} on", "ps aux --sort=-rss | head")
 
 
 def shared_memory(free: int, total: int) -> Finding:
     """Compare the bytes free in /dev/shm with what Ray's object store takes of all memory."""
     needed = total * STORE_PART
-    said = f"{_SHARED}: {free / _GIB:.1f} GiB free, Ray's object store takes {needed / _GIB:.1f}"
+    message = f"{_SHARED}: {free / _GIB:.1f} GiB free, Ray's object store takes {needed / _GIB:.1f}"
     if free >= needed:
-        return passed(said)
+        return passed(message)
     fix = f"mount -o remount,size={needed / _GIB:.0f}G {_SHARED}, or: docker run --shm-size"
-    return warned(f"{said}: it will be on disk, and slow", fix)
+    return warned(f"{message}: it will be on disk, and slow", fix)
 
 
-def weed() -> Finding:
-    """Look for the program of the embedded S3 server."""
+def _disk(folder: Path, reserve: float) -> Finding:
+    while not folder.exists():
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    return room(str(folder), usage.total, usage.free, reserve)
+
+
+def _weed() -> Finding:
     try:
         return passed(str(server.program()))
     except errors.UserError as error:
@@ -108,17 +105,17 @@ def weed() -> Finding:
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes there are and bytes in use, as far as this container goes."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    total, used = kib["MemTotal"] << 10, (kib["MemTotal"] - kib["MemAvailable"]) << 10
+    """Bytes in total and in use, those of this container where it has a limit."""
+    kib = _fields(Path("/proc/meminfo"))
+    total = kib["MemTotal:"] << 10
     limit = _CGROUP / "memory.max"
     if limit.exists() and (most := limit.read_text().strip()).isdecimal() and int(most) < total:
-        return int(most), int((_CGROUP / "memory.current").read_text()) - _cache()
-    return total, used
+        cache = _fields(_CGROUP / "memory.stat")["inactive_file"]  # the kernel drops it on demand
+        return int(most), int((_CGROUP / "memory.current").read_text()) - cache
+    return total, total - (kib["MemAvailable:"] << 10)
 
 
-def _cache() -> int:
-    """Bytes of files that the kernel drops from memory when it is asked for more."""
-    lines = (_CGROUP / "memory.stat").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+def _fields(file: Path) -> dict[str, int]:
+    """The lines `name number …` of a file of the kernel."""
+    words = (line.split() for line in file.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in words}

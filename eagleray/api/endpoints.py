@@ -76,14 +76,12 @@ def serve(
         UserError: the port is taken, a setting is invalid, or this process is connected to Ray
             already.
     """
-    options = settings if storage is None else {"storage": storage, **settings}
-    return Endpoint(
-        read(model, options, fit=address is None), host=host, port=port, address=address
-    )
+    options = read(model, {"storage": storage, **settings}, fit=address is None)
+    return Endpoint(options, host=host, port=port, address=address)
 
 
 def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Settings:
-    """The settings of an experiment file, or the defaults for a name; `options` win.
+    """The settings of an experiment file, or the defaults for a name; `options` win unless None.
 
     With `fit`, replicas are sized so that this machine holds them all.
 
@@ -96,6 +94,7 @@ def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Set
     from serving.settings import Settings
 
     values: dict[str, object] = {"name": model}
+    given = {name: value for name, value in options.items() if value is not None}
     if Path(model).suffix in (".yaml", ".yml"):
         experiment = spec.load(model)
         serve = experiment.serve
@@ -108,10 +107,10 @@ def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Set
             "extra_fields": serve.extra_fields,
         }
     try:
-        settings = Settings.model_validate({**values, **options})
+        settings = Settings.model_validate({**values, **given})
     except pydantic.ValidationError as cause:
         message = str(cause.errors()[0]["msg"]).removeprefix("Value error, ")
         raise errors.UserError(message) from cause
-    if fit and "cpus" not in options:
+    if fit and "cpus" not in given:
         return settings.model_copy(update={"cpus": local.cpus(settings.max_replicas)})
     return settings

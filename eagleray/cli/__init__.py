@@ -1,7 +1,7 @@
 """The command line: `eagleray COMMAND …`.
 
 Each command lives in a module that is imported when the command is called, so that `--help`
-answers at once. This is the one package of `eagleray` whose commands may import its users.
+answers at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eagleray.errors import DataError, EagleRayError, SpecError, UserError
 
 
 class Command(NamedTuple):
-    """Where a command lives: `app` is a group of further commands, anything else a function."""
+    """A function of a module, or its `app`, a group of further commands."""
 
     module: str
     name: str
@@ -46,7 +46,7 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """Knows the names and help lines of all commands, and imports the one that is called."""
+    """Lists all commands, and imports the one that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -54,15 +54,15 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             near = "".join(difflib.get_close_matches(cmd_name, COMMANDS, n=1))
-            meant = f"; did you mean {near}" if near else ""
+            hint = f"; did you mean {near}" if near else ""
             known = ", ".join(COMMANDS)
-            raise UserError(f"command: must be one of {known}, but got {cmd_name}{meant}")
+            raise UserError(f"command: must be one of {known}, but got {cmd_name}{hint}")
         module, name, _ = COMMANDS[cmd_name]
-        found = getattr(importlib.import_module(module), name)
-        if isinstance(found, typer.Typer):
-            return typer.main.get_command(found)
+        command = getattr(importlib.import_module(module), name)
+        if isinstance(command, typer.Typer):
+            return typer.main.get_command(command)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name)(found)
+        single.command(cmd_name)(command)
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (the one place where all errors end)
         if verbose:
             traceback.print_exc()
-        return _say(error)
+        return _report(error)
     return 0
 
 
@@ -110,15 +110,13 @@ def _root(
     """One experiment file to one autoscaled endpoint."""
 
 
-def _say(error: Exception) -> int:
-    """One line for an error, or one for each problem of an experiment file and its data."""
+def _report(error: Exception) -> int:
+    """Print a line for an error, or one for each of its problems; return the exit code."""
+    lines, code = [f"internal error: {type(error).__name__}: {error}; run with --verbose"], 1
     if isinstance(error, EagleRayError):
-        several = error.problems if isinstance(error, SpecError | DataError) else None
-        lines = several or [str(error)]
-        code = error.exit_code
-    else:
-        lines = [f"internal error: {type(error).__name__}: {error}; run with --verbose"]
-        code = 1
+        lines, code = [str(error)], error.exit_code
+    if isinstance(error, SpecError | DataError):
+        lines = error.problems
     for line in lines:
         print(" ".join(line.splitlines()), file=sys.stderr)
     return code

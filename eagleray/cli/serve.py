@@ -43,7 +43,7 @@ def serve(
     """Serve a model until Ctrl-C; the version that answers follows the alias."""
     from eagleray.api import endpoints
 
-    given = {
+    options = {
         "storage": storage,
         "alias": alias,
         "min_replicas": min_replicas,
@@ -52,8 +52,7 @@ def serve(
         "upscale_delay_s": scale_up_after,
         "downscale_delay_s": scale_down_after,
     }
-    chosen = {key: value for key, value in given.items() if value is not None}
-    settings = endpoints.read(name, chosen, fit=address is None)
+    settings = endpoints.read(name, options, fit=address is None)
     if not as_json:
         typer.echo(f"starting {settings.name}: Ray, HAProxy and the first replica …")
     try:
@@ -67,9 +66,8 @@ def serve(
 
 def _print(endpoint: Endpoint, as_json: bool) -> None:
     if as_json:
-        said = {name: getattr(endpoint, name) for name in ("url", "name", "version", "curl")}
-        print(json.dumps(said), flush=True)
+        facts = {name: getattr(endpoint, name) for name in ("url", "name", "version", "curl")}
+        print(json.dumps(facts), flush=True)
         return
     typer.echo(f"{endpoint.name} version {endpoint.version} answers at {endpoint.url}")
-    typer.echo(f"documentation at {endpoint.url}/docs; Ctrl-C stops it\n")
-    typer.echo(endpoint.curl)
+    typer.echo(f"documentation at {endpoint.url}/docs; Ctrl-C stops it\n\n{endpoint.curl}")
