@@ -32,14 +32,10 @@ class Check:
 
     def __str__(self) -> str:
         """The experiment as a YAML file; all other facts are its comments."""
-        if self.problems:
-            return "\n".join(self.problems)
         written = document.write(self.facts["experiment"]).rstrip()
         return "\n".join([written, "", *(f"# {line}".rstrip() for line in self._comments())])
 
     def _repr_html_(self) -> str:
-        if self.problems:
-            return display.page(f"{len(self.problems)} problems", display.notes(self.problems))
         rows = [(one["name"], _described(one)) for one in self.facts["columns"]]
         target, notes = self.facts["target"], display.notes(self.facts["notes"])
         about = f"{target['name']}: {self.facts['about_target']}; {self._rows()}"
@@ -63,12 +59,7 @@ class Check:
 
 
 def examine(file: Path, overrides: Mapping[str, str]) -> Check:
-    """Check a file and its data; problems are in the result, not raised.
-
-    Args:
-        file: the experiment file.
-        overrides: YAML by dotted key.
-    """
+    """Check a file, with YAML by dotted key over it, and its data; problems are not raised."""
     try:
         experiment, problems = spec.examine(file, overrides)
     except SpecError as error:  # no YAML at all
@@ -134,7 +125,7 @@ def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, A
 def _described(column: Mapping[str, Any]) -> str:
     """A column's type and properties."""
     shape, categories, missing = column["image_shape"], column["categories"], column["missing"]
-    known = [
+    parts = [
         column["type"],
         "x".join(map(str, shape or ())),
         f"{len(categories)} values" if categories else "",
@@ -142,4 +133,4 @@ def _described(column: Mapping[str, Any]) -> str:
         "with gaps" if column["nullable"] else "",
         f"missing is {' or '.join(missing)}" if missing else "",
     ]
-    return ", ".join(part for part in known if part)
+    return ", ".join(filter(None, parts))

@@ -94,7 +94,7 @@ def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Set
     from serving.settings import Settings
 
     values: dict[str, object] = {"name": model}
-    given = {name: value for name, value in options.items() if value is not None}
+    options = {name: value for name, value in options.items() if value is not None}
     if Path(model).suffix in (".yaml", ".yml"):
         experiment = spec.load(model)
         serve = experiment.serve
@@ -107,10 +107,10 @@ def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Set
             "extra_fields": serve.extra_fields,
         }
     try:
-        settings = Settings.model_validate({**values, **given})
+        settings = Settings.model_validate({**values, **options})
     except pydantic.ValidationError as cause:
         message = str(cause.errors()[0]["msg"]).removeprefix("Value error, ")
         raise errors.UserError(message) from cause
-    if fit and "cpus" not in given:
+    if fit and "cpus" not in options:
         return settings.model_copy(update={"cpus": local.cpus(settings.max_replicas)})
     return settings

@@ -66,9 +66,6 @@ class Models:
         self._registry.latest(name)
         return Model(name, self._registry)
 
-    def __contains__(self, name: object) -> bool:
-        return name in list(self)
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._registry.models())
 
@@ -84,8 +81,8 @@ class Models:
 
     def table(self) -> list[tuple[str, int, dict[str, int]]]:
         """Name, latest version and aliases of each model."""
-        known = self._registry
-        return [(name, known.latest(name), known.aliases(name).values) for name in self]
+        registry = self._registry
+        return [(name, registry.latest(name), registry.aliases(name).values) for name in self]
 
 
 class Model:
@@ -216,9 +213,9 @@ class Model:
         from eagleray import bundle
         from eagleray.api import prediction
 
-        found = self.version(version)
-        if self._loaded is None or self._loaded.number != found.number:
-            self._loaded = bundle.load(self._registry, found)
+        chosen = self.version(version)
+        if self._loaded is None or self._loaded.number != chosen.number:
+            self._loaded = bundle.load(self._registry, chosen)
         return prediction.predict(self._loaded, frame, repeated=repeated)
 
     def pull(self, reference: str | int, folder: Path) -> int:
@@ -298,8 +295,8 @@ def models(storage: str = EMBEDDED) -> Models:
 def facts(version: Version) -> dict[str, object]:
     """All that is on record about a version, under dotted keys."""
     files = {path: f"{blob.sha256[:12]} {blob.size} bytes" for path, blob in version.files.items()}
-    found = dict(_flat("", {"created": version.created, **version.manifest}))
-    return found | {f"file {path}": text for path, text in files.items()}
+    recorded = dict(_flat("", {"created": version.created, **version.manifest}))
+    return recorded | {f"file {path}": text for path, text in files.items()}
 
 
 def row(version: Mapping[str, Any]) -> tuple[object, ...]:

@@ -81,7 +81,7 @@ class Result:
     def _repr_html_(self) -> str:
         validation, best = self.winner["validation"], self.leaderboard.head(_BEST)
         scores = [(name, validation.get(name), value) for name, value in self.test.items()]
-        trials = best.astype(object).to_numpy().tolist()
+        trials = best.astype(object).where(best.notna(), None).to_numpy().tolist()
         return display.page(
             self._sentence(),
             display.notes(f"WARNING: {warning}" for warning in self.warnings),

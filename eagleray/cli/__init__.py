@@ -34,7 +34,7 @@ COMMANDS = {
     "split": Command("eagleray.cli.check", "split", "Write the parts of the data as files."),
     "run": Command("eagleray.cli.run", "run", "Search, evaluate the winner, and register it."),
     "runs": Command("eagleray.cli.runs", "app", "List, follow and stop runs."),
-    "why": Command("eagleray.cli.why", "why", "Tell what keeps a run or a model, and what mends."),
+    "why": Command("eagleray.cli.why", "why", "Explain why a run or a model does not work."),
     "serve": Command("eagleray.cli.serve", "serve", "Serve a model on this machine."),
     "deploy": Command("eagleray.cli.deploy", "deploy", "Put a model on Kubernetes, by the chart."),
     "predict": Command("eagleray.cli.predict", "predict", "Predict rows of a file."),
@@ -75,9 +75,9 @@ app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, no_
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 2 for the user's mistakes, 1 for ours, 130 for Ctrl-C."""
-    given = sys.argv[1:] if arguments is None else arguments
-    verbose = "--verbose" in given
-    rest = [argument for argument in given if argument != "--verbose"]
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = "--verbose" in words
+    rest = [word for word in words if word != "--verbose"]
     try:
         typer.main.get_command(app).main(rest, prog_name="eagleray")
     except SystemExit as end:  # how typer ends, also when all is well

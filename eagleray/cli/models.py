@@ -95,7 +95,7 @@ def promote(
     storage: Storage = EMBEDDED,
     as_json: Json = False,
 ) -> None:
-    """Point an alias, champion unless told otherwise, to a version."""
+    """Point an alias, champion by default, to a version."""
     model = _model(storage, name)
     found = model.version(version)
     move = model.promote(
@@ -157,13 +157,13 @@ def pull(
     if predictions:
         file = to or Path(f"{name}-{number}-predictions.csv")
         rows = model.pull_predictions(number, file)
-        said = f"version {number} of {name}: {rows} rows of the test part in {file}"
-        emit({"version": number, "file": str(file), "rows": rows}, as_json, table=[[said]])
+        line = f"version {number} of {name}: {rows} rows of the test part in {file}"
+        emit({"version": number, "file": str(file), "rows": rows}, as_json, table=[[line]])
         return
     folder = to or Path(f"{name}-{number}")
     files = model.pull(number, folder)
-    said = f"version {number} of {name}: {files} files in {folder}"
-    emit({"version": number, "folder": str(folder)}, as_json, table=[[said]])
+    line = f"version {number} of {name}: {files} files in {folder}"
+    emit({"version": number, "folder": str(folder)}, as_json, table=[[line]])
 
 
 def _expected(option: str | None) -> int | EllipsisType | None:

@@ -47,16 +47,16 @@ def predict(
         answers = model.answers(frame, reference, repeated=repeated or ())
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
-    said = f"{len(answers.faults)} of {len(answers.rows)} rows cannot be predicted"
+    summary = f"{len(answers.faults)} of {len(answers.rows)} rows cannot be predicted"
     if answers.faults and strict:
-        raise DataError(f"{file}: {said}; the first is {answers.faults[0]}")
+        raise DataError(f"{file}: {summary}; the first is {answers.faults[0]}")
     if as_json:
         for document in answers.documents():
             typer.echo(json.dumps(document, ensure_ascii=False))
     else:
         answers.table().to_csv(sys.stdout, index=False, lineterminator="\n")
     if answers.faults:
-        typer.echo(f"{said}; the column error says why", err=True)
+        typer.echo(f"{summary}; the column error says why", err=True)
 
 
 def _read(file: Path) -> pd.DataFrame:

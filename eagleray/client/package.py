@@ -57,7 +57,7 @@ def pack(experiment: spec.Experiment) -> Package:
     Raises:
         CodeError: the user's module fails to import.
         DataError: the table cannot travel.
-        StorageError: the table's object cannot be found out about.
+        StorageError: the table's object cannot be listed.
     """
     source, folder, etags = experiment.data.source, experiment.path.parent, {}
     own, table = list(experiment.code().values()), {}
