@@ -97,7 +97,7 @@ def ours(chosen: spec.Experiment) -> tuple[float, float]:
     """Seconds a trial, start of the workers included; and once each of them is warm."""
     searched, clock = search.Search(chosen), _Clock()
     began = time.perf_counter()
-    lease = searched.records.watcher().look()
+    lease = searched.records.watcher().acquire()
     assert lease is not None
     searched.hold(lease)
     tuning.run(searched, clock)

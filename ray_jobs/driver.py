@@ -30,8 +30,8 @@ def drive(run: runs.Run) -> None:
             spec.load(package.fetch(run, Path(folder))),
             Console(highlight=False),
             os.environ.get("RAY_ADDRESS", "auto"),
-            began=lambda search_id: runs.begin(run, search_id),
+            began=lambda search_id: runs.put(run, runs.Begun(search=search_id)),
         )
         text = page.text(outcome)
-        runs.finish(run, runs.Result(summary=outcome.summary(), page=text))
+        runs.put(run, runs.Result(summary=outcome.summary(), page=text))
     print(text)

@@ -139,7 +139,7 @@ def _drive(
 def _tune(
     searched: search.Search, out: console.Console, address: str | None
 ) -> list[searches.Record]:
-    experiment, publish = searched.experiment, searched.records.show
+    experiment, publish = searched.experiment, searched.records.save
     epochs, _ = search.rungs(experiment)
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
@@ -186,16 +186,16 @@ def _promote(
 
 def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console) -> leases.Lease:
     """Take the lease of a search; show the search as long as another driver holds it."""
-    lease = watcher.look()
+    lease = watcher.acquire()
     if lease is not None:
         return lease
-    holder = watcher.seen.holder
+    holder = watcher.document.owner
     out.print(f"{holder} drives this search: watching it; Ctrl-C leaves it alone", soft_wrap=True)
     with screen.trials(searched.records, out) as refresh:
         while lease is None:
             time.sleep(POLL_S)
             with contextlib.suppress(errors.StorageUnavailableError):
-                lease = watcher.look()
+                lease = watcher.acquire()
                 refresh()
     return lease
 

@@ -89,7 +89,7 @@ def register(
         same=lambda other: other.manifest.get("lineage") == manifest["lineage"],
     )
     result = _result(searched, winner, evaluated, version.number)
-    searched.records.finish(result)
+    searched.records.save(result)
     return result
 
 

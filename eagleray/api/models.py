@@ -11,8 +11,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eagleray import display, errors, storage
-from eagleray.state.aliases import CHAMPION
-from eagleray.state.events import Event
+from eagleray.state.aliases import CHAMPION, Event
 from eagleray.state.models import Registry, Skip, Version
 
 if TYPE_CHECKING:

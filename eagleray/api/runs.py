@@ -124,7 +124,7 @@ def submit(
         _check(experiment)
         packed = package.pack(experiment)
         run = packed.run
-        if packed.settled and (earlier := records.result(run)):
+        if packed.settled and (earlier := records.find(run, records.Result)):
             out.print(f"run {run.id} has ended before: this is its result")
             if show:
                 out.out(earlier.page, highlight=False)
@@ -136,7 +136,7 @@ def submit(
             out.print(f"follow it with: {_attach(cluster, attempt)}", soft_wrap=True)
             return None
         follow(cluster, attempt, out)
-        result = records.result(run)
+        result = records.find(run, records.Result)
     if result is None:
         raise errors.ClusterError(f"run {run.id}: must have left a result, but has none")
     return Result(result.summary, result.page, run.storage)

@@ -37,13 +37,13 @@ class LocalRuns:
         records = searches.Records(self._storage, attempt.name, attempt.run)
         watcher, printed = records.watcher(), set[int]()
         while True:
-            unchanged_s = watcher.watch()
-            done = not follow or (watcher.seen.free and records.result() is not None)
+            unchanged_s = watcher.observe()
+            done = not follow or (watcher.document.free and records.result() is not None)
             for record in screen.newly_ended(records, printed):
                 yield f"{screen.line(record)}\n"
             if done:
                 return
-            _check_alive(attempt, watcher.seen, unchanged_s)
+            _check_alive(attempt, watcher.document, unchanged_s)
             time.sleep(POLL_S)
 
     def stop(self, attempt: Attempt) -> None:
@@ -63,12 +63,12 @@ class LocalRuns:
         return Attempt(run, records.name, run, 1, state, why, started, storage=self._uri)
 
 
-def _check_alive(attempt: Attempt, seen: leases.Seen, unchanged_s: float) -> None:
+def _check_alive(attempt: Attempt, lease: leases.LeaseDocument, unchanged_s: float) -> None:
     """Raises ClusterError: it has no driver, or none that shows a sign of life."""
-    if seen.free and unchanged_s >= LEFT_S:
+    if lease.free and unchanged_s >= LEFT_S:
         raise errors.ClusterError(f"{attempt.id}: nobody drives it; {RESUME}")
-    if not seen.free and unchanged_s >= leases.TTL_S:
-        silent = f"its driver {seen.holder} has been silent for {unchanged_s:.0f} s"
+    if not lease.free and unchanged_s >= leases.TTL_S:
+        silent = f"its driver {lease.owner} has been silent for {unchanged_s:.0f} s"
         raise errors.ClusterError(f"{attempt.id}: {silent}; {RESUME}")
 
 

@@ -56,7 +56,8 @@ def view(attempt: Attempt) -> View | None:
         return None
     with contextlib.suppress(errors.EagleRayError):
         run = runs.Run(attempt.name, attempt.run, attempt.storage)
-        search_id = runs.search(run) or run.id  # a search of this machine is its own run
+        begun = runs.find(run, runs.Begun)
+        search_id = begun.search if begun else run.id  # a search of this machine is its own run
         return Records(storage.open(run.storage), run.name, search_id).view()
     return None
 

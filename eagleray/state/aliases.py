@@ -1,34 +1,66 @@
-"""Where the aliases of a model point, and how they move: values only, nothing acts."""
+"""Where the aliases of a model point, how they move, and the log of their moves: values only.
+
+The aliases carry the event of their last move in the same document, so that both happen or
+neither does. The next move first puts it into an object of its own: no crash loses an event, and
+the log shows no move that did not happen. That a version was registered follows from the version.
+"""
 
 from __future__ import annotations
 
-import pydantic
+import getpass
+import os
+import secrets
+from datetime import UTC, datetime
 
 from eagleray import errors, names
 from eagleray.state import documents
-from eagleray.state.events import Event
 
 CHAMPION = "champion"
 LATEST = "latest"  # the highest number; no alias may be called so
 _REMEMBERED = 100
+_NS_DIGITS = 16
 
 
-class Aliases(documents.Document, frozen=True):
+class Event(documents.Document, frozen=True):
+    """One line of a model's log.
+
+    Attributes:
+        id: unique; ids of moves sort by time.
+        at: when, in ISO 8601, by the clock of who did it.
+        action: `registered`, `promoted` or `rolled-back`.
+        number: the version.
+        by: who did it.
+        why: the reason that was given.
+        alias: which alias moved; None for `registered`.
+        previous: the version that it pointed to.
+    """
+
+    KIND = "event"
+
+    id: str
+    at: str
+    action: str
+    number: int
+    by: str
+    why: str = ""
+    alias: str | None = None
+    previous: int | None = None
+
+
+class Aliases(documents.Replaceable, frozen=True):
     """Where each alias points, and what it pointed to before, latest last.
 
     Attributes:
         values: versions by alias.
         history: earlier versions by alias.
-        last: the event of the last move, see `events`.
-        etag: of the stored object; None as long as no alias was ever set.
+        last: the event of the last move.
     """
 
-    TYPE = documents.Type("aliases")
+    KIND = "aliases"
 
     values: dict[str, int] = {}
     history: dict[str, list[int]] = {}
     last: Event | None = None
-    etag: str | None = pydantic.Field(None, exclude=True)
 
 
 def check(alias: str) -> None:
@@ -48,7 +80,7 @@ def pointed(aliases: Aliases, alias: str, number: int) -> Aliases:
 
 
 def returned(aliases: Aliases, alias: str, name: str) -> Aliases:
-    """Give the aliases with one pointing to where it pointed before."""
+    """Give the aliases of a model with one pointing to where it pointed before."""
     if alias not in aliases.values:
         raise errors.NotFoundError(
             f"model {name}: must be an alias that is set, but got {alias!r}"
@@ -61,6 +93,40 @@ def returned(aliases: Aliases, alias: str, name: str) -> Aliases:
             f"but {aliases.values[alias]} is its first"
         )
     return _moved(aliases, alias, history[-1], history[:-1])
+
+
+def event(
+    before: Aliases, after: Aliases, *, action: str, alias: str, by: str | None, why: str, now: int
+) -> Event:
+    """The event of a move at `now`, in nanoseconds since 1970.
+
+    It is dated after the last event even if clocks differ: the log keeps the order of moves.
+    """
+    if before.last is not None:
+        now = max(now, int(before.last.id[:_NS_DIGITS], 16) + 1)
+    return Event(
+        id=f"{now:0{_NS_DIGITS}x}{secrets.token_hex(5)}",
+        at=iso(now),
+        action=action,
+        number=after.values[alias],
+        by=by or user(),
+        why=why,
+        alias=alias,
+        previous=before.values.get(alias),
+    )
+
+
+def iso(now: int) -> str:
+    """Nanoseconds since 1970 in ISO 8601, to the millisecond."""
+    return datetime.fromtimestamp(now / 1e9, UTC).isoformat(timespec="milliseconds")
+
+
+def user() -> str:
+    """Who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"uid {os.getuid()}"
 
 
 def _moved(aliases: Aliases, alias: str, number: int, history: list[int]) -> Aliases:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
 import pydantic
@@ -21,70 +20,29 @@ from eagleray import __version__, errors
 from eagleray.storage import Storage
 
 Fields = dict[str, Any]
-ENVELOPE = ("kind", "format", "written_by")
 MISSED = (errors.ObjectExistsError, errors.ObjectChangedError, errors.ObjectNotFoundError)
 """What `replace` raises when the document is not the one that was read."""
 
+_ENVELOPE = ("kind", "format", "written_by")
 _READERS = 8
 
 Key = TypeVar("Key")
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Type:
-    """A kind of document.
-
-    Attributes:
-        kind: its name.
-        format: the newest format that this EagleRay reads, and the one that it writes.
-        migrations: for a format n, the function that makes format n + 1 of a document; without one
-            the two differ in the envelope alone.
-    """
-
-    kind: str
-    format: int = 1
-    migrations: Mapping[int, Callable[[Any], Fields]] = field(default_factory=dict)
-
-    def stamp(self, fields: Mapping[str, Any]) -> Fields:
-        """Add the envelope."""
-        return {**fields, "kind": self.kind, "format": self.format, "written_by": __version__}
-
-    def encode(self, fields: Mapping[str, Any]) -> bytes:
-        """Write a document; `fields` may hold some that this EagleRay does not know."""
-        return json.dumps(self.stamp(fields)).encode()
-
-    def decode(self, found: Any, where: str) -> Fields:
-        """Bring a document's JSON to the newest format, without its envelope.
-
-        Raises:
-            CorruptObjectError: it is no such document; the message says `where`.
-            NewerFormatError: a newer EagleRay has written it.
-        """
-        for number in range(self.check(found, where), self.format):
-            found = self.migrations[number](found) if number in self.migrations else found
-        if not isinstance(found, dict):
-            raise errors.CorruptObjectError(
-                f"{where}: must be a {self.kind}, but got {found!r:.60}"
-            )
-        return {name: value for name, value in found.items() if name not in ENVELOPE}
-
-    def check(self, found: Any, where: str) -> int:
-        """The format of a document, which must be of this kind and not too new."""
-        fields = found if isinstance(found, dict) else {}
-        kind, number = fields.get("kind", self.kind), fields.get("format", 0)
-        if kind != self.kind or type(number) is not int or number < 0:
-            raise errors.CorruptObjectError(f"{where}: must be a {self.kind}, but got a {kind}")
-        if number > self.format:
-            law = f"must be a {self.kind} of format {self.format} or older, but got {number}"
-            raise errors.NewerFormatError(f"{where}: {law}; {reader(fields)}")
-        return number
+Value = TypeVar("Value")
 
 
 class Document(pydantic.BaseModel, extra="allow"):
-    """A document as a value; the fields that this EagleRay does not know stay in it."""
+    """A document as a value; the fields that this EagleRay does not know stay in it.
 
-    TYPE: ClassVar[Type]
+    Attributes:
+        KIND: the name of such documents.
+        FORMAT: the newest format that this EagleRay reads, and the one that it writes.
+        MIGRATIONS: for a format n, the function that makes format n + 1 of a document; without one
+            the two differ in the envelope alone.
+    """
+
+    KIND: ClassVar[str]
+    FORMAT: ClassVar[int] = 1
+    MIGRATIONS: ClassVar[Mapping[int, Callable[[Any], Any]]] = {}
 
     @classmethod
     def read(cls, store: Storage, key: str) -> Self:
@@ -101,29 +59,71 @@ class Document(pydantic.BaseModel, extra="allow"):
             return None
 
     @classmethod
-    def decode(cls, found: Any, where: str) -> Self:
-        """Make the value of a document's JSON; the errors are those of `Type.decode`."""
-        fields = cls.TYPE.decode(found, where)
+    def decode(cls, content: Any, where: str) -> Self:
+        """Make a document of its JSON, brought to the newest format.
+
+        Raises:
+            CorruptObjectError: it is no such document; the message says `where`.
+            NewerFormatError: a newer EagleRay has written it.
+        """
+        for number in range(cls.check(content, where), cls.FORMAT):
+            content = cls.MIGRATIONS[number](content) if number in cls.MIGRATIONS else content
+        law = f"{where}: must be a {cls.KIND}, but"
+        if not isinstance(content, dict):
+            raise errors.CorruptObjectError(f"{law} got {content!r:.60}")
         try:
-            return cls.model_validate(fields)
+            return cls.model_validate(without(content, *_ENVELOPE))
         except pydantic.ValidationError as cause:
             first = cause.errors()[0]
-            says = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            message = f"{where}: must be a {cls.TYPE.kind}, but {says}"
-            raise errors.CorruptObjectError(message) from cause
+            at = ".".join(map(str, first["loc"]))
+            raise errors.CorruptObjectError(f"{law} {at}: {first['msg']}") from cause
+
+    @classmethod
+    def check(cls, content: Any, where: str) -> int:
+        """Give the format of a document; the errors are those of `decode`."""
+        fields = content if isinstance(content, dict) else {}
+        kind, number = fields.get("kind", cls.KIND), fields.get("format", 0)
+        if kind != cls.KIND or type(number) is not int or number < 0:
+            raise errors.CorruptObjectError(f"{where}: must be a {cls.KIND}, but got a {kind}")
+        if number > cls.FORMAT:
+            law = f"must be a {cls.KIND} of format {cls.FORMAT} or older, but got {number}"
+            raise errors.NewerFormatError(f"{where}: {law}; {reader(fields)}")
+        return number
 
     def fields(self) -> Fields:
         """The document as JSON values, with its envelope."""
-        return self.TYPE.stamp(json.loads(self.model_dump_json()))
+        envelope = {"kind": self.KIND, "format": self.FORMAT, "written_by": __version__}
+        return {**json.loads(self.model_dump_json()), **envelope}
 
     def encode(self) -> bytes:
         return json.dumps(self.fields()).encode()
 
 
-def read_all(read: Callable[[Key], Found], wanted: Iterable[Key]) -> list[Found]:
+class Replaceable(Document, frozen=True):
+    """A document that is changed by compare-and-swap.
+
+    Attributes:
+        etag: of the stored object that was read; None where there is none.
+    """
+
+    etag: str | None = pydantic.Field(None, exclude=True)
+
+    @classmethod
+    def tagged(cls, data: bytes, etag: str, where: str) -> Self:
+        """Make the document of an object and its etag; the errors are those of `decode`."""
+        return cls.decode(load(data, where), where).model_copy(update={"etag": etag})
+
+    def replace(self, store: Storage, key: str, **changes: Any) -> Self:
+        """Write the document with changes over the one that was read; else raise one of MISSED."""
+        changed = self.model_copy(update=changes)
+        etag = replace(store, key, changed.encode(), self.etag)
+        return changed.model_copy(update={"etag": etag})
+
+
+def read_all(read: Callable[[Key], Value], keys: Iterable[Key]) -> list[Value]:
     """Call `read` with each key, several at once; results in the order of the keys."""
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read, wanted))
+        return list(pool.map(read, keys))
 
 
 def load(data: bytes, where: str) -> Any:
@@ -134,12 +134,9 @@ def load(data: bytes, where: str) -> Any:
         raise errors.CorruptObjectError(f"{where}: must be JSON, but {cause}") from cause
 
 
-def parse(data: bytes, where: str) -> Fields:
-    """Read a JSON object of any kind; CorruptObjectError when it is none."""
-    found = load(data, where)
-    if not isinstance(found, dict):
-        raise errors.CorruptObjectError(f"{where}: must be a JSON object, but got {found!r:.60}")
-    return found
+def without(fields: Fields, *names: str) -> Fields:
+    """The fields but those with these names."""
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def replace(store: Storage, key: str, data: bytes, etag: str | None) -> str:

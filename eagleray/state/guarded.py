@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eagleray import errors
@@ -28,7 +28,7 @@ class Writer:
 
     def __init__(self, store: Storage, lease: leases.Lease) -> None:
         self._store, self._lease = store, lease
-        self._etags: dict[str, str] = {}  # of documents that bear our fence
+        self._written: dict[str, tuple[str, documents.Fields]] = {}  # with etags; bear our fence
 
     def put(self, key: str, fields: Mapping[str, Any]) -> None:
         """Write a document: one request, and two more the first time.
@@ -36,21 +36,18 @@ class Writer:
         Raises:
             LeaseLostError: somebody else holds the lease; the write is not seen.
         """
-        data = self._marked(fields)
-        etag = self._etags.get(key)
-        ours = etag is not None
+        etag, before = self._written.get(key, (None, {}))
+        whole, ours = {**before, **fields}, etag is not None
         while True:
             self._lease.check()
             try:
-                written = documents.replace(self._store, key, data, etag)
+                written = self._replace(key, whole, etag)
             except documents.MISSED:
-                (fence, _, etag), ours = self._look(key), False
-                if fence > self._lease.fence:
-                    raise self._lease.lose() from None
+                etag, ours = self._current(key)[1], False
                 continue
-            if not ours:  # a new holder may have looked for what to adopt before it was there
+            if not ours:  # a new holder may have listed what to adopt before it was there
                 self._lease.verify()
-            self._etags[key] = written
+            self._written[key] = written, whole
             return
 
     def adopt(self, prefixes: Sequence[str]) -> None:
@@ -60,35 +57,41 @@ class Writer:
             CorruptObjectError: one of the documents cannot be read.
             LeaseLostError: somebody else holds the lease.
         """
-        self.put(keys.fence(self._lease.key), leases.FENCE.stamp({}))
-        found = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]
-        documents.read_all(self._adopt, found)
+        self.put(keys.fence(self._lease.key), leases.Fence().fields())
+        listed = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]
+        documents.read_all(self._adopt, listed)
         self._lease.seal()
 
     def _adopt(self, key: str) -> None:
         while True:
-            fence, data, etag = self._look(key)
-            if fence > self._lease.fence:
-                raise self._lease.lose()
-            if etag is None or fence < self._lease.sealed:
-                return  # the latter was created by a holder who had lost the lease
-            marked = self._marked(documents.parse(data, documents.where(self._store, key)))
+            data, etag = self._current(key)
+            if etag is None:
+                return
+            fields = _parse(data, documents.where(self._store, key))
+            if _fence(fields) < self._lease.sealed:
+                return  # created by a holder who had lost the lease
             with contextlib.suppress(*documents.MISSED):
-                self._etags[key] = documents.replace(self._store, key, marked, etag)
+                self._written[key] = self._replace(key, fields, etag), fields
                 return
 
-    def _look(self, key: str) -> tuple[int, bytes, str | None]:
-        """What is there, to be replaced: its fence, itself, and its etag; None for nothing."""
+    def _current(self, key: str) -> tuple[bytes, str | None]:
+        """Read what a write would replace, and its etag; None where there is nothing.
+
+        Raises:
+            LeaseLostError: it bears a later fence.
+        """
         try:
             data, etag = self._store.get_tagged(key)
         except errors.ObjectNotFoundError:
-            return 0, b"", None
+            return b"", None
         with contextlib.suppress(errors.CorruptObjectError):
-            return _fence(documents.parse(data, key)), data, etag
-        return self._lease.fence, data, etag
+            if _fence(_parse(data, key)) > self._lease.fence:
+                raise self._lease.lose()
+        return data, etag
 
-    def _marked(self, fields: Mapping[str, Any]) -> bytes:
-        return json.dumps({**fields, "fence": self._lease.fence}).encode()
+    def _replace(self, key: str, fields: documents.Fields, etag: str | None) -> str:
+        fenced = {**fields, "fence": self._lease.fence}
+        return documents.replace(self._store, key, json.dumps(fenced).encode(), etag)
 
 
 def read(store: Storage, lease: str, key: str) -> documents.Fields | None:
@@ -109,28 +112,29 @@ def read_all(store: Storage, lease: str, prefix: str) -> dict[str, documents.Fie
 
 def _read(store: Storage, lease: str, wanted: list[str]) -> dict[str, documents.Fields]:
     """Read what counts; again, when a new holder has taken over meanwhile."""
-    while True:
-        sealed = leases.read(store, lease).sealed
-        found = {key: one for key, one in _documents(store, wanted) if _fence(one) >= sealed}
-        if leases.read(store, lease).sealed == sealed:
-            return {key: _without_fence(one) for key, one in found.items()}
 
-
-def _documents(store: Storage, wanted: list[str]) -> Iterator[tuple[str, documents.Fields]]:
     def get(key: str) -> documents.Fields | None:
         try:
-            return documents.parse(store.get(key), documents.where(store, key))
+            return _parse(store.get(key), documents.where(store, key))
         except errors.ObjectNotFoundError:
             return None
 
-    found = zip(wanted, documents.read_all(get, wanted), strict=True)
-    yield from ((key, one) for key, one in found if one is not None)
+    while True:
+        sealed = leases.read(store, lease).sealed
+        found = zip(wanted, documents.read_all(get, wanted), strict=True)
+        counted = {key: one for key, one in found if one is not None and _fence(one) >= sealed}
+        if leases.read(store, lease).sealed == sealed:
+            return {key: documents.without(one, "fence") for key, one in counted.items()}
+
+
+def _parse(data: bytes, where: str) -> documents.Fields:
+    """Read a JSON object of any kind; CorruptObjectError when it is none."""
+    content = documents.load(data, where)
+    if not isinstance(content, dict):
+        raise errors.CorruptObjectError(f"{where}: must be a JSON object, but got {content!r:.60}")
+    return content
 
 
 def _fence(fields: documents.Fields) -> int:
-    found = fields.get("fence", 0)
-    return found if isinstance(found, int) else 0
-
-
-def _without_fence(fields: documents.Fields) -> documents.Fields:
-    return {name: value for name, value in fields.items() if name != "fence"}
+    fence = fields.get("fence", 0)
+    return fence if isinstance(fence, int) else 0

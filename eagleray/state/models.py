@@ -6,15 +6,14 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
 from eagleray import errors, names, storage
-from eagleray.state import aliases, documents, events, keys
-from eagleray.state.aliases import CHAMPION, LATEST, Aliases
-from eagleray.state.events import Event
+from eagleray.state import aliases, documents, keys
+from eagleray.state.aliases import CHAMPION, LATEST, Aliases, Event
 from eagleray.storage import blobs, files
 
 _SWAPS = 100  # attempts before a ConflictError
@@ -33,7 +32,7 @@ class Version(documents.Document, frozen=True):
         manifest: JSON of whoever registers.
     """
 
-    TYPE = documents.Type("version")
+    KIND = "version"
 
     name: str
     number: int
@@ -43,7 +42,7 @@ class Version(documents.Document, frozen=True):
     manifest: dict[str, Any]
 
     def event(self) -> Event:
-        """That it was registered."""
+        """The event of its registration."""
         at, number = self.created, self.number
         return Event(id=f"v{number:010}", at=at, action="registered", number=number, by=self.by)
 
@@ -63,35 +62,33 @@ class Registry:
         *,
         same: Callable[[Version], bool] | None = None,
     ) -> Version:
-        """Store the files, then take the next free number. No alias moves: that is a choice.
+        """Store the files, then take the next free number. No alias moves.
 
         A version appears whole or not at all; a writer that dies early leaves only blobs.
 
         Args:
             name: the model's.
             files: contents by path.
-            manifest: what is on record of the version, as JSON may hold it.
-            same: whether another version is this one, which is then given instead. Numbers are
-                taken one after another, so of many who register the same, one does.
+            manifest: facts about the version, as JSON may hold them.
+            same: whether another version is this one, which is then given instead. Of many who
+                register the same at once one does: numbers are taken one after another.
         """
-        names.check("model", name)
+        numbers = self.numbers(name)
         for path in files:
             storage.checked(path)
-        numbers = self.numbers(name)  # all above are looked at one by one
-        if same and (found := list(filter(same, self._versions(name, numbers, _ignore)))):
-            return found[-1]
-        stored = {path: blobs.put(self._store, data) for path, data in files.items()}
+        if known := self._last(same, name, numbers):
+            return known
         version = Version(
             name=name,
             number=max(numbers, default=0) + 1,
-            created=events.written(self._now()),
-            by=events.user(),
-            files=stored,
+            created=aliases.iso(self._now()),
+            by=aliases.user(),
+            files={path: blobs.put(self._store, data) for path, data in files.items()},
             manifest=dict(manifest),
         )
-        while not self._take(version):
-            if same and any(map(same, self._versions(name, {version.number}, _ignore))):
-                return self.version(name, version.number)
+        while not self._put_if_absent(keys.VERSION, version, name=name, number=version.number):
+            if known := self._last(same, name, [version.number]):
+                return known
             version = version.model_copy(update={"number": version.number + 1})
         return version
 
@@ -123,7 +120,7 @@ class Registry:
             CorruptObjectError: without `skip`: one is damaged, or no version of ours.
             NewerFormatError: without `skip`: a newer EagleRay has registered one.
         """
-        return self._versions(name, self.numbers(name), skip)
+        return self._versions(name, self.numbers(name), skip or _refuse)
 
     def version(self, name: str, number: int) -> Version:
         """Give one version.
@@ -132,13 +129,19 @@ class Registry:
             errors.NotFoundError: the model or the version does not exist.
         """
         names.check("model", name)
-        try:
-            return self._version(name, number)
-        except errors.ObjectNotFoundError:
+        key = keys.VERSION.format(name=name, number=number)
+        found = Version.find(self._store, key)
+        if found is None:
             known = ", ".join(map(str, sorted(self._existing(name))[-10:]))
             raise errors.NotFoundError(
                 f"model {name}: must be one of its versions ({known}), but got {number}"
-            ) from None
+            )
+        if (found.name, found.number) != (name, number):
+            raise errors.CorruptObjectError(
+                f"{documents.where(self._store, key)}: must be version {number} of {name}, but "
+                f"got version {found.number} of {found.name}"
+            )
+        return found
 
     def resolve(self, name: str, reference: str) -> Version:
         """Give the version that an alias, a number or `latest` stands for."""
@@ -166,7 +169,7 @@ class Registry:
         return blobs.get(self._store, version.files[path])
 
     def pull(self, version: Version, folder: Path) -> None:
-        """Write the files of a version, verified, into a folder that is not there yet or empty."""
+        """Write the files of a version, verified, into a folder that is new or empty."""
         with files.creating(folder) as unfinished:
             for path in version.files:
                 target = unfinished / storage.checked(path)
@@ -180,15 +183,12 @@ class Registry:
     def watch(self, name: str, etag: str | None) -> Aliases | None:
         """Give the aliases, or None when they are still those of `etag` (None: never set)."""
         names.check("model", name)
+        key = keys.ALIASES.format(name=name)
         try:
-            found = self._store.get_if_changed(keys.ALIASES.format(name=name), etag)
+            found = self._store.get_if_changed(key, etag)
         except errors.ObjectNotFoundError:
             return Aliases() if etag else None
-        if found is None:
-            return None
-        where = documents.where(self._store, keys.ALIASES.format(name=name))
-        read = Aliases.decode(documents.load(found[0], where), where)
-        return read.model_copy(update={"etag": found[1]})
+        return Aliases.tagged(*found, documents.where(self._store, key)) if found else None
 
     def promote(
         self,
@@ -224,17 +224,18 @@ class Registry:
         version = self.version(name, number)
 
         def point(now: Aliases) -> Aliases:
-            if expect is not ... and now.values.get(alias) not in (expect, number):
+            current = now.values.get(alias)
+            if expect is not ... and current not in (expect, number):
                 raise errors.ConflictError(
                     f"model {name}: {alias} must point to version {expect or 'none'}, "
-                    f"but points to {now.values.get(alias, 'none')}; somebody moved it"
+                    f"but points to {current or 'none'}; somebody moved it"
                 )
-            if check is not None and now.values.get(alias) not in (None, number):
-                check(self.version(name, now.values[alias]), version)
+            if check is not None and current not in (None, number):
+                check(self.version(name, current), version)
             return aliases.pointed(now, alias, number)
 
-        tell = functools.partial(self._event, "promoted", alias, by=by, why=why)
-        return self._swap(name, point, tell, dry_run=dry_run)
+        event = functools.partial(aliases.event, action="promoted", alias=alias, by=by, why=why)
+        return self._swap(name, point, event, dry_run=dry_run)
 
     def rollback(
         self,
@@ -259,48 +260,46 @@ class Registry:
                 raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
             return aliases.returned(now, alias, name)
 
-        tell = functools.partial(self._event, "rolled-back", alias, by=by, why=why)
-        return self._swap(name, back, tell, dry_run=dry_run)
+        event = functools.partial(aliases.event, action="rolled-back", alias=alias, by=by, why=why)
+        return self._swap(name, back, event, dry_run=dry_run)
 
     def events(self, name: str) -> list[Event]:
         """Give the log of a model, the oldest first."""
         last = self.aliases(name).last  # before the others: the next move puts it among them
         listed = sorted(entry.key for entry in self._store.list(keys.EVENTS.format(name=name)))
         stored = documents.read_all(lambda key: Event.read(self._store, key), listed)
-        known = {one.id: one for one in [*stored, *([last] if last else [])]}
+        known = {one.id: one for one in [*stored, last] if one}
         told = {one.number for one in known.values() if one.action == "registered"}
-        made = (one.event() for one in self.versions(name, _ignore) if one.number not in told)
+        versions = self.versions(name, _ignore)
+        registered = [one.event() for one in versions if one.number not in told]
         return sorted(
-            [*known.values(), *made], key=lambda one: (one.at, one.alias is not None, one.id)
+            [*known.values(), *registered], key=lambda one: (one.at, one.alias is not None, one.id)
         )
 
     def _listed(self, prefix: str) -> list[tuple[str, int]]:
         return keys.versions(entry.key for entry in self._store.list(prefix))
 
-    def _versions(self, name: str, numbers: set[int], skip: Skip | None) -> list[Version]:
+    def _versions(self, name: str, numbers: Iterable[int], skip: Skip) -> list[Version]:
         def read(number: int) -> Version | errors.StorageError:
             try:
-                return self._version(name, number)
+                return self.version(name, number)
             except (errors.CorruptObjectError, errors.NewerFormatError) as cause:
-                if skip is None:
-                    raise
                 return cause
 
-        found = documents.read_all(read, sorted(numbers))
-        for one in found:
-            if skip is not None and isinstance(one, errors.StorageError):
-                skip(one)
-        return [one for one in found if isinstance(one, Version)]
+        versions = []
+        for found in documents.read_all(read, sorted(numbers)):
+            if isinstance(found, Version):
+                versions.append(found)
+            else:
+                skip(found)
+        return versions
 
-    def _version(self, name: str, number: int) -> Version:
-        key = keys.VERSION.format(name=name, number=number)
-        found = Version.read(self._store, key)
-        if (found.name, found.number) != (name, number):
-            raise errors.CorruptObjectError(
-                f"{documents.where(self._store, key)}: must be version {number} of {name}, but "
-                f"got version {found.number} of {found.name}"
-            )
-        return found
+    def _last(
+        self, same: Callable[[Version], bool] | None, name: str, numbers: Iterable[int]
+    ) -> Version | None:
+        """The last of these versions that is the same."""
+        versions = self._versions(name, numbers, _ignore) if same else []
+        return next(filter(same, reversed(versions)), None)
 
     def _existing(self, name: str) -> set[int]:
         """Give the version numbers of a model that must exist."""
@@ -312,19 +311,11 @@ class Registry:
             f"but got {name!r}{names.near(name, models)}"
         )
 
-    def _take(self, version: Version) -> bool:
-        try:
-            key = keys.VERSION.format(name=version.name, number=version.number)
-            self._store.put_if_absent(key, version.encode())
-        except errors.ObjectExistsError:
-            return False
-        return True
-
     def _swap(
         self,
         name: str,
         change: Callable[[Aliases], Aliases],
-        tell: Callable[[Aliases, Aliases], Event],
+        event: Callable[..., Event],
         *,
         dry_run: bool,
     ) -> Aliases:
@@ -334,39 +325,26 @@ class Registry:
             after = change(before)
             if dry_run or after is before:
                 return after
-            after = after.model_copy(update={"last": tell(before, after)})
-            self._write_out(name, before.last)
-            try:
-                etag = documents.replace(
-                    self._store, keys.ALIASES.format(name=name), after.encode(), before.etag
-                )
-            except documents.MISSED:
-                time.sleep(random.random() / 50)  # noqa: S311 - jitter, not a secret
-                continue
-            return after.model_copy(update={"etag": etag})
+            last = event(before, after, now=self._now())
+            if before.last is not None:
+                self._put_if_absent(keys.EVENT, before.last, name=name, id=before.last.id)
+            with contextlib.suppress(*documents.MISSED):
+                return after.replace(self._store, keys.ALIASES.format(name=name), last=last)
+            time.sleep(random.random() / 50)  # noqa: S311 - jitter, not a secret
         raise errors.ConflictError(f"model {name}: its aliases changed during {_SWAPS} attempts")
 
-    def _event(
-        self, action: str, alias: str, before: Aliases, after: Aliases, *, by: str | None, why: str
-    ) -> Event:
-        now = events.ordered(self._now(), before.last)
-        return Event(
-            id=events.new_id(now),
-            at=events.written(now),
-            action=action,
-            number=after.values[alias],
-            by=by or events.user(),
-            why=why,
-            alias=alias,
-            previous=before.values.get(alias),
-        )
-
-    def _write_out(self, name: str, event: Event | None) -> None:
-        """Put an event into an object of its own before the next takes its place."""
-        if event is not None:
-            with contextlib.suppress(errors.ObjectExistsError):
-                self._store.put_if_absent(keys.EVENT.format(name=name, id=event.id), event.encode())
+    def _put_if_absent(self, key: str, document: documents.Document, **names: object) -> bool:
+        """Write a document, and tell whether it was not there before."""
+        try:
+            self._store.put_if_absent(key.format(**names), document.encode())
+        except errors.ObjectExistsError:
+            return False
+        return True
 
 
 def _ignore(_: errors.StorageError) -> None:
     """Go on without a version that cannot be read."""
+
+
+def _refuse(cause: errors.StorageError) -> None:
+    raise cause

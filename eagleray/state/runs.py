@@ -1,17 +1,18 @@
 """Runs: experiments that were sent, by what they are made of, and how they ended.
 
-What belongs here: their documents. `eagleray.package` makes what is sent, `eagleray.runs` counts
-the attempts at it.
+`eagleray.client.package` makes what is sent, `eagleray.client.runs` counts the attempts at it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from eagleray import errors, storage
 from eagleray.state import documents, keys
 from eagleray.storage import blobs
+
+D = TypeVar("D", bound=documents.Document)
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,17 @@ class Sent(documents.Document, frozen=True):
         settled: whether the same package always has the same result.
     """
 
-    TYPE = documents.Type("run")
+    KIND = "run"
 
     package: blobs.Blob
     settled: bool = False
 
 
 class Begun(documents.Document, frozen=True):
-    """Which search a run is; format 0 is the id alone."""
+    """Which search a run is; its driver puts it on record at the beginning."""
 
-    TYPE = documents.Type("run-search", 1, {0: lambda found: {"search": str(found)}})
+    KIND = "run-search"
+    MIGRATIONS = {0: lambda search: {"search": str(search)}}
 
     search: str
 
@@ -54,17 +56,18 @@ class Begun(documents.Document, frozen=True):
 class Result(documents.Document, frozen=True):
     """How a run ended: for programs, and as it is shown to people."""
 
-    TYPE = documents.Type("run-result")
+    KIND = "run-result"
 
     summary: dict[str, Any]
     page: str
 
 
+_KEYS = {Sent: keys.RUN, Begun: keys.RUN_SEARCH, Result: keys.RUN_RESULT}
+
+
 def send(run: Run, archive: bytes, *, settled: bool) -> None:
     """Store the package of a run."""
-    store = storage.open(run.storage)
-    sent = Sent(package=blobs.put(store, archive), settled=settled)
-    store.put(_key(keys.RUN, run), sent.encode())
+    put(run, Sent(package=blobs.put(storage.open(run.storage), archive), settled=settled))
 
 
 def fetch(run: Run) -> bytes:
@@ -74,35 +77,21 @@ def fetch(run: Run) -> bytes:
         NotFoundError: nothing was sent under this id.
         CorruptObjectError: the package is not what was sent.
     """
-    store = storage.open(run.storage)
-    try:
-        sent = Sent.read(store, _key(keys.RUN, run))
-    except errors.ObjectNotFoundError as cause:
-        raise errors.NotFoundError(f"run: must have been sent before, but {cause}") from cause
-    return blobs.get(store, sent.package)
+    if (sent := find(run, Sent)) is None:
+        raise errors.NotFoundError(
+            f"run: must have been sent before, but {run.storage} holds no package of "
+            f"{run.name!r} with the id {run.id!r}"
+        )
+    return blobs.get(storage.open(run.storage), sent.package)
 
 
-def begin(run: Run, search_id: str) -> None:
-    """Put on record which search a run is; its driver does so at the beginning."""
-    begun = Begun(search=search_id)
-    storage.open(run.storage).put(_key(keys.RUN_SEARCH, run), begun.encode())
+def put(run: Run, document: Sent | Begun | Result) -> None:
+    """Put a document of a run on record."""
+    key = _KEYS[type(document)].format(name=run.name, id=run.id)
+    storage.open(run.storage).put(key, document.encode())
 
 
-def search(run: Run) -> str | None:
-    """Id of a run's search; None before its driver has begun."""
-    begun = Begun.find(storage.open(run.storage), _key(keys.RUN_SEARCH, run))
-    return begun.search if begun else None
-
-
-def finish(run: Run, result: Result) -> None:
-    """Put on record how a run ended."""
-    storage.open(run.storage).put(_key(keys.RUN_RESULT, run), result.encode())
-
-
-def result(run: Run) -> Result | None:
-    """How a run ended; None before that."""
-    return Result.find(storage.open(run.storage), _key(keys.RUN_RESULT, run))
-
-
-def _key(template: str, run: Run) -> str:
-    return template.format(name=run.name, id=run.id)
+def find(run: Run, kind: type[D]) -> D | None:
+    """Read a document of a run; None where there is none yet."""
+    key = _KEYS[kind].format(name=run.name, id=run.id)
+    return kind.find(storage.open(run.storage), key)

@@ -1,8 +1,8 @@
 """Searches: what is on record of each, so that the same file finds it again.
 
-Only the driver that holds the lease writes here, and only what it writes is seen; but the states
-are written by the worker that trains, so that what is kept does not depend on a report that comes
-through. A record is small; weights and states are blobs it points to.
+Only what the driver that holds the lease writes is seen. The states alone are written by the worker
+that trains, so that they do not depend on a report that may be lost. Weights and states are blobs
+that the documents name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Record(documents.Document):
     Attributes:
         number: its place in the search, from 1.
         values: what was suggested, by dotted key.
-        parameters: the same as the sampler calls it, to be told to it again.
+        parameters: the same in the sampler's terms.
         status: `running` (interrupted when no search runs), `finished`, `stopped` early by the
             scheduler, `failed` by itself, or `lost` by the machine or the storage.
         score: the selecting metric at its best epoch, on the validation part.
@@ -34,10 +34,9 @@ class Record(documents.Document):
         state_epoch: the epoch of its last whole state in storage; 0 before the first.
         failure: why it failed.
         cause: equal for failures that are alike; None where the next configuration may do better.
-        seconds: time spent training.
     """
 
-    TYPE = documents.Type("trial")
+    KIND = "trial"
 
     number: int
     values: dict[str, Any]
@@ -73,7 +72,7 @@ class State(documents.Document, frozen=True):
         blob: what `checkpoints.dump` gave.
     """
 
-    TYPE = documents.Type("state")
+    KIND = "state"
 
     values: dict[str, Any]
     epoch: int
@@ -105,7 +104,7 @@ class View(documents.Document, frozen=True):
         rows: the trials to show.
     """
 
-    TYPE = documents.Type("view")
+    KIND = "view"
 
     at: float
     gone: float
@@ -120,7 +119,7 @@ class View(documents.Document, frozen=True):
 
 
 class Confused(pydantic.BaseModel, frozen=True):
-    """So many rows of one class that were taken for another."""
+    """Rows of one class that were taken for another: how many."""
 
     truth: str
     predicted: str
@@ -142,7 +141,7 @@ class Result(documents.Document, frozen=True):
         minutes: the longest time that it was given; None for endless.
     """
 
-    TYPE = documents.Type("search-result")
+    KIND = "search-result"
 
     version: int
     winner: int
@@ -159,6 +158,9 @@ class Result(documents.Document, frozen=True):
         return trials <= self.trials and (minutes or math.inf) <= (self.minutes or math.inf)
 
 
+_KEYS = {Record: keys.TRIAL, View: keys.VIEW, Result: keys.RESULT}
+
+
 class Records:
     """What is on record of one search; written under its lease."""
 
@@ -166,10 +168,9 @@ class Records:
         self, store: Storage, name: str, search_id: str, lease: leases.Lease | None = None
     ) -> None:
         self.name, self.search_id = name, search_id
-        self._storage = store
-        self.lease_key = self._key(keys.LEASE)
-        self._lease = lease
+        self._storage, self._lease = store, lease
         self._writer = guarded.Writer(store, lease) if lease else None
+        self.lease_key = self._key(keys.LEASE)
 
     def watcher(self) -> leases.Watcher:
         """Who waits for the lease of this search."""
@@ -185,13 +186,27 @@ class Records:
         if self._lease is not None:
             self._lease.check()
 
-    def save(self, record: Record) -> None:
-        self._write(self._key(keys.TRIAL, record.number), record)
+    def save(self, document: Record | View | Result) -> None:
+        """Put a trial, the view or the end on record, in place of the same before."""
+        number = document.number if isinstance(document, Record) else 0
+        key = self._key(_KEYS[type(document)], number)
+        if self._writer is None:
+            self._storage.put(key, document.encode())
+        else:
+            self._writer.put(key, document.fields())
 
     def trials(self) -> list[Record]:
         """All trials on record, by number."""
         found = guarded.read_all(self._storage, self.lease_key, self._key(keys.TRIALS))
         return [Record.decode(one, self._where(key)) for key, one in found.items()]
+
+    def view(self) -> View | None:
+        """The search as it was some seconds ago, or at its last sign of life."""
+        return self._find(View)
+
+    def result(self) -> Result | None:
+        """The end, where the search has come to one."""
+        return self._find(Result)
 
     def state(self, number: int, values: dict[str, Any]) -> State | None:
         """The last whole state of a trial, where there is one of this configuration."""
@@ -201,30 +216,10 @@ class Records:
     def save_state(self, number: int, state: State) -> None:
         self._storage.put(self._key(keys.STATE, number), state.encode())
 
-    def show(self, view: View) -> None:
-        """Let screens elsewhere see the search; a view takes the place of the one before."""
-        self._write(self._key(keys.VIEW), view)
-
-    def view(self) -> View | None:
-        """The search as it was some seconds ago, or at its last sign of life."""
-        return self._read(self._key(keys.VIEW), View)
-
-    def finish(self, result: Result) -> None:
-        self._write(self._key(keys.RESULT), result)
-
-    def result(self) -> Result | None:
-        """The end, where the search has come to one."""
-        return self._read(self._key(keys.RESULT), Result)
-
-    def _read(self, key: str, kind: type[D]) -> D | None:
+    def _find(self, kind: type[D]) -> D | None:
+        key = self._key(_KEYS[kind])
         found = guarded.read(self._storage, self.lease_key, key)
         return None if found is None else kind.decode(found, self._where(key))
-
-    def _write(self, key: str, what: documents.Document) -> None:
-        if self._writer is None:
-            self._storage.put(key, what.encode())
-        else:
-            self._writer.put(key, what.fields())
 
     def _key(self, template: str, number: int = 0) -> str:
         return template.format(name=self.name, search=self.search_id, number=number)

@@ -1,8 +1,8 @@
 """Removal of contents that no document refers to.
 
 A content is written before the document that refers to it, so one that was written within the
-grace period stays. Contents are listed before documents are read, and each is looked at again
-before it is removed: one that was written anew meanwhile is young (`blobs.put`).
+grace period stays. Contents are listed before documents are read, and each is listed once more
+before it is removed: one that was written again meanwhile is young (`blobs.put`).
 
 Whatever looks like a hash in a document counts as a reference, in fields of newer releases too. A
 document that cannot be read, or is too new, stops the sweep before anything is removed.
@@ -10,34 +10,35 @@ document that cannot be read, or is too new, stops the sweep before anything is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from eagleray import errors
 from eagleray.state import documents, keys, leases, models, runs, searches
-from eagleray.state.aliases import Aliases
-from eagleray.state.events import Event
+from eagleray.state.aliases import Aliases, Event
 from eagleray.storage import Entry, Storage, blobs
 
-_DOCUMENTS = (
-    *(Aliases, Event, models.Version, runs.Begun, runs.Result, runs.Sent),
-    *(searches.Record, searches.Result, searches.State, searches.View),
-)
-_TYPES = {one.kind: one for one in (*(one.TYPE for one in _DOCUMENTS), leases.TYPE, leases.FENCE)}
-_FATES = ("referenced", "young", "removed")
+DOCUMENTS: dict[str, type[documents.Document]] = {
+    one.KIND: one
+    for one in (
+        *(leases.Fence, leases.LeaseDocument, Aliases, Event, models.Version),
+        *(runs.Begun, runs.Result, runs.Sent),
+        *(searches.Record, searches.Result, searches.State, searches.View),
+    )
+}
+"""All documents by kind."""
 
 
 @dataclass(frozen=True)
-class Swept:
-    """Result of a sweep: the contents by their fate.
+class Report:
+    """What a sweep has done.
 
     Attributes:
         documents: how many were read.
-        referenced: that a document refers to.
-        young: that nothing refers to, within the grace period; or just gone or written anew.
-        removed: that nothing referred to.
+        referenced: contents that a document refers to.
+        young: contents that nothing refers to, within the grace period; or just written or removed.
+        removed: contents that nothing referred to.
     """
 
     documents: int
@@ -46,7 +47,7 @@ class Swept:
     removed: list[Entry]
 
 
-def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Swept:
+def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Report:
     """Remove contents that no document refers to.
 
     Args:
@@ -60,31 +61,24 @@ def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Sw
     """
     limit = (store.clock() or datetime.now(UTC)) - older_than
     contents = [one for one in store.list(blobs.PREFIX) if blobs.hashes(one.key.encode())]
-    read, hashes = _marked(store)
+    listed = [one.key for folder in keys.FOLDERS for one in store.list(folder)]
+    known = [key for key in listed if key.endswith(".json")]
+    hashes = set().union(*documents.read_all(lambda key: _hashes(store, key), known))
 
-    def settle(one: Entry) -> str:
+    def sort(one: Entry) -> str:
         if one.key.removeprefix(blobs.PREFIX) in hashes:
             return "referenced"
-        old = one.modified < limit
-        return "removed" if old and (dry_run or _remove(store, one, limit)) else "young"
+        removed = one.modified < limit and (dry_run or _remove(store, one, limit))
+        return "removed" if removed else "young"
 
-    settled = list(zip(documents.read_all(settle, contents), contents, strict=True))
-    fates = ([one for fate, one in settled if fate == name] for name in _FATES)
-    return Swept(read, *fates)
-
-
-def _marked(store: Storage) -> tuple[int, set[str]]:
-    """How many documents there are, and all hashes in them."""
-    read = documents.read_all(lambda key: _hashes(store, key), _documents(store))
-    return len(read), set().union(*read)
-
-
-def _documents(store: Storage) -> Iterator[str]:
-    for folder in keys.FOLDERS:
-        yield from (one.key for one in store.list(folder) if one.key.endswith(".json"))
+    parts: dict[str, list[Entry]] = {"referenced": [], "young": [], "removed": []}
+    for part, one in zip(documents.read_all(sort, contents), contents, strict=True):
+        parts[part].append(one)
+    return Report(len(known), **parts)
 
 
 def _hashes(store: Storage, key: str) -> set[str]:
+    """All hashes in a document."""
     try:
         data = store.get(key)
     except errors.ObjectNotFoundError:
@@ -94,19 +88,20 @@ def _hashes(store: Storage, key: str) -> set[str]:
     return blobs.hashes(data)
 
 
-def _check_readable(found: Any, where: str) -> None:
+def _check_readable(content: Any, where: str) -> None:
     """Refuse what only a newer EagleRay reads; JSON of others has no kind of ours."""
-    kind = found.get("kind") if isinstance(found, dict) else None
-    if kind in _TYPES:
-        _TYPES[kind].check(found, where)
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind in DOCUMENTS:
+        DOCUMENTS[kind].check(content, where)
     elif kind is not None:
-        law = f"kind: must be one of {', '.join(_TYPES)}, but got {kind!r}"
-        raise errors.NewerFormatError(f"{where}: {law}; {documents.reader(found)}")
+        law = f"kind: must be one of {', '.join(DOCUMENTS)}, but got {kind!r}"
+        raise errors.NewerFormatError(f"{where}: {law}; {documents.reader(content)}")
 
 
 def _remove(store: Storage, content: Entry, limit: datetime) -> bool:
-    found = [one for one in store.list(content.key) if one.key == content.key]
-    if not found or found[0].modified >= limit:
+    """Remove a content that is still there and old, and tell whether it was."""
+    current = [one for one in store.list(content.key) if one.key == content.key]
+    if not current or current[0].modified >= limit:
         return False
     store.delete(content.key)
     return True

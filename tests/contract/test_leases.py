@@ -73,7 +73,7 @@ class Race(RuleBasedStateMachine):
             self.step(driver, "ok", requests)
         elif driver.lease is None:
             driver.now += leases.TTL_S * late
-            driver.start("look", driver.watcher.look)
+            driver.start("acquire", driver.watcher.acquire)
             self.step(driver, "ok", requests)
         else:
             self.write(driver, what)
@@ -179,7 +179,7 @@ def hold(store: storage.Storage) -> tuple[leases.Lease, guarded.Writer]:
     """Take the lease from whoever has it, and adopt what is there."""
     times = iter([0.0, 0.0, leases.TTL_S, leases.TTL_S])
     heir = watcher(store, lambda: next(times))
-    lease = heir.look() or heir.look()
+    lease = heir.acquire() or heir.acquire()
     assert lease is not None
     writer = guarded.Writer(store, lease)
     writer.adopt([PREFIX])
@@ -192,7 +192,7 @@ def values(store: storage.Storage) -> list[int]:
 
 def test_of_many_who_want_a_lease_one_gets_it(store: storage.Storage) -> None:
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: watcher(store, lambda: 0.0).look(), range(8)))
+        taken = list(pool.map(lambda _: watcher(store, lambda: 0.0).acquire(), range(8)))
     assert len([lease for lease in taken if lease is not None]) == 1
 
 
@@ -200,12 +200,12 @@ def test_a_holder_that_shows_signs_of_life_keeps_its_lease(store: storage.Storag
     now = [0.0]
     lease, other = hold(store)[0], watcher(store, lambda: now[0])
     for _ in range(3):
-        assert other.look() is None
+        assert other.acquire() is None
         now[0] += leases.TTL_S
         lease.beat()
-    assert other.look() is None
+    assert other.acquire() is None
     now[0] += leases.TTL_S
-    heir = other.look()
+    heir = other.acquire()
     assert heir is not None
     assert heir.fence == lease.fence + 1
     with pytest.raises(errors.LeaseLostError):
@@ -216,7 +216,7 @@ def test_a_lease_that_was_left_is_free_at_once(store: storage.Storage) -> None:
     lease, writer = hold(store)
     writer.put(DOCUMENTS[0], {"value": 1})
     lease.release()
-    assert watcher(store, lambda: 0.0).look() is not None
+    assert watcher(store, lambda: 0.0).acquire() is not None
     with pytest.raises(errors.LeaseLostError):
         writer.put(DOCUMENTS[0], {"value": 2})
     assert values(store) == [1]
@@ -242,7 +242,7 @@ def test_who_writes_over_what_is_not_seen_finds_out_as_well(store: storage.Stora
     store.put(DOCUMENTS[0], b'{"value": 1, "fence": 0}')  # of a holder before, which came late
     times = iter([0.0, 0.0, leases.TTL_S, leases.TTL_S])
     heir = watcher(store, lambda: next(times))
-    assert heir.look() or heir.look()
+    assert heir.acquire() or heir.acquire()
     with pytest.raises(errors.LeaseLostError):
         sleeper.put(DOCUMENTS[0], {"value": 2})
 
@@ -265,7 +265,7 @@ def test_a_damaged_lease_is_taken_over_once_it_stays_so(
     lease, writer = hold(store)
     writer.put(DOCUMENTS[0], {"value": 1})
     store.put(KEY, damaged)
-    assert watcher(store, lambda: 0.0).look() is None
+    assert watcher(store, lambda: 0.0).acquire() is None
     assert hold(store)[0].fence > lease.fence
     assert values(store) == [1]
     with pytest.raises(errors.LeaseLostError):
@@ -282,4 +282,4 @@ def test_a_lease_of_a_newer_release_is_left_alone_and_its_fields_are_kept(
     assert (kept["region"], kept["fence"], kept["sealed"], kept["holder"]) == ("eu", 5, 5, None)
     store.put(KEY, json.dumps({**kept, "format": 2}).encode())
     with pytest.raises(errors.NewerFormatError, match="of format 1 or older, but got 2"):
-        watcher(store, lambda: 0.0).look()
+        watcher(store, lambda: 0.0).acquire()

@@ -19,8 +19,7 @@ from hypothesis.stateful import (
 
 from eagleray import storage
 from eagleray.state import documents
-from eagleray.state.aliases import Aliases
-from eagleray.state.events import Event
+from eagleray.state.aliases import Aliases, Event
 from eagleray.state.models import Registry, Version
 from tests.contract import actors
 

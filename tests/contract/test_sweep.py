@@ -52,7 +52,7 @@ def fill(store: storage.Storage) -> set[str]:
     Registry(store).promote("spam", 1)
     run = runs.Run("spam", "ba9876543210", store.uri)
     runs.send(run, b"package", settled=True)
-    runs.begin(run, "0123456789ab")
+    runs.put(run, runs.Begun(search="0123456789ab"))
     package = runs.Sent.read(store, "runs/spam/ba9876543210.json").package
     return {blobs.key(one) for one in (weights, state, *version.files.values(), package)}
 
@@ -166,7 +166,7 @@ def test_a_document_that_vanishes_while_the_sweep_reads_is_no_error(
 def test_of_two_sweeps_at_once_one_removes(store: storage.Storage) -> None:
     blobs.put(store, b"loose")
     store.put("models/other.json", b"{}")
-    taken: list[sweep.Swept] = []
+    taken: list[sweep.Report] = []
     other = Meddled(store, "get", lambda: taken.append(sweep.sweep(store, NOW)))
     assert (sweep.sweep(other, NOW).removed, len(taken[0].removed)) == ([], 1)
     assert contents(store) == set()

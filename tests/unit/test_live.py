@@ -113,11 +113,11 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
 ) -> None:
     monkeypatch.setattr(screen, "POLL_S", 0.05)
     run = runs.Run("wine", "ba9876543210" if elsewhere else "0123456789ab", experiment.storage)
-    searches.Records(storage.open(run.storage), "wine", "0123456789ab").show(
+    searches.Records(storage.open(run.storage), "wine", "0123456789ab").save(
         board(experiment).view()
     )
     if elsewhere:
-        runs.begin(run, "0123456789ab")
+        runs.put(run, runs.Begun(search="0123456789ab"))
     attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
     said = io.StringIO()
 

@@ -25,7 +25,7 @@ def uri(tmp_path: Path) -> str:
 
 def end(uri: str) -> None:
     result = searches.Result(version=4, winner=1, metric="log_loss", test={"log_loss": 0.4})
-    searches.Records(storage.open(uri), "wine", "0123456789ab").finish(result)
+    searches.Records(storage.open(uri), "wine", "0123456789ab").save(result)
 
 
 def test_a_search_is_unfinished_until_it_has_a_result(uri: str) -> None:
@@ -63,11 +63,11 @@ def show(uri: str, at: float) -> None:
         best=None,
         rows=[],
     )
-    searches.Records(storage.open(uri), "wine", "0123456789ab").show(seen)
+    searches.Records(storage.open(uri), "wine", "0123456789ab").save(seen)
 
 
 def take(uri: str) -> leases.Lease:
-    lease = searches.Records(storage.open(uri), "wine", "0123456789ab").watcher().look()
+    lease = searches.Records(storage.open(uri), "wine", "0123456789ab").watcher().acquire()
     assert lease is not None
     return lease
 
@@ -75,7 +75,7 @@ def take(uri: str) -> leases.Lease:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life ten times as often, and missed as soon."""
-    monkeypatch.setattr(leases, "LOOK_S", 0.5)
+    monkeypatch.setattr(leases, "ALIVE_S", 0.5)
     monkeypatch.setattr(leases, "_POLL_S", 0.05)
     monkeypatch.setattr(leases, "TTL_S", 0.5)
     monkeypatch.setattr(local, "LEFT_S", 0.1)

@@ -134,11 +134,11 @@ def test_a_run_that_was_never_sent_is_told(folder: Path) -> None:
     absent = runs.Run("sent", "0" * 12, f"file://{folder}/storage")
     with pytest.raises(errors.NotFoundError, match="run: must have been sent before"):
         package.fetch(absent, folder / "there")
-    assert runs.result(absent) is None
+    assert runs.find(absent, runs.Result) is None
 
 
 def test_the_result_is_found_by_the_run(folder: Path) -> None:
     run = package.pack(experiment(folder)).run
     ended = runs.Result(summary={"version": 1}, page="registered")
-    runs.finish(run, ended)
-    assert runs.result(run) == ended
+    runs.put(run, ended)
+    assert runs.find(run, runs.Result) == ended
