@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from ray_jobs import training
 
 
 def dump(trainer: training.Trainer) -> bytes:
-    """The state of a training after its last whole epoch."""
+    """The state of a training after its last whole epoch.
+
+    No two have equal bytes: a worker that deletes a state of its own deletes no other worker's.
+    """
     optimizer = trainer.optimizer.state_dict()
     tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in trainer.best_weights.items()}
@@ -34,6 +38,7 @@ def dump(trainer: training.Trainer) -> bytes:
         "groups": optimizer["param_groups"],
         "plain": plain,
         "schedule": _jsonable(trainer.schedule.state_dict()),
+        "id": uuid.uuid4().hex,
     }
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     return safe_torch.save(whole, metadata={"state": json.dumps(state)})

@@ -22,45 +22,28 @@ _NS_DIGITS = 16
 
 
 class Event(documents.Document, frozen=True):
-    """One line of a model's log.
-
-    Attributes:
-        id: unique; ids of moves sort by time.
-        at: when, in ISO 8601, by the clock of who did it.
-        action: `registered`, `promoted` or `rolled-back`.
-        number: the version.
-        by: who did it.
-        why: the reason that was given.
-        alias: which alias moved; None for `registered`.
-        previous: the version that it pointed to.
-    """
+    """One line of a model's log."""
 
     KIND = "event"
 
-    id: str
-    at: str
-    action: str
-    number: int
-    by: str
-    why: str = ""
-    alias: str | None = None
-    previous: int | None = None
+    id: str  # unique; ids of moves sort by time
+    at: str  # when, in ISO 8601, by the clock of who did it
+    action: str  # `registered`, `promoted` or `rolled-back`
+    number: int  # the version
+    by: str  # who did it
+    why: str = ""  # the reason that was given
+    alias: str | None = None  # which alias moved; None for `registered`
+    previous: int | None = None  # the version that it pointed to
 
 
 class Aliases(documents.Replaceable, frozen=True):
-    """Where each alias points, and what it pointed to before, latest last.
-
-    Attributes:
-        values: versions by alias.
-        history: earlier versions by alias.
-        last: the event of the last move.
-    """
+    """Where each alias points, and what it pointed to before."""
 
     KIND = "aliases"
 
-    values: dict[str, int] = {}
-    history: dict[str, list[int]] = {}
-    last: Event | None = None
+    values: dict[str, int] = {}  # versions by alias
+    history: dict[str, list[int]] = {}  # earlier versions by alias, latest last
+    last: Event | None = None  # of the last move
 
 
 def check(alias: str) -> None:

@@ -31,18 +31,13 @@ Value = TypeVar("Value")
 
 
 class Document(pydantic.BaseModel, extra="allow"):
-    """A document as a value; the fields that this EagleRay does not know stay in it.
-
-    Attributes:
-        KIND: the name of such documents.
-        FORMAT: the newest format that this EagleRay reads, and the one that it writes.
-        MIGRATIONS: for a format n, the function that makes format n + 1 of a document; without one
-            the two differ in the envelope alone.
-    """
+    """A document as a value; the fields that this EagleRay does not know stay in it."""
 
     KIND: ClassVar[str]
     FORMAT: ClassVar[int] = 1
+    """The newest format that this EagleRay reads, and the one that it writes."""
     MIGRATIONS: ClassVar[Mapping[int, Callable[[Any], Any]]] = {}
+    """For format n, what makes format n + 1; without it the two differ in the envelope alone."""
 
     @classmethod
     def read(cls, store: Storage, key: str) -> Self:
@@ -100,13 +95,9 @@ class Document(pydantic.BaseModel, extra="allow"):
 
 
 class Replaceable(Document, frozen=True):
-    """A document that is changed by compare-and-swap.
+    """A document that is changed by compare-and-swap."""
 
-    Attributes:
-        etag: of the stored object that was read; None where there is none.
-    """
-
-    etag: str | None = pydantic.Field(None, exclude=True)
+    etag: str | None = pydantic.Field(None, exclude=True)  # of what was read; None for nothing
 
     @classmethod
     def tagged(cls, data: bytes, etag: str, where: str) -> Self:

@@ -34,7 +34,7 @@ class Writer:
         """Write a document: one request, and two more the first time.
 
         Raises:
-            LeaseLostError: somebody else holds the lease; the write is not seen.
+            LeaseLostError: another process holds the lease; the write is not seen.
         """
         etag, before = self._written.get(key, (None, {}))
         whole, ours = {**before, **fields}, etag is not None
@@ -51,11 +51,11 @@ class Writer:
             return
 
     def adopt(self, prefixes: Sequence[str]) -> None:
-        """Take over what earlier holders wrote below these prefixes; theirs count no more then.
+        """Take over what earlier holders wrote below these prefixes; what they write later is unseen.
 
         Raises:
             CorruptObjectError: one of the documents cannot be read.
-            LeaseLostError: somebody else holds the lease.
+            LeaseLostError: another process holds the lease.
         """
         self.put(keys.fence(self._lease.key), leases.Fence().fields())
         listed = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]
@@ -75,11 +75,7 @@ class Writer:
                 return
 
     def _current(self, key: str) -> tuple[bytes, str | None]:
-        """Read what a write would replace, and its etag; None where there is nothing.
-
-        Raises:
-            LeaseLostError: it bears a later fence.
-        """
+        """Read what a write would replace, and its etag; LeaseLostError for a later fence."""
         try:
             data, etag = self._store.get_tagged(key)
         except errors.ObjectNotFoundError:
@@ -95,18 +91,12 @@ class Writer:
 
 
 def read(store: Storage, lease: str, key: str) -> documents.Fields | None:
-    """Read the document of a key, without its fence; None where none counts."""
+    """Read a document without its fence; None where none counts. `lease` is its lease's key."""
     return _read(store, lease, [key]).get(key)
 
 
 def read_all(store: Storage, lease: str, prefix: str) -> dict[str, documents.Fields]:
-    """Read all documents below a prefix by key, in order, without their fences.
-
-    Args:
-        store: where they are.
-        lease: key of the lease that guards them.
-        prefix: of their keys.
-    """
+    """Read all documents below a prefix by key, in order, without their fences."""
     return _read(store, lease, sorted(entry.key for entry in store.list(prefix)))
 
 

@@ -41,23 +41,14 @@ _JUMP_BITS = 32
 
 
 class LeaseDocument(documents.Replaceable, frozen=True):
-    """Who holds a lease.
-
-    Attributes:
-        holder: host, process and a random token; None when nobody holds it, empty when the document
-            cannot be read.
-        fence: counts the holders; every guarded write carries its writer's (`guarded`). None when
-            it is not on record.
-        sealed: guarded documents with a lower fence do not count.
-        beat: counts the signs of life of this holder.
-    """
+    """Who holds a lease."""
 
     KIND = "lease"
 
-    holder: str | None = None
-    fence: StrictInt | None = None
-    sealed: StrictInt = 0
-    beat: StrictInt = 0
+    holder: str | None = None  # host, process, random token; None: nobody, empty: unreadable
+    fence: StrictInt | None = None  # counts the holders; every guarded write carries its writer's
+    sealed: StrictInt = 0  # guarded documents with a lower fence do not count
+    beat: StrictInt = 0  # counts the signs of life of this holder
 
     @property
     def free(self) -> bool:
@@ -79,11 +70,7 @@ class Fence(documents.Document):
 
 
 def read(store: Storage, key: str) -> LeaseDocument:
-    """Read a lease, present or not, whole or damaged.
-
-    Raises:
-        NewerFormatError: a newer EagleRay has written it.
-    """
+    """Read a lease, present or not, whole or damaged; NewerFormatError when it is too new."""
     try:
         data, etag = store.get_tagged(key)
     except errors.ObjectNotFoundError:
@@ -119,11 +106,11 @@ class Lease:
 
     @property
     def sealed(self) -> int:
-        """Guarded documents with a lower fence do not count."""
+        """See `LeaseDocument`."""
         return self._document.sealed
 
     def check(self) -> None:
-        """Raise LeaseLostError when it is known that somebody else holds the lease."""
+        """Raise LeaseLostError when it is known that another process holds the lease."""
         if self._lost:
             raise self.lose()
 
@@ -132,19 +119,14 @@ class Lease:
         self._read()
 
     def lose(self) -> errors.LeaseLostError:
-        """Take note that somebody else holds the lease; give the error to raise."""
+        """Take note that another process holds the lease; give the error to raise."""
         self._lost = True
         return errors.LeaseLostError(
             f"{documents.where(self._store, self.key)}: somebody else holds this lease by now"
         )
 
     def beat(self) -> None:
-        """Renew the lease.
-
-        Raises:
-            LeaseLostError: somebody else holds the lease.
-            StorageError: nobody can tell; try again.
-        """
+        """Renew the lease; after a StorageError but LeaseLostError, try again."""
         self._change(beat=self._document.beat + 1)
 
     def seal(self) -> None:
@@ -175,13 +157,7 @@ class Lease:
 
 
 class Watcher:
-    """Waits for a lease.
-
-    Args:
-        store: where the lease is.
-        key: of its document.
-        clock: monotonic seconds of this machine.
-    """
+    """Waits for a lease; `clock` gives monotonic seconds of this machine."""
 
     def __init__(
         self, store: Storage, key: str, *, clock: Callable[[], float] = time.monotonic
@@ -195,8 +171,7 @@ class Watcher:
     def acquire(self) -> Lease | None:
         """Take the lease where it is free or its holder silent; else None.
 
-        Raises:
-            StorageError: storage fails, and the next call shows whether the lease was taken.
+        After a StorageError the next call shows whether the lease was taken.
         """
         unchanged_s, ours = self.observe(), self.document.holder == self._name
         if ours and self.document.fence != self._acquired:

@@ -21,25 +21,16 @@ Skip = Callable[[errors.StorageError], None]
 
 
 class Version(documents.Document, frozen=True):
-    """A registered bundle.
-
-    Attributes:
-        name: the model's.
-        number: counted from 1.
-        created: when, in ISO 8601.
-        by: who registered it; empty where that is not on record.
-        files: contents by path.
-        manifest: JSON of whoever registers.
-    """
+    """A registered bundle."""
 
     KIND = "version"
 
-    name: str
-    number: int
-    created: str
-    by: str = ""
-    files: dict[str, blobs.Blob]
-    manifest: dict[str, Any]
+    name: str  # the model's
+    number: int  # counted from 1
+    created: str  # when, in ISO 8601
+    by: str = ""  # who registered it; empty where that is not on record
+    files: dict[str, blobs.Blob]  # contents by path
+    manifest: dict[str, Any]  # JSON of whoever registers
 
     def event(self) -> Event:
         """The event of its registration."""
@@ -70,8 +61,8 @@ class Registry:
             name: the model's.
             files: contents by path.
             manifest: facts about the version, as JSON may hold them.
-            same: whether another version is this one, which is then given instead. Of many who
-                register the same at once one does: numbers are taken one after another.
+            same: whether a known version is this one, and is given instead. Of many who register
+                the same at once one does: numbers are taken one after another.
         """
         numbers = self.numbers(name)
         for path in files:
@@ -93,41 +84,27 @@ class Registry:
         return version
 
     def models(self) -> list[str]:
-        """Give the names of all models that have a version."""
+        """The names of all models that have a version."""
         return sorted({name for name, _ in self._listed(keys.MODELS)})
 
     def numbers(self, name: str) -> set[int]:
-        """Give the version numbers of a model; none when there is no such model."""
+        """The version numbers of a model; none when there is no such model."""
         names.check("model", name)
         return {number for _, number in self._listed(keys.VERSIONS.format(name=name))}
 
     def latest(self, name: str) -> int:
-        """Give the highest version number of a model, whether or not it can be read.
-
-        Raises:
-            errors.NotFoundError: there is no such model.
-        """
+        """The highest version number of a model; NotFoundError when there is no such model."""
         return max(self._existing(name))
 
     def versions(self, name: str, skip: Skip | None = None) -> list[Version]:
-        """Give all versions of a model, the oldest first; none when there is no such model.
+        """All versions of a model, the oldest first; none when there is no such model.
 
-        Args:
-            name: the model's.
-            skip: called with the error of each that cannot be read, which is left out then.
-
-        Raises:
-            CorruptObjectError: without `skip`: one is damaged, or no version of ours.
-            NewerFormatError: without `skip`: a newer EagleRay has registered one.
+        `skip` is called with the error of each that cannot be read; without it the error is raised.
         """
         return self._versions(name, self.numbers(name), skip or _refuse)
 
     def version(self, name: str, number: int) -> Version:
-        """Give one version.
-
-        Raises:
-            errors.NotFoundError: the model or the version does not exist.
-        """
+        """One version; NotFoundError when the model or the version does not exist."""
         names.check("model", name)
         key = keys.VERSION.format(name=name, number=number)
         found = Version.find(self._store, key)
@@ -144,7 +121,7 @@ class Registry:
         return found
 
     def resolve(self, name: str, reference: str) -> Version:
-        """Give the version that an alias, a number or `latest` stands for."""
+        """The version that an alias, a number or `latest` stands for, else NotFoundError."""
         if reference.isdecimal():
             return self.version(name, int(reference))
         if reference == LATEST:
@@ -177,11 +154,11 @@ class Registry:
                 target.write_bytes(self.read(version, path))
 
     def aliases(self, name: str) -> Aliases:
-        """Give the aliases of a model; empty when none was ever set."""
+        """The aliases of a model; empty when none was ever set."""
         return self.watch(name, None) or Aliases()
 
     def watch(self, name: str, etag: str | None) -> Aliases | None:
-        """Give the aliases, or None when they are still those of `etag` (None: never set)."""
+        """The aliases, or None when they are still those of `etag` (None: never set)."""
         names.check("model", name)
         key = keys.ALIASES.format(name=name)
         try:
@@ -209,16 +186,14 @@ class Registry:
             number: the version's.
             alias: which alias.
             expect: the version that the alias must point to now; None for none, left out for any.
-            check: called with the version before and the new one; raises to refuse the move, as
-                `compatibility.check` does.
+            check: called with the version before and the new one; raises to refuse the move.
             why: the reason, for the log.
             by: who did it, for the log; else this process's user.
             dry_run: only show the move.
 
         Raises:
             errors.NotFoundError: there is no such version.
-            errors.ConflictError: the alias does not point where it must, or the aliases changed
-                faster than they could be swapped.
+            errors.ConflictError: the alias does not point where it must, or changes all the time.
         """
         aliases.check(alias)
         version = self.version(name, number)
@@ -264,7 +239,7 @@ class Registry:
         return self._swap(name, back, event, dry_run=dry_run)
 
     def events(self, name: str) -> list[Event]:
-        """Give the log of a model, the oldest first."""
+        """The log of a model, the oldest first."""
         last = self.aliases(name).last  # before the others: the next move puts it among them
         listed = sorted(entry.key for entry in self._store.list(keys.EVENTS.format(name=name)))
         stored = documents.read_all(lambda key: Event.read(self._store, key), listed)
@@ -286,13 +261,11 @@ class Registry:
             except (errors.CorruptObjectError, errors.NewerFormatError) as cause:
                 return cause
 
-        versions = []
-        for found in documents.read_all(read, sorted(numbers)):
-            if isinstance(found, Version):
-                versions.append(found)
-            else:
-                skip(found)
-        return versions
+        found = documents.read_all(read, sorted(numbers))
+        for one in found:
+            if not isinstance(one, Version):
+                skip(one)
+        return [one for one in found if isinstance(one, Version)]
 
     def _last(
         self, same: Callable[[Version], bool] | None, name: str, numbers: Iterable[int]
@@ -302,7 +275,7 @@ class Registry:
         return next(filter(same, reversed(versions)), None)
 
     def _existing(self, name: str) -> set[int]:
-        """Give the version numbers of a model that must exist."""
+        """The version numbers of a model, else NotFoundError."""
         if numbers := self.numbers(name):
             return numbers
         models = self.models()

@@ -17,31 +17,20 @@ D = TypeVar("D", bound=documents.Document)
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment that was sent: with these three, a driver anywhere finds the rest in storage.
+    """An experiment that was sent: all that a driver needs to find the rest in storage."""
 
-    Attributes:
-        name: the experiment's name.
-        id: 12 hex digits of what decides the outcome.
-        storage: URI of the storage that holds the package.
-    """
-
-    name: str
-    id: str
-    storage: str
+    name: str  # the experiment's
+    id: str  # 12 hex digits of what decides the outcome
+    storage: str  # URI of the storage that holds the package
 
 
 class Sent(documents.Document, frozen=True):
-    """Where the package of a run is.
-
-    Attributes:
-        package: its archive.
-        settled: whether the same package always has the same result.
-    """
+    """The package of a run."""
 
     KIND = "run"
 
     package: blobs.Blob
-    settled: bool = False
+    settled: bool = False  # whether the same package always has the same result
 
 
 class Begun(documents.Document, frozen=True):
@@ -71,12 +60,7 @@ def send(run: Run, archive: bytes, *, settled: bool) -> None:
 
 
 def fetch(run: Run) -> bytes:
-    """Read the package of a run.
-
-    Raises:
-        NotFoundError: nothing was sent under this id.
-        CorruptObjectError: the package is not what was sent.
-    """
+    """Read the package of a run; NotFoundError when none was sent under this id."""
     if (sent := find(run, Sent)) is None:
         raise errors.NotFoundError(
             f"run: must have been sent before, but {run.storage} holds no package of "

@@ -19,38 +19,27 @@ D = TypeVar("D", bound=documents.Document)
 
 
 class Record(documents.Document):
-    """One trial.
-
-    Attributes:
-        number: its place in the search, from 1.
-        values: what was suggested, by dotted key.
-        parameters: the same in the sampler's terms.
-        status: `running` (interrupted when no search runs), `finished`, `stopped` early by the
-            scheduler, `failed` by itself, or `lost` by the machine or the storage.
-        score: the selecting metric at its best epoch, on the validation part.
-        best: all metrics of that epoch.
-        history: metrics of every epoch.
-        weights: blob of the best epoch's weights.
-        state_epoch: the epoch of its last whole state in storage; 0 before the first.
-        failure: why it failed.
-        cause: equal for failures that are alike; None where the next configuration may do better.
-    """
+    """One trial."""
 
     KIND = "trial"
 
-    number: int
-    values: dict[str, Any]
-    parameters: dict[str, Any] = {}
+    number: int  # its place in the search, from 1
+    values: dict[str, Any]  # its configuration, by dotted key
+    parameters: dict[str, Any] = {}  # the same in the sampler's terms
+    # interrupted when `running` while no search runs; `stopped` early by the scheduler, `failed` by
+    # itself, `lost` by the machine or the storage
     status: Literal["running", "finished", "stopped", "failed", "lost"] = "running"
-    score: float | None = None
+    score: float | None = None  # the selecting metric at its best epoch, on the validation part
     epoch: int = 0
     best_epoch: int = 0
-    best: dict[str, float] = {}
-    history: list[dict[str, float]] = []
-    weights: dict[str, Any] | None = None
-    state_epoch: int = 0
-    failure: str | None = None
-    cause: str | None = None
+    best: dict[str, float] = {}  # all metrics of the best epoch
+    history: list[dict[str, float]] = []  # metrics of every epoch
+    weights: dict[str, Any] | None = None  # blob of the best epoch's weights
+    state_epoch: int = 0  # the epoch of its last whole state in storage; 0 before the first
+    failure: str | None = None  # why it failed
+    cause: str | None = (
+        None  # equal for failures that are alike; None: the next trial may do better
+    )
 
     @property
     def unfinished(self) -> bool:
@@ -64,19 +53,13 @@ class Record(documents.Document):
 
 
 class State(documents.Document, frozen=True):
-    """A trial's last whole state in storage.
-
-    Attributes:
-        values: what was suggested: the state is of this configuration and no other.
-        epoch: epochs done.
-        blob: what `checkpoints.dump` gave.
-    """
+    """A trial's last whole state in storage."""
 
     KIND = "state"
 
-    values: dict[str, Any]
-    epoch: int
-    blob: blobs.Blob
+    values: dict[str, Any]  # the trial's configuration, by dotted key
+    epoch: int  # epochs done
+    blob: blobs.Blob  # what `checkpoints.dump` gave
 
 
 class Row(pydantic.BaseModel, frozen=True):
@@ -89,33 +72,20 @@ class Row(pydantic.BaseModel, frozen=True):
 
 
 class View(documents.Document, frozen=True):
-    """A search as a screen shows it, wherever the screen is.
-
-    Attributes:
-        at: when, in seconds since 1970, by the driver's clock.
-        gone: seconds since the search began.
-        metric: what selects.
-        epochs: the most that a trial trains.
-        total: how many trials there will be.
-        started: how many have started.
-        ended: how many have ended.
-        before: how many of these ended in an earlier run of the search.
-        best: the trial with the best score so far.
-        rows: the trials to show.
-    """
+    """A search as a screen shows it, wherever the screen is."""
 
     KIND = "view"
 
-    at: float
-    gone: float
-    metric: str
-    epochs: int
-    total: int
-    started: int
-    ended: int
-    before: int = 0
-    best: Row | None
-    rows: list[Row]
+    at: float  # when, in seconds since 1970, by the driver's clock
+    gone: float  # seconds since the search began
+    metric: str  # what selects
+    epochs: int  # the most that a trial trains
+    total: int  # trials there will be
+    started: int  # trials that have started
+    ended: int  # trials that have ended
+    before: int = 0  # of these, in an earlier run of the search
+    best: Row | None  # the trial with the best score so far
+    rows: list[Row]  # the trials to show
 
 
 class Confused(pydantic.BaseModel, frozen=True):
@@ -127,31 +97,19 @@ class Confused(pydantic.BaseModel, frozen=True):
 
 
 class Result(documents.Document, frozen=True):
-    """How a search ended.
-
-    Attributes:
-        version: the winner's, registered.
-        winner: number of its trial.
-        metric: what selected it.
-        test: its metrics on the test part.
-        confusion: rows of the truth by columns of the prediction; None of many classes.
-        confused: the most frequent mistakes, the most frequent first.
-        warnings: signs that the winner is not what its metrics suggest.
-        trials: the most trials that the search was given.
-        minutes: the longest time that it was given; None for endless.
-    """
+    """How a search ended."""
 
     KIND = "search-result"
 
-    version: int
-    winner: int
-    metric: str
-    test: dict[str, float]
-    confusion: list[list[int]] | None = None
-    confused: list[Confused] = []
-    warnings: list[str] = []
-    trials: int = 0
-    minutes: float | None = None
+    version: int  # the winner's, registered
+    winner: int  # number of its trial
+    metric: str  # what selected it
+    test: dict[str, float]  # its metrics on the test part
+    confusion: list[list[int]] | None = None  # rows: truth, columns: prediction; None: many classes
+    confused: list[Confused] = []  # the most frequent mistakes, the most frequent first
+    warnings: list[str] = []  # signs that the winner is not what its metrics suggest
+    trials: int = 0  # the most trials that the search was given
+    minutes: float | None = None  # the longest time that it was given; None for endless
 
     def covers(self, trials: int, minutes: float | None) -> bool:
         """Whether the search was given at least as many trials and as much time."""
@@ -177,7 +135,7 @@ class Records:
         return leases.Watcher(self._storage, self.lease_key)
 
     def adopt(self) -> None:
-        """Go on with what the drivers before have written; from now on theirs is not seen."""
+        """Go on with what earlier drivers have written; what they write now is not seen."""
         assert self._writer is not None
         self._writer.adopt([self._key(one) for one in (keys.TRIALS, keys.VIEW, keys.RESULT)])
 

@@ -32,28 +32,16 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
 
 @dataclass(frozen=True)
 class Report:
-    """What a sweep has done.
-
-    Attributes:
-        documents: how many were read.
-        referenced: contents that a document refers to.
-        young: contents that nothing refers to, within the grace period; or just written or removed.
-        removed: contents that nothing referred to.
-    """
+    """What a sweep has read and removed."""
 
     documents: int
-    referenced: list[Entry]
-    young: list[Entry]
-    removed: list[Entry]
+    referenced: list[Entry]  # contents that a document refers to
+    young: list[Entry]  # contents without a reference, within the grace period or just removed
+    removed: list[Entry]  # contents without a reference
 
 
 def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Report:
-    """Remove contents that no document refers to.
-
-    Args:
-        store: where they are.
-        older_than: the grace period, by the server's clock.
-        dry_run: remove nothing.
+    """Remove contents that no document refers to; `older_than` is the grace period.
 
     Raises:
         CorruptObjectError: a document cannot be read; nothing was removed.

@@ -1,8 +1,7 @@
 """Storage is the database: objects by key, in an S3 bucket or below a folder.
 
-What belongs here: how bytes are kept whole, found again and changed by one writer at a time.
-What does not: what the bytes mean. `tests/contract/test_storage.py` holds both implementations to
-the same laws; `docs/adr/0002-storage.md` says where they come from.
+What the bytes mean does not belong here. `tests/contract/test_storage.py` holds both
+implementations to the same laws; `docs/adr/0002-storage.md` says where they come from.
 """
 
 from __future__ import annotations
@@ -22,17 +21,12 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a listing.
-
-    Attributes:
-        size: in bytes.
-        modified: when it was last written, by the server's clock.
-    """
+    """One object of a listing."""
 
     key: str
-    size: int
+    size: int  # in bytes
     etag: str
-    modified: datetime
+    modified: datetime  # when it was last written, by the server's clock
 
 
 class Storage(Protocol):
@@ -67,9 +61,6 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object; it is fine when there is none."""
 
-    def upload(self, key: str, path: Path) -> None:
-        """Write an object from a file, in parallel parts."""
-
     def download(self, key: str, path: Path) -> None:
         """Read an object into a file, in parallel ranges; `path` appears whole or not at all."""
 
@@ -80,13 +71,11 @@ class Storage(Protocol):
 def open(  # noqa: A001 - `storage.open(…)` reads as the built-in does
     uri: str, *, attempts: int | None = None
 ) -> Storage:
-    """Open `s3://bucket[/prefix]` or `file:///path`; `attempts` is how often a server is asked.
+    """Open `s3://bucket[/prefix]` or `file:///path`, else raise a UserError.
 
     Endpoint and credentials come from the usual AWS variables and files. When no such variable is
     set and the embedded server of `eagleray local up` runs for this folder, that server is used.
-
-    Raises:
-        errors.UserError: the URI is neither.
+    `attempts` is how often a server is asked.
     """
     scheme, _, rest = uri.partition("://")
     if scheme == "file" and rest.startswith("/"):
@@ -106,12 +95,9 @@ def open(  # noqa: A001 - `storage.open(…)` reads as the built-in does
 
 
 def checked(key: str) -> str:
-    """Give the key back when it keeps the law that holds on every storage.
+    """Give the key back if every storage takes it, else raise a UserError.
 
     SeaweedFS takes a backslash for a slash.
-
-    Raises:
-        errors.UserError: it is empty, too long, unprintable, or steps out of the storage.
     """
     segments = key.split("/")
     whole = key.isprintable() and "\\" not in key and len(key.encode()) <= 1024

@@ -24,8 +24,8 @@ class Blob:
 def put(storage: Storage, data: bytes) -> Blob:
     """Store a content; one that is there already is written again.
 
-    So a corrupt one is replaced, and one that nothing refers to yet is young again: it is not
-    swept (`eagleray.state.sweep`) before what is written next refers to it.
+    That replaces a corrupt one, and makes one that nothing refers to young again: it is not swept
+    (`eagleray.state.sweep`) before a document refers to it.
     """
     blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
     storage.put(key(blob), data)
@@ -33,11 +33,7 @@ def put(storage: Storage, data: bytes) -> Blob:
 
 
 def get(storage: Storage, blob: Blob) -> bytes:
-    """Read a content.
-
-    Raises:
-        errors.CorruptObjectError: what lies there is something else; it is never handed out.
-    """
+    """Read a content; CorruptObjectError when something else lies there."""
     data = storage.get(key(blob))
     found = Blob(hashlib.sha256(data).hexdigest(), len(data))
     if found != blob:
@@ -54,5 +50,5 @@ def hashes(text: bytes) -> set[str]:
 
 
 def key(blob: Blob) -> str:
-    """Give the key a content lies under."""
+    """The key of a content."""
     return PREFIX + blob.sha256

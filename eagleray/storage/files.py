@@ -2,7 +2,7 @@
 
 A file is written aside, synced, and moved into place in one step, so a reader sees the old object
 or the new one. Writers that replace an object hold the key's lock (`flock`, released by the kernel
-when its holder dies). An etag is a hash of the content: it costs a read, and knows no clock.
+when its holder dies). An etag is a hash of the content.
 """
 
 from __future__ import annotations
@@ -83,19 +83,12 @@ class FileStorage:
                 for path in (Path(folder, name) for name in names):
                     key = path.relative_to(self.root).as_posix()
                     if key.startswith(prefix) and not key.startswith(f"{_PRIVATE}/"):
-                        yield from _entries(key, path)
+                        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                            yield _entry(key, path)
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(errors.ObjectNotFoundError), self._naming(key), self._locked(key):
             self._path(key).unlink()
-
-    def upload(self, key: str, path: Path) -> None:
-        with (
-            path.open("rb") as source,
-            self._replacing(key) as unfinished,
-            unfinished.open("wb") as sink,
-        ):
-            shutil.copyfileobj(source, sink, 1 << 20)
 
     def download(self, key: str, path: Path) -> None:
         with self._naming(key), replacing(path) as unfinished:
@@ -119,10 +112,7 @@ class FileStorage:
 
     @contextlib.contextmanager
     def _replacing(self, key: str) -> Iterator[Path]:
-        """Give a file to write, under the key's lock; it becomes the object if the block ends well.
-
-        No listing shows it before.
-        """
+        """Give a file to write; it becomes the object, under its lock, if the block ends well."""
         with self._naming(key), self._locked(key), _scratch(self._private()) as unfinished:
             path = self._path(key)
             yield unfinished
@@ -150,19 +140,19 @@ class FileStorage:
         try:
             yield
         except OSError as error:
-            raise self._error(key, error) from error
+            kind, what = self._classify(error)
+            raise kind(self._says(key, what)) from error
 
-    def _error(self, key: str, error: OSError) -> errors.StorageError:
+    def _classify(self, error: OSError) -> tuple[type[errors.StorageError], str]:
         if not self.root.is_dir():
             law = f"the folder must exist; create it with: mkdir -p {self.root}"
-            return errors.BucketNotFoundError(self._says(key, law))
+            return errors.BucketNotFoundError, law
         if error.errno in FULL:
-            return errors.StorageFullError(self._says(key, f"no room left: {error}"))
-        if error.errno in _DENIED:
-            return errors.AccessDeniedError(self._says(key, str(error)))
+            return errors.StorageFullError, f"no room left: {error}"
         if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-            return errors.ObjectNotFoundError(self._says(key, "there is no such object"))
-        return errors.StorageError(self._says(key, str(error)))
+            return errors.ObjectNotFoundError, "there is no such object"
+        denied = error.errno in _DENIED
+        return errors.AccessDeniedError if denied else errors.StorageError, str(error)
 
     def _says(self, key: str, what: str) -> str:
         return f"{self.uri}: key {key!r}: {what}"
@@ -220,13 +210,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _entries(key: str, path: Path) -> Iterator[Entry]:
-    """Give the entry of a file, or nothing when it was deleted meanwhile."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        about = os.fstat(file.fileno())
-        modified = datetime.fromtimestamp(about.st_mtime, UTC)
-        etag = hashlib.file_digest(file, "sha256").hexdigest()
-        yield Entry(key, about.st_size, etag, modified)
+def _entry(key: str, path: Path) -> Entry:
+    with path.open("rb") as file:
+        about, digest = os.fstat(file.fileno()), hashlib.file_digest(file, "sha256")
+    return Entry(
+        key, about.st_size, digest.hexdigest(), datetime.fromtimestamp(about.st_mtime, UTC)
+    )
 
 
 def _etag(data: bytes) -> str:

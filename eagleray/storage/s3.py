@@ -39,8 +39,6 @@ from eagleray.storage import Entry, checked, failures, files, server
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_PART = 8 << 20  # bytes of a part of a parallel transfer
-_THREADS = 8
 _CONNECTIONS = 64
 _SETTINGS = {
     "AWS_ACCESS_KEY_ID",
@@ -79,13 +77,9 @@ class S3Storage:
         self._client = client
         self._bucket = bucket
         self._below = f"{prefix}/" if prefix else ""
-        self._patience = patience
+        self._attempts = patience.attempts
         self._transfer = TransferConfig(
-            multipart_threshold=_PART,
-            multipart_chunksize=_PART,
-            max_concurrency=_THREADS,
-            num_download_attempts=patience.attempts,
-            preferred_transfer_client="classic",
+            num_download_attempts=patience.attempts, preferred_transfer_client="classic"
         )
 
     def get(self, key: str) -> bytes:
@@ -130,10 +124,6 @@ class S3Storage:
     def delete(self, key: str) -> None:
         with self._naming(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
-
-    def upload(self, key: str, path: Path) -> None:
-        with path.open("rb") as source, self._naming(key):
-            self._client.upload_fileobj(source, self._bucket, self._key(key), Config=self._transfer)
 
     def download(self, key: str, path: Path) -> None:
         with (
@@ -198,7 +188,7 @@ class S3Storage:
 
     def _pauses(self) -> Iterator[float | None]:
         """Give the pause after each attempt, below 0.1, 0.2, 0.4 … s; None after the last."""
-        for attempt in range(self._patience.attempts - 1):
+        for attempt in range(self._attempts - 1):
             yield random.random() * 0.1 * 2**attempt  # noqa: S311 - jitter, not a secret
         yield None
 

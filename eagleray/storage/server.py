@@ -41,7 +41,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; `folder` holds data, keys, ports and log."""
+    """A running server; its folder holds data, keys, ports and log."""
 
     endpoint: str
     folder: Path
@@ -52,8 +52,8 @@ def up(folder: Path | None = None) -> Server:
     """Start the server unless it runs, and wait until it answers and has its bucket.
 
     Raises:
-        errors.UserError: the `weed` program is not installed, or the folder is not ours to write.
-        errors.StorageUnavailableError: it does not answer; has the end of its log.
+        errors.UserError: the program `weed` is not installed, or the folder cannot be written.
+        errors.StorageUnavailableError: it does not answer; shows the end of its log.
     """
     home, deadline = find(folder), time.monotonic() + _START_S
     try:
@@ -159,7 +159,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _held(home: Path) -> bool:
-    """Tell whether a server, or somebody who starts one, holds the lock."""
+    """Tell whether a server, or a process that starts one, holds the lock."""
     if not (home / "lock").exists():
         return False
     with _lock(home, fcntl.LOCK_SH) as lock:
@@ -168,21 +168,20 @@ def _held(home: Path) -> bool:
 
 @contextlib.contextmanager
 def _lock(home: Path, kind: int) -> Iterator[int | None]:
-    """Give the locked file, or None when somebody else holds the lock."""
-    handle = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        yield handle
-    except BlockingIOError:
-        yield None
-    finally:
-        os.close(handle)  # a process that inherited the file keeps the lock
+    """Give the locked file, or None when another holds the lock; a child may inherit both."""
+    with (home / "lock").open("ab") as file:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file.fileno()
 
 
 def _spawn_unless_held(home: Path) -> None:
     while not _held(home):
         with _lock(home, fcntl.LOCK_EX) as lock:
-            if lock is not None:  # None: somebody was quicker, or looks
+            if lock is not None:  # else another was quicker, or calls `_held`
                 _spawn(home, lock)
                 return
 

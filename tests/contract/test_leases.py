@@ -234,7 +234,10 @@ def test_who_slept_through_a_lease_is_refused_and_not_seen(store: storage.Storag
     assert values(store) == [2]
     sleepers[2].put(DOCUMENTS[1], {"value": 12})
     assert values(store) == [2, 12]
-    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 2, "unknown": "kept"}
+    sleepers[2].put(DOCUMENTS[0], {"value": 3})
+    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 3, "unknown": "kept"}
+    hold(store)[1].put(DOCUMENTS[0], {"value": 4})
+    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 4, "unknown": "kept"}
 
 
 def test_who_writes_over_what_is_not_seen_finds_out_as_well(store: storage.Storage) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,10 @@ from hypothesis.stateful import (
 )
 
 from eagleray import storage
-from eagleray.state import documents
+from eagleray.state import documents, sweep
 from eagleray.state.aliases import Aliases, Event
 from eagleray.state.models import Registry, Version
+from eagleray.storage import blobs
 from tests.contract import actors
 
 NAME, CHAMPION = "spam", "champion"
@@ -72,6 +75,14 @@ class Race(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2))
     def crash(self, who: int) -> None:
         self.actors[who].kill()
+
+    @rule()
+    def sweep(self) -> None:
+        """Contents grow old while no process is at work; an action is shorter than the grace period."""
+        if not any(actor.busy for actor in self.actors):
+            for path in Path(self.folder.name, blobs.PREFIX).glob("*"):
+                os.utime(path, (0, 0))
+        sweep.sweep(self.real, timedelta(hours=1))
 
     @invariant()
     def all_that_is_seen_fits_together(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eagleray import cli, errors, storage
-from eagleray.state import runs, searches, sweep
+from eagleray.state import documents, runs, searches, sweep
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
 
@@ -154,8 +154,9 @@ def test_what_is_written_anew_while_documents_are_read_stays(store: storage.Stor
 
 
 def test_a_document_that_vanishes_while_the_sweep_reads_is_no_error(
-    store: storage.Storage,
+    store: storage.Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(documents, "_READERS", 1)  # nobody reads it first
     fill(store)
     key = "runs/spam/ba9876543210.json"
     package = runs.Sent.read(store, key).package

@@ -64,6 +64,7 @@ def test_a_training_resumed_equals_one_that_was_not_interrupted_to_the_bit(
     first.epoch()
     second = trainer(tmp_path, **options)
     checkpoints.restore(second, checkpoints.dump(first))
+    assert checkpoints.dump(first) != checkpoints.dump(second)  # each is its writer's to delete
     finish(second)
     assert without_seconds(second) == without_seconds(whole)
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
