@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eagleray import errors
@@ -51,7 +51,7 @@ class Writer:
             return
 
     def adopt(self, prefixes: Sequence[str]) -> None:
-        """Take over what earlier holders wrote below these prefixes; what they write later is unseen.
+        """Take over what earlier holders wrote below these prefixes; what they write later is lost.
 
         Raises:
             CorruptObjectError: one of the documents cannot be read.
@@ -90,18 +90,12 @@ class Writer:
         return documents.replace(self._store, key, json.dumps(fenced).encode(), etag)
 
 
-def read(store: Storage, lease: str, key: str) -> documents.Fields | None:
-    """Read a document without its fence; None where none counts. `lease` is its lease's key."""
-    return _read(store, lease, [key]).get(key)
+def read(store: Storage, lease: str, wanted: Iterable[str]) -> dict[str, documents.Fields]:
+    """Read the documents of these keys that count, without their fences.
 
-
-def read_all(store: Storage, lease: str, prefix: str) -> dict[str, documents.Fields]:
-    """Read all documents below a prefix by key, in order, without their fences."""
-    return _read(store, lease, sorted(entry.key for entry in store.list(prefix)))
-
-
-def _read(store: Storage, lease: str, wanted: list[str]) -> dict[str, documents.Fields]:
-    """Read what counts; again, when a new holder has taken over meanwhile."""
+    They are read again if a new holder of the lease has taken over meanwhile.
+    """
+    known = list(wanted)
 
     def get(key: str) -> documents.Fields | None:
         try:
@@ -111,7 +105,7 @@ def _read(store: Storage, lease: str, wanted: list[str]) -> dict[str, documents.
 
     while True:
         sealed = leases.read(store, lease).sealed
-        found = zip(wanted, documents.read_all(get, wanted), strict=True)
+        found = zip(known, documents.read_all(get, known), strict=True)
         counted = {key: one for key, one in found if one is not None and _fence(one) >= sealed}
         if leases.read(store, lease).sealed == sealed:
             return {key: documents.without(one, "fence") for key, one in counted.items()}

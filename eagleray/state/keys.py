@@ -1,17 +1,7 @@
 """The layout of storage: every key that EagleRay writes is made of these, by `str.format`.
 
-    blobs/sha256/{hash}                     contents, see `eagleray.storage.blobs`
-    searches/{name}/{search}/               one search, see `searches`
-        lease.json, lease.fence.json        who drives it, see `leases`
-        trials/, states/                    its trials, and training states to continue from
-        view.json, result.json              what a screen shows, and how it ended
-    runs/{name}/{run}.json, {run}/          a package that was sent, see `runs`
-    models/{name}/                          one model, see `models`
-        versions/{number}.json              a version, written once
-        aliases.json                        where aliases point, and the last move
-        events/{id}.json                    the moves before
-
-Names are DNS labels. Other keys below these folders are foreign, and are skipped.
+Contents lie below `blobs/sha256/` (`eagleray.storage.blobs`). Names are DNS labels. Other keys in
+the folders are foreign, and are skipped.
 """
 
 from __future__ import annotations
@@ -25,16 +15,25 @@ FOLDERS = ("models/", "runs/", "searches/")
 """The folders of all documents."""
 MODELS, RUNS, SEARCHES = FOLDERS
 
-SEARCH = SEARCHES + "{name}/{search}/"
-LEASE = SEARCH + "lease.json"
+SEARCH = SEARCHES + "{name}/{search}/"  # one search, see `searches`
+LEASE = SEARCH + "lease.json"  # who drives it, see `leases`; beside it `lease.fence.json`
 TRIALS = SEARCH + "trials/"
 TRIAL = TRIALS + "{number:05}.json"
-STATE = SEARCH + "states/{number:05}.json"
-VIEW = SEARCH + "view.json"
-RESULT = SEARCH + "result.json"
+STATE = SEARCH + "states/{number:05}.json"  # a training state to continue from
+VIEW = SEARCH + "view.json"  # what a screen shows
+RESULT = SEARCH + "result.json"  # how it ended
 
-RUN = RUNS + "{name}/{id}.json"
+RUN = RUNS + "{name}/{id}.json"  # a package that was sent, see `runs`
 RUN_SEARCH = RUNS + "{name}/{id}/search.json"
+RUN_RESULT = RUNS + "{name}/{id}/result.json"
+
+VERSIONS = MODELS + "{name}/versions/"
+VERSION = VERSIONS + "{number}.json"  # written once
+ALIASES = MODELS + "{name}/aliases.json"  # where aliases point, and the last move
+EVENTS = MODELS + "{name}/events/"  # the moves before
+EVENT = EVENTS + "{id}.json"
+
+_SEARCH = RUNS + "{name}/{id}/search.json"
 RUN_RESULT = RUNS + "{name}/{id}/result.json"
 
 VERSIONS = MODELS + "{name}/versions/"

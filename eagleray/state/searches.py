@@ -155,16 +155,16 @@ class Records:
 
     def trials(self) -> list[Record]:
         """All trials on record, by number."""
-        found = guarded.read_all(self._storage, self.lease_key, self._key(keys.TRIALS))
-        return [Record.decode(one, self._where(key)) for key, one in found.items()]
+        listed = self._storage.list(self._key(keys.TRIALS))
+        return self._read(Record, *sorted(entry.key for entry in listed))
 
     def view(self) -> View | None:
         """The search as it was some seconds ago, or at its last sign of life."""
-        return self._find(View)
+        return next(iter(self._read(View, self._key(keys.VIEW))), None)
 
     def result(self) -> Result | None:
         """The end, where the search has come to one."""
-        return self._find(Result)
+        return next(iter(self._read(Result, self._key(keys.RESULT))), None)
 
     def state(self, number: int, values: dict[str, Any]) -> State | None:
         """The last whole state of a trial, where there is one of this configuration."""
@@ -174,16 +174,12 @@ class Records:
     def save_state(self, number: int, state: State) -> None:
         self._storage.put(self._key(keys.STATE, number), state.encode())
 
-    def _find(self, kind: type[D]) -> D | None:
-        key = self._key(_KEYS[kind])
-        found = guarded.read(self._storage, self.lease_key, key)
-        return None if found is None else kind.decode(found, self._where(key))
+    def _read(self, kind: type[D], *wanted: str) -> list[D]:
+        found = guarded.read(self._storage, self.lease_key, wanted)
+        return [kind.decode(one, documents.where(self._storage, key)) for key, one in found.items()]
 
     def _key(self, template: str, number: int = 0) -> str:
         return template.format(name=self.name, search=self.search_id, number=number)
-
-    def _where(self, key: str) -> str:
-        return documents.where(self._storage, key)
 
 
 def all_of(store: Storage) -> list[Records]:

@@ -58,7 +58,11 @@ def up(folder: Path | None = None) -> Server:
     home, deadline = find(folder), time.monotonic() + _START_S
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _spawn_unless_held(home)
+        while not _held(home):
+            with _lock(home, fcntl.LOCK_EX) as lock:
+                if lock is not None:  # else another was quicker, or calls `_held`
+                    _spawn(home, lock)
+                    break
     except OSError as error:
         law = f"local: {home} must be a folder to write in, but {error}"
         raise errors.UserError(law) from error
@@ -178,19 +182,12 @@ def _lock(home: Path, kind: int) -> Iterator[int | None]:
             yield file.fileno()
 
 
-def _spawn_unless_held(home: Path) -> None:
-    while not _held(home):
-        with _lock(home, fcntl.LOCK_EX) as lock:
-            if lock is not None:  # else another was quicker, or calls `_held`
-                _spawn(home, lock)
-                return
-
-
 def _spawn(home: Path, lock: int) -> None:
     """Start the server by way of a shell, so that init waits for it and nobody else has to."""
     (home / "pid").unlink(missing_ok=True)
     command = [str(program()), *_flags(home, _free_ports(home))]
-    _make_keys(home)
+    if not (home / "keys.json").exists():
+        _make_keys(home / "keys.json")
     (home / "data").mkdir(exist_ok=True)
     with (home / "server.log").open("wb") as log:
         shell = subprocess.run(  # noqa: S603 - our own program and flags
@@ -228,12 +225,10 @@ def _flags(home: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
-def _make_keys(home: Path) -> None:
-    """Make the access keys, unless there are some."""
+def _make_keys(path: Path) -> None:
     credentials = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
     identity = {"name": "eagleray", "credentials": [credentials], "actions": ["Admin"]}
-    if not (home / "keys.json").exists():
-        _write(home / "keys.json", json.dumps({"identities": [identity]}))
+    _write(path, json.dumps({"identities": [identity]}))
 
 
 def _ports(home: Path) -> dict[str, int]:

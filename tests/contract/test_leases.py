@@ -156,8 +156,8 @@ class Race(RuleBasedStateMachine):
         return known and driver.lease.fence < self.effective  # type: ignore[union-attr]
 
     def view(self) -> Values:
-        found = {key: guarded.read(self.real, KEY, key) for key in DOCUMENTS}
-        return {key: fields["value"] for key, fields in found.items() if fields is not None}
+        found = guarded.read(self.real, KEY, DOCUMENTS)
+        return {key: fields["value"] for key, fields in found.items()}
 
     def somebody_can_always_take_over(self) -> None:
         before = self.view()
@@ -187,7 +187,7 @@ def hold(store: storage.Storage) -> tuple[leases.Lease, guarded.Writer]:
 
 
 def values(store: storage.Storage) -> list[int]:
-    return [fields["value"] for fields in guarded.read_all(store, KEY, PREFIX).values()]
+    return [fields["value"] for fields in guarded.read(store, KEY, DOCUMENTS).values()]
 
 
 def test_of_many_who_want_a_lease_one_gets_it(store: storage.Storage) -> None:
@@ -235,9 +235,9 @@ def test_who_slept_through_a_lease_is_refused_and_not_seen(store: storage.Storag
     sleepers[2].put(DOCUMENTS[1], {"value": 12})
     assert values(store) == [2, 12]
     sleepers[2].put(DOCUMENTS[0], {"value": 3})
-    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 3, "unknown": "kept"}
+    assert guarded.read(store, KEY, DOCUMENTS)[DOCUMENTS[0]] == {"value": 3, "unknown": "kept"}
     hold(store)[1].put(DOCUMENTS[0], {"value": 4})
-    assert guarded.read(store, KEY, DOCUMENTS[0]) == {"value": 4, "unknown": "kept"}
+    assert guarded.read(store, KEY, DOCUMENTS)[DOCUMENTS[0]] == {"value": 4, "unknown": "kept"}
 
 
 def test_who_writes_over_what_is_not_seen_finds_out_as_well(store: storage.Storage) -> None:

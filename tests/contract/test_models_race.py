@@ -78,7 +78,7 @@ class Race(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """Contents grow old while no process is at work; an action is shorter than the grace period."""
+        """Contents grow old while nobody is at work: an action is shorter than the grace period."""
         if not any(actor.busy for actor in self.actors):
             for path in Path(self.folder.name, blobs.PREFIX).glob("*"):
                 os.utime(path, (0, 0))
