@@ -49,9 +49,7 @@ class FileStorage:
         return None if now == etag else (data, now)
 
     def put(self, key: str, data: bytes) -> str:
-        with self._replacing(key) as unfinished:
-            unfinished.write_bytes(data)
-        return _etag(data)
+        return self._replace(key, data, None)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         with self._naming(key), _scratch(self._private()) as unfinished:
@@ -67,11 +65,7 @@ class FileStorage:
         return _etag(data)
 
     def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
-        with self._replacing(key) as unfinished:
-            if self.get_tagged(key)[1] != etag:
-                raise errors.ObjectChangedError(self._says(key, "changed since it was read"))
-            unfinished.write_bytes(data)
-        return _etag(data)
+        return self._replace(key, data, etag)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         if prefix:
@@ -110,14 +104,16 @@ class FileStorage:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    @contextlib.contextmanager
-    def _replacing(self, key: str) -> Iterator[Path]:
-        """Give a file to write; it becomes the object, under its lock, if the block ends well."""
+    def _replace(self, key: str, data: bytes, etag: str | None) -> str:
+        """Write an object under its lock: the one with this etag, or else any."""
+        path = self._path(key)
         with self._naming(key), self._locked(key), _scratch(self._private()) as unfinished:
-            path = self._path(key)
-            yield unfinished
+            if etag is not None and self.get_tagged(key)[1] != etag:
+                raise errors.ObjectChangedError(self._says(key, "changed since it was read"))
+            unfinished.write_bytes(data)
             self._make_room(path)
             _move(unfinished, path)
+        return _etag(data)
 
     def _make_room(self, path: Path) -> None:
         """Make the folders above an object."""
@@ -169,11 +165,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def creating(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill; it takes the name `folder` when the block ends well.
-
-    Raises:
-        errors.UserError: `folder` is there and not empty.
-    """
+    """Give a folder to fill; it takes the name `folder`, new or empty, when the block ends well."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise errors.UserError(f"a new or empty folder is needed, but got {folder}")
     folder = folder.resolve()

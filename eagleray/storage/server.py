@@ -273,7 +273,7 @@ def _missing(ports: dict[str, int]) -> str:
         _get(ports["filer"], f"/buckets/{BUCKET}/")
         _get(ports["s3"], "/healthz")
     except (OSError, http.client.HTTPException) as error:
-        return str(error)
+        return str(error) or repr(error)
     return ""
 
 
