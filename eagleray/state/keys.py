@@ -33,15 +33,6 @@ ALIASES = MODELS + "{name}/aliases.json"  # where aliases point, and the last mo
 EVENTS = MODELS + "{name}/events/"  # the moves before
 EVENT = EVENTS + "{id}.json"
 
-_SEARCH = RUNS + "{name}/{id}/search.json"
-RUN_RESULT = RUNS + "{name}/{id}/result.json"
-
-VERSIONS = MODELS + "{name}/versions/"
-VERSION = VERSIONS + "{number}.json"
-ALIASES = MODELS + "{name}/aliases.json"
-EVENTS = MODELS + "{name}/events/"
-EVENT = EVENTS + "{id}.json"
-
 _SEARCH = re.compile(r"searches/([^/]+)/([^/]+)/.+")
 _VERSION = re.compile(r"models/([^/]+)/versions/([1-9][0-9]*)\.json")
 
