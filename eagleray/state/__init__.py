@@ -1,8 +1,7 @@
 """All that EagleRay keeps in storage: its keys, and its documents, which say what they are.
 
-What belongs here: the layout (`keys`), what a document is (`documents`), the right to write one
-(`leases`, `guarded`), and the documents themselves: `searches`, `runs`, `models` with `aliases` and
-`events`. `sweep` removes contents that none of them refers to.
-What does not: how bytes are kept (`eagleray.storage`), and what a trial, a bundle or a schema is.
+The layout is in `keys`, what a document is in `documents`, the right to write one in `leases` and
+`guarded`; the documents themselves are in `searches`, `runs`, `models` and `aliases`. `sweep`
+removes contents that none of them refers to. How bytes are kept belongs to `eagleray.storage`.
 `docs/adr/0017-leases.md` and `docs/adr/0020-state.md` say why it is built so.
 """
