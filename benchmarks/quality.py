@@ -71,8 +71,8 @@ def load(name: str, folder: Path, seed: int) -> spec.Experiment | None:
 
 def peer(name: str, chosen: spec.Experiment, dataset: prepare.Dataset) -> float:
     """The test score of the plain model on the same encoded rows."""
-    data = encoded.encode(dataset, chosen.default().features)
-    test = encoded.part(dataset, data.transforms, dataset.split.test)
+    data = dataset.encode(dataset.fit(chosen.default().features))
+    test = dataset.part(data.transforms, dataset.split.test)
     model, target = AIMS[name].peer, dataset.schema.target
     model.fit(_matrix(data, data.train), data.train.targets)
     rows = _matrix(data, test)

@@ -62,12 +62,17 @@ def train(configuration: spec.Configuration, data: encoded.Encoded) -> float:
     return trainer.progress.best["accuracy"]
 
 
+def encode(chosen: spec.Experiment) -> encoded.Encoded:
+    dataset = prepare.dataset(chosen)
+    return dataset.encode(dataset.fit(chosen.default().features))
+
+
 def bare(chosen: spec.Experiment, rounds: int = 10) -> float:
     """Median seconds of one trial in the bare loop, one process, one thread."""
     import torch
 
     torch.set_num_threads(1)
-    data = encoded.encode(prepare.dataset(chosen), chosen.default().features)
+    data = encode(chosen)
     train(chosen.default(), data)
     seconds = []
     for _ in range(rounds):
@@ -77,40 +82,29 @@ def bare(chosen: spec.Experiment, rounds: int = 10) -> float:
     return statistics.median(seconds)
 
 
-class _Clock:
-    """When each trial ended."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def resumed(self, known: list[searches.Record]) -> None:
-        pass
-
-    def reported(self, record: searches.Record) -> None:
-        pass
-
-    def ended(self, record: searches.Record) -> None:
-        self.ends.append(time.perf_counter())
-
-
 def ours(chosen: spec.Experiment) -> tuple[float, float]:
     """Seconds a trial, start of the workers included; and once each of them is warm."""
-    searched, clock = search.Search(chosen), _Clock()
+    searched, ends = search.Search(chosen), list[float]()
+
+    def update(record: searches.Record) -> None:
+        if record.status != "running":
+            ends.append(time.perf_counter())
+
     began = time.perf_counter()
     lease = searched.records.watcher().acquire()
     assert lease is not None
     searched.hold(lease)
-    tuning.run(searched, clock)
-    warm = clock.ends[CORES:]
-    whole = (clock.ends[-1] - began) / len(clock.ends)
-    return whole, (warm[-1] - clock.ends[CORES - 1]) / len(warm)
+    tuning.run(searched, [], update)
+    warm = ends[CORES:]
+    whole = (ends[-1] - began) / len(ends)
+    return whole, (warm[-1] - ends[CORES - 1]) / len(warm)
 
 
 def plain(chosen: spec.Experiment, trials: int) -> float:
     """Seconds a trial of a Ray Tune function trainable on the same data."""
     from ray import tune
 
-    data = encoded.encode(prepare.dataset(chosen), chosen.default().features)
+    data = encode(chosen)
 
     def trial(config: dict[str, Any], data: encoded.Encoded) -> None:
         import torch
@@ -157,7 +151,7 @@ def _optimize(file: str, journal: str, trials: int) -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chosen = spec.load(file)
-    data = encoded.encode(prepare.dataset(chosen), chosen.default().features)
+    data = encode(chosen)
     study = optuna.create_study(
         study_name="bench",
         storage=JournalStorage(journals.JournalFileBackend(journal)),

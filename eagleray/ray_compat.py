@@ -29,7 +29,7 @@ TUNE = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-"""Ray Tune's own files are scratch (docs/adr/0001); `capacity` limits trials; Ctrl-C is ours."""
+"""Ray Tune's own files are scratch (docs/adr/0001); `searcher` limits trials; Ctrl-C is ours."""
 DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"

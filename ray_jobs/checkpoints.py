@@ -1,4 +1,4 @@
-"""A training as bytes: everything that going on from here needs, in one safetensors file.
+"""The whole state of a training in one safetensors file.
 
 Tensors carry a prefix (`model.`, `best.`, `optimizer.{parameter}.`); the rest is JSON in the file's
 metadata. Nothing is pickled.
@@ -45,7 +45,7 @@ def dump(trainer: training.Trainer) -> bytes:
 
 
 def restore(trainer: training.Trainer, data: bytes) -> None:
-    """Bring a fresh trainer of the same configuration to the state that `dump` took."""
+    """Bring a fresh trainer of the same configuration to the state that `dump` gave."""
     tensors, state = safe_torch.load(data), _metadata(data)
     trainer.model.load_state_dict(_under(tensors, "model."))
     trainer.best_weights = _under(tensors, "best.")
@@ -59,7 +59,7 @@ def restore(trainer: training.Trainer, data: bytes) -> None:
 
 
 def weights(trainer: training.Trainer) -> bytes:
-    """The weights of the best epoch, the form in which a bundle keeps them."""
+    """The weights of the best epoch."""
     return safe_torch.save({k: v.contiguous() for k, v in trainer.best_weights.items()})
 
 
@@ -74,6 +74,6 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _jsonable(state: dict[str, Any]) -> dict[str, Any]:
-    """The scheduler's counters; its functions come back with the configuration."""
+    """The scheduler's counters; its functions follow from the configuration."""
     simple = (int, float, bool, str, list, torch.types.Number)
     return {name: value for name, value in state.items() if isinstance(value, simple)}

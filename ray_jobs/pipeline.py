@@ -1,80 +1,47 @@
 """An experiment from its file to its registered version: what `eagleray run` does.
 
-One driver a search: who holds the search's lease drives it; the others show what it does, from
-storage, and may take over.
+Who holds the search's lease drives it; other drivers show it from storage, and may take over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from rich import console
 
 from eagleray import errors, spec
-from eagleray.client import screen
-from eagleray.state import leases, searches
+from eagleray.client import package, screen
+from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, search, tuning, winner
 from ray_jobs.report import live
+from ray_jobs.report.outcome import Outcome
 
 POLL_S = 1.0
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """An experiment that has come to its end.
+def drive(submitted: runs.Run) -> None:
+    """Run the driver process of a submitted run, and put its result into storage.
 
-    Attributes:
-        search: what was searched.
-        trials: all of them, the best first.
-        result: the winner, evaluated.
-        champion: the version that answers requests now.
-        why: what was done with the alias, and why, for people.
+    SIGTERM ends it like Ctrl-C: the search can go on later.
     """
-
-    search: search.Search
-    trials: list[searches.Record]
-    result: searches.Result
-    champion: int
-    why: str
-
-    @property
-    def winner(self) -> searches.Record:
-        """The trial with the best score on the validation part."""
-        return self.trials[0]
-
-    def summary(self) -> dict[str, Any]:
-        """The whole as JSON may hold it."""
-        best = self.winner
-        return {
-            "name": self.search.experiment.name,
-            "search": self.search.id,
-            "version": self.result.version,
-            "champion": self.champion,
-            "why": self.why,
-            "metric": self.search.metric,
-            "winner": {"trial": best.number, "values": best.values, "validation": best.best},
-            **self.result.model_dump(include={"test", "confusion", "confused", "warnings"}),
-            "trials": [
-                one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
-                for one in self.trials
-            ],
-        }
-
-    def next_steps(self) -> list[str]:
-        """The commands that one would want next."""
-        name, version = self.search.experiment.name, self.result.version
-        at = f"--storage {self.search.experiment.storage}"
-        if self.champion == version:
-            return [f"eagleray serve {name} {at}"]
-        return [
-            f"eagleray models diff {name} {self.champion} {version} {at}",
-            f"eagleray models promote {name} {version} {at}",
-        ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
+        outcome = run(
+            spec.load(package.fetch(submitted, Path(folder))),
+            console.Console(highlight=False),
+            os.environ.get("RAY_ADDRESS", "auto"),
+            began=lambda search_id: runs.begin(submitted, search_id),
+        )
+        page = outcome.page()
+        runs.finish(submitted, runs.Result(summary=outcome.summary(), page=page))
+    print(page)
 
 
 def run(
@@ -86,22 +53,24 @@ def run(
 ) -> Outcome:
     """Search, evaluate and register; a search that has ended before gives its result.
 
-    One that ended with fewer trials than are asked for now goes on from these. While another driver
-    is at the same search this one watches, gives the same result, and takes over should the other
-    come to nothing.
+    One that ended with fewer trials than are set now goes on from these. While another driver is at
+    the same search, this one shows it, and takes over if the other one dies.
 
     Args:
         experiment: what is searched.
         out: where progress is printed.
         address: of the Ray cluster; else one on this machine.
         began: called with the search's id before it starts.
-
-    Raises:
-        EagleRayError: see `eagleray.errors`; nothing is half-registered.
     """
     searched = search.Search(experiment)
-    for note in [*searched.dataset.notes, *_limits(experiment)]:
+    for note in searched.dataset.notes:
         out.print(f"note: {note}", soft_wrap=True)
+    if 1 < experiment.trials < experiment.tune.trials:
+        out.print(
+            f"note: tune.trials: {experiment.tune.trials} asked for, but the space has "
+            f"{experiment.trials} configurations: each is tried once",
+            soft_wrap=True,
+        )
     began(searched.id)
     if (outcome := _finished(searched)) is not None:
         out.print(f"search {searched.id} has ended before: this is its result")
@@ -117,48 +86,34 @@ def run(
 
 
 def _finished(searched: search.Search) -> Outcome | None:
-    """The outcome of a search that was finished and evaluated before."""
-    found = searched.finished()
-    if found is None or found.result is None:
-        return None
-    return _promote(searched, found.trials, found.result)
+    """The outcome of a search that was evaluated before."""
+    trials, result = searched.finished() or ([], None)
+    return _promote(searched, trials, result) if result else None
 
 
 def _drive(
     searched: search.Search, lease: leases.Lease, out: console.Console, address: str | None
 ) -> Outcome:
-    """Search under the lease where there is something left to try, evaluate and register."""
+    """Run the trials that are left, if any, and evaluate and register the winner."""
     searched.hold(lease)
-    found = searched.finished()
-    trials = found.trials if found else _tune(searched, out, address)
-    evaluated = winner.evaluate(searched, trials[0])
+    finished = searched.finished()
+    trials = finished[0] if finished else _tune(searched, out, address)
+    best = winner.Winner(searched, trials[0])
     lease.verify()
-    return _promote(searched, trials, winner.register(searched, trials[0], evaluated))
+    return _promote(searched, trials, best.register())
 
 
 def _tune(
     searched: search.Search, out: console.Console, address: str | None
 ) -> list[searches.Record]:
-    experiment, publish = searched.experiment, searched.records.save
-    epochs, _ = search.rungs(experiment)
+    known = searched.records.trials()
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
-        with (
-            cluster.connected(address),
-            live.watch(experiment, searched.metric, epochs, out, publish=publish) as watcher,
-        ):
-            return tuning.run(searched, watcher)
+        with cluster.connected(address), live.watch(searched, known, out) as update:
+            return tuning.run(searched, known, update)
     except KeyboardInterrupt:
         out.print("interrupted: the same command goes on from here")
         raise
-
-
-def _limits(experiment: spec.Experiment) -> Iterator[str]:
-    if 1 < experiment.trials < experiment.tune.trials:
-        yield (
-            f"tune.trials: {experiment.tune.trials} asked for, but the space has "
-            f"{experiment.trials} configurations: each is tried once"
-        )
 
 
 def _promote(
@@ -166,7 +121,7 @@ def _promote(
 ) -> Outcome:
     """The first version of a model becomes its champion; a later one waits for a person.
 
-    Of two searches that end together one makes the champion, and the other is told.
+    Of two searches that end together one makes the champion.
     """
     registry, name = Registry(searched.storage), searched.experiment.name
     with contextlib.suppress(errors.ConflictError):
@@ -202,7 +157,7 @@ def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console
 
 @contextlib.contextmanager
 def _holding(lease: leases.Lease) -> Iterator[None]:
-    """Renew a lease in the background, and leave it to the next at the end."""
+    """Renew a lease in the background, and release it at the end."""
     with screen.beating(leases.BEAT_S, lease.beat):
         try:
             yield

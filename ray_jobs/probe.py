@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from eagleray import code, spec
-from eagleray.learn import features
-from ray_jobs import checkpoints, training
+from ray_jobs import checkpoints, search, training
 from ray_jobs.data import encoded, prepare
 
 
-def run(experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, code.Code]) -> None:
+def run(searched: search.Search) -> None:
     """Build the model, and run one batch forward, through the loss, and backward.
 
     Distributions are at their defaults, but each of several losses is tried.
@@ -21,11 +18,12 @@ def run(experiment: spec.Experiment, dataset: prepare.Dataset, own: dict[str, co
         CodeError: the user's code fails; shows its file and line.
         UserError: a model or a loss that does not fit the data.
     """
-    metric = experiment.metric(dataset.schema.target.task)
-    for configuration in _configurations(experiment):
-        data = _sample(dataset, configuration)
-        with code.guard("must train on one batch", *own.values()):
-            trainer = training.Trainer(configuration, data, metric=metric, own=own)
+    for configuration in _configurations(searched.experiment):
+        data = _batch(searched, configuration)
+        with code.guard("must train on one batch", *searched.custom.values()):
+            trainer = training.Trainer(
+                configuration, data, metric=searched.metric, custom=searched.custom
+            )
             trainer.probe()
             checkpoints.weights(trainer)
 
@@ -37,13 +35,9 @@ def _configurations(experiment: spec.Experiment) -> Iterator[spec.Configuration]
         yield experiment.configuration(values | drawn)
 
 
-def _sample(dataset: prepare.Dataset, configuration: spec.Configuration) -> encoded.Encoded:
-    """One batch of training rows, encoded as all of them would be: widths are those of training."""
-    training_rows = dataset.split.train
-    transforms = features.Transforms.fit(
-        dataset.schema, configuration.features, encoded.take(dataset, training_rows)
-    )
-    count = min(len(training_rows), configuration.train.batch_size)
-    rows = training_rows[np.linspace(0, len(training_rows) - 1, count).astype(int)]
-    part = encoded.part(dataset, transforms, rows)
+def _batch(searched: search.Search, configuration: spec.Configuration) -> encoded.Encoded:
+    """One batch of training rows; its widths are those of training."""
+    dataset, transforms = searched.dataset, searched.transforms(configuration)
+    rows = prepare.spread(dataset.split.train, configuration.train.batch_size)
+    part = dataset.part(transforms, rows)
     return encoded.Encoded(transforms, dataset.schema.target, part, part)

@@ -1,4 +1,4 @@
-"""The training loop: one for short trials, long ones, and later several workers.
+"""The training loop, one for all trials.
 
 An epoch's randomness (row order, dropout) comes from the seed and the epoch's number alone, so a
 training that is interrupted and resumed equals one that was not, to the bit.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,17 +23,20 @@ from eagleray.learn import losses, metrics, models, tasks
 from ray_jobs.data import encoded
 
 EVALUATION_ROWS = 4096
+"""Rows of the validation part that are evaluated at once."""
+
+Batch = tuple[dict[str, Tensor], Tensor]
+"""Inputs by name, and targets (B)."""
 
 
 @dataclass
 class Progress:
-    """What a training knows of itself beside its tensors; JSON by its fields.
+    """The state of a training beside its tensors; JSON by its fields.
 
     Attributes:
         epoch: epochs done.
-        best_epoch: the epoch whose validation metric is the best; 0 before the first.
-        best: all metrics of that epoch.
-        stale: epochs since the best one, for early stopping.
+        best: all metrics of the best epoch on the validation part.
+        stale: epochs without a gain, for early stopping.
         history: metrics of every epoch.
     """
 
@@ -48,11 +51,9 @@ class Trainer:
     """One configuration in training.
 
     Args:
-        configuration: the concrete values of this trial.
         data: the encoded training and validation parts.
         metric: what selects the best epoch, a name of `eagleray.learn.metrics`.
-        device: where to train.
-        own: the user's code by its name, where the configuration names any.
+        custom: the user's code by its name in the file.
 
     Raises:
         UserError: a model or a loss that does not fit the data.
@@ -65,11 +66,11 @@ class Trainer:
         *,
         metric: str,
         device: str = "cpu",
-        own: dict[str, code.Code] | None = None,
+        custom: Mapping[str, code.Code] | None = None,
     ) -> None:
-        own = own or {}
-        self._own_model = own.get(configuration.model.type)
-        self._own_loss = own.get(configuration.train.loss)
+        custom = custom or {}
+        self._custom_model = custom.get(configuration.model.type)
+        self._custom_loss = custom.get(configuration.train.loss)
         self.options, self.data, self.metric = configuration.train, data, metric
         self.device = torch.device(device)
         self.progress = Progress()
@@ -77,25 +78,20 @@ class Trainer:
         self._task = tasks.of(data.target)
         self.scale = self._task.scale(data.train.targets)
         torch.manual_seed(self.options.seed)
-        self.model = models.build(
-            configuration.model,
-            data.transforms.shape,
-            self._task.width,
-            custom=self._own_model,
-        ).to(self.device)
-        self._loss = losses.build(
-            self.options, data.target, data.train.targets, custom=self._own_loss
-        )
+        model, shape = configuration.model, data.transforms.shape
+        built = models.build(model, shape, self._task.width, custom=self._custom_model)
+        self.model, targets = built.to(self.device), data.train.targets
+        self._loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
         self._train, self._validation = self._tensors(data.train), self._tensors(data.validation)
-        self._rows = len(data.train.targets)
-        self._steps = _batches(self._rows, self.options.batch_size)
+        whole, rest = divmod(len(targets), self.options.batch_size)
+        steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `_batches` has them
         self.optimizer = _optimizer(self.options, self.model)
-        self.schedule = _schedule(self.options, self.optimizer, self._steps * self.options.epochs)
+        self.schedule = _schedule(self.options, self.optimizer, steps)
         self.best_weights = self._weights()
 
     @property
     def finished(self) -> bool:
-        """Whether no epoch is left, or early stopping has lost its patience."""
+        """Whether no epoch is left, or early stopping ends the training."""
         stopping = self.options.early_stopping
         impatient = stopping is not None and self.progress.stale >= stopping.patience
         return impatient or self.progress.epoch >= self.options.epochs
@@ -105,14 +101,13 @@ class Trainer:
 
         Returns:
             Metrics of the validation part by name, its `loss` among them (left out where it is not
-            finite), with `train_loss` (mean of the training batches) and `seconds`.
+            finite), with `train_loss` (mean of the training rows) and `seconds`.
 
         Raises:
             TrainingError: the training loss or the outputs are no longer finite; names the epoch.
             CodeError: the user's model or loss fails.
         """
-        began = time.perf_counter()
-        number = self.progress.epoch + 1
+        began, number = time.perf_counter(), self.progress.epoch + 1
         train_loss = self._train_epoch(number)
         found = self._evaluate(number)
         found |= {"train_loss": train_loss, "seconds": time.perf_counter() - began}
@@ -120,9 +115,7 @@ class Trainer:
         return found
 
     def probe(self) -> None:
-        """Try what training, evaluation and serving do, on one batch and on one row.
-
-        No weight changes.
+        """Do what training, evaluation and serving do, on a batch and on a row; no weight changes.
 
         Raises:
             CodeError: the user's model or loss fails.
@@ -134,12 +127,11 @@ class Trainer:
         self.model.eval()
         with torch.inference_mode():
             self._loss(self.model(inputs), target_B)
-            self.model({name: value[:1] for name, value in inputs.items()})
+            self.model(_select((inputs, target_B), slice(1))[0])
 
     def _train_epoch(self, number: int) -> float:
         self.model.train()
-        total = torch.zeros((), device=self.device)
-        count = 0
+        total, count = torch.zeros((), device=self.device), 0
         torch.manual_seed(self.options.seed * 1_000_003 + number)
         for inputs, target_B in self._batches():
             loss = self._step(inputs, target_B)
@@ -150,13 +142,12 @@ class Trainer:
             raise errors.TrainingError(f"loss must be finite, but is {mean} in epoch {number}")
         return mean
 
-    def _batches(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def _batches(self) -> Iterator[Batch]:
         """Shuffled batches; a last batch of one row is left out: batch norm needs two."""
-        inputs, targets = self._train
-        order = torch.randperm(self._rows).to(self.device)
+        order = torch.randperm(len(self._train[1])).to(self.device)
         for rows in order.split(self.options.batch_size):
-            if len(rows) > 1 or self._rows == 1:
-                yield {name: value[rows] for name, value in inputs.items()}, targets[rows]
+            if len(rows) > 1 or len(order) == 1:
+                yield _select(self._train, rows)
 
     def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
@@ -169,20 +160,21 @@ class Trainer:
         return loss
 
     def _backward(self, loss: Tensor) -> None:
-        with code.guard("must give gradients", self._own_loss, self._own_model):
+        with code.guard("must give gradients", self._custom_loss, self._custom_model):
             loss.backward()
 
     def _evaluate(self, number: int) -> dict[str, float]:
         self.model.eval()
-        chunks, total = [], 0.0
+        chunks, total, truth_B = [], 0.0, self.data.validation.targets
         with torch.inference_mode():
-            for inputs, target_B in _chunks(*self._validation):
+            for start in range(0, len(truth_B), EVALUATION_ROWS):
+                chunk = slice(start, start + EVALUATION_ROWS)
+                inputs, target_B = _select(self._validation, chunk)
                 chunks.append(self.model(inputs))
                 total += float(self._loss(chunks[-1], target_B)) * len(target_B)
         logits_BC = torch.cat(chunks).double().cpu().numpy()
         if not np.isfinite(logits_BC).all():
             raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
-        truth_B = self.data.validation.targets
         outputs = self._task.activate(logits_BC, self.scale)
         found = metrics.score(self.data.target, truth_B, outputs)
         loss = total / len(truth_B)
@@ -208,31 +200,23 @@ class Trainer:
             name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
         }
 
-    def _tensors(self, part: encoded.Part) -> tuple[dict[str, Tensor], Tensor]:
+    def _tensors(self, part: encoded.Part) -> Batch:
         inputs = {name: bundle.tensor(value).to(self.device) for name, value in part.inputs.items()}
         targets = self._task.scaled(part.targets, self.scale)
         return inputs, bundle.tensor(targets).to(self.device)
 
 
-def _batches(rows: int, size: int) -> int:
-    whole, rest = divmod(rows, size)
-    return max(1, whole + (rest > 1))
-
-
-def _chunks(
-    inputs: dict[str, Tensor], target_B: Tensor
-) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    for start in range(0, len(target_B), EVALUATION_ROWS):
-        chunk = slice(start, start + EVALUATION_ROWS)
-        yield {name: value[chunk] for name, value in inputs.items()}, target_B[chunk]
+def _select(part: Batch, rows: Tensor | slice) -> Batch:
+    inputs, target_B = part
+    return {name: value[rows] for name, value in inputs.items()}, target_B[rows]
 
 
 def _optimizer(train: spec.Train, model: nn.Module) -> torch.optim.Optimizer:
     shared: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
     if train.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=train.momentum, **shared)
-    made = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-    return made(model.parameters(), fused=True, **shared)
+    adam = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
+    return adam(model.parameters(), fused=True, **shared)
 
 
 def _schedule(

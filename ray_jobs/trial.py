@@ -3,8 +3,8 @@
 A fresh process for each trial costs many times what a short training takes, so the actor is reused
 (`reset_config`) and the encoded data sits once in the object store, shared without copies.
 
-A trial's whole state goes to storage from here, without the driver: a worker that takes the place
-of a lost one goes on from what the lost one has kept, whether or not a report of it came through.
+The worker itself puts a trial's whole state into storage. If it is lost, the next worker goes on
+from there, whether or not the driver has received a report of it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
-"""A trial reports at each rung, at its end, and when this long has passed since its last report."""
+"""A trial reports at each rung, at its end, and this long after its last report."""
 STATE_S = 1.0
-"""A trial keeps its state in storage this long after its start, and not more often than that."""
+"""A trial saves its state this long after its start, and not more often than that."""
 COST = 10
-"""What is kept for the case of a loss may cost one second in so many."""
-CHANCE = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
-"""What one configuration runs into and the next may not."""
+"""Uploads that only a lost worker needs may take one second in this many."""
+OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
+"""Failures of one configuration, which the next may not have."""
 
 
 @dataclass(frozen=True)
@@ -46,28 +46,24 @@ class Job:
     """What all trials of a search share.
 
     Attributes:
-        experiment: the file.
-        search_id: where records of the search are.
         metric: what selects, a name of `eagleray.learn.metrics`.
         rungs: epochs at which the scheduler compares trials.
-        own: the user's code by name.
-        shared: references to encoded data by `encoded.key`; a trial of other features encodes
-            `dataset` itself.
-        dataset: reference to the `Dataset`.
+        custom: the user's code by its name in the file.
+        shared: encoded data by `encoded.key`; a trial of other features encodes `dataset` itself.
     """
 
     experiment: spec.Experiment
     search_id: str
     metric: str
     rungs: frozenset[int]
-    own: dict[str, code.Code]
+    custom: dict[str, code.Code]
     shared: dict[str, ray.ObjectRef[encoded.Encoded]]
     dataset: ray.ObjectRef[prepare.Dataset]
 
 
 @dataclass
 class _Running:
-    """One configuration under way, of the trial with this number."""
+    """A configuration that trains."""
 
     number: int
     values: dict[str, Any]
@@ -82,16 +78,13 @@ class _Running:
 
 
 class Trial(tune.Trainable):
-    """Ray Tune's view: `config` holds `number` and `values`."""
+    """A trial as Ray Tune runs it; `config` is what `searcher.Searcher` suggests."""
 
     def setup(self, config: dict[str, Any], *, job: Job) -> None:  # type: ignore[override]
         # `tune.with_parameters` passes the job
-        self._job = job
-        cpus = max(1, int(job.experiment.compute.cpus))
-        torch.set_num_threads(cpus)
-        self._device = (
-            "cuda" if job.experiment.compute.gpus and torch.cuda.is_available() else "cpu"
-        )
+        self._job, compute = job, job.experiment.compute
+        torch.set_num_threads(max(1, int(compute.cpus)))
+        self._device = "cuda" if compute.gpus and torch.cuda.is_available() else "cpu"
         self._store = storage.open(job.experiment.storage)
         self._records = searches.Records(self._store, job.experiment.name, job.search_id)
         self._uploads = futures.ThreadPoolExecutor(max_workers=1)
@@ -108,11 +101,11 @@ class Trial(tune.Trainable):
         try:
             running = self._running = self._running or self._start()
             return self._advance(running)
-        except Exception as failure:  # noqa: BLE001 - a trial fails, its actor is as good as before
+        except Exception as failure:  # noqa: BLE001 - the trial fails, not its actor
             return self._failed(failure)
 
     def _failed(self, failure: Exception) -> dict[str, Any]:
-        """What a configuration does is its failure; what storage does to it is not."""
+        """The report of a failure: of the configuration, or of storage, which makes it `lost`."""
         log.error("trial %s fails", self._config["number"], exc_info=failure)
         known = isinstance(failure, errors.EagleRayError)
         return {
@@ -124,15 +117,15 @@ class Trial(tune.Trainable):
         }
 
     def _cause(self, failure: Exception) -> str | None:
-        """The same text for failures of one kind and place, the user's code before ours."""
-        if isinstance(failure, (*CHANCE, errors.StorageError)):
+        """Type and place of a failure, in the user's code if it is there; None if of its own."""
+        if isinstance(failure, (*OWN_FAILURES, errors.StorageError)):
             return None
         origin: BaseException = failure
         if isinstance(failure, errors.CodeError) and failure.__cause__ is not None:
             origin = failure.__cause__
         frames = traceback.extract_tb(origin.__traceback__ or failure.__traceback__)
-        own = tuple(one.sha256[:8] for one in self._job.own.values())
-        users = [frame for frame in frames if any(mark in frame.filename for mark in own)]
+        files = {one.filename for one in self._job.custom.values()}
+        users = [frame for frame in frames if frame.filename in files]
         place = (users or frames)[-1]
         return f"{type(origin).__name__} at {place.filename}:{place.lineno}"
 
@@ -147,7 +140,7 @@ class Trial(tune.Trainable):
             self._data(configuration),
             metric=self._job.metric,
             device=self._device,
-            own=self._job.own,
+            custom=self._job.custom,
         )
         state = self._records.state(number, values)
         if state is not None:
@@ -155,15 +148,14 @@ class Trial(tune.Trainable):
         return _Running(number, values, trainer, state=state)
 
     def _data(self, configuration: spec.Configuration) -> encoded.Encoded:
-        key = encoded.key(configuration.features)
+        key, shared = encoded.key(configuration.features), self._job.shared
         if key not in self._cache:
             self._cache.clear()  # one setting at a time: the next trial may need the room
-            shared = self._job.shared.get(key)
-            self._cache[key] = (
-                encoded.encode(ray.get(self._job.dataset), configuration.features)
-                if shared is None
-                else ray.get(shared)
-            )
+            if key in shared:
+                self._cache[key] = ray.get(shared[key])
+            else:
+                dataset = ray.get(self._job.dataset)
+                self._cache[key] = dataset.encode(dataset.fit(configuration.features))
         return self._cache[key]
 
     def _advance(self, running: _Running) -> dict[str, Any]:
@@ -180,8 +172,8 @@ class Trial(tune.Trainable):
     def _keep_weights(self, running: _Running, *, compared: bool) -> None:
         """Upload the best epoch's weights, and wait for it.
 
-        Always where a decision may end the trial; else only as often as costs a tenth of the time,
-        so that a search whose budget runs out has what its trials reached.
+        Always where the scheduler may end the trial; else as often as costs a tenth of the time, so
+        that a search whose budget runs out has weights of every trial.
         """
         best, now = running.trainer.progress.best_epoch, time.monotonic()
         if best != running.weights_epoch and (compared or now >= running.weights_due):

@@ -6,82 +6,66 @@ import itertools
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
 from ray.tune import schedulers
-from ray.tune import search as tune_search
 
 from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
-from ray_jobs import capacity, search, searcher, trial
+from ray_jobs import cluster, search, searcher, trial
 from ray_jobs.data import encoded
 
 ENCODED = 8
 """At most this many settings of `features` are encoded ahead, once for all trials."""
 RETRIES = 2
-"""A trial whose worker is lost is tried again so often, and anew each time that it got further."""
+"""A trial whose worker is lost is retried this often, counted anew each time it gets further."""
+
+Update = Callable[[searches.Record], None]
+"""Called with the record of a trial that has started, trained on, or ended."""
 
 
-class Watcher(Protocol):
-    """Called as the search goes on; a terminal is one."""
-
-    def resumed(self, known: list[searches.Record]) -> None:
-        """The search goes on from these trials, before any other call."""
-
-    def reported(self, record: searches.Record) -> None:
-        """A trial has started, or trained on."""
-
-    def ended(self, record: searches.Record) -> None:
-        """A trial has ended, see its status."""
-
-
-def run(searched: search.Search, watcher: Watcher) -> list[searches.Record]:
-    """Try what is left to be tried, and give all trials, the best first.
-
-    Args:
-        searched: the search; its records are held under its lease.
-        watcher: called as it goes on.
+def run(
+    searched: search.Search, known: list[searches.Record], update: Update
+) -> list[searches.Record]:
+    """Run the trials that are left after those known, and give all trials, the best first.
 
     Raises:
         LeaseLostError: another driver has taken the search over.
         SearchError: no trial gave a model.
         StorageError: storage failed for good.
     """
-    known = searched.records.trials()
-    suggestions = searched.suggestions(known)
-    recorder = _Recorder(searched.records, watcher, known)
-    if known:
-        watcher.resumed(known)
-    if not suggestions.exhausted:
-        try:
-            _tune(searched, suggestions, recorder, _independent(searched.experiment, known))
-        finally:
-            recorder.flush()
-    return searched.ranked(recorder.trials)
+    recorder = _Recorder(searched.records, known, update)
+    try:
+        _tune(searched, known, recorder)
+    finally:
+        recorder.flush()
+    return searched.ranked(list(recorder.records.values()))
 
 
-def _tune(
-    searched: search.Search, suggestions: searcher.Searcher, recorder: _Recorder, independent: int
-) -> None:
-    experiment, resources = searched.experiment, _resources(searched.experiment)
+def _tune(searched: search.Search, known: list[searches.Record], recorder: _Recorder) -> None:
+    experiment, compute = searched.experiment, searched.experiment.compute
+    resources = (
+        {"CPU": compute.cpus, "GPU": compute.gpus} if compute.gpus else {"CPU": compute.cpus}
+    )
     minutes = experiment.tune.minutes
-    limiter = tune_search.ConcurrencyLimiter(suggestions, max_concurrent=1)
-    pace = capacity.Pace(limiter, resources, independent)
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
         tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
         ray_compat.variables(ray_compat.TUNE),
+        _interrupting(recorder),
     ):
-        tuner = tune.Tuner(
+        tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
                 metric="score",
                 mode=searched.mode,
-                search_alg=limiter,
+                search_alg=searcher.Searcher(
+                    experiment, searched.mode, known, cluster.Room(resources)
+                ),
                 scheduler=_scheduler(experiment),
                 num_samples=-1,
                 time_budget_s=minutes * 60 if minutes else None,
@@ -89,14 +73,12 @@ def _tune(
             ),
             run_config=tune.RunConfig(
                 storage_path=folder,
-                callbacks=[pace, recorder],
+                callbacks=[recorder],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
-        )
-        with _asking_first(recorder):
-            tuner.fit()
+        ).fit()
 
 
 def _job(searched: search.Search) -> trial.Job:
@@ -107,22 +89,10 @@ def _job(searched: search.Search) -> trial.Job:
         search_id=searched.id,
         metric=searched.metric,
         rungs=frozenset(search.rungs(experiment)[1]),
-        own=searched.own,
+        custom=searched.custom,
         shared={encoded.key(one.features): ray.put(searched.encode(one)) for one in settings},
         dataset=ray.put(searched.dataset),
     )
-
-
-def _resources(experiment: spec.Experiment) -> dict[str, float]:
-    compute = experiment.compute
-    return {"CPU": compute.cpus, "GPU": compute.gpus} if compute.gpus else {"CPU": compute.cpus}
-
-
-def _independent(experiment: spec.Experiment, known: list[searches.Record]) -> int:
-    """How many trials from now on are drawn without regard to results."""
-    if experiment.tune.search != "tpe":
-        return experiment.tune.trials
-    return searcher.STARTUP - sum(not record.unfinished for record in known)
 
 
 def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
@@ -138,7 +108,7 @@ def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
 
 
 @contextmanager
-def _asking_first(recorder: _Recorder) -> Iterator[None]:
+def _interrupting(recorder: _Recorder) -> Iterator[None]:
     """Ctrl-C ends the search between two steps: inside of one, Ray may swallow the exception."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -151,21 +121,17 @@ def _asking_first(recorder: _Recorder) -> Iterator[None]:
 
 
 class _Recorder(tune.Callback):
-    """Puts on record what Ray Tune reports, and tells the watcher; Ray Tune calls by keyword."""
+    """Puts on record what Ray Tune reports; Ray Tune calls by keyword."""
 
     def __init__(
-        self, stored: searches.Records, watcher: Watcher, known: list[searches.Record]
+        self, stored: searches.Records, known: list[searches.Record], update: Update
     ) -> None:
-        self._stored, self._watcher = stored, watcher
-        self._records = {record.number: record for record in known}
+        self._stored, self._update = stored, update
+        self.records = {record.number: record for record in known}
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray Tune pickles itself to be restored, which docs/adr/0001 does without
-
-    @property
-    def trials(self) -> list[searches.Record]:
-        return list(self._records.values())
+        return {}  # Ray Tune pickles it to restore it; a search goes on from its records instead
 
     def interrupt(self) -> None:
         """End the search before its next step."""
@@ -179,8 +145,7 @@ class _Recorder(tune.Callback):
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         record.status, record.failure, record.cause = "running", None, None
-        self._stored.save(record)
-        self._watcher.reported(record)
+        self._save(record)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
@@ -192,33 +157,33 @@ class _Recorder(tune.Callback):
             ray_compat.allow_failures(trial, RETRIES)
         for name in ("score", "epoch", "best_epoch", "best", "weights", "state_epoch"):
             setattr(record, name, result[name])
-        before = record.epoch - len(result["history"])  # a retried trial tells its epochs again
+        before = record.epoch - len(result["history"])  # a retried trial reports epochs again
         record.history = [*record.history[:before], *result["history"]]
-        self._watcher.reported(record)
+        self._update(record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         if record.status == "running":
             done = (trial.last_result or {}).get("finished")
             record.status = "finished" if done else "stopped"
-        self._end(record)
+        self._save(record)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         record.status, record.failure = "lost", f"worker lost {RETRIES + 1} times without progress"
-        self._end(record)
+        self._save(record)
 
     def flush(self) -> None:
         """Save what is still running: an interrupted search goes on from there."""
         with suppress(errors.LeaseLostError):  # whoever has taken over has saved it
-            for record in self._records.values():
+            for record in self.records.values():
                 if record.status == "running":
                     self._stored.save(record)
 
-    def _end(self, record: searches.Record) -> None:
+    def _save(self, record: searches.Record) -> None:
         self._stored.save(record)
-        self._watcher.ended(record)
+        self._update(record)
 
     def _of(self, trial: Any) -> searches.Record:
         known = {name: trial.config[name] for name in ("number", "values", "parameters")}
-        return self._records.setdefault(known["number"], searches.Record(**known))
+        return self.records.setdefault(known["number"], searches.Record(**known))

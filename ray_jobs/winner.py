@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import platform
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -21,42 +20,91 @@ from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
 from ray_jobs import search
-from ray_jobs.data import encoded, prepare
+from ray_jobs.data import prepare
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """The winner and what the untouched test part says of it.
-
-    Attributes:
-        test: metrics by name.
-        seen: what a person looks at.
-        predictions: of each row of the test part, see `predictions`.
-    """
-
-    bundle: bundle.Bundle
-    test: dict[str, float]
-    seen: tasks.Evaluation
-    predictions: bytes
-
-
-def evaluate(searched: search.Search, winner: searches.Record) -> Evaluated:
-    """Rebuild the winner from storage and evaluate it on the test part.
+class Winner:
+    """The best trial, rebuilt from storage and evaluated on the untouched test part.
 
     Raises:
         StorageError: its weights are missing or corrupt.
     """
-    made, dataset = _bundle(searched, winner), searched.dataset
-    rows = dataset.split.test
-    outputs = made.predict_columns(encoded.take(dataset, rows)).outputs
-    target, truth = dataset.schema.target, dataset.targets[rows]
-    test = metrics.score(target, truth, outputs)
-    return Evaluated(
-        bundle=made,
-        test=test,
-        seen=made.task.evaluate(truth, outputs, test),
-        predictions=predictions(made.task, dataset.rows[rows], truth, outputs),
-    )
+
+    def __init__(self, searched: search.Search, trial: searches.Record) -> None:
+        self._search, self._trial = searched, trial
+        self._bundle = _bundle(searched, trial)
+        dataset, task = searched.dataset, self._bundle.task
+        rows = dataset.split.test
+        outputs = self._bundle.predict_columns(dataset.take(rows)).outputs
+        truth = dataset.targets[rows]
+        self._test = metrics.score(dataset.schema.target, truth, outputs)
+        self._evaluation = task.evaluate(truth, outputs, self._test)
+        self._predictions = predictions(task, dataset.rows[rows], truth, outputs)
+
+    def register(self) -> searches.Result:
+        """Register it, and put the end of the search on record.
+
+        A winner that was registered before gives the version it has.
+        """
+        dataset, manifest = self._search.dataset, self._manifest()
+        golden = prepare.spread(dataset.split.validation, bundle.GOLDEN_ROWS)
+        reference = features.reference.describe(dataset.schema, dataset.take(dataset.split.train))
+        files = bundle.pack(
+            self._bundle, schema.to_json(dataset.schema, dataset.take(golden)), reference
+        )
+        files[bundle.PREDICTIONS] = self._predictions
+        version = Registry(self._search.storage).register(
+            self._search.experiment.name,
+            files,
+            manifest,
+            same=lambda other: other.manifest.get("lineage") == manifest["lineage"],
+        )
+        result = self._result(version.number)
+        self._search.records.finish(result)
+        return result
+
+    def _result(self, version: int) -> searches.Result:
+        tune = self._search.experiment.tune
+        return searches.Result(
+            version=version,
+            winner=self._trial.number,
+            metric=self._search.metric,
+            test=self._test,
+            confusion=self._evaluation.confusion,
+            trials=tune.trials,
+            minutes=tune.minutes,
+            confused=[
+                searches.Confused(truth=truth, predicted=predicted, rows=rows)
+                for truth, predicted, rows in self._evaluation.confused
+            ],
+            warnings=self._evaluation.warnings,
+        )
+
+    def _manifest(self) -> dict[str, Any]:
+        experiment, dataset, trial = self._search.experiment, self._search.dataset, self._trial
+        split = dataset.split
+        return {
+            "task": dataset.schema.target.task,
+            "metric": self._search.metric,
+            "metrics": {"validation": trial.best, "test": self._test},
+            "warnings": self._evaluation.warnings,
+            "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
+            "values": trial.values,
+            "rows": {name: len(rows) for name, rows in vars(split).items()},
+            "lineage": {  # equal for the same winner of the same search
+                "search": self._search.id,
+                "trial": trial.number,
+                "epoch": trial.best_epoch,
+                "data": dataset.fingerprint,
+                "source": experiment.data.source,
+            },
+            "made_with": {
+                "eagleray": eagleray.__version__,
+                "python": platform.python_version(),
+                "ray": metadata.version("ray"),
+                "torch": str(torch.__version__),
+            },
+        }
 
 
 def predictions(
@@ -69,59 +117,15 @@ def predictions(
     return packed.getvalue()
 
 
-def register(
-    searched: search.Search, winner: searches.Record, evaluated: Evaluated
-) -> searches.Result:
-    """Register the winner, and put the end of the search on record.
-
-    A winner that was registered before gives the version it has.
-    """
-    manifest, dataset = _manifest(searched, winner, evaluated), searched.dataset
-    golden = schema.to_json(dataset.schema, encoded.take(dataset, _golden(dataset)))
-    training_part = encoded.take(dataset, dataset.split.train)
-    reference = features.reference.describe(dataset.schema, training_part)
-    files = bundle.pack(evaluated.bundle, golden, reference)
-    files[bundle.PREDICTIONS] = evaluated.predictions
-    version = Registry(searched.storage).register(
-        searched.experiment.name,
-        files,
-        manifest,
-        same=lambda other: other.manifest.get("lineage") == manifest["lineage"],
-    )
-    result = _result(searched, winner, evaluated, version.number)
-    searched.records.save(result)
-    return result
-
-
-def _result(
-    searched: search.Search, winner: searches.Record, evaluated: Evaluated, version: int
-) -> searches.Result:
-    tune = searched.experiment.tune
-    return searches.Result(
-        version=version,
-        winner=winner.number,
-        metric=searched.metric,
-        test=evaluated.test,
-        confusion=evaluated.seen.confusion,
-        trials=tune.trials,
-        minutes=tune.minutes,
-        confused=[
-            searches.Confused(truth=truth, predicted=predicted, rows=rows)
-            for truth, predicted, rows in evaluated.seen.confused
-        ],
-        warnings=evaluated.seen.warnings,
-    )
-
-
-def _bundle(searched: search.Search, winner: searches.Record) -> bundle.Bundle:
+def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     dataset = searched.dataset
-    assert winner.weights is not None
-    configuration = searched.experiment.configuration(winner.values)
+    assert trial.weights is not None
+    configuration = searched.experiment.configuration(trial.values)
     transforms = searched.transforms(configuration)
-    custom = searched.own.get(configuration.model.type)
+    custom = searched.custom.get(configuration.model.type)
     task = tasks.of(dataset.schema.target)
     model = models.build(configuration.model, transforms.shape, task.width, custom=custom)
-    weights = blobs.get(searched.storage, blobs.Blob(**winner.weights))
+    weights = blobs.get(searched.storage, blobs.Blob(**trial.weights))
     model.load_state_dict(safe_torch.load(weights))
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),
@@ -132,48 +136,3 @@ def _bundle(searched: search.Search, winner: searches.Record) -> bundle.Bundle:
         custom=custom,
         extra_fields=searched.experiment.serve.extra_fields,
     )
-
-
-def _golden(dataset: prepare.Dataset) -> np.ndarray:
-    """Rows of the validation part, spread over it."""
-    rows = dataset.split.validation
-    count = min(len(rows), bundle.GOLDEN_ROWS)
-    spread: np.ndarray = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
-    return spread
-
-
-def _manifest(
-    searched: search.Search, winner: searches.Record, evaluated: Evaluated
-) -> dict[str, Any]:
-    experiment, dataset = searched.experiment, searched.dataset
-    return {
-        "task": dataset.schema.target.task,
-        "metric": searched.metric,
-        "metrics": {"validation": winner.best, "test": evaluated.test},
-        "warnings": evaluated.seen.warnings,
-        "configuration": experiment.configuration(winner.values).model_dump(mode="json"),
-        "values": winner.values,
-        "rows": {
-            "train": len(dataset.split.train),
-            "validation": len(dataset.split.validation),
-            "test": len(dataset.split.test),
-        },
-        "lineage": _lineage(searched, winner),
-        "made_with": {
-            "eagleray": eagleray.__version__,
-            "python": platform.python_version(),
-            "ray": metadata.version("ray"),
-            "torch": str(torch.__version__),
-        },
-    }
-
-
-def _lineage(searched: search.Search, winner: searches.Record) -> dict[str, Any]:
-    """Where a version comes from; equal for the same winner of the same search."""
-    return {
-        "search": searched.id,
-        "trial": winner.number,
-        "epoch": winner.best_epoch,
-        "data": searched.dataset.fingerprint,
-        "source": searched.experiment.data.source,
-    }

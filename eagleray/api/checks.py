@@ -14,7 +14,7 @@ from eagleray.learn import tasks
 from eagleray.spec import document, sections
 
 if TYPE_CHECKING:
-    from ray_jobs.data import prepare
+    from ray_jobs import search
 
 
 @dataclass(frozen=True)
@@ -64,35 +64,38 @@ def examine(file: Path, overrides: Mapping[str, str]) -> Check:
         experiment, problems = spec.examine(file, overrides)
     except SpecError as error:  # no YAML at all
         return Check(problems=error.problems)
-    dataset, faults = _read(experiment) if experiment else (None, [])
+    searched, faults = _read(experiment) if experiment else (None, [])
     if faults:
         page = document.read(file, overrides)
         problems += [_located(fault, page) for fault in faults]
-    if experiment is None or dataset is None or problems:
+    if searched is None or problems:
         return Check(problems=problems)
-    return Check(_facts(experiment, dataset))
+    return Check(_facts(searched))
 
 
-def _read(experiment: spec.Experiment) -> tuple[prepare.Dataset | None, list[str]]:
-    """The data, and what is wrong with it, with the user's code, or between file and data."""
-    from ray_jobs.data import prepare
+def _read(experiment: spec.Experiment) -> tuple[search.Search | None, list[str]]:
+    """Read data and code, and try the code; gives the problems instead of raising them."""
+    from ray_jobs import search
 
-    dataset, own, faults = None, {}, []
     try:
-        own = experiment.code()
-    except UserError as error:
-        faults.append(str(error))
-    try:
-        dataset = prepare.dataset(experiment)
-        faults += prepare.misfits(experiment, dataset)
-        experiment.metric(dataset.schema.target.task)
-        if own and not faults:
+        searched = search.Search(experiment)
+        if searched.custom:
             from ray_jobs import probe
 
-            probe.run(experiment, dataset, own)
+            probe.run(searched)
+    except DataError as error:
+        return None, [*_of_code(experiment), *error.problems]
     except UserError as error:
-        faults += error.problems if isinstance(error, DataError) else [str(error)]
-    return dataset, faults
+        return None, [str(error)]
+    return searched, []
+
+
+def _of_code(experiment: spec.Experiment) -> list[str]:
+    try:
+        experiment.code()
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _located(fault: str, page: document.Document) -> str:
@@ -103,9 +106,10 @@ def _located(fault: str, page: document.Document) -> str:
     return f"{page.path}:{line}: {fault}" if (line := page.line(key)) else f"--set {fault}"
 
 
-def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, Any]:
-    from ray_jobs.data import summary
+def _facts(searched: search.Search) -> dict[str, Any]:
+    from ray_jobs.data import prepare
 
+    experiment, dataset = searched.experiment, searched.dataset
     target = dataset.schema.target
     return {
         "experiment": experiment.resolved(),
@@ -113,8 +117,8 @@ def _facts(experiment: spec.Experiment, dataset: prepare.Dataset) -> dict[str, A
         "target": target.model_dump(mode="json"),
         "rows": {name: len(rows) for name, rows in dataset.split.parts().items()},
         "about_target": tasks.of(target).summary(dataset.targets),
-        "notes": [*dataset.notes, *summary.remarks(experiment, dataset)],
-        "metric": experiment.metric(target.task),
+        "notes": [*dataset.notes, *prepare.remarks(experiment, dataset)],
+        "metric": searched.metric,
         "space": {
             "distributions": len(experiment.space),
             "configurations": experiment.size if math.isfinite(experiment.size) else None,

@@ -93,12 +93,11 @@ def run_local(
     `show` prints the result, in colour where the console has some.
     """
     from ray_jobs import pipeline
-    from ray_jobs.report import page
 
     outcome = pipeline.run(experiment, out, address)
     if show:
-        page.show(outcome, out)
-    return Result(outcome.summary(), page.text(outcome), experiment.storage)
+        outcome.show(out)
+    return Result(outcome.summary(), outcome.page(), experiment.storage)
 
 
 def submit(
@@ -183,15 +182,11 @@ def _storage_reached(cluster: Cluster) -> Iterator[None]:
 def _check(experiment: spec.Experiment) -> None:
     """Refuse here what the driver would refuse there; objects in S3 are left to the driver."""
     from eagleray.tabular import files
-    from ray_jobs.data import prepare
+    from ray_jobs import search
 
     if experiment.data.source.startswith("s3://"):
         return
-    dataset = prepare.dataset(experiment)
-    for misfit in prepare.misfits(experiment, dataset):
-        raise errors.DataError(misfit)
-    experiment.metric(dataset.schema.target.task)
-    for column in dataset.schema.columns:
+    for column in search.Search(experiment).dataset.schema.columns:
         if column.kind.holds_paths and files.is_delimited(Path(experiment.data.source)):
             raise errors.DataError(
                 f"data.source: pictures must be in the table itself to travel to a cluster (bytes "

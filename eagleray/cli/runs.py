@@ -117,9 +117,9 @@ def stop(
 def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")]) -> None:
     """Run the driver process inside the cluster."""
     from eagleray.state.runs import Run
-    from ray_jobs import driver
+    from ray_jobs import pipeline
 
-    driver.drive(Run(name, run, storage))
+    pipeline.drive(Run(name, run, storage))
 
 
 def _find(

@@ -15,15 +15,12 @@ from eagleray.storage import files
 from eagleray.tabular import load
 from ray_jobs.data import prepare
 
-NAMES = {"training": "train", "validation": "validation", "test": "test"}
-"""What the file of a part is called."""
-
 
 def export(experiment: spec.Experiment, folder: Path) -> dict[str, Any]:
-    """Write train, validation and test, and `split.json`, which says how they were parted.
+    """Write train, validation and test, and `split.json`, which says how the rows were split.
 
-    Rows are as the source has them, every column and the source's order included. Files are CSV;
-    of data with pictures or lists they are Parquet.
+    Rows are as the source has them, in its order and with every column. Files are CSV, or Parquet
+    where the data has pictures or lists.
 
     Returns:
         What `split.json` holds.
@@ -31,37 +28,29 @@ def export(experiment: spec.Experiment, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder is not empty, or see `prepare.dataset`.
     """
-    frame = load.read(experiment.data, experiment.path.parent)
+    data, frame = experiment.data, load.read(experiment.data, experiment.path.parent)
     dataset = prepare.dataset(experiment, frame)
     suffix = "csv" if all(map(_is_flat, (frame[name] for name in frame))) else "parquet"
-    described = _described(experiment, dataset, len(frame), suffix)
-    with files.creating(folder) as unfinished:
-        for part, rows in dataset.split.parts().items():
-            taken = frame.iloc[dataset.rows[rows] - 1]
-            _write(taken, unfinished / f"{NAMES[part]}.{suffix}")
-        (unfinished / "split.json").write_text(json.dumps(described, indent=2) + "\n")
-    return described
-
-
-def _described(
-    experiment: spec.Experiment, dataset: prepare.Dataset, count: int, suffix: str
-) -> dict[str, Any]:
-    data = experiment.data
-    return {
+    parts = vars(dataset.split)
+    described = {
         "experiment": experiment.name,
         "source": data.source,
         "target": data.target,
         "split": data.split.model_dump(mode="json"),
         "seed": data.seed,
-        "rows": {"source": count, "left_out": count - len(dataset.rows)},
+        "rows": {"source": len(frame), "left_out": len(frame) - len(dataset.rows)},
         "parts": {
-            NAMES[part]: {"file": f"{NAMES[part]}.{suffix}", "rows": len(rows)}
-            for part, rows in dataset.split.parts().items()
+            name: {"file": f"{name}.{suffix}", "rows": len(rows)} for name, rows in parts.items()
         },
         "notes": list(dataset.notes),
         "data": dataset.fingerprint,
         "eagleray": eagleray.__version__,
     }
+    with files.creating(folder) as unfinished:
+        for name, rows in parts.items():
+            _write(frame.iloc[dataset.rows[rows] - 1], unfinished / f"{name}.{suffix}")
+        (unfinished / "split.json").write_text(json.dumps(described, indent=2) + "\n")
+    return described
 
 
 def _is_flat(column: pd.Series[Any]) -> bool:

@@ -1,33 +1,34 @@
-"""The data of an experiment, ready for its trials: loaded, cleaned, typed and parted once."""
+"""The data of an experiment, ready for its trials: loaded, cleaned, typed and split once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from eagleray import errors, spec
-from eagleray.learn import losses, models, tasks
+from eagleray.learn import features, losses, models, tasks
+from eagleray.learn.columns.words import setting
 from eagleray.learn.schema import Columns, Schema
 from eagleray.tabular import load, tables
-from ray_jobs.data import split
+from ray_jobs.data import encoded, split
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All rows, and which of them are for what.
+    """All rows, and which part each is in.
 
     Attributes:
         columns: canonical columns of all rows, see `eagleray.learn.schema`.
-        rows: for each of these rows its number in the source, from 1.
+        rows: the number of each row in the source, from 1.
         targets: see `tasks.Task.encode`.
-        split: row numbers of the parts.
-        fingerprint: sha256 of all of the above: equal data, equal trials.
-        notes: for people, what was left out or looks odd.
+        split: indices of the rows of each part.
+        fingerprint: sha256 of the above: equal data, equal trials.
+        notes: for people: what was left out or looks odd.
     """
 
     schema: Schema
@@ -38,25 +39,42 @@ class Dataset:
     fingerprint: str
     notes: list[str]
 
+    def take(self, rows: np.ndarray) -> Columns:
+        """The canonical columns of these rows."""
+        return {name: column[rows] for name, column in self.columns.items()}
+
+    def fit(self, options: Mapping[str, spec.FeatureOptions]) -> features.Transforms:
+        """Fit the transforms of one setting of `features` on the training part."""
+        return features.Transforms.fit(self.schema, options, self.take(self.split.train))
+
+    def part(self, transforms: features.Transforms, rows: np.ndarray) -> encoded.Part:
+        """Encode these rows."""
+        return encoded.Part(transforms.apply(self.take(rows)), self.targets[rows])
+
+    def encode(self, transforms: features.Transforms) -> encoded.Encoded:
+        """Encode the training and the validation part."""
+        train, validation = (
+            self.part(transforms, rows) for rows in (self.split.train, self.split.validation)
+        )
+        return encoded.Encoded(transforms, self.schema.target, train, validation)
+
 
 def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> Dataset:
     """Prepare the data that the experiment names.
 
     Args:
         experiment: the file.
-        frame: its table, where the caller has read it already.
+        frame: its table, if the caller has read it.
 
     Raises:
         DataError: it cannot be read, or nothing can be learned from it.
         CodeError: the user's function that gives it fails.
         StorageError: its object cannot be fetched.
-        UserError: a column's type is searched for.
     """
-    _check_types(experiment)
-    data, features = experiment.data, experiment.default().features
+    data, options = experiment.data, experiment.default().features
     if frame is None:
         frame = load.read(data, experiment.path.parent)
-    table = tables.infer(load.table(frame), data, features, preferred=experiment.tasks)
+    table = tables.infer(load.table(frame), data, options, preferred=experiment.tasks)
     parts = split.indices(
         table.targets, table.schema.target, data, groups=table.groups, times=table.times
     )
@@ -71,8 +89,15 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     )
 
 
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, spread over them."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)
+    chosen: np.ndarray = rows[places]
+    return chosen
+
+
 def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
-    """What the file asks for that does not fit the data: a problem each."""
+    """Yield a problem for each key of the file that does not fit the data."""
     kind, task = experiment.default().model.type, tasks.REGISTRY[prepared.schema.target.task]
     types = {column.type for column in prepared.schema.columns}
     needed = models.REGISTRY[kind].needs if kind in models.REGISTRY else None
@@ -84,22 +109,35 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         if loss in losses.REGISTRY and loss not in fitting:
             listed = ", ".join(fitting)
             yield f"train.loss: must be auto or one of {listed} for {task.name}, but got {loss}"
+    try:
+        experiment.metric(task.name)
+    except errors.UserError as error:
+        yield str(error)
 
 
-def _check_types(experiment: spec.Experiment) -> None:
-    for key in experiment.space:
-        if key.startswith("features.") and key.endswith(".type"):
-            raise errors.UserError(
-                f"{key}: must be the same for all trials, but got a distribution"
-            )
+def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
+    """Yield what looks odd about the data, each with the line of YAML that changes it."""
+    options, target = experiment.default().features, prepared.schema.target
+    if target.name not in options:
+        smallest = min(map(len, prepared.split.parts().values()))
+        if other := tasks.of(target).alternative(prepared.targets, smallest):
+            fix = setting({"features": {target.name: {"type": other.type}}})
+            yield f"{target.name}: {other.fact}; {fix} makes it a {other.task}"
+    for column in prepared.schema.columns:
+        name, array = column.name, prepared.columns[column.name]
+        if not column.nullable and (array == array[0]).all():
+            fix = setting({"data": {"drop": [name]}})
+            yield f"{name}: all rows have the same value; {fix} leaves it out"
+        chosen = options.get(name)
+        named = chosen if chosen is not None and chosen.kind is not None else None
+        yield from column.kind.remarks(column, array, prepared.split.train, named)
 
 
 def _fingerprint(table: tables.Learnable, parts: split.Split) -> str:
     digest = hashlib.sha256()
     described = table.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())
-    arrays = [*table.columns.values(), table.targets, *parts.parts().values()]
-    for array in arrays:
+    for array in [*table.columns.values(), table.targets, *parts.parts().values()]:
         if array.dtype == object:
             digest.update(_words_as_json(array.tolist()).encode())
         else:

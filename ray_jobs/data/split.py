@@ -1,7 +1,9 @@
-"""Part rows into training, validation and test: the same for the same rows and seed, anywhere.
+"""Split rows into training, validation and test; the same for the same rows and seed, anywhere.
 
 Rows are drawn by scikit-learn's splitters from NumPy's legacy generator, whose numbers are the same
 on every machine and in every version (NEP 19).
+
+Legend: B rows.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from eagleray.learn import schema, tasks
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the three parts, each in ascending order."""
+    """Row indices of the three parts, each in ascending order."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -35,25 +37,31 @@ def indices(
     groups: np.ndarray | None = None,
     times: np.ndarray | None = None,
 ) -> Split:
-    """Part the rows.
+    """Split the rows.
 
     Args:
         targets: class indices or values (B).
         target: what they are.
-        data: the `data` section: its shares and its seed.
-        groups: text for each row (B); equal ones stay in one part.
+        data: shares and seed.
+        groups: text for each row (B); rows of one group stay in one part.
         times: a number for each row (B); the latest rows are the test part.
 
     Raises:
         DataError: a part is left without rows, or the training part without a class.
     """
+    task = tasks.of(target)
     if times is not None:
         split = _by_time(times, data.split)
     elif groups is not None:
         split = _by_group(groups, data)
     else:
-        split = _drawn(targets, target, data)
-    _check(split, targets, target)
+        split = _at_random(targets, task, data)
+    for name, rows in split.parts().items():
+        if not len(rows):
+            raise errors.DataError(
+                f"data.split: each part needs rows, but the {name} part has none"
+            )
+        task.check_part(name, targets[rows])
     return split
 
 
@@ -71,57 +79,46 @@ def _by_time(times: np.ndarray, shares: spec.Split) -> Split:
 def _by_group(groups: np.ndarray, data: spec.Data) -> Split:
     names, codes = np.unique(groups.astype(str), return_inverse=True)
     test, validation = _sizes(len(names), data.split, f"groups in {data.split.group}")
-    rest, last = _held_out(np.arange(len(codes)), codes, test, data.seed)
-    train, middle = _held_out(rest, codes, validation, data.seed)
-    return Split(train, middle, last)
+    rest, test_rows = _draw_groups(np.arange(len(codes)), codes, test, data.seed)
+    train, validation_rows = _draw_groups(rest, codes, validation, data.seed)
+    return Split(train, validation_rows, test_rows)
 
 
-def _held_out(
-    rows: np.ndarray, codes: np.ndarray, held: int, seed: int
+def _draw_groups(
+    rows: np.ndarray, codes: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows without, and those of, so many groups."""
-    splitter = GroupShuffleSplit(n_splits=1, test_size=held, random_state=seed)
-    kept, out = next(splitter.split(rows, groups=codes[rows]))
-    return np.sort(rows[kept]), np.sort(rows[out])
+    """Draw `count` groups; gives the rows that are left and the rows of these groups."""
+    splitter = GroupShuffleSplit(n_splits=1, test_size=count, random_state=seed)
+    left, drawn = next(splitter.split(rows, groups=codes[rows]))
+    return np.sort(rows[left]), np.sort(rows[drawn])
 
 
-def _drawn(targets: np.ndarray, target: schema.Target, data: spec.Data) -> Split:
+def _at_random(targets: np.ndarray, task: tasks.Task, data: spec.Data) -> Split:
     test, validation = _sizes(len(targets), data.split, "rows")
-    strata = None
-    if data.split.stratify:
-        strata = tasks.of(target).strata(targets, min(test, validation))
-    rest, last = _draw(np.arange(len(targets)), strata, test, data.seed)
-    train, middle = _draw(rest, strata, validation, data.seed)
-    return Split(train, middle, last)
+    strata = task.strata(targets, min(test, validation)) if data.split.stratify else None
+    rest, test_rows = _draw_rows(np.arange(len(targets)), strata, test, data.seed)
+    train, validation_rows = _draw_rows(rest, strata, validation, data.seed)
+    return Split(train, validation_rows, test_rows)
 
 
-def _draw(
-    rows: np.ndarray, strata: np.ndarray | None, drawn: int, seed: int
+def _draw_rows(
+    rows: np.ndarray, strata: np.ndarray | None, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows without, and with, so many drawn by chance, from all strata alike where given."""
+    """Draw `count` rows, from all strata alike; gives the rows that are left and those drawn."""
     labels = None if strata is None else strata[rows]
     try:
-        kept, out = train_test_split(rows, test_size=drawn, random_state=seed, stratify=labels)
+        left, drawn = train_test_split(rows, test_size=count, random_state=seed, stratify=labels)
     except ValueError as cause:
         raise errors.DataError(
             f"data.split: rows of every class are needed, but {cause}"
         ) from cause
-    return np.sort(kept), np.sort(out)
+    return np.sort(left), np.sort(drawn)
 
 
-def _sizes(count: int, shares: spec.Split, what: str) -> tuple[int, int]:
-    """How many of `count` rows or groups go to test and to validation; one at least stays each."""
+def _sizes(count: int, shares: spec.Split, unit: str) -> tuple[int, int]:
+    """How many rows or groups go to test and to validation; each part gets at least one."""
     if count < 3:
-        raise errors.DataError(f"data.split: at least three {what} are needed, but got {count}")
+        raise errors.DataError(f"data.split: at least three {unit} are needed, but got {count}")
     test = min(max(1, round(shares.test * count)), count - 2)
     validation = min(max(1, round(shares.validation * count)), count - test - 1)
     return test, validation
-
-
-def _check(split: Split, targets: np.ndarray, target: schema.Target) -> None:
-    for name, rows in split.parts().items():
-        if not len(rows):
-            raise errors.DataError(
-                f"data.split: each part needs rows, but the {name} part has none"
-            )
-        tasks.of(target).check_part(name, targets[rows])

@@ -27,7 +27,6 @@ from eagleray import bundle, spec, storage
 from eagleray.learn import schema
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline
-from ray_jobs.data import encoded
 from serving import batching, environment, metrics, predictor, web
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +88,7 @@ def test_a_prediction_by_http_is_the_bundles_own(
     registry = Registry(storage.open(chosen.storage))
     made = bundle.load(registry, registry.resolve(chosen.name, "champion"))
     some = np.resize(dataset.split.test, ROWS)
-    raw = json.loads(json.dumps(schema.to_json(dataset.schema, encoded.take(dataset, some))))
+    raw = json.loads(json.dumps(schema.to_json(dataset.schema, dataset.take(some))))
     with _server(made, tmp_path) as url:
         rows = [dict(zip(raw, values, strict=True)) for values in zip(*raw.values(), strict=True)]
         answers = _ask(url, rows)

@@ -24,8 +24,6 @@ from eagleray.learn import schema
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline, search
-from ray_jobs.data import encoded
-from ray_jobs.report import page
 from tests import records
 
 FILE = """
@@ -96,7 +94,7 @@ def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
     assert made.extra_fields == "ignore"
     dataset = wine.search.dataset
     rows = dataset.split.test
-    raw = schema.to_json(dataset.schema, encoded.take(dataset, rows))
+    raw = schema.to_json(dataset.schema, dataset.take(rows))
     right = made.predict(raw).outputs.argmax(1) == dataset.targets[rows]
     assert right.mean() == pytest.approx(wine.result.test["accuracy"])
 
@@ -131,7 +129,7 @@ def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
     )
     ended = pipeline.run(alone(tmp_path, text), quiet())
     out = console.Console(file=io.StringIO(), width=60)
-    page.show(ended, out)
+    ended.show(out)
     assert isinstance(out.file, io.StringIO)
     (warning,) = ended.summary()["warnings"]
     assert "is perfect on the test part: accuracy 1 on 60 rows" in warning

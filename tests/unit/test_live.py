@@ -14,37 +14,39 @@ from eagleray import errors, spec, storage
 from eagleray.client import screen
 from eagleray.client.runs import Attempt
 from eagleray.state import runs, searches
+from ray_jobs import search
 from ray_jobs.report import live
 
 TERMINAL = {"force_terminal": True, "width": 100, "highlight": False}
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> spec.Experiment:
+def searched(tmp_path: Path) -> search.Search:
     file = tmp_path / "wine.yaml"
     file.write_text(
         "name: wine\ndata: {source: 'dataset:wine', target: target}\n"
-        f"train: {{lr: {{loguniform: [0.01, 1.0]}}}}\ntune: {{trials: 4}}\nstorage: file://{tmp_path}/storage\n"
+        "train: {epochs: 9, lr: {loguniform: [0.01, 1.0]}}\ntune: {trials: 4, metric: accuracy}\n"
+        f"storage: file://{tmp_path}/storage\n"
     )
     (tmp_path / "storage").mkdir()
-    return spec.load(file)
+    return search.Search(spec.load(file))
 
 
 def record(number: int, **facts: object) -> searches.Record:
     return searches.Record(number=number, values={"train.lr": 0.1}, **facts)
 
 
-def board(experiment: spec.Experiment) -> live.Board:
+def board(searched: search.Search) -> live.Board:
     """Three trials of four: two ended, the second the better one, and one under way."""
-    found = live.Board(experiment, "accuracy", 9)
+    found = live.Board(searched, [])
     found.update(record(1, status="finished", epoch=9, score=0.5))
     found.update(record(2, status="stopped", epoch=3, score=0.75))
     found.update(record(3, epoch=4))
     return found
 
 
-def test_what_runs_stands_above_the_best(experiment: spec.Experiment) -> None:
-    view = board(experiment).view()
+def test_what_runs_stands_above_the_best(searched: search.Search) -> None:
+    view = board(searched).view()
     assert [row.number for row in view.rows] == [3, 2, 1]
     assert view.best is not None
     assert view.best.number == 2
@@ -54,7 +56,7 @@ def test_what_runs_stands_above_the_best(experiment: spec.Experiment) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_search_that_goes_on_begins_with_what_it_had(
-    experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch, terminal: bool
+    searched: search.Search, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     """Two of four trials are done; the time that is left is told from this run alone."""
     seen: list[searches.View] = []
@@ -65,8 +67,8 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
         record(2, status="stopped", epoch=3, score=0.75),
         record(3, status="lost", epoch=4, score=0.625),
     ]
-    with live.watch(experiment, "accuracy", 9, said, publish=seen.append) as watcher:
-        watcher.resumed(known)
+    monkeypatch.setattr(searched.records, "show", seen.append)
+    with live.watch(searched, known, said):
         until = time.monotonic() + 20
         while not (seen and seen[-1].started) and time.monotonic() < until:
             time.sleep(0.01)
@@ -78,18 +80,16 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
     assert screen.headline(ended).endswith("1:00 gone, about 1:00 left")
 
 
-def test_lines_are_printed_where_there_is_no_terminal(experiment: spec.Experiment) -> None:
+def test_lines_are_printed_where_there_is_no_terminal(searched: search.Search) -> None:
     said = io.StringIO()
-    with live.watch(
-        experiment, "accuracy", 9, Console(file=said), publish=lambda _: None
-    ) as watcher:
-        watcher.reported(record(1))
-        watcher.ended(record(1, status="failed", failure="loss is NaN"))
+    with live.watch(searched, [], Console(file=said)) as update:
+        update(record(1))
+        update(record(1, status="failed", failure="loss is NaN"))
     assert said.getvalue().startswith("trial 1 failed after 0 epochs: loss is NaN  [1/4 trials")
 
 
 def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
-    experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch
+    searched: search.Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "PUBLISH_S", 0.02)
     seen: list[searches.View] = []
@@ -98,8 +98,9 @@ def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
         seen.append(view)
         raise errors.StorageError("the disk is full")
 
-    with live.watch(experiment, "accuracy", 9, Console(file=io.StringIO()), publish=publish) as to:
-        to.reported(record(1, epoch=2))
+    monkeypatch.setattr(searched.records, "show", publish)
+    with live.watch(searched, [], Console(file=io.StringIO())) as update:
+        update(record(1, epoch=2))
         until = time.monotonic() + 10
         while len(seen) < 3 and time.monotonic() < until:
             time.sleep(0.01)
@@ -109,13 +110,13 @@ def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
 
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_a_terminal_far_away_draws_the_same_table_below_the_log(
-    experiment: spec.Experiment, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+    searched: search.Search, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
     monkeypatch.setattr(screen, "POLL_S", 0.05)
-    run = runs.Run("wine", "ba9876543210" if elsewhere else "0123456789ab", experiment.storage)
-    searches.Records(storage.open(run.storage), "wine", "0123456789ab").save(
-        board(experiment).view()
+    run = runs.Run(
+        "wine", "ba9876543210" if elsewhere else "0123456789ab", searched.experiment.storage
     )
+    searches.Records(storage.open(run.storage), "wine", "0123456789ab").show(board(searched).view())
     if elsewhere:
         runs.put(run, runs.Begun(search="0123456789ab"))
     attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
@@ -133,7 +134,7 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
     assert "4/9" in said.getvalue()
 
 
-def test_without_a_terminal_the_log_passes_as_it_comes(experiment: spec.Experiment) -> None:
+def test_without_a_terminal_the_log_passes_as_it_comes(searched: search.Search) -> None:
     attempt = Attempt("wine-1", "wine", "0123456789ab", 1, "running")
     said = io.StringIO()
     screen.print_log(["half a li", "ne\n[brackets] stay\n"], attempt, Console(file=said))

@@ -10,8 +10,8 @@ import torch
 
 from eagleray import bundle, cli, errors, spec
 from eagleray.learn import schema
-from ray_jobs import probe, training
-from ray_jobs.data import encoded, prepare
+from ray_jobs import probe, search, training
+from ray_jobs.data import prepare
 
 PAGE = (Path(__file__).parents[2] / "docs" / "code.md").read_text()
 MODULES = dict(re.findall(r"^```python\n(?=# (\w+\.py))(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
@@ -59,9 +59,9 @@ def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def trainer(experiment: spec.Experiment, metric: str) -> training.Trainer:
-    configuration = experiment.default()
-    data = encoded.encode(prepare.dataset(experiment), configuration.features)
-    return training.Trainer(configuration, data, metric=metric, own=experiment.code())
+    configuration, dataset = experiment.default(), prepare.dataset(experiment)
+    data = dataset.encode(dataset.fit(configuration.features))
+    return training.Trainer(configuration, data, metric=metric, custom=experiment.code())
 
 
 @pytest.mark.parametrize("text", FILES)
@@ -81,7 +81,7 @@ def test_the_pages_tables_name_all_of_the_inputs_their_types_and_their_widths(
 ) -> None:
     experiment = load(folder, FILES[0])
     dataset = prepare.dataset(experiment)
-    data = encoded.encode(dataset, experiment.default().features)
+    data = dataset.encode(dataset.fit(experiment.default().features))
     shape, inputs = data.transforms.shape, data.train.inputs
     described = dict(re.findall(r"^\| `(\w+)` \| (float32|int32) \|", PAGE, re.MULTILINE))
     assert {name: str(array.dtype) for name, array in inputs.items()} == described
@@ -185,7 +185,7 @@ def test_each_loss_that_a_search_may_choose_is_tried(tmp_path: Path) -> None:
     choice = "{choice: [cross_entropy, 'net:loss']}"
     experiment = load(tmp_path, WINE + f"train: {{loss: {choice}}}\n")
     with pytest.raises(errors.CodeError, match=r"net:loss: must give one number"):
-        probe.run(experiment, prepare.dataset(experiment), experiment.code())
+        probe.run(search.Search(experiment))
 
 
 def test_one_batch_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
@@ -221,11 +221,11 @@ def _files(folder: Path, running: training.Trainer) -> dict[str, bytes]:
         scale=running.scale,
         custom=experiment.code()["net:Net"],
     )
-    some = encoded.take(dataset, dataset.split.test[:5])
+    some = dataset.take(dataset.split.test[:5])
     return bundle.pack(made, schema.to_json(dataset.schema, some), {})
 
 
 def test_an_interruption_is_no_fault_of_the_code(tmp_path: Path) -> None:
     experiment = own(tmp_path, "exec('raise KeyboardInterrupt')")
     with pytest.raises(KeyboardInterrupt):
-        probe.run(experiment, prepare.dataset(experiment), experiment.code())
+        probe.run(search.Search(experiment))

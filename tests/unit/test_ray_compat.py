@@ -69,13 +69,6 @@ def test_a_trial_may_fail_again_once_it_got_further() -> None:
     assert "self.max_failures" in inspect.getsource(Trial.should_recover)
 
 
-def test_a_searchs_limit_can_be_set_while_it_runs() -> None:
-    from ray.tune.search import ConcurrencyLimiter
-
-    assert "max_concurrent" in inspect.getsource(ConcurrencyLimiter.suggest)
-    assert callable(ConcurrencyLimiter.set_max_concurrency)
-
-
 @pytest.mark.parametrize("method", ["__serve_build_asgi_app__", "record_autoscaling_stats"])
 def test_serve_asks_a_replica_for_its_application_and_its_load(method: str) -> None:
     ours = Path(str(util.find_spec("serving.app").origin))  # type: ignore[union-attr]

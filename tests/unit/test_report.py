@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from eagleray.learn import schema, tasks
 from eagleray.learn.tasks import classes
 from eagleray.state import searches
-from ray_jobs.report import tables
+from ray_jobs.report import outcome
 
 METRIC = "balanced_accuracy"
 
@@ -70,10 +70,10 @@ def result(known: schema.Target, truth: np.ndarray, label: np.ndarray) -> search
 def test_the_leaderboard_has_the_columns_that_fit_and_a_line_a_trial(
     width: int, columns: list[str]
 ) -> None:
-    lines = printed(tables.leaderboard(trials(24), METRIC, width), width)
+    lines = printed(outcome.leaderboard(trials(24), METRIC, width), width)
     heading = next(line for line in lines if METRIC in line)
     assert " ".join(heading.split()) == " ".join(columns)
-    assert len([line for line in lines if " 0.9000 " in f"{line} "]) == tables.ROWS
+    assert len([line for line in lines if " 0.9000 " in f"{line} "]) == outcome.ROWS
     assert max(map(len, lines)) <= width
     assert lines[0] == "24 trials, 0 stopped early, 0 failed"
     assert "…" not in "".join(lines) or width <= 60
@@ -82,16 +82,16 @@ def test_the_leaderboard_has_the_columns_that_fit_and_a_line_a_trial(
 def test_a_search_without_a_space_or_a_score_has_a_leaderboard_too() -> None:
     plain = searches.Record(number=1, values={}, status="finished", score=1.0)
     failed = searches.Record(number=2, values={}, status="failed")
-    assert "1.0000" in "".join(printed(tables.leaderboard([plain, failed], METRIC, 60), 60))
-    assert "1 failed" in printed(tables.leaderboard([failed], METRIC, 60), 60)[0]
+    assert "1.0000" in "".join(printed(outcome.leaderboard([plain, failed], METRIC, 60), 60))
+    assert "1 failed" in printed(outcome.leaderboard([failed], METRIC, 60), 60)[0]
 
 
 def test_a_matrix_that_fits_is_shown_whole_and_one_that_does_not_as_its_mistakes() -> None:
     truth, label = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 0, 2])
     found = result(target(3), truth, label)
-    wide = printed(tables.confusion(found, target(3).classes, 80), 80)
+    wide = printed(outcome.confusion(found, target(3).classes, 80), 80)
     assert wide[0] == "confusion on the test part"
-    narrow = printed(tables.confusion(found, target(3).classes, 40), 40)
+    narrow = printed(outcome.confusion(found, target(3).classes, 40), 40)
     assert narrow[0] == "most confused on the test part"
     assert [line.split() for line in narrow if "class" in line] == [
         ["class", "002", "class", "000", "2"],
@@ -111,7 +111,7 @@ def test_five_hundred_classes_print_their_most_confused_pairs_in_few_lines() -> 
     )
     assert len(found.confused) == classes.MOST_PAIRS
     assert len(found.model_dump_json()) < 1000
-    lines = printed(tables.confusion(found, target(500).classes, 80), 80)
+    lines = printed(outcome.confusion(found, target(500).classes, 80), 80)
     assert len(lines) < 20
     assert max(map(len, lines)) <= 80
 
@@ -121,5 +121,5 @@ def test_a_class_is_printed_as_it_is_called() -> None:
     both = schema.Target(name="kind", task="binary", classes=names)
     shown = result(both, np.array([0, 1]), np.array([1, 1]))
     for width in (80, 30):
-        text = "".join(printed(tables.confusion(shown, names, width), width))
+        text = "".join(printed(outcome.confusion(shown, names, width), width))
         assert all(name in text for name in names)

@@ -11,7 +11,7 @@ import yaml
 
 from eagleray import spec
 from eagleray.learn import tasks
-from ray_jobs.data import prepare, summary
+from ray_jobs.data import prepare
 
 TRUTHS = ["no", "no", "no", "no", "yes"] * 20
 
@@ -28,7 +28,7 @@ def told(
     dataset = prepare.dataset(experiment)
     target = dataset.schema.target
     said = tasks.of(target).summary(dataset.targets)
-    return said, list(summary.remarks(experiment, dataset))
+    return said, list(prepare.remarks(experiment, dataset))
 
 
 def fixed(remark: str) -> dict[str, dict[str, object]]:

@@ -28,11 +28,15 @@ def experiment(folder: Path, **overrides: str) -> spec.Experiment:
     return spec.load(file, overrides)
 
 
+def encode(chosen: spec.Experiment) -> encoded.Encoded:
+    dataset = prepare.dataset(chosen)
+    return dataset.encode(dataset.fit(chosen.default().features))
+
+
 def trainer(folder: Path, **overrides: str) -> training.Trainer:
     chosen = experiment(folder, **overrides)
     configuration = chosen.default()
-    data = encoded.encode(prepare.dataset(chosen), configuration.features)
-    return training.Trainer(configuration, data, metric="log_loss")
+    return training.Trainer(configuration, encode(chosen), metric="log_loss")
 
 
 def finish(running: training.Trainer) -> training.Trainer:
@@ -122,7 +126,7 @@ def test_clipping_bounds_the_step_of_plain_gradient_descent(tmp_path: Path) -> N
 def test_shared_arrays_are_read_where_they_lie(tmp_path: Path) -> None:
     """Trials get their data from the object store, read-only and without a copy."""
     chosen = experiment(tmp_path)
-    data = encoded.encode(prepare.dataset(chosen), chosen.default().features)
+    data = encode(chosen)
     locked = dataclasses.replace(
         data, train=_locked(data.train), validation=_locked(data.validation)
     )

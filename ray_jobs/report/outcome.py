@@ -1,27 +1,111 @@
-"""Tables of a search that has ended; none is wider than the screen, and no cell wraps."""
+"""The outcome of an experiment: its winner, evaluated and registered."""
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich import box, console, measure, table, text
 
 from eagleray.client import screen
 from eagleray.state import searches
+from ray_jobs import search
 
+WIDTH = 100
+"""Characters in a line of `Outcome.page`."""
 ROWS = 10
+"""Trials of the leaderboard."""
 LEAST_VALUES = 20
-"""Fewer letters of the values are not worth a column."""
+"""The values of the trials get no column of fewer characters."""
+
 Cells = dict[str, list[str]]
 """A table's columns by heading."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An experiment whose winner is registered.
+
+    Attributes:
+        search: what was searched.
+        trials: all of them, the best first.
+        result: the winner, evaluated.
+        champion: the version that answers requests now.
+        why: why this version is the champion, for people.
+    """
+
+    search: search.Search
+    trials: list[searches.Record]
+    result: searches.Result
+    champion: int
+    why: str
+
+    @property
+    def winner(self) -> searches.Record:
+        """The trial with the best score on the validation part."""
+        return self.trials[0]
+
+    def summary(self) -> dict[str, Any]:
+        """The whole as JSON may hold it."""
+        best = self.winner
+        return {
+            "name": self.search.experiment.name,
+            "search": self.search.id,
+            "version": self.result.version,
+            "champion": self.champion,
+            "why": self.why,
+            "metric": self.search.metric,
+            "winner": {"trial": best.number, "values": best.values, "validation": best.best},
+            **self.result.model_dump(include={"test", "confusion", "confused", "warnings"}),
+            "trials": [
+                one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
+                for one in self.trials
+            ],
+        }
+
+    def page(self) -> str:
+        """The whole as text for people."""
+        written = io.StringIO()
+        self.show(console.Console(file=written, width=WIDTH, highlight=False))
+        return written.getvalue().rstrip()
+
+    def show(self, out: console.Console) -> None:
+        """Print leaderboard, metrics, confusion, warnings, and the commands to go on with."""
+        experiment, result, winner = self.search.experiment, self.result, self.winner
+        out.print(leaderboard(self.trials, self.search.metric, out.width))
+        if winner.values:
+            out.print(f"trial {winner.number}: {screen.values(winner.values)}", soft_wrap=True)
+        out.print(scores(winner.best, result.test))
+        if result.confusion or result.confused:
+            classes = self.search.dataset.schema.target.classes
+            out.print(confusion(result, classes, out.width))
+        version = f"{experiment.name} version {result.version}"
+        out.print(f"registered {version} in {experiment.storage}: {self.why}", soft_wrap=True)
+        for warning in result.warnings:
+            line = f"WARNING: {version} {warning}"
+            out.print(line, soft_wrap=True, style="bold red", markup=False)
+        for command in self.next_steps():
+            out.print(f"  {command}", soft_wrap=True)
+
+    def next_steps(self) -> list[str]:
+        """The commands to go on with: serve the champion, or compare and promote this version."""
+        name, version = self.search.experiment.name, self.result.version
+        at = f"--storage {self.search.experiment.storage}"
+        if self.champion == version:
+            return [f"eagleray serve {name} {at}"]
+        return [
+            f"eagleray models diff {name} {self.champion} {version} {at}",
+            f"eagleray models promote {name} {version} {at}",
+        ]
 
 
 def leaderboard(trials: Sequence[searches.Record], metric: str, width: int) -> console.Group:
     """The best trials, and how many stopped early or failed.
 
-    Where `width` letters are too few, seconds are left out, then the best epoch, then the end of
-    the values.
+    On a narrow screen it leaves out seconds, then the best epoch, then the end of the values.
     """
     counts = Counter(one.status for one in trials)
     title = f"{len(trials)} trials, {counts['stopped']} stopped early, {counts['failed']} failed"
@@ -84,7 +168,7 @@ def _matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> table.Ta
 
 
 def _drawn(cells: Cells, most: Mapping[str, int]) -> table.Table:
-    """A table of these columns; those in `most` are cut at so many letters."""
+    """A table of these columns; those in `most` are cut at so many characters."""
     drawn = _table(None)
     for heading in cells:
         drawn.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=most.get(heading))
@@ -98,13 +182,13 @@ def _table(title: str | None) -> table.Table:
 
 
 def _room(cells: Cells, width: int) -> int:
-    """Letters that are left for one more column."""
+    """Characters that are left for one more column."""
     padded = {**cells, "x": [""] * len(next(iter(cells.values())))}
     return width - _needed(_drawn(padded, {})) + 1
 
 
 def _needed(drawn: table.Table) -> int:
-    """Letters in a line of a table that nothing cuts."""
+    """Characters in a line of the table if nothing is cut."""
     wide = console.Console(width=100_000)
     return measure.Measurement.get(wide, wide.options, drawn).maximum
 
