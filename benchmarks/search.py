@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 from eagleray import spec
-from eagleray.state import searches
 from ray_jobs import search, training, tuning
 from ray_jobs.data import encoded, prepare
 
@@ -85,16 +84,11 @@ def bare(chosen: spec.Experiment, rounds: int = 10) -> float:
 def ours(chosen: spec.Experiment) -> tuple[float, float]:
     """Seconds a trial, start of the workers included; and once each of them is warm."""
     searched, ends = search.Search(chosen), list[float]()
-
-    def update(record: searches.Record) -> None:
-        if record.status != "running":
-            ends.append(time.perf_counter())
-
     began = time.perf_counter()
     lease = searched.records.watcher().acquire()
     assert lease is not None
     searched.hold(lease)
-    tuning.run(searched, [], update)
+    tuning.run(searched, {}, lambda _: ends.append(time.perf_counter()))
     warm = ends[CORES:]
     whole = (ends[-1] - began) / len(ends)
     return whole, (warm[-1] - ends[CORES - 1]) / len(warm)

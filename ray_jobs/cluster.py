@@ -26,13 +26,9 @@ Resources = Mapping[str, float]
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
-    """Connect to the cluster at `address`, or to one of this machine's own, ended after the block.
+    """Connect to the cluster at `address`, or start one on this machine for the block.
 
-    A process that is connected already stays as it is.
-
-    Raises:
-        UserError: no cluster answers at `address`.
-        ClusterError: Ray does not start.
+    A process that is connected already stays as it is. Raises what `ray_compat.connected` raises.
     """
     if ray.is_initialized():
         yield

@@ -106,11 +106,13 @@ def _drive(
 def _tune(
     searched: search.Search, out: console.Console, address: str | None
 ) -> list[searches.Record]:
-    known = searched.records.trials()
+    trials = {record.number: record for record in searched.records.trials()}
+    for record in trials.values():
+        record.status = "running" if record.unfinished else record.status
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
-        with cluster.connected(address), live.watch(searched, known, out) as update:
-            return tuning.run(searched, known, update)
+        with cluster.connected(address), live.watch(searched, trials, out) as ended:
+            return tuning.run(searched, trials, ended)
     except KeyboardInterrupt:
         out.print("interrupted: the same command goes on from here")
         raise

@@ -1,11 +1,9 @@
 """What to try next: optuna's samplers behind Ray Tune's protocol.
 
-Ray's own OptunaSearch knows optuna's flat distributions only; here a choice may hold lists and
-mappings, and the sampler learns of the trials of earlier runs before the search goes on.
+Ray's own OptunaSearch takes flat distributions only; here a choice may hold lists and mappings.
 
-A suggestion depends on the seed, the trial's number and the results of earlier trials, on nothing
-else: each has a sampler of its own, so there is no position in a random stream to be stored
-(docs/adr/0016). No configuration is suggested twice.
+A suggestion depends on the seed, the trial's number and the results of earlier trials alone: each
+has a sampler of its own (docs/adr/0016). No configuration is suggested twice.
 """
 
 from __future__ import annotations
@@ -38,9 +36,7 @@ ALIKE = 3
 
 
 class Searcher(search.Searcher):
-    """Suggests `{"number", "values", "parameters"}` until no trial is left.
-
-    `values` are the experiment's by dotted key; `parameters` are the same as optuna calls them.
+    """Suggests fields of `searches.Record` until no trial is left.
 
     Args:
         known: the trials of earlier runs of this search.

@@ -24,26 +24,30 @@ ENCODED = 8
 RETRIES = 2
 """A trial whose worker is lost is retried this often, counted anew each time it gets further."""
 
-Update = Callable[[searches.Record], None]
-"""Called with the record of a trial that has started, trained on, or ended."""
-
 
 def run(
-    searched: search.Search, known: list[searches.Record], update: Update
+    searched: search.Search,
+    trials: dict[int, searches.Record],
+    ended: Callable[[searches.Record], None],
 ) -> list[searches.Record]:
-    """Run the trials that are left after those known, and give all trials, the best first.
+    """Run the trials that are left, and give all trials, the best first.
+
+    Args:
+        searched: the search.
+        trials: by number, those of earlier runs; others are added, and all kept up to date.
+        ended: called with each trial that has ended.
 
     Raises:
         LeaseLostError: another driver has taken the search over.
         SearchError: no trial gave a model.
         StorageError: storage failed for good.
     """
-    recorder = _Recorder(searched.records, known, update)
+    recorder = _Recorder(searched.records, trials, ended)
     try:
-        _tune(searched, known, recorder)
+        _tune(searched, list(trials.values()), recorder)
     finally:
         recorder.flush()
-    return searched.ranked(list(recorder.records.values()))
+    return searched.ranked(list(trials.values()))
 
 
 def _tune(searched: search.Search, known: list[searches.Record], recorder: _Recorder) -> None:
@@ -124,10 +128,12 @@ class _Recorder(tune.Callback):
     """Puts on record what Ray Tune reports; Ray Tune calls by keyword."""
 
     def __init__(
-        self, stored: searches.Records, known: list[searches.Record], update: Update
+        self,
+        records: searches.Records,
+        trials: dict[int, searches.Record],
+        ended: Callable[[searches.Record], None],
     ) -> None:
-        self._stored, self._update = stored, update
-        self.records = {record.number: record for record in known}
+        self._records, self._trials, self._ended = records, trials, ended
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,12 +146,12 @@ class _Recorder(tune.Callback):
     def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
         if self._interrupted:
             raise KeyboardInterrupt
-        self._stored.check()
+        self._records.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         record.status, record.failure, record.cause = "running", None, None
-        self._save(record)
+        self._records.save(record)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
@@ -159,31 +165,30 @@ class _Recorder(tune.Callback):
             setattr(record, name, result[name])
         before = record.epoch - len(result["history"])  # a retried trial reports epochs again
         record.history = [*record.history[:before], *result["history"]]
-        self._update(record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         if record.status == "running":
             done = (trial.last_result or {}).get("finished")
             record.status = "finished" if done else "stopped"
-        self._save(record)
+        self._end(record)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         record = self._of(trial)
         record.status, record.failure = "lost", f"worker lost {RETRIES + 1} times without progress"
-        self._save(record)
+        self._end(record)
 
     def flush(self) -> None:
         """Save what is still running: an interrupted search goes on from there."""
         with suppress(errors.LeaseLostError):  # whoever has taken over has saved it
-            for record in self.records.values():
+            for record in self._trials.values():
                 if record.status == "running":
-                    self._stored.save(record)
+                    self._records.save(record)
 
-    def _save(self, record: searches.Record) -> None:
-        self._stored.save(record)
-        self._update(record)
+    def _end(self, record: searches.Record) -> None:
+        self._records.save(record)
+        self._ended(record)
 
     def _of(self, trial: Any) -> searches.Record:
         known = {name: trial.config[name] for name in ("number", "values", "parameters")}
-        return self.records.setdefault(known["number"], searches.Record(**known))
+        return self._trials.setdefault(known["number"], searches.Record(**known))

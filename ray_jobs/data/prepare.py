@@ -26,8 +26,7 @@ class Dataset:
         columns: canonical columns of all rows, see `eagleray.learn.schema`.
         rows: the number of each row in the source, from 1.
         targets: see `tasks.Task.encode`.
-        split: indices of the rows of each part.
-        fingerprint: sha256 of the above: equal data, equal trials.
+        fingerprint: sha256 of the above and the split: equal data, equal trials.
         notes: for people: what was left out or looks odd.
     """
 

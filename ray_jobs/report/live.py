@@ -7,7 +7,7 @@ elsewhere draws the same table (`eagleray/client/screen.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 from rich import console, live
@@ -22,73 +22,64 @@ PUBLISH_S = 2.0
 """How often the driver puts its view into storage."""
 
 
-class Board:
-    """The trials of a search so far; begins with those of earlier runs."""
-
-    def __init__(self, searched: search.Search, known: list[Record]) -> None:
-        self._searched, self._began = searched, time.monotonic()
-        self._epochs, _ = search.rungs(searched.experiment)
-        self._before = sum(not one.unfinished for one in known)
-        self._trials: dict[int, Record] = {}
-        for one in known:
-            self.update(one.model_copy(update={"status": "running"} if one.unfinished else {}))
-
-    def update(self, record: Record) -> None:
-        self._trials[record.number] = record
-
-    def view(self) -> View:
-        """What a screen shows: the trials that run first, then the best of those that ended."""
-        known = list(self._trials.values())  # a copy: other threads draw it
-        running = [one for one in known if one.status == "running"]
-        sign = -1 if self._searched.mode == "max" else 1
-        scored = [one for one in known if one.score is not None]
-        scored.sort(key=lambda one: sign * (one.score or 0.0))
-        rows = [*running, *(one for one in scored if one not in running)][:ROWS]
-        return View(
-            at=time.time(),
-            gone=time.monotonic() - self._began,
-            metric=self._searched.metric,
-            epochs=self._epochs,
-            total=max(self._searched.experiment.trials, len(known)),
-            started=len(known),
-            ended=len(known) - len(running),
-            before=self._before,
-            best=_row(scored[0]) if scored else None,
-            rows=[_row(one) for one in rows],
-        )
-
-
 @contextmanager
 def watch(
-    searched: search.Search, known: list[Record], out: console.Console
+    searched: search.Search, trials: Mapping[int, Record], out: console.Console
 ) -> Iterator[Callable[[Record], None]]:
-    """Show a search while it runs: a table on a terminal, a line for each ended trial elsewhere.
-
-    Publishes the view every few seconds; a storage that fails meanwhile ends no search.
+    """Show the trials of a search while it runs, and publish its view every few seconds.
 
     Yields:
-        What is to be called with the record of each trial that has changed.
+        What is to be called with the record of each trial that has ended.
     """
-    board = Board(searched, known)
+    began, before = time.monotonic(), sum(one.status != "running" for one in trials.values())
+
+    def look() -> View:
+        known = list(trials.values())  # a copy: other threads call it
+        return view(searched, known, seconds=time.monotonic() - began, before=before)
 
     def say(line: str) -> None:
         out.print(line, highlight=False, soft_wrap=True)
 
-    def update(record: Record) -> None:
-        board.update(record)
-        if record.status != "running" and not out.is_terminal:
-            say(screen.line(record, board.view()))
+    def ended(record: Record) -> None:
+        if not out.is_terminal:
+            say(screen.line(record, look()))
 
-    if known:
-        view = board.view()
-        best = f", best {view.best.score:.4g}" if view.best else ""
-        say(f"resuming: {view.ended} of {view.total} trials done{best}")
-    table = live.Live(
-        console=out, refresh_per_second=4, get_renderable=lambda: screen.draw(board.view())
-    )
+    if trials:
+        now = look()
+        best = f", best {now.best.score:.4g}" if now.best else ""
+        say(f"resuming: {now.ended} of {now.total} trials done{best}")
+    table = live.Live(console=out, refresh_per_second=4, get_renderable=lambda: screen.draw(look()))
     shown = table if out.is_terminal else nullcontext()
-    with screen.beating(PUBLISH_S, lambda: searched.records.show(board.view())), shown:
-        yield update
+    with screen.beating(PUBLISH_S, lambda: searched.records.show(look())), shown:
+        yield ended
+
+
+def view(searched: search.Search, trials: list[Record], *, seconds: float, before: int) -> View:
+    """What a screen shows: the trials that run first, then the best of those that ended.
+
+    Args:
+        searched: the search.
+        trials: its trials so far.
+        seconds: since it began.
+        before: trials that ended in an earlier run.
+    """
+    running = [one for one in trials if one.status == "running"]
+    sign = -1 if searched.mode == "max" else 1
+    scored = [one for one in trials if one.score is not None]
+    scored.sort(key=lambda one: sign * (one.score or 0.0))
+    rows = [*running, *(one for one in scored if one not in running)][:ROWS]
+    return View(
+        at=time.time(),
+        gone=seconds,
+        metric=searched.metric,
+        epochs=search.rungs(searched.experiment)[0],
+        total=max(searched.experiment.trials, len(trials)),
+        started=len(trials),
+        ended=len(trials) - len(running),
+        before=before,
+        best=_row(scored[0]) if scored else None,
+        rows=[_row(one) for one in rows],
+    )
 
 
 def _row(record: Record) -> Row:

@@ -30,11 +30,9 @@ class Outcome:
     """An experiment whose winner is registered.
 
     Attributes:
-        search: what was searched.
         trials: all of them, the best first.
-        result: the winner, evaluated.
         champion: the version that answers requests now.
-        why: why this version is the champion, for people.
+        why: why this version is the champion or not, for people.
     """
 
     search: search.Search

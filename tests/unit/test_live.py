@@ -36,21 +36,22 @@ def record(number: int, **facts: object) -> searches.Record:
     return searches.Record(number=number, values={"train.lr": 0.1}, **facts)
 
 
-def board(searched: search.Search) -> live.Board:
+def view(searched: search.Search) -> searches.View:
     """Three trials of four: two ended, the second the better one, and one under way."""
-    found = live.Board(searched, [])
-    found.update(record(1, status="finished", epoch=9, score=0.5))
-    found.update(record(2, status="stopped", epoch=3, score=0.75))
-    found.update(record(3, epoch=4))
-    return found
+    trials = [
+        record(1, status="finished", epoch=9, score=0.5),
+        record(2, status="stopped", epoch=3, score=0.75),
+        record(3, epoch=4),
+    ]
+    return live.view(searched, trials, seconds=0.0, before=0)
 
 
 def test_what_runs_stands_above_the_best(searched: search.Search) -> None:
-    view = board(searched).view()
-    assert [row.number for row in view.rows] == [3, 2, 1]
-    assert view.best is not None
-    assert view.best.number == 2
-    line = screen.headline(view)
+    shown = view(searched)
+    assert [row.number for row in shown.rows] == [3, 2, 1]
+    assert shown.best is not None
+    assert shown.best.number == 2
+    line = screen.headline(shown)
     assert line.startswith("2/4 trials, best accuracy 0.7500 (trial 2), 0:00 gone, about ")
 
 
@@ -65,10 +66,10 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
     known = [
         record(1, status="finished", epoch=9, score=0.5),
         record(2, status="stopped", epoch=3, score=0.75),
-        record(3, status="lost", epoch=4, score=0.625),
+        record(3, epoch=4, score=0.625),
     ]
     monkeypatch.setattr(searched.records, "show", seen.append)
-    with live.watch(searched, known, said):
+    with live.watch(searched, {one.number: one for one in known}, said):
         until = time.monotonic() + 20
         while not (seen and seen[-1].started) and time.monotonic() < until:
             time.sleep(0.01)
@@ -82,10 +83,14 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
 
 def test_lines_are_printed_where_there_is_no_terminal(searched: search.Search) -> None:
     said = io.StringIO()
-    with live.watch(searched, [], Console(file=said)) as update:
-        update(record(1))
-        update(record(1, status="failed", failure="loss is NaN"))
-    assert said.getvalue().startswith("trial 1 failed after 0 epochs: loss is NaN  [1/4 trials")
+    trials = {1: record(1, status="failed", failure="loss is NaN")}
+    with live.watch(searched, trials, Console(file=said)) as ended:
+        ended(trials[1])
+    assert (
+        said.getvalue()
+        .splitlines()[1]
+        .startswith("trial 1 failed after 0 epochs: loss is NaN  [1/4 trials")
+    )
 
 
 def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
@@ -99,8 +104,9 @@ def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
         raise errors.StorageError("the disk is full")
 
     monkeypatch.setattr(searched.records, "show", publish)
-    with live.watch(searched, [], Console(file=io.StringIO())) as update:
-        update(record(1, epoch=2))
+    trials: dict[int, searches.Record] = {}
+    with live.watch(searched, trials, Console(file=io.StringIO())):
+        trials[1] = record(1, epoch=2)
         until = time.monotonic() + 10
         while len(seen) < 3 and time.monotonic() < until:
             time.sleep(0.01)
@@ -116,7 +122,7 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
     run = runs.Run(
         "wine", "ba9876543210" if elsewhere else "0123456789ab", searched.experiment.storage
     )
-    searches.Records(storage.open(run.storage), "wine", "0123456789ab").show(board(searched).view())
+    searches.Records(storage.open(run.storage), "wine", "0123456789ab").show(view(searched))
     if elsewhere:
         runs.put(run, runs.Begun(search="0123456789ab"))
     attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
