@@ -11,11 +11,13 @@ import json
 import uuid
 from typing import Any
 
-import torch
 from safetensors import torch as safe_torch
 from torch import Tensor
 
 from ray_jobs import training
+
+COUNTERS = (int, float, str, list)
+"""What is saved of a scheduler's state; its functions follow from the configuration."""
 
 
 def dump(trainer: training.Trainer) -> bytes:
@@ -37,7 +39,11 @@ def dump(trainer: training.Trainer) -> bytes:
         "progress": dataclasses.asdict(trainer.progress),
         "groups": optimizer["param_groups"],
         "plain": plain,
-        "schedule": _jsonable(trainer.schedule.state_dict()),
+        "schedule": {
+            name: value
+            for name, value in trainer.schedule.state_dict().items()
+            if isinstance(value, COUNTERS)
+        },
         "id": uuid.uuid4().hex,
     }
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -71,9 +77,3 @@ def _metadata(data: bytes) -> Any:
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     cut = len(prefix)
     return {name[cut:]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _jsonable(state: dict[str, Any]) -> dict[str, Any]:
-    """The scheduler's counters; its functions follow from the configuration."""
-    simple = (int, float, bool, str, list, torch.types.Number)
-    return {name: value for name, value in state.items() if isinstance(value, simple)}

@@ -37,10 +37,10 @@ def drive(submitted: runs.Run) -> None:
             spec.load(package.fetch(submitted, Path(folder))),
             console.Console(highlight=False),
             os.environ.get("RAY_ADDRESS", "auto"),
-            began=lambda search_id: runs.begin(submitted, search_id),
+            began=lambda search_id: runs.put(submitted, runs.Begun(search=search_id)),
         )
         page = outcome.page()
-        runs.finish(submitted, runs.Result(summary=outcome.summary(), page=page))
+        runs.put(submitted, runs.Result(summary=outcome.summary(), page=page))
     print(page)
 
 

@@ -64,10 +64,6 @@ class Search:
             self._transforms[key] = self.dataset.fit(configuration.features)
         return self._transforms[key]
 
-    def encode(self, configuration: spec.Configuration) -> encoded.Encoded:
-        """The data under the configuration's setting of `features`."""
-        return self.dataset.encode(self.transforms(configuration))
-
     def finished(self) -> tuple[list[searches.Record], searches.Result | None] | None:
         """All trials, the best first, and the result; None while trials are left to run.
 

@@ -114,9 +114,6 @@ class Searcher(search.Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Save nothing, see `__getstate__`."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing, see `__getstate__`."""
-
     def _waits(self) -> bool:
         """Whether the next trial waits: for room, or for what those under way come to.
 

@@ -32,10 +32,7 @@ def run(
 ) -> list[searches.Record]:
     """Run the trials that are left, and give all trials, the best first.
 
-    Args:
-        searched: the search.
-        trials: by number, those of earlier runs; others are added, and all kept up to date.
-        ended: called with each trial that has ended.
+    `trials` holds those of earlier runs by number; it is kept up to date.
 
     Raises:
         LeaseLostError: another driver has taken the search over.
@@ -86,15 +83,17 @@ def _tune(searched: search.Search, known: list[searches.Record], recorder: _Reco
 
 
 def _job(searched: search.Search) -> trial.Job:
-    experiment = searched.experiment
-    settings = itertools.islice(search.feature_settings(experiment), ENCODED)
+    experiment, shared = searched.experiment, {}
+    for one in itertools.islice(search.feature_settings(experiment), ENCODED):
+        data = searched.dataset.encode(searched.transforms(one))
+        shared[encoded.key(one.features)] = ray.put(data)
     return trial.Job(
         experiment=experiment,
         search_id=searched.id,
         metric=searched.metric,
         rungs=frozenset(search.rungs(experiment)[1]),
         custom=searched.custom,
-        shared={encoded.key(one.features): ray.put(searched.encode(one)) for one in settings},
+        shared=shared,
         dataset=ray.put(searched.dataset),
     )
 

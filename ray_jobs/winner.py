@@ -60,7 +60,7 @@ class Winner:
             same=lambda other: other.manifest.get("lineage") == manifest["lineage"],
         )
         result = self._result(version.number)
-        self._search.records.finish(result)
+        self._search.records.save(result)
         return result
 
     def _result(self, version: int) -> searches.Result:

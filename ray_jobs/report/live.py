@@ -50,18 +50,14 @@ def watch(
         say(f"resuming: {now.ended} of {now.total} trials done{best}")
     table = live.Live(console=out, refresh_per_second=4, get_renderable=lambda: screen.draw(look()))
     shown = table if out.is_terminal else nullcontext()
-    with screen.beating(PUBLISH_S, lambda: searched.records.show(look())), shown:
+    with screen.beating(PUBLISH_S, lambda: searched.records.save(look())), shown:
         yield ended
 
 
 def view(searched: search.Search, trials: list[Record], *, seconds: float, before: int) -> View:
     """What a screen shows: the trials that run first, then the best of those that ended.
 
-    Args:
-        searched: the search.
-        trials: its trials so far.
-        seconds: since it began.
-        before: trials that ended in an earlier run.
+    The search began `seconds` ago, and `before` trials had ended by then.
     """
     running = [one for one in trials if one.status == "running"]
     sign = -1 if searched.mode == "max" else 1

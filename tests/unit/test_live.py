@@ -68,7 +68,7 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
         record(2, status="stopped", epoch=3, score=0.75),
         record(3, epoch=4, score=0.625),
     ]
-    monkeypatch.setattr(searched.records, "show", seen.append)
+    monkeypatch.setattr(searched.records, "save", seen.append)
     with live.watch(searched, {one.number: one for one in known}, said):
         until = time.monotonic() + 20
         while not (seen and seen[-1].started) and time.monotonic() < until:
@@ -103,7 +103,7 @@ def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
         seen.append(view)
         raise errors.StorageError("the disk is full")
 
-    monkeypatch.setattr(searched.records, "show", publish)
+    monkeypatch.setattr(searched.records, "save", publish)
     trials: dict[int, searches.Record] = {}
     with live.watch(searched, trials, Console(file=io.StringIO())):
         trials[1] = record(1, epoch=2)
@@ -122,7 +122,7 @@ def test_a_terminal_far_away_draws_the_same_table_below_the_log(
     run = runs.Run(
         "wine", "ba9876543210" if elsewhere else "0123456789ab", searched.experiment.storage
     )
-    searches.Records(storage.open(run.storage), "wine", "0123456789ab").show(view(searched))
+    searches.Records(storage.open(run.storage), "wine", "0123456789ab").save(view(searched))
     if elsewhere:
         runs.put(run, runs.Begun(search="0123456789ab"))
     attempt = Attempt("wine-1", run.name, run.id, 1, "running", storage=run.storage)
