@@ -107,8 +107,6 @@ def _tune(
     searched: search.Search, out: console.Console, address: str | None
 ) -> list[searches.Record]:
     trials = {record.number: record for record in searched.records.trials()}
-    for record in trials.values():
-        record.status = "running" if record.unfinished else record.status
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address), live.watch(searched, trials, out) as ended:

@@ -31,16 +31,19 @@ def watch(
     Yields:
         What is to be called with the record of each trial that has ended.
     """
-    began, before = time.monotonic(), sum(one.status != "running" for one in trials.values())
+    began, resumed = time.monotonic(), {one.number for one in trials.values() if one.unfinished}
+    before = len(trials) - len(resumed)
 
     def look() -> View:
         known = list(trials.values())  # a copy: other threads call it
-        return view(searched, known, seconds=time.monotonic() - began, before=before)
+        running = [one for one in known if one.status == "running" or one.number in resumed]
+        return view(searched, known, running, seconds=time.monotonic() - began, before=before)
 
     def say(line: str) -> None:
         out.print(line, highlight=False, soft_wrap=True)
 
     def ended(record: Record) -> None:
+        resumed.discard(record.number)
         if not out.is_terminal:
             say(screen.line(record, look()))
 
@@ -54,12 +57,18 @@ def watch(
         yield ended
 
 
-def view(searched: search.Search, trials: list[Record], *, seconds: float, before: int) -> View:
+def view(
+    searched: search.Search,
+    trials: list[Record],
+    running: list[Record],
+    *,
+    seconds: float,
+    before: int,
+) -> View:
     """What a screen shows: the trials that run first, then the best of those that ended.
 
     The search began `seconds` ago, and `before` trials had ended by then.
     """
-    running = [one for one in trials if one.status == "running"]
     sign = -1 if searched.mode == "max" else 1
     scored = [one for one in trials if one.score is not None]
     scored.sort(key=lambda one: sign * (one.score or 0.0))

@@ -43,7 +43,7 @@ def view(searched: search.Search) -> searches.View:
         record(2, status="stopped", epoch=3, score=0.75),
         record(3, epoch=4),
     ]
-    return live.view(searched, trials, seconds=0.0, before=0)
+    return live.view(searched, trials, trials[2:], seconds=0.0, before=0)
 
 
 def test_what_runs_stands_above_the_best(searched: search.Search) -> None:
@@ -66,7 +66,7 @@ def test_a_search_that_goes_on_begins_with_what_it_had(
     known = [
         record(1, status="finished", epoch=9, score=0.5),
         record(2, status="stopped", epoch=3, score=0.75),
-        record(3, epoch=4, score=0.625),
+        record(3, status="lost", epoch=4, score=0.625),
     ]
     monkeypatch.setattr(searched.records, "save", seen.append)
     with live.watch(searched, {one.number: one for one in known}, said):
