@@ -1,7 +1,6 @@
-"""`eagleray doctor`: the checks of storage, and what clocks and versions mean.
+"""`eagleray doctor`: the checks of storage and of a Ray cluster, by clocks and versions.
 
-`eagleray/machine.py` checks this machine, `ray_jobs/doctor.py` a Ray cluster, and
-`k8s/diagnose/doctor.py` Kubernetes.
+`eagleray/machine.py` checks this machine, and `k8s/diagnose/doctor.py` Kubernetes.
 """
 
 from __future__ import annotations
@@ -11,30 +10,34 @@ import importlib.metadata
 import platform
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eagleray import errors, storage
+from eagleray import __version__, errors, ray_compat, storage
 from eagleray.findings import Finding, failed, passed, skipped, warned
 from eagleray.storage import Storage
+
+if TYPE_CHECKING:
+    import requests
 
 WARN_S = 5.0
 REFUSED_S = 900.0
 """AWS refuses a signature whose time is 15 minutes from its own (RequestTimeTooSkewed)."""
 ATTEMPTS = 2
 """How often storage is asked: a doctor tells what is there now, it does not wait for better."""
+SILENCE_S = (5.0, 10.0)
+"""Longest wait for a connection to a dashboard, and for the next byte of its answer."""
 _SYNC = "sudo timedatectl set-ntp true"
-_HONOUR = (
+_CONDITIONS = (
     "use a server with conditional writes: AWS S3, MinIO, R2, Ceph, SeaweedFS 4.48 or newer; "
     "here: eagleray local up"
 )
 
 
-@dataclass(frozen=True)
-class Versions:
-    """What runs somewhere; empty where it is not known."""
+class Versions(NamedTuple):
+    """The versions of Ray and Python somewhere; empty where they are not known."""
 
     ray: str = ""
     python: str = ""
@@ -46,34 +49,63 @@ def here() -> Versions:
 
 
 def of_storage(uri: str) -> list[Finding]:
-    """Look at storage: whether it answers, keeps its conditions, and agrees on the time."""
+    """Check that storage answers, refuses conditional writes that come late, and has our time."""
     try:
         store = storage.open(uri, attempts=ATTEMPTS)
     except errors.EagleRayError as error:
         return [failed(str(error), "--storage s3://bucket").named("storage")]
-    clock_line = clock(_ahead(store), store.uri).named("storage clock")
-    return [*probe(store), clock_line]
+    before, said = time.time(), None
+    with contextlib.suppress(errors.StorageError):
+        said = store.clock()
+    seen = clock(ahead(said, before, time.time()), store.uri).named("storage clock")
+    return [*probe(store), seen]
+
+
+def of_ray(address: str) -> list[Finding]:
+    """Check the cluster whose dashboard has this address."""
+    before = time.time()
+    try:
+        answer = _ask(address, "/api/version")
+    except OSError as error:  # as all errors of requests
+        law = f"{address}: must be a Ray dashboard that answers, but {type(error).__name__}"
+        fix = "ray start --head --dashboard-host=0.0.0.0"
+        return [failed(law, fix).named("Ray dashboard")]
+    said = dated(answer.headers.get("Date"))
+    seen = clock(ahead(said, before, time.time()), address).named("Ray clock")
+    ray = str(_json(answer).get("ray_version", "")) if answer.ok else ""
+    if not ray:
+        return [_refused(address, answer.status_code).named("Ray dashboard"), seen]
+    python = ""
+    with contextlib.suppress(OSError):
+        told = _json(_ask(address, "/api/v0/cluster_metadata")).get("data", {})
+        python = str(told.get("pythonVersion", ""))
+    fix = f"on every node: pip install 'eagleray=={__version__}'"
+    found = versions(here(), Versions(ray, python), f"on {address}", fix)
+    return [passed(f"{address} answers").named("Ray dashboard"), seen, *found]
 
 
 def probe(store: Storage) -> list[Finding]:
     """Write, read and list a scratch object, and try both conditional writes on it."""
     key = f"doctor-{secrets.token_hex(8)}"  # no folder: nothing stays behind on a file system
+    conditional = skipped("storage does not answer as it must")
     try:
         try:
             store.put(key, b"seen")
             whole = store.get(key) == b"seen" and [entry.key for entry in store.list(key)] == [key]
-            conditional = _conditional(store, key)
+            fault = next(_faults(store, key), None)
         finally:
             with contextlib.suppress(errors.StorageError):
                 store.delete(key)
     except errors.EagleRayError as error:
         reach = failed(str(error), _fix(error, store.uri))
-        conditional = skipped("storage does not answer as it must")
     else:
-        reach = passed(f"{store.uri}: written, read, listed and deleted")
-        if not whole:
-            lost = f"{store.uri}: an object must be there once it is written, but is not"
-            reach = failed(lost, _HONOUR)
+        lost = f"{store.uri}: an object must be there once it is written, but is not"
+        well = passed(f"{store.uri}: written, read, listed and deleted")
+        reach = well if whole else failed(lost, _CONDITIONS)
+        conditional = passed("put-if-absent and compare-and-swap refuse who comes late")
+        if fault:
+            law = "two who promote at once would both believe that they did"
+            conditional = failed(f"{fault}: {law}", _CONDITIONS)
     return [reach.named("storage"), conditional.named("conditional writes")]
 
 
@@ -81,12 +113,12 @@ def clock(ahead_s: float | None, whose: str) -> Finding:
     """Compare a server's clock with ours, by the seconds that it is ahead; None: unknown."""
     if ahead_s is None:
         return skipped(f"{whose} says no time of its own")
+    if abs(ahead_s) < WARN_S:
+        return passed(f"{whose} and this machine agree within {WARN_S:g} s")
     seen = f"{whose} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine"
-    if abs(ahead_s) >= REFUSED_S:
-        return failed(f"{seen}; signatures are refused from {REFUSED_S:g} s", _SYNC)
-    if abs(ahead_s) >= WARN_S:
+    if abs(ahead_s) < REFUSED_S:
         return warned(seen, _SYNC)
-    return passed(f"{whose} and this machine agree within {WARN_S:g} s")
+    return failed(f"{seen}; signatures are refused from {REFUSED_S:g} s", _SYNC)
 
 
 def ahead(said: datetime | None, before: float, after: float) -> float | None:
@@ -125,50 +157,64 @@ def _same(mine: str, theirs: str, whose: str, fix: str) -> Finding:
     return failed(f"{mine} here, but {theirs} {whose}", fix)
 
 
-def _conditional(store: Storage, key: str) -> Finding:
-    """Try what must be refused, and what must not, on an object that holds `seen`."""
+def _faults(store: Storage, key: str) -> Iterator[str]:
+    """What storage does against a condition, tried on an object that holds `seen`."""
     old = store.get_tagged(key)[1]
-    if not _refused(lambda: store.put_if_absent(key, b"twice"), errors.ObjectExistsError):
-        return _ignored("put-if-absent wrote over an object")
+    if _accepts(lambda: store.put_if_absent(key, b"twice")):
+        yield "put-if-absent wrote over an object"
     now = store.compare_and_swap(key, b"swapped", old)
-    if not _refused(lambda: store.compare_and_swap(key, b"late", old), errors.ObjectChangedError):
-        return _ignored("compare-and-swap wrote over a change")
+    if _accepts(lambda: store.compare_and_swap(key, b"late", old)):
+        yield "compare-and-swap wrote over a change"
     if store.get_tagged(key) != (b"swapped", now):
-        return _ignored("a refused write left its mark")
+        yield "a refused write left its mark"
     store.delete(key)
     store.put_if_absent(key, b"anew")
-    return passed("put-if-absent and compare-and-swap refuse who comes late")
 
 
-def _refused(write: Callable[[], object], refusal: type[errors.StorageError]) -> bool:
+def _accepts(write: Callable[[], object]) -> bool:
     try:
         write()
-    except refusal:
-        return True
-    return False
-
-
-def _ignored(what: str) -> Finding:
-    return failed(f"{what}: two who promote at once would both believe that they did", _HONOUR)
-
-
-def _ahead(store: Storage) -> float | None:
-    before = time.time()
-    try:
-        said = store.clock()
-    except errors.StorageError:
-        return None
-    return ahead(said, before, time.time())
+    except (errors.ObjectExistsError, errors.ObjectChangedError):
+        return False
+    return True
 
 
 def _fix(error: errors.EagleRayError, uri: str) -> str:
     """The command that repairs what storage said."""
-    remote, place = uri.startswith("s3:"), uri.split("://")[1]
-    if isinstance(error, errors.BucketNotFoundError):
-        return f"aws s3 mb s3://{place.split('/')[0]}" if remote else f"mkdir -p {place}"
-    if isinstance(error, errors.AccessDeniedError):
-        keys = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or: eagleray local up"
-        return keys if remote else f"chmod u+rwx {place}"
-    if isinstance(error, errors.StorageFullError):
-        return "df -h, and free some room"
-    return "eagleray local up, or: export AWS_ENDPOINT_URL_S3=https://…"
+    place = uri.partition("://")[2]
+    keys = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or: eagleray local up"
+    fixes: dict[type[errors.EagleRayError], tuple[str, str]] = {
+        errors.BucketNotFoundError: (f"aws s3 mb s3://{place.split('/')[0]}", f"mkdir -p {place}"),
+        errors.AccessDeniedError: (keys, f"chmod u+rwx {place}"),
+        errors.StorageFullError: ("df -h, and free some room",) * 2,
+    }
+    absent = ("eagleray local up, or: export AWS_ENDPOINT_URL_S3=https://…",) * 2
+    remote, local = fixes.get(type(error), absent)
+    return remote if uri.startswith("s3:") else local
+
+
+def _refused(address: str, status: int) -> Finding:
+    if status in (401, 403):
+        what = "asks for a token" if status == 401 else "does not accept this token"
+        return failed(
+            f"{address} {what}", "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=token.txt"
+        )
+    law = f"{address}: must be a Ray dashboard, but answers {status} to /api/version"
+    return failed(law, "--address http://head:8265")
+
+
+def _json(answer: requests.Response) -> dict[str, Any]:
+    """The object that a dashboard answers with; empty when something else answers."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _ask(address: str, path: str) -> requests.Response:
+    """Ray's own client has no public way to read a header, or what it does not know itself."""
+    import requests
+
+    headers = ray_compat.dashboard_headers()
+    return requests.get(address.rstrip("/") + path, headers=headers, timeout=SILENCE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 Severity = Literal["pass", "skip", "wait", "warn", "fail"]
@@ -11,14 +12,14 @@ Severity = Literal["pass", "skip", "wait", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found.
+    """What is right, or what is wrong and its fix.
 
     Attributes:
-        severity: `skip` when there was nothing to look at; `wait` when it passes by itself.
+        severity: `skip` when there is nothing to check; `wait` when it passes by itself.
         message: one line; the cause, where something is wrong.
         fix: one command, or one value to set; empty where nothing is wrong.
         evidence: what the message rests on, a line for each object, the outermost first.
-        check: what was looked at, in a report of several checks.
+        check: the name of the check, in a report of several.
     """
 
     severity: Severity
@@ -28,46 +29,20 @@ class Finding:
     check: str = ""
 
     def under(self, line: str) -> Finding:
-        """The same finding, seen from the object above."""
+        """The same finding, with the line of an outer object as its first evidence."""
         return replace(self, evidence=(line, *self.evidence))
 
     def named(self, check: str) -> Finding:
-        """The same finding as a line of a report."""
+        """The same finding, with the name of its check unless it has one."""
         return replace(self, check=self.check or check)
 
 
-def passed(message: str) -> Finding:
-    """All is well."""
-    return Finding("pass", message)
+passed = partial(Finding, "pass")
+skipped = partial(Finding, "skip")
+warned = partial(Finding, "warn")
+failed = partial(Finding, "fail")
 
 
-def skipped(message: str, fix: str = "") -> Finding:
-    """There was nothing to look at."""
-    return Finding("skip", message, fix)
-
-
-def waiting(message: str, fix: str, *evidence: str) -> Finding:
-    """It passes by itself."""
-    return Finding("wait", message, fix, evidence)
-
-
-def warned(message: str, fix: str, *evidence: str) -> Finding:
-    """It may go wrong."""
-    return Finding("warn", message, fix, evidence)
-
-
-def failed(message: str, fix: str, *evidence: str) -> Finding:
-    """It is wrong."""
-    return Finding("fail", message, fix, evidence)
-
-
-def first(found: Iterable[Finding | None]) -> Finding | None:
+def first(findings: Iterable[Finding | None]) -> Finding | None:
     """The first finding that does not pass by itself, else the first one."""
-    findings = [one for one in found if one is not None]
-    lasting = [one for one in findings if one.severity != "wait"]
-    return next(iter([*lasting, *findings]), None)
-
-
-def healthy(found: Iterable[Finding]) -> bool:
-    """Whether no finding fails."""
-    return all(one.severity != "fail" for one in found)
+    return min(filter(None, findings), key=lambda one: one.severity == "wait", default=None)

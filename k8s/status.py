@@ -13,12 +13,9 @@ from eagleray import errors
 from eagleray.findings import Finding
 from k8s import api, diagnose
 from k8s import release as releases
-from k8s.diagnose import snapshot as snapshots
-from k8s.diagnose.objects import condition, labels, name
-from k8s.diagnose.snapshot import Snapshot
+from k8s.diagnose.objects import at, condition, labels, name, ready
+from k8s.diagnose.snapshot import Reader, Snapshot
 
-INGRESSES = api.Kind("networking.k8s.io/v1", "ingresses")
-ROUTES = api.Kind("gateway.networking.k8s.io/v1", "httproutes")
 READY, NO_ENDPOINT = "ready", "no endpoint: serving.enabled is false"
 
 
@@ -75,37 +72,31 @@ def read(cluster: api.Api, release: str) -> Snapshot:
     Raises:
         NotFoundError: nothing of such a release is in the namespace.
     """
-    mine, names = f"{releases.INSTANCE}={release}", sorted(releases.skeletons(cluster))
+    names, reader = sorted(releases.skeletons(cluster)), Reader(cluster)
     if release not in names:
-        raise errors.NotFoundError(
-            f"release {release}: must be in namespace {cluster.namespace}, but there "
-            f"{'are: ' + ', '.join(names) if names else 'is none'}"
-        )
-    reader = snapshots.Reader(cluster, strict=False)
-    services = [{**one, "kind": "RayService"} for one in cluster.list(api.RAYSERVICES, mine)]
-    for kind in (api.RAYCLUSTERS, api.PODS, api.EVENTS):
-        reader.list(kind)
-    for kind in (INGRESSES, ROUTES):
-        reader.list(kind, mine)
-    reader.list(api.SECRETS, f"owner=helm,name={release}")
+        there = f"are: {', '.join(names)}" if names else "is none"
+        law = f"release {release}: must be in namespace {cluster.namespace}, but there {there}"
+        raise errors.NotFoundError(law)
+    services = cluster.list(api.RAYSERVICES, f"{releases.INSTANCE}={release}")
+    for source in ("rayclusters", "pods", "events", "ingresses", "httproutes"):
+        reader.list(source)
+    reader.keep("revisions", partial(cluster.list, api.SECRETS, f"owner=helm,name={release}"))
     for one in services:
-        path = f"{api.SERVICES.path(cluster.namespace, name(one))}-serve-svc:{releases.SERVE_PORT}"
-        nothing: api.Object = {}
-        reader.objects["answer"] = [reader.ask("answer", partial(_page, cluster, path), nothing)]
-    return replace(reader.snapshot(), subject=services[0] if services else {})
+        reader.keep("answer", partial(_answer, cluster, name(one)))
+    subject = {**services[0], "kind": "RayService"} if services else {}
+    return replace(reader.snapshot(), subject=subject)
 
 
 def summarize(release: str, found: Snapshot, aliases: Mapping[str, int] | None = None) -> Status:
     """The status, from what was read and, where storage is reached, the model's aliases."""
     service, served = found.subject, releases.arguments(found.subject)
-    mine = [one for one in found.get("pods") if labels(one).get(releases.INSTANCE) == release]
-    pods = [_pod(one) for one in mine]
-    (answer,) = found.get("answer") or ({},)
-    numbers = [int(labels(one)["version"]) for one in found.get("secrets")]
+    pods = [_pod(one) for one in found.of_release("pods", release)]
+    finding = diagnose.explain(found.about(service)).finding if service else None
+    revisions = [int(labels(one)["version"]) for one in found.get("revisions")]
     return Status(
         release=release,
         chart=labels(service).get("helm.sh/chart"),
-        revision=max(numbers, default=None),
+        revision=max(revisions, default=None),
         state=_state(service),
         wanted=_wanted(service),
         ready=sum(one.ready and one.part == "serving worker" for one in pods),
@@ -114,9 +105,9 @@ def summarize(release: str, found: Snapshot, aliases: Mapping[str, int] | None =
         alias=served.get("alias"),
         storage=served.get("storage"),
         aliases=aliases,
-        answering=answer.get("version"),
-        endpoints=[*_endpoints(found)] if service else [],
-        finding=_finding(found) if service else None,
+        answering=next(iter(found.get("answer")), {}).get("version"),
+        endpoints=[*_endpoints(found, release)] if service else [],
+        finding=finding if finding and finding.severity != "pass" else None,
     )
 
 
@@ -126,51 +117,46 @@ def state(cluster: api.Api, release: str) -> str:
     return _state(services[0] if services else {})
 
 
-def _page(cluster: api.Api, service: str) -> api.Object:
-    """The endpoint's first page, by way of the API server; empty when it is not ours."""
+def _answer(cluster: api.Api, service: str) -> Sequence[api.Object]:
+    """The endpoint's first page, by way of the API server; none when it is not ours."""
+    path = f"{api.SERVICES.path(cluster.namespace, service)}-serve-svc:{releases.SERVE_PORT}/proxy/"
     try:
-        return cluster.answer(f"{service}/proxy/")[0]
+        return [cluster.answer(path)[0]]
     except ValueError:
-        return {}
-
-
-def _finding(found: Snapshot) -> Finding | None:
-    told = diagnose.explain(snapshots.narrowed(found, found.subject)).finding
-    return None if told.severity == "pass" else told
+        return []
 
 
 def _state(service: api.Object) -> str:
     if not service:
         return NO_ENDPOINT
-    ready, written = condition(service, "Ready"), service["metadata"].get("generation", 0)
-    if not ready or service["status"].get("observedGeneration", written) < written:
+    serves, written = condition(service, "Ready"), service["metadata"].get("generation", 0)
+    if not serves or service["status"].get("observedGeneration", written) < written:
         return "not ready: the operator has not looked at it yet"
-    if ready["status"] == "True":
+    if serves["status"] == "True":
         moving = condition(service, "UpgradeInProgress").get("status") == "True"
         return "ready, moving to a new cluster" if moving else READY
-    said = ": ".join(filter(None, [ready.get("reason"), ready.get("message")]))
+    said = ": ".join(filter(None, [serves.get("reason"), serves.get("message")]))
     return f"not ready: {said}"
 
 
 def _wanted(service: api.Object) -> int | None:
     """Worker pods that the active cluster should have; that of the coming one at the start."""
-    status = service.get("status", {})
-    parts = (status.get(f"{which}ServiceStatus", {}) for which in ("active", "pending"))
-    wanted = [part.get("rayClusterStatus", {}).get("desiredWorkerReplicas") for part in parts]
+    parts = (at(service, "status", f"{one}ServiceStatus") for one in ("active", "pending"))
+    wanted = [at(one, "rayClusterStatus").get("desiredWorkerReplicas") for one in parts]
     return next((int(one) for one in wanted if one is not None), None)
 
 
 def _pod(pod: api.Object) -> Pod:
-    parts = (labels(pod).get(releases.COMPONENT), labels(pod).get("eagleray/role"))
-    node = pod.get("spec", {}).get("nodeName")
-    return Pod(name(pod), " ".join(filter(None, parts)), node, releases.ready(pod))
+    part = (labels(pod).get(releases.COMPONENT), labels(pod).get("eagleray/role"))
+    node = at(pod, "spec").get("nodeName")
+    return Pod(name(pod), " ".join(filter(None, part)), node, ready(pod))
 
 
-def _endpoints(found: Snapshot) -> Iterator[str]:
-    yield f"http://{found.name}-serve-svc.{found.namespace}.svc:{releases.SERVE_PORT}"
-    for one in found.get("ingresses"):
-        scheme = f"http{'s' if one['spec'].get('tls') else ''}"
-        hosts = (rule.get("host") for rule in one["spec"].get("rules", []))
-        yield from (f"{scheme}://{host}" for host in hosts if host)
-    for one in found.get("httproutes"):
-        yield from (f"https://{host}" for host in one["spec"].get("hostnames", []))
+def _endpoints(found: Snapshot, release: str) -> Iterator[str]:
+    service = f"{name(found.subject)}-serve-svc.{found.namespace}.svc"
+    yield f"http://{service}:{releases.SERVE_PORT}"
+    for one in found.of_release("ingresses", release):
+        hosts = (rule.get("host") for rule in at(one, "spec", "rules"))
+        yield from (f"http{'s' * bool(one['spec'].get('tls'))}://{host}" for host in hosts if host)
+    for one in found.of_release("httproutes", release):
+        yield from (f"https://{host}" for host in at(one, "spec", "hostnames"))

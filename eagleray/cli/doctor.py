@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,77 +14,55 @@ from eagleray.errors import UserError
 if TYPE_CHECKING:
     from eagleray.findings import Finding
 
-HERE = "s3://eagleray"
+_STORAGE = f"s3://bucket[/prefix] or file:///path; {options.EMBEDDED} when no cluster is named."
 _SHOWN = {"pass": "passes", "warn": "warns", "fail": "fails", "skip": "skipped"}
 
 
 def doctor(
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="s3://bucket[/prefix] or file:///path; s3://eagleray when no cluster is named.",
-            envvar="EAGLERAY_STORAGE",
-        ),
-    ] = None,
+    storage: Annotated[str | None, typer.Option(help=_STORAGE, envvar="EAGLERAY_STORAGE")] = None,
     address: Annotated[str | None, typer.Option(help="Ray's dashboard, http://head:8265.")] = None,
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="The cluster of KUBECONFIG.")
     ] = False,
     namespace: options.Namespace = None,
-    release: Annotated[
-        str | None, typer.Option(help="Kubernetes: which release, if there are several.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    release: options.Release = None,
+    as_json: options.Json = False,
 ) -> None:
     """Check this machine, storage and a cluster; each line that fails names its fix.
 
     Ends with 1 when a line fails.
     """
-    from eagleray.findings import healthy
-
-    findings = _examined(storage, address, kubernetes, namespace, release)
-    emit(findings, as_json, table=[row for finding in findings for row in _rows(finding)])
-    if not healthy(findings):
-        raise typer.Exit(1)
-
-
-def _examined(
-    storage: str | None,
-    address: str | None,
-    kubernetes: bool,
-    namespace: str | None,
-    release: str | None,
-) -> list[Finding]:
-    from eagleray import doctor as checks
-    from eagleray import findings as results
-    from eagleray import machine
-
-    _check(address, kubernetes, namespace or release)
-    away = kubernetes or address is not None
-    findings = [] if away else machine.examine()
-    if storage is not None or not away:
-        findings += checks.of_storage(storage or HERE)
-    else:
-        skipped = results.skipped("none is named", "eagleray doctor --storage s3://…")
-        findings.append(skipped.named("storage"))
+    if address is not None and not address.startswith(("http://", "https://")):
+        law = "--address: must be http://host:8265 of Ray's dashboard"
+        raise UserError(f"{law}, but got {address}")
+    if (namespace or release) and not kubernetes:
+        raise UserError("--namespace, --release: must stand beside --kubernetes")
+    findings = [*_local(storage, alone=not kubernetes and address is None)]
     if address is not None:
-        from ray_jobs import doctor as ray
+        from eagleray import doctor as checks
 
-        findings += ray.examine(address)
+        findings += checks.of_ray(address)
     if kubernetes:
         from k8s.diagnose import doctor as cluster
 
         findings += cluster.examine(namespace, release)
-    return findings
+    emit(findings, as_json, table=[row for finding in findings for row in _rows(finding)])
+    if any(finding.severity == "fail" for finding in findings):
+        raise typer.Exit(1)
 
 
-def _check(address: str | None, kubernetes: bool, alone: str | None) -> None:
-    if address is not None and not address.startswith(("http://", "https://")):
-        raise UserError(
-            f"--address: must be http://host:8265 of Ray's dashboard, but got {address}"
-        )
-    if alone and not kubernetes:
-        raise UserError("--namespace, --release: must stand beside --kubernetes")
+def _local(storage: str | None, *, alone: bool) -> Iterator[Finding]:
+    """The findings of storage, and of this machine if it is `alone`."""
+    from eagleray import doctor as checks
+    from eagleray import findings, machine
+
+    if alone:
+        yield from machine.examine()
+    if storage is not None or alone:
+        yield from checks.of_storage(storage or options.EMBEDDED)
+    else:
+        skipped = findings.skipped("none is named", "eagleray doctor --storage s3://…")
+        yield skipped.named("storage")
 
 
 def _rows(finding: Finding) -> list[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ snapshot      reads a cluster once; everything else is pure
 rules.yaml    what texts of Kubernetes, KubeRay, Kueue and Ray mean; rules reads it
 ray, pods     from the object of a question down to its cause, as texts for the rules
 checks        what `eagleray doctor --kubernetes` compares, with definitions and capacity; doctor
-              runs them
+              reads for them and runs them
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eagleray.findings import Finding, first, passed
-from k8s.diagnose import ray
-from k8s.diagnose.snapshot import Snapshot
+from k8s.diagnose import definitions, ray
+from k8s.diagnose.objects import name
+from k8s.diagnose.rules import match
+from k8s.diagnose.snapshot import Snapshot, http_status
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Explanation:
 
     Attributes:
         kind: of the object; `Cluster` where nothing could be read.
-        name: the object's.
+        name: of the object; the namespace where nothing could be read.
         state: in a word.
         finding: its cause and its fix; the evidence leads from the object down to the cause.
         unseen: what could not be read, and why.
@@ -37,10 +39,18 @@ class Explanation:
 
 def explain(snapshot: Snapshot) -> Explanation:
     """Explain the state of a snapshot's subject."""
-    well = passed("nothing is wrong")
-    if not snapshot.subject:
-        found = ray.outage(snapshot) or well
-        return Explanation("Cluster", snapshot.namespace, "unknown", found, ())
-    found = (first(ray.findings(snapshot)) or well).under(ray.line(snapshot))
-    kind = str(snapshot.subject["kind"])
-    return Explanation(kind, snapshot.name, ray.state(snapshot), found, snapshot.unseen)
+    subject = snapshot.subject
+    if not subject:
+        return Explanation("Cluster", snapshot.namespace, "unknown", _outage(snapshot), ())
+    found = first(ray.findings(snapshot)) or passed("nothing is wrong")
+    found, state = found.under(ray.line(subject)), ray.state(subject)
+    return Explanation(subject["kind"], name(subject), state, found, snapshot.unseen)
+
+
+def _outage(snapshot: Snapshot) -> Finding:
+    """Why nothing could be read."""
+    error = next(iter(snapshot.unread.values()))
+    absent = http_status(error) == 404
+    line = f"namespace {snapshot.namespace}: no rayjobs, no rayservices" if absent else str(error)
+    install = f"{definitions.install(gated=True)} (the gate is for ray.faultTolerance.embedded)"
+    return match("outage", str(http_status(error)), line, install=install) or passed(line)

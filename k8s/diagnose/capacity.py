@@ -6,18 +6,19 @@ Amounts are by the names that a ResourceQuota uses: `requests.cpu`, `limits.memo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
 from eagleray.findings import Finding, failed, passed, skipped, warned
 from k8s import release as releases
+from k8s.api import Object
+from k8s.diagnose.objects import at, labels, name
 
-Amounts = Mapping[str, Decimal]
-Object = Mapping[str, Any]
+Amounts = dict[str, Decimal]
 
 PLAIN = ("cpu", "memory", "ephemeral-storage")
 """Resources that every node has; what else a container asks for is a device, such as a GPU."""
@@ -26,11 +27,18 @@ PLUGIN = (
     "deployments/static/nvidia-device-plugin.yml"
 )
 _AUTOSCALER = {"cpu": "500m", "memory": "512Mi"}  # KubeRay's own default
-_LABELS = ("nvidia.com/gpu.present", "cloud.google.com/gke-accelerator")
+_ALIASES = {key: f"requests.{key}" for key in PLAIN} | {"count/pods": "pods"}
+_LABELS = {"nvidia.com/gpu.present", "cloud.google.com/gke-accelerator"}
 """Labels of nodes that have GPUs in them, whether or not Kubernetes may give them out."""
-_NEVER = "{what} needs {asked}, but quota {quota} allows {had}"
-_NOT_NOW = "{what} needs {asked}, but quota {quota} has {had} left: it waits"
-_STUNTED = "{what} may grow to {asked}, but quota {quota} stops it at {had}"
+
+
+class Pods(NamedTuple):
+    """Pods that are alike: how many at least and at most, and the chart's value of their GPUs."""
+
+    spec: Object
+    least: int = 1
+    most: int = 1
+    value: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,209 +46,167 @@ class Requirements:
     """What one cluster of the release asks for.
 
     Attributes:
-        what: whose requirements, for people.
-        least: with the fewest pods that can work.
-        most: with every pod that autoscaling may add.
-        pods: its pod specifications.
-        values: the chart's value that asks for the GPUs of each.
-        runs: whether its pods are there already, and so in what a quota counts as used.
+        what: the cluster, for people.
+        pods: its pods.
+        runs: whether they are there already, and so in what a quota counts as used.
     """
 
     what: str
-    least: Amounts
-    most: Amounts
-    pods: tuple[Object, ...]
-    values: tuple[str, ...]
+    pods: Sequence[Pods]
     runs: bool
+
+    def total(self, number: str) -> Amounts:
+        """What its `least` or its `most` pods ask for together."""
+        found: Amounts = {}
+        for pods in self.pods:
+            for key, amount in of_pod(pods.spec).items():
+                found[key] = found.get(key, Decimal(0)) + amount * int(getattr(pods, number))
+        return found
 
 
 def of_run(what: str, job: Object) -> Requirements:
     """What a RayJobSpec with a cluster of its own asks for: trials need one worker at least."""
-    beside = [job["submitterPodTemplate"]["spec"]] if "submitterPodTemplate" in job else []
-    groups = job["rayClusterSpec"].get("workerGroupSpecs") or []
-    if groups and not any(int(group.get("minReplicas") or 0) for group in groups):
-        groups = [{**groups[0], "minReplicas": 1}, *groups[1:]]
-    cluster = {**job["rayClusterSpec"], "workerGroupSpecs": groups}
-    return of_cluster(what, cluster, runs=False, beside=beside)
+    head, *workers = _pods(job["rayClusterSpec"])
+    if workers and not any(one.least for one in workers):
+        workers[0] = workers[0]._replace(least=1, most=max(1, workers[0].most))
+    submitter = at(job, "submitterPodTemplate", "spec")
+    return Requirements(what, [head, *workers, *([Pods(submitter)] if submitter else [])], False)
 
 
-def of_cluster(
-    what: str, cluster: Object, *, runs: bool = True, beside: Sequence[Object] = ()
-) -> Requirements:
-    """What a RayClusterSpec asks for, and single pods beside it."""
-    head = _with_autoscaler(cluster)
-    groups = cluster.get("workerGroupSpecs") or []
-    workers = [group["template"]["spec"] for group in groups]
-    fewest = [int(group.get("minReplicas") or 0) for group in groups]
-    most = [max(few, int(g.get("maxReplicas") or 0)) for few, g in zip(fewest, groups, strict=True)]
-    single = [(pod, 1) for pod in (head, *beside)]
-    return Requirements(
-        what,
-        total([*single, *zip(workers, fewest, strict=True)]),
-        total([*single, *zip(workers, most, strict=True)]),
-        (head, *workers, *beside),
-        (*_values(cluster), *("" for _ in beside)),
-        runs,
-    )
-
-
-def total(pods: Sequence[tuple[Object, int]]) -> Amounts:
-    """What so many pods of each kind ask for together."""
-    found: dict[str, Decimal] = {}
-    for spec, times in pods:
-        for name, amount in of_pod(spec).items():
-            found[name] = found.get(name, Decimal(0)) + amount * times
-    return found
+def of_cluster(what: str, cluster: Object) -> Requirements:
+    """What a RayClusterSpec that is there asks for."""
+    return Requirements(what, [*_pods(cluster)], True)
 
 
 def of_pod(spec: Object) -> Amounts:
     """What a pod asks for: its containers together, or the greediest of those that come first."""
-    together = {"pods": Decimal(1)}
+    found: Amounts = {"pods": Decimal(1)}
     for container in spec["containers"]:
-        for name, amount in _of_container(container).items():
-            together[name] = together.get(name, Decimal(0)) + amount
-    for container in spec.get("initContainers", []):
-        for name, amount in _of_container(container).items():
-            together[name] = max(together.get(name, Decimal(0)), amount)
-    return together
-
-
-def quotas(found: Sequence[Object], required: Sequence[Requirements]) -> list[Finding]:
-    """Compare each ResourceQuota with what the release's clusters ask for."""
-    return [_quota(one, required) for one in found]
+        for key, amount in _of_container(container).items():
+            found[key] = found.get(key, Decimal(0)) + amount
+    for container in at(spec, "initContainers"):
+        for key, amount in _of_container(container).items():
+            found[key] = max(found.get(key, Decimal(0)), amount)
+    return found
 
 
 def devices(
     nodes: Callable[[], Sequence[Object]], required: Sequence[Requirements]
 ) -> list[Finding]:
     """Compare the nodes, read where it matters, with the GPUs that the release asks for."""
-    asked: dict[str, dict[str, Decimal]] = {}
-    for pod, value in (pair for one in required for pair in zip(one.pods, one.values, strict=True)):
-        for name, amount in of_pod(pod).items():
-            device = name.removeprefix("limits.")
-            if name.startswith("limits.") and device not in PLAIN:
-                asked.setdefault(device, {})[value] = amount
-    if not asked:
-        return [skipped("the release asks for none")]
-    return [_device(device, values, nodes()) for device, values in sorted(asked.items())]
+    asked: dict[str, Amounts] = {}
+    for pods in (pods for one in required for pods in one.pods):
+        for key, amount in of_pod(pods.spec).items():
+            kind, _, device = key.partition(".")
+            if kind == "limits" and device not in PLAIN:
+                asked.setdefault(device, {})[pods.value] = amount
+    found = [_device(device, values, nodes()) for device, values in sorted(asked.items())]
+    return found or [skipped("the release asks for none")]
 
 
-def _device(device: str, values: Mapping[str, Decimal], nodes: Sequence[Object]) -> Finding:
+def _device(device: str, values: Amounts, nodes: Sequence[Object]) -> Finding:
     """Compare the nodes with what the pods of each value ask for."""
-    there = [parse_quantity(node["status"]["allocatable"].get(device, 0)) for node in nodes]
+    there = [parse_quantity(at(node, "status", "allocatable").get(device, 0)) for node in nodes]
     greatest = max(there, default=Decimal(0))
     above = {value: amount for value, amount in values.items() if amount > greatest}
     if not above:
-        return passed(f"{sum(there)} of {device} on {sum(1 for one in there if one)} nodes")
+        return passed(f"{sum(there)} of {device} on {sum(map(bool, there))} nodes")
     if greatest:
         asked = ", ".join(f"{value} asks for {amount:f}" for value, amount in above.items())
-        return failed(
-            f"{asked} of {device}, but no node has more than {greatest:f}",
-            f"set {' and '.join(above)} to {greatest:f} or less in your values, and helm upgrade",
-        )
-    metadata = [node["metadata"] for node in nodes]
-    bare = [one["name"] for one in metadata if set(_LABELS) & one.get("labels", {}).keys()]
-    if bare:
+        fix = f"set {' and '.join(above)} to {greatest:f} or less in your values, and helm upgrade"
+        return failed(f"{asked} of {device}, but no node has more than {greatest:f}", fix)
+    if bare := [name(node) for node in nodes if _LABELS & labels(node).keys()]:
         return failed(f"nodes with GPUs offer no {device}: {', '.join(bare)}", PLUGIN)
     law = f"no node has {device} now: fine where nodes are added when a pod asks"
     return warned(law, "kubectl get nodes -o wide; or set the chart's gpus to 0")
 
 
-def _quota(quota: Object, required: Sequence[Requirements]) -> Finding:
-    """The worst that is to say about a quota."""
-    name, spec = quota["metadata"]["name"], quota["spec"]
-    if spec.get("scopes") or spec.get("scopeSelector"):
-        return skipped(f"{name} is for some pods alone, by its scope")
-    well = passed(f"{name} has room for all that the release may grow to")
-    return next(_troubles(quota, required), well)
+def quota(found: Object, required: Sequence[Requirements]) -> Finding:
+    """The worst that is to say about a ResourceQuota, compared with what the clusters ask for."""
+    if found["spec"].get("scopes") or found["spec"].get("scopeSelector"):
+        return skipped(f"{name(found)} is for some pods alone, by its scope")
+    troubles = [*_unsaid(found, required), *_short(found, required)]
+    well = passed(f"{name(found)} has room for all that the release may grow to")
+    return next(iter(sorted(troubles, key=lambda one: one.severity != "fail")), well)
 
 
-def _troubles(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
-    """What never starts, what has to wait, what is refused, and what cannot grow."""
-    hard = _amounts(quota["spec"].get("hard", {}))
-    counted, used = (_amounts(quota.get("status", {}).get(key, {})) for key in ("hard", "used"))
-    free = {key: amount - used.get(key, Decimal(0)) for key, amount in counted.items()}
-    least, most = ([(one.what, getattr(one, key)) for one in required] for key in ("least", "most"))
-    to_come = [(one.what, one.least) for one in required if not one.runs]
-    yield from (failed(*one) for one in _short(quota, _NEVER, least, hard, {}))
-    yield from (warned(*one) for one in _short(quota, _NOT_NOW, to_come, free, used))
-    pods = [pod for one in required for pod in one.pods]
-    if bare := sorted({key for pod in pods for key in _unsaid(pod, hard)}):
-        name = quota["metadata"]["name"]
-        law = f"quota {name} wants each container to say its {', '.join(bare)}; some do not"
-        yield warned(law, _defaults(quota, bare))
-    yield from (warned(*one) for one in _short(quota, _STUNTED, most, hard, {}))
+def _unsaid(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
+    """What the quota counts and some containers do not say: their pods are refused."""
+    counted = {f"{kind}.{key}" for kind in ("requests", "limits") for key in ("cpu", "memory")}
+    counted &= _amounts(quota, "spec", "hard").keys()
+    containers = [each for one in required for pods in one.pods for each in pods.spec["containers"]]
+    if bare := sorted({key for one in containers for key in counted - _of_container(one).keys()}):
+        said = f"{', '.join(bare)}; some do not"
+        yield warned(
+            f"quota {name(quota)} wants each container to say its {said}", _defaults(quota, bare)
+        )
 
 
-def _short(
-    quota: Object, law: str, asked: Iterable[tuple[str, Amounts]], there: Amounts, used: Amounts
-) -> Iterator[tuple[str, str]]:
-    """Message and fix for each amount that is asked for and is more than there is."""
-    for what, amounts in asked:
-        for key in sorted(amounts.keys() & there.keys()):
-            amount, had = amounts[key], _plain(key, there[key])
-            if amount > there[key]:
-                fields = {"asked": f"{_plain(key, amount)} {key}", "had": had}
-                message = law.format(what=what, quota=quota["metadata"]["name"], **fields)
-                yield message, _patch(quota, key, amount + used.get(key, Decimal(0)))
+def _short(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
+    """What never starts, what has to wait, and what cannot grow."""
+    hard, used = _amounts(quota, "spec", "hard"), _amounts(quota, "status", "used")
+    free = {key: had - used.get(key, 0) for key, had in _amounts(quota, "status", "hard").items()}
+    cases = (
+        (failed, "needs", "least", hard, "allows {}"),
+        (warned, "needs", "least", free, "has {} left: it waits"),
+        (warned, "may grow to", "most", hard, "stops it at {}"),
+    )
+    for verdict, needs, number, there, law in cases:
+        for one in required if there is hard else [one for one in required if not one.runs]:
+            for key, asked in sorted(one.total(number).items()):
+                if asked > there.get(key, asked):
+                    amount = asked if there is hard else asked + used.get(key, 0)
+                    limits = f"quota {name(quota)} {law.format(_plain(key, there[key]))}"
+                    said = f"{one.what} {needs} {_plain(key, asked)} {key}, but {limits}"
+                    yield verdict(said, _allow(quota, key, _plain(key, amount)))
 
 
-def _unsaid(pod: Object, hard: Amounts) -> Iterator[str]:
-    """What a quota counts and a container of the pod does not say; such pods are refused."""
-    counted = [f"{kind}.{name}" for kind in ("requests", "limits") for name in PLAIN[:2]]
-    for container in pod["containers"]:
-        said = _of_container(container)
-        yield from (key for key in counted if key in hard and key not in said)
+def _pods(cluster: Object) -> Iterator[Pods]:
+    """The pods of a RayClusterSpec: the head, with the container that KubeRay adds, and groups."""
+    head = at(cluster, "headGroupSpec", "template", "spec")
+    if cluster.get("enableInTreeAutoscaling"):
+        default = {"requests": _AUTOSCALER, "limits": _AUTOSCALER}
+        resources = at(cluster, "autoscalerOptions", "resources") or default
+        head = {**head, "containers": [*head["containers"], {"resources": resources}]}
+    yield Pods(head, value=_value(cluster["headGroupSpec"], 0))
+    for number, group in enumerate(at(cluster, "workerGroupSpecs")):
+        least = int(group.get("minReplicas") or 0)
+        most = max(least, int(group.get("maxReplicas") or 0))
+        yield Pods(at(group, "template", "spec"), least, most, _value(group, number))
 
 
-def _with_autoscaler(cluster: Object) -> Object:
-    """The head's pod, with the container that KubeRay adds."""
-    head: Object = cluster["headGroupSpec"]["template"]["spec"]
-    if not cluster.get("enableInTreeAutoscaling"):
-        return head
-    options = cluster.get("autoscalerOptions") or {}
-    asked = options.get("resources") or {"requests": _AUTOSCALER, "limits": _AUTOSCALER}
-    return {**head, "containers": [*head["containers"], {"resources": asked}]}
+def _value(group: Object, number: int) -> str:
+    """The chart's value that says how many GPUs a group's pods ask for."""
+    return releases.value(labels(group["template"]), "gpus", str(number)) or "gpus of a pod"
 
 
-def _values(cluster: Object) -> Iterator[str]:
-    """The chart's values that say how many GPUs the head, and each group's pods, ask for."""
-    groups = cluster.get("workerGroupSpecs") or []
-    for number, group in enumerate([cluster["headGroupSpec"], *groups], start=-1):
-        labels = group["template"].get("metadata", {}).get("labels", {})
-        yield releases.value(labels, "gpus", str(number)) or "gpus of a pod"
-
-
-def _of_container(container: Object) -> dict[str, Decimal]:
-    asked = container.get("resources") or {}
-    limits = asked.get("limits") or {}
-    requests = {**limits, **(asked.get("requests") or {})}  # what is limited alone is requested
+def _of_container(container: Object) -> Amounts:
+    limits = at(container, "resources", "limits")
+    requests = limits | at(container, "resources", "requests")  # what is limited is requested
     both = [("requests", requests), ("limits", limits)]
-    return {f"{kind}.{name}": parse_quantity(n) for kind, said in both for name, n in said.items()}
+    return {f"{kind}.{key}": parse_quantity(n) for kind, said in both for key, n in said.items()}
 
 
-def _amounts(said: Mapping[str, Any]) -> dict[str, Decimal]:
+def _amounts(quota: Object, *keys: str) -> Amounts:
     """A quota's amounts; `cpu` is another name of `requests.cpu`."""
-    short = {name: f"requests.{name}" for name in PLAIN} | {"count/pods": "pods"}
-    return {short.get(name, name): parse_quantity(amount) for name, amount in said.items()}
+    return {_ALIASES.get(key, key): parse_quantity(n) for key, n in at(quota, *keys).items()}
 
 
-def _patch(quota: Object, key: str, amount: Decimal) -> str:
+def _allow(quota: Object, key: str, amount: str) -> str:
     """The command that allows as much, by the name that the quota has for it."""
-    name = next(one for one in quota["spec"]["hard"] if key in _amounts({one: 0}))
-    body = json.dumps({"spec": {"hard": {name: _plain(key, amount)}}})
-    metadata = quota["metadata"]
-    where = f"-n {metadata['namespace']} patch quota {metadata['name']}"
-    return f"kubectl {where} --type merge -p '{body}'"
+    known = next(one for one in quota["spec"]["hard"] if _ALIASES.get(one, one) == key)
+    body = json.dumps({"spec": {"hard": {known: amount}}})
+    space = quota["metadata"]["namespace"]
+    return f"kubectl -n {space} patch quota {name(quota)} --type merge -p '{body}'"
 
 
 def _defaults(quota: Object, bare: Sequence[str]) -> str:
     """The command that gives what some containers do not say a default."""
     limit: dict[str, Any] = {"type": "Container"}
     for key in bare:
-        kind, _, name = key.partition(".")
-        field = "defaultRequest" if kind == "requests" else "default"
-        limit.setdefault(field, {})[name] = "1Gi" if name == "memory" else "1"
+        kind, _, resource = key.partition(".")
+        field = {"requests": "defaultRequest", "limits": "default"}[kind]
+        limit.setdefault(field, {})[resource] = "1Gi" if resource == "memory" else "1"
     metadata = {"name": "defaults", "namespace": quota["metadata"]["namespace"]}
     thing = {"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata}
     return f"kubectl create -f - <<< '{json.dumps({**thing, 'spec': {'limits': [limit]}})}'"

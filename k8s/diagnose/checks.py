@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import yaml
 
@@ -18,32 +19,34 @@ from eagleray.findings import Finding, failed, passed, skipped, warned
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import capacity, definitions, pods
-from k8s.diagnose.objects import labels, name, status
-from k8s.diagnose.snapshot import Snapshot
+from k8s.diagnose.objects import at, labels, name, ready
+from k8s.diagnose.snapshot import Snapshot, http_status
 
 KUBERNETES = (29, 37)
 """Oldest and newest minor version of Kubernetes 1 that the chart is held to."""
 SKELETON = "rayjob.yaml"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
+Findings = Iterator[Finding]
+
 
 @dataclass(frozen=True)
 class Site:
-    """A snapshot, and the release in it that is checked; `asked` by name, or the only one."""
+    """A snapshot, and the release in it that is checked: the `named` one, or the only one."""
 
     snapshot: Snapshot
-    asked: str | None = None
+    named: str | None = None
 
     @functools.cached_property
     def skeletons(self) -> Mapping[str, Object]:
         """The ConfigMap with the skeleton of a run, of each release."""
-        found = [one for one in self.snapshot.get("configmaps") if SKELETON in one.get("data", {})]
+        found = [one for one in self.snapshot.get("configmaps") if SKELETON in at(one, "data")]
         return {labels(one).get(releases.INSTANCE, name(one)): one for one in found}
 
     @functools.cached_property
     def release(self) -> str:
         """The release's name; empty when the namespace has none, or it is not known which."""
-        wanted = self.asked or (next(iter(self.skeletons)) if len(self.skeletons) == 1 else "")
+        wanted = self.named or (next(iter(self.skeletons)) if len(self.skeletons) == 1 else "")
         return wanted if wanted in self.skeletons else ""
 
     @functools.cached_property
@@ -56,30 +59,27 @@ class Site:
         return found if isinstance(found, dict) else {}
 
     @functools.cached_property
-    def run(self) -> Object:
-        """The RayClusterSpec of a run; empty when runs go to a cluster that is there."""
-        found: Object = self.skeleton.get("spec", {}).get("rayClusterSpec") or {}
-        return found
-
-    @functools.cached_property
     def clusters(self) -> Mapping[str, Object]:
         """The RayClusterSpec of each RayService, and of each RayCluster that is of none."""
-        services = {f"RayService {name(one)}": one for one in self.own("rayservices")}
+        found = {
+            f"RayService {name(one)}": at(one, "spec", "rayClusterConfig")
+            for one in self.own("rayservices")
+        }
         alone = [one for one in self.own("rayclusters") if "ownerReferences" not in one["metadata"]]
-        found = services | {f"RayCluster {name(one)}": one for one in alone}
-        specs = {what: one["spec"] for what, one in found.items()}
-        return {what: spec.get("rayClusterConfig", spec) for what, spec in specs.items()}
+        return found | {f"RayCluster {name(one)}": one["spec"] for one in alone}
 
     @functools.cached_property
     def required(self) -> list[capacity.Requirements]:
         """What each cluster of the release asks for: those of runs, and those that are there."""
-        found = [capacity.of_run("a run", self.skeleton["spec"])] if self.run else []
+        own = at(self.skeleton, "spec", "rayClusterSpec")
+        found = [capacity.of_run("a run", self.skeleton["spec"])] if own else []
         return found + [capacity.of_cluster(what, spec) for what, spec in self.clusters.items()]
 
     @property
     def embedded(self) -> bool:
         """Whether a cluster of the release keeps its head's state on a volume."""
-        return any(map(definitions.embedded, [self.run, *self.clusters.values()]))
+        run = at(self.skeleton, "spec", "rayClusterSpec")
+        return any(map(definitions.embedded, [run, *self.clusters.values()]))
 
     @property
     def upgrade(self) -> str:
@@ -87,236 +87,244 @@ class Site:
         space = self.snapshot.namespace
         return f"helm upgrade {self.release or 'eagleray'} helm/eagleray -n {space} --reuse-values"
 
-    def own(self, resource: str) -> Sequence[Object]:
-        """The objects of a resource that the release has, as far as they were read."""
-        found = self.snapshot.get(resource) if self.release else ()
-        return [one for one in found if labels(one).get(releases.INSTANCE) == self.release]
+    def own(self, source: str) -> Sequence[Object]:
+        """The objects of a source that the release has, as far as they were read."""
+        return self.snapshot.of_release(source, self.release) if self.release else ()
 
-    def heads(self) -> list[Object]:
-        """The release's RayClusters whose head has a Service."""
-        return [one for one in self.own("rayclusters") if head_service(one)]
+    def head(self) -> tuple[Object, str] | None:
+        """The release's RayCluster whose head has a Service, and the Service."""
+        found = [
+            (one, at(one, "status", "head").get("serviceName")) for one in self.own("rayclusters")
+        ]
+        return next(((one, str(service)) for one, service in found if service), None)
 
     def secrets(self) -> dict[str, str]:
         """The Secrets that the release's pods need, by name, with the command that makes each."""
         found = {}
-        for spec in (pod for one in self.required for pod in one.pods):
-            for one in spec.get("imagePullSecrets", []):
+        for spec in (alike.spec for one in self.required for alike in one.pods):
+            for one in at(spec, "imagePullSecrets"):
                 found[one["name"]] = "docker-registry {} --docker-server=… --docker-username=…"
-            for variable in (each for one in spec["containers"] for each in one.get("env", [])):
-                source = variable.get("valueFrom", {}).get("secretKeyRef")
+            for variable in releases.variables(spec):
+                source = at(variable, "valueFrom", "secretKeyRef")
                 if source and not source.get("optional"):
                     found[source["name"]] = f"generic {{}} --from-literal={source['key']}=…"
         return {name: f"kubectl create secret {how.format(name)}" for name, how in found.items()}
 
 
-def ray_hooks(configurations: Sequence[Object]) -> list[Object]:
+class Webhook(NamedTuple):
+    """A webhook that is asked about Ray objects, and its Service; none when it is a URL."""
+
+    hook: Object
+    space: str
+    service: str
+
+
+def webhooks(snapshot: Snapshot) -> list[Webhook]:
     """The webhooks that are asked about Ray objects: KubeRay's own, Kueue's and others'."""
-    hooks = [hook for one in configurations for hook in one.get("webhooks", [])]
-    groups = [
-        [group for rule in hook.get("rules", []) for group in rule["apiGroups"]] for hook in hooks
+    configurations = (*snapshot.get("mutating"), *snapshot.get("validating"))
+    hooks = [hook for one in configurations for hook in at(one, "webhooks")]
+    services = [at(hook, "clientConfig", "service") for hook in hooks]
+    return [
+        Webhook(hook, service.get("namespace", ""), service.get("name", ""))
+        for hook, service in zip(hooks, services, strict=True)
+        if any("ray.io" in rule["apiGroups"] for rule in at(hook, "rules"))
     ]
-    return [hook for hook, asked in zip(hooks, groups, strict=True) if "ray.io" in asked]
 
 
-def service(hook: Object) -> tuple[str, str] | None:
-    """Namespace and name of the Service behind a webhook; None when it is a URL."""
-    named = hook["clientConfig"].get("service")
-    return (named["namespace"], named["name"]) if named else None
-
-
-def head_service(cluster: Object) -> str:
-    """The Service of a cluster's head."""
-    return str(cluster.get("status", {}).get("head", {}).get("serviceName", ""))
-
-
-def _kubernetes(site: Site) -> list[Finding]:
+def _kubernetes(site: Site) -> Findings:
     (said,) = site.snapshot.require("version")
     version = str(said.get("gitVersion", ""))
     minor = int("".join(filter(str.isdigit, str(said.get("minor") or version.split(".")[1]))))
-    clock = doctor.clock(said.get("ahead_s"), "the API server").named("Kubernetes clock")
-    if KUBERNETES[0] <= minor <= KUBERNETES[1]:
-        return [passed(f"{version} answers"), clock]
     law = f"{version} answers; EagleRay is held to 1.{KUBERNETES[0]} to 1.{KUBERNETES[1]}"
-    return [warned(law, "upgrade the cluster, or: make e2e"), clock]
+    fits = KUBERNETES[0] <= minor <= KUBERNETES[1]
+    yield passed(f"{version} answers") if fits else warned(law, "upgrade the cluster, or: make e2e")
+    yield doctor.clock(said.get("ahead_s"), "the API server").named("Kubernetes clock")
 
 
-def _release(site: Site) -> list[Finding]:
+def _release(site: Site) -> Findings:
     site.snapshot.require("configmaps")
     namespace, known = site.snapshot.namespace, site.skeletons
-    space = f"namespace {namespace}"
     if not known:
         fix = f"helm install eagleray helm/eagleray -n {namespace} --set model.name=…"
-        return [warned(f"{space} has no release of the chart", f"{fix},storage.uri=s3://…")]
-    if not site.release:
-        said = f"must be one of {', '.join(sorted(known))} in {space}"
-        return [failed(f"{said}, but got {site.asked or 'none'}", f"--release {min(known)}")]
-    if not site.skeleton:
-        said = f"ConfigMap {name(known[site.release])}: {SKELETON} must be YAML"
-        return [failed(said, site.upgrade)]
-    return [passed(f"{site.release} in {space}")]
+        law = f"namespace {namespace} has no release of the chart"
+        yield warned(law, f"{fix},storage.uri=s3://…")
+    elif not site.release:
+        law = f"must be one of {', '.join(sorted(known))} in namespace {namespace}"
+        yield failed(f"{law}, but got {site.named or 'none'}", f"--release {min(known)}")
+    elif not site.skeleton:
+        law = f"ConfigMap {name(known[site.release])}: {SKELETON} must be YAML"
+        yield failed(law, site.upgrade)
+    else:
+        yield passed(f"{site.release} in namespace {namespace}")
 
 
-def _definitions(site: Site) -> list[Finding]:
-    error = site.snapshot.unread.get("definitions")
-    absent = error is not None and status(error) == 404
-    (described,) = ({},) if absent else site.snapshot.require("definitions")
+def _definitions(site: Site) -> Findings:
+    absent = http_status(site.snapshot.unread.get("definitions")) == 404
+    described = {} if absent else site.snapshot.require("definitions")[0]
     wanted = [{**site.skeleton, "kind": "RayJob"}] if site.skeleton else []
-    return [definitions.check(definitions.schemas(described), wanted)]
+    yield definitions.check(definitions.schemas(described), wanted)
 
 
-def _operator(site: Site) -> list[Finding]:
-    return [definitions.operator(site.snapshot.require("operators"), gated=site.embedded)]
+def _operator(site: Site) -> Findings:
+    yield definitions.operator(site.snapshot.require("operators"), gated=site.embedded)
 
 
-def _webhooks(site: Site) -> list[Finding]:
-    hooks = ray_hooks([*site.snapshot.require("mutating"), *site.snapshot.require("validating")])
-    slices, findings = site.snapshot.require("endpointslices"), []
-    for hook in hooks:
-        place = service(hook)
-        if place is None or _answers(slices, *place):
-            continue
-        law = f"{hook['name']} asks service {'/'.join(place)}, which has no ready pod"
-        fix = f"kubectl -n {place[0]} get endpointslices,pods"
-        fatal = hook.get("failurePolicy", "Fail") == "Fail"
-        refused = failed(f"{law}: every Ray object is refused", fix)
-        findings.append(refused if fatal else warned(f"{law}, and is passed over", fix))
-    well = passed(f"{', '.join(hook['name'] for hook in hooks)}: answered for")
-    return findings or [well if hooks else skipped("none is asked about Ray objects")]
+def _webhooks(site: Site) -> Findings:
+    for source in ("mutating", "validating"):
+        site.snapshot.require(source)
+    slices, hooks = site.snapshot.require("endpointslices"), webhooks(site.snapshot)
+    dead = [one for one in hooks if one.service and not _answers(slices, one)]
+    for hook, space, called in dead:
+        law = f"{hook['name']} asks service {space}/{called}, which has no ready pod"
+        fix = f"kubectl -n {space} get endpointslices,pods"
+        if hook.get("failurePolicy", "Fail") == "Fail":
+            yield failed(f"{law}: every Ray object is refused", fix)
+        else:
+            yield warned(f"{law}, and is passed over", fix)
+    if not hooks:
+        yield skipped("none is asked about Ray objects")
+    elif not dead:
+        yield passed(f"{', '.join(one.hook['name'] for one in hooks)}: answered for")
 
 
-def _answers(slices: Sequence[Object], space: str, called: str) -> bool:
-    """Whether an endpoint is ready behind a Service; one that does not say is."""
-    mine = [one for one in slices if labels(one).get("kubernetes.io/service-name") == called]
-    mine = [one for one in mine if one["metadata"].get("namespace") == space]
-    ends = [end for one in mine for end in one.get("endpoints") or []]
-    return any(end.get("conditions", {}).get("ready") is not False for end in ends)
+def _answers(slices: Sequence[Object], webhook: Webhook) -> bool:
+    """Whether an endpoint is ready behind a webhook's Service; one that does not say is."""
+    label = "kubernetes.io/service-name"
+    mine = [one for one in slices if labels(one).get(label) == webhook.service]
+    mine = [one for one in mine if one["metadata"].get("namespace") == webhook.space]
+    ends = [end for one in mine for end in at(one, "endpoints")]
+    return any(at(end, "conditions").get("ready") is not False for end in ends)
 
 
-def _pods(site: Site) -> list[Finding]:
+def _pods(site: Site) -> Findings:
     """What `eagleray why` says of each pod; pods with the same cause are one line."""
-    if not site.release:
-        return [skipped("no release")]
-    for resource in ("rayservices", "rayclusters", "pods", "events"):
-        site.snapshot.require(resource)
-    mine = site.own("pods")
+    for source in ("rayservices", "rayclusters", "pods", "events") if site.release else ():
+        site.snapshot.require(source)
     causes: dict[Finding, list[str]] = {}
-    for pod in mine:
+    for pod in site.own("pods"):
         if found := pods.trouble(pod, site.snapshot):
-            causes.setdefault(replace(found, evidence=()), []).append(name(pod))
-    phases = Counter(str(pod.get("status", {}).get("phase")) for pod in mine)
-    well = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
-    return [
-        replace(
-            cause,
-            severity="warn" if cause.severity == "wait" else cause.severity,
-            message=f"{', '.join(names)}: {cause.message}",
-        )
-        for cause, names in causes.items()
-    ] or [passed(well or "none")]
+            verdict = "warn" if found.severity == "wait" else found.severity
+            causes.setdefault(replace(found, severity=verdict, evidence=()), []).append(name(pod))
+    for cause, names in causes.items():
+        yield replace(cause, message=f"{', '.join(names)}: {cause.message}")
+    phases = Counter(str(at(pod, "status").get("phase")) for pod in site.own("pods"))
+    if not site.release:
+        yield skipped("no release")
+    elif not causes:
+        yield passed(", ".join(f"{n} {phase}" for phase, n in sorted(phases.items())) or "none")
 
 
-def _gate(site: Site) -> list[Finding]:
-    if not site.embedded:
-        return [skipped("ray.faultTolerance.embedded is not used")]
-    return [definitions.gate(site.snapshot.require("operators"))]
+def _gate(site: Site) -> Findings:
+    if site.embedded:
+        yield definitions.gate(site.snapshot.require("operators"))
+    else:
+        yield skipped("ray.faultTolerance.embedded is not used")
 
 
-def _versions(site: Site) -> list[Finding]:
+def _versions(site: Site) -> Findings:
     """Compare with what the chart says that runs, and with what a head says that it is."""
-    mine, told = doctor.here(), site.run.get("rayVersion", "")
-    fix = f"{site.upgrade} --set image.tag={__version__},ray.version={mine.ray}"
-    declared = doctor.versions(mine, Versions(told), "by the chart's ray.version", fix)[:1]
-    found = declared if told else []
+    mine, told = doctor.here(), at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion", "")
+    if told:
+        fix = f"{site.upgrade} --set image.tag={__version__},ray.version={mine.ray}"
+        yield doctor.versions(mine, Versions(told), "by the chart's ray.version", fix)[0]
     if site.release:
         site.snapshot.require("rayclusters")
-    if not site.heads():
-        return [*found, skipped("no cluster of the release runs").named("Python version")]
-    head = head_service(site.heads()[0])
-    said = {one["service"]: one for one in site.snapshot.get("heads")}.get(head, {})
+    if (head := site.head()) is None:
+        yield skipped("no cluster of the release runs").named("Python version")
+        return
+    said = next(iter(site.snapshot.get("head")), {})
     theirs = Versions(str(said.get("rayVersion", "")), str(said.get("pythonVersion", "")))
-    if not theirs.ray:
-        fix = f"kubectl -n {site.snapshot.namespace} port-forward svc/{head} 8265 & "
-        fix += "eagleray doctor --address http://127.0.0.1:8265"
-    return [*found, *doctor.versions(mine, theirs, f"on {head}", fix)]
+    fix = f"kubectl -n {site.snapshot.namespace} port-forward svc/{head[1]} 8265 & "
+    fix = site.upgrade if theirs.ray else f"{fix}eagleray doctor --address http://127.0.0.1:8265"
+    yield from doctor.versions(mine, theirs, f"on {head[1]}", fix)
 
 
-def _gpus(site: Site) -> list[Finding]:
-    return capacity.devices(lambda: site.snapshot.require("nodes"), site.required)
+def _gpus(site: Site) -> Findings:
+    yield from capacity.devices(lambda: site.snapshot.require("nodes"), site.required)
 
 
-def _quotas(site: Site) -> list[Finding]:
-    found = capacity.quotas(site.snapshot.require("resourcequotas"), site.required)
-    return found or [passed(f"namespace {site.snapshot.namespace} has none")]
+def _quotas(site: Site) -> Findings:
+    found = site.snapshot.require("resourcequotas")
+    yield from (capacity.quota(one, site.required) for one in found)
+    if not found:
+        yield passed(f"namespace {site.snapshot.namespace} has none")
 
 
-def _secrets(site: Site) -> list[Finding]:
+def _secrets(site: Site) -> Findings:
     wanted, space = site.secrets(), site.snapshot.namespace
-    if not wanted:
-        return [skipped("the release names none")]
-    there = {name(one) for one in site.snapshot.require("secrets")}
-    for one in sorted(wanted.keys() - there):
-        law = f"pods need Secret {one}, but namespace {space} has none of that name"
-        return [failed(law, f"{wanted[one]} -n {space}")]
-    return [passed(f"{', '.join(sorted(wanted))}: there")]
+    there = {name(one) for one in site.snapshot.require("secrets")} if wanted else set()
+    missing = min(wanted.keys() - there, default=None)
+    if missing:
+        law = f"pods need Secret {missing}, but namespace {space} has none of that name"
+        yield failed(law, f"{wanted[missing]} -n {space}")
+    else:
+        yield (
+            passed(f"{', '.join(sorted(wanted))}: there")
+            if wanted
+            else skipped("the release names none")
+        )
 
 
-def _volumes(site: Site) -> list[Finding]:
+def _volumes(site: Site) -> Findings:
     """Check that each claim of the release is bound, or has a class that can fulfil it."""
     site.snapshot.require("claims")
     claims = site.own("claims")
-    waiting = [one for one in claims if one.get("status", {}).get("phase") != "Bound"]
+    waiting = [one for one in claims if at(one, "status").get("phase") != "Bound"]
     if not waiting:
-        well = f"{len(claims)} of {len(claims)} volumes are bound"
-        return [passed(well) if claims else skipped("the release asks for no volume")]
+        well = passed(f"{len(claims)} of {len(claims)} volumes are bound")
+        yield well if claims else skipped("the release asks for no volume")
+        return
     called, wanted = name(waiting[0]), waiting[0]["spec"].get("storageClassName")
-    known = {name(one): one for one in site.snapshot.require("classes")}
-    defaults = [called for called, one in known.items() if _is_default(one)]
+    classes = site.snapshot.require("classes")
+    known, usual = [*map(name, classes)], [name(one) for one in classes if _is_default(one)]
     if wanted and wanted not in known:
         law = f"{called} waits for class {wanted}, but there is {', '.join(known) or 'none'}"
         again = "helm uninstall, then: helm install … --set objectStore.storageClassName="
-        return [failed(law, f"{again}{next(iter(known), '…')}")]
-    if not wanted and not defaults:
+        yield failed(law, f"{again}{known[0] if known else '…'}")
+    elif not wanted and not usual:
         patch = f'{{"metadata":{{"annotations":{{"{DEFAULT_CLASS}":"true"}}}}}}'
         law = f"{called} waits for the default class, but no class is the default"
-        return [failed(law, f"kubectl patch sc {next(iter(known), 'NAME')} -p '{patch}'")]
-    law = f"{called} waits for a volume of class {wanted or defaults[0]}"
-    return [warned(law, f"kubectl describe pvc {called}")]
+        yield failed(law, f"kubectl patch sc {known[0] if known else 'NAME'} -p '{patch}'")
+    else:
+        law = f"{called} waits for a volume of class {wanted or usual[0]}"
+        yield warned(law, f"kubectl describe pvc {called}")
 
 
 def _is_default(one: Object) -> bool:
-    return (one["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
+    return bool(at(one, "metadata", "annotations").get(DEFAULT_CLASS) == "true")
 
 
-def _dns(site: Site) -> list[Finding]:
+def _dns(site: Site) -> Findings:
     found = site.snapshot.require("dns")
-    well = sum(map(pods.ready, found))
+    well = sum(map(ready, found))
     if well:
-        return [passed(f"{well} of {len(found)} pods are ready")]
-    if found:
+        yield passed(f"{well} of {len(found)} pods are ready")
+    elif found:
         restart = "kubectl -n kube-system rollout restart deployment/coredns"
-        return [failed(f"none of {len(found)} pods is ready", restart)]
-    said = "kube-system has no pod labelled k8s-app=kube-dns; other clusters keep it elsewhere"
-    return [warned(said, "kubectl get pods -A | grep -i dns")]
+        yield failed(f"none of {len(found)} pods is ready", restart)
+    else:
+        law = "kube-system has no pod labelled k8s-app=kube-dns; other clusters keep it elsewhere"
+        yield warned(law, "kubectl get pods -A | grep -i dns")
 
 
-def _metrics(site: Site) -> list[Finding]:
+def _metrics(site: Site) -> Findings:
     """Whether somebody scrapes the release: a matter of the Prometheus operator."""
-    absent = site.snapshot.unread.get("monitoring")
-    if absent is not None and status(absent) == 404:
-        return [skipped("the cluster has no Prometheus operator")]
-    for resource in ("monitoring", "podmonitors", "servicemonitors") if site.release else ():
-        site.snapshot.require(resource)
+    if http_status(site.snapshot.unread.get("monitoring")) == 404:
+        yield skipped("the cluster has no Prometheus operator")
+        return
+    for source in ("monitoring", "podmonitors", "servicemonitors") if site.release else ():
+        site.snapshot.require(source)
     if not site.release:
-        return [skipped("no release")]
-    found = [*site.own("podmonitors"), *site.own("servicemonitors")]
-    if found:
-        return [passed(f"scraped as {', '.join(map(name, found))} say")]
-    law = f"the cluster has the Prometheus operator, but {site.release} has no monitor"
-    fix = f"helm upgrade {site.release} helm/eagleray --reuse-values"
-    return [warned(law, f"{fix} --set monitoring.podMonitor.enabled=true")]
+        yield skipped("no release")
+    elif found := [*site.own("podmonitors"), *site.own("servicemonitors")]:
+        yield passed(f"scraped as {', '.join(map(name, found))} say")
+    else:
+        law = f"the cluster has the Prometheus operator, but {site.release} has no monitor"
+        fix = f"helm upgrade {site.release} helm/eagleray --reuse-values"
+        yield warned(law, f"{fix} --set monitoring.podMonitor.enabled=true")
 
 
-CHECKS: Mapping[str, Callable[[Site], list[Finding]]] = {
+CHECKS: Mapping[str, Callable[[Site], Findings]] = {
     "Kubernetes": _kubernetes,
     "release": _release,
     "CRDs": _definitions,

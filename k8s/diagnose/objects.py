@@ -1,65 +1,49 @@
-"""How Kubernetes writes what the rules look for: labels, conditions, statuses, times."""
+"""The parts of an object that Kubernetes may leave out."""
 
 from __future__ import annotations
 
-from eagleray import errors
+from collections.abc import Mapping
+from typing import Any
+
 from k8s.api import Object
 
 
-def status(error: errors.EagleRayError) -> int | None:
-    """The HTTP status behind an error; None when there was no answer."""
-    return getattr(error.__cause__, "status", None)
-
-
-def labels(thing: Object) -> dict[str, str]:
-    """An object's labels."""
-    return thing.get("metadata", {}).get("labels") or {}
+def at(thing: Mapping[str, Any], *keys: str) -> Any:
+    """The part of an object below these keys; empty where it is missing or null."""
+    part: Any = thing
+    for key in keys:
+        part = part.get(key) or {}
+    return part
 
 
 def name(thing: Object) -> str:
     """An object's name."""
-    return str(thing.get("metadata", {}).get("name", ""))
+    return str(at(thing, "metadata").get("name", ""))
+
+
+def labels(thing: Object) -> dict[str, str]:
+    """An object's labels."""
+    found: dict[str, str] = at(thing, "metadata", "labels")
+    return found
+
+
+def created(thing: Object) -> str:
+    """When an object was created, ISO 8601; empty when it does not say."""
+    return str(at(thing, "metadata", "creationTimestamp") or "")
 
 
 def condition(thing: Object, kind: str) -> Object:
     """A condition of an object; empty when it has none of this type."""
-    known = (thing.get("status") or {}).get("conditions") or []
-    return next((one for one in known if one["type"] == kind), {})
+    return next((one for one in at(thing, "status", "conditions") if one["type"] == kind), {})
+
+
+def ready(pod: Object) -> bool:
+    """Whether a pod is ready, or has done its work."""
+    done = at(pod, "status").get("phase") == "Succeeded"
+    return done or condition(pod, "Ready").get("status") == "True"
 
 
 def container_statuses(pod: Object) -> list[Object]:
-    """Return the container statuses of a pod, init containers first."""
-    status = pod.get("status") or {}
-    both = (status.get(key) or [] for key in ("initContainerStatuses", "containerStatuses"))
-    return [one for some in both for one in some]
-
-
-def concerned(event: Object) -> str:
-    """The name of the object that an event is about; empty when it is about none."""
-    return str(event.get("involvedObject", {}).get("name", ""))
-
-
-def event_time(event: Object) -> str:
-    """When an event was last seen, ISO 8601."""
-    series = event.get("series") or {}
-    moments = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
-    return next((str(one) for one in moments if one), "")
-
-
-def one_line(text: str, most: int = 300) -> str:
-    """A message in one line, cut where it is very long."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= most else f"{line[:most]} …"
-
-
-def last_line(text: str) -> str:
-    """The last line of a log that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return one_line(lines[-1]) if lines else ""
-
-
-def span(seconds: float) -> str:
-    """`40 s`, `5 min`, `3 h`."""
-    if seconds < 120:
-        return f"{max(0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+    """The container statuses of a pod, init containers first."""
+    keys = ("initContainerStatuses", "containerStatuses")
+    return [one for key in keys for one in at(pod, "status", key)]

@@ -8,24 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eagleray.findings import Finding, first
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.objects import (
-    condition,
-    container_statuses,
-    labels,
-    last_line,
-    name,
-    one_line,
-    span,
-)
+from k8s.diagnose.objects import at, condition, container_statuses, created, labels, name, ready
 from k8s.diagnose.rules import match
 from k8s.diagnose.snapshot import UNNAMED, Snapshot
+from k8s.diagnose.texts import last_line, one_line, span
 
-IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+Findings = Iterator[Finding | None]
+
+_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _SHORT = re.compile(r"insufficient ([\w./-]*\w)", re.IGNORECASE)
 _TAINT = re.compile(r"(?:untolerated|had) taint \{([^:}]+):? ?([^}]*)\}")
 _UNBOUND = re.compile("unbound immediate PersistentVolumeClaims|persistent volumes to bind")
@@ -47,12 +43,6 @@ class Values:
         return releases.value(self._labels, key, group) or f"{key} of its pod template"
 
 
-def ready(pod: Object) -> bool:
-    """Whether a pod is ready, or has done its work."""
-    phase = (pod.get("status") or {}).get("phase")
-    return phase == "Succeeded" or condition(pod, "Ready").get("status") == "True"
-
-
 def trouble(pod: Object, snapshot: Snapshot) -> Finding | None:
     """Why a pod is not ready; None when it is."""
     return None if ready(pod) else first(_findings(pod, snapshot))
@@ -60,7 +50,7 @@ def trouble(pod: Object, snapshot: Snapshot) -> Finding | None:
 
 def storage(text: str, snapshot: Snapshot) -> Finding | None:
     """What the last complaint about storage in a log means: it names endpoint, bucket and key."""
-    found = [one for one in map(_STORAGE.search, text.splitlines()) if one]
+    found = [*_STORAGE.finditer(text)]
     if not found:
         return None
     endpoint, bucket, _, what = found[-1].groups()
@@ -70,110 +60,103 @@ def storage(text: str, snapshot: Snapshot) -> Finding | None:
     return match("storage", what, line, line=line, **fields)
 
 
-def _findings(pod: Object, snapshot: Snapshot) -> Iterator[Finding | None]:
-    status, called = pod.get("status") or {}, name(pod)
-    fields = {"ns": snapshot.namespace, "pod": called, "values": Values(pod)}
+def _say(
+    pod: Object, snapshot: Snapshot, topic: str, text: str, line: str, **fields: Any
+) -> Finding | None:
+    known = {"ns": snapshot.namespace, "pod": name(pod), "values": Values(pod), **fields}
+    return match(topic, text, f"Pod {name(pod)}: {line}", **known)
 
-    def say(topic: str, text: str, line: str, **further: Any) -> Finding | None:
-        return match(topic, text, f"Pod {called}: {line}", **fields, **further)
 
-    placed, target = condition(pod, "PodScheduled"), condition(pod, "DisruptionTarget")
-    if placed.get("status") != "True" and not pod.get("spec", {}).get("nodeName"):
-        message = placed.get("message") or snapshot.event(called, "FailedScheduling")
-        gates = ", ".join(one["name"] for one in pod.get("spec", {}).get("schedulingGates", []))
-        if placed.get("reason") == "SchedulingGated":
-            yield say("pod", f"gates: {gates or 'a gate'}", f"held by the gates {gates}")
-        elif message:
-            yield _unscheduled(pod, snapshot, message)
+def _findings(pod: Object, snapshot: Snapshot) -> Findings:
+    status, spec, event = at(pod, "status"), at(pod, "spec"), partial(snapshot.event, name(pod))
+    say = partial(_say, pod, snapshot)
+    if condition(pod, "PodScheduled").get("status") != "True" and not spec.get("nodeName"):
+        yield from _unscheduled(pod, snapshot)
+    target = condition(pod, "DisruptionTarget")
     if reason := target.get("reason") or status.get("reason"):
-        said = one_line(status.get("message") or target.get("message", "")) or reason
+        said = one_line(status.get("message") or target.get("message") or reason)
         yield say("pod", f"ended: {reason}: {said}", f"ended: {reason}")
     for one in container_statuses(pod):
-        yield _waits(pod, one, snapshot)
+        yield from _waits(pod, one, snapshot)
         yield _ended(pod, one, snapshot)
     for reason in ("FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume"):
-        if text := snapshot.event(called, reason):
+        if text := event(reason):
             yield say("absent", _marked(text, snapshot), text)
             yield say("pod", f"{reason}: {text}", text)
-    age, phase = snapshot.age_s(pod["metadata"].get("creationTimestamp")), status.get("phase")
-    probe = snapshot.event(called, "Unhealthy") if phase == "Running" else None
-    if probe:
+    age, phase = snapshot.age_s(created(pod)), status.get("phase") or "Pending"
+    if phase == "Running" and (probe := event("Unhealthy")):
         young = "young: " if 0 < age < 120 else ""
         yield say("pod", f"{young}Unhealthy: {probe}", "runs, but is not ready", said=probe)
-    pulled = snapshot.event(called, "Pulled", "Created", "Started")
-    pulling = "pulling" if snapshot.event(called, "Pulling") and not pulled else "starting"
-    yield say("pod", pulling, f"{phase or 'Pending'} for {span(age)}")
+    pulling = event("Pulling") and not event("Pulled", "Created", "Started")
+    yield say("pod", "pulling" if pulling else "starting", f"{phase} for {span(age)}")
 
 
-def _waits(pod: Object, status: Object, snapshot: Snapshot) -> Finding | None:
+def _waits(pod: Object, status: Object, snapshot: Snapshot) -> Findings:
     """What a container that has not started waits for, where kubelet says so."""
-    waits, called, image = (
-        status.get("state", {}).get("waiting") or {},
-        name(pod),
-        status.get("image"),
-    )
+    waits, image = at(status, "state", "waiting"), status.get("image")
     reason, said = waits.get("reason", ""), one_line(waits.get("message", ""))
-    fields = {"ns": snapshot.namespace, "pod": called, "image": image}
-    if reason in IMAGE:
-        said = snapshot.event(called, "Failed", words="ailed to pull image") or said
-        absent = snapshot.event(called, "FailedToRetrieveImagePullSecret")
+    event, say = partial(snapshot.event, name(pod)), partial(_say, pod, snapshot)
+    if reason in _IMAGE:
+        said = event("Failed", words="ailed to pull image") or said
+        absent = event("FailedToRetrieveImagePullSecret")
         text = f"pull secret: {absent}" if absent else f"{reason}: {said}"
-        fields |= {"said": said, "last": said.rpartition(": ")[2], "secret": "of image.pullSecrets"}
-        return match("image", text, f"Pod {called}: {reason}: {image}", **fields)
-    line = f"Pod {called}: {reason}: {said}"
-    refers = reason == "CreateContainerConfigError"
-    found = match("absent", _marked(said, snapshot), line, **fields) if refers else None
-    return found or match("container", f"{reason}: {said}", line, **fields)
+        fields = {"said": said, "last": said.rpartition(": ")[2], "secret": "of image.pullSecrets"}
+        yield say("image", text, f"{reason}: {image}", image=image, **fields)
+    if reason == "CreateContainerConfigError":
+        yield say("absent", _marked(said, snapshot), f"{reason}: {said}")
+    yield say("container", f"{reason}: {said}", f"{reason}: {said}")
 
 
 def _ended(pod: Object, status: Object, snapshot: Snapshot) -> Finding | None:
     """Why a container ended with a failure, once or several times."""
-    now, before = (status.get(key, {}).get("terminated") for key in ("state", "lastState"))
+    now, before = (at(status, key, "terminated") for key in ("state", "lastState"))
     over, called, container = now or before, name(pod), status["name"]
     if not over or over.get("exitCode") == 0:
         return None
-    times, log = status.get("restartCount", 0), snapshot.logs.get(called, "")
-    often = f", {times} times" if times > 1 else ""
-    line = f"Pod {called}: {container} ended with exit code {over['exitCode']}{often}"
-    killed = over.get("reason") == "OOMKilled"
-    if stored := None if killed else storage(log, snapshot):
-        return stored.under(line)
-    limits = [one["limits"].get("memory") for one in _resources(pod, container) if "limits" in one]
-    said = last_line(log) or one_line(over.get("message", "")) or over.get("reason", "")
-    for words in ("tartup probe failed", "iveness probe failed"):
-        probe = snapshot.event(called, "Unhealthy", words=words)
-        if probe and over["exitCode"] in (137, 143):
-            said = f"kubelet ended it: {probe}"
-    return match(
-        "container",
-        f"exit code {over['exitCode']}: {over.get('reason')}",
-        f"{line}: OOMKilled" if killed else line,
-        ns=snapshot.namespace,
-        pod=called,
-        container=container,
-        said=said,
-        values=Values(pod),
-        limit=f" of {limits[0]}" if limits and limits[0] else "",
-        previous="" if now else "--previous ",
+    times, log, why = (
+        status.get("restartCount", 0),
+        snapshot.logs.get(called, ""),
+        over.get("reason"),
     )
+    often = f", {times} times" if times > 1 else ""
+    line = f"{container} ended with exit code {over['exitCode']}{often}"
+    if why == "OOMKilled":
+        line = f"{line}: {why}"
+    elif stored := storage(log, snapshot):
+        return stored.under(f"Pod {called}: {line}")
+    limit = next((at(one, "limits").get("memory") for one in _resources(pod, container)), None)
+    said = last_line(log) or one_line(over.get("message") or why or "")
+    probe = snapshot.event(called, "Unhealthy", words="tartup probe failed")
+    probe = snapshot.event(called, "Unhealthy", words="iveness probe failed") or probe
+    if probe and over["exitCode"] in (137, 143):
+        said = f"kubelet ended it: {probe}"
+    fields = {"container": container, "said": said, "limit": f" of {limit}" if limit else ""}
+    previous = "" if now else "--previous "
+    text = f"exit code {over['exitCode']}: {why}"
+    return _say(pod, snapshot, "container", text, line, previous=previous, **fields)
 
 
-def _unscheduled(pod: Object, snapshot: Snapshot, message: str) -> Finding | None:
-    """What keeps a pod off every node, and the value that would let it in.
-
-    What follows `preemption:` repeats the message and is left out.
-    """
+def _unscheduled(pod: Object, snapshot: Snapshot) -> Findings:
+    """What keeps a pod off every node, and the value that would let it in."""
+    placed, event = condition(pod, "PodScheduled"), partial(snapshot.event, name(pod))
+    if placed.get("reason") == "SchedulingGated":
+        gates = ", ".join(one["name"] for one in at(pod, "spec", "schedulingGates"))
+        yield _say(
+            pod, snapshot, "pod", f"gates: {gates or 'a gate'}", f"held by the gates {gates}"
+        )
+        return
+    message = placed.get("message") or event("FailedScheduling") or ""
+    # what follows `preemption:` repeats the message
     text = one_line(re.split(r"\.? (?:preemption|no new claims to deallocate)[:,]", message)[0])
-    line, values = f"Pod {name(pod)}: cannot be scheduled: {text}", Values(pod)
-    fields = {"ns": snapshot.namespace, "pod": name(pod), "values": values}
-    if snapshot.event(name(pod), "TriggeredScaleUp", "Nominated"):
-        return match("coming", text, line, **fields)
-    facts = _scheduling(pod, snapshot, text)
-    found = (match(topic, fact, line, **fields, **further) for topic, fact, further in facts)
-    cause = next(filter(None, found))
-    full = snapshot.event(name(pod), "NotTriggerScaleUp")
+    full = event("NotTriggerScaleUp")
     grows = f"; the autoscaler of nodes adds none ({full.partition(': ')[2]})" if full else ""
-    return replace(cause, message=cause.message + grows)
+    say = partial(_say, pod, snapshot, line=f"cannot be scheduled: {text}")
+    if event("TriggeredScaleUp", "Nominated"):
+        yield say("coming", text)
+    elif text:
+        facts = _scheduling(pod, snapshot, text)
+        cause = first(say(topic, fact, **fields) for topic, fact, fields in facts)
+        yield cause and replace(cause, message=cause.message + grows)
 
 
 def _scheduling(
@@ -197,44 +180,40 @@ def _scheduling(
         fact = f"{labels(pod).get('eagleray/role')} {taint}"
         yield "taint", fact, {"key": key, "taint": taint}
     if short:
+        requests = (at(one, "requests").get(short[0]) for one in _resources(pod))
+        amount = " + ".join(str(one) for one in requests if one is not None)
         untainted = " without a taint" if UNNAMED in text else ""
-        asked = [one.get("requests", {}).get(short[0]) for one in _resources(pod)]
-        amount = " + ".join(str(one) for one in asked if one is not None)
-        value = Values(pod)[short[0]]
-        yield "short", f"{amount} {short[0]}".strip(), {"untainted": untainted, "value": value}
-    affinity = pod.get("spec", {}).get("affinity", {}).get("nodeAffinity", {})
+        fields = {"untainted": untainted, "value": Values(pod)[short[0]]}
+        yield "short", f"{amount} {short[0]}".strip(), fields
+    affinity = at(pod, "spec", "affinity", "nodeAffinity")
     off = "requiredDuringSchedulingIgnoredDuringExecution" in affinity
     yield "placement", text, {"off_spot": ", or add a node that is not spot" if off else ""}
 
 
 def _claim(pod: Object, snapshot: Snapshot) -> str:
     """A claim without a volume, by what its provisioner says; a claim never changes its class."""
-    sources = [
-        one.get("persistentVolumeClaim") or {} for one in pod.get("spec", {}).get("volumes") or []
-    ]
     owner = "store" if labels(pod).get(releases.COMPONENT) == "store" else "head"
-    for claim in (str(one["claimName"]) for one in sources if "claimName" in one):
-        if said := snapshot.event(claim, "ProvisioningFailed", "FailedBinding"):
+    for one in at(pod, "spec", "volumes"):
+        claim = at(one, "persistentVolumeClaim").get("claimName")
+        if said := snapshot.event(claim, "ProvisioningFailed", "FailedBinding") if claim else None:
             return f"{owner} {claim}: {said}"
     return owner
 
 
 def _resources(pod: Object, container: str | None = None) -> list[Object]:
     """The resources of a pod's containers, or of one of them."""
-    containers = pod.get("spec", {}).get("containers", [])
-    return [one.get("resources") or {} for one in containers if container in (None, one["name"])]
+    containers = at(pod, "spec", "containers")
+    return [at(one, "resources") for one in containers if container in (None, one["name"])]
 
 
 def _taints(pod: Object, snapshot: Snapshot, resource: str | None) -> Iterator[tuple[str, str]]:
     """Taints that keep a pod off nodes which have a resource, by what the nodes say themselves."""
-    tolerated = pod.get("spec", {}).get("tolerations") or []
     for node in snapshot.get("nodes"):
-        has = (node.get("status", {}).get("allocatable") or {}).get(resource, "0")
-        if resource is not None and str(has) == "0":
+        if resource and str(at(node, "status", "allocatable").get(resource, "0")) == "0":
             continue
-        for taint in node.get("spec", {}).get("taints") or []:
+        for taint in at(node, "spec", "taints"):
             hard = taint.get("effect") != "PreferNoSchedule" and taint["key"] not in _USUAL
-            if hard and not any(_tolerates(one, taint) for one in tolerated):
+            if hard and not any(_tolerates(one, taint) for one in at(pod, "spec", "tolerations")):
                 yield taint["key"], taint.get("value", "")
 
 
@@ -256,11 +235,8 @@ def _marked(text: str, snapshot: Snapshot) -> str:
 
 def _secret(snapshot: Snapshot) -> str | None:
     """The Secret that pods have their S3 keys from; None when they have an identity."""
-    spec = snapshot.subject.get("spec", {})
-    cluster = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or {}
-    templates = [cluster.get("headGroupSpec", {}).get("template", {}), *snapshot.get("pods")]
-    for variable in releases.variables([one.get("spec", {}) for one in templates]):
-        reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
+    for variable in releases.variables([snapshot.subject, *snapshot.get("pods")]):
+        reference = at(variable, "valueFrom", "secretKeyRef")
         if variable.get("name") == "AWS_ACCESS_KEY_ID" and reference:
             return str(reference["name"])
     return None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,18 +14,10 @@ from eagleray.findings import Finding, Severity
 FILE = Path(__file__).with_name("rules.yaml")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a text means.
+class Rule(NamedTuple):
+    """The pattern of a text, and templates of the cause that it means and of the fix."""
 
-    Attributes:
-        when: must be found in the text.
-        cause: template of the message.
-        fix: template of the fix.
-        severity: of the finding.
-    """
-
-    when: re.Pattern[str]
+    pattern: re.Pattern[str]
     cause: str
     fix: str
     severity: Severity
@@ -40,9 +31,9 @@ def table() -> dict[str, list[Rule]]:
 
 
 def find(topic: str, text: str) -> tuple[Rule, re.Match[str]] | None:
-    """The first rule of a topic that applies to a text, and where it does."""
-    found = ((rule, rule.when.search(text)) for rule in table()[topic])
-    return next(((rule, at) for rule, at in found if at), None)
+    """The first rule of a topic whose pattern is in a text, and the match."""
+    matches = ((rule, rule.pattern.search(text)) for rule in table()[topic])
+    return next(((rule, match) for rule, match in matches if match), None)
 
 
 def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | None:
@@ -57,14 +48,13 @@ def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | 
     found = find(topic, text)
     if found is None:
         return None
-    rule, at = found
-    groups = {key: group for key, group in at.groupdict().items() if group is not None}
-    known = {"text": text, **fields, **groups}
-    cause, fix = (template.format_map(known) for template in (rule.cause, rule.fix))
+    rule, groups = found[0], found[1].groupdict()
+    known = {"text": text, **fields, **{key: one for key, one in groups.items() if one is not None}}
+    cause, fix = rule.cause.format_map(known), rule.fix.format_map(known)
     return Finding(rule.severity, cause, fix, evidence)
 
 
 def _rule(fix: str = "", wait: str = "", **causes: str) -> Rule:
     ((pattern, cause),) = causes.items()
-    when = re.compile("" if pattern == "else" else pattern)
-    return Rule(when, cause, wait or fix, "wait" if wait else "fail")
+    compiled = re.compile("" if pattern == "else" else pattern)
+    return Rule(compiled, cause, wait or fix, "wait" if wait else "fail")

@@ -1,6 +1,6 @@
 """A snapshot of a cluster: read once, then a frozen value that the rules explain.
 
-Only this module asks the API server. What may not be read, or cannot be reached, is kept in
+Only this module and `doctor` ask the API server. What may not be read, or cannot be reached, is in
 `unread` with its reason, and the rest goes on.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from eagleray import errors, names
 from eagleray import storage as storages
@@ -18,19 +18,11 @@ from eagleray.state.models import Registry
 from k8s import api, backend, rayjob
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.objects import (
-    concerned,
-    container_statuses,
-    event_time,
-    labels,
-    name,
-    one_line,
-    status,
-)
+from k8s.diagnose.objects import at, container_statuses, created, labels, name, ready
+from k8s.diagnose.texts import one_line
 
-LOGS = 3
-"""Most pods whose log is read: those of a group fail alike."""
-LINES = 20
+LOGS, LINES = 3, 20
+"""Most pods whose log is read, for those of a group fail alike; lines of each."""
 ATTEMPTS = 2
 """How often the registry is asked: from here it may be out of reach for good."""
 UNNAMED = "untolerated taint(s)"
@@ -39,18 +31,49 @@ UNNAMED = "untolerated taint(s)"
 Answer = TypeVar("Answer")
 
 
+class Source(NamedTuple):
+    """Where objects are listed: a kind, labels, and the namespace if it is another ("": all)."""
+
+    kind: api.Kind
+    selector: str = ""
+    space: str | None = None
+
+
+def _wide(version: str, plural: str) -> Source:
+    return Source(api.Kind(version, plural, namespaced=False))
+
+
+HOOKS, MONITORING = "admissionregistration.k8s.io/v1", "monitoring.coreos.com/v1"
+SOURCES = {
+    "rayjobs": Source(api.RAYJOBS),
+    "rayservices": Source(api.RAYSERVICES),
+    "rayclusters": Source(api.RAYCLUSTERS),
+    "pods": Source(api.PODS),
+    "events": Source(api.EVENTS),
+    "workloads": Source(api.WORKLOADS),
+    "nodes": Source(api.NODES),
+    "configmaps": Source(api.CONFIG_MAPS, releases.SKELETON),
+    "secrets": Source(api.SECRETS),
+    "ingresses": Source(api.Kind("networking.k8s.io/v1", "ingresses")),
+    "httproutes": Source(api.Kind("gateway.networking.k8s.io/v1", "httproutes")),
+    "resourcequotas": Source(api.QUOTAS),
+    "claims": Source(api.Kind("v1", "persistentvolumeclaims")),
+    "classes": _wide("storage.k8s.io/v1", "storageclasses"),
+    "operators": Source(api.PODS, "app.kubernetes.io/component=kuberay-operator", ""),
+    "mutating": _wide(HOOKS, "mutatingwebhookconfigurations"),
+    "validating": _wide(HOOKS, "validatingwebhookconfigurations"),
+    "endpointslices": Source(api.Kind("discovery.k8s.io/v1", "endpointslices"), space=""),
+    "dns": Source(api.PODS, "k8s-app=kube-dns", "kube-system"),
+    "podmonitors": Source(api.Kind(MONITORING, "podmonitors")),
+    "servicemonitors": Source(api.Kind(MONITORING, "servicemonitors")),
+}
+
+
 @dataclass(frozen=True)
 class Alias:
-    """Where the alias that a service follows points to.
+    """The alias that a service follows: the version that it points to, and the model's latest.
 
-    Attributes:
-        model: whose alias it is.
-        name: the alias.
-        storage: where the registry is.
-        version: what it points to; None when it points nowhere.
-        latest: the model's highest version; None when it has none.
-        moved: when it was pointed there, ISO 8601; empty when that is not on record.
-        by: who did.
+    `moved` is when it was pointed there, ISO 8601, and `by` who did; empty if not on record.
     """
 
     model: str
@@ -67,15 +90,15 @@ class Snapshot:
     """What a namespace holds, or the part of it that a RayJob or a RayService depends on.
 
     Attributes:
-        namespace: where.
+        namespace: its name.
         now: when it was read.
         subject: the RayJob or RayService; empty for a whole namespace.
-        objects: the objects of each resource, such as `pods`.
+        objects: the objects of each source, such as `pods`.
         logs: the last lines of pods that failed, by the pod's name.
         metrics: what replicas expose on their workers' metrics port, by the pod's name.
         upgrades: Helm's description of each revision of the release, the oldest first.
         alias: what a service should serve; None when the registry could not be read.
-        unread: why a resource, or something else, could not be read.
+        unread: why a source, or something else, could not be read.
     """
 
     namespace: str
@@ -89,57 +112,52 @@ class Snapshot:
     unread: Mapping[str, errors.EagleRayError] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        """The subject's name."""
-        return name(self.subject)
-
-    @property
-    def release(self) -> str:
-        """The release that the subject is of; empty when no label says so."""
-        return labels(self.subject).get(releases.INSTANCE, "")
-
-    @property
-    def status(self) -> Object:
-        """The subject's status; empty as long as no operator wrote one."""
-        return self.subject.get("status") or {}
-
-    @property
     def unseen(self) -> tuple[str, ...]:
         """A line for each thing that could not be read, unless the cluster does not know it."""
-        return tuple(
-            f"{what}: {_short(what, error)}"
-            for what, error in self.unread.items()
-            if status(error) != 404
-        )
+        unread = {key: one for key, one in self.unread.items() if http_status(one) != 404}
+        return tuple(f"{key}: {_short(key, error)}" for key, error in unread.items())
 
-    def get(self, resource: str) -> Sequence[Object]:
-        """The objects of a resource; none where they could not be read."""
-        return self.objects.get(resource, ())
+    def get(self, source: str) -> Sequence[Object]:
+        """The objects of a source; none where they could not be read."""
+        return self.objects.get(source, ())
 
-    def require(self, resource: str) -> Sequence[Object]:
-        """The objects of a resource.
+    def require(self, source: str) -> Sequence[Object]:
+        """The objects of a source; the error where they could not be read."""
+        if source in self.unread:
+            raise self.unread[source]
+        return self.get(source)
 
-        Raises:
-            EagleRayError: they could not be read.
-        """
-        if resource in self.unread:
-            raise self.unread[resource]
-        return self.get(resource)
+    def of_release(self, source: str, release: str) -> Sequence[Object]:
+        """The objects of a source that have a release's label."""
+        return [one for one in self.get(source) if labels(one).get(releases.INSTANCE) == release]
 
     def event(self, about: str, *reasons: str, words: str = "") -> str | None:
         """The message of the latest event about an object, with one of these reasons and words."""
         found = [
             one
             for one in self.get("events")
-            if concerned(one) == about
-            and one.get("reason") in reasons
+            if one.get("reason") in reasons
+            and at(one, "involvedObject").get("name") == about
             and words in str(one.get("message"))
         ]
         return one_line(max(found, key=event_time).get("message", "")) if found else None
 
-    def age_s(self, since: str | None) -> float:
-        """Seconds since a moment that Kubernetes wrote down; 0 when it did not."""
+    def age_s(self, since: str) -> float:
+        """Seconds since a time that Kubernetes wrote down; 0 when it did not."""
         return (self.now - datetime.fromisoformat(since)).total_seconds() if since else 0.0
+
+    def about(self, subject: Object) -> Snapshot:
+        """The same with the pods alone that a run or a service depends on, the oldest first."""
+        release, clusters = labels(subject).get(releases.INSTANCE), clusters_of(subject)
+
+        def needed(pod: Object) -> bool:
+            known = labels(pod)
+            if known.get(releases.COMPONENT) == "store":
+                return release is not None and known.get(releases.INSTANCE) == release
+            return known.get("ray.io/cluster") in clusters or known.get("job-name") == name(subject)
+
+        pods = sorted(filter(needed, self.get("pods")), key=created)
+        return replace(self, subject=subject, objects={**self.objects, "pods": pods})
 
 
 def about(
@@ -160,38 +178,29 @@ def about(
         UserError: neither runs nor services may be read, or our credentials are rejected.
     """
     reader = Reader(cluster)
-    try:
-        jobs = [{**one, "kind": "RayJob"} for one in reader.list(api.RAYJOBS)]
-        services = [{**one, "kind": "RayService"} for one in reader.list(api.RAYSERVICES)]
-    except errors.ClusterError as error:
-        reader.unread["rayjobs"] = error
-        return [reader.snapshot()]
-    if {status(one) for one in reader.unread.values()} == {404} and len(reader.unread) == 2:
-        return [reader.snapshot()]
-    if len(reader.unread) == 2:
-        raise errors.UserError(f"namespace {cluster.namespace}: {reader.snapshot().unseen[0]}")
+    jobs = [{**one, "kind": "RayJob"} for one in reader.list("rayjobs")]
+    services = [{**one, "kind": "RayService"} for one in reader.list("rayservices")]
+    whole = reader.snapshot()
+    if len(whole.unread) == 2:
+        if {401, 403} & {http_status(one) for one in whole.unread.values()}:
+            raise errors.UserError(f"namespace {cluster.namespace}: {whole.unseen[0]}")
+        return [whole]
     if called is not None:
         known = [*jobs, *services]
         jobs = sorted((one for one in jobs if called in _names(one)), key=_age)[-1:]
         services = [one for one in services if called in _names(one)]
         if not (jobs or services):
-            raise _nothing(called, known, reader.snapshot())
-    for kind in (api.RAYCLUSTERS, api.PODS, api.EVENTS) if jobs or services else ():
-        reader.list(kind)
-    found = [_around(reader, one) for one in jobs]
-    return found + [_serving(reader, _around(reader, one), storage) for one in services]
+            raise _unknown(called, known, whole)
+    for source in ("rayclusters", "pods", "events"):
+        reader.list(source)
+    return [_around(reader, one, storage) for one in (*jobs, *services)]
 
 
 class Reader:
-    """Reads what it may, and keeps why it could not read the rest.
+    """Reads what it may of a cluster, and records why it could not read the rest."""
 
-    Args:
-        cluster: where to read.
-        strict: raise what is neither a missing right nor a missing object.
-    """
-
-    def __init__(self, cluster: api.Api, *, strict: bool = True) -> None:
-        self.cluster, self._strict = cluster, strict
+    def __init__(self, cluster: api.Api) -> None:
+        self.cluster = cluster
         self.objects: dict[str, Sequence[Object]] = {}
         self.unread: dict[str, errors.EagleRayError] = {}
         self._lost: errors.EagleRayError | None = None
@@ -201,77 +210,83 @@ class Reader:
         now, unread = datetime.now(UTC), dict(self.unread)
         return Snapshot(self.cluster.namespace, now, objects=dict(self.objects), unread=unread)
 
-    def list(
-        self, kind: api.Kind, selector: str = "", space: str | None = None, key: str = ""
-    ) -> Sequence[Object]:
-        """Read the objects of a kind, as `api.Api.list` does; they are kept below `key`."""
-        key, nothing = key or kind.plural, ()
-        found: Sequence[Object] = self.ask(
-            key, lambda: self.cluster.list(kind, selector, space), nothing
-        )
-        found = [one for one in found if _selected(one, selector)]
-        self.objects[key] = [*self.objects.get(key, ()), *found]
-        return found
+    def list(self, source: str) -> Sequence[Object]:
+        """The objects of a source."""
+        return self.keep(source, partial(self.cluster.list, *SOURCES[source]))
+
+    def keep(self, key: str, read: Callable[[], Sequence[Object]]) -> Sequence[Object]:
+        """The objects that are kept below a key, read if they are not yet."""
+        if key not in self.objects:
+            self.objects[key] = self.ask(key, read, ())
+        return self.objects[key]
 
     def ask(self, what: str, read: Callable[[], Answer], nothing: Answer) -> Answer:
-        """The answer; `nothing` where there is none, or the server was lost before."""
+        """The answer; `nothing` where there is none.
+
+        Nothing more is read once the server does not answer, or rejects our credentials.
+        """
         try:
-            if self._lost is not None:
+            if self._lost:
                 raise self._lost
             return read()
         except errors.EagleRayError as error:
-            if self._strict and status(error) not in (400, 403, 404):
-                raise
             self.unread.setdefault(what, error)
-            self._lost = error if status(error) in (None, 401) else None
+            if http_status(error) in (None, 401):
+                self._lost = error
             return nothing
 
 
-def _selected(thing: Object, selector: str) -> bool:
-    pairs = (pair.partition("=") for pair in selector.split(",") if pair)
-    return all(labels(thing).get(key) == value for key, _, value in pairs)
+def event_time(event: Object) -> str:
+    """When an event was last seen, ISO 8601."""
+    times = (at(event, "series").get("lastObservedTime"), event.get("lastTimestamp"))
+    return str(next(filter(None, times), event.get("eventTime") or ""))
 
 
-def narrowed(whole: Snapshot, subject: Object) -> Snapshot:
-    """A namespace's snapshot with the pods that a run or a service depends on."""
-    whole, clusters = replace(whole, subject=subject), clusters_of(subject)
-    pods = [one for one in whole.get("pods") if _belongs(one, whole, clusters)]
-    return replace(whole, objects={**whole.objects, "pods": sorted(pods, key=_made)})
+def http_status(error: Exception | None) -> int | None:
+    """The HTTP status behind an error of the API; None when there was no answer."""
+    return getattr(error.__cause__, "status", None) if error else None
 
 
-def _around(reader: Reader, subject: Object) -> Snapshot:
-    whole = narrowed(reader.snapshot(), subject)
-    objects, pods = dict(whole.objects), whole.get("pods")
+def clusters_of(subject: Object) -> list[str]:
+    """The names of the RayClusters that a run or a service has, that in the making first."""
+    status = at(subject, "status")
+    parts = (at(status, f"{one}ServiceStatus") for one in ("pending", "active"))
+    found = [one.get("rayClusterName") for one in (*parts, status)]
+    selected = at(subject, "spec", "clusterSelector").get("ray.io/cluster")
+    return [one for one in found if one] or ([selected] if selected else [])
+
+
+def _around(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
+    """A subject's snapshot with what its state asks for.
+
+    That are its queue, nodes and logs, and of a service its registry, metrics and revisions.
+    """
+    whole = reader.snapshot().about(subject)
+    pods, release = whole.get("pods"), labels(subject).get(releases.INSTANCE)
     if rayjob.QUEUE in labels(subject):
-        owned = [one for one in reader.list(api.WORKLOADS) if _owner(one) == whole.name]
-        objects["workloads"] = owned
+        reader.list("workloads")
     if UNNAMED in str([*pods, *whole.get("events")]):
-        objects["nodes"] = reader.list(api.NODES)
+        reader.list("nodes")
     logs = _logs(reader, pods)
-    return replace(whole, objects=objects, logs=logs, unread=dict(reader.unread))
-
-
-def _serving(reader: Reader, whole: Snapshot, storage: str | None) -> Snapshot:
-    """A service's snapshot with its registry, its replicas' metrics and its release's history."""
-    alias = _alias(reader, releases.arguments(whole.subject), storage)
-    metrics = _metrics(reader, whole.get("pods"))
-    upgrades: Sequence[str] = ()
-    if whole.release:
-        read = lambda: releases.history(reader.cluster, whole.release)  # noqa: E731
-        upgrades = reader.ask("upgrades", read, [])
-    unread = dict(reader.unread)
-    return replace(whole, alias=alias, metrics=metrics, upgrades=upgrades, unread=unread)
+    if subject["kind"] == "RayJob":
+        return replace(reader.snapshot().about(subject), logs=logs)
+    alias, metrics = _alias(reader, releases.arguments(subject), storage), _metrics(reader, pods)
+    upgrades: list[str] = []
+    if release:
+        history = partial(releases.history, reader.cluster, release)
+        upgrades = reader.ask("upgrades", history, upgrades)
+    whole = replace(reader.snapshot().about(subject), logs=logs, metrics=metrics)
+    return replace(whole, alias=alias, upgrades=upgrades)
 
 
 def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
     """The last lines of containers that ended with a failure, the newest pods first."""
     found: dict[str, str] = {}
-    for pod in sorted(pods, key=_made, reverse=True):
+    for pod in sorted(pods, key=created, reverse=True):
         for one in container_statuses(pod):
-            now, before = (one.get(key, {}) for key in ("state", "lastState"))
-            ended = any(state.get("terminated", {}).get("exitCode") for state in (now, before))
-            if ended and len(found) < LOGS:
-                previous = str("terminated" not in now).lower()
+            over = [at(one, key, "terminated") for key in ("state", "lastState")]
+            if any(end.get("exitCode") for end in over) and len(found) < LOGS:
+                previous = str(not over[0]).lower()
                 query = {"container": one["name"], "tailLines": str(LINES), "previous": previous}
                 path = api.PODS.path(reader.cluster.namespace, name(pod)) + "/log"
                 read = partial(reader.cluster.text, path, **query)
@@ -286,27 +301,25 @@ def _metrics(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
     """
     found = {}
     workers = [one for one in pods if labels(one).get("ray.io/node-type") == "worker"]
-    for pod in filter(releases.ready, workers):
-        path = api.PODS.path(reader.cluster.namespace, name(pod))
+    for pod in filter(ready, workers):
+        path = f"{api.PODS.path(reader.cluster.namespace, name(pod))}:{releases.METRICS_PORT}"
         try:
-            found[name(pod)] = reader.cluster.text(
-                f"{path}:{releases.METRICS_PORT}/proxy/metrics", silence_s=api.BRIEF_S
-            )
+            found[name(pod)] = reader.cluster.text(f"{path}/proxy/metrics", silence_s=api.BRIEF_S)
         except errors.EagleRayError as error:
             denied = errors.UserError("the right to get pods/proxy is missing")
-            reader.unread["versions of replicas"] = denied if status(error) == 403 else error
+            reader.unread["versions of replicas"] = denied if http_status(error) == 403 else error
             break
     return found
 
 
 def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None) -> Alias | None:
     """Where the alias points, by the registry as it is seen from here."""
-    uri = storage or arguments.get("storage")
+    uri = str(storage or arguments.get("storage") or "")
     if not uri or "name" not in arguments:
         return None
     model, called = str(arguments["name"]), str(arguments.get("alias", "champion"))
     try:
-        models = Registry(storages.open(str(uri), attempts=ATTEMPTS))
+        models = Registry(storages.open(uri, attempts=ATTEMPTS))
         number = models.aliases(model).values.get(called)
         latest = max(models.numbers(model), default=None)
         moves = [one for one in models.events(model) if (one.alias, one.number) == (called, number)]
@@ -314,24 +327,7 @@ def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None)
         reader.unread["registry"] = error
         return None
     moved, by = (moves[-1].at, moves[-1].by) if moves else ("", "")
-    return Alias(model, called, str(uri), number, latest, moved, by)
-
-
-def clusters_of(subject: Object) -> list[str]:
-    """The names of the RayClusters that a run or a service has, that in the making first."""
-    status, spec = subject.get("status") or {}, subject.get("spec", {})
-    selected = (spec.get("clusterSelector") or {}).get("ray.io/cluster")
-    parts = (status.get(f"{one}ServiceStatus") or {} for one in ("pending", "active"))
-    names = [*(part.get("rayClusterName") for part in parts), status.get("rayClusterName")]
-    return [one for one in names if one] or ([selected] if selected else [])
-
-
-def _belongs(pod: Object, whole: Snapshot, clusters: Sequence[str]) -> bool:
-    """Whether a pod is of a subject's cluster, submits it, or is of its release's store."""
-    known = labels(pod)
-    if known.get(releases.COMPONENT) == "store":
-        return bool(whole.release) and known.get(releases.INSTANCE) == whole.release
-    return known.get("ray.io/cluster") in clusters or known.get("job-name") == whole.name
+    return Alias(model, called, uri, number, latest, moved, by)
 
 
 def _names(thing: Object) -> set[str]:
@@ -339,13 +335,13 @@ def _names(thing: Object) -> set[str]:
     found = {name(thing)}
     if (run := backend.attempt_of(thing)) is not None:
         found |= {run.run, run.name}
-    if "serveConfigV2" in thing.get("spec", {}):
+    if thing["kind"] == "RayService":
         model = releases.arguments(thing).get("name")
         found |= {str(one) for one in (labels(thing).get(releases.INSTANCE), model) if one}
     return found
 
 
-def _nothing(called: str, known: Iterable[Object], whole: Snapshot) -> errors.EagleRayError:
+def _unknown(called: str, known: Iterable[Object], whole: Snapshot) -> errors.EagleRayError:
     blind = f" ({'; '.join(whole.unseen)})" if whole.unseen else ""
     near = names.near(called, sorted({one for thing in known for one in _names(thing)}))
     return errors.NotFoundError(
@@ -353,22 +349,13 @@ def _nothing(called: str, known: Iterable[Object], whole: Snapshot) -> errors.Ea
     )
 
 
-def _owner(thing: Object) -> str:
-    owners = thing["metadata"].get("ownerReferences") or [{}]
-    return str(owners[0].get("name", ""))
-
-
-def _made(thing: Object) -> str:
-    return str(thing["metadata"].get("creationTimestamp") or "")
-
-
 def _age(job: Object) -> tuple[str, int]:
     run = backend.attempt_of(job)
-    return _made(job), run.number if run else 0
+    return created(job), run.number if run else 0
 
 
-def _short(what: str, error: Exception) -> str:
+def _short(source: str, error: Exception) -> str:
     """What went wrong, without the namespace, nor a value of the chart that does not grant it."""
     text = str(error)
     text = text.partition(": ")[2] if text.startswith("namespace ") else text
-    return text.partition(";")[0] if what in ("nodes", "workloads", "upgrades") else text
+    return text.partition(";")[0] if source in ("nodes", "workloads", "upgrades") else text

@@ -9,7 +9,7 @@ import yaml
 from eagleray import errors
 from eagleray.cli import why
 from k8s import api, diagnose
-from k8s.diagnose import objects, pods, snapshot
+from k8s.diagnose import objects, pods, snapshot, texts
 from tests.e2e.cluster import Cluster
 
 HEADING = "== namespace"
@@ -39,10 +39,10 @@ def report(cluster: Cluster) -> str:
 def causes(cluster: Cluster) -> list[str]:
     """An explanation of each run, service and pod that is not as it should be."""
     explained = [diagnose.explain(one) for one in snapshot.about(cluster.api)]
-    found = ["\n".join(why.lines([one])) for one in explained if one.finding.severity != "pass"]
+    found = ["\n".join(why.lines(one)) for one in explained if one.finding.severity != "pass"]
     reader = snapshot.Reader(cluster.api)
-    alone = [one for one in reader.list(api.PODS) if "ray.io/cluster" not in objects.labels(one)]
-    reader.list(api.EVENTS)
+    alone = [one for one in reader.list("pods") if "ray.io/cluster" not in objects.labels(one)]
+    reader.list("events")
     troubles = (pods.trouble(one, reader.snapshot()) for one in alone)
     return found + [f"{one.evidence[0]}: {one.message}; {one.fix}" for one in troubles if one]
 
@@ -55,7 +55,7 @@ def _statuses(cluster: Cluster, kind: api.Kind) -> Iterator[str]:
 
 
 def _log(cluster: Cluster, pod: api.Object) -> Iterator[str]:
-    for one in [] if pods.ready(pod) else objects.container_statuses(pod):
+    for one in [] if objects.ready(pod) else objects.container_statuses(pod):
         for previous in (True, False) if one.get("restartCount") else (False,):
             said = cluster.log(objects.name(pod), one["name"], lines=LINES, previous=previous)
             mark = f"{objects.name(pod)} {one['name']}{' before' if previous else ''}"
@@ -63,9 +63,9 @@ def _log(cluster: Cluster, pod: api.Object) -> Iterator[str]:
 
 
 def _events(cluster: Cluster) -> list[str]:
-    found = sorted(cluster.api.list(api.EVENTS), key=objects.event_time)
+    found = sorted(cluster.api.list(api.EVENTS), key=snapshot.event_time)
     return [
         f"{one.get('type')} {one.get('reason')} {one['involvedObject'].get('name')} "
-        f"({one.get('count') or 1}): {objects.one_line(one.get('message') or '')}"
+        f"({one.get('count') or 1}): {texts.one_line(one.get('message') or '')}"
         for one in found
     ]

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from eagleray import cli, doctor, storage
-from ray_jobs import doctor as ray
 from tests import ray_nodes
 from tests.conftest import Bucket
 
@@ -78,7 +77,7 @@ def test_a_clock_that_makes_storage_refuse_us_is_named_as_the_reason(skewed: Non
 
 
 def test_an_address_where_nobody_answers_fails_one_line() -> None:
-    (line,) = ray.examine(f"http://127.0.0.1:{ray_nodes.free_port()}")
+    (line,) = doctor.of_ray(f"http://127.0.0.1:{ray_nodes.free_port()}")
     assert (line.check, line.severity) == ("Ray dashboard", "fail")
 
 
@@ -89,7 +88,7 @@ def test_an_address_of_something_else_is_told_from_ray(tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), folder)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    said, clock = ray.examine(f"http://127.0.0.1:{server.server_port}")
+    said, clock = doctor.of_ray(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     thread.join()
     server.server_close()

@@ -12,7 +12,7 @@ import kmock
 import pytest
 import yaml
 
-from eagleray import cli, errors, storage
+from eagleray import cli, storage
 from eagleray.state.models import Registry
 from k8s import api
 from k8s.diagnose import ray, snapshot
@@ -76,7 +76,7 @@ def serve(server: Server, known: dict[str, Any], models: Path) -> Registry:
 def test_a_run_is_found_as_eagleray_runs_finds_it(server: Server, name: str) -> None:
     fill(server, "no-gpu")
     [found] = snapshot.about(api.Api(), name)
-    assert found.name == "churn-0123456789ab-1"
+    assert found.subject["metadata"]["name"] == "churn-0123456789ab-1"
     assert len(found.get("pods")) == 2
 
 
@@ -87,7 +87,7 @@ def test_the_latest_attempt_is_the_one_that_is_explained(server: Server) -> None
     later["creationTimestamp"] = "2026-11-22T11:00:00Z"
     server.mock.objects[KINDS["RayJob"], "ml", later["name"]] = {**known, "metadata": later}
     [found] = snapshot.about(api.Api(), "churn")
-    assert found.name == "churn-0123456789ab-2"
+    assert found.subject["metadata"]["name"] == "churn-0123456789ab-2"
 
 
 @pytest.mark.parametrize("name", ["demo", "churn"])
@@ -96,7 +96,7 @@ def test_a_service_is_found_by_its_release_and_by_its_model(
 ) -> None:
     serve(server, fill(server, "service-unscheduled"), tmp_path)
     [found] = snapshot.about(api.Api(), name)
-    assert (found.subject["kind"], found.name) == ("RayService", "demo")
+    assert found.subject["kind"] == "RayService"
     assert found.alias == snapshot.Alias("churn", "champion", tmp_path.as_uri())
 
 
@@ -291,13 +291,17 @@ def test_the_metrics_are_called_as_serving_calls_them(tmp_path: Path) -> None:
         assert f'\n{name}{{model="churn"' in text
 
 
-def test_a_server_that_fails_in_the_middle_is_one_line(server: Server) -> None:
+def test_a_server_that_fails_in_the_middle_is_named_and_the_rest_goes_on(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     fill(server, "no-gpu")
-    server.mock["get", kmock.resource("ray.io/v1/rayclusters")] << kmock.KubernetesError(
+    server.mock["get", kmock.resource("v1/events")] << kmock.KubernetesError(
         status=500, reason="InternalError", message="etcd is gone"
     )
-    with pytest.raises(errors.ClusterError, match="500 etcd is gone"):
-        snapshot.about(api.Api(), "churn")
+    assert cli.main(["why", "churn"]) == 0
+    said = capsys.readouterr().out
+    assert "cause: no node has 1 nvidia.com/gpu free" in said
+    assert "500 etcd is gone" in said
 
 
 def exposition(folder: Path) -> str:

@@ -14,6 +14,9 @@ from k8s.diagnose.snapshot import Snapshot
 CONFIG = 'applications: [{name: churn, args: {name: churn, alias: champion, storage: "s3://m"}}]'
 
 
+OF_DEMO = {"labels": {"app.kubernetes.io/instance": "demo"}}
+
+
 def thing(kind: str, name: str, **parts: Any) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": name}, **parts}
 
@@ -96,8 +99,8 @@ def test_before_a_first_cluster_is_active_the_coming_one_counts() -> None:
 
 
 def test_routes_and_hosts_are_endpoints_too() -> None:
-    route = {"spec": {"hostnames": ["a.example.com"]}}
-    ingress = {"spec": {"tls": [{}], "rules": [{"host": "b.example.com"}]}}
+    route = {"metadata": OF_DEMO, "spec": {"hostnames": ["a.example.com"]}}
+    ingress = {"metadata": OF_DEMO, "spec": {"tls": [{}], "rules": [{"host": "b.example.com"}]}}
     found = summary(service(), httproutes=[route], ingresses=[ingress])
     inside = "http://demo-serve-svc.ml.svc:8000"
     assert found.endpoints == [inside, "https://b.example.com", "https://a.example.com"]
@@ -105,4 +108,4 @@ def test_routes_and_hosts_are_endpoints_too() -> None:
 
 def test_the_revision_is_the_latest_on_record() -> None:
     records = [{"metadata": {"labels": {"version": number}}} for number in ("2", "10", "9")]
-    assert summary(service(), secrets=records).revision == 10
+    assert summary(service(), revisions=records).revision == 10

@@ -52,7 +52,7 @@ def test_each_situation_has_its_cause_and_its_fix(file: Path) -> None:
     assert (finding.message, finding.fix) == wanted
     assert list(finding.evidence) == told.get("evidence", list(finding.evidence))
     if snapshot.subject:
-        assert finding.evidence[0].startswith(f"{found.kind} {snapshot.name}: {found.state}")
+        assert finding.evidence[0].startswith(f"{found.kind} {found.name}: {found.state}")
     for line in (*finding.evidence, finding.message, finding.fix or "none"):
         assert line == " ".join(line.split()) != ""
 
