@@ -13,14 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from eagleray import __version__, errors, ray_compat, storage
 from eagleray.findings import Finding, failed, passed, skipped, warned
 from eagleray.storage import Storage
-
-if TYPE_CHECKING:
-    import requests
 
 WARN_S = 5.0
 REFUSED_S = 900.0
@@ -63,24 +60,21 @@ def of_storage(uri: str) -> list[Finding]:
 
 def of_ray(address: str) -> list[Finding]:
     """Check the cluster whose dashboard has this address."""
-    before = time.time()
+    before, fix = time.time(), "ray start --head --dashboard-host=0.0.0.0"
     try:
-        answer = _ask(address, "/api/version")
+        status, date, told = _ask(address, "/api/version")
     except OSError as error:  # as all errors of requests
         law = f"{address}: must be a Ray dashboard that answers, but {type(error).__name__}"
-        fix = "ray start --head --dashboard-host=0.0.0.0"
         return [failed(law, fix).named("Ray dashboard")]
-    said = dated(answer.headers.get("Date"))
-    seen = clock(ahead(said, before, time.time()), address).named("Ray clock")
-    ray = str(_json(answer).get("ray_version", "")) if answer.ok else ""
-    if not ray:
-        return [_refused(address, answer.status_code).named("Ray dashboard"), seen]
-    python = ""
+    seen = clock(ahead(dated(date), before, time.time()), address).named("Ray clock")
+    theirs = Versions(str(told.get("ray_version", "")))
+    if status != 200 or not theirs.ray:
+        return [_refused(address, status).named("Ray dashboard"), seen]
     with contextlib.suppress(OSError):
-        told = _json(_ask(address, "/api/v0/cluster_metadata")).get("data", {})
-        python = str(told.get("pythonVersion", ""))
+        metadata = _ask(address, "/api/v0/cluster_metadata")[2].get("data", {})
+        theirs = theirs._replace(python=str(metadata.get("pythonVersion", "")))
     fix = f"on every node: pip install 'eagleray=={__version__}'"
-    found = versions(here(), Versions(ray, python), f"on {address}", fix)
+    found = versions(here(), theirs, f"on {address}", fix)
     return [passed(f"{address} answers").named("Ray dashboard"), seen, *found]
 
 
@@ -195,26 +189,26 @@ def _fix(error: errors.EagleRayError, uri: str) -> str:
 
 def _refused(address: str, status: int) -> Finding:
     if status in (401, 403):
-        what = "asks for a token" if status == 401 else "does not accept this token"
+        law = "asks for a token" if status == 401 else "does not accept this token"
         return failed(
-            f"{address} {what}", "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=token.txt"
+            f"{address} {law}", "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=token.txt"
         )
     law = f"{address}: must be a Ray dashboard, but answers {status} to /api/version"
     return failed(law, "--address http://head:8265")
 
 
-def _json(answer: requests.Response) -> dict[str, Any]:
-    """The object that a dashboard answers with; empty when something else answers."""
-    try:
-        said = answer.json()
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
+def _ask(address: str, path: str) -> tuple[int, str | None, dict[str, Any]]:
+    """Status, date and JSON of an answer; the JSON is empty when something else answers.
 
-
-def _ask(address: str, path: str) -> requests.Response:
-    """Ray's own client has no public way to read a header, or what it does not know itself."""
+    Ray's own client has no public way to read a header, or what it does not know itself.
+    """
     import requests
 
     headers = ray_compat.dashboard_headers()
-    return requests.get(address.rstrip("/") + path, headers=headers, timeout=SILENCE_S)
+    answer = requests.get(address.rstrip("/") + path, headers=headers, timeout=SILENCE_S)
+    try:
+        told = answer.json()
+    except ValueError:
+        told = {}
+    told = told if isinstance(told, dict) else {}
+    return answer.status_code, answer.headers.get("Date"), told

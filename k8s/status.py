@@ -34,19 +34,12 @@ class Status:
     """A release as it is now; None for what cannot be known from here.
 
     Attributes:
-        release: its name.
-        chart: name and version of the chart.
         revision: how often Helm installed or changed it.
         state: `ready`, `not ready` or `no endpoint`, and why it is so.
-        wanted: worker pods of the endpoint that should be there.
-        ready: those of them that are ready.
-        pods: all pods of the release.
-        model: the model that is served.
-        alias: the alias that its replicas follow.
-        storage: where its versions are.
-        aliases: the version that each alias of the model points to.
+        wanted: how many worker pods the endpoint should have, and `ready` how many are.
+        alias: the alias of `model` that replicas follow; `aliases` has the versions of all.
         answering: the version that the endpoint itself says it serves.
-        endpoints: where it answers, inside the cluster first.
+        endpoints: its URLs, inside the cluster first.
         finding: why the endpoint is not ready, as `eagleray why` says it; None when it is.
     """
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eagleray.findings import Finding, first, passed
+from eagleray.findings import Finding, failed, first, passed
 from k8s.diagnose import definitions, ray
 from k8s.diagnose.objects import name
-from k8s.diagnose.rules import match
 from k8s.diagnose.snapshot import Snapshot, http_status
 
 
@@ -50,7 +49,11 @@ def explain(snapshot: Snapshot) -> Explanation:
 def _outage(snapshot: Snapshot) -> Finding:
     """Why nothing could be read."""
     error = next(iter(snapshot.unread.values()))
-    absent = http_status(error) == 404
-    line = f"namespace {snapshot.namespace}: no rayjobs, no rayservices" if absent else str(error)
-    install = f"{definitions.install(gated=True)} (the gate is for ray.faultTolerance.embedded)"
-    return match("outage", str(http_status(error)), line, install=install) or passed(line)
+    if http_status(error) == 404:
+        fix = f"{definitions.install(gated=True)} (the gate is for ray.faultTolerance.embedded)"
+        said = "KubeRay is not installed: the cluster knows neither RayJob nor RayService"
+        return failed(said, fix).under(
+            f"namespace {snapshot.namespace}: no rayjobs, no rayservices"
+        )
+    fix = "kubectl cluster-info; set KUBECONFIG to a cluster that answers"
+    return failed("the API server cannot be reached", fix).under(str(error))

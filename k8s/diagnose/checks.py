@@ -9,17 +9,18 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from eagleray import __version__, doctor
 from eagleray.doctor import Versions
-from eagleray.findings import Finding, failed, passed, skipped, warned
+from eagleray.findings import Finding, passed, skipped, warned
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import capacity, definitions, pods
 from k8s.diagnose.objects import at, labels, name, ready
+from k8s.diagnose.rules import case
 from k8s.diagnose.snapshot import Snapshot, http_status
 
 KUBERNETES = (29, 37)
@@ -27,7 +28,7 @@ KUBERNETES = (29, 37)
 SKELETON = "rayjob.yaml"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
-Findings = Iterator[Finding]
+Findings = Iterator[Finding | None]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class Site:
         space = self.snapshot.namespace
         return f"helm upgrade {self.release or 'eagleray'} helm/eagleray -n {space} --reuse-values"
 
+    def say(self, check: str, text: str, **fields: Any) -> Finding | None:
+        """What the rules say of a check's text."""
+        known = {"release": self.release, "upgrade": self.upgrade, **fields}
+        return self.snapshot.say(check, text, **known)
+
     def own(self, source: str) -> Sequence[Object]:
         """The objects of a source that the release has, as far as they were read."""
         return self.snapshot.of_release(source, self.release) if self.release else ()
@@ -99,7 +105,7 @@ class Site:
         return next(((one, str(service)) for one, service in found if service), None)
 
     def secrets(self) -> dict[str, str]:
-        """The Secrets that the release's pods need, by name, with the command that makes each."""
+        """The Secrets that the release's pods need, by name, with how to make each."""
         found = {}
         for spec in (alike.spec for one in self.required for alike in one.pods):
             for one in at(spec, "imagePullSecrets"):
@@ -108,7 +114,7 @@ class Site:
                 source = at(variable, "valueFrom", "secretKeyRef")
                 if source and not source.get("optional"):
                     found[source["name"]] = f"generic {{}} --from-literal={source['key']}=…"
-        return {name: f"kubectl create secret {how.format(name)}" for name, how in found.items()}
+        return {name: how.format(name) for name, how in found.items()}
 
 
 class Webhook(NamedTuple):
@@ -143,19 +149,12 @@ def _kubernetes(site: Site) -> Findings:
 
 def _release(site: Site) -> Findings:
     site.snapshot.require("configmaps")
-    namespace, known = site.snapshot.namespace, site.skeletons
-    if not known:
-        fix = f"helm install eagleray helm/eagleray -n {namespace} --set model.name=…"
-        law = f"namespace {namespace} has no release of the chart"
-        yield warned(law, f"{fix},storage.uri=s3://…")
-    elif not site.release:
-        law = f"must be one of {', '.join(sorted(known))} in namespace {namespace}"
-        yield failed(f"{law}, but got {site.named or 'none'}", f"--release {min(known)}")
-    elif not site.skeleton:
-        law = f"ConfigMap {name(known[site.release])}: {SKELETON} must be YAML"
-        yield failed(law, site.upgrade)
-    else:
-        yield passed(f"{site.release} in namespace {namespace}")
+    known = sorted(site.skeletons)
+    cases = {"no release": not known, "unknown release": not site.release}
+    text = case({**cases, "not YAML": not site.skeleton, site.release: True})
+    skeleton = name(site.skeletons[site.release]) if site.release else ""
+    fields = {"known": ", ".join(known), "named": site.named or "none", "skeleton": skeleton}
+    yield site.say("release", text, first=known[0] if known else "", **fields)
 
 
 def _definitions(site: Site) -> Findings:
@@ -174,17 +173,11 @@ def _webhooks(site: Site) -> Findings:
         site.snapshot.require(source)
     slices, hooks = site.snapshot.require("endpointslices"), webhooks(site.snapshot)
     dead = [one for one in hooks if one.service and not _answers(slices, one)]
-    for hook, space, called in dead:
-        law = f"{hook['name']} asks service {space}/{called}, which has no ready pod"
-        fix = f"kubectl -n {space} get endpointslices,pods"
-        if hook.get("failurePolicy", "Fail") == "Fail":
-            yield failed(f"{law}: every Ray object is refused", fix)
-        else:
-            yield warned(f"{law}, and is passed over", fix)
-    if not hooks:
-        yield skipped("none is asked about Ray objects")
-    elif not dead:
-        yield passed(f"{', '.join(one.hook['name'] for one in hooks)}: answered for")
+    for hook, space, service in dead:
+        policy = hook.get("failurePolicy", "Fail")
+        yield site.say("webhook", policy, hook=hook["name"], space=space, service=service)
+    if not dead:
+        yield site.say("webhook", ", ".join(one.hook["name"] for one in hooks) or "none")
 
 
 def _answers(slices: Sequence[Object], webhook: Webhook) -> bool:
@@ -251,18 +244,12 @@ def _quotas(site: Site) -> Findings:
 
 
 def _secrets(site: Site) -> Findings:
-    wanted, space = site.secrets(), site.snapshot.namespace
-    there = {name(one) for one in site.snapshot.require("secrets")} if wanted else set()
-    missing = min(wanted.keys() - there, default=None)
-    if missing:
-        law = f"pods need Secret {missing}, but namespace {space} has none of that name"
-        yield failed(law, f"{wanted[missing]} -n {space}")
-    else:
-        yield (
-            passed(f"{', '.join(sorted(wanted))}: there")
-            if wanted
-            else skipped("the release names none")
-        )
+    commands = site.secrets()
+    there = {name(one) for one in site.snapshot.require("secrets")} if commands else set()
+    for missing in sorted(commands.keys() - there)[:1]:
+        yield site.say("secrets", "missing", secret=missing, command=commands[missing])
+        return
+    yield site.say("secrets", ", ".join(sorted(commands)) or "none")
 
 
 def _volumes(site: Site) -> Findings:
@@ -271,57 +258,32 @@ def _volumes(site: Site) -> Findings:
     claims = site.own("claims")
     waiting = [one for one in claims if at(one, "status").get("phase") != "Bound"]
     if not waiting:
-        well = passed(f"{len(claims)} of {len(claims)} volumes are bound")
-        yield well if claims else skipped("the release asks for no volume")
+        yield site.say("storage class", f"bound: {len(claims)}")
         return
-    called, wanted = name(waiting[0]), waiting[0]["spec"].get("storageClassName")
+    claim, wanted = name(waiting[0]), waiting[0]["spec"].get("storageClassName")
     classes = site.snapshot.require("classes")
-    known, usual = [*map(name, classes)], [name(one) for one in classes if _is_default(one)]
-    if wanted and wanted not in known:
-        law = f"{called} waits for class {wanted}, but there is {', '.join(known) or 'none'}"
-        again = "helm uninstall, then: helm install … --set objectStore.storageClassName="
-        yield failed(law, f"{again}{known[0] if known else '…'}")
-    elif not wanted and not usual:
-        patch = f'{{"metadata":{{"annotations":{{"{DEFAULT_CLASS}":"true"}}}}}}'
-        law = f"{called} waits for the default class, but no class is the default"
-        yield failed(law, f"kubectl patch sc {known[0] if known else 'NAME'} -p '{patch}'")
-    else:
-        law = f"{called} waits for a volume of class {wanted or usual[0]}"
-        yield warned(law, f"kubectl describe pvc {called}")
-
-
-def _is_default(one: Object) -> bool:
-    return bool(at(one, "metadata", "annotations").get(DEFAULT_CLASS) == "true")
+    marks = {name(one): at(one, "metadata", "annotations").get(DEFAULT_CLASS) for one in classes}
+    known, usual = [*marks], [one for one, mark in marks.items() if mark == "true"]
+    cases = {"no class": wanted and wanted not in known, "no default": not (wanted or usual)}
+    fields = {"wanted": wanted, "classes": ", ".join(known) or "none", "first": [*known, "…"][0]}
+    text = case({**cases, wanted or "".join(usual[:1]): True})
+    yield site.say("storage class", text, claim=claim, **fields)
 
 
 def _dns(site: Site) -> Findings:
     found = site.snapshot.require("dns")
-    well = sum(map(ready, found))
-    if well:
-        yield passed(f"{well} of {len(found)} pods are ready")
-    elif found:
-        restart = "kubectl -n kube-system rollout restart deployment/coredns"
-        yield failed(f"none of {len(found)} pods is ready", restart)
-    else:
-        law = "kube-system has no pod labelled k8s-app=kube-dns; other clusters keep it elsewhere"
-        yield warned(law, "kubectl get pods -A | grep -i dns")
+    yield site.say("DNS", f"{sum(map(ready, found))} of {len(found)}")
 
 
 def _metrics(site: Site) -> Findings:
     """Whether somebody scrapes the release: a matter of the Prometheus operator."""
-    if http_status(site.snapshot.unread.get("monitoring")) == 404:
-        yield skipped("the cluster has no Prometheus operator")
-        return
-    for source in ("monitoring", "podmonitors", "servicemonitors") if site.release else ():
+    absent = http_status(site.snapshot.unread.get("monitoring")) == 404
+    sources = ("monitoring", "podmonitors", "servicemonitors")
+    for source in sources if site.release and not absent else ():
         site.snapshot.require(source)
-    if not site.release:
-        yield skipped("no release")
-    elif found := [*site.own("podmonitors"), *site.own("servicemonitors")]:
-        yield passed(f"scraped as {', '.join(map(name, found))} say")
-    else:
-        law = f"the cluster has the Prometheus operator, but {site.release} has no monitor"
-        fix = f"helm upgrade {site.release} helm/eagleray --reuse-values"
-        yield warned(law, f"{fix} --set monitoring.podMonitor.enabled=true")
+    found = ", ".join(name(one) for source in sources[1:] for one in site.own(source))
+    cases = {"no operator": absent, "no release": not site.release, found: found}
+    yield site.say("metrics", case({**cases, "no monitor": True}))
 
 
 CHECKS: Mapping[str, Callable[[Site], Findings]] = {

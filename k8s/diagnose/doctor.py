@@ -38,7 +38,7 @@ def examine(namespace: str | None, release: str | None) -> Iterator[Finding]:
     site, lost = _read(cluster, release), False
     for check, look in CHECKS.items():
         try:
-            found = [skipped("no answer")] if lost else [*look(site)]
+            found = [skipped("no answer")] if lost else [*filter(None, look(site))]
         except errors.EagleRayError as error:
             found = [_unread(check, site, error)]
             lost = http_status(error) in (None, 401)

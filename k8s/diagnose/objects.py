@@ -43,6 +43,11 @@ def ready(pod: Object) -> bool:
     return done or condition(pod, "Ready").get("status") == "True"
 
 
+def concerned(event: Object) -> str:
+    """The name of the object that an event is about."""
+    return str(at(event, "involvedObject", "name") or "")
+
+
 def container_statuses(pod: Object) -> list[Object]:
     """The container statuses of a pod, init containers first."""
     keys = ("initContainerStatuses", "containerStatuses")

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,9 +16,9 @@ from k8s import helm, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions, pods
-from k8s.diagnose.objects import at, condition, created, labels, name, ready
+from k8s.diagnose.objects import at, concerned, condition, created, labels, name, ready
 from k8s.diagnose.pods import Findings
-from k8s.diagnose.rules import match
+from k8s.diagnose.rules import case, match
 from k8s.diagnose.snapshot import Snapshot, clusters_of, http_status
 from k8s.diagnose.texts import last_line, one_line, span
 
@@ -73,34 +71,30 @@ def findings(snapshot: Snapshot) -> Findings:
         return
     run = snapshot.subject["kind"] == "RayJob"
     yield _invalid(snapshot.subject, snapshot)
-    yield _suspended(snapshot) if run else _gave_up(snapshot)
+    yield _suspended(snapshot) if run else None
     yield _silence(snapshot)
     for one in snapshot.get("pods"):
         if labels(one).get(releases.COMPONENT) == "store":
             yield pods.trouble(one, snapshot)
-    yield from _run(snapshot) if run else _service(snapshot)
-
-
-def _say(
-    snapshot: Snapshot, topic: str, text: str, *evidence: str, **fields: Any
-) -> Finding | None:
-    known = {"ns": snapshot.namespace, "name": name(snapshot.subject), **fields}
-    return match(topic, text, *evidence, **known)
+    if run and state(snapshot.subject) == "failed":
+        yield _failed(snapshot)
+    else:
+        yield from _run(snapshot) if run else _service(snapshot)
 
 
 def _silence(snapshot: Snapshot) -> Finding | None:
     """A run or a service that no operator has written a status for."""
-    status, called = at(snapshot.subject, "status"), name(snapshot.subject)
+    status = at(snapshot.subject, "status")
     if any(status.get(key) for key in ("jobDeploymentStatus", "conditions", "serviceStatus")):
         return None
-    manager = at(snapshot.subject, "spec").get("managedBy")
-    if manager and manager != "ray.io/kuberay-operator":
-        return _say(snapshot, "operator", f"managed by {manager}")
-    about = {str(at(one, "involvedObject", "name") or "") for one in snapshot.get("events")}
-    if any(one == called or one.startswith(f"rayjob-{called}-") for one in about):
+    manager = at(snapshot.subject, "spec", "managedBy") or "ray.io/kuberay-operator"
+    if manager != "ray.io/kuberay-operator":
+        return snapshot.say("operator", f"managed by {manager}")
+    named = {concerned(one) for one in snapshot.get("events")}
+    if any(one == snapshot.name or one.startswith(f"rayjob-{snapshot.name}-") for one in named):
         return None
     age_s = snapshot.age_s(created(snapshot.subject))
-    return _say(snapshot, "operator", "young: " if age_s < SILENT_S else "", age=span(age_s))
+    return snapshot.say("operator", "young: " if age_s < SILENT_S else "", age=span(age_s))
 
 
 def _invalid(thing: Object, snapshot: Snapshot) -> Finding | None:
@@ -116,22 +110,18 @@ def _invalid(thing: Object, snapshot: Snapshot) -> Finding | None:
 
 
 def _run(snapshot: Snapshot) -> Findings:
-    now, called, say = state(snapshot.subject), name(snapshot.subject), partial(_say, snapshot)
-    if now == "failed":
-        yield _failed(snapshot)
-        return
     for cluster in clusters_of(snapshot.subject):
         yield _cluster(cluster, snapshot)
     submitters = [one for one in snapshot.get("pods") if "job-name" in labels(one)]
     for one in submitters:
         yield pods.trouble(one, snapshot)
-    if absent := snapshot.event(called, "RayClusterNotFound"):
-        yield say("run", "no cluster", absent)
-    text = snapshot.event(called, *_UNCREATED)
+    if absent := snapshot.event(snapshot.name, "RayClusterNotFound"):
+        yield snapshot.say("run", "no cluster", absent)
+    text = snapshot.event(snapshot.name, *_UNCREATED)
     if text and not (snapshot.get("rayclusters") and submitters):
-        yield say("refused", text, text)
-    if now != "running":
-        yield say("run", "setting up")
+        yield snapshot.say("refused", text, text)
+    if state(snapshot.subject) != "running":
+        yield snapshot.say("run", "setting up")
 
 
 def _suspended(snapshot: Snapshot) -> Finding | None:
@@ -139,30 +129,23 @@ def _suspended(snapshot: Snapshot) -> Finding | None:
 
     Kueue's own words are in the conditions of a Workload, and in events.
     """
-    now = at(snapshot.subject, "status").get("jobDeploymentStatus")
-    if not at(snapshot.subject, "spec", "suspend") and now not in ("Suspended", "Suspending"):
+    queue, hidden = labels(snapshot.subject).get(rayjob.QUEUE), snapshot.unread.get("workloads")
+    if not at(snapshot.subject, "spec", "suspend") and "suspend" not in state(snapshot.subject):
         return None
-    queue, workload = (
-        labels(snapshot.subject).get(rayjob.QUEUE),
-        f"rayjob-{name(snapshot.subject)}-",
-    )
     if not queue:
-        return _say(snapshot, "run", "suspended")
-    mine = [one for one in snapshot.get("workloads") if name(one).startswith(workload)]
+        return snapshot.say("run", "suspended")
+    prefix = f"rayjob-{snapshot.name}-"  # as Kueue calls a Workload
+    mine = [one for one in snapshot.get("workloads") if name(one).startswith(prefix)]
     quotas = [condition(one, "QuotaReserved") for one in mine]
-    events = [
-        one
-        for one in snapshot.get("events")
-        if one.get("reason") == "Pending"
-        and str(at(one, "involvedObject", "name") or "").startswith(workload)
-    ]
-    told = [one["message"] for one in [*quotas, *events[-1:]] if one.get("message")]
-    said, hidden = one_line(told[0]) if told else "", snapshot.unread.get("workloads")
+    events = [one for one in snapshot.get("events") if concerned(one).startswith(prefix)]
+    pending = [one for one in events if one.get("reason") == "Pending"][-1:]
+    told = [one["message"] for one in (*quotas, *pending) if one.get("message")]
+    said = one_line(told[0]) if told else ""
     kind = "noted" if mine or said or (hidden and http_status(hidden) != 404) else "unnoted"
     if any(one.get("status") == "True" for one in quotas):
         kind, said = "reserved", ""
     line = f"LocalQueue {queue}: {said or 'has not admitted it'}"
-    return _say(snapshot, "queue", f"{kind}: {said}", line, queue=queue)
+    return snapshot.say("queue", f"{kind}: {said}", line, queue=queue)
 
 
 def _failed(snapshot: Snapshot) -> Finding | None:
@@ -173,7 +156,7 @@ def _failed(snapshot: Snapshot) -> Finding | None:
     behind = first(one for one in below if one and one.severity != "wait")
     if reason == "DeadlineExceeded":
         deadline = at(snapshot.subject, "spec").get("activeDeadlineSeconds")
-        return behind or _say(snapshot, "run", reason, deadline=deadline)
+        return behind or snapshot.say("run", reason, deadline=deadline)
     code = _EXIT.search(message)
     line = f"its driver ended with exit code {code[1]}" if code else one_line(message, 120)
     if stored := pods.storage(message, snapshot):
@@ -181,89 +164,78 @@ def _failed(snapshot: Snapshot) -> Finding | None:
     if behind and not (reason == "AppFailed" and code):
         return behind
     last = last_line(message) or "KubeRay does not say why"
-    return _say(snapshot, "run", f"failed: {message}", line, last=last)
+    return snapshot.say("run", f"failed: {message}", line, last=last)
 
 
 def _cluster(called: str, snapshot: Snapshot) -> Finding | None:
-    """Why a RayCluster is not ready; None when nothing speaks against it, or it is not there."""
+    """Why a RayCluster is not ready; None when nothing speaks against it, or it is not there.
+
+    Its head comes first: without it nothing else goes on.
+    """
     cluster = next((one for one in snapshot.get("rayclusters") if name(one) == called), None)
     if cluster is None:
         return None
     mine = [one for one in snapshot.get("pods") if labels(one).get("ray.io/cluster") == called]
     mine.sort(key=lambda one: labels(one).get("ray.io/node-type") != "head")
     wanted = at(cluster, "status").get("desiredWorkerReplicas", len(mine) - 1) + 1
+    failure, text = condition(cluster, "ReplicaFailure"), snapshot.event(called, *_UNCREATED)
+    if failure.get("status") == "True":
+        text = one_line(failure.get("message") or text or failure.get("reason", ""))
+    elif len(mine) >= wanted:
+        text = None  # what failed before has succeeded
+    say = partial(snapshot.say, cluster=called)
+    found = first(
+        (
+            say("cluster", "suspended") if at(cluster, "spec", "suspend") else None,
+            _invalid({**cluster, "kind": "RayCluster"}, snapshot),
+            *(pods.trouble(one, snapshot) for one in mine),
+            say("refused", text, text) if text else None,
+            None if mine else say("cluster", "no pods"),
+        )
+    )
     whole = max(len(mine), wanted)
-    found = first(_in_cluster(cluster, mine, snapshot, complete=len(mine) >= wanted))
     line = f"RayCluster {called}: {sum(map(ready, mine))} of {whole} pods ready"
     return found and found.under(line)
 
 
-def _in_cluster(
-    cluster: Object, mine: Sequence[Object], snapshot: Snapshot, *, complete: bool
-) -> Findings:
-    """Its head comes first: without it nothing else goes on."""
-    called = name(cluster)
-    if at(cluster, "spec", "suspend"):
-        yield _say(snapshot, "cluster", "suspended", cluster=called)
-    yield _invalid({**cluster, "kind": "RayCluster"}, snapshot)
-    for one in mine:
-        yield pods.trouble(one, snapshot)
-    failure, text = condition(cluster, "ReplicaFailure"), snapshot.event(called, *_UNCREATED)
-    if failure.get("status") == "True":
-        text = one_line(failure.get("message") or text or failure.get("reason", ""))
-    elif complete:
-        text = None  # what failed before has succeeded
-    if text:
-        yield _say(snapshot, "refused", text, text)
-    if not mine:
-        yield _say(snapshot, "cluster", "no pods", cluster=called)
-
-
 def _service(snapshot: Snapshot) -> Findings:
+    say, serves = snapshot.say, condition(snapshot.subject, "Ready")
+    if serves.get("reason") == "InitializingTimeout":
+        yield say("service", f"InitializingTimeout: {one_line(serves.get('message', ''))}")
     both = (at(snapshot.subject, "status", f"{one}ServiceStatus") for one in ("pending", "active"))
-    coming, *others = [one for one in both if one.get("rayClusterName")] or [{}]
-    if others:
-        yield _upgrade(coming, snapshot)
-    for part in others or [coming]:
+    parts = [one for one in both if one.get("rayClusterName")]
+    if len(parts) > 1:
+        yield _upgrade(parts[0], snapshot)
+    for part in parts[-1:]:
         yield from _part(part, snapshot)
-    yield _conflict(snapshot)
+    # an upgrade that Helm 4 did not do, since others own its fields; it may be undone by now
+    *_, before, last = ("", "", *snapshot.upgrades)
+    said = before if last.startswith("Rollback") else last
+    if taken := helm.conflict(said):
+        release = labels(snapshot.subject).get(releases.INSTANCE)
+        yield say("service", f"conflict: {taken}", one_line(said), release=release)
     if state(snapshot.subject) == "ready":
         yield _version(snapshot)
     else:
-        yield _say(snapshot, "service", "no answer" if coming else "no cluster")
+        yield say("service", "no answer" if parts else "no cluster")
 
 
 def _upgrade(coming: Object, snapshot: Snapshot) -> Finding | None:
     """What keeps a new cluster from taking over from the one in use."""
     found = first(_part(coming, snapshot))
     if found is None or found.severity == "wait":
-        found = _say(snapshot, "service", "upgrade", *(found.evidence if found else ()))
+        found = snapshot.say("service", "upgrade", *(found.evidence if found else ()))
     line = f"an upgrade is in progress: {coming['rayClusterName']} is to take over"
     return found and found.under(line)
 
 
-def _gave_up(snapshot: Snapshot) -> Finding | None:
-    serves = condition(snapshot.subject, "Ready")
-    text = f"{serves.get('reason')}: {one_line(serves.get('message', ''))}"
-    return _say(snapshot, "service", text) if text.startswith("InitializingTimeout") else None
-
-
-def _conflict(snapshot: Snapshot) -> Finding | None:
-    """An upgrade that Helm 4 did not do, since others own its fields; it may be undone by now."""
-    *_, before, last = ("", "", *snapshot.upgrades)
-    said = before if last.startswith("Rollback") else last
-    taken, release = helm.conflict(said), labels(snapshot.subject).get(releases.INSTANCE)
-    text = f"conflict: {taken}"
-    return _say(snapshot, "service", text, one_line(said), release=release) if taken else None
-
-
 def _part(part: Object, snapshot: Snapshot) -> Findings:
     """Why one of a service's clusters does not serve."""
-    called, event = part.get("rayClusterName", ""), partial(snapshot.event, name(snapshot.subject))
+    called, event = part["rayClusterName"], partial(snapshot.event, snapshot.name)
     yield _cluster(called, snapshot)
     text = event("FailedToUpdateServeApplications", words=called)
     if text and not event("UpdatedServeApplications", words=called):
-        yield _say(snapshot, "service", f"unsent: {called}", text)
+        yield snapshot.say("service", f"unsent: {called}", text)
     for application, said in at(part, "applicationStatuses").items():
         if said.get("status") != "RUNNING" and (found := _application(said, snapshot)):
             yield found.under(f"Serve application {application}: {said.get('status')}")
@@ -280,7 +252,7 @@ def _application(application: Object, snapshot: Snapshot) -> Finding | None:
         return _version(snapshot, f"Serve deployment: {one_line(slow[0])}")
     last = last_line(text) or "Serve does not say why"
     fact = f"{application.get('status')}: {' '.join(text.split())}"
-    return _say(snapshot, "service", fact, last=last)
+    return snapshot.say("service", fact, last=last)
 
 
 def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
@@ -290,11 +262,12 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
     refused, and the one before keeps answering (serving/alias_watcher.py). Their metrics tell both.
     `unloaded` is what Serve says where no replica has loaded a version.
     """
-    alias, workers = snapshot.alias, [one for one in snapshot.get("pods") if _is_worker(one)]
-    pod = name(workers[-1]) if workers else "POD"
+    alias, pods = snapshot.alias, snapshot.get("pods")
+    workers = [name(one) for one in pods if labels(one).get("ray.io/node-type") == "worker"]
+    pod = ["POD", *workers][-1]
     logs = f"kubectl -n {snapshot.namespace} exec {pod} -- sh -c 'tail -n 20 {_LOG}'"
     if alias is None:
-        return _say(snapshot, "version", "", *unloaded, logs=logs) if unloaded else None
+        return snapshot.say("version", "", *unloaded, logs=logs) if unloaded else None
     version, moved_s = str(alias.version), snapshot.age_s(alias.moved)
     serving, refused = _count(snapshot, VERSION), _count(snapshot, REFUSED)
     cases = {
@@ -308,7 +281,7 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
         "storage": bool(_count(snapshot, ERRORS, "model")),
         "other": True,
     }
-    text = next(text for text, applies in cases.items() if applies)
+    text = case(cases)
     if text == "well":
         return None
     shown = ", ".join(sorted(serving, key=lambda one: (len(one), one))) or "none"
@@ -319,11 +292,7 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
     counted = ["replicas count failed looks at storage"] if text == "storage" else []
     fields = {"model": alias.model, "alias": alias.name, "storage": alias.storage, "logs": logs}
     fields |= {"version": version, "age": span(moved_s)}
-    return _say(snapshot, "version", text, *unloaded, line, *counted, **fields)
-
-
-def _is_worker(pod: Object) -> bool:
-    return labels(pod).get("ray.io/node-type") == "worker"
+    return snapshot.say("version", text, *unloaded, line, *counted, **fields)
 
 
 def _count(snapshot: Snapshot, metric: str, label: str = "version") -> dict[str, float]:

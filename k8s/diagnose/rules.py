@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class Rule(NamedTuple):
 def table() -> dict[str, list[Rule]]:
     """The rules of each topic, in their order."""
     topics = yaml.safe_load(FILE.read_text())
-    return {topic: [_rule(**row) for row in rows] for topic, rows in topics.items()}
+    return {topic: [_rule(row) for row in rows] for topic, rows in topics.items()}
 
 
 def find(topic: str, text: str) -> tuple[Rule, re.Match[str]] | None:
@@ -54,7 +55,13 @@ def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | 
     return Finding(rule.severity, cause, fix, evidence)
 
 
-def _rule(fix: str = "", wait: str = "", **causes: str) -> Rule:
-    ((pattern, cause),) = causes.items()
-    compiled = re.compile("" if pattern == "else" else pattern)
-    return Rule(compiled, cause, wait or fix, "wait" if wait else "fail")
+def case(cases: Mapping[str, object]) -> str:
+    """The first text whose condition holds."""
+    return next(text for text, holds in cases.items() if holds)
+
+
+def _rule(row: dict[str, str | None]) -> Rule:
+    (pattern, cause), *more = row.items()
+    verdict, fix = more[0] if more else ("pass", "")
+    severity: Any = "fail" if verdict == "fix" else verdict
+    return Rule(re.compile("" if pattern == "else" else pattern), str(cause), fix or "", severity)

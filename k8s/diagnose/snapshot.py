@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from eagleray import errors, names
 from eagleray import storage as storages
+from eagleray.findings import Finding
 from eagleray.state.models import Registry
 from k8s import api, backend, rayjob
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.objects import at, container_statuses, created, labels, name, ready
+from k8s.diagnose.objects import at, concerned, container_statuses, created, labels, name, ready
+from k8s.diagnose.rules import match
 from k8s.diagnose.texts import one_line
 
 LOGS, LINES = 3, 20
@@ -39,10 +41,6 @@ class Source(NamedTuple):
     space: str | None = None
 
 
-def _wide(version: str, plural: str) -> Source:
-    return Source(api.Kind(version, plural, namespaced=False))
-
-
 HOOKS, MONITORING = "admissionregistration.k8s.io/v1", "monitoring.coreos.com/v1"
 SOURCES = {
     "rayjobs": Source(api.RAYJOBS),
@@ -58,10 +56,10 @@ SOURCES = {
     "httproutes": Source(api.Kind("gateway.networking.k8s.io/v1", "httproutes")),
     "resourcequotas": Source(api.QUOTAS),
     "claims": Source(api.Kind("v1", "persistentvolumeclaims")),
-    "classes": _wide("storage.k8s.io/v1", "storageclasses"),
+    "classes": Source(api.Kind("storage.k8s.io/v1", "storageclasses", namespaced=False)),
     "operators": Source(api.PODS, "app.kubernetes.io/component=kuberay-operator", ""),
-    "mutating": _wide(HOOKS, "mutatingwebhookconfigurations"),
-    "validating": _wide(HOOKS, "validatingwebhookconfigurations"),
+    "mutating": Source(api.Kind(HOOKS, "mutatingwebhookconfigurations", namespaced=False)),
+    "validating": Source(api.Kind(HOOKS, "validatingwebhookconfigurations", namespaced=False)),
     "endpointslices": Source(api.Kind("discovery.k8s.io/v1", "endpointslices"), space=""),
     "dns": Source(api.PODS, "k8s-app=kube-dns", "kube-system"),
     "podmonitors": Source(api.Kind(MONITORING, "podmonitors")),
@@ -117,6 +115,16 @@ class Snapshot:
         unread = {key: one for key, one in self.unread.items() if http_status(one) != 404}
         return tuple(f"{key}: {_short(key, error)}" for key, error in unread.items())
 
+    @property
+    def name(self) -> str:
+        """The subject's name."""
+        return name(self.subject)
+
+    def say(self, topic: str, text: str, *evidence: str, **fields: Any) -> Finding | None:
+        """The finding of the rule that applies to a text; None when none does."""
+        known = {"ns": self.namespace, "name": self.name, **fields}
+        return match(topic, text, *evidence, **known)
+
     def get(self, source: str) -> Sequence[Object]:
         """The objects of a source; none where they could not be read."""
         return self.objects.get(source, ())
@@ -137,7 +145,7 @@ class Snapshot:
             one
             for one in self.get("events")
             if one.get("reason") in reasons
-            and at(one, "involvedObject").get("name") == about
+            and concerned(one) == about
             and words in str(one.get("message"))
         ]
         return one_line(max(found, key=event_time).get("message", "")) if found else None
