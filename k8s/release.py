@@ -84,12 +84,6 @@ def history(cluster: api.Api, release: str) -> list[str]:
     return [_description(one) for one in oldest_first]
 
 
-def ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod's condition `Ready` is true."""
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
 def variables(node: Any) -> Iterator[Mapping[str, Any]]:
     """The environment variables of all containers in an object."""
     if isinstance(node, list):

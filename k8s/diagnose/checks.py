@@ -61,26 +61,28 @@ class Site:
 
     @functools.cached_property
     def clusters(self) -> Mapping[str, Object]:
-        """The RayClusterSpec of each RayService, and of each RayCluster that is of none."""
-        found = {
-            f"RayService {name(one)}": at(one, "spec", "rayClusterConfig")
-            for one in self.own("rayservices")
-        }
+        """The RayClusterSpec of runs, of RayServices, and of RayClusters that are of none."""
+        run = {"a run": at(self.skeleton, "spec", "rayClusterSpec")}
+        services = {f"RayService {name(one)}": one for one in self.own("rayservices")}
         alone = [one for one in self.own("rayclusters") if "ownerReferences" not in one["metadata"]]
-        return found | {f"RayCluster {name(one)}": one["spec"] for one in alone}
+        specs = {what: at(one, "spec", "rayClusterConfig") for what, one in services.items()}
+        specs |= {f"RayCluster {name(one)}": one["spec"] for one in alone}
+        return {what: spec for what, spec in (run | specs).items() if spec}
 
     @functools.cached_property
     def required(self) -> list[capacity.Requirements]:
-        """What each cluster of the release asks for: those of runs, and those that are there."""
-        own = at(self.skeleton, "spec", "rayClusterSpec")
-        found = [capacity.of_run("a run", self.skeleton["spec"])] if own else []
-        return found + [capacity.of_cluster(what, spec) for what, spec in self.clusters.items()]
+        """What each cluster of the release asks for."""
+        return [
+            capacity.of_run(what, self.skeleton["spec"])
+            if what == "a run"
+            else capacity.of_cluster(what, spec)
+            for what, spec in self.clusters.items()
+        ]
 
     @property
     def embedded(self) -> bool:
         """Whether a cluster of the release keeps its head's state on a volume."""
-        run = at(self.skeleton, "spec", "rayClusterSpec")
-        return any(map(definitions.embedded, [run, *self.clusters.values()]))
+        return any(map(definitions.embedded, self.clusters.values()))
 
     @property
     def upgrade(self) -> str:
@@ -99,22 +101,23 @@ class Site:
 
     def head(self) -> tuple[Object, str] | None:
         """The release's RayCluster whose head has a Service, and the Service."""
-        found = [
-            (one, at(one, "status", "head").get("serviceName")) for one in self.own("rayclusters")
-        ]
-        return next(((one, str(service)) for one, service in found if service), None)
+        for one in self.own("rayclusters"):
+            if service := at(one, "status", "head").get("serviceName"):
+                return one, str(service)
+        return None
 
     def secrets(self) -> dict[str, str]:
         """The Secrets that the release's pods need, by name, with how to make each."""
         found = {}
         for spec in (alike.spec for one in self.required for alike in one.pods):
             for one in at(spec, "imagePullSecrets"):
-                found[one["name"]] = "docker-registry {} --docker-server=… --docker-username=…"
+                account = "--docker-server=… --docker-username=…"
+                found[one["name"]] = f"docker-registry {one['name']} {account}"
             for variable in releases.variables(spec):
-                source = at(variable, "valueFrom", "secretKeyRef")
-                if source and not source.get("optional"):
-                    found[source["name"]] = f"generic {{}} --from-literal={source['key']}=…"
-        return {name: how.format(name) for name, how in found.items()}
+                key = at(variable, "valueFrom", "secretKeyRef")
+                if key and not key.get("optional"):
+                    found[key["name"]] = f"generic {key['name']} --from-literal={key['key']}=…"
+        return found
 
 
 class Webhook(NamedTuple):

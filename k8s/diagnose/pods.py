@@ -98,15 +98,15 @@ class _Pod:
 
     def waiting(self, status: Object) -> Findings:
         """What a container that has not started waits for, where kubelet says so."""
-        waits, image = at(status, "state", "waiting"), status.get("image")
+        waits, image = at(status, "state", "waiting"), str(status.get("image"))
         reason, said = waits.get("reason", ""), one_line(waits.get("message", ""))
         if reason in _IMAGE:
             said = self.event("Failed", words="ailed to pull image") or said
             absent = self.event("FailedToRetrieveImagePullSecret")
             text = f"pull secret: {absent}" if absent else f"{reason}: {said}"
-            fields = {"said": said, "last": said.rpartition(": ")[2]}
-            fields |= {"image": image, "secret": "of image.pullSecrets"}
-            yield self.say("image", text, f"{reason}: {image}", **fields)
+            known = {"said": said, "last": said.rpartition(": ")[2], "image": image}
+            line, secret = f"{reason}: {image}", "of image.pullSecrets"
+            yield self.say("image", text, line, secret=secret, **known)
         elif reason == "CreateContainerConfigError":
             yield self.absent(said, f"{reason}: {said}")
         yield self.say("container", f"{reason}: {said}", f"{reason}: {said}")

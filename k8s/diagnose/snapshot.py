@@ -1,7 +1,6 @@
 """A snapshot of a cluster: read once, then a frozen value that the rules explain.
 
-Only this module and `doctor` ask the API server. What may not be read, or cannot be reached, is in
-`unread` with its reason, and the rest goes on.
+What may not be read, or cannot be reached, is in `unread` with its reason, and the rest goes on.
 """
 
 from __future__ import annotations

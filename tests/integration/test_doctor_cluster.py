@@ -46,15 +46,15 @@ def release() -> list[dict[str, Any]]:
     return chart.documents(VALUES)
 
 
-def described(*left_out: str) -> dict[str, Any]:
-    """OpenAPI of definitions that have just the fields that the chart sets, but for some."""
+def described() -> dict[str, Any]:
+    """OpenAPI of definitions that have just the fields that the chart sets."""
     (run,) = chart.runs(release())
     cluster = chart.one(release(), "RayService")["spec"]["rayClusterConfig"]
     kinds = {
-        "RayJob": shape(run["spec"], left_out),
-        "RayService": shape({"rayClusterConfig": cluster}, left_out),
-        "RayCluster": shape({**cluster, "autoscalerOptions": {"version": "v2"}}, left_out),
-        "RayCronJob": shape({}, ()),
+        "RayJob": shape(run["spec"]),
+        "RayService": shape({"rayClusterConfig": cluster}),
+        "RayCluster": shape({**cluster, "autoscalerOptions": {"version": "v2"}}),
+        "RayCronJob": shape({}),
     }
     named = {
         kind: {
@@ -62,19 +62,17 @@ def described(*left_out: str) -> dict[str, Any]:
             "x-kubernetes-group-version-kind": [{"group": "ray.io", "kind": kind, "version": "v1"}],
         }
         for kind, spec in kinds.items()
-        if kind not in left_out
     }
     return {"components": {"schemas": named}}
 
 
-def shape(value: Any, left_out: tuple[str, ...]) -> dict[str, Any]:
+def shape(value: Any) -> dict[str, Any]:
     if isinstance(value, list):
         whole = {key: inner for one in value if isinstance(one, dict) for key, inner in one.items()}
-        return {"items": shape(whole, left_out) if whole else {}}
+        return {"items": shape(whole) if whole else {}}
     if not isinstance(value, dict):
         return {}
-    fields = {key: shape(inner, left_out) for key, inner in value.items() if key not in left_out}
-    return {"properties": fields}
+    return {"properties": {key: shape(inner) for key, inner in value.items()}}
 
 
 def put(server: Server, resource: str, thing: dict[str, Any], namespace: str | None = "ml") -> None:
@@ -171,8 +169,8 @@ def forbid(server: Server, resource: str) -> None:
     server.mock["list", kmock.resource(resource)] << refusal
 
 
-def tell_definitions(server: Server, *left_out: str) -> None:
-    server.mock["get", definitions.PATH] << described(*left_out)
+def tell_definitions(server: Server) -> None:
+    server.mock["get", definitions.PATH] << described()
 
 
 def found(check: str) -> Finding:
@@ -229,13 +227,6 @@ def test_without_the_operator_the_line_says_how_to_install_it(kube: Server) -> N
     crds = found("CRDs")
     assert (crds.severity, crds.fix) == ("fail", definitions.install(gated=False))
     assert cli.main(["doctor", "--kubernetes"]) == 1
-
-
-def test_old_definitions_fail_with_what_they_would_drop(cluster: Server) -> None:
-    tell_definitions(cluster, "authOptions", "RayCronJob")
-    crds = found("CRDs")
-    assert (crds.severity, crds.fix) == ("fail", definitions.UPGRADE)
-    assert "drop what the release sets: RayJob.spec.rayClusterSpec.authOptions" in crds.message
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kubernetes.client.exceptions import ApiException
 
+from eagleray import errors
 from eagleray.findings import Finding
 from k8s.diagnose import capacity, checks, definitions
 from k8s.diagnose.snapshot import Snapshot
@@ -243,16 +246,26 @@ def test_a_release_that_asks_for_no_gpu_is_not_judged_by_them() -> None:
     assert capacity.devices(list, [RUN])[0].severity == "skip"
 
 
-def found(check: str, **objects: list[dict[str, Any]]) -> Finding:
+def skeleton(job: str, release: str = "demo") -> dict[str, Any]:
+    return {"metadata": {"name": release}, "data": {checks.SKELETON: job}}
+
+
+def found(
+    check: str, unread: dict[str, errors.EagleRayError] | None = None, **objects: Any
+) -> Finding:
     """The first line of a check, of a namespace with the skeleton of a release `demo`."""
     job = {"spec": {"rayClusterSpec": {**cluster(), "rayVersion": "2.0"}}}
     job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"] |= SPEC
-    skeleton = {"metadata": {"name": "demo"}, "data": {checks.SKELETON: json.dumps(job)}}
-    known = {"configmaps": [skeleton], **objects}
+    known = {"configmaps": [skeleton(json.dumps(job))], **objects}
     now = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
-    return next(iter(checks.CHECKS[check](checks.Site(Snapshot("ml", now, objects=known)))))
+    site = checks.Site(Snapshot("ml", now, objects=known, unread=unread or {}))
+    said = next(checks.CHECKS[check](site))
+    assert said is not None
+    return said
 
 
+ABSENT = errors.UserError("the server could not find the requested resource")
+ABSENT.__cause__ = ApiException(status=404)
 SPEC = {
     "imagePullSecrets": [{"name": "pull"}],
     "containers": [
@@ -297,78 +310,139 @@ def ends(*endpoints: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {"endpointslices": [{"metadata": metadata, "endpoints": list(endpoints) or None}]}
 
 
-@pytest.mark.parametrize(
-    ("finding", "severity", "message", "fix"),
-    [
-        (found("Kubernetes", version=[{"minor": "29+", "gitVersion": "v1.29.3"}]), "pass", "", ""),
-        (found("Kubernetes", version=[{"gitVersion": "v1.28.9"}]), "warn", "1.29 to 1.", "make"),
-        (found("quota"), "pass", "namespace ml has none", ""),
-        (found("secrets", secrets=[PULL, KEYS]), "pass", "keys, pull: there", ""),
-        (
-            found("secrets", secrets=[PULL]),
-            "fail",
-            "pods need Secret keys, but namespace ml has none of that name",
-            "kubectl create secret generic keys --from-literal=ID=… -n ml",
+CASES = [
+    (
+        partial(found, "Kubernetes", version=[{"minor": "29+", "gitVersion": "v1.29.3"}]),
+        "pass",
+        "",
+        "",
+    ),
+    (
+        partial(found, "Kubernetes", version=[{"gitVersion": "v1.28.9"}]),
+        "warn",
+        "1.29 to 1.",
+        "make",
+    ),
+    (partial(found, "quota"), "pass", "namespace ml has none", ""),
+    (partial(found, "secrets", secrets=[PULL, KEYS]), "pass", "keys, pull: there", ""),
+    (
+        partial(found, "secrets", secrets=[PULL]),
+        "fail",
+        "pods need Secret keys, but namespace ml has none of that name",
+        "kubectl create secret generic keys --from-literal=ID=… -n ml",
+    ),
+    (
+        partial(found, "secrets", secrets=[KEYS]),
+        "fail",
+        "pull",
+        "create secret docker-registry pull",
+    ),
+    (partial(found, "storage class"), "skip", "no volume", ""),
+    (
+        partial(found, "storage class", claims=[claim("Bound")]),
+        "pass",
+        "1 of 1 volumes are bound",
+        "",
+    ),
+    (
+        partial(found, "storage class", claims=[claim("Pending", "gold")], classes=[STANDARD]),
+        "fail",
+        "p waits for class gold, but there is standard",
+        "storageClassName=standard",
+    ),
+    (
+        partial(found, "storage class", claims=[claim("Pending")], classes=[STANDARD]),
+        "fail",
+        "no class is the default",
+        "kubectl patch sc standard",
+    ),
+    (
+        partial(found, "storage class", claims=[claim("Pending")], classes=[STANDARD, FAST]),
+        "warn",
+        "p waits for a volume of class fast",
+        "kubectl describe pvc p",
+    ),
+    (partial(found, "webhook", validating=[hook("Fail")], **ends({})), "pass", "answered for", ""),
+    (
+        partial(found, "webhook", validating=[hook("Fail")]),
+        "fail",
+        "every Ray object is refused",
+        "ku",
+    ),
+    (
+        partial(found, "webhook", mutating=[hook("Ignore")], **ends()),
+        "warn",
+        "passed over",
+        "kubectl",
+    ),
+    (
+        partial(
+            found, "webhook", mutating=[hook("Fail")], **ends({"conditions": {"ready": False}})
         ),
-        (found("secrets", secrets=[KEYS]), "fail", "pull", "create secret docker-registry pull"),
-        (found("storage class"), "skip", "no volume", ""),
-        (found("storage class", claims=[claim("Bound")]), "pass", "1 of 1 volumes are bound", ""),
-        (
-            found("storage class", claims=[claim("Pending", "gold")], classes=[STANDARD]),
-            "fail",
-            "p waits for class gold, but there is standard",
-            "storageClassName=standard",
-        ),
-        (
-            found("storage class", claims=[claim("Pending")], classes=[STANDARD]),
-            "fail",
-            "no class is the default",
-            "kubectl patch sc standard",
-        ),
-        (
-            found("storage class", claims=[claim("Pending")], classes=[STANDARD, FAST]),
-            "warn",
-            "p waits for a volume of class fast",
-            "kubectl describe pvc p",
-        ),
-        (found("webhook", validating=[hook("Fail")], **ends({})), "pass", "answered for", ""),
-        (found("webhook", validating=[hook("Fail")]), "fail", "every Ray object is refused", "ku"),
-        (found("webhook", mutating=[hook("Ignore")], **ends()), "warn", "passed over", "kubectl"),
-        (
-            found("webhook", mutating=[hook("Fail")], **ends({"conditions": {"ready": False}})),
-            "fail",
-            "kuberay/hook, which has no ready pod",
-            "kubectl -n kuberay get endpointslices,pods",
-        ),
-        (found("webhook", mutating=[hook("Fail", "apps")]), "skip", "none is asked", ""),
-        (found("DNS", dns=[pod(ready=False), pod()]), "pass", "1 of 2 pods are ready", ""),
-        (found("DNS", dns=[pod(ready=False)]), "fail", "none of 1 pods", "rollout restart"),
-        (found("DNS"), "warn", "no pod labelled k8s-app=kube-dns", "grep -i dns"),
-        (found("pods", pods=[mine(status={"phase": "Succeeded"})]), "pass", "1 Succeeded", ""),
-        (found("pods", pods=[mine(status={"phase": "Pending"})]), "warn", "p: it is", "describe"),
-        (
-            found("pods", pods=[waiting("ImagePullBackOff", "not found")] * 2),
-            "fail",
-            "p, p: there is no image x/y",
-            "set image.repository",
-        ),
-        (
-            found("pods", pods=[waiting("ErrImageNeverPull", "absent")]),
-            "fail",
-            "image x/y is not on the node",
-            "kind load docker-image x/y",
-        ),
-        (found("metrics"), "warn", "demo has no monitor", "monitoring.podMonitor.enabled=true"),
-        (found("metrics", podmonitors=[mine()]), "pass", "scraped as p say", ""),
-    ],
-)
+        "fail",
+        "kuberay/hook, which has no ready pod",
+        "kubectl -n kuberay get endpointslices,pods",
+    ),
+    (partial(found, "webhook", mutating=[hook("Fail", "apps")]), "skip", "none is asked", ""),
+    (partial(found, "secrets", configmaps=[]), "skip", "the release names none", ""),
+    (partial(found, "release"), "pass", "demo in namespace ml", ""),
+    (partial(found, "release", configmaps=[]), "warn", "has no release", "helm install eagleray"),
+    (
+        partial(found, "release", configmaps=[skeleton("{}", "a"), skeleton("{}", "b")]),
+        "fail",
+        "must be one of a, b in namespace ml, but got none",
+        "--release a",
+    ),
+    (
+        partial(found, "release", configmaps=[skeleton("{")]),
+        "fail",
+        "ConfigMap demo: rayjob.yaml must be YAML",
+        "helm upgrade demo helm/eagleray -n ml --reuse-values",
+    ),
+    (partial(found, "metrics", configmaps=[]), "skip", "no release", ""),
+    (partial(found, "metrics", unread={"monitoring": ABSENT}), "skip", "no Prometheus op", ""),
+    (partial(found, "DNS", dns=[pod(ready=False), pod()]), "pass", "1 of 2 pods are ready", ""),
+    (partial(found, "DNS", dns=[pod(ready=False)]), "fail", "none of 1 pods", "rollout restart"),
+    (partial(found, "DNS"), "warn", "no pod labelled k8s-app=kube-dns", "grep -i dns"),
+    (partial(found, "pods", pods=[mine(status={"phase": "Succeeded"})]), "pass", "1 Succeeded", ""),
+    (
+        partial(found, "pods", pods=[mine(status={"phase": "Pending"})]),
+        "warn",
+        "p: it is",
+        "describe",
+    ),
+    (
+        partial(found, "pods", pods=[waiting("ImagePullBackOff", "not found")] * 2),
+        "fail",
+        "p, p: there is no image x/y",
+        "set image.repository",
+    ),
+    (
+        partial(found, "pods", pods=[waiting("ErrImageNeverPull", "absent")]),
+        "fail",
+        "image x/y is not on the node",
+        "kind load docker-image x/y",
+    ),
+    (
+        partial(found, "metrics"),
+        "warn",
+        "demo has no monitor",
+        "monitoring.podMonitor.enabled=true",
+    ),
+    (partial(found, "metrics", podmonitors=[mine()]), "pass", "scraped as p say", ""),
+]
+"""A check and objects of the cluster, and the first line of the check."""
+
+
+@pytest.mark.parametrize(("finding", "severity", "message", "fix"), CASES)
 def test_the_rest_of_a_cluster_is_checked_by_what_answers(
-    finding: Finding, severity: str, message: str, fix: str
+    finding: Callable[[], Finding], severity: str, message: str, fix: str
 ) -> None:
-    assert finding.severity == severity
-    assert message in finding.message
-    assert fix in finding.fix
-    assert bool(finding.fix) == (severity in ("warn", "fail"))
+    said = finding()
+    assert said.severity == severity
+    assert message in said.message
+    assert fix in said.fix
+    assert bool(said.fix) == (severity in ("warn", "fail"))
 
 
 def test_the_versions_we_know_are_those_of_the_chart() -> None:

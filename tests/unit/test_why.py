@@ -20,7 +20,7 @@ from eagleray import errors
 from k8s import diagnose
 from k8s.diagnose import rules
 from k8s.diagnose.snapshot import Alias, Snapshot
-from tests.unit import test_docs
+from tests.unit import test_docs, test_doctor_cluster
 
 FILES = sorted((Path(__file__).parent / "situations").glob("*.yaml"))
 
@@ -93,19 +93,23 @@ TEXTS = [
     ("absent", "couldn't find key A in ConfigMap ml/settings", "ConfigMap settings has no key A"),
     ("absent", 'secret "tls" not found', "Secret tls does not exist"),
     ("container", "CreateContainerConfigError: bad mount", "bad mount"),
-    ("pod", "ended: NodeLost: gone", "it was ended from outside: gone"),
+    ("pod", "ended: NodeLost: gone", "it was evicted or deleted: gone"),
     ("pod", "FailedAttachVolume: Multi-Attach error", "Multi-Attach error"),
     ("pod", "young: Unhealthy: Startup probe failed", "Ray is starting in it"),
     ("volume", 'persistentvolumeclaim "data" not found', "PersistentVolumeClaim data does not"),
     ("claim", "head", "its volume claim is not bound: no volume or storage class gives it one"),
     ("taint", "worker cloud.google.com/gke-spot=true", "the nodes left are spot nodes (taint t)"),
     ("placement", "2 node(s) didn't match pod topology spread constraints", "it would be spread"),
-    ("placement", "1 node(s) didn't match pod anti-affinity rules", "other pods keep it away"),
+    (
+        "placement",
+        "1 node(s) didn't match pod anti-affinity rules",
+        "an affinity or anti-affinity rule",
+    ),
     ("placement", "3 node(s) were unschedulable", "the nodes are cordoned"),
     ("placement", "1 Too many pods", "the nodes have as many pods as they may"),
     ("placement", "1 node(s) didn't have free ports for the requested pod ports", "another pod"),
     ("placement", "no nodes available to schedule pods", "the cluster has no nodes"),
-    ("placement", "0/1 nodes are available: moon", "no node takes it: 0/1 nodes are avail"),
+    ("placement", "0/1 nodes are available: moon", "it fits no node: 0/1 nodes are avail"),
     ("storage", "RequestTimeTooSkewed: too large", "the node's clock is wrong for http://s3"),
     ("storage", "418 teapot", "storage fails: all"),
     ("queue", "reserved: ", "Kueue has reserved its quota, and starts it"),
@@ -137,5 +141,7 @@ def test_every_rule_is_shown_by_a_situation_or_a_text(monkeypatch: pytest.Monkey
         diagnose.explain(read(file)[0])
     for topic, text, _ in TEXTS:
         recorded(topic, text)
+    for check, *_ in test_doctor_cluster.CASES:
+        check()
     every = {(topic, rule) for topic, rows in rules.table().items() for rule in rows}
     assert every == shown
