@@ -9,7 +9,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -120,24 +120,16 @@ class Site:
         return found
 
 
-class Webhook(NamedTuple):
-    """A webhook that is asked about Ray objects, and its Service; none when it is a URL."""
+def webhooks(snapshot: Snapshot) -> Iterator[tuple[Object, str, str]]:
+    """Each webhook that is asked about Ray objects, and namespace and name of its Service.
 
-    hook: Object
-    space: str
-    service: str
-
-
-def webhooks(snapshot: Snapshot) -> list[Webhook]:
-    """The webhooks that are asked about Ray objects: KubeRay's own, Kueue's and others'."""
-    configurations = (*snapshot.get("mutating"), *snapshot.get("validating"))
-    hooks = [hook for one in configurations for hook in at(one, "webhooks")]
-    services = [at(hook, "clientConfig", "service") for hook in hooks]
-    return [
-        Webhook(hook, service.get("namespace", ""), service.get("name", ""))
-        for hook, service in zip(hooks, services, strict=True)
-        if any("ray.io" in rule["apiGroups"] for rule in at(hook, "rules"))
-    ]
+    These are KubeRay's own, Kueue's and others'; one that is a URL has no Service.
+    """
+    for one in (*snapshot.get("mutating"), *snapshot.get("validating")):
+        for hook in at(one, "webhooks"):
+            if any("ray.io" in rule["apiGroups"] for rule in at(hook, "rules")):
+                service = at(hook, "clientConfig", "service")
+                yield hook, service.get("namespace", ""), service.get("name", "")
 
 
 def _kubernetes(site: Site) -> Findings:
@@ -174,20 +166,19 @@ def _operator(site: Site) -> Findings:
 def _webhooks(site: Site) -> Findings:
     for source in ("mutating", "validating"):
         site.snapshot.require(source)
-    slices, hooks = site.snapshot.require("endpointslices"), webhooks(site.snapshot)
-    dead = [one for one in hooks if one.service and not _answers(slices, one)]
+    slices, hooks = site.snapshot.require("endpointslices"), [*webhooks(site.snapshot)]
+    dead = [one for one in hooks if one[2] and not _answers(slices, *one[1:])]
     for hook, space, service in dead:
         policy = hook.get("failurePolicy", "Fail")
         yield site.say("webhook", policy, hook=hook["name"], space=space, service=service)
     if not dead:
-        yield site.say("webhook", ", ".join(one.hook["name"] for one in hooks) or "none")
+        yield site.say("webhook", ", ".join(hook["name"] for hook, *_ in hooks) or "none")
 
 
-def _answers(slices: Sequence[Object], webhook: Webhook) -> bool:
-    """Whether an endpoint is ready behind a webhook's Service; one that does not say is."""
-    label = "kubernetes.io/service-name"
-    mine = [one for one in slices if labels(one).get(label) == webhook.service]
-    mine = [one for one in mine if one["metadata"].get("namespace") == webhook.space]
+def _answers(slices: Sequence[Object], space: str, service: str) -> bool:
+    """Whether an endpoint is ready behind a Service; one that does not say is."""
+    mine = [one for one in slices if labels(one).get("kubernetes.io/service-name") == service]
+    mine = [one for one in mine if one["metadata"].get("namespace") == space]
     ends = [end for one in mine for end in at(one, "endpoints")]
     return any(at(end, "conditions").get("ready") is not False for end in ends)
 

@@ -103,7 +103,8 @@ def operator(pods: Sequence[Object], *, gated: bool) -> Finding:
     """Check the operator by its pods: whether one is ready, and of which version."""
     if not pods:
         return warned(f"no pod is labelled {LABEL}", install(gated=gated))
-    space, image = pods[0]["metadata"]["namespace"], str(_container(pods).get("image", ""))
+    space = pods[0]["metadata"]["namespace"]
+    image = str(pods[0]["spec"]["containers"][0].get("image", ""))
     said, tag = f"{image} in {space}", _TAG.search(image)
     if not any(map(ready, pods)):
         return failed(f"{said} is not ready", f"kubectl -n {space} logs -l {LABEL}")
@@ -118,7 +119,8 @@ def gate(pods: Sequence[Object]) -> Finding:
     """Check the operator by its flags: whether it lets a head keep its state on a volume."""
     if not pods:
         return warned(f"no operator is seen; it needs {GATE}", enable({}))
-    words = " ".join([*at(_container(pods), "command"), *at(_container(pods), "args")])
+    container = pods[0]["spec"]["containers"][0]
+    words = " ".join([*at(container, "command"), *at(container, "args")])
     pairs = [pair.partition("=") for one in _GATES.findall(words) for pair in one.split(",")]
     gates = {name: enabled.lower() == "true" for name, _, enabled in pairs}
     if gates.get(GATE):
@@ -130,11 +132,6 @@ def gate(pods: Sequence[Object]) -> Finding:
 def embedded(cluster: Object) -> bool:
     """Whether a RayClusterSpec keeps the head's state on a volume."""
     return bool(at(cluster, "gcsFaultToleranceOptions").get("backend") == "rocksdb")
-
-
-def _container(pods: Sequence[Object]) -> Object:
-    container: Object = pods[0]["spec"]["containers"][0]
-    return container
 
 
 def _listed(gates: Mapping[str, bool]) -> str:

@@ -17,7 +17,7 @@ from eagleray.findings import Finding, failed, skipped, warned
 from k8s import api
 from k8s.api import Object
 from k8s.diagnose import definitions
-from k8s.diagnose.checks import CHECKS, Site, Webhook, webhooks
+from k8s.diagnose.checks import CHECKS, Site, webhooks
 from k8s.diagnose.objects import at, name
 from k8s.diagnose.snapshot import MONITORING, SOURCES, Reader, http_status
 
@@ -36,13 +36,13 @@ def examine(namespace: str | None, release: str | None) -> Iterator[Finding]:
         yield failed(str(error), "export KUBECONFIG=…").named("Kubernetes")
         return
     site, lost = _read(cluster, release), False
-    for check, look in CHECKS.items():
+    for called, check in CHECKS.items():
         try:
-            found = [skipped("no answer")] if lost else [*filter(None, look(site))]
+            found = [skipped("no answer")] if lost else [*filter(None, check(site))]
         except errors.EagleRayError as error:
-            found = [_unread(check, site, error)]
+            found = [_unread(called, site, error)]
             lost = http_status(error) in (None, 401)
-        yield from (one.named(check) for one in found)
+        yield from (one.named(called) for one in found)
 
 
 def _read(cluster: api.Api, release: str | None) -> Site:
@@ -53,7 +53,8 @@ def _read(cluster: api.Api, release: str | None) -> Site:
         reader.list(source)
     reader.keep("definitions", lambda: [cluster.read(definitions.PATH)])
     reader.keep("monitoring", lambda: [cluster.read(f"/apis/{MONITORING}")])
-    reader.keep("endpointslices", partial(_slices, cluster, webhooks(reader.snapshot())))
+    services = {(space, name) for _, space, name in webhooks(reader.snapshot())}
+    reader.keep("endpointslices", partial(_slices, cluster, services))
     site = Site(reader.snapshot(), release)
     reader.keep("secrets", partial(_secrets, cluster, [*site.secrets()]))
     if head := site.head():
@@ -68,12 +69,10 @@ def _version(cluster: api.Api) -> Sequence[Object]:
     return [{**said, "ahead_s": ahead_s}]
 
 
-def _slices(cluster: api.Api, hooks: Sequence[Webhook]) -> Sequence[Object]:
-    """The endpoints of each webhook's Service."""
-    kind = SOURCES["endpointslices"].kind
-    services = {(one.space, one.service) for one in hooks if one.service}
-    label = "kubernetes.io/service-name"
-    found = (cluster.list(kind, f"{label}={name}", space) for space, name in services)
+def _slices(cluster: api.Api, services: set[tuple[str, str]]) -> Sequence[Object]:
+    """The endpoints of Services, by namespace and name."""
+    kind, label = SOURCES["endpointslices"].kind, "kubernetes.io/service-name"
+    found = (cluster.list(kind, f"{label}={name}", space) for space, name in services if name)
     return [one for slices in found for one in slices]
 
 
