@@ -264,26 +264,24 @@ def clusters_of(subject: Object) -> list[str]:
 
 
 def _around(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
-    """A subject's snapshot with what its state asks for.
-
-    That are its queue, nodes and logs, and of a service its registry, metrics and revisions.
-    """
-    whole = reader.snapshot().about(subject)
-    pods, release = whole.get("pods"), labels(subject).get(releases.INSTANCE)
-    if rayjob.QUEUE in labels(subject):
+    """A subject's snapshot with what its state asks for: queue, nodes, logs, and what it serves."""
+    whole, known = reader.snapshot().about(subject), labels(subject)
+    pods, arguments = whole.get("pods"), releases.arguments(subject)
+    if rayjob.QUEUE in known:
         reader.list("workloads")
     if UNNAMED in str([*pods, *whole.get("events")]):
         reader.list("nodes")
-    logs = _logs(reader, pods)
-    if subject["kind"] == "RayJob":
-        return replace(reader.snapshot().about(subject), logs=logs)
-    alias, metrics = _alias(reader, releases.arguments(subject), storage), _metrics(reader, pods)
-    upgrades: list[str] = []
-    if release:
-        history = partial(releases.history, reader.cluster, release)
-        upgrades = reader.ask("upgrades", history, upgrades)
-    whole = replace(reader.snapshot().about(subject), logs=logs, metrics=metrics)
-    return replace(whole, alias=alias, upgrades=upgrades)
+    upgrades: Sequence[str] = ()
+    if arguments and releases.INSTANCE in known:
+        history = partial(releases.history, reader.cluster, known[releases.INSTANCE])
+        upgrades = reader.ask("upgrades", history, [])
+    parts: dict[str, Any] = {
+        "logs": _logs(reader, pods),
+        "metrics": _metrics(reader, pods) if arguments else {},
+        "alias": _alias(reader, arguments, storage),
+        "upgrades": upgrades,
+    }
+    return replace(reader.snapshot().about(subject), **parts)
 
 
 def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
