@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
@@ -27,6 +27,7 @@ PLUGIN = (
     "deployments/static/nvidia-device-plugin.yml"
 )
 _AUTOSCALER = {"cpu": "500m", "memory": "512Mi"}  # KubeRay's own default
+_DEFAULTS = {"cpu": "1", "memory": "1Gi"}
 _ALIASES = {key: f"requests.{key}" for key in PLAIN} | {"count/pods": "pods"}
 _LABELS = {"nvidia.com/gpu.present", "cloud.google.com/gke-accelerator"}
 """Labels of nodes that have GPUs in them, whether or not Kubernetes may give them out."""
@@ -132,7 +133,7 @@ def quota(found: Object, required: Sequence[Requirements]) -> Finding:
 
 def _unsaid(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
     """What the quota counts and some containers do not say: their pods are refused."""
-    counted = {f"{kind}.{key}" for kind in ("requests", "limits") for key in ("cpu", "memory")}
+    counted = {f"{kind}.{key}" for kind in ("requests", "limits") for key in _DEFAULTS}
     counted &= _amounts(quota, "spec", "hard").keys()
     containers = [each for one in required for pods in one.pods for each in pods.spec["containers"]]
     if bare := sorted({key for one in containers for key in counted - _of_container(one).keys()}):
@@ -202,11 +203,10 @@ def _allow(quota: Object, key: str, amount: str) -> str:
 
 def _defaults(quota: Object, bare: Sequence[str]) -> str:
     """The command that gives what some containers do not say a default."""
-    limit: dict[str, Any] = {"type": "Container"}
-    for key in bare:
-        kind, _, resource = key.partition(".")
-        field = {"requests": "defaultRequest", "limits": "default"}[kind]
-        limit.setdefault(field, {})[resource] = "1Gi" if resource == "memory" else "1"
+    limit: Object = {"type": "Container"}
+    for kind, field in (("requests", "defaultRequest"), ("limits", "default")):
+        missing = {one: amount for one, amount in _DEFAULTS.items() if f"{kind}.{one}" in bare}
+        limit |= {field: missing} if missing else {}
     metadata = {"name": "defaults", "namespace": quota["metadata"]["namespace"]}
     thing = {"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata}
     return f"kubectl create -f - <<< '{json.dumps({**thing, 'spec': {'limits': [limit]}})}'"

@@ -6,7 +6,7 @@ Each function yields findings in the order of causes; `rules.yaml` has the sente
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -262,23 +262,24 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
     refused, and the one before keeps answering (serving/alias_watcher.py). Their metrics tell both.
     `unloaded` is what Serve says where no replica has loaded a version.
     """
-    alias, pods = snapshot.alias, snapshot.get("pods")
-    workers = [name(one) for one in pods if labels(one).get("ray.io/node-type") == "worker"]
-    pod = ["POD", *workers][-1]
-    logs = f"kubectl -n {snapshot.namespace} exec {pod} -- sh -c 'tail -n 20 {_LOG}'"
+    known = {name(one): labels(one).get("ray.io/node-type") for one in snapshot.get("pods")}
+    pod = ["POD", *(one for one, kind in known.items() if kind == "worker")][-1]
+    alias, space = snapshot.alias, snapshot.namespace
+    logs = f"kubectl -n {space} exec {pod} -- sh -c 'tail -n 20 {_LOG}'"
     if alias is None:
         return snapshot.say("version", "", *unloaded, logs=logs) if unloaded else None
     version, moved_s = str(alias.version), snapshot.age_s(alias.moved)
-    serving, refused = _count(snapshot, VERSION), _count(snapshot, REFUSED)
+    counts = _counts(snapshot)
+    serving = counts[VERSION]
     cases = {
         "no version": alias.version is None and alias.latest is None,
         "nowhere": alias.version is None,
         "unloaded": bool(unloaded),
         "not asked": "versions of replicas" in snapshot.unread and not snapshot.metrics,
         "well": not snapshot.metrics or [*serving] == [version],
-        "refused": version in refused,
+        "refused": version in counts[REFUSED],
         "moved": bool(alias.moved) and moved_s < LOADING_S,
-        "storage": bool(_count(snapshot, ERRORS, "model")),
+        "storage": bool(counts[ERRORS]),
         "other": True,
     }
     text = case(cases)
@@ -295,12 +296,13 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
     return snapshot.say("version", text, *unloaded, line, *counted, **fields)
 
 
-def _count(snapshot: Snapshot, metric: str, label: str = "version") -> dict[str, float]:
-    """A metric of the service's model summed over pods, by a label; nothing that is 0."""
-    model, found = releases.arguments(snapshot.subject).get("name"), Counter[str]()
+def _counts(snapshot: Snapshot) -> defaultdict[str, Counter[str]]:
+    """The metrics of the service's model, summed over pods, by version; nothing that is 0."""
+    model = releases.arguments(snapshot.subject).get("name")
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for text in snapshot.metrics.values():
         for family in text_string_to_metric_families(text):
             for one in family.samples:
-                if one.name == metric and one.labels.get("model") == model:
-                    found[one.labels[label]] += int(one.value)
-    return {key: value for key, value in found.items() if value}
+                if one.labels.get("model") == model and one.value:
+                    found[one.name][one.labels.get("version", "")] += int(one.value)
+    return found
