@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from eagleray.findings import Finding
 
 _STORAGE = f"s3://bucket[/prefix] or file:///path; {options.EMBEDDED} when no cluster is named."
+_RELEASE = "Kubernetes: which release, if there are several."
 _SHOWN = {"pass": "passes", "warn": "warns", "fail": "fails", "skip": "skipped"}
 
 
@@ -25,7 +26,7 @@ def doctor(
         bool, typer.Option("--kubernetes", help="The cluster of KUBECONFIG.")
     ] = False,
     namespace: options.Namespace = None,
-    release: options.Release = None,
+    release: Annotated[str | None, typer.Option(help=_RELEASE)] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check this machine, storage and a cluster; each line that fails names its fix.
