@@ -1,7 +1,6 @@
-"""All that EagleRay keeps in storage: its keys, and its documents, which say what they are.
+"""The documents that EagleRay keeps in storage: their keys, formats and writers.
 
-The layout is in `keys`, what a document is in `documents`, the right to write one in `leases` and
-`guarded`; the documents themselves are in `searches`, `runs`, `models` and `aliases`. `sweep`
-removes contents that none of them refers to. How bytes are kept belongs to `eagleray.storage`.
-`docs/adr/0017-leases.md` and `docs/adr/0020-state.md` say why it is built so.
+`keys` has the layout, `documents` the format, `leases` and `guarded` the right to write. The
+documents are in `searches`, `runs`, `models` and `aliases`; `sweep` removes contents that none
+refers to. Bytes belong to `eagleray.storage`. Reasons: ADR 17 (leases) and 20 (state).
 """

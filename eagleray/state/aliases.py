@@ -1,8 +1,8 @@
-"""Where the aliases of a model point, how they move, and the log of their moves: values only.
+"""The aliases of a model, their moves, and the log of these. Pure.
 
-The aliases carry the event of their last move in the same document, so that both happen or
-neither does. The next move first puts it into an object of its own: no crash loses an event, and
-the log shows no move that did not happen. That a version was registered follows from the version.
+One document holds the aliases and the event of their last move, so both are written or neither.
+The next move first copies this event to an object of its own: no crash loses an event, and the log
+shows no move that did not happen. Versions themselves record their registration.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Event(documents.Document, frozen=True):
     KIND = "event"
 
     id: str  # unique; ids of moves sort by time
-    at: str  # when, in ISO 8601, by the clock of who did it
+    at: str  # when, in ISO 8601, by the clock of the machine that did it
     action: str  # `registered`, `promoted` or `rolled-back`
     number: int  # the version
     by: str  # who did it
-    why: str = ""  # the reason that was given
+    why: str = ""  # the reason
     alias: str | None = None  # which alias moved; None for `registered`
     previous: int | None = None  # the version that it pointed to
 
@@ -47,14 +47,14 @@ class Aliases(documents.Replaceable, frozen=True):
 
 
 def check(alias: str) -> None:
-    """Refuse a name that stands for something else, as a UserError."""
+    """Raise UserError for a name that is no DNS label, `latest` or a number."""
     names.check("alias", alias)
     if alias == LATEST or alias.isdecimal():
         raise errors.UserError(f"alias: must be neither {LATEST!r} nor a number, but got {alias!r}")
 
 
 def pointed(aliases: Aliases, alias: str, number: int) -> Aliases:
-    """Give the aliases with one pointing to a version, remembering where it pointed."""
+    """Return the aliases after a move; the same object if the alias is at this version already."""
     current = aliases.values.get(alias)
     if current == number:
         return aliases
@@ -63,7 +63,7 @@ def pointed(aliases: Aliases, alias: str, number: int) -> Aliases:
 
 
 def returned(aliases: Aliases, alias: str, name: str) -> Aliases:
-    """Give the aliases of a model with one pointing to where it pointed before."""
+    """Return the aliases of model `name` after a rollback; NotFoundError if there is none."""
     if alias not in aliases.values:
         raise errors.NotFoundError(
             f"model {name}: must be an alias that is set, but got {alias!r}"
@@ -105,7 +105,7 @@ def iso(now: int) -> str:
 
 
 def user() -> str:
-    """Who runs this process."""
+    """The user who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user often has no name

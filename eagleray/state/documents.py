@@ -1,10 +1,9 @@
-"""Documents: JSON objects that carry what they are.
+"""Documents: JSON objects with their kind, their format and the release that wrote them.
 
     {"kind": "trial", "format": 1, "written_by": "0.2.0", …}
 
-Whoever rewrites a document keeps the fields that it does not know, so what a newer EagleRay has
-added outlives a rewrite by an older one. A document of an older format is migrated when it is read,
-and has the newest format once it is rewritten. Without `kind` and `format` it has format 0.
+A rewrite keeps unknown fields, so an older EagleRay loses nothing that a newer one has added. Older
+formats are migrated when they are read. Without `kind` and `format`, a document has format 0.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from eagleray.storage import Storage
 
 Fields = dict[str, Any]
 MISSED = (errors.ObjectExistsError, errors.ObjectChangedError, errors.ObjectNotFoundError)
-"""What `replace` raises when the document is not the one that was read."""
+"""What `replace` raises if the document has changed since it was read."""
 
 _ENVELOPE = ("kind", "format", "written_by")
 _READERS = 8
@@ -31,17 +30,17 @@ Value = TypeVar("Value")
 
 
 class Document(pydantic.BaseModel, extra="allow"):
-    """A document as a value; the fields that this EagleRay does not know stay in it."""
+    """A document; fields that this EagleRay does not know stay in it."""
 
     KIND: ClassVar[str]
     FORMAT: ClassVar[int] = 1
     """The newest format that this EagleRay reads, and the one that it writes."""
     MIGRATIONS: ClassVar[Mapping[int, Callable[[Any], Any]]] = {}
-    """For format n, what makes format n + 1; without it the two differ in the envelope alone."""
+    """By format n, the function that makes format n + 1; none if only the envelope differs."""
 
     @classmethod
     def read(cls, store: Storage, key: str) -> Self:
-        """Read the document of a key; the errors are those of `Storage.get` and `decode`."""
+        """Read the document of a key; raises what `Storage.get` and `decode` raise."""
         at = where(store, key)
         return cls.decode(load(store.get(key), at), at)
 
@@ -55,10 +54,10 @@ class Document(pydantic.BaseModel, extra="allow"):
 
     @classmethod
     def decode(cls, content: Any, where: str) -> Self:
-        """Make a document of its JSON, brought to the newest format.
+        """Make a document of its JSON, migrated to the newest format.
 
         Raises:
-            CorruptObjectError: it is no such document; the message says `where`.
+            CorruptObjectError: it is of another kind or invalid; the message starts with `where`.
             NewerFormatError: a newer EagleRay has written it.
         """
         for number in range(cls.check(content, where), cls.FORMAT):
@@ -75,7 +74,7 @@ class Document(pydantic.BaseModel, extra="allow"):
 
     @classmethod
     def check(cls, content: Any, where: str) -> int:
-        """Give the format of a document; the errors are those of `decode`."""
+        """Return the format of a document; raises what `decode` raises."""
         fields = content if isinstance(content, dict) else {}
         kind, number = fields.get("kind", cls.KIND), fields.get("format", 0)
         if kind != cls.KIND or type(number) is not int or number < 0:
@@ -97,15 +96,14 @@ class Document(pydantic.BaseModel, extra="allow"):
 class Replaceable(Document, frozen=True):
     """A document that is changed by compare-and-swap."""
 
-    etag: str | None = pydantic.Field(None, exclude=True)  # of what was read; None for nothing
+    etag: str | None = pydantic.Field(None, exclude=True)  # of the object read; None: no object
 
     @classmethod
     def tagged(cls, data: bytes, etag: str, where: str) -> Self:
-        """Make the document of an object and its etag; the errors are those of `decode`."""
         return cls.decode(load(data, where), where).model_copy(update={"etag": etag})
 
     def replace(self, store: Storage, key: str, **changes: Any) -> Self:
-        """Write the document with changes over the one that was read; else raise one of MISSED."""
+        """Write the document with changes over the one that was read; raises MISSED."""
         changed = self.model_copy(update=changes)
         etag = replace(store, key, changed.encode(), self.etag)
         return changed.model_copy(update={"etag": etag})
@@ -118,7 +116,7 @@ def read_all(read: Callable[[Key], Value], keys: Iterable[Key]) -> list[Value]:
 
 
 def load(data: bytes, where: str) -> Any:
-    """Read JSON; CorruptObjectError when it is none."""
+    """Parse JSON; raises CorruptObjectError."""
     try:
         return json.loads(data)
     except ValueError as cause:
@@ -126,12 +124,12 @@ def load(data: bytes, where: str) -> Any:
 
 
 def without(fields: Fields, *names: str) -> Fields:
-    """The fields but those with these names."""
+    """The fields except those with these names."""
     return {name: value for name, value in fields.items() if name not in names}
 
 
 def replace(store: Storage, key: str, data: bytes, etag: str | None) -> str:
-    """Write over the document that has this etag, or where there is none; give the new etag."""
+    """Write over the object with this etag (None: there is none); return the new etag."""
     if etag is None:
         return store.put_if_absent(key, data)
     return store.compare_and_swap(key, data, etag)

@@ -1,14 +1,13 @@
-"""Documents below one prefix that only the holder of a lease can make visible.
+"""Documents that only the holder of a lease can change, however long it sleeps between two steps.
 
-An object store has no lock that outlives its holder's pause, so each document carries the fence of
-its writer. That is safe however long a holder sleeps between any two steps, since
+Each document carries the fence of its writer, since a holder may go on after it has lost the lease.
 
-- a write replaces what its writer has read, and is refused once the document bears a later fence;
-- a new holder first puts its fence on record, then on every document there is (`adopt`), and then
-  says that lower ones do not count (`sealed`): what a former holder creates later is never seen;
-- who creates a document looks at the lease before it counts as written.
+- A write replaces what its writer has read, and is refused if the document has a later fence.
+- A new holder records its fence, puts it on every document (`adopt`), then seals the lease: lower
+  fences do not count from now on, so documents that a former holder creates are never seen.
+- After it has created a document, a writer checks that it still holds the lease.
 
-So a write that has returned is found by the next holder, and one that has not may be lost.
+The next holder finds every write that has returned; one that has not may be lost.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from eagleray.storage import Storage
 
 
 class Writer:
-    """Writes documents under a lease; one thread a document."""
+    """Writes documents under a lease, each from one thread only."""
 
     def __init__(self, store: Storage, lease: leases.Lease) -> None:
         self._store, self._lease = store, lease
-        self._written: dict[str, tuple[str, documents.Fields]] = {}  # with etags; bear our fence
+        self._written: dict[str, tuple[str, documents.Fields]] = {}  # etag and fields, by key
 
     def put(self, key: str, fields: Mapping[str, Any]) -> None:
         """Write a document: one request, and two more the first time.
 
         Raises:
-            LeaseLostError: another process holds the lease; the write is not seen.
+            LeaseLostError: another process holds the lease; readers do not see the write.
         """
         etag, before = self._written.get(key, (None, {}))
         whole, ours = {**before, **fields}, etag is not None
@@ -45,7 +44,7 @@ class Writer:
             except documents.MISSED:
                 etag, ours = self._current(key)[1], False
                 continue
-            if not ours:  # a new holder may have listed what to adopt before it was there
+            if not ours:  # a new holder may have listed the documents before this one was there
                 self._lease.verify()
             self._written[key] = written, whole
             return
@@ -75,7 +74,7 @@ class Writer:
                 return
 
     def _current(self, key: str) -> tuple[bytes, str | None]:
-        """Read what a write would replace, and its etag; LeaseLostError for a later fence."""
+        """Read an object, absent or not, and its etag; LeaseLostError if its fence is later."""
         try:
             data, etag = self._store.get_tagged(key)
         except errors.ObjectNotFoundError:
@@ -91,10 +90,7 @@ class Writer:
 
 
 def read(store: Storage, lease: str, wanted: Iterable[str]) -> dict[str, documents.Fields]:
-    """Read the documents of these keys that count, without their fences.
-
-    They are read again if a new holder of the lease has taken over meanwhile.
-    """
+    """Read the documents that count, by key; read again if a new holder took over meanwhile."""
     known = list(wanted)
 
     def get(key: str) -> documents.Fields | None:
@@ -112,7 +108,6 @@ def read(store: Storage, lease: str, wanted: Iterable[str]) -> dict[str, documen
 
 
 def _parse(data: bytes, where: str) -> documents.Fields:
-    """Read a JSON object of any kind; CorruptObjectError when it is none."""
     content = documents.load(data, where)
     if not isinstance(content, dict):
         raise errors.CorruptObjectError(f"{where}: must be a JSON object, but got {content!r:.60}")

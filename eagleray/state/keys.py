@@ -1,7 +1,6 @@
-"""The layout of storage: every key that EagleRay writes is made of these, by `str.format`.
+"""The layout of storage: templates of all keys but those of contents (`eagleray.storage.blobs`).
 
-Contents lie below `blobs/sha256/` (`eagleray.storage.blobs`). Names are DNS labels. Other keys in
-the folders are foreign, and are skipped.
+Names are DNS labels; other keys in these folders are foreign.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from collections.abc import Iterable
 from eagleray import names
 
 FOLDERS = ("models/", "runs/", "searches/")
-"""The folders of all documents."""
 MODELS, RUNS, SEARCHES = FOLDERS
 
 SEARCH = SEARCHES + "{name}/{search}/"  # one search, see `searches`
@@ -38,16 +36,16 @@ _VERSION = re.compile(r"models/([^/]+)/versions/([1-9][0-9]*)\.json")
 
 
 def fence(lease: str) -> str:
-    """Where the highest fence of a lease is kept beside it."""
+    """The key of a lease's highest fence, beside it."""
     return f"{lease.removesuffix('.json')}.fence.json"
 
 
 def searches(keys: Iterable[str]) -> list[tuple[str, str]]:
-    """The names and ids of the searches that these keys belong to; foreign keys are skipped."""
+    """Name and id of each search among these keys; foreign keys are skipped."""
     return sorted({(found[1], found[2]) for key in keys if (found := _SEARCH.fullmatch(key))})
 
 
 def versions(keys: Iterable[str]) -> list[tuple[str, int]]:
-    """The models and numbers of the versions that these keys are of; foreign keys are skipped."""
+    """Model and number of each version among these keys; foreign keys are skipped."""
     found = {(one[1], int(one[2])) for key in keys if (one := _VERSION.fullmatch(key))}
     return sorted(one for one in found if names.is_label(one[0]))

@@ -1,12 +1,11 @@
-"""Leases: the right of one process to act on something, for as long as it shows signs of life.
+"""Leases: the right of one process to act on something, which it renews while it lives.
 
-A lease is one document, changed by compare-and-swap alone. The highest fence is kept a second time,
-beside it, so that a lease that cannot be read is taken over with a fence above it.
+A lease is one document, changed by compare-and-swap alone. A second one holds the highest fence, so
+that a damaged lease is taken over with a higher fence too.
 
-No clock is compared with another machine's. A watcher takes the lease over when the document has
-not changed for `TTL_S` by its own monotonic clock, as Amazon's DynamoDB lock client and
-Kubernetes' leader election do. A wrong guess costs work, never correctness: the former holder's
-next write is refused by its fence.
+Clocks of two machines are never compared. A watcher takes a lease over when it has not changed for
+`TTL_S` by the watcher's own monotonic clock, as Amazon's DynamoDB lock client and Kubernetes'
+leader election do. A wrong guess costs work, never correctness: fences stop the former holder.
 
     https://aws.amazon.com/blogs/database/building-distributed-locks-with-the-dynamodb-lock-client/
     https://pkg.go.dev/k8s.io/client-go/tools/leaderelection
@@ -33,7 +32,7 @@ from eagleray.storage import Storage
 BEAT_S = 2.0
 """A holder renews its lease this often."""
 TTL_S = 15.0
-"""A lease that has not changed for this many seconds, by its watcher's clock, may be taken over."""
+"""A watcher may take over a lease that has not changed for this many seconds."""
 ALIVE_S = 2.5 * BEAT_S
 """A holder that lives changes its lease within this time."""
 _POLL_S = 0.25
@@ -48,11 +47,10 @@ class LeaseDocument(documents.Replaceable, frozen=True):
     holder: str | None = None  # host, process, random token; None: nobody, empty: unreadable
     fence: StrictInt | None = None  # counts the holders; every guarded write carries its writer's
     sealed: StrictInt = 0  # guarded documents with a lower fence do not count
-    beat: StrictInt = 0  # counts the signs of life of this holder
+    beat: StrictInt = 0  # counts the renewals by this holder
 
     @property
     def free(self) -> bool:
-        """Whether nobody holds it."""
         return self.holder is None
 
     @property
@@ -62,7 +60,7 @@ class LeaseDocument(documents.Replaceable, frozen=True):
 
 
 class Fence(documents.Document):
-    """The highest fence of a lease, beside it."""
+    """The highest fence of a lease, in case the lease is damaged."""
 
     KIND = "fence"
 
@@ -70,7 +68,7 @@ class Fence(documents.Document):
 
 
 def read(store: Storage, key: str) -> LeaseDocument:
-    """Read a lease, present or not, whole or damaged; NewerFormatError when it is too new."""
+    """Read a lease: free if it is absent, with holder "" if damaged; raises NewerFormatError."""
     try:
         data, etag = store.get_tagged(key)
     except errors.ObjectNotFoundError:
@@ -82,7 +80,7 @@ def read(store: Storage, key: str) -> LeaseDocument:
 
 
 def alive(store: Storage, keys: Iterable[str]) -> set[str]:
-    """Those of the leases whose holders live; takes `ALIVE_S` where one does not, else less."""
+    """The leases that are renewed; waits for a renewal of each, for `ALIVE_S` at most."""
     held = {key: lease.etag for key in keys if not (lease := read(store, key)).free}
     living, until = set(), time.monotonic() + ALIVE_S
     while held and time.monotonic() < until:
@@ -96,7 +94,7 @@ def alive(store: Storage, keys: Iterable[str]) -> set[str]:
 
 
 class Lease:
-    """A lease that this process holds; `Watcher.acquire` gives it. Threads may share it."""
+    """A lease that this process holds, from `Watcher.acquire`. Threads may share it."""
 
     def __init__(self, store: Storage, key: str, document: LeaseDocument) -> None:
         assert document.fence is not None
@@ -106,47 +104,45 @@ class Lease:
 
     @property
     def sealed(self) -> int:
-        """See `LeaseDocument`."""
         return self._document.sealed
 
     def check(self) -> None:
-        """Raise LeaseLostError when it is known that another process holds the lease."""
+        """Raise LeaseLostError if the lease is known to be lost; makes no request."""
         if self._lost:
             raise self.lose()
 
     def verify(self) -> None:
-        """Read whether this process still holds the lease, else raise LeaseLostError."""
+        """Read the lease; raise LeaseLostError if another process holds it."""
         self._read()
 
     def lose(self) -> errors.LeaseLostError:
-        """Take note that another process holds the lease; give the error to raise."""
+        """Mark the lease as lost; return the error to raise."""
         self._lost = True
         return errors.LeaseLostError(
             f"{documents.where(self._store, self.key)}: somebody else holds this lease by now"
         )
 
     def beat(self) -> None:
-        """Renew the lease; after a StorageError but LeaseLostError, try again."""
+        """Renew the lease; repeat it after any StorageError but LeaseLostError."""
         self._change(beat=self._document.beat + 1)
 
     def seal(self) -> None:
-        """Make the guarded writes of all earlier holders count no more."""
+        """Exclude guarded documents with the fence of an earlier holder from reading."""
         self._change(sealed=self.fence)
 
     def release(self) -> None:
-        """Leave the lease to the next: it need not wait."""
+        """Free the lease, so that the next holder does not wait for `TTL_S`."""
         self._change(holder=None)
         self._lost = True
 
     def _change(self, **changes: Any) -> None:
-        """Change the document; one with another etag may be of this process, by a lost answer."""
         with self._lock:
             self.check()
             while True:
                 try:
                     self._document = self._document.replace(self._store, self.key, **changes)
                     return
-                except documents.MISSED:
+                except documents.MISSED:  # perhaps by our own request, whose answer was lost
                     self._document = self._read()
 
     def _read(self) -> LeaseDocument:
@@ -169,19 +165,16 @@ class Watcher:
         self.document = LeaseDocument()
 
     def acquire(self) -> Lease | None:
-        """Take the lease where it is free or its holder silent; else None.
-
-        After a StorageError the next call shows whether the lease was taken.
-        """
+        """Take the lease if it is free or has expired, else None; repeat after StorageError."""
         unchanged_s, ours = self.observe(), self.document.holder == self._name
         if ours and self.document.fence != self._acquired:
             return self._hold()  # taken by a request that was not answered
-        # one that is ours was refused by a fence that was not on record
+        # ours again: a document has a higher fence than the one that was on record
         takes = ours or self.document.free or unchanged_s >= TTL_S
         return self._take() if takes else None
 
     def observe(self) -> float:
-        """Read without taking: seconds for which the lease is known not to have changed."""
+        """Read the lease; return for how many seconds it has not changed."""
         before, etag = self._clock(), self.document.etag
         self.document = read(self._store, self._key)
         if self._since is None or self.document.etag != etag:
@@ -207,7 +200,7 @@ class Watcher:
         return lease
 
     def _next(self) -> int:
-        """A fence above all before; by chance far above, where the last one is not on record."""
+        """A fence above all before; above by a random number if the last one is not on record."""
         recorded = Fence()
         with contextlib.suppress(errors.CorruptObjectError):
             recorded = Fence.find(self._store, keys.fence(self._key)) or recorded

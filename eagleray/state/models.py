@@ -30,10 +30,9 @@ class Version(documents.Document, frozen=True):
     created: str  # when, in ISO 8601
     by: str = ""  # who registered it; empty where that is not on record
     files: dict[str, blobs.Blob]  # contents by path
-    manifest: dict[str, Any]  # JSON of whoever registers
+    manifest: dict[str, Any]  # facts about the version, as JSON
 
     def event(self) -> Event:
-        """The event of its registration."""
         at, number = self.created, self.number
         return Event(id=f"v{number:010}", at=at, action="registered", number=number, by=self.by)
 
@@ -53,16 +52,10 @@ class Registry:
         *,
         same: Callable[[Version], bool] | None = None,
     ) -> Version:
-        """Store the files, then take the next free number. No alias moves.
+        """Store the files, by path, as the next version of a model. No alias moves.
 
-        A version appears whole or not at all; a writer that dies early leaves only blobs.
-
-        Args:
-            name: the model's.
-            files: contents by path.
-            manifest: facts about the version, as JSON may hold them.
-            same: whether a known version is this one, and is given instead. Of many who register
-                the same at once one does: numbers are taken one after another.
+        A version appears whole or not at all. A known version for which `same` holds is
+        returned instead, so of many processes that register the same at once only one does.
         """
         numbers = self.numbers(name)
         for path in files:
@@ -97,10 +90,7 @@ class Registry:
         return max(self._existing(name))
 
     def versions(self, name: str, skip: Skip | None = None) -> list[Version]:
-        """All versions of a model, the oldest first; none when there is no such model.
-
-        `skip` is called with the error of each that cannot be read; without it the error is raised.
-        """
+        """All versions, the oldest first; `skip` takes errors of unreadable ones, else raised."""
         return self._versions(name, self.numbers(name), skip or _refuse)
 
     def version(self, name: str, number: int) -> Version:
@@ -181,19 +171,12 @@ class Registry:
     ) -> Aliases:
         """Point an alias to a version; nothing happens when it points there already.
 
-        Args:
-            name: the model's.
-            number: the version's.
-            alias: which alias.
-            expect: the version that the alias must point to now; None for none, left out for any.
-            check: called with the version before and the new one; raises to refuse the move.
-            why: the reason, for the log.
-            by: who did it, for the log; else this process's user.
-            dry_run: only show the move.
+        `why` and `by` (else this process's user) go to the log. `expect` is the version that the
+        alias must point to before (None: none). `check` gets old and new, and raises to refuse.
 
         Raises:
             errors.NotFoundError: there is no such version.
-            errors.ConflictError: the alias does not point where it must, or changes all the time.
+            errors.ConflictError: the alias does not point to `expect`, or keeps changing.
         """
         aliases.check(alias)
         version = self.version(name, number)
@@ -221,7 +204,7 @@ class Registry:
         by: str | None = None,
         dry_run: bool = False,
     ) -> Aliases:
-        """Point an alias to what it pointed to before; repeated, further back.
+        """Point an alias to its previous version; repeated, further back.
 
         Raises:
             errors.NotFoundError: the alias points nowhere, or never pointed elsewhere.
@@ -270,12 +253,10 @@ class Registry:
     def _last(
         self, same: Callable[[Version], bool] | None, name: str, numbers: Iterable[int]
     ) -> Version | None:
-        """The last of these versions that is the same."""
         versions = self._versions(name, numbers, _ignore) if same else []
         return next(filter(same, reversed(versions)), None)
 
     def _existing(self, name: str) -> set[int]:
-        """The version numbers of a model, else NotFoundError."""
         if numbers := self.numbers(name):
             return numbers
         models = self.models()
@@ -292,7 +273,7 @@ class Registry:
         *,
         dry_run: bool,
     ) -> Aliases:
-        """Change the aliases, again and again until nobody changed them in between."""
+        """Change the aliases by compare-and-swap; `change` is repeated if others were faster."""
         for _ in range(_SWAPS):
             before = self.aliases(name)
             after = change(before)
@@ -307,7 +288,6 @@ class Registry:
         raise errors.ConflictError(f"model {name}: its aliases changed during {_SWAPS} attempts")
 
     def _put_if_absent(self, key: str, document: documents.Document, **names: object) -> bool:
-        """Write a document, and tell whether it was not there before."""
         try:
             self._store.put_if_absent(key.format(**names), document.encode())
         except errors.ObjectExistsError:

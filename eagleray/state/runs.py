@@ -1,6 +1,6 @@
-"""Runs: experiments that were sent, by what they are made of, and how they ended.
+"""Runs: the package of each experiment that was sent, its search and its result.
 
-`eagleray.client.package` makes what is sent, `eagleray.client.runs` counts the attempts at it.
+`eagleray.client.package` makes the package, `eagleray.client.runs` the attempts at the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ D = TypeVar("D", bound=documents.Document)
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment that was sent: all that a driver needs to find the rest in storage."""
+    """An experiment that was sent; a driver finds the rest in storage."""
 
     name: str  # the experiment's
     id: str  # 12 hex digits of what decides the outcome
@@ -34,7 +34,7 @@ class Sent(documents.Document, frozen=True):
 
 
 class Begun(documents.Document, frozen=True):
-    """Which search a run is; its driver puts it on record at the beginning."""
+    """The search of a run, on record since its driver has begun."""
 
     KIND = "run-search"
     MIGRATIONS = {0: lambda search: {"search": str(search)}}
@@ -43,7 +43,7 @@ class Begun(documents.Document, frozen=True):
 
 
 class Result(documents.Document, frozen=True):
-    """How a run ended: for programs, and as it is shown to people."""
+    """How a run ended: `summary` for programs, `page` for people."""
 
     KIND = "run-result"
 
@@ -70,7 +70,7 @@ def fetch(run: Run) -> bytes:
 
 
 def put(run: Run, document: Sent | Begun | Result) -> None:
-    """Put a document of a run on record."""
+    """Write a document of a run."""
     key = _KEYS[type(document)].format(name=run.name, id=run.id)
     storage.open(run.storage).put(key, document.encode())
 

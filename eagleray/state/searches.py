@@ -1,8 +1,7 @@
-"""Searches: what is on record of each, so that the same file finds it again.
+"""The documents of a search, by which another run of the same experiment resumes it.
 
-Only what the driver that holds the lease writes is seen. The states alone are written by the worker
-that trains, so that they do not depend on a report that may be lost. Weights and states are blobs
-that the documents name.
+Only documents of the driver that holds the lease count. States are written by the worker that
+trains, so that they do not depend on a report that may be lost. Weights and states are blobs.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class Record(documents.Document):
     number: int  # its place in the search, from 1
     values: dict[str, Any]  # its configuration, by dotted key
     parameters: dict[str, Any] = {}  # the same in the sampler's terms
-    # interrupted when `running` while no search runs; `stopped` early by the scheduler, `failed` by
-    # itself, `lost` by the machine or the storage
+    # `stopped` early by the scheduler, `failed` by an error of its own, `lost` with its machine or
+    # storage; `running` while no search runs: interrupted
     status: Literal["running", "finished", "stopped", "failed", "lost"] = "running"
     score: float | None = None  # the selecting metric at its best epoch, on the validation part
     epoch: int = 0
@@ -37,23 +36,20 @@ class Record(documents.Document):
     weights: dict[str, Any] | None = None  # blob of the best epoch's weights
     state_epoch: int = 0  # the epoch of its last whole state in storage; 0 before the first
     failure: str | None = None  # why it failed
-    cause: str | None = (
-        None  # equal for failures that are alike; None: the next trial may do better
-    )
+    cause: str | None = None  # equal for like failures; None: the next trial may do better
 
     @property
     def unfinished(self) -> bool:
-        """Whether the next run of the search goes on with it."""
+        """Whether the next run of the search resumes it."""
         return self.status in ("running", "lost")
 
     @property
     def seconds(self) -> float:
-        """Time spent in epochs."""
         return sum(epoch.get("seconds", 0.0) for epoch in self.history)
 
 
 class State(documents.Document, frozen=True):
-    """A trial's last whole state in storage."""
+    """The last training state of a trial that is whole in storage."""
 
     KIND = "state"
 
@@ -72,7 +68,7 @@ class Row(pydantic.BaseModel, frozen=True):
 
 
 class View(documents.Document, frozen=True):
-    """A search as a screen shows it, wherever the screen is."""
+    """The progress of a search, for a screen on any machine."""
 
     KIND = "view"
 
@@ -89,7 +85,7 @@ class View(documents.Document, frozen=True):
 
 
 class Confused(pydantic.BaseModel, frozen=True):
-    """Rows of one class that were taken for another: how many."""
+    """How many rows of class `truth` were predicted as another."""
 
     truth: str
     predicted: str
@@ -120,7 +116,7 @@ _KEYS = {Record: keys.TRIAL, View: keys.VIEW, Result: keys.RESULT}
 
 
 class Records:
-    """What is on record of one search; written under its lease."""
+    """The documents of one search; writes under its lease if it is given."""
 
     def __init__(
         self, store: Storage, name: str, search_id: str, lease: leases.Lease | None = None
@@ -131,21 +127,19 @@ class Records:
         self.lease_key = self._key(keys.LEASE)
 
     def watcher(self) -> leases.Watcher:
-        """Who waits for the lease of this search."""
         return leases.Watcher(self._storage, self.lease_key)
 
     def adopt(self) -> None:
-        """Go on with what earlier drivers have written; what they write now is not seen."""
+        """Take over what earlier drivers have written; what they write now is not seen."""
         assert self._writer is not None
         self._writer.adopt([self._key(one) for one in (keys.TRIALS, keys.VIEW, keys.RESULT)])
 
     def check(self) -> None:
-        """Raise LeaseLostError when it is known that another driver has taken over."""
         if self._lease is not None:
             self._lease.check()
 
     def save(self, document: Record | View | Result) -> None:
-        """Put a trial, the view or the end on record, in place of the same before."""
+        """Write a trial, the view or the result over its earlier version."""
         number = document.number if isinstance(document, Record) else 0
         key = self._key(_KEYS[type(document)], number)
         if self._writer is None:
@@ -159,15 +153,14 @@ class Records:
         return self._read(Record, *sorted(entry.key for entry in listed))
 
     def view(self) -> View | None:
-        """The search as it was some seconds ago, or at its last sign of life."""
+        """The progress as the driver last wrote it."""
         return next(iter(self._read(View, self._key(keys.VIEW))), None)
 
     def result(self) -> Result | None:
-        """The end, where the search has come to one."""
         return next(iter(self._read(Result, self._key(keys.RESULT))), None)
 
     def state(self, number: int, values: dict[str, Any]) -> State | None:
-        """The last whole state of a trial, where there is one of this configuration."""
+        """The last state of a trial; None if there is none of this configuration."""
         found = State.find(self._storage, self._key(keys.STATE, number))
         return found if found and found.values == values else None
 

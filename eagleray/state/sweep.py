@@ -1,11 +1,9 @@
 """Removal of contents that no document refers to.
 
-A content is written before the document that refers to it, so one that was written within the
-grace period stays. Contents are listed before documents are read, and each is listed once more
-before it is removed: one that was written again meanwhile is young (`blobs.put`).
-
-Whatever looks like a hash in a document counts as a reference, in fields of newer releases too. A
-document that cannot be read, or is too new, stops the sweep before anything is removed.
+A content is written before the document that refers to it, so young ones stay for a grace period.
+Contents are listed before documents are read, and each again before it is removed: one that was
+written again meanwhile is young (`blobs.put`). Any hash in a document counts as a reference. A
+document that is unreadable or too new stops the sweep before anything is removed.
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
         *(searches.Record, searches.Result, searches.State, searches.View),
     )
 }
-"""All documents by kind."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,6 @@ def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Re
 
 
 def _hashes(store: Storage, key: str) -> set[str]:
-    """All hashes in a document."""
     try:
         data = store.get(key)
     except errors.ObjectNotFoundError:
@@ -77,7 +73,7 @@ def _hashes(store: Storage, key: str) -> set[str]:
 
 
 def _check_readable(content: Any, where: str) -> None:
-    """Refuse what only a newer EagleRay reads; JSON of others has no kind of ours."""
+    """Refuse a document that only a newer EagleRay reads; foreign JSON has no kind."""
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind in DOCUMENTS:
         DOCUMENTS[kind].check(content, where)
@@ -87,7 +83,6 @@ def _check_readable(content: Any, where: str) -> None:
 
 
 def _remove(store: Storage, content: Entry, limit: datetime) -> bool:
-    """Remove a content that is still there and old, and tell whether it was."""
     current = [one for one in store.list(content.key) if one.key == content.key]
     if not current or current[0].modified >= limit:
         return False

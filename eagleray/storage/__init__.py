@@ -30,9 +30,9 @@ class Entry:
 
 
 class Storage(Protocol):
-    """Objects by key. What is read is always whole; an etag stands for a content.
+    """Objects by key. Readers see whole objects; equal etags stand for equal contents.
 
-    Every method raises the subclasses of `errors.StorageError`; they name endpoint, bucket and key.
+    Methods raise subclasses of `errors.StorageError`, which name endpoint, bucket and key.
     """
 
     uri: str
@@ -41,31 +41,31 @@ class Storage(Protocol):
         """Read an object; ObjectNotFoundError when there is none."""
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
-        """Read an object with the etag that `compare_and_swap` asks for."""
+        """Read an object and its etag, for `compare_and_swap`."""
 
     def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
-        """Read an object unless it still has this etag."""
+        """Read an object and its etag; None if it still has this etag."""
 
     def put(self, key: str, data: bytes) -> str:
-        """Write an object, whatever was there; give its etag."""
+        """Write an object, whatever was there; return its etag."""
 
     def put_if_absent(self, key: str, data: bytes) -> str:
-        """Write an object that is not there yet; of many writers one wins, ObjectExistsError."""
+        """Create an object; of many writers one wins, the others get ObjectExistsError."""
 
     def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
-        """Replace the object that was read; ObjectChangedError, ObjectNotFoundError."""
+        """Replace the object with this etag; raises ObjectChangedError, ObjectNotFoundError."""
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """List the objects whose keys start with `prefix`, in no order."""
 
     def delete(self, key: str) -> None:
-        """Delete an object; it is fine when there is none."""
+        """Delete an object, if there is one."""
 
     def download(self, key: str, path: Path) -> None:
         """Read an object into a file, in parallel ranges; `path` appears whole or not at all."""
 
     def clock(self) -> datetime | None:
-        """What time the server says it is; None where that is this machine's own time."""
+        """The server's time; None if it is this machine's."""
 
 
 def open(  # noqa: A001 - `storage.open(…)` reads as the built-in does
@@ -73,9 +73,8 @@ def open(  # noqa: A001 - `storage.open(…)` reads as the built-in does
 ) -> Storage:
     """Open `s3://bucket[/prefix]` or `file:///path`, else raise a UserError.
 
-    Endpoint and credentials come from the usual AWS variables and files. When no such variable is
-    set and the embedded server of `eagleray local up` runs for this folder, that server is used.
-    `attempts` is how often a server is asked.
+    Endpoint and credentials come from the usual AWS variables and files; without any of these
+    variables, from the server of `eagleray local up`, if it runs. `attempts` is for each request.
     """
     scheme, _, rest = uri.partition("://")
     if scheme == "file" and rest.startswith("/"):
@@ -95,11 +94,9 @@ def open(  # noqa: A001 - `storage.open(…)` reads as the built-in does
 
 
 def checked(key: str) -> str:
-    """Give the key back if every storage takes it, else raise a UserError.
-
-    SeaweedFS takes a backslash for a slash.
-    """
+    """Return the key if every storage takes it, else raise a UserError."""
     segments = key.split("/")
+    # SeaweedFS takes a backslash for a slash
     whole = key.isprintable() and "\\" not in key and len(key.encode()) <= 1024
     if whole and all(s not in ("", ".", "..") and len(s.encode()) <= 255 for s in segments):
         return key

@@ -22,10 +22,9 @@ class Blob:
 
 
 def put(storage: Storage, data: bytes) -> Blob:
-    """Store a content; one that is there already is written again.
+    """Store a content, even if it is there: this repairs a corrupt one and makes it young.
 
-    That replaces a corrupt one, and makes one that nothing refers to young again: it is not swept
-    (`eagleray.state.sweep`) before a document refers to it.
+    A young content is not swept before a document refers to it (`eagleray.state.sweep`).
     """
     blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
     storage.put(key(blob), data)
@@ -33,7 +32,7 @@ def put(storage: Storage, data: bytes) -> Blob:
 
 
 def get(storage: Storage, blob: Blob) -> bytes:
-    """Read a content; CorruptObjectError when something else lies there."""
+    """Read a content; CorruptObjectError if its size or hash differs."""
     data = storage.get(key(blob))
     found = Blob(hashlib.sha256(data).hexdigest(), len(data))
     if found != blob:
@@ -45,7 +44,7 @@ def get(storage: Storage, blob: Blob) -> bytes:
 
 
 def hashes(text: bytes) -> set[str]:
-    """The hashes that a text holds, whatever else it says."""
+    """All hashes in a text."""
     return {found.decode() for found in _HASH.findall(text)}
 
 

