@@ -37,7 +37,7 @@ class Loss:
     Attributes:
         tasks: names of the tasks that it fits.
         build: builds it from the `train` section, the targets of the training part, and C.
-        options: keys of `train` that only some losses read, this one among them.
+        options: keys of `train` that this loss reads and some others do not.
     """
 
     tasks: frozenset[str]
@@ -52,13 +52,9 @@ def build(
     *,
     custom: code.Code | None = None,
 ) -> Function:
-    """The loss that `train` names.
+    """The loss that `train` names, or the user's (`custom`, where `train.loss` is a function).
 
-    Args:
-        train: the `train` section of one configuration.
-        target: what is predicted.
-        targets: those of the training part, for class weights.
-        custom: the user's code, where `train.loss` is `module:function`.
+    Class weights are those of `targets`, the training part.
 
     Raises:
         UserError: a loss that does not fit the task.
@@ -74,13 +70,13 @@ def build(
 
 
 def fitting(task: type[tasks.Task]) -> list[str]:
-    """The losses of a task."""
+    """Names of the losses that fit a task."""
     own = [name for name in REGISTRY if task.name in REGISTRY[name].tasks]
     return [*own, *sorted(task.losses)]
 
 
 def _own(custom: code.Code) -> Function:
-    """The user's loss, held to its contract."""
+    """Check the contract of the user's loss at each call."""
     from torch import Tensor
 
     from eagleray import code
@@ -139,8 +135,6 @@ def _focal(logits_BC: Tensor, target_B: Tensor) -> Tensor:
 
 
 def _of_values(name: str) -> Callable[..., Function]:
-    """One of torch's losses."""
-
     def build(*_: object) -> Function:
         from torch.nn import functional
 

@@ -1,8 +1,7 @@
-"""Metrics by name, by scikit-learn's definitions; tests hold each to scikit-learn.
+"""Metrics by name, by scikit-learn's definitions; tests compare each with scikit-learn.
 
-They are our own because a trial computes them after every epoch: scikit-learn's checks of its
-arguments took a third of a short trial (0.018 s an epoch on 10 classes; 0.001 s here), and
-importing it a fourth of a worker's start.
+A trial computes them after every epoch: scikit-learn's argument checks took a third of a short
+trial (0.018 s an epoch on 10 classes; 0.001 s here), and its import a fourth of a worker's start.
 
 A metric is added as a function of `Rows` and a line in `REGISTRY`; by an installed package
 (`eagleray.plugins`) with `REGISTRY.register`.
@@ -25,12 +24,12 @@ from eagleray.learn import schema, tasks
 
 @dataclass(frozen=True)
 class Rows:
-    """Truth and outputs of B rows, and what several metrics compute of them.
+    """Truth and outputs of B rows, and intermediate results that metrics share.
 
     Attributes:
         truth_B: class indices, or values in the target's unit.
         outputs: probabilities (B, C), or values (B,).
-        positive: index of the positive class, where there is one.
+        positive: index of the positive class; None where there is none.
     """
 
     truth_B: np.ndarray
@@ -60,13 +59,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by name.
-
-    Attributes:
-        mode: which way is better.
-        tasks: names of the tasks that it fits.
-        measure: its value; NaN where the rows do not define it.
-    """
+    """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it."""
 
     mode: Literal["max", "min"]
     tasks: frozenset[str]
@@ -74,10 +67,7 @@ class Metric:
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
-    """All metrics of the target's task by name; `truth_B` and `outputs` as in `Rows`.
-
-    A metric that these rows do not define is absent, such as ROC-AUC where they lack a class.
-    """
+    """The task's metrics by name, except those that these rows do not define; see `Rows`."""
     task = tasks.REGISTRY[target.task]
     rows = Rows(truth_B, outputs, task.positive)
     found = {name: float(REGISTRY[name].measure(rows)) for name in fitting(task)}
@@ -85,7 +75,7 @@ def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> di
 
 
 def fitting(task: type[tasks.Task]) -> list[str]:
-    """The metrics of a task."""
+    """Names of the metrics that fit a task."""
     own = [name for name in REGISTRY if task.name in REGISTRY[name].tasks]
     return [*own, *sorted(task.metrics)]
 

@@ -20,7 +20,7 @@ from eagleray.learn.columns import Raw as Raw
 from eagleray.learn.columns import Tolerance as Tolerance
 
 ExtraFields = Literal["refuse", "ignore"]
-"""What is done with fields of a request's row that are no columns."""
+"""How fields of a request's row that are no columns are treated."""
 
 
 class Target(pydantic.BaseModel, frozen=True):
@@ -40,7 +40,7 @@ class Schema(pydantic.BaseModel, frozen=True):
 
 
 def parse(schema: Schema, raw: Mapping[str, Raw]) -> Columns:
-    """Canonical columns from raw values by column; DataError for a faulty value or no column."""
+    """Canonical columns from raw values by name; DataError for a faulty value or missing column."""
     return {column.name: parse_column(column, _raw(column, raw)) for column in schema.columns}
 
 

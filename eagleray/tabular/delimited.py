@@ -36,7 +36,7 @@ class Source:
 
     @functools.cached_property
     def codec(self) -> str:
-        """The user's encoding, that of the byte order mark, or UTF-8."""
+        """The user's encoding, else that of the byte order mark, else UTF-8."""
         if self.encoding is not None:
             return "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
         with self.path.open("rb") as file:
@@ -48,7 +48,7 @@ class Source:
 
 
 class Layout(NamedTuple):
-    """How a file is written: `skipped` lines above the header, and `names` as its cells are."""
+    """Format of a file: lines `skipped` above the header, whose unstripped cells are `names`."""
 
     delimiter: str
     skipped: int
@@ -56,9 +56,7 @@ class Layout(NamedTuple):
 
 
 def read(source: Source) -> pd.DataFrame:
-    """The table, each column as Arrow's text.
-
-    A line that starts with `#` is left out, unless it is the header or has as many cells.
+    """Read a table of Arrow's texts; skip comments unless they have as many cells as the header.
 
     Raises:
         DataError: a line that is not in the encoding, or has more or fewer cells than the header.
@@ -77,14 +75,14 @@ def read(source: Source) -> pd.DataFrame:
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
-    """The table as pandas has it; text stays in Arrow's memory."""
+    """The table in pandas; text stays in Arrow's memory."""
     texts = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), pa.large_string())}
     converted: pd.DataFrame = table.to_pandas(ignore_metadata=True, types_mapper=texts.get)
     return converted
 
 
 def header_hint(names: Sequence[str]) -> str:
-    """The end of a message, where a name is a number: the file may have no header."""
+    """Hint, for the end of a message, at a missing header; empty unless a name is a number."""
     if not any(map(values.is_number, names)):
         return ""
     return "; if line 1 holds values, put a line of names above it"
@@ -103,7 +101,7 @@ def _layout(source: Source) -> Layout:
 def _header(head: str, delimiter: str) -> tuple[int, list[str]]:
     """The number of lines above the header, and its cells.
 
-    A last comment such as `#id,name` is the header where it has as many cells as the row below.
+    The last comment, such as `#id,name`, is the header if it has as many cells as the row below.
     """
     above, rows = 0, csv.reader(io.StringIO(head), delimiter=delimiter)
     comment: tuple[int, list[str]] | None = None
@@ -146,7 +144,6 @@ def _parsed_by(source: Source, layout: Layout, block: int) -> pa.Table:
 
 
 def _check_encoding(source: Source) -> None:
-    """Raises DataError at the first line that is not in the encoding."""
     law = f"text must be in {source.codec.removesuffix('-sig')}"
     decoder = codecs.getincrementaldecoder(source.codec)()
     with source.path.open("rb") as file:
@@ -166,7 +163,7 @@ def _check_encoding(source: Source) -> None:
 
 
 def _check_rows(source: Source, layout: Layout) -> None:
-    """Raises DataError at the first row with more or fewer cells than the header has."""
+    """DataError for the first row with more or fewer cells than the header."""
     faults = _ragged_rows(source, layout)
     line, row = next(faults, (0, []))
     if not line:
@@ -185,7 +182,7 @@ def _check_rows(source: Source, layout: Layout) -> None:
 
 
 def _ragged_rows(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Rows with too many or too few cells, and their first lines."""
+    """Rows with too many or too few cells, after the number of their first line."""
     with source.path.open(encoding=source.codec, newline="") as file:
         for _ in itertools.islice(file, layout.skipped):
             pass

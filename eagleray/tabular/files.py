@@ -1,7 +1,6 @@
 """Files as tables: delimited text, Parquet and JSON Lines, each also compressed; picture files.
 
-Text stays as it is: `eagleray.tabular.inference` decides for whole columns which texts are numbers
-or missing, not a reader for single cells.
+Readers leave texts unchanged: `eagleray.tabular.inference` judges columns as a whole.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ _UNREADABLE = (
 
 
 class Kind(NamedTuple):
-    """How a kind of file is read, and the keys of the `data` section that it takes."""
+    """A file format: its reader, and the keys of the `data` section that it takes."""
 
     read: Callable[[Source], pd.DataFrame]
     options: tuple[str, ...] = ()
 
 
 def read(source: Source) -> pd.DataFrame:
-    """The table in a file, whose kind is that of its suffix.
+    """Read the table in a file; its suffix decides the format.
 
     Raises:
-        DataError: unknown kind, an option that it does not take, or an empty or unreadable file.
+        DataError: unknown format, an option that it does not take, or an empty or unreadable file.
     """
     try:
         with _unpacked(source.path) as plain:
@@ -69,7 +68,7 @@ def read(source: Source) -> pd.DataFrame:
 
 
 def is_known(path: Path) -> bool:
-    """Whether the suffix is that of a file that can be read."""
+    """Whether a file with this suffix can be read."""
     return path.suffix.lower() in (*KINDS, *UNPACKERS, ARCHIVE)
 
 
@@ -80,10 +79,9 @@ def is_delimited(path: Path) -> bool:
 
 
 def read_pictures(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
-    """The frame with the contents of picture files in place of their paths.
+    """Replace paths of picture files, from `base` or the working directory, with their contents.
 
-    A column holds paths where its first value is the path of a picture, from `base` or from the
-    working directory.
+    A column holds paths if its first value is the path of a picture.
 
     Raises:
         DataError: a later path of such a column names no file.
@@ -128,7 +126,7 @@ def _kind(source: Source) -> Kind:
 
 @contextlib.contextmanager
 def _unpacked(path: Path) -> Iterator[Path]:
-    """The file itself, or a temporary copy of what is compressed in it, without that suffix."""
+    """The file itself, or a decompressed temporary copy, named without the suffix."""
     suffix = path.suffix.lower()
     if suffix != ARCHIVE and suffix not in UNPACKERS:
         yield path

@@ -28,9 +28,7 @@ class Inferred:
 def infer(
     name: str, raw: schema.Raw, kind: ColumnKind | None = None, markers: tuple[str, ...] = ()
 ) -> Inferred | None:
-    """A column from its values; None where all are missing.
-
-    The experiment file may name the `kind`, and more `markers` for missing values.
+    """Infer a column, of `kind` if it is given; None where all values are missing.
 
     Raises:
         DataError: values that the kind, or any kind, cannot hold.

@@ -1,4 +1,4 @@
-"""Tables from all that `data.source` may name; the columns of a text file are texts."""
+"""Tables from all that `data.source` may name: files, objects, data sets, the user's functions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from eagleray.tabular import delimited, files
 from eagleray.tabular.delimited import Source
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
-"""The data sets that scikit-learn carries."""
+"""The data sets bundled with scikit-learn."""
 
 
 def read(data: spec.Data, base: Path) -> pd.DataFrame:
-    """The table of an experiment, rows in the source's order; `base` is the file's folder.
+    """The table of an experiment, rows in the source's order; `base` is the folder of its file.
 
     Raises:
         DataError: no such source, or it cannot be read, or it has no rows.
@@ -35,12 +35,12 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
 
 
 def file(path: Path, base: Path, *, shown: str | None = None) -> pd.DataFrame:
-    """The table in a file, with pictures whose paths start at `base`; see `files.read`."""
+    """The table in a file, named `shown` in messages; pictures' paths start at `base`."""
     return _checked(files.read(Source(path, shown or str(path))), shown or str(path), base)
 
 
 def locate(source: str, base: Path) -> Path:
-    """The file that `data.source` names, beside the experiment or in the working directory."""
+    """The file in `base` or in the working directory; DataError where there is none."""
     tried = [base / source, Path.cwd() / source]
     for path in tried:
         if path.is_file():
@@ -54,7 +54,7 @@ def locate(source: str, base: Path) -> Path:
 
 
 def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
-    """Raw values by column: arrays of numbers or times, texts, or lists of Python's own values."""
+    """Raw values by column: arrays of numbers or times, `Texts`, or lists of Python values."""
     return {str(name): _raw(frame[name]) for name in frame.columns}
 
 

@@ -1,4 +1,4 @@
-"""From a table of raw values to a schema: rows and columns to learn from, and what is predicted."""
+"""From a table of raw values to a schema: the rows and columns to learn from, and the target."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Table = dict[str, schema.Raw]
 Features = Mapping[str, spec.FeatureOptions]
 
 FEW_ROWS = 20
-"""In fewer rows, values that are all distinct or counted up say nothing about a column."""
+"""Minimum rows for distinct or consecutive values to make a column an identifier."""
 
 MOST_SHOWN = 20
-"""Number of columns that a message lists."""
+"""Maximum number of columns that a message lists."""
 
 
 @dataclass(frozen=True)
 class Learnable:
-    """A table without what cannot be learned from.
+    """The rows and columns of a table that a model can learn from.
 
     Attributes:
         columns: canonical columns of the B rows that are left.
         targets: see `tasks.Task.encode`.
-        rows: the number of each row in the source (B), from 1.
+        rows: number of each row in the source (B), from 1.
         groups: a name for each row (B), with `data.split.group`.
         times: a number for each row (B), with `data.split.time`.
-        notes: what was left out or looks odd.
+        notes: sentences on what is left out or looks odd.
     """
 
     schema: Schema
@@ -53,9 +53,7 @@ class Learnable:
 def infer(
     table: Table, data: spec.Data, features: Features, *, preferred: Container[str] = ()
 ) -> Learnable:
-    """Leave out rows without a target, group or time; infer the kinds of columns, and the task.
-
-    `preferred` are the tasks that fit the loss and the metric of the file, see `tasks.infer`.
+    """Drop rows without a target, group or time; infer the kinds of columns, and the task.
 
     Raises:
         DataError: the problems of all columns together.
@@ -64,8 +62,6 @@ def infer(
 
 
 class _Inference:
-    """One inference, with the problems and notes so far."""
-
     def __init__(self, table: Table, data: spec.Data, features: Features) -> None:
         self._table, self._data, self._features = table, data, features
         kinds = {name: chosen.kind for name, chosen in features.items()}
@@ -102,7 +98,7 @@ class _Inference:
 
     @contextlib.contextmanager
     def _collected(self) -> Iterator[None]:
-        """Collect the problems of a DataError, and go on after the block."""
+        """Collect the problems of a DataError and continue after the block."""
         try:
             yield
         except errors.DataError as error:
@@ -124,7 +120,7 @@ class _Inference:
                 yield f"{key}: a column of {data.source} is needed, but got {name!r}{near}"
 
     def _clean(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Drop rows; the numbers of the others, and their targets, groups and times by column."""
+        """Drop rows; return the others' numbers, and the target, group and time by column name."""
         data, count = self._data, len(next(iter(self._table.values()), ()))
         keep_B, arrays = np.ones(count, bool), {}
         for name in (data.target, data.split.group, data.split.time):
@@ -146,7 +142,7 @@ class _Inference:
         return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
 
     def _deciding(self, name: str) -> np.ndarray:
-        """Values that decide whether rows stay: groups and classes are names, even as long text."""
+        """Values of the target, group or time; groups and classes are names, even if long texts."""
         data, raw = self._data, self._table[name]
         kind = CATEGORICAL if name == data.split.group else self._declared(name)
         found = inference.infer(name, raw, kind, data.missing)
@@ -163,7 +159,7 @@ class _Inference:
         return found.array
 
     def _declared(self, name: str) -> ColumnKind | None:
-        """The kind that the experiment file names; None where the values decide."""
+        """The kind that the experiment file names; None where it is inferred."""
         kind = self._features[name].kind if name in self._features else None
         return kind if kind is not None and kind.is_input else None
 
@@ -177,7 +173,7 @@ class _Inference:
         return task, task.encode(raw)
 
     def _inputs(self) -> tuple[list[inference.Inferred], list[inference.Inferred]]:
-        """Columns to learn from, and columns that only tell rows apart."""
+        """Columns to learn from, and columns that only identify rows."""
         split, inputs, keys = self._data.split, [], []
         for name, raw in self._table.items():
             if name == self._data.target or name in self._left_out:
@@ -198,7 +194,7 @@ class _Inference:
         return inputs, keys
 
     def _input(self, name: str, raw: schema.Raw) -> inference.Inferred | None:
-        """The column; numbers that repeat are codes if its name is that of an identifier."""
+        """Infer a column; repeated numbers are categories if its name is that of an identifier."""
         kind = self._declared(name)
         found = inference.infer(name, raw, kind, self._data.missing)
         if kind is not None or found is None or not hints_at_identifier(name):
@@ -208,7 +204,7 @@ class _Inference:
 
 
 def _columns(known: list[str]) -> str:
-    """The end of a message, where no name is near."""
+    """Hint, for the end of a message, at the columns of the table."""
     if len(known) == 1:
         return f"; its only column is {known[0]!r}: data.delimiter says what parts the cells"
     shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")
@@ -224,7 +220,6 @@ def _only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
 
 
 def _only_tells_apart(found: inference.Inferred) -> bool:
-    """Whether a column is nothing but a number, a code or a name of its row."""
     column, array = found.column, found.array
     hinted = hints_at_identifier(column.name)
     if not hinted and (len(array) < FEW_ROWS or column.nullable):

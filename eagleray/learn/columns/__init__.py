@@ -1,8 +1,5 @@
 """Column kinds: what a column holds, and all that depends on it. One file a kind.
 
-A kind says how its values are inferred, parsed, written as JSON, encoded, counted for drift, sent
-and described. What is the same for all columns of a table is no part of it.
-
 A package adds a kind: it subclasses `NumberKind`, `WordKind` or `ColumnKind`, and calls `register`
 in a module that it names as an entry point, see `eagleray.plugins`. That module cannot import
 `eagleray.spec`, which is made of the options of all kinds.

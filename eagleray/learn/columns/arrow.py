@@ -29,11 +29,11 @@ PLAIN = {
     "comma": r"-?(0|[1-9]\d*)(,\d+)?",
     "time": r"[1-9]\d{3}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?",
 }
-"""Forms of texts that Arrow parses to the same value as `values`; `comma` is a decimal comma."""
+"""Forms of texts that Arrow parses as `values` does; `comma` is a decimal comma."""
 
 
 class Texts(Sequence[str | None]):
-    """B texts, None where one is missing; any other code reads it as a sequence."""
+    """A sequence of B texts, None where one is missing."""
 
     def __init__(self, cells: pa.ChunkedArray) -> None:
         self._cells = cells
@@ -41,7 +41,7 @@ class Texts(Sequence[str | None]):
 
     @classmethod
     def of(cls, texts: list[str | None]) -> Texts:
-        """Texts from Python's memory; lone surrogates, of escapes in JSON, are replaced."""
+        """Copy texts to Arrow; lone surrogates, from escapes in JSON, are replaced."""
         import pyarrow as pa
 
         try:
@@ -90,7 +90,7 @@ class Texts(Sequence[str | None]):
             start, count = start + count, count * 4
 
     def is_plain(self, form: str, markers: Collection[str] = ()) -> np.ndarray:
-        """Which rows hold a text of this form that is no marker, as booleans (B)."""
+        """Whether each row (B) holds a text of this form, other than `markers` (lower case)."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -109,16 +109,13 @@ class Texts(Sequence[str | None]):
     def read(
         self, form: str, markers: Collection[str], parse: Callable[[list[str | None]], np.ndarray]
     ) -> np.ndarray:
-        """One number for each row (B), f64: Arrow parses plain texts, `parse` the distinct others.
-
-        `markers`, in lower case, are not plain.
-        """
+        """Numbers (B), f64: Arrow parses plain texts, `parse` the distinct others and `markers`."""
         import pyarrow as pa
 
         plain_B, numbers_B = self.is_plain(form, markers), np.empty(len(self))
         try:
             numbers_B[plain_B] = self.only(plain_B)._cast(form)
-        except pa.ArrowInvalid:  # one is no date, such as 30 February
+        except pa.ArrowInvalid:  # such as 30 February
             plain_B = np.zeros(len(self), bool)
         if not plain_B.all():
             texts, rows = self.only(~plain_B).distinct()
@@ -141,10 +138,7 @@ class Texts(Sequence[str | None]):
 
 
 class Distinct:
-    """The distinct texts of a column, stripped and counted, by which kinds are inferred.
-
-    Markers for missing values, in lower case, do not count. Plain texts are counted last or never.
-    """
+    """The distinct texts of a column, stripped and counted, except `markers` (lower case)."""
 
     def __init__(self, texts: Texts, markers: frozenset[str]) -> None:
         self._texts, self._markers = texts, markers
@@ -163,21 +157,20 @@ class Distinct:
 
     @property
     def counts(self) -> Counter[str]:
-        """All texts with their counts."""
         return self.not_plain("")
 
     def not_plain(self, form: str) -> Counter[str]:
-        """Texts with their counts, except those of this form, see `PLAIN`."""
+        """Counts of the texts that are not of this form, a key of `PLAIN`."""
         counts = self._count(form).items()
         return Counter({text: n for text, n in counts if text.casefold() not in self._markers})
 
     def rows(self, form: str) -> int:
-        """The number of rows that hold a text; those of this form are counted fastest."""
+        """Number of rows that hold a text; `form` only makes it faster."""
         plain = self._texts.is_plain(form, self._markers)
         return int(plain.sum()) + self.not_plain(form).total()
 
     def markers(self, form: str) -> set[str]:
-        """The markers that the column holds; no text of any form is one."""
+        """The markers that the column holds; `form` only makes it faster."""
         return {text for text in self._count(form) if text.casefold() in self._markers}
 
     def _count(self, form: str) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""`categorical`: names."""
+"""`categorical`: names of categories."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _is_scalar(text: str) -> bool:
 
 
 def _rare(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> Iterator[str]:
-    """Categories beyond the `most` frequent, which share one row of the table."""
+    """Remark on categories beyond the `most` frequent, which share one row of the table."""
     if column.categories is not None and len(column.categories) <= most:
         return
     training = array[train]

@@ -33,7 +33,7 @@ class Column(pydantic.BaseModel, frozen=True):
         integer: whether all numbers are whole.
         decimal_comma: whether numbers written as text have a decimal comma.
         missing: markers for missing values, from the training file and from `data.missing`.
-        written: the format of dates that are not in ISO 8601, as `datetime.strptime` has it.
+        written: `datetime.strptime` format of dates that are not in ISO 8601.
         image_shape: (C, H, W).
         categories: values in the training file, sorted; None where there are too many.
     """
@@ -50,7 +50,6 @@ class Column(pydantic.BaseModel, frozen=True):
 
     @property
     def kind(self) -> ColumnKind:
-        """The kind of its values. Hot loops look it up once, not for each value."""
         return REGISTRY[self.type]
 
     @property
@@ -61,10 +60,7 @@ class Column(pydantic.BaseModel, frozen=True):
 
 @dataclass
 class Tolerance:
-    """Collects faulty values, by index, in place of an error; they count as missing.
-
-    `pixels` bounds the pictures of a request; None is for those of a table.
-    """
+    """Collects faults by index in place of an error; `pixels` is None outside requests."""
 
     failures: dict[int, str] = field(default_factory=dict)
     pixels: pictures.PixelBudget | None = field(default_factory=pictures.PixelBudget)

@@ -39,7 +39,7 @@ class Datetime(NumberKind):
     json_schema: ClassVar = {"type": "string", "format": "date-time"}
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
-        """Dates, if all formats that fit agree on them."""
+        """Dates, if all formats that fit give the same dates."""
         first = texts.sample[0]
         if not any(map(str.isdigit, first)):
             return None

@@ -1,4 +1,4 @@
-"""`identifier`: what only tells rows apart; no model learns from it."""
+"""`identifier`: values that only identify rows; no model learns from them."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind, Guess
 
 LONGEST_SIDE = 128
-"""Larger pictures are scaled down to so many pixels a side."""
+"""Maximum pixels of a side; larger pictures are scaled down."""
 
 SAMPLE = 1000
-"""Number of pictures that decide the shape."""
+"""Number of pictures from which the shape is inferred."""
 
 
 class Image(ColumnKind):

@@ -25,11 +25,11 @@ class NoOptions(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Guess:
-    """How the texts of a column are values of a kind.
+    """How the texts of a column are read as values of a kind.
 
     Attributes:
-        fields: of the column, such as `decimal_comma`.
-        missing: texts that are no value of the kind and are taken as missing.
+        fields: fields of `Column`, such as `decimal_comma`.
+        missing: texts that count as missing because they are no value of the kind.
         note: a remark for people, without the column's name.
         fits: whether the column is of this kind; if not, the note says why.
     """
@@ -41,7 +41,7 @@ class Guess:
 
 
 class ColumnKind(Protocol):
-    """What a column holds, and all that depends on it.
+    """The kind of a column's values, and all code that depends on it.
 
     Canonical values are B rows of float64 (NaN where missing), of objects (str, or None where
     missing), or of float32 arrays. `NumberKind` and `WordKind` implement most of the first two.
@@ -52,16 +52,16 @@ class ColumnKind(Protocol):
         native: Python's and numpy's types of its values.
         options: model of what `features.COLUMN` takes beside `type`.
         encoded: how a column enters a model, where no option changes it.
-        json_types: a request's values that are not null, as msgspec takes them.
-        json_schema: the same as OpenAPI 3.0 has it.
+        json_types: msgspec type of a request's values that are not null.
+        json_schema: the same in OpenAPI 3.0.
         markers: texts, in lower case, that stand for a missing value.
         is_input: whether a model learns from the column.
         takes_any_text: whether it can read every text; inference tries such kinds last.
-        target: name of the kind that a target of this kind is read as, if it can be predicted.
+        target: name of the kind as which a target is read; None where it cannot be predicted.
         is_ordered: whether `data.split.time` can sort rows by it.
         holds_paths: whether values in a text file may be paths of other files.
-        parsed_dtype: dtype of values that JSON's types do not settle: they are parsed before a
-            request is queued.
+        parsed_dtype: dtype of values that are parsed before a request is queued, because their
+            JSON type does not suffice to check them.
         is_slow: whether parsing a text takes too long for the event loop.
     """
 
@@ -88,22 +88,22 @@ class ColumnKind(Protocol):
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         """How texts, at least one, are values of this kind; None where they are not.
 
-        More exceptions are allowed where the experiment file has `named` the kind.
+        `named` allows more exceptions: the experiment file names the kind.
         """
         return None
 
     def plain(self, column: Column) -> str:
-        """The form of texts that Arrow parses, a key of `arrow.PLAIN`; empty for none."""
+        """The key of `arrow.PLAIN` for texts that Arrow parses; empty for none."""
         return ""
 
     def raw_fields(self, name: str, raw: Raw) -> dict[str, Any]:
-        """Fields of the column that parsing needs; DataError for a value of another kind."""
+        """Fields of `Column` that parsing needs; DataError for a value of another kind."""
         return {}
 
     def parsed_fields(
         self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
     ) -> dict[str, Any]:
-        """Fields of the column that follow from its canonical values, of which there is one."""
+        """Fields of `Column` that follow from its canonical values, of which one is not missing."""
         return {}
 
     def is_key(self, column: Column, array: np.ndarray, *, hinted: bool) -> bool:
@@ -137,7 +137,7 @@ class ColumnKind(Protocol):
     def remarks(
         self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
     ) -> Iterator[str]:
-        """What looks unintended in an input, each with the setting that changes it.
+        """Describe what looks unintended in an input, and name the setting that changes it.
 
         `train` are the rows of the training part; `options` is None where the file names no kind.
         """

@@ -22,10 +22,10 @@ from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import LARGEST, NumberKind
 
 MOST_OTHER_SHARE, MOST_OTHERS = 0.01, 5
-"""Largest share of rows, and number of distinct texts, that are no numbers in a numeric column."""
+"""Maximum share of rows, and of distinct texts, that are no numbers in a numeric column."""
 
 MOST_OTHER_SHARE_NAMED = 0.5
-"""Largest share where the experiment file names the kind."""
+"""Maximum share of rows where the experiment file names the kind."""
 
 _PLAIN = frozenset({float, int, NoneType})
 _FORMS = {False: "number", True: "comma"}
@@ -112,7 +112,7 @@ NUMERIC = Numeric()
 
 
 def is_code(text: str) -> bool:
-    """Whether it is a code of digits, such as 01067, whose leading zero counts."""
+    """Whether it is a code with a leading zero, such as 01067."""
     return re.fullmatch(r"0\d+", text) is not None
 
 
@@ -128,7 +128,6 @@ def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
 
 
 def _guess(comma: bool, others: list[str]) -> Guess:
-    """Numbers among which `others` are missing."""
     shown = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
     note = f"{shown} among numbers is taken as missing" if others else ""
     return Guess({"decimal_comma": comma}, tuple(others), note)

@@ -26,7 +26,7 @@ LEAST_LIMIT, SIDES = 1_048_576, 32
 """A request's picture may have a million pixels, or 32 times the model's height and width."""
 
 LARGEST = 1e30
-"""Larger numbers are no brightness; their squares would not be finite in float32."""
+"""Maximum absolute value of a pixel."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I", "I;16", "F")
@@ -35,7 +35,7 @@ _STARTS = ("iVBORw0KGgo", "/9j/", "data:image/")
 
 @dataclass
 class PixelBudget:
-    """Pixels that the pictures of one request may still have, as their headers give them."""
+    """Pixels left for the pictures of one request, counted by their headers."""
 
     left: int = MOST_PIXELS
 
@@ -48,15 +48,12 @@ class PixelBudget:
 
 
 def is_encoded(value: object) -> bool:
-    """Whether this is a PNG or JPEG in base64, or a `data:image/` address."""
+    """Whether the value is a PNG or JPEG in base64, or a `data:image/` URL."""
     return isinstance(value, str) and value.lstrip().startswith(_STARTS)
 
 
 def decode(value: object) -> np.ndarray:
-    """A picture (C, H, W), float32, from nested numbers, bytes or base64.
-
-    ValueError where it is none, DataError where it has too many pixels.
-    """
+    """A picture (C, H, W), float32; ValueError if it is none, DataError if it is too large."""
     if isinstance(value, str | bytes):
         return _planes(_open(value, None, MOST_PIXELS, None))
     try:
@@ -67,11 +64,9 @@ def decode(value: object) -> np.ndarray:
 
 
 def fit(value: object, shape: tuple[int, ...], budget: PixelBudget | None = None) -> np.ndarray:
-    """A picture as `decode` takes it, in the shape (C, H, W) that a model takes, float32.
+    """Decode a picture and scale it to `shape` (C, H, W); outside requests, `budget` is None.
 
-    Without the `budget` of a request, it has `MOST_PIXELS` at most. Interpolation is bilinear.
-
-    Raises as `decode` does, and ValueError for another number of channels.
+    Raises as `decode` does, and ValueError for nested numbers with another number of channels.
     """
     if isinstance(value, str | bytes):
         request = max(LEAST_LIMIT, SIDES**2 * shape[1] * shape[2])
@@ -93,7 +88,7 @@ def nested(picture: np.ndarray) -> list[object]:
 def _open(
     value: str | bytes, channels: int | None, most: int, budget: PixelBudget | None
 ) -> Image.Image:
-    """A PNG or JPEG in the mode for `channels`; pictures too large are never unpacked."""
+    """A PNG or JPEG in the mode for `channels`; one that is too large is not unpacked."""
     from PIL import Image
 
     try:
@@ -155,14 +150,14 @@ def _mode(own: str, channels: int | None) -> str:
 
 
 def _lists(value: object) -> object:
-    """Arrays of arrays, as Parquet has them, as lists of arrays or numbers."""
+    """Parquet's arrays of arrays as lists of arrays."""
     if isinstance(value, np.ndarray):
         return value if value.dtype != object else [_lists(item) for item in value]
     return value
 
 
 def _channels_first(picture: np.ndarray) -> np.ndarray:
-    """(H, W), (H, W, C) or (C, H, W) as (C, H, W); the last axis is tried for channels first."""
+    """(H, W), (H, W, C) or (C, H, W) as (C, H, W); if both fit, the last axis is channels."""
     if picture.ndim == 2:
         picture = picture[None]
     elif picture.ndim == 3 and 1 <= picture.shape[2] <= 4:

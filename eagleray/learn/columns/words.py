@@ -68,7 +68,7 @@ def setting(tree: dict[str, Any]) -> str:
 
 
 def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
-    """Numbers with too many other texts among them for inference to choose numeric."""
+    """Remark on a column of numbers with too many other texts to be inferred as numeric."""
     step = max(1, len(array) // SAMPLE)
     if _numbers(Counter(array[::step].tolist()))[0] < LEAST_NUMERIC_SHARE / 2:
         return
@@ -84,7 +84,7 @@ def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
 
 
 def _numbers(counts: Counter[str | None]) -> tuple[float, list[str]]:
-    """The share of numbers among texts, 0 with codes, and the other texts by frequency."""
+    """Share of numbers among texts (0 if there are codes), and the other texts by frequency."""
     known = {text: count for text, count in counts.most_common() if text is not None}
     if not known or any(map(numeric.is_code, known)):
         return 0.0, []

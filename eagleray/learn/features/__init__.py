@@ -1,8 +1,8 @@
 """From canonical columns to a model's inputs: fitted on the training part, the same in serving.
 
-An encoding says how one column enters a model. Each block fits and applies all columns of one
-encoding together. Its state is JSON and tensors, and comes back exactly. A row is encoded alike
-alone and in a batch, to the bit; only the padding of tokens depends on the batch.
+An encoding says how one column enters a model; a block handles all columns of one encoding. Its
+state is JSON and tensors, and is restored exactly. A row is encoded to the same bits alone and in a
+batch; only the padding of tokens depends on the batch.
 """
 
 from eagleray.learn.features import reference as reference

@@ -1,6 +1,6 @@
 """Categorical columns as rows of one table.
 
-Each column owns a run of rows: one for missing, one for rare and unknown categories, then one for
+Each column has consecutive rows: one for missing, one for rare and unknown categories, then one for
 each of its most frequent categories.
 
 Legend: B rows, K columns.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eagleray.learn import schema
 
 MOST_LISTED = 1000
-"""The schema lists the categories of a column up to this number."""
+"""Maximum number of categories of a column that the schema lists."""
 
 MISSING, OTHER, FIRST = 0, 1, 2
 
@@ -57,7 +57,7 @@ class Categories:
 
     @cached_property
     def _rows(self) -> list[dict[str | None, int]]:
-        """For each column the row of each category that the training part had."""
+        """For each column, the row of each category of the training part."""
         rows = []
         for start, frequent, rare in zip(self._starts, self.frequent, self.rare, strict=False):
             row: dict[str | None, int] = dict.fromkeys(rare, start + OTHER)

@@ -25,10 +25,7 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """Columns whose channels follow each other, in the shape (C, H, W).
-
-    `scaling` is the mean and the deviation of each channel (2, C, 1, 1), float32.
-    """
+    """Columns joined by channel to (C, H, W); `scaling` (2, C, 1, 1) is mean and deviation."""
 
     names: tuple[str, ...]
     shape: tuple[int, ...] | None

@@ -4,8 +4,8 @@ Its columns are, in order: one scaled value for each input column (of a time: it
 of missing values for each column in which the training part had some; for each time the sine and
 the cosine of the time of day, the day of the week and the time of the year.
 
-All operations are ones that IEEE 754 rounds in one way, and sine and cosine come from tables: a row
-is encoded alike alone and in a batch, and on every machine.
+IEEE 754 fixes the rounding of every operation, and sine and cosine come from tables: a row is
+encoded to the same bits alone, in a batch and on every machine.
 
 Legend: F columns, B rows, M missing indicators, D times.
 """
@@ -64,14 +64,13 @@ class Numbers:
     """Fitted scaling of F columns.
 
     Attributes:
-        affine: (5, F, 1): the value for missing ones, the lowest and the highest value, what is
-            subtracted, what is divided by.
+        affine: (5, F, 1): fill for missing values, lower and upper bound, center, divisor.
         indicators: the M columns with a missing indicator.
         quantiled: the columns with the scale `quantile`.
         datetimes: the D columns that are times.
-        extremes: (2, F, 1): lowest and highest number of the training part; NaN for columns
-            without warnings, and None in bundles that are older than these.
-        knots: by column of `quantiled` ascending values over their normal scores (2, knots).
+        extremes: (2, F, 1): minimum and maximum of the training part; NaN for columns without
+            warnings, None in bundles older than the warnings.
+        knots: for each column of `quantiled`, ascending values and normal scores (2, knots).
     """
 
     names: tuple[str, ...]
@@ -109,7 +108,7 @@ class Numbers:
 
     @cached_property
     def _segments(self) -> tuple[np.ndarray, ...]:
-        """Start, score, length and rise of all segments, and each curve's first one less 1."""
+        """Start, score, length and rise of all segments; the index of each curve's first, less 1."""
         curves, last = [self.knots[index] for index in self.quantiled], [[1.0], [0.0]]
         steps = [np.append(np.diff(knots, axis=1), last, axis=1) for knots in curves]
         before = np.cumsum([0, *(knots.shape[1] for knots in curves)])[:-1, None] - 1
@@ -139,10 +138,7 @@ class Numbers:
         return out
 
     def flag(self, columns: schema.Columns, flags: list[list[str]]) -> None:
-        """Add a warning to its row for each number far outside the training part's range.
-
-        Far is further below the lowest, or above the highest, than these two are from each other.
-        """
+        """Add a warning to `flags` for each number further outside the range than its width."""
         if self.extremes is None or not self.names:
             return
         raw_FB = self._stacked(columns)
@@ -158,7 +154,7 @@ class Numbers:
             )
 
     def _scores(self, known: np.ndarray) -> np.ndarray:
-        """Normal scores of the rows of `quantiled`, none beyond a curve's first or last knot."""
+        """Normal scores of the columns `quantiled`, between whose end knots `known` lies."""
         values, scores, lengths, rises, before = self._segments
         pairs = zip(self.quantiled, known, strict=True)
         place = np.array([self.knots[index][0].searchsorted(row, "right") for index, row in pairs])
@@ -189,10 +185,9 @@ def _affine(scale: str, present: np.ndarray) -> tuple[float, ...]:
 
 
 def _knots(present: np.ndarray) -> np.ndarray:
-    """Values over the inverse normal of their ranks.
+    """Values and the inverse normal of their ranks (2, knots).
 
-    As scikit-learn's QuantileTransformer with a normal output, but equal values get their middle
-    rank, so that the ends stay finite.
+    As scikit-learn's QuantileTransformer, but ties get their middle rank, so the ends are finite.
     """
     distinct, counts = np.unique(present, return_counts=True)
     ranks = (np.cumsum(counts) - counts / 2) / len(present)

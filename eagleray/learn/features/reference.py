@@ -22,7 +22,7 @@ MOST_NAMES = 50
 
 
 def describe(known: schema.Schema, columns: schema.Columns) -> dict[str, dict[str, Any]]:
-    """Statistics by column, as JSON may hold them."""
+    """Statistics by column, as JSON values."""
     return {column.name: column.kind.statistics(columns[column.name]) for column in known.columns}
 
 
@@ -35,7 +35,7 @@ def statistics(quantity_B: np.ndarray) -> dict[str, Any]:
 
 
 def shares(statistics: Mapping[str, Any], quantity_B: np.ndarray) -> list[float]:
-    """Shares of rows in the bins of `statistics`, or with its names and with others."""
+    """Shares of rows in each bin of `statistics`, or with each of its names, then with others."""
     present = _present(quantity_B)
     if "names" in statistics:
         counted = Counter(present.tolist())

@@ -1,8 +1,8 @@
 """Text columns as bags of weighted tokens.
 
-Each column has its own vocabulary, a run of rows of one table whose row 0 is the padding. A row's
-tokens are its known n-grams in order of appearance, weighted by tf-idf (as scikit-learn's
-TfidfVectorizer: smooth idf, L2 norm); only the heaviest count where there are too many.
+All columns share one table: row 0 is the padding, each vocabulary takes the rows after the last.
+A text's tokens are its known n-grams in order of appearance, weighted by tf-idf (as scikit-learn's
+TfidfVectorizer: smooth idf, L2 norm); of too many, the heaviest are used.
 
 Legend: B rows, T tokens, V vocabulary.
 """
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from eagleray.learn import schema
 
 Bag = list[tuple[int, float]]
-"""Rows of the table and their weights."""
+"""Rows of the table with their weights."""
 
 WORD = r"(?u)\w+|[^\w\s]"
 """A word of any length, or one sign: unlike scikit-learn's default, `u`, `2`, `!` and `£` count."""
 
 
 class Text(NamedTuple):
-    """Texts, str or None, as tokens; a row has at most `max_tokens`. See `Vocabulary`."""
+    """Texts (str or None) as tokens, at most `max_tokens` a row; see `Vocabulary`."""
 
     vocabulary: int
     ngrams: tuple[int, int]
@@ -40,12 +40,11 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The V n-grams of one column, in most documents first, and their weights.
+    """The V n-grams of one column by descending document frequency, and their weights.
 
     Attributes:
-        analyzer: `word` or `char_wb`.
         ngrams: shortest and longest n-gram.
-        most: the largest number of tokens of a row.
+        most: maximum number of tokens of a row.
         idf: (V), float32.
         start: the table's row of the first n-gram.
     """
@@ -89,7 +88,6 @@ class Vocabulary:
 
     @cached_property
     def _idf(self) -> list[float]:
-        """The idf by row of the table."""
         idf: list[float] = self.idf.tolist()
         return [0.0] * self.start + idf
 

@@ -34,15 +34,14 @@ _FIT: dict[str, tuple[type, Callable[..., Any]]] = {
     "texts": (Text, texts.fit),
     "images": (Image, Images.fit),
 }
-"""What fits each block of `Transforms`, and the encoding of its columns."""
+"""For each block of `Transforms`, the encoding of its columns and the function that fits it."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The inputs of a model: F, K and (C, H, W), and the rows of tables.
+    """Sizes of a model's inputs: F, K and (C, H, W), and the rows of two embedding tables.
 
-    Categories of all columns index `table`; tokens index a table of `tokens` rows, of which row 0
-    is the padding.
+    `table` is for the categories of all columns; `tokens` is for n-grams, row 0 is the padding.
     """
 
     numeric: int = 0
@@ -68,9 +67,7 @@ class Transforms:
         options: Mapping[str, spec.FeatureOptions],
         columns: schema.Columns,
     ) -> Transforms:
-        """Fit the transforms of a schema.
-
-        `options` is the `features` section of one configuration, `columns` the training part alone.
+        """Fit on the training part's `columns`; `options` is the `features` section.
 
         Raises:
             DataError: image columns of different heights or widths.
@@ -124,13 +121,12 @@ class Transforms:
         return known.model_copy(update={"columns": columns})
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What `from_state` takes: values that JSON holds exactly, and tensors by path."""
+        """Values that JSON stores exactly, and tensors by path, for `from_state`."""
         tensors: dict[str, np.ndarray] = {}
         return {name: _split(getattr(self, name), name, tensors) for name in _FIT}, tensors
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Transforms:
-        """The transforms that gave this state."""
         tree = copy.deepcopy(dict(state))
         for path, array in tensors.items():
             *parents, last = path.split(".")
@@ -142,7 +138,7 @@ class Transforms:
 
 
 def _split(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
-    """The value as JSON holds it; its arrays go into `tensors` by path."""
+    """The value for JSON; its arrays move to `tensors` by path."""
     if isinstance(value, np.ndarray):
         tensors[path] = value
         return {}

@@ -1,12 +1,9 @@
-"""Models: what turns a batch of encoded inputs into outputs.
-
-Every model is a `torch.nn.Module` whose `forward` takes encoded inputs by name, as tensors, and
-gives `(B, C)`.
+"""Models: a `torch.nn.Module` each, whose `forward` takes encoded inputs by name and gives (B, C).
 
 A model is added as an options section, a file with its module, and a line in `REGISTRY`; by an
 installed package (`eagleray.plugins`) with `REGISTRY.register`.
 
-Legend: B batch, F numeric features, K categorical columns, T tokens, E embedding, C outputs.
+Legend: B batch, C outputs.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ class Model:
     Attributes:
         options: its section of the experiment file.
         module: `package.module:name` of its `torch.nn.Module`, built from options, shape and C.
-        needs: the type of column that it cannot do without.
+        needs: the column type that it requires.
     """
 
     options: type[Options]
@@ -55,7 +52,7 @@ REGISTRY = plugins.Registry(
 
 
 def sections() -> list[type[Options]]:
-    """The sections of all models, that of the user's own last."""
+    """Options of all models; `Custom`, for the user's own, is last."""
     return [*(REGISTRY[name].options for name in REGISTRY), Custom]
 
 
@@ -73,16 +70,12 @@ def build(
     *,
     custom: code.Code | None = None,
 ) -> nn.Module:
-    """The model that `options` describe, freshly initialised from torch's current seed.
+    """The model that `options` describe, with C `outputs`, initialised from torch's current seed.
 
-    Args:
-        options: the `model` section of one configuration.
-        shape: widths of the encoded inputs.
-        outputs: C.
-        custom: the user's code, where `options.type` is `module:function`.
+    `custom` is the user's code, where `options.type` is `module:function`.
 
     Raises:
-        NotFoundError: no package that is installed here has the model.
+        NotFoundError: no installed package has the model.
         CodeError: the user's function fails, or gives no module; when called, the module fails.
     """
     if custom is not None:

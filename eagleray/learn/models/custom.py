@@ -1,7 +1,4 @@
-"""`module:function`: the user's own architecture; docs/code.md has its contract.
-
-Legend: B batch, C outputs.
-"""
+"""`module:function`: the user's own architecture, see docs/code.md. Legend: B batch, C outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ def build(own: code.Code, options: Options, shape: features.Shape, outputs: int)
         raise errors.CodeError(f"{own.name}: every layer must know its sizes, but one is lazy")
     if not any(weight.requires_grad for weight in weights):
         raise errors.CodeError(f"{own.name}: must give a model with weights to train, but has none")
-    # On the instance, not in a module around it: the weights keep the user's names.
+    # Not a module around it: the weights keep the user's names.
     model.forward = functools.partial(_forward, own, model.forward, outputs)
     return model
 

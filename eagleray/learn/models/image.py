@@ -10,10 +10,7 @@ from eagleray.learn.models import layers, options
 
 
 class ImageNet(nn.Module):
-    """Blocks of two 3x3 convolutions, the first of each but the first block halves the sides.
-
-    The sides are halved only while both have at least 4 pixels, so that small images keep a map.
-    """
+    """Blocks of two 3x3 convolutions; each but the first halves sides that are both over 3."""
 
     def __init__(self, options: options.Image, shape: features.Shape, outputs: int) -> None:
         super().__init__()

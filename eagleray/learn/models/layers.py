@@ -32,7 +32,7 @@ class Tabular(nn.Module):
 class TokenBag(nn.Module):
     """The weighted sum of the tokens' embeddings: (B, T) ids and weights to (B, E).
 
-    The tables start small: a token seen once or twice must not outweigh what is learned.
+    The table starts small: a token seen once or twice must not outweigh what is learned.
     """
 
     def __init__(self, shape: features.Shape, embedding: int) -> None:

@@ -1,4 +1,4 @@
-"""Tasks: what is predicted, as objects. No other module depends on which task it is.
+"""Tasks, one file each; no other module depends on which task it is.
 
 A task is added as a file here and a line in `REGISTRY`; by an installed package
 (`eagleray.plugins`) with `REGISTRY.register`.
@@ -22,7 +22,7 @@ from eagleray.learn.tasks.task import Task as Task
 BINARY = frozenset({Binary.name})
 CLASSES = frozenset({Binary.name, Multiclass.name})
 VALUES = frozenset({Regression.name})
-"""The tasks of EagleRay's own losses and metrics."""
+"""Tasks of the built-in losses and metrics."""
 
 REGISTRY: plugins.Registry[type[Task]] = plugins.Registry(
     "task", {task.name: task for task in (Binary, Multiclass, Regression)}
@@ -30,19 +30,15 @@ REGISTRY: plugins.Registry[type[Task]] = plugins.Registry(
 
 
 def of(target: schema.Target) -> Task:
-    """The task of a target; NotFoundError where no package that is installed here has it."""
+    """The task of a target; NotFoundError where no installed package has it."""
     return REGISTRY[target.task](target)
 
 
 def infer(column: TargetColumn, preferred: Container[str]) -> Task:
-    """The task of a target column: the first that fits, `preferred` ones before others.
-
-    Args:
-        column: the target.
-        preferred: names of the tasks that the experiment file's loss and metric are for.
+    """The first task that fits, those of the experiment file's loss and metric `preferred`.
 
     Raises:
-        DataError: no task fits, or nothing can be learned of the column.
+        DataError: no task fits, or nothing can be learned from the column.
     """
     fitting = [name for name in REGISTRY if REGISTRY[name].fits(column)]
     if not fitting:

@@ -1,4 +1,4 @@
-"""Binary: two classes, the positive one last."""
+"""`binary`: two classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eagleray.learn.tasks.task import TargetColumn
 
 
 class Binary(Classes):
-    """Two classes."""
+    """Two classes, the positive one last."""
 
     name, metric, positive, least = "binary", "roc_auc", 1, 1
 

@@ -1,7 +1,4 @@
-"""What binary and multiclass share.
-
-Legend: B rows, C classes.
-"""
+"""Classification, as binary and multiclass share it. Legend: B rows, C classes."""
 
 from __future__ import annotations
 
@@ -18,28 +15,24 @@ from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
 LEAST_OF_A_CLASS = 3
-"""A class needs a row for each part of the data."""
+"""Minimum rows of a class: one for each part of the data."""
 MOST_LISTED = 10
-"""Classes that a message lists; a summary of more names the most and the least frequent."""
+"""Maximum number of classes that a message lists."""
 MOST_CLASSES = 20
-"""Classes of which a confusion matrix can be read."""
+"""Maximum number of classes in a confusion matrix."""
 MOST_PAIRS = 10
-"""Pairs of confused classes that are kept."""
+"""Maximum number of pairs in `Evaluation.confused`."""
 
 
 class Classes(Task, Protocol):
-    """A task of classes.
-
-    Attributes:
-        least: a class of so many rows that is never predicted is suspicious.
-    """
+    """Classification. A class of `least` rows or more that is never predicted gets a warning."""
 
     kind: ClassVar[ColumnKind] = CATEGORICAL
     loss: ClassVar[str] = "cross_entropy"
     least: ClassVar[int]
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> sanity.Chance:
-        """What a model without skill reaches, from rows by class and by predicted class."""
+        """Chance level, from the rows of each class and the rows predicted as it."""
 
     @classmethod
     def describe(cls, column: TargetColumn) -> schema.Target:
@@ -154,7 +147,6 @@ class Classes(Task, Protocol):
         return np.bincount(targets_B, minlength=self.width)
 
     def _confused(self, matrix_CC: np.ndarray) -> list[tuple[str, str, int]]:
-        """The most frequent mistakes as truth, prediction and rows."""
         pairs = np.argwhere(matrix_CC)
         wrong = pairs[pairs[:, 0] != pairs[:, 1]]
         often = np.argsort(-matrix_CC[tuple(wrong.T)], kind="stable")[:MOST_PAIRS]

@@ -1,4 +1,4 @@
-"""Multiclass: three or more classes."""
+"""`multiclass`: three or more classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eagleray.learn.tasks.task import TargetColumn
 
 
 class Multiclass(Classes):
-    """Three or more classes; a single one is refused."""
+    """Three or more classes; it also fits a single class, which `describe` refuses."""
 
     name, metric, least = "multiclass", "accuracy", 5
 

@@ -1,7 +1,4 @@
-"""Regression: a number for each row.
-
-Legend: B rows, C outputs of the model.
-"""
+"""`regression`: a number for each row. Legend: B rows, C outputs of the model."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class Regression(Task):
-    """A number for each row, standardised for the model."""
+    """A number for each row, standardised in training."""
 
     name, kind, loss, metric = "regression", NUMERIC, "mse", "rmse"
     width = 1
@@ -48,9 +45,9 @@ class Regression(Task):
         return _bounded(schema.parse_column(self.column, raw))
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
-        """Ranges of equally many values, so that no small part lacks the high or the low ones.
+        """Bins of equally many values, so that each part has high and low values.
 
-        On diabetes, over twenty seeds, it made the test score neither better nor steadier.
+        On diabetes, over 20 seeds, they changed neither mean nor spread of the test score.
         """
         count = min(STRATA, smallest // 2)
         if count < 2:
@@ -81,7 +78,6 @@ class Regression(Task):
         return scaled_B.astype(np.float32)
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
-        """Values (B)."""
         values_B: np.ndarray = raw_BC[:, 0] * scale["deviation"] + scale["mean"]
         return values_B
 
@@ -101,6 +97,5 @@ class Regression(Task):
 
 
 def _bounded(numbers_B: np.ndarray) -> np.ndarray:
-    """Numbers as finite float32."""
     bounded_B: np.ndarray = np.clip(numbers_B, -LARGEST, LARGEST)
     return bounded_B.astype(np.float32)

@@ -1,10 +1,4 @@
-"""Warnings about a winner, from the test part.
-
-There are few and each is sound: a fact that a person wants to know before the model answers
-anybody. They are no audit of the data.
-
-Legend: B rows, C classes.
-"""
+"""Warnings about a model from its test part: leakage or no skill. Legend: B rows, C classes."""
 
 from __future__ import annotations
 
@@ -16,17 +10,17 @@ import numpy as np
 LEAST_ROWS = 30
 """With fewer rows a perfect score, or one no better than chance, may be luck."""
 LEAST_OTHERS = 5
-"""A perfect score says nothing where nearly all rows are of one class."""
+"""Minimum rows outside the largest class for a perfect score to be suspicious."""
 NAMED = 3
 """Maximum number of classes that a warning names."""
 ONE_SIDED = 1.645
-"""Standard deviations above which chance gets in one case of twenty."""
+"""z of a one-sided test at the 5 % level."""
 NEARLY_ALL = 0.999
-"""R² from which on a regression counts as perfect: its outputs are never exactly right."""
+"""R² that counts as perfect: a regression is never exactly right."""
 
 
 class Chance(NamedTuple):
-    """What a model without skill reaches in a metric."""
+    """Distribution of a metric for a model without skill."""
 
     metric: str
     mean: float
@@ -34,12 +28,7 @@ class Chance(NamedTuple):
 
 
 def of_values(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:
-    """Warnings about predicted numbers.
-
-    Args:
-        truth_B: values in the target's unit.
-        scores: metrics of these rows; without `r2` and `mae` there are no warnings.
-    """
+    """Warnings about predicted numbers; none if `scores` lack `r2` or `mae`."""
     off_B = np.abs(truth_B - truth_B.mean())
     if len(truth_B) < LEAST_ROWS or not off_B.any() or not {"r2", "mae"} <= scores.keys():
         return
@@ -61,12 +50,7 @@ def of_classes(
 ) -> Iterator[str]:
     """Warnings about predicted classes.
 
-    Args:
-        names: the classes.
-        truth_C: rows of each class.
-        missed_C: classes that are suspiciously never predicted.
-        scores: metrics of these rows.
-        chance: what a model without skill reaches.
+    `truth_C` is the rows of each class; `missed_C` marks frequent ones that are never predicted.
     """
     rows = truth_C.sum()
     if missed_C.any():

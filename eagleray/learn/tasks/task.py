@@ -1,4 +1,4 @@
-"""The protocol of a task: all that depends on what is predicted, from the target to the answer.
+"""The protocol of a task: all code that depends on what is predicted.
 
 Legend: B rows, C outputs of the model.
 """
@@ -19,7 +19,7 @@ MOST_CLASSES = 20
 """More different whole numbers than this are a quantity, not classes."""
 
 Scale = Mapping[str, float]
-"""Statistics of the training targets, as `bundle.json` holds them."""
+"""Statistics of the training targets, stored in `bundle.json`."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,8 @@ class TargetColumn:
     """The column to predict, before its task is known.
 
     Attributes:
-        column: its name and its inferred kind.
-        array: its canonical values (B).
-        raw: its values in the table.
-        declared: the kind that the experiment file sets.
+        array: canonical values (B) of `raw`.
+        declared: the kind that the experiment file sets; `column` has the inferred one.
         positive: `data.positive`.
     """
 
@@ -54,7 +52,7 @@ class TargetColumn:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Its different values as text, numbers by size; none where they cannot be classes."""
+        """Distinct values as text, numbers ascending; empty where they cannot be classes."""
         if self.quantity or self.column.kind.target is None:
             return ()
         column = schema.Column(name=self.column.name, type=CATEGORICAL.name)
@@ -62,7 +60,7 @@ class TargetColumn:
 
 
 class Alternative(NamedTuple):
-    """Another task that may be the intended one; it is chosen by the column type `type`."""
+    """Another task that the user may intend, and the column `type` that selects it."""
 
     fact: str
     type: str
@@ -70,12 +68,12 @@ class Alternative(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The evaluation of a test part, beside its metrics.
+    """Results on the test part, beside its metrics.
 
     Attributes:
-        warnings: sentences whose subject, the model, is left out.
-        confusion: matrix of truth (rows) by prediction; None without classes, or of many.
-        confused: the most frequent mistakes as truth, prediction and rows.
+        warnings: sentences without their subject, the model.
+        confusion: matrix of truth (rows) by prediction; None without classes, or with many.
+        confused: the most frequent mistakes as truth, prediction and number of rows.
     """
 
     warnings: list[str]
@@ -84,16 +82,15 @@ class Evaluation(NamedTuple):
 
 
 class Task(Protocol):
-    """A task of one target. `outputs` are what `activate` returns: an entry for each row.
+    """A task with its target. `outputs` are what `activate` returns: an entry for each row.
 
     Attributes:
-        target: what is predicted.
         name: in schemas, manifests and messages.
         kind: the column kind of its targets and predictions.
         loss: the default of `train.loss`.
         metric: the default of `tune.metric`.
-        losses: losses of other tasks that fit too; a loss of its own names the task.
-        metrics: metrics of other tasks that fit too, likewise.
+        losses: names of further losses that fit, beside those registered for the task.
+        metrics: the same for metrics.
         positive: index of the class that `data.positive` names; None where there is none.
     """
 
@@ -111,7 +108,7 @@ class Task(Protocol):
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
-        """Whether the column can be its target; of several tasks, see `tasks.infer`."""
+        """Whether the column can be the target; `tasks.infer` chooses among several tasks."""
 
     @classmethod
     def describe(cls, column: TargetColumn) -> schema.Target:
@@ -123,7 +120,7 @@ class Task(Protocol):
 
     @property
     def column(self) -> schema.Column:
-        """The target as a column: `kind` parses it, and compares it for drift."""
+        """The target as a column, to parse it and to measure its drift."""
         name, comma = self.target.name, self.target.decimal_comma
         return schema.Column(name=name, type=self.kind.name, decimal_comma=comma)
 
@@ -131,21 +128,19 @@ class Task(Protocol):
         """Targets (B) of raw values; DataError for one that the target cannot have."""
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
-        """The stratum of each row, or None; DataError where the parts cannot be alike.
+        """The stratum of each row (B), or None for a random split.
 
-        Args:
-            targets_B: of all rows.
-            smallest: rows of the smallest part.
+        DataError where the smallest part, of `smallest` rows, cannot have rows of each stratum.
         """
 
     def check_part(self, part: str, targets_B: np.ndarray) -> None:
-        """Refuse a part of the data, with a DataError, that cannot be learned from or evaluated."""
+        """DataError where a part of the data cannot be used to train or to evaluate."""
 
     def summary(self, targets_B: np.ndarray) -> str:
-        """The task and its targets in a line."""
+        """One line on the task and its targets."""
 
     def alternative(self, targets_B: np.ndarray, smallest: int) -> Alternative | None:
-        """Another task that may be the intended one; `smallest` as in `strata`."""
+        """Another task that the user may intend; `smallest` as in `strata`."""
         return None
 
     def scale(self, targets_B: np.ndarray) -> Scale:
@@ -157,7 +152,7 @@ class Task(Protocol):
         return targets_B
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
-        """Outputs in the target's unit, from those of the model."""
+        """Outputs in the target's unit (values or probabilities) from the model's raw ones."""
 
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
@@ -179,7 +174,7 @@ class Task(Protocol):
         return dict.fromkeys(self.answer_schema())
 
     def flat(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """An answer, `blank` too, as cells of a table by heading."""
+        """An answer, or `blank`, as cells of a table by heading."""
         return {key: answer[key] for key in self.answer_schema()}
 
 
