@@ -17,14 +17,11 @@ from torch import Tensor
 from ray_jobs import training
 
 COUNTERS = (int, float, str, list)
-"""What is saved of a scheduler's state; its functions follow from the configuration."""
+"""Types that are saved of a scheduler's state; the configuration gives its functions."""
 
 
 def dump(trainer: training.Trainer) -> bytes:
-    """The state of a training after its last whole epoch.
-
-    No two have equal bytes: a worker that deletes a state of its own deletes no other worker's.
-    """
+    """The state of a training after its last whole epoch."""
     optimizer = trainer.optimizer.state_dict()
     tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in trainer.best_weights.items()}
@@ -44,14 +41,14 @@ def dump(trainer: training.Trainer) -> bytes:
             for name, value in trainer.schedule.state_dict().items()
             if isinstance(value, COUNTERS)
         },
-        "id": uuid.uuid4().hex,
+        "id": uuid.uuid4().hex,  # no two blobs are equal: a worker deletes only its own
     }
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     return safe_torch.save(whole, metadata={"state": json.dumps(state)})
 
 
 def restore(trainer: training.Trainer, data: bytes) -> None:
-    """Bring a fresh trainer of the same configuration to the state that `dump` gave."""
+    """Load a state that `dump` gave into a new trainer of the same configuration."""
     tensors, state = safe_torch.load(data), _metadata(data)
     trainer.model.load_state_dict(_under(tensors, "model."))
     trainer.best_weights = _under(tensors, "best.")
@@ -65,7 +62,7 @@ def restore(trainer: training.Trainer, data: bytes) -> None:
 
 
 def weights(trainer: training.Trainer) -> bytes:
-    """The weights of the best epoch."""
+    """The weights of the best epoch as safetensors."""
     return safe_torch.save({k: v.contiguous() for k, v in trainer.best_weights.items()})
 
 

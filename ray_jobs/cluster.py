@@ -1,7 +1,7 @@
-"""The Ray cluster that a search runs on, and how many of its trials may be under way there.
+"""The Ray cluster of a search, and how many trials the search may start there.
 
-A trial that waits makes Ray's autoscaler add a node. Ray does not say how many nodes the autoscaler
-may still add, so a search follows the nodes that are there (docs/adr/0014).
+A pending trial makes Ray's autoscaler add a node. Ray does not tell how many nodes the autoscaler
+may still add, so the limit follows the nodes that are alive (docs/adr/0014).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import ray
 from eagleray import ray_compat
 
 AHEAD = 10
-"""At most this many trials wait for room."""
+"""Maximum number of pending trials."""
 READ_S = 1.0
-"""The nodes of the cluster are read again after this time."""
+"""Interval between two reads of the cluster's nodes."""
 
 Resources = Mapping[str, float]
 
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
-    """Connect to the cluster at `address`, or start one on this machine for the block.
+    """Connect to the cluster at `address` or `RAY_ADDRESS`, else start one on this machine.
 
-    A process that is connected already stays as it is. Raises what `ray_compat.connected` raises.
+    Does nothing in a process that is connected. Raises what `ray_compat.connected` raises.
     """
     if ray.is_initialized():
         yield
@@ -40,7 +40,7 @@ def connected(address: str | None = None) -> Iterator[None]:
 
 
 class Room:
-    """Counts the trials of the resources `wanted` that fit on the living nodes."""
+    """Counts the trials that fit on the living nodes; `wanted` are the resources of each."""
 
     def __init__(self, wanted: Resources) -> None:
         self._wanted, self._count, self._read_at = wanted, 0, float("-inf")
@@ -54,7 +54,7 @@ class Room:
 
 
 def room(nodes: Sequence[Resources], wanted: Resources) -> int:
-    """Trials of these resources that fit on the nodes, busy or not; each trial is on one node."""
+    """Number of trials that fit on the nodes, busy or not; a trial runs on one node."""
     return sum(
         int(min(node.get(name, 0.0) // need for name, need in wanted.items() if need))
         for node in nodes
@@ -62,9 +62,9 @@ def room(nodes: Sequence[Resources], wanted: Resources) -> int:
 
 
 def limit(room: int, live: int, independent: int) -> int:
-    """The most trials that may be under way; `live` are, those that wait for room included.
+    """Maximum number of running and pending trials, of which there are `live` now.
 
-    One more than there is room for, since the one that waits asks for a node. More wait while no
-    result can change what they try (`independent`): they cost the sampler nothing.
+    One pending trial makes the autoscaler add a node. Up to `AHEAD` may be pending if they are
+    among the next `independent` trials, which depend on no result.
     """
     return max(room + 1, min(live + independent, room + AHEAD))

@@ -1,6 +1,6 @@
-"""An experiment from its file to its registered version: what `eagleray run` does.
+"""What `eagleray run` does: from an experiment file to a registered version.
 
-Who holds the search's lease drives it; other drivers show it from storage, and may take over.
+The holder of a search's lease drives it; other drivers watch it in storage, and may take over.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ POLL_S = 1.0
 
 
 def drive(submitted: runs.Run) -> None:
-    """Run the driver process of a submitted run, and put its result into storage.
-
-    SIGTERM ends it like Ctrl-C: the search can go on later.
-    """
+    """Run the driver of a submitted run, and store its result; SIGTERM acts like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
         outcome = run(
@@ -51,16 +48,11 @@ def run(
     *,
     began: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Search, evaluate and register; a search that has ended before gives its result.
+    """Search, evaluate and register; a search that has ended returns its result.
 
-    One that ended with fewer trials than are set now goes on from these. While another driver is at
-    the same search, this one shows it, and takes over if the other one dies.
-
-    Args:
-        experiment: what is searched.
-        out: where progress is printed.
-        address: of the Ray cluster; else one on this machine.
-        began: called with the search's id before it starts.
+    One that ended with fewer trials than are set now resumes. While another driver runs the same
+    search, this one watches it, and takes over if the other one dies. `began` is called with the
+    search's id before the search starts; for `address` see `cluster.connected`.
     """
     searched = search.Search(experiment)
     for note in searched.dataset.notes:
@@ -86,7 +78,7 @@ def run(
 
 
 def _finished(searched: search.Search) -> Outcome | None:
-    """The outcome of a search that was evaluated before."""
+    """The outcome of a search that has a result; None for any other."""
     trials, result = searched.finished() or ([], None)
     return _promote(searched, trials, result) if result else None
 
@@ -94,7 +86,6 @@ def _finished(searched: search.Search) -> Outcome | None:
 def _drive(
     searched: search.Search, lease: leases.Lease, out: console.Console, address: str | None
 ) -> Outcome:
-    """Run the trials that are left, if any, and evaluate and register the winner."""
     searched.hold(lease)
     finished = searched.finished()
     trials = finished[0] if finished else _tune(searched, out, address)
@@ -119,12 +110,9 @@ def _tune(
 def _promote(
     searched: search.Search, trials: list[searches.Record], result: searches.Result
 ) -> Outcome:
-    """The first version of a model becomes its champion; a later one waits for a person.
-
-    Of two searches that end together one makes the champion.
-    """
+    """Make the first version of a model its champion; a person promotes a later one."""
     registry, name = Registry(searched.storage), searched.experiment.name
-    with contextlib.suppress(errors.ConflictError):
+    with contextlib.suppress(errors.ConflictError):  # there is a champion already
         registry.promote(
             name, result.version, why="the first version", by="eagleray run", expect=None
         )
@@ -140,7 +128,7 @@ def _promote(
 
 
 def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console) -> leases.Lease:
-    """Take the lease of a search; show the search as long as another driver holds it."""
+    """Acquire the lease of a search; show the search while another driver holds it."""
     lease = watcher.acquire()
     if lease is not None:
         return lease
@@ -162,5 +150,5 @@ def _holding(lease: leases.Lease) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(errors.StorageError):  # then it runs out by itself
+            with contextlib.suppress(errors.StorageError):  # the lease then expires
                 lease.release()

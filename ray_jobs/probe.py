@@ -1,4 +1,4 @@
-"""The user's own model and loss, tried on one batch before a search spends anything on them."""
+"""A check of the user's own model and loss on one batch, before a search starts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from ray_jobs.data import encoded, prepare
 
 
 def run(searched: search.Search) -> None:
-    """Build the model, and run one batch forward, through the loss, and backward.
-
-    Distributions are at their defaults, but each of several losses is tried.
+    """Run one batch forward and backward for each loss; other distributions take their defaults.
 
     Raises:
         CodeError: the user's code fails; shows its file and line.
-        UserError: a model or a loss that does not fit the data.
+        UserError: the model or a loss does not fit the data.
     """
     for configuration in _configurations(searched.experiment):
         data = _batch(searched, configuration)
@@ -36,7 +34,6 @@ def _configurations(experiment: spec.Experiment) -> Iterator[spec.Configuration]
 
 
 def _batch(searched: search.Search, configuration: spec.Configuration) -> encoded.Encoded:
-    """One batch of training rows; its widths are those of training."""
     dataset, transforms = searched.dataset, searched.transforms(configuration)
     rows = prepare.spread(dataset.split.train, configuration.train.batch_size)
     part = dataset.part(transforms, rows)

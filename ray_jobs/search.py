@@ -1,7 +1,7 @@
 """A search: an experiment, its data, and its records in storage.
 
-The same file and data have the same search id. Run again, a search that was interrupted goes on,
-and one that ended gives its result.
+The same file, code and data give the same search id: run again, an interrupted search resumes, and
+one that has ended returns its result.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ REDUCTION = 3
 
 
 class Search:
-    """An experiment whose data and code fit each other; reads the data and opens storage once.
+    """An experiment with its data, read once, and its records.
 
     Attributes:
         custom: the user's code by its name in the file.
-        metric: what trials are compared by, a name of `eagleray.learn.metrics`.
-        mode: whether more of it is better, or less.
+        metric: compares trials; a name of `eagleray.learn.metrics`.
+        mode: whether its "max" or its "min" is best.
 
     Raises:
-        EagleRayError: whatever is wrong with the data, the code or the storage.
+        EagleRayError: the data or the code is at fault, or does not fit the experiment.
     """
 
     def __init__(self, experiment: spec.Experiment) -> None:
@@ -53,7 +53,7 @@ class Search:
         return searches.Records(self.storage, self.experiment.name, self.id)
 
     def hold(self, lease: leases.Lease) -> None:
-        """Write under this lease from now on, and adopt the records of earlier drivers."""
+        """Write records under this lease from now on, and adopt those of earlier drivers."""
         self.records = searches.Records(self.storage, self.experiment.name, self.id, lease)
         self.records.adopt()
 
@@ -67,8 +67,7 @@ class Search:
     def finished(self) -> tuple[list[searches.Record], searches.Result | None] | None:
         """All trials, the best first, and the result; None while trials are left to run.
 
-        A search that ended goes on when it is given more trials or a longer budget than it had; its
-        result is None until it is evaluated again.
+        The result is None unless it covers the trials and minutes of `tune`.
 
         Raises:
             SearchError: the search ended without a model; says how to try again.
@@ -104,7 +103,7 @@ class Search:
 
 
 def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
-    """A configuration for each setting of `features`; none where there are endlessly many."""
+    """Yield a configuration for each setting of `features`; none if there are infinitely many."""
     searched = {k: drawn for k, drawn in experiment.space.items() if k.startswith("features.")}
     if any(drawn.size() == float("inf") for drawn in searched.values()):
         return
@@ -114,7 +113,7 @@ def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration
 
 
 def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
-    """The most epochs that a trial may train, and the epochs at which ASHA compares trials."""
+    """Maximum epochs of a trial, and the epochs at which ASHA compares trials."""
     epochs = max(validation.options(experiment.searched, "epochs"))
     steps, step = [], max(1, epochs // REDUCTION**2)
     while step <= epochs:
@@ -124,7 +123,7 @@ def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
 
 
 def _reasons(trials: list[searches.Record]) -> str:
-    """Why trials failed: failures of one cause once, all others each."""
+    """Why trials failed; a cause that all share is given once."""
     from ray_jobs import searcher
 
     failed = [record for record in trials if record.failure]

@@ -1,9 +1,8 @@
-"""What to try next: optuna's samplers behind Ray Tune's protocol.
+"""Optuna's samplers behind Ray Tune's protocol of searchers.
 
-Ray's own OptunaSearch takes flat distributions only; here a choice may hold lists and mappings.
-
-A suggestion depends on the seed, the trial's number and the results of earlier trials alone: each
-has a sampler of its own (docs/adr/0016). No configuration is suggested twice.
+Ray's own OptunaSearch takes flat distributions only; here a choice may hold lists and mappings. A
+suggestion depends only on the seed, the trial's number and the results of earlier trials: each
+trial has its own sampler (docs/adr/0016). No configuration is suggested twice.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from ray_jobs import cluster
 STARTUP = 10
 """Random trials before TPE models results; optuna's default."""
 MODELLED = 10
-"""Attempts of TPE at a configuration that was not tried; later attempts are random."""
+"""Attempts of TPE to find an untried configuration; later attempts are random."""
 DRAWN = 100
-"""Attempts before the first configuration of the grid is taken that was not tried."""
+"""Attempts to sample an untried configuration; after them, the grid gives the next one."""
 ALIKE = 3
-"""A search ends when this many trials have failed alike, and none has done otherwise."""
+"""A search ends when this many trials have ended, all of them failed with the same cause."""
 
 
 class Searcher(search.Searcher):
@@ -70,12 +69,12 @@ class Searcher(search.Searcher):
 
     @property
     def exhausted(self) -> bool:
-        """Whether no trial is left, or all fail for a reason that the next would fail for too."""
+        """Whether no trial is left, or the search ends because all trials fail with one cause."""
         return self._left <= 0 or (self._failing and len(self._causes) >= ALIKE)
 
     @property
     def _failing(self) -> bool:
-        """Whether all that have ended failed alike, and none under way has a score."""
+        """Whether all ended trials failed with one cause, and no running trial has a score."""
         alike = len(set(self._causes)) == 1 and self._causes[0] is not None
         return alike and self._scored.isdisjoint(self._running)
 
@@ -100,7 +99,7 @@ class Searcher(search.Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if trial_id not in self._running:
-            return  # of a trial that has ended already
+            return  # the trial has ended already
         ended = {} if error or result is None else result
         if ended and ended.get("status") != "lost":
             self._causes.append(ended.get("cause"))
@@ -109,24 +108,22 @@ class Searcher(search.Searcher):
         self._tell(self._running.pop(trial_id), ended.get("score"))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray Tune pickles it to restore it; a search goes on from its records instead
+        return {}  # Ray Tune pickles it for its own recovery; a search resumes from its records
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing, see `__getstate__`."""
 
     def _waits(self) -> bool:
-        """Whether the next trial waits: for room, or for what those under way come to.
-
-        Until a trial has a score only one waits for room: if all fail alike, it would fail too.
-        """
+        """Whether the next trial waits, for room or for the outcome of the running trials."""
         running = len(self._running)
+        # before the first score, all may fail with one cause: only one waits for room
         independent = max(0, self._independent) if self._scored else 0
         if running >= cluster.limit(self._room(), running, independent):
             return True
         return self._failing and running > 0 and len(self._causes) + running >= ALIKE
 
     def _learn(self, record: searches.Record) -> None:
-        """Take in a trial of an earlier run as if it had run here."""
+        """Replay a trial of an earlier run, or queue it if it is unfinished."""
         if record.parameters:
             self._study.enqueue_trial(record.parameters)
             self._ask(record.number, MODELLED)  # all is set, so TPE need not model anything
@@ -139,7 +136,7 @@ class Searcher(search.Searcher):
         self._tell(record.number, None if failed else record.score)
 
     def _new(self) -> dict[str, Any] | None:
-        """A configuration that was not tried; None where there is none."""
+        """Suggest an untried configuration; None if there is none."""
         number = next(self._numbers)
         for attempt in range(0 if self._experiment.tune.search == "grid" else DRAWN):
             values = self._ask(number, attempt)
@@ -162,13 +159,12 @@ class Searcher(search.Searcher):
         return {key: drawn.suggest(asked, key) for key, drawn in self._experiment.space.items()}
 
     def _tell(self, number: int, score: float | None) -> None:
-        """Tell optuna how a trial ended, if it comes from optuna."""
+        """Report the end of a trial to optuna, which does not know those of the grid."""
         if asked := self._optuna.pop(number, None):
             self._study.tell(asked, score, state=TrialState.FAIL if score is None else None)
 
 
 def _sampler(tune: spec.Tune, number: int, attempt: int) -> optuna.samplers.BaseSampler:
-    """The sampler for one attempt of one trial; all are independent of each other."""
     seed = int(np.random.SeedSequence([tune.seed, number, attempt]).generate_state(1)[0])
     if tune.search == "tpe" and attempt < MODELLED:
         return optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
@@ -176,7 +172,7 @@ def _sampler(tune: spec.Tune, number: int, attempt: int) -> optuna.samplers.Base
 
 
 def _grid(experiment: spec.Experiment) -> Iterator[dict[str, Any]]:
-    """Every point of a finite space, shuffled, so that a search cut short has seen all of it."""
+    """Points of a finite space, shuffled: a search that ends early has covered it evenly."""
     if experiment.size == math.inf:
         return
     keys = list(experiment.space)
@@ -186,5 +182,5 @@ def _grid(experiment: spec.Experiment) -> Iterator[dict[str, Any]]:
 
 
 def _key(values: dict[str, Any]) -> str:
-    """Equal for equal values; 1, 1.0 and true are three."""
+    """Values as JSON, in which 1, 1.0 and true differ."""
     return json.dumps(values, sort_keys=True)

@@ -23,7 +23,7 @@ from eagleray.learn import losses, metrics, models, tasks
 from ray_jobs.data import encoded
 
 EVALUATION_ROWS = 4096
-"""Rows of the validation part that are evaluated at once."""
+"""Validation rows in a batch."""
 
 Batch = tuple[dict[str, Tensor], Tensor]
 """Inputs by name, and targets (B)."""
@@ -31,32 +31,24 @@ Batch = tuple[dict[str, Tensor], Tensor]
 
 @dataclass
 class Progress:
-    """The state of a training beside its tensors; JSON by its fields.
+    """The state of a training beside its tensors; every field is valid JSON."""
 
-    Attributes:
-        epoch: epochs done.
-        best: all metrics of the best epoch on the validation part.
-        stale: epochs without a gain, for early stopping.
-        history: metrics of every epoch.
-    """
-
-    epoch: int = 0
+    epoch: int = 0  # epochs done
     best_epoch: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    stale: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
+    stale: int = 0  # epochs without a gain, for early stopping
+    history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
 
 
 class Trainer:
     """One configuration in training.
 
     Args:
-        data: the encoded training and validation parts.
-        metric: what selects the best epoch, a name of `eagleray.learn.metrics`.
+        metric: selects the best epoch; a name of `eagleray.learn.metrics`.
         custom: the user's code by its name in the file.
 
     Raises:
-        UserError: a model or a loss that does not fit the data.
+        UserError: the model or the loss does not fit the data.
     """
 
     def __init__(
@@ -91,7 +83,6 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether no epoch is left, or early stopping ends the training."""
         stopping = self.options.early_stopping
         impatient = stopping is not None and self.progress.stale >= stopping.patience
         return impatient or self.progress.epoch >= self.options.epochs
@@ -100,11 +91,11 @@ class Trainer:
         """Train one epoch and evaluate it.
 
         Returns:
-            Metrics of the validation part by name, its `loss` among them (left out where it is not
-            finite), with `train_loss` (mean of the training rows) and `seconds`.
+            Metrics of the validation part by name, its `loss` if finite, `train_loss` (mean of the
+            training rows) and `seconds`.
 
         Raises:
-            TrainingError: the training loss or the outputs are no longer finite; names the epoch.
+            TrainingError: the training loss or an output is not finite; the metric is undefined.
             CodeError: the user's model or loss fails.
         """
         began, number = time.perf_counter(), self.progress.epoch + 1
@@ -115,7 +106,7 @@ class Trainer:
         return found
 
     def probe(self) -> None:
-        """Do what training, evaluation and serving do, on a batch and on a row; no weight changes.
+        """Run what training, evaluation and serving run, on a batch and a row; updates no weight.
 
         Raises:
             CodeError: the user's model or loss fails.
@@ -143,7 +134,7 @@ class Trainer:
         return mean
 
     def _batches(self) -> Iterator[Batch]:
-        """Shuffled batches; a last batch of one row is left out: batch norm needs two."""
+        """Yield shuffled batches; a last batch of one row is left out: batch norm needs two."""
         order = torch.randperm(len(self._train[1])).to(self.device)
         for rows in order.split(self.options.batch_size):
             if len(rows) > 1 or len(order) == 1:

@@ -1,10 +1,10 @@
-"""A trial in a warm actor: one process trains configuration after configuration.
+"""A trial in an actor that is reused: one process trains one configuration after another.
 
-A fresh process for each trial costs many times what a short training takes, so the actor is reused
-(`reset_config`) and the encoded data sits once in the object store, shared without copies.
+Starting a process takes many times as long as a short training, so the actor is reused
+(`reset_config`), and the object store holds the encoded data once, shared without copies.
 
-The worker itself puts a trial's whole state into storage. If it is lost, the next worker goes on
-from there, whether or not the driver has received a report of it.
+The worker itself saves a trial's state in storage. If the worker is lost, the next one resumes from
+this state, even if the driver has received no report of it.
 """
 
 from __future__ import annotations
@@ -34,37 +34,28 @@ log = logging.getLogger(__name__)
 REPORT_S = 1.0
 """A trial reports at each rung, at its end, and this long after its last report."""
 STATE_S = 1.0
-"""A trial saves its state this long after its start, and not more often than that."""
+"""Time from a trial's start to its first saved state; least time between two states."""
 COST = 10
-"""Uploads that only a lost worker needs may take one second in this many."""
+"""Uploads that are needed only if a worker is lost take about one second in this many."""
 OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
-"""Failures of one configuration, which the next may not have."""
+"""Failures of one configuration, which another configuration may not have."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a search share.
-
-    Attributes:
-        metric: what selects, a name of `eagleray.learn.metrics`.
-        rungs: epochs at which the scheduler compares trials.
-        custom: the user's code by its name in the file.
-        shared: encoded data by `encoded.key`; a trial of other features encodes `dataset` itself.
-    """
+    """What all trials of a search share."""
 
     experiment: spec.Experiment
     search_id: str
-    metric: str
-    rungs: frozenset[int]
-    custom: dict[str, code.Code]
-    shared: dict[str, ray.ObjectRef[encoded.Encoded]]
-    dataset: ray.ObjectRef[prepare.Dataset]
+    metric: str  # selects epochs and trials; a name of `eagleray.learn.metrics`
+    rungs: frozenset[int]  # epochs at which the scheduler compares trials
+    custom: dict[str, code.Code]  # the user's code by its name in the file
+    shared: dict[str, ray.ObjectRef[encoded.Encoded]]  # by `encoded.key`
+    dataset: ray.ObjectRef[prepare.Dataset]  # a trial with features not in `shared` encodes it
 
 
 @dataclass
 class _Running:
-    """A configuration that trains."""
-
     number: int
     values: dict[str, Any]
     trainer: training.Trainer
@@ -97,7 +88,7 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next rung, the end, or the next report, whichever comes first."""
+        """Train until the next rung, the end, or the next report, whichever comes first."""
         try:
             running = self._running = self._running or self._start()
             return self._advance(running)
@@ -105,7 +96,6 @@ class Trial(tune.Trainable):
             return self._failed(failure)
 
     def _failed(self, failure: Exception) -> dict[str, Any]:
-        """The report of a failure: of the configuration, or of storage, which makes it `lost`."""
         log.error("trial %s fails", self._config["number"], exc_info=failure)
         known = isinstance(failure, errors.EagleRayError)
         return {
@@ -117,7 +107,7 @@ class Trial(tune.Trainable):
         }
 
     def _cause(self, failure: Exception) -> str | None:
-        """Type and place of a failure, in the user's code if it is there; None if of its own."""
+        """Type and place of a failure, in the user's code if possible; None if it may not recur."""
         if isinstance(failure, (*OWN_FAILURES, errors.StorageError)):
             return None
         origin: BaseException = failure
@@ -150,7 +140,7 @@ class Trial(tune.Trainable):
     def _data(self, configuration: spec.Configuration) -> encoded.Encoded:
         key, shared = encoded.key(configuration.features), self._job.shared
         if key not in self._cache:
-            self._cache.clear()  # one setting at a time: the next trial may need the room
+            self._cache.clear()  # one setting at a time, to save memory
             if key in shared:
                 self._cache[key] = ray.get(shared[key])
             else:
@@ -170,10 +160,9 @@ class Trial(tune.Trainable):
         return self._result(running)
 
     def _keep_weights(self, running: _Running, *, compared: bool) -> None:
-        """Upload the best epoch's weights, and wait for it.
+        """Upload the best epoch's weights, always when trials are compared.
 
-        Always where the scheduler may end the trial; else as often as costs a tenth of the time, so
-        that a search whose budget runs out has weights of every trial.
+        Other uploads take about a tenth of the time; they are for a search that runs out of time.
         """
         best, now = running.trainer.progress.best_epoch, time.monotonic()
         if best != running.weights_epoch and (compared or now >= running.weights_due):
@@ -182,7 +171,7 @@ class Trial(tune.Trainable):
             running.weights_due = now + COST * (time.monotonic() - now)
 
     def _keep_state(self, running: _Running) -> None:
-        """Upload the whole state in the background, as often as costs a tenth of the time."""
+        """Upload the state in the background, in about a tenth of the time."""
         now = time.monotonic()
         if running.saving is not None and running.saving.done():
             running.state, running.saving = running.saving.result(), None
@@ -194,7 +183,7 @@ class Trial(tune.Trainable):
     def _save_state(
         self, running: _Running, epoch: int, data: bytes, began: float
     ) -> searches.State:
-        """The new state takes the place of the one before, which is deleted last."""
+        """Save a state, then delete the one before: one always exists."""
         blob = blobs.put(self._store, data)
         state = searches.State(values=running.values, epoch=epoch, blob=blob)
         self._records.save_state(running.number, state)

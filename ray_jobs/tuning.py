@@ -20,9 +20,9 @@ from ray_jobs import cluster, search, searcher, trial
 from ray_jobs.data import encoded
 
 ENCODED = 8
-"""At most this many settings of `features` are encoded ahead, once for all trials."""
+"""Maximum number of settings of `features` that are encoded once for all trials."""
 RETRIES = 2
-"""A trial whose worker is lost is retried this often, counted anew each time it gets further."""
+"""Retries of a trial whose worker is lost; a newer saved state resets the count."""
 
 
 def run(
@@ -30,14 +30,15 @@ def run(
     trials: dict[int, searches.Record],
     ended: Callable[[searches.Record], None],
 ) -> list[searches.Record]:
-    """Run the trials that are left, and give all trials, the best first.
+    """Run the trials that are left; return all trials, the best first.
 
-    `trials` holds those of earlier runs by number; it is kept up to date.
+    `trials` holds those of earlier runs by number, and is updated in place. `ended` is called with
+    each trial that ends.
 
     Raises:
-        LeaseLostError: another driver has taken the search over.
+        LeaseLostError: another driver has taken over the search.
         SearchError: no trial gave a model.
-        StorageError: storage failed for good.
+        StorageError: storage fails after all retries.
     """
     recorder = _Recorder(searched.records, trials, ended)
     try:
@@ -112,7 +113,7 @@ def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
 
 @contextmanager
 def _interrupting(recorder: _Recorder) -> Iterator[None]:
-    """Ctrl-C ends the search between two steps: inside of one, Ray may swallow the exception."""
+    """End the search between two steps on Ctrl-C; within one, Ray may swallow the exception."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -124,7 +125,7 @@ def _interrupting(recorder: _Recorder) -> Iterator[None]:
 
 
 class _Recorder(tune.Callback):
-    """Puts on record what Ray Tune reports; Ray Tune calls by keyword."""
+    """Records what Ray Tune reports; Ray Tune calls by keyword."""
 
     def __init__(
         self,
@@ -136,10 +137,9 @@ class _Recorder(tune.Callback):
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray Tune pickles it to restore it; a search goes on from its records instead
+        return {}  # Ray Tune pickles it for its own recovery; a search resumes from its records
 
     def interrupt(self) -> None:
-        """End the search before its next step."""
         self._interrupted = True
 
     def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
@@ -178,8 +178,8 @@ class _Recorder(tune.Callback):
         self._end(record)
 
     def flush(self) -> None:
-        """Save what is still running: an interrupted search goes on from there."""
-        with suppress(errors.LeaseLostError):  # whoever has taken over has saved it
+        """Save the records of running trials, from which an interrupted search resumes."""
+        with suppress(errors.LeaseLostError):  # the driver that took over has saved it
             for record in self._trials.values():
                 if record.status == "running":
                     self._records.save(record)

@@ -42,10 +42,7 @@ class Winner:
         self._predictions = predictions(task, dataset.rows[rows], truth, outputs)
 
     def register(self) -> searches.Result:
-        """Register it, and put the end of the search on record.
-
-        A winner that was registered before gives the version it has.
-        """
+        """Register the model and save the result; a winner registered before keeps its version."""
         dataset, manifest = self._search.dataset, self._manifest()
         golden = prepare.spread(dataset.split.validation, bundle.GOLDEN_ROWS)
         reference = features.reference.describe(dataset.schema, dataset.take(dataset.split.train))
@@ -110,7 +107,7 @@ class Winner:
 def predictions(
     task: tasks.Task, row_B: np.ndarray, truth_B: np.ndarray, outputs: np.ndarray
 ) -> bytes:
-    """A Parquet file of the test part: `row`, its number in the source, and `Task.table`."""
+    """Parquet file of the test part: `row`, its number in the source, and `Task.table`."""
     packed = io.BytesIO()
     columns = {"row": row_B, **task.table(truth_B, outputs)}
     pyarrow.parquet.write_table(pa.table(columns), packed)

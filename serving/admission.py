@@ -61,7 +61,6 @@ class Reservation:
         self.capacity.rows += rows
 
     def release(self) -> None:
-        """Return the share."""
         self.capacity.bytes -= self._bytes
         self.capacity.rows -= self._rows
         self._bytes = self._rows = 0

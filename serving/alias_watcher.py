@@ -39,11 +39,9 @@ class AliasWatcher:
         self.serving: int | None = None
 
     def start(self, every_s: float) -> None:
-        """Check every `every_s` seconds until `stop`."""
         threading.Thread(target=self._loop, args=(every_s,), name="alias", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop checking."""
         self._stopped.set()
 
     def check(self) -> None:

@@ -75,7 +75,7 @@ class Replica:
         self._watcher.start(settings.poll_s)
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
-        self._busy = autoscaling.Busy()  # measures the event loop's thread, which this is
+        self._busy = autoscaling.Busy()  # of this thread, which runs the event loop
         fast_path.enable(self._application)
         return self._application
 

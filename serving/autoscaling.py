@@ -56,11 +56,8 @@ class Ongoing:
 class Busy:
     """Utilization of this process: CPU time, and time that this thread waits for a processor.
 
-    The wait counts so that a replica on an overloaded machine counts as busy.
-
-    Args:
-        clock: seconds.
-        worked: seconds of work so far.
+    The wait counts so that a replica on an overloaded machine counts as busy. `clock` and `worked`
+    return seconds; `worked` returns those of work so far.
     """
 
     def __init__(
@@ -81,11 +78,8 @@ class Busy:
 
 
 def _worked(thread: int) -> float:
-    """Return the CPU seconds of the process plus the seconds that a thread waited for a processor.
-
-    The wait is the second number of /proc/…/schedstat, in ns (Linux: sched-stats).
-    """
-    waited = 0
+    """Return the CPU seconds of the process, plus those that a thread waited for a processor."""
+    waited = 0  # ns, the second number of schedstat (Linux: sched-stats)
     with contextlib.suppress(OSError, IndexError, ValueError):  # some kernels do not keep it
         waited = int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1])
     return time.process_time() + waited / 1e9
@@ -111,11 +105,7 @@ def policy(context: Context) -> tuple[float, dict[str, Any]]:
 def wanted(ongoing: float, busy: float, target: float) -> float:
     """Return the replicas that keep both requests and utilization at their targets.
 
-    Utilization never asks for more replicas than there are requests: one request uses one replica.
-
-    Args:
-        ongoing: mean number of requests in progress, over all replicas.
-        busy: sum of the replicas' utilization.
-        target: requests in progress per replica.
+    `ongoing` and `busy` are sums over all replicas, `target` is requests per replica. Utilization
+    never asks for more replicas than there are requests: one request uses one replica.
     """
     return max(1.0, ongoing / target, min(busy / MOST_BUSY, ongoing))

@@ -52,10 +52,8 @@ Batch: TypeAlias = list[Request[Row, Answer]]
 class Batcher(Generic[Row, Answer]):
     """Calls a function with the rows of many callers, on one event loop.
 
-    Args:
-        run: returns one answer per row, in order; called by one thread at a time.
-        limits: of a batch.
-        thread: runs the batches that are too slow for the event loop.
+    `run` returns one answer per row, in order; one thread at a time calls it. `thread` runs the
+    batches that are too slow for the event loop.
     """
 
     def __init__(
@@ -140,7 +138,6 @@ class Batcher(Generic[Row, Answer]):
         self._deliver(batch, outcomes)
 
     def _next(self) -> Batch[Row, Answer]:
-        """Take as many requests off the queue as fit into a batch."""
         batch, room = [], self._limits.max_rows
         while self._queue and len(self._queue[0].rows) <= room:
             request = self._queue.popleft()
@@ -151,16 +148,12 @@ class Batcher(Generic[Row, Answer]):
         return batch
 
     def _outcomes(self, batch: Batch[Row, Answer]) -> list[Outcome[Answer]]:
-        """Return the answers or the failure of each request.
-
-        A request that fails does not fail the others. Any exception of a model, even SystemExit,
-        becomes a failure of its request.
-        """
+        """Return the answers or the failure of each request; each fails by itself."""
         rows = [row for request in batch for row in request.rows]
         started = time.thread_time()  # wall time would include waits for the interpreter lock
         try:
             parts = _parts(self._run(rows), [len(request.rows) for request in batch])
-        except BaseException as cause:  # noqa: BLE001 - the callers wait for an answer
+        except BaseException as cause:  # noqa: BLE001 - even after SystemExit the callers wait
             if len(batch) > 1:
                 return [self._outcomes([request])[0] for request in batch]
             if isinstance(cause, Exception):

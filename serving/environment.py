@@ -19,7 +19,7 @@ FAST = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": fast_path.CALLBACK,
-    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a datagram for each request to a Python process
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # they cost a datagram per request
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -51,7 +51,7 @@ def private(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "state",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": 3,  # until HAProxy forgets it
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": 3,  # until HAProxy drops the replica
     }
     return {name: str(value) for name, value in values.items()}
 
@@ -59,9 +59,8 @@ def private(folder: Path) -> dict[str, str]:
 def bound(folder: Path) -> dict[str, str]:
     """Make HAProxy end with the process of Ray that started it, even if that process is killed.
 
-    The kernel ends a child with its parent if the child asked for it (PR_SET_PDEATHSIG), which
-    `setpriv` of util-linux does. Not for a cluster: there HAProxy goes on answering while Ray
-    restarts its process.
+    `setpriv` of util-linux makes the kernel do this (PR_SET_PDEATHSIG). Not for a cluster: there
+    HAProxy keeps answering while Ray restarts its process.
     """
     real, setpriv = os.environ.get(BINARY) or _bundled(), shutil.which("setpriv")
     if real is None or setpriv is None:

@@ -1,7 +1,4 @@
-"""Serve a model from this machine: on a Ray cluster of one node, or on a running cluster.
-
-Everything that is started here is stopped here.
-"""
+"""Serve a model from this machine: on a Ray cluster of one node, or on a running cluster."""
 
 from __future__ import annotations
 
@@ -31,14 +28,8 @@ def serving(
 ) -> Iterator[tuple[str, bundle.Bundle]]:
     """Serve a model until the block ends; then stop all that was started.
 
-    Gives the URL of the HTTP server, without a path, and the version that the alias names.
-
-    Args:
-        settings: which model, and how.
-        host: to listen on.
-        port: to listen on.
-        address: of a Ray cluster to run on, whose nodes need `environment.FAST`; without one, a
-            cluster of one node is started.
+    Yields the URL of the HTTP server, without a path, and the version that the alias names. Without
+    `address`, a Ray cluster of one node is started; nodes at `address` need `environment.FAST`.
 
     Raises:
         NotFoundError: there is no such model or alias.

@@ -1,9 +1,9 @@
 """Prometheus metrics of a model's replicas, and the owner of their names.
 
-The replicas of a node share a port, and a scrape reaches any one of them. Each replica writes to
-its own files in a shared folder (prometheus_client's multiprocess mode), and any replica answers
-for all. Files of ended replicas stay, so that counters never decrease; a scrape removes the gauges
-of processes that have ended.
+The replicas of a node share a port, and a scrape reaches any one of them. Each replica writes its
+own files in a shared folder (prometheus_client's multiprocess mode), so that any of them answers
+for all. Files of ended replicas stay, so that counters never decrease; a scrape removes only their
+gauges.
 """
 
 from __future__ import annotations
@@ -24,12 +24,7 @@ _LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")
 
 
 class Metrics:
-    """Metrics of this replica, labelled with the model's name.
-
-    Args:
-        folder: shared by the replicas of one application on one node; created if absent.
-        model: the model's name.
-    """
+    """Metrics of this replica; one application's replicas on one node share `folder`."""
 
     def __init__(self, folder: Path, model: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +59,6 @@ class Metrics:
         ).labels(model)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
         children = self._children.get((route, status))
         if children is None:
             answered = self._requests.labels(self._model, route, str(status))
@@ -74,24 +68,20 @@ class Metrics:
         children[1].observe(seconds)
 
     def batch(self, rows: int, warnings: int) -> None:
-        """Count a batch."""
         self._batch_rows.observe(rows)
         self._rows.inc(rows)
         if warnings:
             self._warnings.inc(warnings)
 
     def serving(self, version: int, *, instead_of: int | None) -> None:
-        """Record the version that this replica serves."""
         if instead_of is not None:
             self._version.labels(self._model, str(instead_of)).set(0)
         self._version.labels(self._model, str(version)).set(1)
 
     def refused(self, version: int) -> None:
-        """Count a refused version."""
         self._refused.labels(self._model, str(version)).inc()
 
     def storage_error(self) -> None:
-        """Count a failed read of the alias or a version."""
         self._storage_errors.inc()
 
     def exposition(self) -> bytes:

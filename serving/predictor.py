@@ -18,10 +18,7 @@ LARGE = 256 * 1024  # a body with more bytes is decoded in a thread
 
 
 class Predictor:
-    """Answers requests with one verified version; a moved alias replaces it as a whole.
-
-    Slow batches run in `thread`. `extra_fields` overrides the bundle's setting.
-    """
+    """Answers requests with one verified version; `extra_fields` overrides the bundle's."""
 
     def __init__(
         self,
@@ -45,7 +42,7 @@ class Predictor:
     async def answer(
         self, body: Body, reservation: admission.Reservation, *, compressed: bool = False
     ) -> bytes:
-        """Answer a request, whose JSON body may be compressed by gzip.
+        """Answer a request; `compressed` means by gzip.
 
         Raises:
             RequestError: the request is invalid, or the replica has no capacity for its rows.
@@ -60,11 +57,9 @@ class Predictor:
 
     @property
     def failure(self) -> str | None:
-        """Reason why the version cannot predict any more; None while it can."""
         return self._batcher.failure
 
     def document(self) -> bytes:
-        """Return the OpenAPI document of this version."""
         return self._encode(openapi.document(self._bundle, extra_fields=self._extra_fields))
 
     async def _rows(

@@ -1,7 +1,7 @@
-"""What is wrong with a request: all of its problems at once, each with its field.
+"""The problems of an invalid request, all at once, each with its field.
 
-The decoder stops at the first problem, in its own words. A request that it refuses is therefore
-checked again, value by value. That takes longer, but only for clients that sent it.
+The decoder stops at the first problem. A request that it refuses is therefore checked again, value
+by value, which takes longer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 
 
 class Finder:
-    """Finds the problems of requests that the decoder refused; it decodes valid rows to `row`."""
+    """Finds the problems of requests that the decoder refused; `row` is the type of a valid row."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class Finder:
     def find(self, rows: list[Any]) -> list[Problem]:
         """Return the problems of rows in their order, at most `MOST` + 1.
 
-        Markers for missing values become None in the rows. Values of the right JSON type are only
-        parsed if there are other problems: `Codec.parse` parses them otherwise.
+        Markers for missing values become None in the rows. Values of the right JSON type are parsed
+        only if others have the wrong one; otherwise `Codec.parse` parses them.
         """
         found = list(islice(self._type_problems(rows), MOST + 1))
         if found:
@@ -151,11 +151,7 @@ def parse(
 ) -> tuple[Sequence[Any] | np.ndarray, list[Problem]]:
     """Parse values of a column; return canonical values, and the problems of raw ones.
 
-    Args:
-        column: what its values mean.
-        raw: the values.
-        numbers: the row of each value, from 0.
-        pixels: how many its pictures may have.
+    `numbers` has the row of each value, from 0; `pixels` limits the pixels of pictures.
     """
     tolerance = schema.Tolerance(pixels=pixels)
     array = schema.parse_column(column, raw, tolerance)
@@ -172,7 +168,7 @@ def parse(
 
 
 def error(found: Sequence[Problem]) -> errors.RequestError:
-    """Make one error of problems: its field is the first one's, its message names all."""
+    """Make one error of problems: its field is the first one's, its message names up to `MOST`."""
     named = tuple(found[:MOST])
     message = named[0].message
     if len(found) > 1:
@@ -183,7 +179,7 @@ def error(found: Sequence[Problem]) -> errors.RequestError:
 
 
 def _unreadable(body: bytes | bytearray, cause: Exception) -> errors.RequestError:
-    """Tell numbers that are not finite from other faults of the JSON."""
+    """Make the error for a body whose JSON is malformed or has numbers that are not finite."""
     try:
         fields = list(islice(_not_finite(json.loads(body), ""), MOST + 1))
     except (ValueError, RecursionError):
@@ -198,7 +194,7 @@ def _unreadable(body: bytes | bytearray, cause: Exception) -> errors.RequestErro
 
 
 def _is_marker(column: schema.Column, value: object) -> bool:
-    """Whether the training file, or an empty cell, writes a missing value like this."""
+    """Whether a value is blank, or marks a missing value in the training data."""
     markers = {"", *(marker.strip().casefold() for marker in column.missing)}
     return isinstance(value, str) and value.strip().casefold() in markers
 

@@ -1,8 +1,7 @@
-"""Requests and answers as JSON: a model's schema as a strict type, and its predictions in words.
+"""Requests and answers as JSON; docs/serving.md describes them.
 
-A request is `{"instances": [{column: value, …}, …]}`. It is decoded in one pass, straight into a
-type made from the schema, which finds most errors; `serving.problems` then names all of them. See
-docs/serving.md for what is accepted.
+A request is `{"instances": [{column: value, …}, …]}`. It is decoded in one pass into a type made
+from the schema. If that fails, `serving.problems` finds all errors.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Codec:
         self._task = tasks.of(known.target)
 
     def valid_rows(self, body: Body) -> Rows | None:
-        """Decode a valid request; None for any other, which is left to `rows`."""
+        """Decode a valid request; return None for any other."""
         try:
             rows: Rows = self._decode(body).instances
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -125,7 +124,7 @@ def too_many_bytes() -> errors.RequestError:
 
 
 def _array(column: schema.Column) -> Callable[[Sequence[Any]], np.ndarray]:
-    """Return what makes a canonical column of the values of parsed rows."""
+    """Return a function that turns the values of parsed rows into a canonical column."""
     if dtype := column.kind.parsed_dtype:
         return functools.partial(np.array, dtype=dtype)
     return functools.partial(column.kind.parse, column)

@@ -1,8 +1,7 @@
 """HTTP server for Prometheus scrapes and readiness probes, on a port that bypasses HAProxy.
 
-HAProxy may forward a scrape of the serving port to a replica of another node, which has other
-counters. All replicas of a node listen on this port (SO_REUSEPORT), and each answers for all of
-them (`serving/metrics.py`).
+HAProxy may forward a scrape of the serving port to another node, which has other counters. All
+replicas of a node listen on this port (SO_REUSEPORT); each answers for all (`serving/metrics.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ class Server(ThreadingHTTPServer):
         self.exposition, self.ready = exposition, ready
 
     def start(self) -> None:
-        """Start answering in a thread of its own."""
         threading.Thread(target=self.serve_forever, name="scrape", daemon=True).start()
 
 

@@ -20,13 +20,11 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         metrics_interval_s, look_back_s: interval between reports, and period of their average.
         max_rows, wait_ms: most rows of a batch, and its longest wait for more under load.
         queue_rows: rows in progress at a replica from which on requests get a 503.
-        extra_fields: whether fields that are no columns are refused or ignored; absent: as the
-            model's experiment file says.
+        extra_fields: what to do with fields that are no columns; None: as the experiment file says.
         poll_s: interval between two reads of the alias.
         metrics_port: port on every node for scrapes and `/readyz`; 0 opens none.
         http_port: port of Ray Serve on every node; `/readyz` checks it.
-        announce_s: longest wait of a loaded replica for a probe of `/readyz` before it is RUNNING;
-            0 does not wait.
+        announce_s: longest wait for a probe of `/readyz` before a loaded replica is RUNNING.
         cpus: logical CPUs that each replica reserves on the Ray cluster.
         gpus: must be 0: serving moves no model to a device.
     """

@@ -1,7 +1,4 @@
-"""The HTTP API as a plain ASGI application: a framework costs more than a prediction.
-
-Routes, request bodies, responses and errors. `serving.alias_watcher` chooses the version.
-"""
+"""The HTTP API as a plain ASGI application: a framework would take longer than a prediction."""
 
 from __future__ import annotations
 
@@ -75,7 +72,6 @@ class Application:
         self._routes |= dict.fromkeys(models, "model") | dict.fromkeys(self._predictions, "predict")
 
     def predicts(self, path: str) -> bool:
-        """Tell whether a path is one of those for predictions."""
         return path in self._predictions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -246,7 +242,7 @@ async def _file(path: str) -> Response:
 async def _rest(
     first: bytes, receive: Receive, reservation: admission.Reservation
 ) -> protocol.Body:
-    """Read the rest of a body that comes in parts."""
+    """Read the parts of a body after the first; return the whole body."""
     body, more = bytearray(first), True
     while more:
         message = await receive()
@@ -260,7 +256,6 @@ async def _rest(
 
 
 async def _compressed(response: Response, headers: dict[bytes, bytes]) -> Response:
-    """Compress the response in a thread if the client accepts gzip."""
     body, more = response.body, [(b"vary", b"accept-encoding")]
     if encoding.accepted(headers.get(b"accept-encoding", b"")):
         body = await asyncio.to_thread(encoding.compress, body)

@@ -1,1 +1,1 @@
-"""A table as trials need it: prepared, its rows parted, encoded."""
+"""The data of an experiment: prepared, split and encoded."""

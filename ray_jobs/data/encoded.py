@@ -1,4 +1,4 @@
-"""A data set as models see it. Workers import this module, and nothing that reads a table."""
+"""Data sets as models take them. Workers import this module, and none that reads tables."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ class Encoded:
 
 
 def key(options: Mapping[str, spec.FeatureOptions]) -> str:
-    """One string for one setting of the `features` section."""
+    """A string that is unique to a setting of the `features` section."""
     parts = {name: chosen.model_dump_json() for name, chosen in options.items()}
     return repr(sorted(parts.items()))

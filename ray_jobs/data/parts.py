@@ -1,4 +1,4 @@
-"""The parts of an experiment's data as files: what a model of another kind can be compared on."""
+"""The parts of an experiment's data as files, so that other models can be compared on them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from ray_jobs.data import prepare
 
 
 def export(experiment: spec.Experiment, folder: Path) -> dict[str, Any]:
-    """Write train, validation and test, and `split.json`, which says how the rows were split.
+    """Write the parts and `split.json`, a description of the split, which is returned.
 
-    Rows are as the source has them, in its order and with every column. Files are CSV, or Parquet
-    where the data has pictures or lists.
-
-    Returns:
-        What `split.json` holds.
+    Rows are those of the source, in its order and with every column. Files are CSV, or Parquet if
+    the data has pictures or lists.
 
     Raises:
-        UserError: the folder is not empty, or see `prepare.dataset`.
+        UserError: the folder is not empty; see also `prepare.dataset`.
     """
     data, frame = experiment.data, load.read(experiment.data, experiment.path.parent)
     dataset = prepare.dataset(experiment, frame)
@@ -54,7 +51,7 @@ def export(experiment: spec.Experiment, folder: Path) -> dict[str, Any]:
 
 
 def _is_flat(column: pd.Series[Any]) -> bool:
-    """Whether a line of text can hold each value."""
+    """Whether CSV can hold each value."""
     return column.dtype != object or not any(
         isinstance(value, bytes | list | np.ndarray) for value in column
     )

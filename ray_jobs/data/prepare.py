@@ -20,38 +20,26 @@ from ray_jobs.data import encoded, split
 
 @dataclass(frozen=True)
 class Dataset:
-    """All rows, and which part each is in.
-
-    Attributes:
-        columns: canonical columns of all rows, see `eagleray.learn.schema`.
-        rows: the number of each row in the source, from 1.
-        targets: see `tasks.Task.encode`.
-        fingerprint: sha256 of the above and the split: equal data, equal trials.
-        notes: for people: what was left out or looks odd.
-    """
+    """All rows, and the part of each."""
 
     schema: Schema
-    columns: Columns
-    rows: np.ndarray
-    targets: np.ndarray
+    columns: Columns  # canonical, see `eagleray.learn.schema`
+    rows: np.ndarray  # the number of each row in the source, from 1
+    targets: np.ndarray  # see `tasks.Task.encode`
     split: split.Split
-    fingerprint: str
-    notes: list[str]
+    fingerprint: str  # sha256 of schema, columns, targets and split
+    notes: list[str]  # for people: what was left out or looks odd
 
     def take(self, rows: np.ndarray) -> Columns:
-        """The canonical columns of these rows."""
         return {name: column[rows] for name, column in self.columns.items()}
 
     def fit(self, options: Mapping[str, spec.FeatureOptions]) -> features.Transforms:
-        """Fit the transforms of one setting of `features` on the training part."""
         return features.Transforms.fit(self.schema, options, self.take(self.split.train))
 
     def part(self, transforms: features.Transforms, rows: np.ndarray) -> encoded.Part:
-        """Encode these rows."""
         return encoded.Part(transforms.apply(self.take(rows)), self.targets[rows])
 
     def encode(self, transforms: features.Transforms) -> encoded.Encoded:
-        """Encode the training and the validation part."""
         train, validation = (
             self.part(transforms, rows) for rows in (self.split.train, self.split.validation)
         )
@@ -59,16 +47,12 @@ class Dataset:
 
 
 def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> Dataset:
-    """Prepare the data that the experiment names.
-
-    Args:
-        experiment: the file.
-        frame: its table, if the caller has read it.
+    """Prepare an experiment's data; `frame` is its table, if the caller has read it.
 
     Raises:
-        DataError: it cannot be read, or nothing can be learned from it.
-        CodeError: the user's function that gives it fails.
-        StorageError: its object cannot be fetched.
+        DataError: the data cannot be read, or nothing can be learned from it.
+        CodeError: the user's function that gives the data fails.
+        StorageError: the object with the data cannot be fetched.
     """
     data, options = experiment.data, experiment.default().features
     if frame is None:
@@ -89,7 +73,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
 
 
 def spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the rows, spread over them."""
+    """At most `most` of the rows, evenly spaced."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)
     chosen: np.ndarray = rows[places]
     return chosen
@@ -146,6 +130,6 @@ def _fingerprint(table: tables.Learnable, parts: split.Split) -> str:
 
 
 def _words_as_json(words: list[str | None]) -> str:
-    """As `json.dumps` writes the list, each different word written once."""
+    """`json.dumps(words)`, but quicker: it writes each distinct word once."""
     written = {word: json.dumps(word) for word in set(words)}
     return f"[{', '.join(map(written.__getitem__, words))}]"

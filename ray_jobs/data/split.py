@@ -37,11 +37,11 @@ def indices(
     groups: np.ndarray | None = None,
     times: np.ndarray | None = None,
 ) -> Split:
-    """Split the rows.
+    """Split rows by time, by group or at random.
 
     Args:
         targets: class indices or values (B).
-        target: what they are.
+        target: the column of `targets`.
         data: shares and seed.
         groups: text for each row (B); rows of one group stay in one part.
         times: a number for each row (B); the latest rows are the test part.
@@ -87,7 +87,7 @@ def _by_group(groups: np.ndarray, data: spec.Data) -> Split:
 def _draw_groups(
     rows: np.ndarray, codes: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` groups; gives the rows that are left and the rows of these groups."""
+    """Draw `count` groups; return the other rows and the rows of these groups."""
     splitter = GroupShuffleSplit(n_splits=1, test_size=count, random_state=seed)
     left, drawn = next(splitter.split(rows, groups=codes[rows]))
     return np.sort(rows[left]), np.sort(rows[drawn])
@@ -104,7 +104,7 @@ def _at_random(targets: np.ndarray, task: tasks.Task, data: spec.Data) -> Split:
 def _draw_rows(
     rows: np.ndarray, strata: np.ndarray | None, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` rows, from all strata alike; gives the rows that are left and those drawn."""
+    """Draw `count` rows, with the strata's proportions; return the other rows and those drawn."""
     labels = None if strata is None else strata[rows]
     try:
         left, drawn = train_test_split(rows, test_size=count, random_state=seed, stratify=labels)

@@ -1,1 +1,1 @@
-"""What a person sees of a search: while it runs, and when it has ended."""
+"""Reports of a search for people: while it runs, and after it has ended."""

@@ -1,7 +1,6 @@
-"""A search as it runs: a table with progress bars on a terminal, a line a trial elsewhere.
+"""The view of a running search: a table on a terminal, elsewhere a line for each ended trial.
 
-The driver also puts what its screen shows into storage, every few seconds, so that a terminal
-elsewhere draws the same table (`eagleray/client/screen.py`).
+The driver also stores its view, so that other terminals show it (`eagleray/client/screen.py`).
 """
 
 from __future__ import annotations
@@ -17,20 +16,16 @@ from eagleray.state.searches import Record, Row, View
 from ray_jobs import search
 
 ROWS = 12
-"""How many trials the table shows: those that run, then the best."""
+"""Trials in the table: the running ones, then the best."""
 PUBLISH_S = 2.0
-"""How often the driver puts its view into storage."""
+"""Interval at which the driver stores its view."""
 
 
 @contextmanager
 def watch(
     searched: search.Search, trials: Mapping[int, Record], out: console.Console
 ) -> Iterator[Callable[[Record], None]]:
-    """Show the trials of a search while it runs, and publish its view every few seconds.
-
-    Yields:
-        What is to be called with the record of each trial that has ended.
-    """
+    """Show and store the view of a search; yields a function to call with each ended trial."""
     began, resumed = time.monotonic(), {one.number for one in trials.values() if one.unfinished}
     before = len(trials) - len(resumed)
 
@@ -65,10 +60,7 @@ def view(
     seconds: float,
     before: int,
 ) -> View:
-    """What a screen shows: the trials that run first, then the best of those that ended.
-
-    The search began `seconds` ago, and `before` trials had ended by then.
-    """
+    """The view of a search that began `seconds` ago, when `before` trials had ended already."""
     sign = -1 if searched.mode == "max" else 1
     scored = [one for one in trials if one.score is not None]
     scored.sort(key=lambda one: sign * (one.score or 0.0))

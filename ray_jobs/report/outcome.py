@@ -19,7 +19,7 @@ WIDTH = 100
 ROWS = 10
 """Trials of the leaderboard."""
 LEAST_VALUES = 20
-"""The values of the trials get no column of fewer characters."""
+"""Minimum width of the column of values, in characters."""
 
 Cells = dict[str, list[str]]
 """A table's columns by heading."""
@@ -27,27 +27,20 @@ Cells = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """An experiment whose winner is registered.
-
-    Attributes:
-        trials: all of them, the best first.
-        champion: the version that answers requests now.
-        why: why this version is the champion or not, for people.
-    """
+    """An experiment whose winner is registered."""
 
     search: search.Search
-    trials: list[searches.Record]
+    trials: list[searches.Record]  # all of them, the best first
     result: searches.Result
-    champion: int
-    why: str
+    champion: int  # the version that answers requests now
+    why: str  # why this version is the champion or not, for people
 
     @property
     def winner(self) -> searches.Record:
-        """The trial with the best score on the validation part."""
         return self.trials[0]
 
     def summary(self) -> dict[str, Any]:
-        """The whole as JSON may hold it."""
+        """The outcome as values for JSON."""
         best = self.winner
         return {
             "name": self.search.experiment.name,
@@ -65,13 +58,13 @@ class Outcome:
         }
 
     def page(self) -> str:
-        """The whole as text for people."""
+        """The outcome as text for people."""
         written = io.StringIO()
         self.show(console.Console(file=written, width=WIDTH, highlight=False))
         return written.getvalue().rstrip()
 
     def show(self, out: console.Console) -> None:
-        """Print leaderboard, metrics, confusion, warnings, and the commands to go on with."""
+        """Print the leaderboard, metrics, confusion, warnings and next steps."""
         experiment, result, winner = self.search.experiment, self.result, self.winner
         out.print(leaderboard(self.trials, self.search.metric, out.width))
         if winner.values:
@@ -89,7 +82,7 @@ class Outcome:
             out.print(f"  {command}", soft_wrap=True)
 
     def next_steps(self) -> list[str]:
-        """The commands to go on with: serve the champion, or compare and promote this version."""
+        """Commands to serve the champion, or to compare and promote this version."""
         name, version = self.search.experiment.name, self.result.version
         at = f"--storage {self.search.experiment.storage}"
         if self.champion == version:
@@ -144,7 +137,7 @@ def confusion(result: searches.Result, classes: Sequence[str], width: int) -> ta
 
 
 def scores(validation: Mapping[str, float], test: Mapping[str, float]) -> table.Table:
-    """Every metric of the winner, on the part that selected it and on the part that did not."""
+    """The winner's metrics on the validation part, which selected it, and on the test part."""
     drawn = _table("winner")
     for heading in ("metric", "validation", "test"):
         drawn.add_column(heading, justify="left" if heading == "metric" else "right")
@@ -154,7 +147,6 @@ def scores(validation: Mapping[str, float], test: Mapping[str, float]) -> table.
 
 
 def _matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> table.Table:
-    """Rows: what is true; columns: what was predicted. The diagonal is what is right."""
     drawn = _table("confusion on the test part")
     drawn.add_column("true \\ predicted", no_wrap=True)
     for name in classes:
@@ -166,7 +158,7 @@ def _matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> table.Ta
 
 
 def _drawn(cells: Cells, most: Mapping[str, int]) -> table.Table:
-    """A table of these columns; those in `most` are cut at so many characters."""
+    """A table of these columns; `most` gives a column's maximum width in characters."""
     drawn = _table(None)
     for heading in cells:
         drawn.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=most.get(heading))
