@@ -6,7 +6,7 @@
     model.predict(frame)
     with eagleray.serve("churn") as endpoint: ...
 
-The names below are the public API (docs/python.md); each is imported when it is first used.
+The names below are the public API (docs/python.md), each imported on first use.
 """
 
 from __future__ import annotations

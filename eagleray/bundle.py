@@ -1,15 +1,14 @@
-"""A bundle: one trained model, portable, with all that it needs to answer.
+"""A bundle: one trained model and all files that it needs to predict.
 
     bundle.json               format, schema, model options, state of the transforms
     model.safetensors         weights
     transforms.safetensors    what the transforms learned from the training part
     reference.json            statistics of the training part, for drift
-    golden.json               rows, and the outputs that a replica must give for them
-    code/{module}.py          source of the user's architecture, where there is one
+    golden.json               rows, and the outputs that a replica must reproduce
+    code/{module}.py          source of the user's architecture, if any
     predictions.parquet       truth and prediction for each row of the test part, for people
 
-Weights and statistics are data; nothing is unpickled. Only the user's own source is run; it is
-stored and verified as all files are.
+Nothing is unpickled. The only code that runs is the user's source, verified like every file.
 
 Legend: B rows, C outputs.
 """
@@ -37,19 +36,18 @@ if TYPE_CHECKING:
 FORMAT = 1
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS)
-"""Files that are not needed to answer."""
+"""Files not needed to predict."""
 GOLDEN_ROWS = 32
 TOLERANCE = 1e-5
-"""Largest error of a golden output, relative to the larger of 1 and its size: float32 sums in
-another order, on another processor, differ by less."""
+"""Largest error of a golden output, relative to max(1, |output|). Float32 sums in another order, or
+on another processor, differ by less."""
 
 
 class Prediction(NamedTuple):
     """Predictions for B rows.
 
     Attributes:
-        outputs: see `tasks.Task.activate`: probabilities (B, C) in the order of the target's
-            classes, or values (B,) in the target's unit.
+        outputs: probabilities (B, C) in the order of classes, or values (B,) in the target's unit.
         warnings: for each row, such as an unknown category.
     """
 
@@ -84,7 +82,7 @@ class Bundle:
         self.task = tasks.of(self.schema.target)
 
     def predict(self, raw: Mapping[str, Raw]) -> Prediction:
-        """Predict B rows of raw values by column, those of a table or of JSON.
+        """Predict B rows of raw values by column, as they are in a table or in JSON.
 
         Raises:
             DataError: a value that its column cannot hold.
@@ -103,7 +101,7 @@ class Bundle:
         )
 
     def verify(self) -> None:
-        """Reproduce the golden rows; ServingError where an error is above `TOLERANCE`."""
+        """Predict the golden rows; ServingError where an error is above `TOLERANCE`."""
         assert self.golden is not None
         got = self.predict(self.golden.rows).outputs
         expected = np.asarray(self.golden.outputs)
@@ -116,7 +114,7 @@ class Bundle:
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares the array's memory, which is read-only between processes."""
+    """A tensor that shares the array's memory, which is read-only in Ray's object store."""
     if array.flags.writeable:
         return torch.from_numpy(array)
     with warnings.catch_warnings():
@@ -127,13 +125,7 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 def pack(
     trained: Bundle, golden_rows: Mapping[str, Sequence[Any]], reference: object
 ) -> dict[str, bytes]:
-    """The files of a bundle, for `Registry.register`.
-
-    Args:
-        trained: the model.
-        golden_rows: raw JSON values of a few rows, by column.
-        reference: JSON statistics of the training part.
-    """
+    """The files of a bundle by path; `reference` is JSON, the statistics of the training part."""
     state, tensors = trained.transforms.state()
     rows = {name: list(values) for name, values in golden_rows.items()}
     described = {
@@ -160,12 +152,7 @@ def pack(
 
 
 def load(registry: Registry, version: Version) -> Bundle:
-    """The bundle of a version, each of its files verified.
-
-    Raises:
-        StorageError: a file is missing or corrupt.
-        ServingError: files that do not make a model.
-    """
+    """Load a version, each file verified; ServingError where the files do not make a model."""
     files = {path: registry.read(version, path) for path in version.files if path not in _UNREAD}
     loaded = unpack(files, where=f"{version.name} version {version.number}")
     loaded.name, loaded.number = version.name, version.number
@@ -173,7 +160,7 @@ def load(registry: Registry, version: Version) -> Bundle:
 
 
 def unpack(files: Mapping[str, bytes], *, where: str = "bundle") -> Bundle:
-    """The bundle of the files that `pack` made; ServingError where they do not make a model."""
+    """Load the files that `pack` made; ServingError where they do not make a model."""
     try:
         return _unpack(files)
     except errors.EagleRayError:

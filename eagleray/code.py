@@ -1,7 +1,7 @@
 """The user's own Python, `module:function`: kept as source, which travels with the model.
 
-The module is beside the experiment file (`models.net:build` is `models/net.py`), or installed. It
-is one file: what it imports must be installed wherever it runs.
+The module is a file beside the experiment file (`models.net:build` is `models/net.py`), or
+installed. What it imports must be installed wherever it runs.
 """
 
 from __future__ import annotations
@@ -22,19 +22,14 @@ from typing import Any
 from eagleray import errors, names
 
 PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"
-"""Of `module:function`."""
+"""Matches `module:function`."""
 _LONGEST = 400
-"""Characters of an exception's message that an error repeats."""
+"""Most characters that an error quotes of an exception's message."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """A function of the user, as text.
-
-    Attributes:
-        name: `module:function`.
-        source: text of the whole module.
-    """
+    """A function of the user: `module:function`, and the source of the whole module."""
 
     name: str
     source: str
@@ -63,11 +58,7 @@ class Code:
         return hashlib.sha256(self.source.encode()).hexdigest()
 
     def load(self) -> Callable[..., Any]:
-        """The function; its module runs once in a process.
-
-        Raises:
-            CodeError: the module fails to import, or the function is absent or cannot be called.
-        """
+        """Import the function, its module once per process; CodeError where that fails."""
         module, name = _module(self), self.name.partition(":")[2]
         function: Callable[..., Any] | None = getattr(module, name, None)
         if function is None:
@@ -104,16 +95,10 @@ def read(name: str, folder: Path) -> Code:
 
 @contextlib.contextmanager
 def guard(law: str, *own: Code | None) -> Iterator[None]:
-    """Turn whatever the user's code raises in the block into an error with its file and line.
+    """Turn what the user's code raises in the block into a CodeError with its file and line.
 
-    `sys.exit()` in a model ends neither a search nor a replica; only KeyboardInterrupt passes.
-
-    Args:
-        law: what the code must do, such as `must give a loss`.
-        own: the code that runs in the block; without any, nothing is caught.
-
-    Raises:
-        CodeError: `file:line: module:function: law, but raised …`.
+    `law` is what the code must do, such as `must give a loss`. Without `own`, nothing is caught.
+    Only KeyboardInterrupt passes: `sys.exit()` in a model ends neither a search nor a replica.
     """
     try:
         yield
@@ -146,7 +131,7 @@ def _installed(module: str, folder: Path) -> Path:
 
 
 def _module(code: Code) -> types.ModuleType:
-    """The source as a module, under a name that no other source can have."""
+    """The source as a module; its name holds the source's hash, so no two sources share one."""
     private = f"eagleray_code_{code.sha256[:16]}_{code.module.replace('.', '_')}"
     if private in sys.modules:
         return sys.modules[private]
@@ -165,7 +150,6 @@ def _module(code: Code) -> types.ModuleType:
 
 
 def _blamed(law: str, own: list[Code], cause: BaseException) -> str:
-    """The message of an error, with the user's innermost frame if there is one."""
     files = {code.filename: code for code in own}
     places = [(name, line) for name, line in _frames(cause) if name in files]
     code = files[places[-1][0]] if places else own[0]

@@ -25,11 +25,7 @@ _MOST_LISTED = 5
 class Change:
     """One difference of two schemas.
 
-    Attributes:
-        what: the column or the target, or one of its properties.
-        before: empty where it is new.
-        after: empty where it is gone.
-        notice: how it breaks clients; empty where it does not.
+    `before` is empty where it is new, `after` where it is gone, `notice` where it breaks no client.
     """
 
     what: str
@@ -46,12 +42,7 @@ class Change:
 
 
 def check(registry: Registry, alias: str, before: Version, after: Version) -> None:
-    """Refuse a version that breaks clients of another one.
-
-    Raises:
-        UserError: it breaks them.
-        CorruptObjectError: one of the bundles has no schema.
-    """
+    """Raise UserError if version `after` breaks clients of version `before`."""
     old, new = schema(registry, before), schema(registry, after)
     if old is None or new is None:
         return
@@ -64,11 +55,7 @@ def check(registry: Registry, alias: str, before: Version, after: Version) -> No
 
 
 def schema(registry: Registry, version: Version) -> Schema | None:
-    """The schema of a version; None where its files are no bundle.
-
-    Raises:
-        CorruptObjectError: the bundle has none.
-    """
+    """The schema of a version, None for files without a bundle; CorruptObjectError if damaged."""
     if "bundle.json" not in version.files:
         return None
     try:
@@ -109,7 +96,7 @@ def _column_notice(old: Column | None, new: Column | None) -> str:
 
 
 def _properties(what: str, old: Column, new: Column) -> Iterator[Change]:
-    """Changes of a column that stays of its kind."""
+    """Changes of a column that keeps its type."""
     if old.missing != new.missing:
         gone = sorted(set(old.missing) - set(new.missing))
         refused = gone and not old.kind.takes_any_text  # in a text the mark becomes a value
@@ -163,7 +150,6 @@ def _shape(sizes: tuple[int, ...]) -> str:
 
 
 def _only(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:
-    """The names that only one side has, as text."""
     return _listed(set(old) - set(new)), _listed(set(new) - set(old))
 
 

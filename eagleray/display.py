@@ -19,7 +19,7 @@ def page(sentence: str, *parts: str) -> str:
 
 
 def table(headings: Iterable[str], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
-    """An HTML table; numbers stand to the right, with four significant digits."""
+    """An HTML table; numbers are right-aligned, with four significant digits."""
     head = "".join(f'<th scope="col" style="{_TEXT}">{html.escape(one)}</th>' for one in headings)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     titled = f"<caption style='{_TEXT}'>{html.escape(caption)}</caption>" if caption else ""
@@ -27,13 +27,13 @@ def table(headings: Iterable[str], rows: Iterable[Sequence[object]], *, caption:
 
 
 def notes(lines: Iterable[str]) -> str:
-    """A list of lines, such as warnings; nothing where there is none."""
+    """An HTML list, such as of warnings; empty text without lines."""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 
 
 def text(value: object) -> str:
-    """A value in a cell: numbers rounded, None as a dash."""
+    """The text of a cell: four significant digits, a dash for None."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

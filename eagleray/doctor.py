@@ -1,4 +1,4 @@
-"""`eagleray doctor`: the checks of storage and of a Ray cluster, by clocks and versions.
+"""`eagleray doctor`: checks of storage and of a Ray cluster, with their clocks and versions.
 
 `eagleray/machine.py` checks this machine, and `k8s/diagnose/doctor.py` Kubernetes.
 """
@@ -23,7 +23,7 @@ WARN_S = 5.0
 REFUSED_S = 900.0
 """AWS refuses a signature whose time is 15 minutes from its own (RequestTimeTooSkewed)."""
 ATTEMPTS = 2
-"""How often storage is asked: a doctor tells what is there now, it does not wait for better."""
+"""Tries of each request to storage: `doctor` reports the present state, it does not wait."""
 SILENCE_S = (5.0, 10.0)
 """Longest wait for a connection to a dashboard, and for the next byte of its answer."""
 _SYNC = "sudo timedatectl set-ntp true"
@@ -46,7 +46,7 @@ def here() -> Versions:
 
 
 def of_storage(uri: str) -> list[Finding]:
-    """Check that storage answers, refuses conditional writes that come late, and has our time."""
+    """Check access to storage, its conditional writes and its clock."""
     try:
         store = storage.open(uri, attempts=ATTEMPTS)
     except errors.EagleRayError as error:
@@ -59,7 +59,7 @@ def of_storage(uri: str) -> list[Finding]:
 
 
 def of_ray(address: str) -> list[Finding]:
-    """Check the cluster whose dashboard has this address."""
+    """Check a Ray cluster through its dashboard: access, clock and versions."""
     before, fix = time.time(), "ray start --head --dashboard-host=0.0.0.0"
     try:
         status, date, told = _ask(address, "/api/version")
@@ -104,7 +104,7 @@ def probe(store: Storage) -> list[Finding]:
 
 
 def clock(ahead_s: float | None, whose: str) -> Finding:
-    """Compare a server's clock with ours, by the seconds that it is ahead; None: unknown."""
+    """Check by how many seconds a server's clock is ahead of this machine's; None if unknown."""
     if ahead_s is None:
         return skipped(f"{whose} says no time of its own")
     if abs(ahead_s) < WARN_S:
@@ -116,16 +116,16 @@ def clock(ahead_s: float | None, whose: str) -> Finding:
 
 
 def ahead(said: datetime | None, before: float, after: float) -> float | None:
-    """Seconds by which a server that `said` its time is ahead of us, between two of our times.
+    """Seconds that a server's clock is ahead; `before` and `after` are our times around its answer.
 
-    What servers say has whole seconds, so half of one is added: the error is at most 0.5 s and
-    half of the time that the answer took.
+    A server tells whole seconds, so half of one is added: the error is at most 0.5 s and half of
+    the time that the answer took.
     """
     return None if said is None else said.timestamp() + 0.5 - (before + after) / 2
 
 
 def dated(header: str | None) -> datetime | None:
-    """The time of an HTTP `Date` header."""
+    """The time of an HTTP `Date` header; None without one."""
     try:
         return parsedate_to_datetime(header or "")
     except ValueError:
@@ -135,8 +135,7 @@ def dated(header: str | None) -> datetime | None:
 def versions(mine: Versions, theirs: Versions, whose: str, fix: str) -> list[Finding]:
     """Compare Ray and Python there with those of this process; `whose` as in `on the head`.
 
-    EagleRay names its Ray exactly, so a cluster with another one cannot have this EagleRay. Python
-    may differ in its patch version: one reads what the other pickled.
+    EagleRay pins Ray exactly. Python's patch versions read each other's pickles.
     """
     ours, other = (".".join(one.python.split(".")[:2]) for one in (mine, theirs))
     ray = _same(mine.ray, theirs.ray, whose, fix)
@@ -152,7 +151,7 @@ def _same(mine: str, theirs: str, whose: str, fix: str) -> Finding:
 
 
 def _faults(store: Storage, key: str) -> Iterator[str]:
-    """What storage does against a condition, tried on an object that holds `seen`."""
+    """Try conditional writes on an object that holds `seen`; yield each that goes wrong."""
     old = store.get_tagged(key)[1]
     if _accepts(lambda: store.put_if_absent(key, b"twice")):
         yield "put-if-absent wrote over an object"
@@ -174,7 +173,6 @@ def _accepts(write: Callable[[], object]) -> bool:
 
 
 def _fix(error: errors.EagleRayError, uri: str) -> str:
-    """The command that repairs what storage said."""
     place = uri.partition("://")[2]
     keys = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or: eagleray local up"
     fixes: dict[type[errors.EagleRayError], tuple[str, str]] = {
@@ -198,9 +196,9 @@ def _refused(address: str, status: int) -> Finding:
 
 
 def _ask(address: str, path: str) -> tuple[int, str | None, dict[str, Any]]:
-    """Status, date and JSON of an answer; the JSON is empty when something else answers.
+    """Status, `Date` header and JSON object of an answer; without an object, an empty one.
 
-    Ray's own client has no public way to read a header, or what it does not know itself.
+    Ray's own client has no public way to read a header, or a field that it does not know.
     """
     import requests
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 
 class EagleRayError(Exception):
-    """Root of the tree; `exit_code` is what the command line ends with."""
+    """Root of the tree; the command line exits with `exit_code`."""
 
     exit_code = 1
 
@@ -63,11 +63,8 @@ class CodeError(UserError):
 class RequestError(UserError):
     """A prediction request that breaks the model's schema.
 
-    Args:
-        message: the law and the value.
-        field: dotted path of the wrong field, such as `instances[3].age`.
-        status: the HTTP status of the answer.
-        details: path and message of each wrong field, where there are several.
+    `field` is the dotted path of the wrong field, such as `instances[3].age`; `details` has path
+    and message of each, where there are several.
     """
 
     def __init__(

@@ -33,7 +33,6 @@ class Finding:
         return replace(self, evidence=(line, *self.evidence))
 
     def named(self, check: str) -> Finding:
-        """The same finding, with the name of its check unless it has one."""
         return replace(self, check=self.check or check)
 
 

@@ -17,12 +17,12 @@ from eagleray.findings import Finding, failed, passed, warned
 from eagleray.storage import server
 
 FULL = 0.95
-"""Part in use of a disk from which Ray spills no more to it, and of memory from which it ends
-workers: the defaults of Ray's local_fs_capacity_threshold and memory_usage_threshold."""
+"""Fraction in use at which Ray stops spilling to a disk, and at which it kills workers for memory:
+the defaults of local_fs_capacity_threshold and memory_usage_threshold."""
 STORE_PART = 0.3
-"""Part of memory that Ray's object store takes, in /dev/shm if there is the room."""
+"""Fraction of memory that Ray's object store takes, in /dev/shm if it fits."""
 RESERVE = 0.02
-"""Part of a disk that SeaweedFS keeps free: with less, it refuses writes."""
+"""Fraction of a disk that must be free, or SeaweedFS refuses writes."""
 _GIB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup")
 _SHARED = Path("/dev/shm")  # noqa: S108 (where Ray's object store is)
@@ -64,7 +64,7 @@ def ray(version: str, requirements: Iterable[str]) -> Finding:
 
 
 def room(where: str, total: int, free: int, reserve: float) -> Finding:
-    """Check the bytes free on a disk, `reserve` of which must stay free."""
+    """Check the bytes free on a disk; the fraction `reserve` of it must stay free."""
     message = f"{where}: {free / _GIB:.1f} GiB free of {total / _GIB:.0f}"
     if free > total * reserve:
         return passed(message)
@@ -116,6 +116,6 @@ def _memory() -> tuple[int, int]:
 
 
 def _fields(file: Path) -> dict[str, int]:
-    """The lines `name number …` of a file of the kernel."""
+    """Parse the lines `name number …` of a kernel's file."""
     words = (line.split() for line in file.read_text().splitlines())
     return {name: int(number) for name, number, *_ in words}

@@ -24,12 +24,7 @@ Member = TypeVar("Member")
 
 
 class Registry(Generic[Member]):
-    """The members of one seam, in the order of their registration.
-
-    Args:
-        what: the seam in messages, such as `task`.
-        members: EagleRay's own.
-    """
+    """The members of one seam, in order of registration; messages call the seam `what`."""
 
     def __init__(self, what: str, members: Mapping[str, Member] | None = None) -> None:
         self._what, self._members = what, dict(members or {})

@@ -29,18 +29,18 @@ TUNE = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-"""Ray Tune's own files are scratch (docs/adr/0001); `searcher` limits trials; Ctrl-C is ours."""
+"""Ray Tune's own files are scratch (docs/adr/0001); `searcher` limits trials; we handle Ctrl-C."""
 DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's job client prefers this variable to the address that it is given."""
 AUTH_MODE = "RAY_AUTH_MODE"
-"""Ray sets this variable when it starts a cluster of this machine's own, and leaves it set."""
+"""Ray sets this variable when it starts a local cluster, and leaves it set."""
 
 
 @contextlib.contextmanager
 def variables(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process in the block; afterwards each has its value of before."""
+    """Set environment variables in the block, and restore them after it."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -55,7 +55,7 @@ def variables(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unchanged_authentication() -> Iterator[None]:
-    """Put this process's mode of authentication back: the token belongs to its own cluster."""
+    """Restore the authentication mode after the block; its token is for the local cluster only."""
     before = os.environ.get(AUTH_MODE)
     try:
         yield
@@ -75,10 +75,9 @@ def connected(
     """Connect this process to a Ray cluster, and disconnect it at the end.
 
     Args:
-        address: of the cluster; without one, a cluster of one node is started on this machine, on
-            the loopback, and ended with the block.
+        address: of the cluster; None starts one node on the loopback and ends it with the block.
         settings: variables that Ray's processes inherit.
-        own: further arguments of `ray.init` for a cluster of this machine's own.
+        own: further arguments of `ray.init` for a local cluster.
 
     Raises:
         UserError: no cluster answers at `address`, or this process is connected to one already.
@@ -118,7 +117,7 @@ def connected(
 
 
 def dashboard_headers() -> dict[str, str]:
-    """The headers that let this process in at a dashboard with token authentication."""
+    """Headers that authenticate this process at a dashboard; none if it needs no token."""
     from ray._private.authentication import http_token_authentication
 
     headers: dict[str, str] = http_token_authentication.get_auth_headers_if_auth_enabled({})
@@ -126,5 +125,5 @@ def dashboard_headers() -> dict[str, str]:
 
 
 def allow_failures(trial: Trial, more: int) -> None:
-    """Let Ray Tune restart a trial so many times more; Tune itself counts over its whole life."""
+    """Let Ray Tune restart a trial `more` times; its own limit is for the trial's whole life."""
     trial.max_failures = trial.num_failures + more

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """What follows from an experiment file and its data.
+    """The result of checking an experiment file and its data.
 
     Attributes:
         facts: `experiment` with all defaults, `columns`, `target`, `about_target`, `rows`,
@@ -31,7 +31,7 @@ class Check:
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """The experiment as a YAML file; all other facts are its comments."""
+        """The experiment as a YAML file, with all other facts as comments."""
         written = document.write(self.facts["experiment"]).rstrip()
         return "\n".join([written, "", *(f"# {line}".rstrip() for line in self._comments())])
 
@@ -59,7 +59,7 @@ class Check:
 
 
 def examine(file: Path, overrides: Mapping[str, str]) -> Check:
-    """Check a file, with YAML by dotted key over it, and its data; problems are not raised."""
+    """Check an experiment file and its data; problems are returned, not raised."""
     try:
         experiment, problems = spec.examine(file, overrides)
     except SpecError as error:  # no YAML at all
@@ -74,7 +74,7 @@ def examine(file: Path, overrides: Mapping[str, str]) -> Check:
 
 
 def _read(experiment: spec.Experiment) -> tuple[search.Search | None, list[str]]:
-    """Read data and code, and try the code; gives the problems instead of raising them."""
+    """Read the data and try the user's code; problems are returned, not raised."""
     from ray_jobs import search
 
     try:
@@ -99,7 +99,7 @@ def _of_code(experiment: spec.Experiment) -> list[str]:
 
 
 def _located(fault: str, page: document.Document) -> str:
-    """A problem with the data, at the line of the key that it begins with."""
+    """Prefix a problem with the file and the line of the key that it begins with."""
     key = tuple(fault.partition(":")[0].split("."))
     if key[0] not in sections.File.model_fields:
         return f"{page.path}: {fault}"
@@ -127,7 +127,6 @@ def _facts(searched: search.Search) -> dict[str, Any]:
 
 
 def _described(column: Mapping[str, Any]) -> str:
-    """A column's type and properties."""
     shape, categories, missing = column["image_shape"], column["categories"], column["missing"]
     parts = [
         column["type"],

@@ -63,12 +63,12 @@ def serve(
 
     Args:
         model: its name, or the experiment file that made it.
-        storage: where it is; as the file says, or that of `eagleray local up`.
+        storage: URI; by default that of the file, or of `eagleray local up`.
         host: to listen on.
         port: to listen on.
-        address: of a Ray cluster to run on; by default Ray starts on this machine.
-        settings: `alias`, `min_replicas`, `max_replicas` and all else of
-            `serving.settings.Settings`; they win over the file.
+        address: a Ray cluster to run on; by default Ray starts on this machine.
+        settings: fields of `serving.settings.Settings`, such as `alias` or `max_replicas`; they
+            win over the file.
 
     Raises:
         NotFoundError: there is no such model or alias.
@@ -81,12 +81,9 @@ def serve(
 
 
 def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Settings:
-    """The settings of an experiment file, or the defaults for a name; `options` win unless None.
+    """Settings of an experiment file, or the defaults for a name; UserError if one is invalid.
 
-    With `fit`, replicas are sized so that this machine holds them all.
-
-    Raises:
-        UserError: a setting is invalid.
+    `options` win unless None. With `fit`, replicas are sized so that this machine holds them all.
     """
     import pydantic
 

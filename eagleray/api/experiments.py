@@ -33,7 +33,7 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """Its name, and that of the model it makes."""
+        """Name of the experiment and of its model."""
         return self.spec.name
 
     @property
@@ -45,7 +45,7 @@ class Experiment:
         """Read the data, infer its types, and try the user's own code on one batch.
 
         Raises:
-            SpecError: everything in which file and data do not fit, a line each.
+            SpecError: all problems of the file and its data, a line each.
         """
         check = examine(self.spec.path, self.overrides)
         if check.problems:
@@ -86,11 +86,7 @@ class Experiment:
         return result
 
     def split(self, folder: str | Path) -> dict[str, Any]:
-        """Write the training, validation and test rows as files into a new folder.
-
-        Returns:
-            The content of `split.json` in the folder.
-        """
+        """Write the rows of each part into a new folder; return the content of its `split.json`."""
         from ray_jobs.data import parts
 
         return parts.export(self.spec, Path(folder))
@@ -120,5 +116,5 @@ def load(file: str | Path, overrides: Mapping[str, object] | None = None) -> Exp
 
 
 def read(file: str | Path, overrides: Mapping[str, str]) -> Experiment:
-    """Read an experiment file, with YAML by dotted key that wins over it; see `load`."""
+    """Read an experiment file as `load` does; `overrides` are YAML by dotted key."""
     return Experiment(spec.load(file, overrides), overrides)

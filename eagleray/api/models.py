@@ -57,11 +57,7 @@ class Models:
         self.storage, self._registry = uri, Registry(storage.open(uri))
 
     def __getitem__(self, name: str) -> Model:
-        """The model of this name.
-
-        Raises:
-            NotFoundError: there is none, or it has no version.
-        """
+        """Look a model up; NotFoundError if it is absent or has no version."""
         self._registry.latest(name)
         return Model(name, self._registry)
 
@@ -97,23 +93,19 @@ class Model:
 
     @property
     def aliases(self) -> dict[str, int]:
-        """The version of each alias."""
+        """Version numbers by alias."""
         return self._registry.aliases(self.name).values
 
     def version(self, reference: str | int = CHAMPION) -> Version:
-        """One version with its manifest: metrics, configuration, lineage, warnings.
-
-        Raises:
-            NotFoundError: there is no such version.
-        """
+        """A version with its manifest: metrics, configuration, lineage. NotFoundError if absent."""
         return self._registry.resolve(self.name, str(reference))
 
     def versions(self, skip: Skip | None = None) -> list[Version]:
-        """All versions, the oldest first; `skip` gets the error of each that cannot be read."""
+        """All versions, oldest first; `skip` is called with the error of each unreadable one."""
         return self._registry.versions(self.name, skip)
 
     def events(self) -> list[Event]:
-        """Who registered and moved which version, when and why; the oldest first."""
+        """Who registered and moved which version, when and why; oldest first."""
         return self._registry.events(self.name)
 
     def promote(
@@ -126,7 +118,7 @@ class Model:
         why: str = "",
         dry_run: bool = False,
     ) -> Move:
-        """Point an alias to a version; endpoints that follow it answer with it within seconds.
+        """Point an alias to a version; endpoints that follow it switch within seconds.
 
         Args:
             reference: the version.
@@ -208,7 +200,7 @@ class Model:
     def answers(
         self, frame: pd.DataFrame, version: str | int = CHAMPION, *, repeated: Sequence[str] = ()
     ) -> Answers:
-        """Predict the rows of a table, each answer as the endpoint gives it; see `predict`."""
+        """Predict the rows of a table, each answer in the endpoint's form; see `predict`."""
         from eagleray import bundle
         from eagleray.api import prediction
 
@@ -218,16 +210,13 @@ class Model:
         return prediction.predict(self._loaded, frame, repeated=repeated)
 
     def pull(self, reference: str | int, folder: Path) -> int:
-        """Write the files of a version, each verified, into a new folder; return their number."""
+        """Write the files of a version, each verified, into a new folder; return their count."""
         version = self.version(reference)
         self._registry.pull(version, folder)
         return len(version.files)
 
     def pull_predictions(self, reference: str | int, file: Path) -> int:
-        """Write truth and prediction of each row of the test part into a new CSV or Parquet file.
-
-        Returns:
-            The number of rows.
+        """Write truth and prediction of the test part as CSV or Parquet; return the number of rows.
 
         Raises:
             UserError: the file exists.
@@ -299,19 +288,19 @@ def facts(version: Version) -> dict[str, object]:
 
 
 def row(version: Mapping[str, Any]) -> tuple[object, ...]:
-    """A version of `Model.table` under `VERSION_COLUMNS`: of its metrics the selecting one."""
+    """The cells of a version of `Model.table`, in the order of `VERSION_COLUMNS`."""
     metric, metrics = version["metric"], version["metrics"] or {}
     scores = (metrics.get(part, {}).get(metric) for part in ("validation", "test"))
     return version["version"], version["created"], ", ".join(version["aliases"]), metric, *scores
 
 
 def warnings(model: str, version: int, texts: Iterable[str] | None) -> list[str]:
-    """A line for each sign that a version is not as good as its metrics."""
+    """A line for each warning of a version."""
     return [f"WARNING: {model} version {version} {text}" for text in texts or ()]
 
 
 def pairs(values: Mapping[str, int]) -> str:
-    """`champion=3 shadow=4`."""
+    """Format as `champion=3 shadow=4`."""
     return " ".join(f"{name}={number}" for name, number in values.items())
 
 

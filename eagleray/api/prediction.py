@@ -1,4 +1,4 @@
-"""Rows of a table predicted without a server: for each the endpoint's answer, or why not."""
+"""Predictions for the rows of a table, without a server: an answer or an error for each."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ class Answers:
     """The endpoint's answer for each row of a table, with the same keys for all.
 
     Attributes:
-        rows: the answers; `error` has the number of a row that the model cannot take, from 1, and
-            the reason.
+        rows: the answers; `error` is `row N: reason` for an invalid row, with N from 1.
         repeated: columns of the table that stand beside the answers.
-        task: what is predicted.
     """
 
     rows: list[Row]
@@ -36,16 +34,15 @@ class Answers:
 
     @property
     def faults(self) -> list[str]:
-        """The errors of rows, in their order."""
         return [row["error"] for row in self.rows if row["error"]]
 
     def documents(self) -> Iterator[Row]:
-        """A row after another, as JSON may hold it."""
+        """JSON objects, one per row, the repeated columns first."""
         for number, row in enumerate(self.rows):
             yield {**self._beside(number, row), **row}
 
     def table(self) -> pd.DataFrame:
-        """The answers as columns, the same whatever the rows are."""
+        """The answers as a table, whose columns do not depend on the rows."""
         import pandas as pd
 
         heading = [*self.task.flat(self.task.blank), "warnings", "error"]
@@ -61,11 +58,7 @@ class Answers:
 
 
 def predict(model: Bundle, frame: pd.DataFrame, *, repeated: Sequence[str] = ()) -> Answers:
-    """Predict each row that the model can take, and say what is wrong with the others.
-
-    Raises:
-        DataError: a column of the model, or one of `repeated`, is absent.
-    """
+    """Predict the valid rows, give the others an `error`; DataError if a column is absent."""
     from eagleray.learn import schema
     from eagleray.tabular import load
     from serving import protocol
@@ -96,12 +89,11 @@ def _check_names(raw: Mapping[str, Raw], needed: Sequence[str]) -> None:
 
 
 def _renamed(name: str, taken: Container[str]) -> str:
-    """What a repeated column is called where the answer has one of its name."""
     return f"input.{name}" if name in taken else name
 
 
 def _plain(value: Any) -> Any:
-    """A value of the table as JSON and CSV may hold it."""
+    """Convert a cell for JSON and CSV; missing values become None."""
     value = getattr(value, "item", lambda: value)()  # of NumPy
     if value is None or value != value:
         return None

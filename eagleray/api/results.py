@@ -21,8 +21,8 @@ class Result:
     """An experiment that has ended, on this machine or on a cluster.
 
     Attributes:
-        summary: the whole as JSON, as `eagleray run --json` prints it.
-        page: the whole as text, as `eagleray run` prints it.
+        summary: JSON, as `eagleray run --json` prints it.
+        page: text, as `eagleray run` prints it.
         storage: URI of the storage that holds the version.
     """
 
@@ -32,7 +32,7 @@ class Result:
 
     @property
     def version(self) -> int:
-        """The number of the winner's version."""
+        """The number of the registered version."""
         return int(self.summary["version"])
 
     @property
@@ -49,12 +49,12 @@ class Result:
 
     @property
     def warnings(self) -> list[str]:
-        """Signs that the winner is not as good as its metrics."""
+        """Signs that the winner is worse than its metrics."""
         return list(self.summary["warnings"])
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """All trials, the best first, with a column for each key that was searched."""
+        """All trials, best first, with a column for each searched key."""
         import pandas as pd
 
         renamed = {"number": "trial", "score": self.summary["metric"]}
@@ -67,7 +67,6 @@ class Result:
 
     @property
     def model(self) -> Model:
-        """The model that the version belongs to."""
         from eagleray.api.models import models
 
         return models(self.storage)[self.summary["name"]]
@@ -96,5 +95,4 @@ class Result:
 
 
 def _scalar(value: Any) -> Any:
-    """A value that a cell can hold."""
     return str(value) if isinstance(value, list | dict) else value

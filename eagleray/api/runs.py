@@ -32,7 +32,7 @@ def cluster(
         address: of Ray's dashboard, or of a cluster to join.
         kubernetes: whether to make a RayJob.
         namespace: of the RayJob.
-        release: the release of the chart whose skeleton is used.
+        release: of the chart, whose RayJob skeleton is used.
         options: fields of `k8s.rayjob.Options`; None for those that were not given.
 
     Raises:
@@ -60,11 +60,7 @@ def cluster(
 def backend(
     address: str | None, *, kubernetes: bool, namespace: str | None, storage: str
 ) -> Backend:
-    """Where to look for runs: a cluster, or the searches on record in a storage.
-
-    Raises:
-        UserError: the address is not that of a dashboard.
-    """
+    """Where to look for runs: a cluster, or storage; UserError for a cluster to join."""
     if found := cluster(address, kubernetes=kubernetes, namespace=namespace):
         return found
     if address is not None:
@@ -88,10 +84,7 @@ def plan(experiment: spec.Experiment, cluster: Cluster) -> str:
 def run_local(
     experiment: spec.Experiment, out: Console, address: str | None = None, *, show: bool = False
 ) -> Result:
-    """Run the driver in this process, on this machine's own Ray or on the cluster at `address`.
-
-    `show` prints the result, in colour where the console has some.
-    """
+    """Run the driver in this process, on local Ray or on the cluster at `address`."""
     from ray_jobs import pipeline
 
     outcome = pipeline.run(experiment, out, address)
@@ -110,8 +103,8 @@ def submit(
 ) -> Result | None:
     """Send an experiment to a cluster, or attach to its active attempt, and follow it to its end.
 
-    A run that has ended before is not sent: its result is returned, and printed with `show`. With
-    `detach`, all others return None at once.
+    A run that has a result is not sent again: the result is returned, and printed with `show`. With
+    `detach`, a run without a result returns None at once.
 
     Raises:
         UserError: the file, or the data that can be read here, is at fault.
@@ -142,11 +135,7 @@ def submit(
 
 
 def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
-    """Print the log of an attempt until it has ended; Ctrl-C leaves it running.
-
-    Raises:
-        EagleRayError: the attempt did not succeed.
-    """
+    """Print an attempt's log until it ends; raise unless it succeeded. Ctrl-C leaves it running."""
     from eagleray.client import runs, screen
 
     try:
@@ -164,7 +153,7 @@ def _attach(backend: Backend, attempt: Attempt) -> str:
 
 @contextmanager
 def _storage_reached(cluster: Cluster) -> Iterator[None]:
-    """Add to an error of storage how to reach one that is inside the cluster."""
+    """Add to a storage error the command that reaches storage inside a cluster."""
     try:
         yield
     except (errors.AccessDeniedError, errors.StorageUnavailableError) as cause:
@@ -180,7 +169,7 @@ def _storage_reached(cluster: Cluster) -> Iterator[None]:
 
 
 def _check(experiment: spec.Experiment) -> None:
-    """Refuse here what the driver would refuse there; objects in S3 are left to the driver."""
+    """Check an experiment as the driver will; objects in S3 are left to the driver."""
     from eagleray.tabular import files
     from ray_jobs import search
 

@@ -21,7 +21,7 @@ from eagleray.errors import DataError, EagleRayError, SpecError, UserError
 
 
 class Command(NamedTuple):
-    """A function of a module, or its `app`, a group of further commands."""
+    """A command, or a group of commands: a function of a module, or its `app`."""
 
     module: str
     name: str

@@ -94,7 +94,7 @@ def _deployed(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool) 
 
 
 def _preview(done: Deployed) -> str:
-    """YAML with comments that say what would become of each object."""
+    """The objects as YAML, under a comment with the action on each."""
     import yaml
 
     lines = [f"# {done.release}: would be {done.action} in {done.namespace}; {_counted(done)}"]
@@ -109,7 +109,6 @@ def _counted(done: Deployed) -> str:
 
 
 def _show(found: Status, as_json: bool) -> None:
-    """Print a release's status: facts first, then a line for each pod."""
     emit(found, as_json, table=_facts(found))
     if not as_json:
         pods = [(one.name, one.part, "yes" if one.ready else "no", one.node) for one in found.pods]
@@ -134,7 +133,7 @@ def _facts(found: Status) -> list[tuple[str, object]]:
 
 
 def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
-    """The status, with the model's aliases where its storage is reached from here."""
+    """The status, with the model's aliases if its storage can be reached from here."""
     from eagleray import storage as stores
     from eagleray.state.models import Registry
     from k8s import release as releases

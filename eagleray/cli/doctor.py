@@ -53,7 +53,7 @@ def doctor(
 
 
 def _local(storage: str | None, *, alone: bool) -> Iterator[Finding]:
-    """The findings of storage, and of this machine if it is `alone`."""
+    """Findings about storage, and about this machine if `alone`: no cluster is named."""
     from eagleray import doctor as checks
     from eagleray import findings, machine
 
@@ -67,7 +67,6 @@ def _local(storage: str | None, *, alone: bool) -> Iterator[Finding]:
 
 
 def _rows(finding: Finding) -> list[tuple[str, str, str]]:
-    """The line of a finding, and below it its fix."""
     said = " ".join(finding.message.split())
     fix = [("", "", f"fix: {finding.fix}")] if finding.fix else []
     return [(_SHOWN[finding.severity], finding.check, said), *fix]

@@ -197,7 +197,7 @@ def _heading(columns: Sequence[str]) -> list[str]:
 
 
 def _warn(model: str, version: int, texts: Sequence[str] | None) -> None:
-    """Print warnings to stderr, where no program reads."""
+    """Print warnings to stderr; stdout is for programs."""
     from eagleray.api import models
 
     for line in models.warnings(model, version, texts):

@@ -28,11 +28,7 @@ Namespace = Annotated[
 
 
 def overrides(assignments: list[str] | None) -> dict[str, str]:
-    """The YAML text of each dotted key given to `--set`; of a key given twice, the last counts.
-
-    Raises:
-        UserError: an assignment without `=`, or without a key.
-    """
+    """Split `--set key=value` into YAML text by dotted key; the last value of a key wins."""
     texts = {}
     for assignment in assignments or []:
         key, sign, value = assignment.partition("=")

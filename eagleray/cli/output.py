@@ -1,4 +1,4 @@
-"""What commands print: JSON for programs, columns for people."""
+"""Output of commands: JSON for programs, columns for people."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from eagleray import display
 
 
 def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> None:
-    """Print a value as JSON, or the table that shows it to people.
+    """Print a value as JSON, or the table that shows it.
 
-    Args:
-        value: JSON, dataclasses, or lists and mappings of them.
-        as_json: which of the two.
-        table: rows of equally many cells; the first may be a heading.
+    `value` is JSON, dataclasses or pydantic models, also in lists and mappings. The rows of `table`
+    have equally many cells.
     """
     if as_json:
         print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))

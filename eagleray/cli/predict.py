@@ -60,7 +60,7 @@ def predict(
 
 
 def _read(file: Path) -> pd.DataFrame:
-    """The table; standard input is CSV, JSON Lines or Parquet by how it begins."""
+    """Read a table; standard input is CSV, JSON Lines or Parquet by its first bytes."""
     from eagleray.tabular import load
 
     if str(file) != "-":

@@ -35,7 +35,7 @@ def why(
 
 
 def lines(explained: Explanation) -> Iterator[str]:
-    """What is printed: the evidence, an object a line, then the cause and its fix."""
+    """Lines to print: the evidence, an object a line, then the cause and its fix."""
     finding = explained.finding
     for depth, line in enumerate(finding.evidence):
         yield f"{'  ' * depth}{'← ' if depth else ''}{line}"

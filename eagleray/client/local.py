@@ -1,8 +1,7 @@
-"""Runs as storage knows them, wherever they run: a line for each trial that has ended.
+"""Runs as storage records them, wherever they run; the log is a line for each ended trial.
 
-A search on this machine runs in a terminal; other processes know it by its records and by the lease
-that its driver renews every few seconds (`eagleray.state.leases`). So it can be followed from
-anywhere, and stopped only where it runs.
+Other processes know a search by its records and by the lease that its driver renews
+(`eagleray.state.leases`). They can follow it, but it is stopped only where it runs.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from eagleray.state import leases, searches
 
 POLL_S = 1.0
 LEFT_S = 2 * leases.BEAT_S
-"""A search without a driver for this long is not just being handed over."""
+"""Seconds without a driver after which a search is abandoned, not just handed over."""
 
 
 class LocalRuns:
@@ -64,7 +63,7 @@ class LocalRuns:
 
 
 def _check_alive(attempt: Attempt, lease: leases.LeaseDocument, unchanged_s: float) -> None:
-    """Raises ClusterError: it has no driver, or none that shows a sign of life."""
+    """Raise ClusterError if the search has no driver, or a silent one."""
     if lease.free and unchanged_s >= LEFT_S:
         raise errors.ClusterError(f"{attempt.id}: nobody drives it; {RESUME}")
     if not lease.free and unchanged_s >= leases.TTL_S:

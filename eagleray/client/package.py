@@ -1,8 +1,8 @@
-"""An experiment packed for a run elsewhere: the file, its table and the user's modules.
+"""An experiment packed for a cluster: the file, its table and the user's modules.
 
-The id of a run is a hash of what it is made of: the same file, data and code find the run that was
-sent before. With more trials it is another run of the same search. The file that travels sets the
-keys that the user's sets and no others, so that the search has one id wherever it runs.
+A run's id is a hash of file, data, code and limits: the same ones find the run that was sent
+before, and more trials make another run of the same search. The packed file sets the keys of the
+user's file and no others, so that the search has one id wherever it runs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from eagleray.tabular import load
 
 FILE = "experiment.yaml"
 LIMIT = 100 << 20
-"""Most bytes of a table that travel with their experiment."""
+"""Most bytes of a table that is sent with its experiment."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """What travels.
+    """A run and its files.
 
     Attributes:
         files: content by path, the experiment file among them as `FILE`.
-        settled: whether the same package always has the same result; False when a function of
-            the user's makes the rows.
+        settled: whether equal packages give equal results; not if the user's function makes rows.
     """
 
     run: Run
@@ -41,7 +40,7 @@ class Package:
     settled: bool
 
     def archive(self) -> bytes:
-        """One file of all, the same bytes for the same content."""
+        """A compressed tar of all files; equal content gives equal bytes."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for path in sorted(self.files):
@@ -52,7 +51,7 @@ class Package:
 
 
 def pack(experiment: spec.Experiment) -> Package:
-    """Gather what an experiment needs of this machine.
+    """Pack an experiment with its table and modules from this machine.
 
     Raises:
         CodeError: the user's module fails to import.
@@ -79,12 +78,12 @@ def pack(experiment: spec.Experiment) -> Package:
 
 
 def put(package: Package) -> None:
-    """Store a package where its experiment is kept."""
+    """Write a package to the storage of its experiment."""
     runs.send(package.run, package.archive(), settled=package.settled)
 
 
 def fetch(run: Run, folder: Path) -> Path:
-    """Unpack a run into an empty folder, and give its experiment file.
+    """Unpack a run into an empty folder, and return the path of its experiment file.
 
     Raises:
         NotFoundError: nothing was sent under this id.
@@ -95,7 +94,7 @@ def fetch(run: Run, folder: Path) -> Path:
 
 
 def _unpack(archive: bytes, folder: Path) -> None:
-    """Write an archive's files; the filters of tarfile came with Python 3.11.4."""
+    """Write an archive's files; Python before 3.11.4 lacks the filters of tarfile."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for entry in tar:
             path, content = PurePosixPath(entry.name), tar.extractfile(entry)
@@ -109,7 +108,7 @@ def _unpack(archive: bytes, folder: Path) -> None:
 
 
 def _table(source: str, folder: Path) -> bytes:
-    """The bytes of the table, which stands beside the experiment or in the working directory."""
+    """Read the table, beside the experiment file or in the working directory."""
     if Path(source).is_absolute() or ".." in Path(source).parts:
         raise errors.DataError(
             "data.source: must be a path below the experiment file's folder or the working "

@@ -34,7 +34,7 @@ PASSED = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
 )
-"""Variables that a driver gets from whoever submits it; none names a file of this machine."""
+"""Variables passed to the driver; none names a file of this machine."""
 POLL_S = 0.5
 STOP_S = 60.0
 _STATES: dict[str, State] = {
@@ -47,11 +47,7 @@ _STATES: dict[str, State] = {
 
 
 class RayJobs:
-    """The job server at an address such as `http://head:8265`.
-
-    Raises:
-        UserError: nothing answers there, or the server refuses the token.
-    """
+    """Ray's job server at `http://head:8265`; UserError if it is silent or refuses the token."""
 
     def __init__(self, address: str) -> None:
         self.address, self.options = address, f"--address {address}"
@@ -101,7 +97,7 @@ class RayJobs:
 
     @contextmanager
     def _naming(self, absent: type[errors.EagleRayError] = errors.ClusterError) -> Iterator[None]:
-        """Name the address in what goes wrong there; `absent` is raised when nothing answers."""
+        """Name the address in errors of the block; raise `absent` if nothing answers there."""
         try:
             yield
         except exceptions.AuthenticationError as cause:
@@ -119,11 +115,7 @@ class RayJobs:
 
 
 def environment(address: str, run: Run) -> dict[str, str]:
-    """The variables with which the driver reaches storage.
-
-    Raises:
-        UserError: storage is on this machine, and the cluster elsewhere.
-    """
+    """Variables that lead the driver to storage; UserError if only this machine reaches it."""
     settings = {name: os.environ[name] for name in PASSED if name in os.environ}
     chosen = any(name in os.environ for name in (*PASSED, "AWS_PROFILE") if "REGION" not in name)
     if not chosen and (running := server.status()):
@@ -167,7 +159,6 @@ def _attempt(job: job_submission.JobDetails) -> Attempt:
 
 
 def _is_here(url: str) -> bool:
-    """Whether a URL leads to the loopback."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

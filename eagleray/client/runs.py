@@ -1,8 +1,8 @@
 """Runs: experiments sent to a backend, attempt after attempt, until one succeeds.
 
 What belongs here: which attempt to attach to and when to make another, the same for every backend.
-What does not: how a backend does it. `client.ray_jobs` is that of Ray's job servers, `k8s.backend`
-that of Kubernetes, and `client.local` that of this machine.
+What does not: the backends `client.ray_jobs` (Ray's job server), `k8s.backend` (Kubernetes) and
+`client.local` (searches on record in storage).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eagleray import errors, names
 from eagleray.state.runs import Run
 
 State = Literal["waiting", "running", "unfinished", "succeeded", "failed", "stopped"]
-"""`unfinished` is what storage knows of a run that may, or may not, be under way."""
+"""`unfinished`: storage has no result, and no sign of a living driver."""
 LIMIT = 47
 """Most letters of an attempt's id: KubeRay takes no longer name for a RayJob."""
 RESUME = "the same `eagleray run` goes on from there"
@@ -28,12 +28,12 @@ class Attempt:
     """One try at a run on a backend.
 
     Attributes:
-        id: what the backend calls it; a DNS label.
-        run: id of the run.
+        id: the backend's name for it; a DNS label.
         number: counted from 1.
-        why: what the backend says of its state.
-        exit_code: the driver's, where it is known.
-        storage: URI of the storage that the run keeps its search in, where it is known.
+        why: the backend's reason for its state.
+        started: in ISO 8601; empty before it starts.
+        exit_code: the driver's, if known.
+        storage: URI of the storage that keeps the run's search, if known.
     """
 
     id: str
@@ -48,7 +48,6 @@ class Attempt:
 
     @property
     def active(self) -> bool:
-        """Whether it has not ended."""
         return self.state in ("waiting", "running", "unfinished")
 
 
@@ -91,10 +90,7 @@ def entrypoint(run: Run) -> str:
 
 
 def submit(cluster: Cluster, run: Run) -> Attempt:
-    """Attach to the attempt that is active, or make the next one.
-
-    Of several who submit at once, one makes the attempt and all attach to it.
-    """
+    """Attach to the active attempt, or make the next one; concurrent calls make only one."""
     latest, number = _latest(cluster, run)
     if latest is not None and latest.active:
         return latest
@@ -107,7 +103,7 @@ def submit(cluster: Cluster, run: Run) -> Attempt:
 
 
 def plan(cluster: Cluster, run: Run) -> str:
-    """What `submit` would send; a comment, if it would attach."""
+    """What `submit` would send, as YAML; a comment if it would attach."""
     latest, number = _latest(cluster, run)
     if latest is not None and latest.active:
         return f"# {latest.id}: {latest.state} already"
@@ -115,11 +111,7 @@ def plan(cluster: Cluster, run: Run) -> str:
 
 
 def find(backend: Backend, reference: str) -> Attempt:
-    """The latest attempt with this id, or of the run or the experiment that is called so.
-
-    Raises:
-        NotFoundError: there is none.
-    """
+    """The latest attempt whose id, run or experiment is `reference`, else NotFoundError."""
     known = sorted(backend.attempts(), key=lambda one: (one.started, one.number))
     called = [one for one in known if reference in (one.id, one.run, one.name)]
     if not called:
@@ -129,12 +121,7 @@ def find(backend: Backend, reference: str) -> Attempt:
 
 
 def raise_for_state(backend: Backend, attempt: Attempt) -> None:
-    """Raise for an attempt that has ended without success.
-
-    Raises:
-        UserError: the driver says that what was sent is at fault.
-        ClusterError: it failed, or was stopped.
-    """
+    """Raise if an attempt failed: UserError if the driver blames the user, else ClusterError."""
     now = find(backend, attempt.id)
     if now.state == "succeeded":
         return

@@ -1,6 +1,6 @@
-"""A search on the screen, beside its driver or far from it: its log, and below it a live table.
+"""A search on the screen: its log, and below it a live table.
 
-A screen far from the driver shows what is in storage, some seconds late.
+Away from the driver, the screen shows what is in storage, some seconds late.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CUT = re.compile(r"\x1b(?:\[[0-9;]*)?$")
 
 
 def print_log(pieces: Iterable[str], attempt: Attempt, out: console.Console) -> None:
-    """Print the log of an attempt as it comes; on a terminal its table stays below."""
+    """Print an attempt's log as it comes; on a terminal, a live table stays below it."""
     pieces = without_colours(pieces, out.file)
     if not out.is_terminal:
         for piece in pieces:
@@ -39,7 +39,7 @@ def print_log(pieces: Iterable[str], attempt: Attempt, out: console.Console) -> 
 
 @contextlib.contextmanager
 def drawn(read: Callable[[], View | None], out: console.Console) -> Iterator[None]:
-    """Draw on a terminal the view that `read` gives, again and again."""
+    """Draw the view that `read` returns on a terminal, every `POLL_S` seconds."""
     table = live.Live(console=out, refresh_per_second=4, transient=True)
 
     def beat() -> None:
@@ -51,7 +51,7 @@ def drawn(read: Callable[[], View | None], out: console.Console) -> Iterator[Non
 
 
 def view(attempt: Attempt) -> View | None:
-    """The search of an attempt, some seconds old; None before it began, or out of reach."""
+    """An attempt's search, some seconds old; None before it starts or if storage is unreachable."""
     if not attempt.storage:
         return None
     with contextlib.suppress(errors.EagleRayError):
@@ -64,10 +64,10 @@ def view(attempt: Attempt) -> View | None:
 
 @contextlib.contextmanager
 def trials(records: Records, out: console.Console) -> Iterator[Callable[[], None]]:
-    """Show a search that another process drives: a table, or a line for each trial that has ended.
+    """Show a search that another process drives: a live table on a terminal, else a line per trial.
 
     Yields:
-        What prints the lines that are new; a table follows by itself.
+        A function that prints the lines of newly ended trials; it does nothing on a terminal.
     """
     printed: set[int] = set()
 
@@ -82,7 +82,7 @@ def trials(records: Records, out: console.Console) -> Iterator[Callable[[], None
 
 
 def newly_ended(records: Records, printed: set[int]) -> Iterator[Record]:
-    """The trials that have ended and are not in `printed` yet; adds them to it."""
+    """The ended trials whose numbers are not in `printed` yet; adds them to it."""
     for record in records.trials():
         if record.status != "running" and record.number not in printed:
             printed.add(record.number)
@@ -91,7 +91,7 @@ def newly_ended(records: Records, printed: set[int]) -> Iterator[Record]:
 
 @contextlib.contextmanager
 def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
-    """Call `beat` again and again in the background; a failure of storage is left to the next."""
+    """Call `beat` every `every_s` seconds in a thread; errors of storage are ignored."""
     ended = threading.Event()
 
     def run() -> None:
@@ -109,7 +109,7 @@ def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
 
 
 def line(record: Record, view: View | None = None) -> str:
-    """A trial that has ended, in one line, and the state of its search then."""
+    """One line about an ended trial, and about its search if there is a view."""
     metric = view.metric.split() if view else []
     score = "" if record.score is None else " ".join(["", *metric, f"{record.score:.4f}"])
     why = f": {record.failure}" if record.failure else ""
@@ -133,7 +133,7 @@ def headline(view: View) -> str:
 
 
 def draw(view: View) -> Table:
-    """The view as a table with progress bars."""
+    """A table of trials with progress bars."""
     table = Table(title=headline(view), box=box.SIMPLE, title_justify="left")
     for heading in ("trial", "epochs", "", view.metric, "values"):
         table.add_column(heading, overflow="ellipsis", no_wrap=True)
@@ -147,7 +147,7 @@ def draw(view: View) -> Table:
 
 
 def values(suggested: Mapping[str, Any]) -> str:
-    """What was suggested, in one line; a key's last part is enough to know it."""
+    """Suggested values in one line, each key without its section."""
     pairs = (f"{key.split('.', 1)[-1]}={_short(value)}" for key, value in suggested.items())
     return " ".join(pairs)
 

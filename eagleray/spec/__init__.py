@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from eagleray import code
 
 SEMANTICS = 1
-"""Raised when the same file comes to mean another search: earlier searches are run again."""
+"""Increased when the same file comes to mean another search; earlier searches then run again."""
 LIMITS = {"trials", "budget"}
 """Keys of `tune` that say how far a search goes, not what it tries."""
 
@@ -63,26 +63,20 @@ class Experiment(File):
 
     @property
     def trials(self) -> int:
-        """The number of configurations that are tried; of a small space, each once."""
         return int(min(self.tune.trials, self.size))
 
     @property
     def losses(self) -> list[str]:
-        """The losses that trials may train with."""
         return validation.options(self.searched, "loss")
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The tasks that its losses, its metric and `data.positive` are for."""
+        """The tasks that the losses, the metric and `data.positive` allow."""
         data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
         return validation.tasks({**self.searched, "data": data, "tune": tune})
 
     def configuration(self, values: Mapping[str, object]) -> Configuration:
-        """The configuration with `values` for the keys of `space`.
-
-        Raises:
-            SpecError: keys that are not those of `space`, or values that break a law.
-        """
+        """The configuration with `values` for the keys of `space`; SpecError for invalid ones."""
         if values.keys() != self.space.keys():
             law = f"values must be for {', '.join(self.space) or 'no key'}"
             raise SpecError([f"{self.path}: {law}, but got {', '.join(values) or 'none'}"])
@@ -113,9 +107,8 @@ class Experiment(File):
     def search_id(self, data_fingerprint: str) -> str:
         """12 hex digits of what decides the outcome: data, code, space and search.
 
-        Only keys that are set count, a default that is written out too: the defaults of another
-        release make no other search. Where it runs, where it is kept, how it is served and how far
-        it goes (`LIMITS`) do not count.
+        Only keys that are set count, so another release's defaults make no other search. `compute`,
+        `storage`, `serve` and `LIMITS` do not count.
         """
         explicit = self.explicit()
         counted = {name: explicit[name] for name in explicit if name in _COUNTED}
@@ -124,7 +117,7 @@ class Experiment(File):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def metric(self, task: str) -> str:
-        """The metric that trials are compared by; UserError for one of other tasks."""
+        """The metric that trials are compared by; UserError if it does not fit the task."""
         known, chosen = tasks.REGISTRY[task], self.tune.metric
         fitting = metrics.fitting(known)
         if chosen == "auto":
@@ -154,7 +147,7 @@ _COUNTED = {"name", "data", *validation.SEARCHED}
 
 
 def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
-    """The experiment in a file, with `overrides` (dotted key to YAML) put over it.
+    """Read an experiment file, with `overrides` (dotted key to YAML) over it.
 
     Raises:
         SpecError: every problem of the file, each as
@@ -169,13 +162,10 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experi
 def examine(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> tuple[Experiment | None, list[str]]:
-    """The experiment in a file, and its problems as `load` raises them.
+    """Read an experiment file, and return its problems; SpecError if it cannot be read as YAML.
 
     Sections with problems are at their defaults in the experiment, so that the data can still be
     checked; without a valid `data` and `features` there is none.
-
-    Raises:
-        SpecError: the file cannot be read, or is no YAML.
     """
     page = document.read(Path(path), overrides)
     tree, found = validation.check(page)

@@ -38,10 +38,9 @@ class Document:
     """A file's content, and the place of each key.
 
     Attributes:
-        path: the file.
         value: mappings, lists, text, numbers, booleans and None.
         lines: key to line, counted from 1.
-        overridden: keys that came from the command line instead of the file.
+        overridden: keys that come from the command line instead of the file.
         problems: what is wrong with the YAML itself, as (line, text).
     """
 
@@ -99,11 +98,7 @@ class Document:
 
 
 def read(path: Path, overrides: Mapping[str, str] | None = None) -> Document:
-    """Read a file, then put `overrides` (dotted key to YAML text) over it.
-
-    Raises:
-        SpecError: the file cannot be read, or is not YAML at all.
-    """
+    """Read a file, with `overrides` (dotted key to YAML) over it; SpecError if it is no YAML."""
     page = _document(_text(path), path)
     for name, text in (overrides or {}).items():
         page.value = _put(page.value, name.split("."), parse(text, f"--set {name}"))
@@ -112,7 +107,7 @@ def read(path: Path, overrides: Mapping[str, str] | None = None) -> Document:
 
 
 def parse(text: str, name: str) -> object:
-    """The value of YAML text; SpecError, with `name` as its source, for more than plain values."""
+    """Parse YAML text; SpecError, naming its source `name`, if it is invalid."""
     page = _document(text, name)
     if page.problems:
         raise SpecError([f"{name}: {problem}" for _, problem in page.problems])
@@ -125,7 +120,7 @@ def write(value: object) -> str:
 
 
 def dotted(key: Key) -> str:
-    """`train.early_stopping.patience`, `model.hidden[1]`."""
+    """Format a key as `train.early_stopping.patience` or `model.hidden[1]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
     return text.removeprefix(".")
 
@@ -190,7 +185,7 @@ for _kind, _pattern, _first in _RESOLVERS:
 
 
 def _put(tree: object, key: Sequence[str], value: object) -> object:
-    """The tree with `value` at `key`, and sections on the way to it."""
+    """The tree with `value` at `key`; missing sections are added."""
     if not key:
         return value
     section = dict(tree) if isinstance(tree, dict) else {}

@@ -78,13 +78,9 @@ _PLACES = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A law that is broken.
+    """A law that is broken at `key`, the value there as text, and what was probably intended.
 
-    Attributes:
-        key: where, as messages have it.
-        got: what stands there, as text.
-        near: what was probably intended.
-        at: where in the file, if that is more exact than `key`.
+    `at` is the place in the file, if that is more exact than the `key` of messages.
     """
 
     key: Key
@@ -100,14 +96,14 @@ class Problem:
 
 
 def lines(page: document.Document, found: Iterable[Problem]) -> list[str]:
-    """A line for each problem, once, in the order of the file; those of `--set` come first."""
+    """A line for each problem, without repeats, in the order of the file; `--set` comes first."""
     located = [(page.line(one.at or one.key), str(one)) for one in found]
     ordered = sorted(dict.fromkeys([*page.problems, *located]), key=operator.itemgetter(0))
     return [f"{page.path}:{line}: {text}" if line else f"--set {text}" for line, text in ordered]
 
 
 def explain(error: pydantic.ValidationError) -> list[Problem]:
-    """The errors of pydantic in our words, without those that follow from others."""
+    """Translate pydantic's errors, without those that follow from others."""
     found = error.errors(include_url=False)
     return [_explain(one) for one in found if one["type"] != "default_factory_not_called"]
 
@@ -183,7 +179,7 @@ def _nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def _intended(law: str, got: object) -> str | None:
-    """The value that obeys the law and looks like the one that does not."""
+    """A value that obeys the law and looks like the one that does not."""
     if isinstance(got, dict) and len(got) == 1:
         kind = _nearest(next(iter(got)), space.KINDS)
         return f"{{{kind}: …}}" if kind else None

@@ -112,7 +112,7 @@ class _Feature(Section):
 
     @classmethod
     def foreign(cls, kind: str) -> set[str]:
-        """Options that do not belong to a kind."""
+        """Options that a kind does not have."""
         return {name for name in cls.model_fields if kind not in (_owners(name) or [kind])}
 
     @pydantic.field_validator("*", mode="before")
@@ -127,7 +127,6 @@ class _Feature(Section):
 
 
 def _owners(option: str | None) -> list[str]:
-    """The column kinds that have an option."""
     kinds = columns.REGISTRY
     return [name for name in kinds if option in kinds[name].options.model_fields]
 
@@ -224,7 +223,7 @@ class Tune(Section):
 
     @property
     def minutes(self) -> float | None:
-        """The longest time that the search may take."""
+        """Time limit of the search; None without one."""
         return self.budget.minutes if self.budget else None
 
 

@@ -1,8 +1,8 @@
-"""Distributions, which stand in the experiment file wherever a value may, and trees of them.
+"""Distributions, which may stand for values in the experiment file, and trees of them.
 
-Each suggests a value for an optuna trial, counts and lists its values, and names a default. All of
-its values are valid if its `ends` are; these come with their places in `arguments`. Bounds are
-those of ray.tune: `randint` leaves its upper end out, `quniform` includes both.
+All values of a distribution are valid if its `ends` are; these come with their places in
+`arguments`. Bounds are those of ray.tune: `randint` leaves its upper end out, `quniform` includes
+both.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Continuous:
-    """A number between two, each as likely; of `loguniform`, each order of magnitude."""
+    """A number between two, uniform; of `loguniform`, uniform in its logarithm."""
 
     kind: str
     arguments: list[Any]
@@ -182,7 +182,7 @@ def _are_legal(kind: str, arguments: list[Any]) -> bool:
 
 
 def _labels(values: list[Any]) -> list[str]:
-    """Names for optuna, which takes scalars only and holds 1, 1.0 and True for the same."""
+    """Names for optuna, which takes only scalars and treats 1, 1.0 and True as equal."""
     return [json.dumps(value, sort_keys=True) for value in values]
 
 

@@ -16,7 +16,7 @@ NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 STORAGE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$"
 CHARACTER = r"^[\x00-\x09\x0b\x0c\x0e-!#-\x7f]$"
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
-"""Candidates for a misspelt one; Python knows many more."""
+"""Suggestions for a misspelt encoding; Python knows many more."""
 
 
 @dataclasses.dataclass(frozen=True)

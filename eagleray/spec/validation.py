@@ -28,11 +28,11 @@ _NEEDS = {
     "momentum": ("optimizer", "needs optimizer: sgd beside it"),
     "label_smoothing": ("loss", "needs a cross-entropy loss beside it"),
 }
-"""Keys of `train` that have an effect beside some values of another key only, and the law."""
+"""Keys of `train` that need certain values of another key: that key, and the law."""
 
 
 def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
-    """The document with distributions in their places, and what is wrong with it."""
+    """Return the document with distributions in their places, and its problems."""
     if not isinstance(page.value, dict):
         return {}, [Problem((), "must be a mapping of keys to values", show(page.value))]
     found: list[Problem] = []
@@ -64,7 +64,7 @@ def without_effect(tree: space.Tree) -> set[str]:
 
 
 def _parse(node: object, key: Key, found: list[Problem]) -> object:
-    """The node with its distributions parsed; None for a wrong one, which is added to `found`."""
+    """The node with distributions parsed; None for an invalid one, reported in `found`."""
     if isinstance(node, list):
         return [_parse(item, (*key, at), found) for at, item in enumerate(node)]
     if not isinstance(node, dict):
@@ -81,7 +81,6 @@ def _parse(node: object, key: Key, found: list[Problem]) -> object:
 
 
 def _check_place(key: Key, arguments: object) -> None:
-    """Raises ValueError with the reason why this distribution may not stand here."""
     match key:
         case ("model", "type") | ("features", _, "type"):
             raise ValueError("is the same for all trials, so no distribution may stand here")
@@ -97,9 +96,7 @@ def _check_place(key: Key, arguments: object) -> None:
 def _section_laws(tree: space.Tree, wrong: set[Key]) -> Iterator[Problem]:
     """The laws of each section, with distributions at their defaults, then at each of their ends.
 
-    Args:
-        tree: the document with distributions in their places.
-        wrong: keys of distributions that could not be parsed.
+    `wrong` holds the keys of distributions that could not be parsed.
     """
     defaults = space.defaults(tree)
     elsewhere = defaults.keys() | wrong
@@ -150,7 +147,7 @@ def _column_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 def _task_laws(tree: space.Tree) -> Iterator[Problem]:
-    """Keys that fit some tasks only must have one in common."""
+    """Keys that fit only some tasks must share one."""
     for (key, value, fitting), (other, rival, rivals) in itertools.combinations(_claims(tree), 2):
         if not fitting & rivals:
             law = f"must fit {dotted(key)}: {value}, which is for {' and '.join(sorted(fitting))}"
@@ -200,13 +197,12 @@ def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 def _is_smoothed(loss: object) -> bool:
-    """Whether a loss reads `label_smoothing`; an unknown name is another problem."""
+    """Whether a loss reads `label_smoothing`; true for unknown names, reported elsewhere."""
     if isinstance(loss, str) and loss in losses.REGISTRY:
         return "label_smoothing" in losses.REGISTRY[loss].options
     return not (isinstance(loss, str) and code.is_name(loss))
 
 
 def _section(tree: space.Tree, name: str) -> space.Tree:
-    """A section, or an empty one where the file has none or something else."""
     section = tree.get(name)
     return section if isinstance(section, dict) else {}
