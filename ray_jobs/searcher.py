@@ -37,9 +37,7 @@ ALIKE = 3
 class Searcher(search.Searcher):
     """Suggests fields of `searches.Record` until no trial is left.
 
-    Args:
-        known: the trials of earlier runs of this search.
-        room: gives the number of trials that fit on the cluster.
+    `known` are trials of earlier runs; `room` returns the number of trials that fit on the cluster.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class Searcher(search.Searcher):
         alike = len(set(self._causes)) == 1 and self._causes[0] is not None
         return alike and self._scored.isdisjoint(self._running)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # as documented
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # as Ray documents it
         if self._waits():
             return None
         suggestion = None

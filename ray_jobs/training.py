@@ -43,9 +43,8 @@ class Progress:
 class Trainer:
     """One configuration in training.
 
-    Args:
-        metric: selects the best epoch; a name of `eagleray.learn.metrics`.
-        custom: the user's code by its name in the file.
+    `metric` selects the best epoch; it is a name of `eagleray.learn.metrics`. `custom` has the
+    user's code by its name in the file.
 
     Raises:
         UserError: the model or the loss does not fit the data.

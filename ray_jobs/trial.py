@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 REPORT_S = 1.0
 """A trial reports at each rung, at its end, and this long after its last report."""
 STATE_S = 1.0
-"""Time from a trial's start to its first saved state; least time between two states."""
+"""Time from a trial's start to its first saved state, and minimum time between two."""
 COST = 10
 """Uploads that are needed only if a worker is lost take about one second in this many."""
 OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)

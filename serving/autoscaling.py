@@ -4,8 +4,7 @@ Predictions on the fast path (`serving.fast_path`) bypass Ray's counters, so eac
 them. Ray Serve reads `app.Replica.record_autoscaling_stats` and passes the values to `policy`.
 
 Requests in progress alone do not show an overloaded replica: while its event loop is busy, further
-ones wait uncounted in sockets. The utilization (arrival rate times service time) does show it. See
-docs/adr/0015.
+ones wait uncounted in sockets. Utilization (arrival rate times service time) does (docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ class Ongoing:
 class Busy:
     """Utilization of this process: CPU time, and time that this thread waits for a processor.
 
-    The wait counts so that a replica on an overloaded machine counts as busy. `clock` and `worked`
-    return seconds; `worked` returns those of work so far.
+    The wait counts so that a replica on an overloaded machine counts as busy. `worked` returns the
+    seconds of work so far.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Busy:
 def _worked(thread: int) -> float:
     """Return the CPU seconds of the process, plus those that a thread waited for a processor."""
     waited = 0  # ns, the second number of schedstat (Linux: sched-stats)
-    with contextlib.suppress(OSError, IndexError, ValueError):  # some kernels do not keep it
+    with contextlib.suppress(OSError, IndexError, ValueError):  # some kernels lack it
         waited = int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1])
     return time.process_time() + waited / 1e9
 

@@ -148,7 +148,7 @@ class Batcher(Generic[Row, Answer]):
         return batch
 
     def _outcomes(self, batch: Batch[Row, Answer]) -> list[Outcome[Answer]]:
-        """Return the answers or the failure of each request; each fails by itself."""
+        """Return the answers or the failure of each request; a failure affects one request only."""
         rows = [row for request in batch for row in request.rows]
         started = time.thread_time()  # wall time would include waits for the interpreter lock
         try:

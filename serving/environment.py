@@ -42,7 +42,7 @@ BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 def private(folder: Path) -> dict[str, str]:
     """Return paths and free ports for the HAProxy of one run, so that two runs do not clash.
 
-    The folder is of this run alone; its path is short, since it holds sockets.
+    `folder` belongs to this run alone, and has a short path, since it holds sockets.
     """
     values: dict[str, object] = {
         **dict(zip(PORTS, free_ports(len(PORTS)), strict=True)),

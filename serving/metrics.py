@@ -1,9 +1,8 @@
 """Prometheus metrics of a model's replicas, and the owner of their names.
 
-The replicas of a node share a port, and a scrape reaches any one of them. Each replica writes its
-own files in a shared folder (prometheus_client's multiprocess mode), so that any of them answers
-for all. Files of ended replicas stay, so that counters never decrease; a scrape removes only their
-gauges.
+The replicas of a node share a port, and a scrape reaches any one of them. Each writes its own files
+in a shared folder (prometheus_client's multiprocess mode), so that any one answers for all. Files
+of ended replicas stay, so that counters never decrease; a scrape removes only their gauges.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Predictor:
     async def answer(
         self, body: Body, reservation: admission.Reservation, *, compressed: bool = False
     ) -> bytes:
-        """Answer a request; `compressed` means by gzip.
+        """Answer a request, whose body is gzip if `compressed`.
 
         Raises:
             RequestError: the request is invalid, or the replica has no capacity for its rows.

@@ -39,12 +39,8 @@ def indices(
 ) -> Split:
     """Split rows by time, by group or at random.
 
-    Args:
-        targets: class indices or values (B).
-        target: the column of `targets`.
-        data: shares and seed.
-        groups: text for each row (B); rows of one group stay in one part.
-        times: a number for each row (B); the latest rows are the test part.
+    Rows of the same text in `groups` (B) stay in one part. The test part has the rows of the latest
+    `times` (B), which are numbers.
 
     Raises:
         DataError: a part is left without rows, or the training part without a class.
