@@ -165,7 +165,7 @@ def unpack(files: Mapping[str, bytes], *, where: str = "bundle") -> Bundle:
         return _unpack(files)
     except errors.EagleRayError:
         raise
-    except Exception as cause:  # whatever damaged or foreign files cause
+    except Exception as cause:  # damaged or foreign files raise anything
         raise errors.ServingError(f"{where} must hold a model, but {cause!r}") from cause
 
 

@@ -1,4 +1,4 @@
-"""`eagleray doctor`: checks of storage and of a Ray cluster, with their clocks and versions.
+"""`eagleray doctor`: checks of storage and of a Ray cluster, and of their clocks and versions.
 
 `eagleray/machine.py` checks this machine, and `k8s/diagnose/doctor.py` Kubernetes.
 """
@@ -63,7 +63,7 @@ def of_ray(address: str) -> list[Finding]:
     before, fix = time.time(), "ray start --head --dashboard-host=0.0.0.0"
     try:
         status, date, told = _ask(address, "/api/version")
-    except OSError as error:  # as all errors of requests
+    except OSError as error:  # base of all errors of requests
         law = f"{address}: must be a Ray dashboard that answers, but {type(error).__name__}"
         return [failed(law, fix).named("Ray dashboard")]
     seen = clock(ahead(dated(date), before, time.time()), address).named("Ray clock")
@@ -133,7 +133,7 @@ def dated(header: str | None) -> datetime | None:
 
 
 def versions(mine: Versions, theirs: Versions, whose: str, fix: str) -> list[Finding]:
-    """Compare Ray and Python there with those of this process; `whose` as in `on the head`.
+    """Compare Ray and Python `whose` (such as `on the head`) with those of this process.
 
     EagleRay pins Ray exactly. Python's patch versions read each other's pickles.
     """

@@ -58,7 +58,7 @@ def load() -> None:
     for point in metadata.entry_points(group=GROUP):
         try:
             point.load()
-        except Exception as cause:  # whatever a package does at import
+        except Exception as cause:  # an import may raise anything
             raise errors.CodeError(
                 f"entry point {point.name} of group {GROUP}: must import {point.value}, "
                 f"but {type(cause).__name__}: {cause}"

@@ -64,7 +64,7 @@ def unchanged_authentication() -> Iterator[None]:
             from ray import _raylet
 
             del os.environ[AUTH_MODE]
-            # Ray has read the variable, and remembers it.
+            # Ray caches the variable.
             _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
@@ -111,7 +111,7 @@ def connected(
         try:
             yield
         finally:
-            # Ray prints the end of its own processes as failures.
+            # Ray prints the exit of its own processes as failures.
             with contextlib.redirect_stdout(io.StringIO()):
                 ray.shutdown()
 

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = [word for word in words if word != "--verbose"]
     try:
         typer.main.get_command(app).main(rest, prog_name="eagleray")
-    except SystemExit as end:  # how typer ends, also when all is well
+    except SystemExit as end:  # typer ends so, also after a success
         return int(end.code or 0)
     except KeyboardInterrupt:
         return 130

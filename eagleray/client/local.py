@@ -63,7 +63,6 @@ class LocalRuns:
 
 
 def _check_alive(attempt: Attempt, lease: leases.LeaseDocument, unchanged_s: float) -> None:
-    """Raise ClusterError if the search has no driver, or a silent one."""
     if lease.free and unchanged_s >= LEFT_S:
         raise errors.ClusterError(f"{attempt.id}: nobody drives it; {RESUME}")
     if not lease.free and unchanged_s >= leases.TTL_S:

@@ -40,7 +40,7 @@ class Package:
     settled: bool
 
     def archive(self) -> bytes:
-        """A compressed tar of all files; equal content gives equal bytes."""
+        """A gzipped tar of all files; equal content gives equal bytes."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for path in sorted(self.files):
@@ -108,7 +108,6 @@ def _unpack(archive: bytes, folder: Path) -> None:
 
 
 def _table(source: str, folder: Path) -> bytes:
-    """Read the table, beside the experiment file or in the working directory."""
     if Path(source).is_absolute() or ".." in Path(source).parts:
         raise errors.DataError(
             "data.source: must be a path below the experiment file's folder or the working "

@@ -121,7 +121,7 @@ def find(backend: Backend, reference: str) -> Attempt:
 
 
 def raise_for_state(backend: Backend, attempt: Attempt) -> None:
-    """Raise if an attempt failed: UserError if the driver blames the user, else ClusterError."""
+    """Raise unless the attempt succeeded: UserError for a user's mistake, else ClusterError."""
     now = find(backend, attempt.id)
     if now.state == "succeeded":
         return

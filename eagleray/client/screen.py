@@ -39,7 +39,7 @@ def print_log(pieces: Iterable[str], attempt: Attempt, out: console.Console) -> 
 
 @contextlib.contextmanager
 def drawn(read: Callable[[], View | None], out: console.Console) -> Iterator[None]:
-    """Draw the view that `read` returns on a terminal, every `POLL_S` seconds."""
+    """Draw the view that `read` returns on a terminal, again every `POLL_S` seconds."""
     table = live.Live(console=out, refresh_per_second=4, transient=True)
 
     def beat() -> None:
@@ -57,7 +57,7 @@ def view(attempt: Attempt) -> View | None:
     with contextlib.suppress(errors.EagleRayError):
         run = runs.Run(attempt.name, attempt.run, attempt.storage)
         begun = runs.find(run, runs.Begun)
-        search_id = begun.search if begun else run.id  # a search of this machine is its own run
+        search_id = begun.search if begun else run.id  # the same id on this machine
         return Records(storage.open(run.storage), run.name, search_id).view()
     return None
 
@@ -91,7 +91,7 @@ def newly_ended(records: Records, printed: set[int]) -> Iterator[Record]:
 
 @contextlib.contextmanager
 def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
-    """Call `beat` every `every_s` seconds in a thread; errors of storage are ignored."""
+    """Call `beat` every `every_s` seconds in a thread; after an error of storage, go on."""
     ended = threading.Event()
 
     def run() -> None:

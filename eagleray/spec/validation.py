@@ -70,7 +70,7 @@ def _parse(node: object, key: Key, found: list[Problem]) -> object:
     if not isinstance(node, dict):
         return node
     kind = space.kind_of(node)
-    if kind is None or key == ("features",):  # there it is a column that has such a name
+    if kind is None or key == ("features",):  # a column may have such a name
         return {name: _parse(value, (*key, name), found) for name, value in node.items()}
     try:
         _check_place(key, node[kind])
@@ -147,7 +147,6 @@ def _column_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 def _task_laws(tree: space.Tree) -> Iterator[Problem]:
-    """Keys that fit only some tasks must share one."""
     for (key, value, fitting), (other, rival, rivals) in itertools.combinations(_claims(tree), 2):
         if not fitting & rivals:
             law = f"must fit {dotted(key)}: {value}, which is for {' and '.join(sorted(fitting))}"
