@@ -88,7 +88,7 @@ class Api:
         self._json("create", kind, body=thing)
 
     def list(self, kind: Kind, selector: str = "", space: str | None = None) -> Sequence[Object]:
-        """The objects of a kind with these labels, in another namespace, or in all ("")."""
+        """List the objects of a kind with these labels, in namespace `space` ("": in all)."""
         found = self._json("list", kind, space=space, labelSelector=selector)
         items: Sequence[Object] = found["items"]
         return items
@@ -109,7 +109,6 @@ class Api:
             yield from codecs.iterdecode(log.response.stream(), "utf-8", errors="replace")
 
     def text(self, path: str, *, silence_s: Silence = SILENCE_S, **query: str) -> str:
-        """The text at a path, such as a pod's log so far."""
         with self._explaining("get", path):
             answer = self._ask("GET", path, query, silence_s=silence_s)
             return str(answer.read().decode(errors="replace"))
@@ -120,7 +119,7 @@ class Api:
         return found
 
     def answer(self, path: str, headers: Headers | None = None) -> tuple[Object, Headers]:
-        """The JSON at a path and its headers; asked once, and not waited for long."""
+        """The JSON at a path and its headers; asked once, with the limits `BRIEF_S`."""
         with self._explaining("get", path):
             answer = self._ask("GET", path, silence_s=BRIEF_S, headers=headers)
             return json.loads(answer.read()), answer.getheaders()
@@ -151,7 +150,6 @@ class Api:
         headers: Headers | None = None,
         body: Object | None = None,
     ) -> Any:
-        """The answer to a request, repeated while the server fails (5xx, or 429)."""
         request = self._client.param_serialize(
             method,
             path,
@@ -222,7 +220,6 @@ def _configure(settings: client.Configuration) -> str:
 
 
 def _message(failure: ApiException) -> str:
-    """The message of the Status object that the server answered with."""
     try:
         return str(json.loads(failure.body or "")["message"])
     except (KeyError, TypeError, ValueError):

@@ -15,7 +15,7 @@ from k8s import api, rayjob
 from k8s import release as releases
 
 POLL_S = 1.0
-"""Seconds between two looks at a run that is followed, while it prints nothing."""
+"""Seconds between polls of a followed run that prints nothing."""
 
 _DEPLOYMENTS: dict[str, State] = {
     "Running": "running",
@@ -29,10 +29,7 @@ _EXIT = re.compile(r"exit code (\d+)")
 
 
 class Kubernetes:
-    """The RayJobs of a namespace, by default that of kubectl's current context.
-
-    They are rendered from the skeleton of the release there; `release` names it among several.
-    """
+    """The RayJobs of a namespace (default: kubectl's), made from the skeleton of a release."""
 
     def __init__(
         self,
@@ -72,7 +69,7 @@ class Kubernetes:
         self._api.delete(api.RAYJOBS, attempt.id)
 
     def tunnel(self) -> str | None:
-        """The commands that lead from here to the S3 of the release; None when it is elsewhere."""
+        """Shell commands for a tunnel to the release's S3; None if it is not in the cluster."""
         return releases.tunnel(self._skeleton(), self._api.namespace)
 
     def _submitter(self, job: str) -> tuple[str, str] | None:
@@ -143,7 +140,6 @@ def _identity(job: api.Object) -> tuple[str, str, int] | None:
 
 
 def _state(status: api.Object) -> State:
-    """The state of the RayJob's deployment; once complete, that of its Ray job."""
     deployment = status.get("jobDeploymentStatus", "")
     if deployment == "Complete":
         return _JOBS.get(status.get("jobStatus", ""), "succeeded")

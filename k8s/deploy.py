@@ -27,53 +27,41 @@ Objects = Mapping[tuple[str, str], api.Object]
 
 @dataclass(frozen=True)
 class Wanted:
-    """The desired state of a release.
+    """The desired state of a release."""
 
-    Attributes:
-        files: files of the chart's values; later files override earlier ones.
-        pairs: single values, `key=value`, which override files.
-        named: single values, taken literally, which override pairs.
-        reset: forget the values of earlier revisions.
-        wait_s: seconds in which the endpoint must become ready, else the change is undone.
-        force: take over fields that others have set.
-    """
-
-    files: Sequence[Path] = ()
-    pairs: Sequence[str] = ()
-    named: Mapping[str, str] = field(default_factory=dict)
-    reset: bool = False
-    wait_s: int | None = None
-    force: bool = False
+    files: Sequence[Path] = ()  # of the chart's values; later ones override earlier ones
+    pairs: Sequence[str] = ()  # single values, `key=value`, which override files
+    named: Mapping[str, str] = field(default_factory=dict)  # literal values, which override pairs
+    reset: bool = False  # forget the values of earlier revisions
+    wait_s: int | None = None  # seconds for the endpoint to become ready, else the change is undone
+    force: bool = False  # take over fields that others have set
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one object of a release: created, changed, deleted or kept."""
+    """A change to one object of a release."""
 
-    action: str
+    action: str  # created, changed, deleted or kept
     kind: str
     name: str
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A release after it was `installed` or `updated`, or as a dry run shows it.
-
-    `chart` is the chart's version; `manifest` hides the contents of Secrets.
-    """
+    """A release after a change, or as a dry run shows it."""
 
     release: str
     namespace: str
-    action: str
+    action: str  # `installed` or `updated`
     revision: int
-    chart: str
+    chart: str  # its version
     changes: Sequence[Change]
-    manifest: Sequence[api.Object]
+    manifest: Sequence[api.Object]  # without the contents of Secrets
     notes: str
 
 
 def chart() -> Path:
-    """The chart's folder: inside this package when it is installed, else that of the checkout."""
+    """The chart's folder: in this package when it is installed, else in the checkout."""
     here = Path(__file__).resolve()
     inside, beside = here.parent / "chart", here.parents[1] / "helm" / CHART
     return inside if inside.is_dir() else beside
@@ -82,7 +70,7 @@ def chart() -> Path:
 def deploy(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool = False) -> Deployed:
     """Install a release, or update it; a change that fails, or is interrupted, is undone.
 
-    With `dry_run` Helm and the API say what would be done, and nothing is done.
+    With `dry_run`, Helm and the API check and show the change, but do not make it.
 
     Raises:
         UserError: no helm, values that the chart refuses, missing rights or kinds, a taken name.
@@ -112,7 +100,7 @@ def deploy(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool = Fa
 
 
 def changes(before: Objects, after: Objects) -> list[Change]:
-    """What becomes of each object, from those of a release before and after."""
+    """The change to each object of a release, from its objects before and after."""
     deleted = [Change("deleted", *one) for one in before if one not in after]
     return [Change(_action(before.get(one), after[one]), *one) for one in after] + deleted
 
@@ -125,7 +113,7 @@ def objects(manifest: str) -> Objects:
 
 
 def hidden(thing: api.Object) -> api.Object:
-    """An object as it may be shown: a Secret without its contents."""
+    """An object; a Secret without its contents."""
     keys = ("data", "stringData") if thing["kind"] == "Secret" else ()
     return thing | {key: dict.fromkeys(thing[key], MASK) for key in keys if thing.get(key)}
 
@@ -140,7 +128,6 @@ def _values(wanted: Wanted) -> list[str]:
 
 
 def _check(before: Record, release: str, namespace: str) -> None:
-    """Refuse a release of another chart, and one that somebody else changes now."""
     if before["chart"] != CHART:
         raise errors.UserError(
             f"release {release}: must be of chart {CHART}, but in namespace {namespace} it is of "
@@ -155,17 +142,14 @@ def _check(before: Record, release: str, namespace: str) -> None:
 
 
 def _undo(helm: Helm, release: str, before: Record | None) -> None:
-    """Undo what Helm left: it was killed, its own rollback failed, or `--wait` ran out.
-
-    Fields are taken over, since their owners have kept Helm from its change and its rollback.
-    """
+    """Undo what Helm left: it was killed, its own rollback failed, or `--wait` ran out."""
     now = helm.record(release)
     if now is None or now == before:
         return
     if before is None:
         helm.run("uninstall", release)
         return
-    # Helm's own rollback is a revision more than the change.
+    # Helm's own rollback is a second revision; owners of fields may have blocked it: force ours
     if not (now["status"] == "deployed" and now["revision"] > before["revision"] + 1):
         helm.run("rollback", release, str(before["revision"]), *helm.forcing(before))
 

@@ -53,14 +53,14 @@ _MISTAKES = {
     "namespace {0}",
     r"denied|invalid|exceeded quota|cannot be im|forbidden|field is immutable": "{space}: {said}",
 }
-"""What Helm says, and the UserError that it becomes; the first pattern that fits counts."""
+"""Patterns of Helm's messages, and the UserError for each; the first match counts."""
 
 Record = Mapping[str, Any]
 """The latest revision of a release as `helm get metadata` prints it: chart, revision, status, …."""
 
 
 class Helm:
-    """The program on PATH, for one namespace; UserError when it is not there, or too old."""
+    """The program on PATH, for one namespace; UserError if it is missing or too old."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace, self._program = namespace, shutil.which("helm") or "helm"
@@ -75,10 +75,8 @@ class Helm:
         return found
 
     def atomic(self, limit_s: int) -> list[str]:
-        """The flags that undo a change unless the store and volumes come up in time.
-
-        By itself Helm 4 would also wait for Ray's objects, which may wait for a first model.
-        """
+        """The flags that undo a change unless the store and volumes come up in time."""
+        # without `legacy` Helm 4 also waits for Ray's objects, which may wait for a first model
         undo = ["--atomic"] if self.version < (4,) else ["--rollback-on-failure", "--wait=legacy"]
         return [*undo, "--timeout", f"{limit_s}s"]
 
@@ -88,11 +86,8 @@ class Helm:
         return ["--force-conflicts"] if owned else []
 
     def run(self, *words: str) -> str:
-        """Run the program and return what it prints, or raise its failure as one line.
-
-        Ctrl-C is passed on to it, and its end awaited.
-        """
-        # HELM_KUBE… would lead Helm to another cluster than the one that this process asks.
+        """Run the program; return its output or raise its error. Awaits its end after Ctrl-C."""
+        # HELM_KUBE… may select another cluster than the one that this process uses
         allowed = {key: os.environ[key] for key in os.environ if not key.startswith("HELM_KUBE")}
         with subprocess.Popen(  # noqa: S603 (no shell, and the program is helm)
             [self._program, "--namespace", self.namespace, *words],
@@ -124,7 +119,7 @@ def explained(said: str, namespace: str) -> errors.EagleRayError:
 
 
 def busy(said: str) -> bool:
-    """Whether somebody else changes the release at the same time, so that Helm did nothing."""
+    """Whether Helm did nothing, because somebody else changes the release now."""
     return re.search(_BUSY, said) is not None
 
 

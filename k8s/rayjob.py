@@ -3,11 +3,11 @@
 The skeleton holds what all runs of a release share: image, service account, secrets, resources,
 tolerations, the shape of the cluster. What KubeRay and Kueue ask of a RayJob:
 
-- KubeRay, ray-operator/controllers/ray/utils/validation.go, `ValidateRayJobSpec`: only a RayJob
-  that ends its cluster (`shutdownAfterJobFinishes`) may be suspended, or keep it for a while.
+- KubeRay, ray-operator/controllers/ray/utils/validation.go, `ValidateRayJobSpec`: `suspend` and
+  `ttlSecondsAfterFinished` need `shutdownAfterJobFinishes`.
 - rayjob_controller.go, `checkBackoffLimitAndUpdateStatusIfNeeded`: each failure but a deadline's is
-  tried again, with a new cluster and a new deadline. The old cluster is deleted: before
-  kuberay#4527 also a shared one, for which `backoffLimit` is refused since then.
+  retried, with a new cluster and a new deadline. The old cluster is deleted: before kuberay#4527
+  also a shared one, for which `backoffLimit` is refused since then.
 - Kueue, pkg/controller/jobs/rayjob and raycluster: the cluster is the job's own and ends with it,
   does not scale by itself, has 7 worker groups at most, and none that is called `head`.
 """
@@ -31,25 +31,15 @@ GROUPS = 7
 
 @dataclass(frozen=True)
 class Options:
-    """What a run may change of the skeleton; None leaves it as it is there.
+    """What a run may change of the skeleton; None leaves it as it is there."""
 
-    Attributes:
-        cluster: an existing RayCluster to run on, instead of one of the run's own.
-        queue: a LocalQueue of Kueue, which admits the run's cluster as a whole.
-        priority: PriorityClass of the cluster's pods.
-        suspend: create the RayJob, but do not start it.
-        deadline_s: seconds after which it is ended, and not tried again; each retry has as many.
-        keep_s: seconds for which its cluster is kept after its end.
-        retries: how often a driver that failed is started again; it resumes the search.
-    """
-
-    cluster: str | None = None
-    queue: str | None = None
-    priority: str | None = None
-    suspend: bool = False
-    deadline_s: int | None = None
-    keep_s: int | None = None
-    retries: int | None = None
+    cluster: str | None = None  # an existing RayCluster, instead of one of the run's own
+    queue: str | None = None  # a LocalQueue of Kueue, which admits the run's cluster as a whole
+    priority: str | None = None  # PriorityClass of the cluster's pods
+    suspend: bool = False  # create the RayJob, but do not start it
+    deadline_s: int | None = None  # seconds that each attempt may take; then there is no retry
+    keep_s: int | None = None  # seconds for which the cluster is kept after its end
+    retries: int | None = None  # how often a failed driver is started again; it resumes the search
 
 
 def render(run: Run, number: int, skeleton: Object, options: Options) -> Object:
@@ -83,7 +73,6 @@ def render(run: Run, number: int, skeleton: Object, options: Options) -> Object:
 
 
 def _share_cluster(spec: Object, options: Options) -> None:
-    """Run on an existing cluster, which keeps its pods and its size, and outlives the run."""
     needs_own = {
         "--queue": options.queue,
         "--priority": options.priority,
@@ -103,7 +92,6 @@ def _share_cluster(spec: Object, options: Options) -> None:
 
 
 def _own_cluster(spec: Object, options: Options) -> None:
-    """Give the run a cluster of its own, which ends with it."""
     if not spec.get("rayClusterSpec"):
         raise errors.UserError("skeleton: must have a rayClusterSpec or a clusterSelector")
     cluster = spec["rayClusterSpec"]
@@ -119,7 +107,7 @@ def _own_cluster(spec: Object, options: Options) -> None:
 
 
 def _fix_size(cluster: Object, groups: list[Object]) -> None:
-    """Kueue admits a cluster as a whole, so each group starts at its most and nothing scales."""
+    """Start each group at its most, without scaling: Kueue admits a cluster as a whole."""
     if len(groups) > GROUPS or any(group.get("groupName") == "head" for group in groups):
         raise errors.UserError(
             f"--queue: Kueue takes at most {GROUPS} worker groups, none of them called head, but "

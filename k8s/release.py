@@ -1,4 +1,4 @@
-"""What the chart's releases look like through the API: the one owner of labels and ports."""
+"""Releases of the chart, as the API shows them; the one owner of their labels and ports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARTS = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}
 
 
 def skeletons(cluster: api.Api) -> dict[str, api.Object]:
-    """The ConfigMap with the skeleton of a run, of each release in the namespace."""
+    """By release, the ConfigMap with the skeleton of a run."""
     maps = cluster.list(api.CONFIG_MAPS, SKELETON)
     return {one["metadata"]["labels"].get(INSTANCE, one["metadata"]["name"]): one for one in maps}
 
@@ -38,10 +38,7 @@ def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
-    """The key of the chart's values that decides `key`, such as `memory`, of a pod with labels.
-
-    It is None for a pod that is not of the chart. `group` is the pod's worker group.
-    """
+    """The chart's value that sets `key`, such as `memory`, of a pod; None for a foreign pod."""
     component, role = labels.get(COMPONENT, ""), labels.get("eagleray/role")
     if component == "store":
         return f"objectStore.{key}"
@@ -54,10 +51,7 @@ def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
 
 
 def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
-    """The commands that lead from outside to an S3 in the cluster; None when it is not in it.
-
-    The containers of a run's skeleton say where S3 is, and which Secret has the keys.
-    """
+    """Shell commands that open a tunnel to a run's S3; None if it is not in the cluster."""
     found = {one["name"]: one for one in variables(skeleton)}
     inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
     if inside is None:
@@ -75,10 +69,7 @@ def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
 
 
 def history(cluster: api.Api, release: str) -> list[str]:
-    """Helm's description of each revision of a release, the oldest first: `Install complete`.
-
-    A revision that cannot be read is empty.
-    """
+    """Helm's description of each revision, the oldest first; empty if it cannot be read."""
     secrets = cluster.list(api.SECRETS, f"owner=helm,name={release}")
     oldest_first = sorted(secrets, key=lambda one: int(one["metadata"]["labels"]["version"]))
     return [_description(one) for one in oldest_first]

@@ -21,42 +21,32 @@ READY, NO_ENDPOINT = "ready", "no endpoint: serving.enabled is false"
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod of the release, the node that it is on, and whether it is ready."""
+    """A pod of a release."""
 
     name: str
-    part: str
+    part: str  # component and role, such as `serving worker`
     node: str | None
     ready: bool
 
 
 @dataclass(frozen=True)
 class Status:
-    """A release as it is now; None for what cannot be known from here.
-
-    Attributes:
-        revision: how often Helm installed or changed it.
-        state: `ready`, `not ready` or `no endpoint`, and why it is so.
-        wanted: how many worker pods the endpoint should have, and `ready` how many are.
-        alias: the alias of `model` that replicas follow; `aliases` has the versions of all.
-        answering: the version that the endpoint itself says it serves.
-        endpoints: its URLs, inside the cluster first.
-        finding: why the endpoint is not ready, as `eagleray why` says it; None when it is.
-    """
+    """A release as it is now; None for what cannot be known from here."""
 
     release: str
     chart: str | None
-    revision: int | None
-    state: str
-    wanted: int | None
-    ready: int
+    revision: int | None  # how often Helm installed or changed it
+    state: str  # `ready`, `not ready` or `no endpoint`, and the reason
+    wanted: int | None  # worker pods that the endpoint should have
+    ready: int  # worker pods that are ready
     pods: Sequence[Pod]
     model: str | None
-    alias: str | None
+    alias: str | None  # of the model, which replicas follow
     storage: str | None
-    aliases: Mapping[str, int] | None
-    answering: int | None
-    endpoints: Sequence[str]
-    finding: Finding | None
+    aliases: Mapping[str, int] | None  # versions by alias
+    answering: int | None  # the version that the endpoint reports
+    endpoints: Sequence[str]  # URLs, inside the cluster first
+    finding: Finding | None  # why the endpoint is not ready, as `eagleray why` shows; None: ready
 
 
 def read(cluster: api.Api, release: str) -> Snapshot:
@@ -111,7 +101,7 @@ def state(cluster: api.Api, release: str) -> str:
 
 
 def _answer(cluster: api.Api, service: str) -> Sequence[api.Object]:
-    """The endpoint's first page, by way of the API server; none when it is not ours."""
+    """The endpoint's answer to `GET /`, through the API server; empty if it is not JSON."""
     path = f"{api.SERVICES.path(cluster.namespace, service)}-serve-svc:{releases.SERVE_PORT}/proxy/"
     try:
         return [cluster.answer(path)[0]]
@@ -133,7 +123,7 @@ def _state(service: api.Object) -> str:
 
 
 def _wanted(service: api.Object) -> int | None:
-    """Worker pods that the active cluster should have; that of the coming one at the start."""
+    """Worker pods that the active cluster should have, or at the start the pending one."""
     parts = (at(service, "status", f"{one}ServiceStatus") for one in ("active", "pending"))
     wanted = [at(one, "rayClusterStatus").get("desiredWorkerReplicas") for one in parts]
     return next((int(one) for one in wanted if one is not None), None)

@@ -74,7 +74,7 @@ def open(  # noqa: A001 - `storage.open(…)` reads as the built-in does
     """Open `s3://bucket[/prefix]` or `file:///path`, else raise a UserError.
 
     Endpoint and credentials come from the usual AWS variables and files; without any of these
-    variables, from the server of `eagleray local up`, if it runs. `attempts` is for each request.
+    variables, from the server of `eagleray local up`, if it runs. `attempts` limits the tries.
     """
     scheme, _, rest = uri.partition("://")
     if scheme == "file" and rest.startswith("/"):

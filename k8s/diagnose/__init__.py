@@ -2,9 +2,8 @@
 
 snapshot      reads a cluster once; everything else is pure
 rules.yaml    what texts of Kubernetes, KubeRay, Kueue and Ray mean; rules reads it
-ray, pods     from the object of a question down to its cause, as texts for the rules
-checks        what `eagleray doctor --kubernetes` compares, with definitions and capacity; doctor
-              reads for them and runs them
+ray, pods     lead from a run or a service down to the cause, as texts for the rules
+checks        of `eagleray doctor --kubernetes`, with definitions and capacity; doctor runs them
 """
 
 from __future__ import annotations
@@ -19,21 +18,13 @@ from k8s.diagnose.snapshot import Snapshot, http_status
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an object is in the state it is in.
+    """Why an object is in its state; of the whole namespace if nothing could be read."""
 
-    Attributes:
-        kind: of the object; `Cluster` where nothing could be read.
-        name: of the object; the namespace where nothing could be read.
-        state: in a word.
-        finding: its cause and its fix; the evidence leads from the object down to the cause.
-        unseen: what could not be read, and why.
-    """
-
-    kind: str
-    name: str
+    kind: str  # of the object; else `Cluster`
+    name: str  # of the object; else of the namespace
     state: str
-    finding: Finding
-    unseen: tuple[str, ...]
+    finding: Finding  # cause and fix; the evidence leads from the object down to the cause
+    unseen: tuple[str, ...]  # what could not be read, and why
 
 
 def explain(snapshot: Snapshot) -> Explanation:
@@ -47,7 +38,6 @@ def explain(snapshot: Snapshot) -> Explanation:
 
 
 def _outage(snapshot: Snapshot) -> Finding:
-    """Why nothing could be read."""
     error = next(iter(snapshot.unread.values()))
     if http_status(error) == 404:
         fix = f"{definitions.install(gated=True)} (the gate is for ray.faultTolerance.embedded)"

@@ -30,34 +30,28 @@ _AUTOSCALER = {"cpu": "500m", "memory": "512Mi"}  # KubeRay's own default
 _DEFAULTS = {"cpu": "1", "memory": "1Gi"}
 _ALIASES = {key: f"requests.{key}" for key in PLAIN} | {"count/pods": "pods"}
 _LABELS = {"nvidia.com/gpu.present", "cloud.google.com/gke-accelerator"}
-"""Labels of nodes that have GPUs in them, whether or not Kubernetes may give them out."""
+"""Labels of nodes with GPUs, whether or not a device plugin offers these."""
 
 
 class Pods(NamedTuple):
-    """Pods that are alike: how many at least and at most, and the chart's value of their GPUs."""
+    """Pods that are alike, `least` to `most` of them."""
 
     spec: Object
     least: int = 1
     most: int = 1
-    value: str = ""
+    value: str = ""  # key of the chart's value that sets their GPUs
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """What one cluster of the release asks for.
+    """What one cluster of the release asks for."""
 
-    Attributes:
-        what: the cluster, for people.
-        pods: its pods.
-        runs: whether they are there already, and so in what a quota counts as used.
-    """
-
-    what: str
+    what: str  # the cluster, for people
     pods: Sequence[Pods]
-    runs: bool
+    runs: bool  # whether the pods exist, so that a quota counts them as used
 
     def total(self, number: str) -> Amounts:
-        """What its `least` or its `most` pods ask for together."""
+        """The sum over its pods; `number` is `least` or `most`."""
         found: Amounts = {}
         for pods in self.pods:
             for key, amount in of_pod(pods.spec).items():
@@ -75,12 +69,12 @@ def of_run(what: str, job: Object) -> Requirements:
 
 
 def of_cluster(what: str, cluster: Object) -> Requirements:
-    """What a RayClusterSpec that is there asks for."""
+    """What the RayClusterSpec of an existing cluster asks for."""
     return Requirements(what, [*_pods(cluster)], True)
 
 
 def of_pod(spec: Object) -> Amounts:
-    """What a pod asks for: its containers together, or the greediest of those that come first."""
+    """What a pod asks for: its containers together, or its largest init container if larger."""
     found: Amounts = {"pods": Decimal(1)}
     for container in spec["containers"]:
         for key, amount in _of_container(container).items():
@@ -94,7 +88,7 @@ def of_pod(spec: Object) -> Amounts:
 def devices(
     nodes: Callable[[], Sequence[Object]], required: Sequence[Requirements]
 ) -> list[Finding]:
-    """Compare the nodes, read where it matters, with the GPUs that the release asks for."""
+    """Compare the nodes with the GPUs that the release asks for; read them only if it does."""
     asked: dict[str, Amounts] = {}
     for pods in (pods for one in required for pods in one.pods):
         for key, amount in of_pod(pods.spec).items():
@@ -106,7 +100,6 @@ def devices(
 
 
 def _device(device: str, values: Amounts, nodes: Sequence[Object]) -> Finding:
-    """Compare the nodes with what the pods of each value ask for."""
     there = [parse_quantity(at(node, "status", "allocatable").get(device, 0)) for node in nodes]
     greatest = max(there, default=Decimal(0))
     above = {value: amount for value, amount in values.items() if amount > greatest}
@@ -123,7 +116,7 @@ def _device(device: str, values: Amounts, nodes: Sequence[Object]) -> Finding:
 
 
 def quota(found: Object, required: Sequence[Requirements]) -> Finding:
-    """The worst that is to say about a ResourceQuota, compared with what the clusters ask for."""
+    """Compare a ResourceQuota with what the clusters ask for; return the worst finding."""
     if found["spec"].get("scopes") or found["spec"].get("scopeSelector"):
         return skipped(f"{name(found)} is for some pods alone, by its scope")
     troubles = [*_unsaid(found, required), *_short(found, required)]
@@ -132,7 +125,7 @@ def quota(found: Object, required: Sequence[Requirements]) -> Finding:
 
 
 def _unsaid(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
-    """What the quota counts and some containers do not say: their pods are refused."""
+    """Amounts that the quota counts and some containers do not state: their pods are refused."""
     counted = {f"{kind}.{key}" for kind in ("requests", "limits") for key in _DEFAULTS}
     counted &= _amounts(quota, "spec", "hard").keys()
     containers = [each for one in required for pods in one.pods for each in pods.spec["containers"]]
@@ -144,7 +137,7 @@ def _unsaid(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding
 
 
 def _short(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
-    """What never starts, what has to wait, and what cannot grow."""
+    """Clusters that never start, that have to wait, and that cannot grow."""
     hard, used = _amounts(quota, "spec", "hard"), _amounts(quota, "status", "used")
     free = {key: had - used.get(key, 0) for key, had in _amounts(quota, "status", "hard").items()}
     cases = (
@@ -177,7 +170,6 @@ def _pods(cluster: Object) -> Iterator[Pods]:
 
 
 def _value(group: Object, number: int) -> str:
-    """The chart's value that says how many GPUs a group's pods ask for."""
     return releases.value(labels(group["template"]), "gpus", str(number)) or "gpus of a pod"
 
 
@@ -194,7 +186,7 @@ def _amounts(quota: Object, *keys: str) -> Amounts:
 
 
 def _allow(quota: Object, key: str, amount: str) -> str:
-    """The command that allows as much, by the name that the quota has for it."""
+    """The command that raises the quota for `key`, by the name that the quota has for it."""
     known = next(one for one in quota["spec"]["hard"] if _ALIASES.get(one, one) == key)
     body = json.dumps({"spec": {"hard": {known: amount}}})
     space = quota["metadata"]["namespace"]
@@ -202,7 +194,7 @@ def _allow(quota: Object, key: str, amount: str) -> str:
 
 
 def _defaults(quota: Object, bare: Sequence[str]) -> str:
-    """The command that gives what some containers do not say a default."""
+    """The command that creates a LimitRange with defaults for these amounts."""
     limit: Object = {"type": "Container"}
     for kind, field in (("requests", "defaultRequest"), ("limits", "default")):
         missing = {one: amount for one, amount in _DEFAULTS.items() if f"{kind}.{one}" in bare}
@@ -213,7 +205,7 @@ def _defaults(quota: Object, bare: Sequence[str]) -> str:
 
 
 def _plain(key: str, amount: Decimal) -> str:
-    """As people write it: memory in Gi or Mi, the rest as it is."""
+    """Format an amount: memory in Gi or Mi, the rest as it is."""
     if not key.endswith(("memory", "storage")):
         return f"{amount.normalize():f}"
     mib = amount / (1 << 20)

@@ -40,13 +40,13 @@ class Site:
 
     @functools.cached_property
     def skeletons(self) -> Mapping[str, Object]:
-        """The ConfigMap with the skeleton of a run, of each release."""
+        """By release, the ConfigMap with the skeleton of a run."""
         found = [one for one in self.snapshot.get("configmaps") if SKELETON in at(one, "data")]
         return {labels(one).get(releases.INSTANCE, name(one)): one for one in found}
 
     @functools.cached_property
     def release(self) -> str:
-        """The release's name; empty when the namespace has none, or it is not known which."""
+        """The release's name; empty if there is none, or several and none is named."""
         wanted = self.named or (next(iter(self.skeletons)) if len(self.skeletons) == 1 else "")
         return wanted if wanted in self.skeletons else ""
 
@@ -61,7 +61,7 @@ class Site:
 
     @functools.cached_property
     def clusters(self) -> Mapping[str, Object]:
-        """The RayClusterSpec of runs, of RayServices, and of RayClusters that are of none."""
+        """The RayClusterSpec of a run, each RayService and each RayCluster without an owner."""
         run = {"a run": at(self.skeleton, "spec", "rayClusterSpec")}
         services = {f"RayService {name(one)}": one for one in self.own("rayservices")}
         alone = [one for one in self.own("rayclusters") if "ownerReferences" not in one["metadata"]]
@@ -71,7 +71,6 @@ class Site:
 
     @functools.cached_property
     def required(self) -> list[capacity.Requirements]:
-        """What each cluster of the release asks for."""
         return [
             capacity.of_run(what, self.skeleton["spec"])
             if what == "a run"
@@ -86,17 +85,15 @@ class Site:
 
     @property
     def upgrade(self) -> str:
-        """How Helm's command to change the release begins."""
+        """The beginning of the Helm command that changes the release."""
         space = self.snapshot.namespace
         return f"helm upgrade {self.release or 'eagleray'} helm/eagleray -n {space} --reuse-values"
 
     def say(self, check: str, text: str, **fields: Any) -> Finding | None:
-        """What the rules say of a check's text."""
         known = {"release": self.release, "upgrade": self.upgrade, **fields}
         return self.snapshot.say(check, text, **known)
 
     def own(self, source: str) -> Sequence[Object]:
-        """The objects of a source that the release has, as far as they were read."""
         return self.snapshot.of_release(source, self.release) if self.release else ()
 
     def head(self) -> tuple[Object, str] | None:
@@ -107,7 +104,7 @@ class Site:
         return None
 
     def secrets(self) -> dict[str, str]:
-        """The Secrets that the release's pods need, by name, with how to make each."""
+        """By name, the Secrets that its pods need, as words of `kubectl create secret`."""
         found = {}
         for spec in (alike.spec for one in self.required for alike in one.pods):
             for one in at(spec, "imagePullSecrets"):
@@ -121,10 +118,7 @@ class Site:
 
 
 def webhooks(snapshot: Snapshot) -> Iterator[tuple[Object, str, str]]:
-    """Each webhook that is asked about Ray objects, and namespace and name of its Service.
-
-    These are KubeRay's own, Kueue's and others'; one that is a URL has no Service.
-    """
+    """Each webhook for Ray objects, with namespace and name of its Service, empty for a URL."""
     for one in (*snapshot.get("mutating"), *snapshot.get("validating")):
         for hook in at(one, "webhooks"):
             if any("ray.io" in rule["apiGroups"] for rule in at(hook, "rules")):
@@ -176,7 +170,7 @@ def _webhooks(site: Site) -> Findings:
 
 
 def _answers(slices: Sequence[Object], space: str, service: str) -> bool:
-    """Whether an endpoint is ready behind a Service; one that does not say is."""
+    """Whether a Service has a ready endpoint; one of unknown readiness counts as ready."""
     mine = [one for one in slices if labels(one).get("kubernetes.io/service-name") == service]
     mine = [one for one in mine if one["metadata"].get("namespace") == space]
     ends = [end for one in mine for end in at(one, "endpoints")]
@@ -209,7 +203,7 @@ def _gate(site: Site) -> Findings:
 
 
 def _versions(site: Site) -> Findings:
-    """Compare with what the chart says that runs, and with what a head says that it is."""
+    """Compare this installation with the chart's ray.version and with a head that runs."""
     mine, told = doctor.here(), at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion", "")
     if told:
         fix = f"{site.upgrade} --set image.tag={__version__},ray.version={mine.ray}"
@@ -270,7 +264,7 @@ def _dns(site: Site) -> Findings:
 
 
 def _metrics(site: Site) -> Findings:
-    """Whether somebody scrapes the release: a matter of the Prometheus operator."""
+    """Whether a monitor of the Prometheus operator scrapes the release."""
     absent = http_status(site.snapshot.unread.get("monitoring")) == 404
     sources = ("monitoring", "podmonitors", "servicemonitors")
     for source in sources if site.release and not absent else ():
@@ -296,4 +290,4 @@ CHECKS: Mapping[str, Callable[[Site], Findings]] = {
     "DNS": _dns,
     "metrics": _metrics,
 }
-"""In the order of the report: each stands on those before it."""
+"""In the order of the report: each depends on those before it."""

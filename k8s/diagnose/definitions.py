@@ -25,7 +25,7 @@ MARKS: tuple[tuple[str, str, Object], ...] = (
     ("1.5", "RayCluster", {"spec": {"authOptions": {}}}),
     ("1.4", "RayCluster", {"spec": {"autoscalerOptions": {"version": ""}}}),
 )
-"""Keys that a version's definitions have and older ones lack. 1.7 has none that we use."""
+"""Kinds and fields that a version has added; 1.7 has added none that we use."""
 
 _CHART = f"kuberay-operator --repo https://ray-project.github.io/kuberay-helm --version {NEWEST}"
 _PLACE = "--namespace kuberay-system"
@@ -35,7 +35,7 @@ UPGRADE = (  # Helm installs definitions, but never upgrades them
     f"helm upgrade kuberay-operator {_CHART} {_PLACE}"
 )
 GATE = "GCSFaultToleranceEmbeddedStorage"
-"""What the operator needs to be told for `ray.faultTolerance.embedded`; since KubeRay 1.7."""
+"""The feature gate that `ray.faultTolerance.embedded` needs; since KubeRay 1.7."""
 LABEL = "app.kubernetes.io/component=kuberay-operator"
 _GATES = re.compile(r"--feature-gates[= ](\S+)")
 _TAG = re.compile(r":v?(\d+\.\d+)[^@/]*(?:@|$)")
@@ -58,15 +58,14 @@ def install(*, gated: bool) -> str:
 
 
 def enable(gates: Mapping[str, bool]) -> str:
-    """The command that turns the gate on, with these others as they are: the list is one value."""
+    """The command that turns the gate on and keeps the others: Helm sets the whole list."""
     return f"{UPGRADE} --reset-then-reuse-values --set '{_listed({**gates, GATE: True})}'"
 
 
 def check(known: Mapping[str, Object], things: Sequence[Object]) -> Finding:
     """Compare the definitions with the objects that a release creates.
 
-    A field that a definition does not have is dropped in silence: a cluster asked to want tokens
-    would be open to all.
+    Unknown fields are dropped silently: a cluster that should require tokens would be open to all.
     """
     if missing := [kind for kind in KINDS if kind not in known]:
         gated = any(embedded(at(one, "spec", "rayClusterSpec")) for one in things)
@@ -86,7 +85,7 @@ def check(known: Mapping[str, Object], things: Sequence[Object]) -> Finding:
 
 
 def unknown(value: Any, schema: Object, path: str = "") -> Iterator[str]:
-    """Dotted keys that a value has and its schema does not."""
+    """Dotted keys of a value that its schema lacks."""
     if isinstance(value, list):
         for one in value:
             yield from unknown(one, at(schema, "items"), path)
@@ -100,7 +99,7 @@ def unknown(value: Any, schema: Object, path: str = "") -> Iterator[str]:
 
 
 def operator(pods: Sequence[Object], *, gated: bool) -> Finding:
-    """Check the operator by its pods: whether one is ready, and of which version."""
+    """Check by the operator's pods whether one is ready, and its version."""
     if not pods:
         return warned(f"no pod is labelled {LABEL}", install(gated=gated))
     space = pods[0]["metadata"]["namespace"]
@@ -116,7 +115,7 @@ def operator(pods: Sequence[Object], *, gated: bool) -> Finding:
 
 
 def gate(pods: Sequence[Object]) -> Finding:
-    """Check the operator by its flags: whether it lets a head keep its state on a volume."""
+    """Check by the operator's flags whether a head may keep its state on a volume."""
     if not pods:
         return warned(f"no operator is seen; it needs {GATE}", enable({}))
     container = pods[0]["spec"]["containers"][0]
@@ -135,7 +134,6 @@ def embedded(cluster: Object) -> bool:
 
 
 def _listed(gates: Mapping[str, bool]) -> str:
-    """Feature gates as values of the operator's chart."""
     return ",".join(
         f"featureGates[{number}].name={name},featureGates[{number}].enabled={str(on).lower()}"
         for number, (name, on) in enumerate(gates.items())

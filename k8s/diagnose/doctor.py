@@ -1,6 +1,6 @@
-"""`eagleray doctor --kubernetes`: reads a cluster, and runs the checks. It only reads.
+"""`eagleray doctor --kubernetes`: reads a cluster, changes nothing, and runs the checks.
 
-A right that we lack costs the line alone that needs it.
+A check without the right to read what it needs warns; the others run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def examine(namespace: str | None, release: str | None) -> Iterator[Finding]:
 
 
 def _read(cluster: api.Api, release: str | None) -> Site:
-    """Read all that the checks may need; Secrets by name, for a list would show their contents."""
+    """Read all that the checks need; Secrets by name, since a list has the contents of all."""
     reader = Reader(cluster)
     reader.keep("version", partial(_version, cluster))
     for source in _LISTS:
@@ -70,7 +70,6 @@ def _version(cluster: api.Api) -> Sequence[Object]:
 
 
 def _slices(cluster: api.Api, services: set[tuple[str, str]]) -> Sequence[Object]:
-    """The endpoints of Services, by namespace and name."""
     kind, label = SOURCES["endpointslices"].kind, "kubernetes.io/service-name"
     found = (cluster.list(kind, f"{label}={name}", space) for space, name in services if name)
     return [one for slices in found for one in slices]
@@ -85,23 +84,21 @@ def _secrets(cluster: api.Api, names: Sequence[str]) -> Sequence[Object]:
 
 
 def _head(cluster: api.Api, thing: Object, service: str) -> Sequence[Object]:
-    """What a head says of itself, through the API server; nothing where it does not.
-
-    KubeRay's token is in a header of Ray's own, for `Authorization` is for the API server.
-    """
+    """The versions of a head, through the API server; empty if it does not answer."""
     path = f"{api.SERVICES.path(cluster.namespace, service)}:8265/proxy/api/v0/cluster_metadata"
     headers, options = {}, at(thing, "spec", "authOptions")
     with contextlib.suppress(errors.EagleRayError, ValueError):  # no way there, or no dashboard
         if options.get("mode") == "token":
             secret = cluster.get(api.SECRETS, options.get("secretName") or name(thing))
             token = base64.b64decode(at(secret, "data").get("auth_token", "")).decode()
+            # `Authorization` is for the API server
             headers = {"X-Ray-Authorization": f"Bearer {token}"}
         return [at(cluster.answer(path, headers)[0], "data")]
     return []
 
 
 def _unread(check: str, site: Site, error: errors.EagleRayError) -> Finding:
-    """The line of a check that could not look, with the commands that give the missing right."""
+    """The finding of a check that could not read, with the commands that grant the right."""
     code = http_status(error)
     if code == 404:
         return skipped("the cluster does not know what to look for")

@@ -28,7 +28,7 @@ def labels(thing: Object) -> dict[str, str]:
 
 
 def created(thing: Object) -> str:
-    """When an object was created, ISO 8601; empty when it does not say."""
+    """When an object was created, ISO 8601; empty if unknown."""
     return str(at(thing, "metadata", "creationTimestamp") or "")
 
 

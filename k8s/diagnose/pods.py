@@ -28,7 +28,7 @@ _REPEATED = re.compile(r"\.? (?:preemption|no new claims to deallocate)[:,]")
 """Where a scheduler's message begins to repeat itself."""
 _USUAL = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _STORAGE = re.compile(r"(\S+): bucket '([^']*)': key '([^']*)': (.+)")
-"""As `eagleray.storage.failures.Place.says` writes it."""
+"""The messages of `eagleray.storage.s3`: endpoint, bucket, key, failure."""
 _IDENTITY = "set storage.existingSecret, or serviceAccount.annotations to an identity with rights"
 _KEYS = '{"stringData": {"AWS_ACCESS_KEY_ID": "…", "AWS_SECRET_ACCESS_KEY": "…"}}'
 
@@ -39,7 +39,7 @@ def trouble(pod: Object, snapshot: Snapshot) -> Finding | None:
 
 
 def storage(text: str, snapshot: Snapshot) -> Finding | None:
-    """What the last complaint about storage in a log means: it names endpoint, bucket and key."""
+    """The finding for the last error of storage in a log, if there is one."""
     found = [*_STORAGE.finditer(text)]
     if not found:
         return None
@@ -51,7 +51,7 @@ def storage(text: str, snapshot: Snapshot) -> Finding | None:
 
 
 class _Values:
-    """The values of the chart that a pod was made from, by what they are about: `memory`."""
+    """The keys of the chart's values for a pod, by what they set, such as `memory`."""
 
     def __init__(self, pod: Object) -> None:
         self._labels = labels(pod)
@@ -62,8 +62,6 @@ class _Values:
 
 
 class _Pod:
-    """A pod that is not ready, in its snapshot."""
-
     def __init__(self, pod: Object, snapshot: Snapshot) -> None:
         self.pod, self.snapshot, self.name = pod, snapshot, name(pod)
         self.event, self.values = partial(snapshot.event, self.name), _Values(pod)
@@ -97,7 +95,6 @@ class _Pod:
         yield self.say("pod", "pulling" if pulling else "starting", f"{phase} for {span(age)}")
 
     def waiting(self, status: Object) -> Findings:
-        """What a container that has not started waits for, where kubelet says so."""
         waits, image = at(status, "state", "waiting"), str(status.get("image"))
         reason, said = waits.get("reason", ""), one_line(waits.get("message", ""))
         if reason in _IMAGE:
@@ -112,12 +109,11 @@ class _Pod:
         yield self.say("container", f"{reason}: {said}", f"{reason}: {said}")
 
     def absent(self, text: str, line: str) -> Finding | None:
-        """What a container or a volume refers to; the Secret with S3's keys has a mark."""
+        """A missing Secret or ConfigMap; the text starts with `S3` if it has S3's keys."""
         keys = f'secret "{_secret(self.snapshot)}" not found' in text
         return self.say("absent", f"S3 {text}" if keys else text, line)
 
     def ended(self, status: Object) -> Finding | None:
-        """Why a container ended with a failure, once or several times."""
         now, before = (at(status, key, "terminated") for key in ("state", "lastState"))
         over, container, times = now or before, status["name"], status.get("restartCount", 0)
         code, reason, log = (
@@ -142,7 +138,6 @@ class _Pod:
         return self.say("container", f"exit code {code}: {reason}", line, **fields)
 
     def unscheduled(self) -> Finding | None:
-        """What keeps it off every node, and the value that would let it in."""
         placed = condition(self.pod, "PodScheduled")
         if placed.get("reason") == "SchedulingGated":
             gates = ", ".join(one["name"] for one in at(self.pod, "spec", "schedulingGates"))
@@ -158,18 +153,14 @@ class _Pod:
         return cause and replace(cause, message=cause.message + grows)
 
     def scheduling(self, text: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Topic, text and fields of what a scheduler's message says, the most telling first.
-
-        Since Kubernetes 1.35, and in late patches of 1.34, it does not name taints any more; then
-        the nodes do, where we may read them.
-        """
+        """Topic, text and fields of each cause in a scheduler's message, the likeliest first."""
         known, unnamed = labels(self.pod), UNNAMED in text
         yield "volume", text, {}
         if _UNBOUND.search(text):
             yield "claim", self.claim(), {"release": known.get(releases.INSTANCE)}
         short = sorted(set(_SHORT.findall(text)), key=lambda one: ("/" not in one, one))
         taints = [taint for taint in _TAINT.findall(text) if taint[0] not in _USUAL]
-        if unnamed:
+        if unnamed:  # then the nodes name the taints, where we may read them
             taints = [*self.taints(short[0] if short else None)]
         if taints and (not short or "/" in short[0]):
             key, content = taints[0]
@@ -186,7 +177,7 @@ class _Pod:
         yield "placement", text, {"off_spot": ", or add a node that is not spot" if off else ""}
 
     def claim(self) -> str:
-        """A claim without a volume, by what its provisioner says."""
+        """The owner of an unbound claim, and what its provisioner says."""
         owner = "store" if labels(self.pod).get(releases.COMPONENT) == "store" else "head"
         for one in at(self.pod, "spec", "volumes"):
             claim = at(one, "persistentVolumeClaim").get("claimName")
@@ -196,12 +187,11 @@ class _Pod:
         return owner
 
     def resources(self, container: str | None = None) -> list[Object]:
-        """The resources of its containers, or of one of them."""
         containers = at(self.pod, "spec", "containers")
         return [at(one, "resources") for one in containers if container in (None, one["name"])]
 
     def taints(self, resource: str | None) -> Iterator[tuple[str, str]]:
-        """Taints that keep it off nodes which have a resource, by what the nodes say themselves."""
+        """Key and value of taints that keep it off nodes which have a resource."""
         tolerations = at(self.pod, "spec", "tolerations")
         for node in self.snapshot.get("nodes"):
             if resource and str(at(node, "status", "allocatable").get(resource, "0")) == "0":
@@ -213,7 +203,7 @@ class _Pod:
 
 
 def _tolerates(toleration: Object, taint: Object) -> bool:
-    """By the rules of the API's field `tolerations`: what is left out matches all."""
+    """As Kubernetes compares them: what a toleration leaves out matches all."""
     if toleration.get("effect") not in (None, "", taint.get("effect")):
         return False
     exists = toleration.get("operator") == "Exists"
@@ -224,7 +214,7 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
 
 
 def _secret(snapshot: Snapshot) -> str | None:
-    """The Secret that pods have their S3 keys from; None when they have an identity."""
+    """The Secret with the S3 keys of pods; None if they have an identity instead."""
     for variable in releases.variables([snapshot.subject, *snapshot.get("pods")]):
         reference = at(variable, "valueFrom", "secretKeyRef")
         if variable.get("name") == "AWS_ACCESS_KEY_ID" and reference:

@@ -23,9 +23,9 @@ from k8s.diagnose.snapshot import Snapshot, clusters_of, http_status
 from k8s.diagnose.texts import last_line, one_line, span
 
 SILENT_S = 30.0
-"""Seconds within which KubeRay writes a first status: it looks at each object every few seconds."""
+"""Seconds within which KubeRay writes a first status."""
 LOADING_S = 30.0
-"""Seconds to load a version and to reproduce its golden rows, before its absence is a cause."""
+"""Seconds within which replicas load a version and reproduce its golden rows."""
 VERSION = "eagleray_model_version"
 REFUSED = "eagleray_version_refused_total"
 ERRORS = "eagleray_storage_errors_total"
@@ -66,7 +66,7 @@ def line(subject: Object) -> str:
 
 
 def findings(snapshot: Snapshot) -> Findings:
-    """Why a run or a service is not further, in the order of causes."""
+    """Why a run or a service is not ready, in the order of causes."""
     if state(snapshot.subject) in ("succeeded", "stopped"):
         return
     run = snapshot.subject["kind"] == "RayJob"
@@ -125,10 +125,7 @@ def _run(snapshot: Snapshot) -> Findings:
 
 
 def _suspended(snapshot: Snapshot) -> Finding | None:
-    """A run that waits for somebody, or for its queue.
-
-    Kueue's own words are in the conditions of a Workload, and in events.
-    """
+    """A suspended run; Kueue says why it waits in the conditions of a Workload, and in events."""
     queue, hidden = labels(snapshot.subject).get(rayjob.QUEUE), snapshot.unread.get("workloads")
     if not at(snapshot.subject, "spec", "suspend") and "suspend" not in state(snapshot.subject):
         return None
@@ -149,7 +146,7 @@ def _suspended(snapshot: Snapshot) -> Finding | None:
 
 
 def _failed(snapshot: Snapshot) -> Finding | None:
-    """Why a run has failed: its pods, its storage, or its program, whose last line says why."""
+    """Why a run has failed: its pods, its storage, or its program, by its last line."""
     reason = at(snapshot.subject, "status").get("reason")
     message = str(at(snapshot.subject, "status", "message") or "")
     below = [pods.trouble(one, snapshot) for one in snapshot.get("pods")]
@@ -168,14 +165,12 @@ def _failed(snapshot: Snapshot) -> Finding | None:
 
 
 def _cluster(called: str, snapshot: Snapshot) -> Finding | None:
-    """Why a RayCluster is not ready; None when nothing speaks against it, or it is not there.
-
-    Its head comes first: without it nothing else goes on.
-    """
+    """Why a RayCluster is not ready; None if there is no cause, or no such cluster."""
     cluster = next((one for one in snapshot.get("rayclusters") if name(one) == called), None)
     if cluster is None:
         return None
     mine = [one for one in snapshot.get("pods") if labels(one).get("ray.io/cluster") == called]
+    # the head first: without it no worker starts
     mine.sort(key=lambda one: labels(one).get("ray.io/node-type") != "head")
     wanted = at(cluster, "status").get("desiredWorkerReplicas", len(mine) - 1) + 1
     failure, text = condition(cluster, "ReplicaFailure"), snapshot.event(called, *_UNCREATED)
@@ -208,7 +203,7 @@ def _service(snapshot: Snapshot) -> Findings:
         yield _upgrade(parts[0], snapshot)
     for part in parts[-1:]:
         yield from _part(part, snapshot)
-    # an upgrade that Helm 4 did not do, since others own its fields; it may be undone by now
+    # Helm 4 refuses to change fields that others own; it may have rolled back since
     *_, before, last = ("", "", *snapshot.upgrades)
     said = before if last.startswith("Rollback") else last
     if taken := helm.conflict(said):
@@ -230,7 +225,6 @@ def _upgrade(coming: Object, snapshot: Snapshot) -> Finding | None:
 
 
 def _part(part: Object, snapshot: Snapshot) -> Findings:
-    """Why one of a service's clusters does not serve."""
     called, event = part["rayClusterName"], partial(snapshot.event, snapshot.name)
     yield _cluster(called, snapshot)
     text = event("FailedToUpdateServeApplications", words=called)
@@ -242,7 +236,6 @@ def _part(part: Object, snapshot: Snapshot) -> Findings:
 
 
 def _application(application: Object, snapshot: Snapshot) -> Finding | None:
-    """What Serve says of an application, and of the deployments that it is made of."""
     deployments = at(application, "serveDeploymentStatuses").values()
     said = [str(one.get("message") or "") for one in (*deployments, application)]
     text, logs = "\n".join(filter(None, said)), "\n".join(snapshot.logs.values())
@@ -256,11 +249,10 @@ def _application(application: Object, snapshot: Snapshot) -> Finding | None:
 
 
 def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
-    """Why replicas answer with another version than the alias names, or have loaded none.
+    """Why replicas serve another version than the alias's; or none, by Serve's text `unloaded`.
 
-    Replicas look at the alias every `poll_s`; a version that does not reproduce its golden rows is
-    refused, and the one before keeps answering (serving/alias_watcher.py). Their metrics tell both.
-    `unloaded` is what Serve says where no replica has loaded a version.
+    A replica refuses a version that does not reproduce its golden rows, and keeps the one before
+    (serving/alias_watcher.py). Its metrics show both.
     """
     known = {name(one): labels(one).get("ray.io/node-type") for one in snapshot.get("pods")}
     pod = ["POD", *(one for one, kind in known.items() if kind == "worker")][-1]

@@ -16,7 +16,7 @@ FILE = Path(__file__).with_name("rules.yaml")
 
 
 class Rule(NamedTuple):
-    """The pattern of a text, and templates of the cause that it means and of the fix."""
+    """A pattern, and templates of the cause and the fix that it stands for."""
 
     pattern: re.Pattern[str]
     cause: str
@@ -38,13 +38,9 @@ def find(topic: str, text: str) -> tuple[Rule, re.Match[str]] | None:
 
 
 def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | None:
-    """The finding of the rule that applies to a text; None when none does.
+    """The finding of the first rule of a topic that matches a text; None if none does.
 
-    Args:
-        topic: in `rules.yaml`.
-        text: that Kubernetes, Ray or EagleRay wrote.
-        evidence: of the finding.
-        fields: of the templates, beside the pattern's groups and `text`.
+    Templates know `fields`, the pattern's groups and `text`.
     """
     found = find(topic, text)
     if found is None:

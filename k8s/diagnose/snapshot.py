@@ -1,6 +1,6 @@
 """A snapshot of a cluster: read once, then a frozen value that the rules explain.
 
-What may not be read, or cannot be reached, is in `unread` with its reason, and the rest goes on.
+What cannot be read is in `unread`, with the error.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from k8s.diagnose.rules import match
 from k8s.diagnose.texts import one_line
 
 LOGS, LINES = 3, 20
-"""Most pods whose log is read, for those of a group fail alike; lines of each."""
+"""Most pods whose log is read, since those of a group fail alike; lines of each."""
 ATTEMPTS = 2
 """How often the registry is asked: from here it may be out of reach for good."""
 UNNAMED = "untolerated taint(s)"
-"""What kube-scheduler says of taints that it does not name (kubernetes#134740, since 1.35)."""
+"""How kube-scheduler mentions taints since 1.35, and late 1.34 (kubernetes#134740): unnamed."""
 
 Answer = TypeVar("Answer")
 
@@ -68,45 +68,30 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Alias:
-    """The alias that a service follows: the version that it points to, and the model's latest.
-
-    `moved` is when it was pointed there, ISO 8601, and `by` who did; empty if not on record.
-    """
+    """The alias that a service follows."""
 
     model: str
     name: str
     storage: str
-    version: int | None = None
-    latest: int | None = None
-    moved: str = ""
-    by: str = ""
+    version: int | None = None  # that it points to
+    latest: int | None = None  # version of the model
+    moved: str = ""  # when it was pointed there, ISO 8601; empty if not on record
+    by: str = ""  # who did
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a namespace holds, or the part of it that a RayJob or a RayService depends on.
-
-    Attributes:
-        namespace: its name.
-        now: when it was read.
-        subject: the RayJob or RayService; empty for a whole namespace.
-        objects: the objects of each source, such as `pods`.
-        logs: the last lines of pods that failed, by the pod's name.
-        metrics: what replicas expose on their workers' metrics port, by the pod's name.
-        upgrades: Helm's description of each revision of the release, the oldest first.
-        alias: what a service should serve; None when the registry could not be read.
-        unread: why a source, or something else, could not be read.
-    """
+    """What a namespace holds, or the part of it that a RayJob or a RayService depends on."""
 
     namespace: str
-    now: datetime
-    subject: Object = field(default_factory=dict)
-    objects: Mapping[str, Sequence[Object]] = field(default_factory=dict)
-    logs: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    upgrades: Sequence[str] = ()
-    alias: Alias | None = None
-    unread: Mapping[str, errors.EagleRayError] = field(default_factory=dict)
+    now: datetime  # when it was read
+    subject: Object = field(default_factory=dict)  # RayJob or RayService; empty: whole namespace
+    objects: Mapping[str, Sequence[Object]] = field(default_factory=dict)  # by source: pods, …
+    logs: Mapping[str, str] = field(default_factory=dict)  # last lines of failed pods, by pod
+    metrics: Mapping[str, str] = field(default_factory=dict)  # what replicas expose, by pod
+    upgrades: Sequence[str] = ()  # Helm's description of each revision, the oldest first
+    alias: Alias | None = None  # what a service should serve; None if the registry is out of reach
+    unread: Mapping[str, errors.EagleRayError] = field(default_factory=dict)  # by source or topic
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -116,26 +101,23 @@ class Snapshot:
 
     @property
     def name(self) -> str:
-        """The subject's name."""
         return name(self.subject)
 
     def say(self, topic: str, text: str, *evidence: str, **fields: Any) -> Finding | None:
-        """The finding of the rule that applies to a text; None when none does."""
         known = {"ns": self.namespace, "name": self.name, **fields}
         return match(topic, text, *evidence, **known)
 
     def get(self, source: str) -> Sequence[Object]:
-        """The objects of a source; none where they could not be read."""
+        """The objects of a source; empty if they could not be read."""
         return self.objects.get(source, ())
 
     def require(self, source: str) -> Sequence[Object]:
-        """The objects of a source; the error where they could not be read."""
+        """The objects of a source; raises the error if they could not be read."""
         if source in self.unread:
             raise self.unread[source]
         return self.get(source)
 
     def of_release(self, source: str, release: str) -> Sequence[Object]:
-        """The objects of a source that have a release's label."""
         return [one for one in self.get(source) if labels(one).get(releases.INSTANCE) == release]
 
     def event(self, about: str, *reasons: str, words: str = "") -> str | None:
@@ -150,11 +132,11 @@ class Snapshot:
         return one_line(max(found, key=event_time).get("message", "")) if found else None
 
     def age_s(self, since: str) -> float:
-        """Seconds since a time that Kubernetes wrote down; 0 when it did not."""
+        """Seconds since a time in ISO 8601; 0 if that is empty."""
         return (self.now - datetime.fromisoformat(since)).total_seconds() if since else 0.0
 
     def about(self, subject: Object) -> Snapshot:
-        """The same with the pods alone that a run or a service depends on, the oldest first."""
+        """Narrow the pods to those that a run or a service depends on, the oldest first."""
         release, clusters = labels(subject).get(releases.INSTANCE), clusters_of(subject)
 
         def needed(pod: Object) -> bool:
@@ -170,15 +152,10 @@ class Snapshot:
 def about(
     cluster: api.Api, called: str | None = None, storage: str | None = None
 ) -> list[Snapshot]:
-    """A snapshot for the latest run, and for each service, that a name stands for.
+    """A snapshot for the latest run and for each service that `called` names; None names all.
 
-    It has no subject where the API server does not answer or does not know KubeRay.
-
-    Args:
-        cluster: where to look.
-        called: an attempt, a run or an experiment; a release, a RayService or a model. None stands
-            for every run and service of the namespace.
-        storage: where the registry is, instead of where the service has it.
+    It is the name of an attempt, run, experiment, release, RayService or model. `storage` replaces
+    a service's own. There is no subject if the API server does not answer, or has no KubeRay.
 
     Raises:
         NotFoundError: nothing is called so.
@@ -213,32 +190,27 @@ class Reader:
         self._lost: errors.EagleRayError | None = None
 
     def snapshot(self) -> Snapshot:
-        """All that was read so far."""
         now, unread = datetime.now(UTC), dict(self.unread)
         return Snapshot(self.cluster.namespace, now, objects=dict(self.objects), unread=unread)
 
     def list(self, source: str) -> Sequence[Object]:
-        """The objects of a source."""
         return self.keep(source, partial(self.cluster.list, *SOURCES[source]))
 
     def keep(self, key: str, read: Callable[[], Sequence[Object]]) -> Sequence[Object]:
-        """The objects that are kept below a key, read if they are not yet."""
+        """The objects of a key, read on the first call."""
         if key not in self.objects:
             self.objects[key] = self.ask(key, read, ())
         return self.objects[key]
 
     def ask(self, what: str, read: Callable[[], Answer], nothing: Answer) -> Answer:
-        """The answer; `nothing` where there is none.
-
-        Nothing more is read once the server does not answer, or rejects our credentials.
-        """
+        """What `read` returns; `nothing` if it fails, or the server was lost before."""
         try:
             if self._lost:
                 raise self._lost
             return read()
         except errors.EagleRayError as error:
             self.unread.setdefault(what, error)
-            if http_status(error) in (None, 401):
+            if http_status(error) in (None, 401):  # no answer, or credentials rejected
                 self._lost = error
             return nothing
 
@@ -250,12 +222,12 @@ def event_time(event: Object) -> str:
 
 
 def http_status(error: Exception | None) -> int | None:
-    """The HTTP status behind an error of the API; None when there was no answer."""
+    """The HTTP status behind an error of the API; None if there was no answer."""
     return getattr(error.__cause__, "status", None) if error else None
 
 
 def clusters_of(subject: Object) -> list[str]:
-    """The names of the RayClusters that a run or a service has, that in the making first."""
+    """The names of the RayClusters of a run or a service, the pending one first."""
     status = at(subject, "status")
     parts = (at(status, f"{one}ServiceStatus") for one in ("pending", "active"))
     found = [one.get("rayClusterName") for one in (*parts, status)]
@@ -264,7 +236,7 @@ def clusters_of(subject: Object) -> list[str]:
 
 
 def _around(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
-    """A subject's snapshot with what its state asks for: queue, nodes, logs, and what it serves."""
+    """A subject's snapshot, with queue, nodes, logs and metrics where they tell more."""
     whole, known = reader.snapshot().about(subject), labels(subject)
     pods, arguments = whole.get("pods"), releases.arguments(subject)
     if rayjob.QUEUE in known:
@@ -300,10 +272,7 @@ def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
 
 
 def _metrics(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
-    """What replicas expose; once one cannot be asked, the others are not asked either.
-
-    Policies often keep the API server from pods, and few people have a right to `pods/proxy`.
-    """
+    """What replicas expose, by pod; after a failure the others are not asked."""
     found = {}
     workers = [one for one in pods if labels(one).get("ray.io/node-type") == "worker"]
     for pod in filter(ready, workers):
@@ -313,12 +282,11 @@ def _metrics(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
         except errors.EagleRayError as error:
             denied = errors.UserError("the right to get pods/proxy is missing")
             reader.unread["versions of replicas"] = denied if http_status(error) == 403 else error
-            break
+            break  # network policies and missing rights concern all pods
     return found
 
 
 def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None) -> Alias | None:
-    """Where the alias points, by the registry as it is seen from here."""
     uri = str(storage or arguments.get("storage") or "")
     if not uri or "name" not in arguments:
         return None
@@ -336,7 +304,7 @@ def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None)
 
 
 def _names(thing: Object) -> set[str]:
-    """The names that a RayJob or a RayService answers to."""
+    """The names by which a RayJob or a RayService is found."""
     found = {name(thing)}
     if (run := backend.attempt_of(thing)) is not None:
         found |= {run.run, run.name}
@@ -360,7 +328,7 @@ def _age(job: Object) -> tuple[str, int]:
 
 
 def _short(source: str, error: Exception) -> str:
-    """What went wrong, without the namespace, nor a value of the chart that does not grant it."""
+    """The message without the namespace, and without a fix by the chart that does not apply."""
     text = str(error)
     text = text.partition(": ")[2] if text.startswith("namespace ") else text
     return text.partition(";")[0] if source in ("nodes", "workloads", "upgrades") else text
