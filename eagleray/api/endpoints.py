@@ -20,7 +20,7 @@ class Endpoint(contextlib.AbstractContextManager["Endpoint"]):
         url: of the HTTP server, without a path.
         name: the model's.
         version: the number that the alias named when the endpoint started.
-        curl: a command that asks for a prediction of a real row.
+        curl: a command that requests a prediction of a real row.
     """
 
     def __init__(self, settings: Settings, **where: Any) -> None:

@@ -1,8 +1,7 @@
 """Distributions, which may stand for values in the experiment file, and trees of them.
 
-All values of a distribution are valid if its `ends` are; these come with their places in
-`arguments`. Bounds are those of ray.tune: `randint` leaves its upper end out, `quniform` includes
-both.
+All values are valid if the `ends` are, which come with their places in `arguments`. Bounds are
+those of ray.tune: `randint` leaves its upper end out, `quniform` includes both.
 """
 
 from __future__ import annotations

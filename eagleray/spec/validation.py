@@ -1,7 +1,7 @@
 """Every law of the experiment file, checked on one document.
 
 A section's own laws are in its model. Here: where distributions may stand, that each of their ends
-is a valid value, and laws between sections.
+is valid, and laws between sections.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _check_place(key: Key, arguments: object) -> None:
 
 
 def _section_laws(tree: space.Tree, wrong: set[Key]) -> Iterator[Problem]:
-    """The laws of each section, with distributions at their defaults, then at each of their ends.
+    """Broken laws of sections, with distributions at their defaults, then at each of their ends.
 
     `wrong` holds the keys of distributions that could not be parsed.
     """
