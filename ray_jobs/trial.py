@@ -36,7 +36,7 @@ REPORT_S = 1.0
 STATE_S = 1.0
 """Time from a trial's start to its first saved state, and minimum time between two."""
 COST = 10
-"""Uploads that are needed only if a worker is lost take about one second in this many."""
+"""Uploads of states, and of weights between rungs, take about one second in this many."""
 OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
 """Failures of one configuration, which another configuration may not have."""
 
