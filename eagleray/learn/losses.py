@@ -1,9 +1,7 @@
-"""Losses by name. Torch is imported when a loss is built: the experiment file needs names only.
+"""Losses by name. Torch is imported only to build one. Legend: B batch, C outputs of the model.
 
 A loss is added as a function that builds it and a line in `REGISTRY`; by an installed package
 (`eagleray.plugins`) with `REGISTRY.register`.
-
-Legend: B batch, C outputs of the model.
 """
 
 from __future__ import annotations
@@ -52,9 +50,7 @@ def build(
     *,
     custom: code.Code | None = None,
 ) -> Function:
-    """The loss that `train` names, or the user's (`custom`, where `train.loss` is a function).
-
-    Class weights are those of `targets`, the training part.
+    """The loss that `train` names, or the user's (`custom`); class weights come from `targets`.
 
     Raises:
         UserError: a loss that does not fit the task.

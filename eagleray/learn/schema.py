@@ -1,7 +1,6 @@
-"""A model's input columns and target, and how raw values become canonical columns.
+"""A model's input columns and target, and how raw values become canonical ones.
 
-Training parses a table and serving parses JSON by the same code, so that a value means the same in
-both. What a canonical column is depends on its kind, see `eagleray.learn.columns`.
+Training parses tables and serving parses JSON by this code, so a value means the same in both.
 """
 
 from __future__ import annotations

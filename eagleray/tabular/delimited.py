@@ -82,7 +82,7 @@ def frame(table: pa.Table) -> pd.DataFrame:
 
 
 def header_hint(names: Sequence[str]) -> str:
-    """Hint, for the end of a message, at a missing header; empty unless a name is a number."""
+    """Hint at a missing header, to end a message; empty unless a name is a number."""
     if not any(map(values.is_number, names)):
         return ""
     return "; if line 1 holds values, put a line of names above it"
@@ -163,7 +163,6 @@ def _check_encoding(source: Source) -> None:
 
 
 def _check_rows(source: Source, layout: Layout) -> None:
-    """DataError for the first row with more or fewer cells than the header."""
     faults = _ragged_rows(source, layout)
     line, row = next(faults, (0, []))
     if not line:
@@ -182,7 +181,7 @@ def _check_rows(source: Source, layout: Layout) -> None:
 
 
 def _ragged_rows(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Rows with too many or too few cells, after the number of their first line."""
+    """First line number and cells of each row with too many or too few cells."""
     with source.path.open(encoding=source.codec, newline="") as file:
         for _ in itertools.islice(file, layout.skipped):
             pass

@@ -1,7 +1,4 @@
-"""Files as tables: delimited text, Parquet and JSON Lines, each also compressed; picture files.
-
-Readers leave texts unchanged: `eagleray.tabular.inference` judges columns as a whole.
-"""
+"""Files as tables: delimited text, Parquet and JSON Lines, each also compressed; picture files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The kind of one column, from its values. docs/data.md has the rules for people.
 
-A column is judged as a whole: `none` is a missing number where the rest are numbers, and a category
-where it is one among others.
+A column is judged as a whole: `none` is missing among numbers, and a category among others.
 """
 
 from __future__ import annotations

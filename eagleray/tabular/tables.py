@@ -53,11 +53,7 @@ class Learnable:
 def infer(
     table: Table, data: spec.Data, features: Features, *, preferred: Container[str] = ()
 ) -> Learnable:
-    """Drop rows without a target, group or time; infer the kinds of columns, and the task.
-
-    Raises:
-        DataError: the problems of all columns together.
-    """
+    """Infer the schema of rows with target, group and time; DataError has all problems at once."""
     return _Inference(table, data, features).learnable(preferred)
 
 
@@ -98,14 +94,12 @@ class _Inference:
 
     @contextlib.contextmanager
     def _collected(self) -> Iterator[None]:
-        """Collect the problems of a DataError and continue after the block."""
         try:
             yield
         except errors.DataError as error:
             self._problems += error.problems
 
     def _absent(self) -> Iterator[str]:
-        """Columns that the experiment file names and the table lacks."""
         data, known = self._data, list(self._table)
         wanted = [
             ("data.target", data.target),
@@ -204,7 +198,6 @@ class _Inference:
 
 
 def _columns(known: list[str]) -> str:
-    """Hint, for the end of a message, at the columns of the table."""
     if len(known) == 1:
         return f"; its only column is {known[0]!r}: data.delimiter says what parts the cells"
     shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")

@@ -1,9 +1,7 @@
 """A column of texts in Arrow's memory, and its distinct texts.
 
 A column of a million texts needs few Python objects: Arrow parses plain numbers and times, and each
-other text is read once, however often it appears.
-
-Legend: B rows.
+other text is read once, however often it appears. Legend: B rows.
 """
 
 from __future__ import annotations
@@ -115,7 +113,7 @@ class Texts(Sequence[str | None]):
         plain_B, numbers_B = self.is_plain(form, markers), np.empty(len(self))
         try:
             numbers_B[plain_B] = self.only(plain_B)._cast(form)
-        except pa.ArrowInvalid:  # such as 30 February
+        except pa.ArrowInvalid:  # one is no date, such as 30 February
             plain_B = np.zeros(len(self), bool)
         if not plain_B.all():
             texts, rows = self.only(~plain_B).distinct()

@@ -23,8 +23,6 @@ MOST_DESCRIBED = 20
 
 
 class Options(pydantic.BaseModel):
-    """What `features.COLUMN` takes beside `type: categorical`."""
-
     max_categories: Annotated[int, Field(ge=1)] = Field(
         100, description="categorical: most frequent values that count; the rest are one."
     )
@@ -75,7 +73,6 @@ def _is_scalar(text: str) -> bool:
 
 
 def _rare(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> Iterator[str]:
-    """Remark on categories beyond the `most` frequent, which share one row of the table."""
     if column.categories is not None and len(column.categories) <= most:
         return
     training = array[train]

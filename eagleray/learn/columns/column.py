@@ -28,7 +28,6 @@ class Column(pydantic.BaseModel, frozen=True):
     """One input column.
 
     Attributes:
-        type: the name of its kind.
         nullable: whether values are missing in the training file.
         integer: whether all numbers are whole.
         decimal_comma: whether numbers written as text have a decimal comma.
@@ -60,7 +59,7 @@ class Column(pydantic.BaseModel, frozen=True):
 
 @dataclass
 class Tolerance:
-    """Collects faults by index in place of an error; `pixels` is None outside requests."""
+    """Collects faults by index in place of a DataError; `pixels` is None outside requests."""
 
     failures: dict[int, str] = field(default_factory=dict)
     pixels: pictures.PixelBudget | None = field(default_factory=pictures.PixelBudget)
@@ -84,7 +83,7 @@ def read_each(
 ) -> list[T]:
     """Read each value, equal texts once; markers and None give `missing`.
 
-    Without `tolerance`, a value that `read` refuses is a DataError.
+    Without `tolerance`, a value that `read` refuses raises DataError.
     """
     markers, need = column.markers, column.kind.need
     known: dict[str, T] = {}

@@ -60,8 +60,7 @@ class ColumnKind(Protocol):
         target: name of the kind as which a target is read; None where it cannot be predicted.
         is_ordered: whether `data.split.time` can sort rows by it.
         holds_paths: whether values in a text file may be paths of other files.
-        parsed_dtype: dtype of values that are parsed before a request is queued, because their
-            JSON type does not suffice to check them.
+        parsed_dtype: dtype of values parsed before a request is queued; None if JSON types suffice.
         is_slow: whether parsing a text takes too long for the event loop.
     """
 

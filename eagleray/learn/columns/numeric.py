@@ -22,7 +22,7 @@ from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import LARGEST, NumberKind
 
 MOST_OTHER_SHARE, MOST_OTHERS = 0.01, 5
-"""Maximum share of rows, and of distinct texts, that are no numbers in a numeric column."""
+"""Maximum share of rows, and number of distinct texts, that are no numbers in such a column."""
 
 MOST_OTHER_SHARE_NAMED = 0.5
 """Maximum share of rows where the experiment file names the kind."""
@@ -32,8 +32,6 @@ _FORMS = {False: "number", True: "comma"}
 
 
 class Options(pydantic.BaseModel):
-    """What `features.COLUMN` takes beside `type: numeric`."""
-
     scale: Literal["standard", "quantile", "none"] = Field(
         "standard", description="numeric: mean 0 and deviation 1, normal by ranks, or as it is."
     )

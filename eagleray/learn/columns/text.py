@@ -25,8 +25,6 @@ def _ascending(value: tuple[int, int]) -> tuple[int, int]:
 
 
 class Options(pydantic.BaseModel):
-    """What `features.COLUMN` takes beside `type: text`."""
-
     vocabulary: Size = Field(20_000, description="text: most frequent n-grams that count.")
     ngrams: Annotated[tuple[Size, Size], Strict(False), AfterValidator(_ascending)] = Field(
         (1, 2), description="text: shortest and longest n-gram."

@@ -1,7 +1,4 @@
-"""Raw values of tables, files and requests as canonical ones.
-
-Each function reads one value that is not missing, or raises ValueError.
-"""
+"""Functions from a raw value that is not missing to a canonical one; ValueError for others."""
 
 from __future__ import annotations
 
@@ -50,10 +47,7 @@ def is_number(text: str) -> bool:
 
 
 def number(value: object, *, comma: bool = False) -> float:
-    """A number; text may have thousands separators, a currency sign or a per cent sign.
-
-    With `comma`, text has a decimal comma, such as `1.234,5`.
-    """
+    """A number; text may have thousands separators, a currency or % sign, or a decimal `comma`."""
     if isinstance(value, str):
         return _number_text(value.strip().translate(_SWAP) if comma else value.strip())
     if isinstance(value, np.generic):

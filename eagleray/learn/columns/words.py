@@ -25,8 +25,6 @@ _IDENTIFIER = re.compile(
 
 
 class WordKind(ColumnKind):
-    """One text for each value."""
-
     target: ClassVar[str | None] = "categorical"
     takes_any_text = True
     encoded = features.Category()
@@ -68,7 +66,6 @@ def setting(tree: dict[str, Any]) -> str:
 
 
 def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
-    """Remark on a column of numbers with too many other texts to be inferred as numeric."""
     step = max(1, len(array) // SAMPLE)
     if _numbers(Counter(array[::step].tolist()))[0] < LEAST_NUMERIC_SHARE / 2:
         return

@@ -1,9 +1,6 @@
-"""Categorical columns as rows of one table.
+"""Categorical columns as rows of one table. Legend: B rows, K columns.
 
-Each column has consecutive rows: one for missing, one for rare and unknown categories, then one for
-each of its most frequent categories.
-
-Legend: B rows, K columns.
+A column has a row for missing, one for rare and unknown, then one for each frequent category.
 """
 
 from __future__ import annotations
@@ -57,7 +54,6 @@ class Categories:
 
     @cached_property
     def _rows(self) -> list[dict[str | None, int]]:
-        """For each column, the row of each category of the training part."""
         rows = []
         for start, frequent, rare in zip(self._starts, self.frequent, self.rare, strict=False):
             row: dict[str | None, int] = dict.fromkeys(rare, start + OTHER)

@@ -1,4 +1,4 @@
-"""Columns of numbers as one matrix of float32.
+"""Number columns as one float32 matrix. Legend: F columns, B rows, M indicators, D times.
 
 Its columns are, in order: one scaled value for each input column (of a time: its age); an indicator
 of missing values for each column in which the training part had some; for each time the sine and
@@ -6,8 +6,6 @@ the cosine of the time of day, the day of the week and the time of the year.
 
 IEEE 754 fixes the rounding of every operation, and sine and cosine come from tables: a row is
 encoded to the same bits alone, in a batch and on every machine.
-
-Legend: F columns, B rows, M missing indicators, D times.
 """
 
 from __future__ import annotations
@@ -65,11 +63,10 @@ class Numbers:
 
     Attributes:
         affine: (5, F, 1): fill for missing values, lower and upper bound, center, divisor.
-        indicators: the M columns with a missing indicator.
-        quantiled: the columns with the scale `quantile`.
-        datetimes: the D columns that are times.
-        extremes: (2, F, 1): minimum and maximum of the training part; NaN for columns without
-            warnings, None in bundles older than the warnings.
+        indicators: indices of the M columns with a missing indicator.
+        quantiled: indices of the columns with the scale `quantile`.
+        datetimes: indices of the D columns that are times.
+        extremes: (2, F, 1): training minimum and maximum; NaN if no warnings, None in old bundles.
         knots: for each column of `quantiled`, ascending values and normal scores (2, knots).
     """
 
@@ -108,7 +105,7 @@ class Numbers:
 
     @cached_property
     def _segments(self) -> tuple[np.ndarray, ...]:
-        """Start, score, length and rise of all segments; the index of each curve's first, less 1."""
+        """Start, score, length and rise of all segments, and each curve's first index less 1."""
         curves, last = [self.knots[index] for index in self.quantiled], [[1.0], [0.0]]
         steps = [np.append(np.diff(knots, axis=1), last, axis=1) for knots in curves]
         before = np.cumsum([0, *(knots.shape[1] for knots in curves)])[:-1, None] - 1
@@ -138,7 +135,7 @@ class Numbers:
         return out
 
     def flag(self, columns: schema.Columns, flags: list[list[str]]) -> None:
-        """Add a warning to `flags` for each number further outside the range than its width."""
+        """Warn, in `flags`, of each number outside the training range by more than its width."""
         if self.extremes is None or not self.names:
             return
         raw_FB = self._stacked(columns)
@@ -154,7 +151,7 @@ class Numbers:
             )
 
     def _scores(self, known: np.ndarray) -> np.ndarray:
-        """Normal scores of the columns `quantiled`, between whose end knots `known` lies."""
+        """Normal scores of the columns `quantiled`; `known` lies within their knots."""
         values, scores, lengths, rises, before = self._segments
         pairs = zip(self.quantiled, known, strict=True)
         place = np.array([self.knots[index][0].searchsorted(row, "right") for index, row in pairs])

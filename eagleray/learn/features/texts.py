@@ -1,10 +1,8 @@
-"""Text columns as bags of weighted tokens.
+"""Text columns as bags of weighted tokens. Legend: B rows, T tokens, V vocabulary.
 
 All columns share one table: row 0 is the padding, each vocabulary takes the rows after the last.
 A text's tokens are its known n-grams in order of appearance, weighted by tf-idf (as scikit-learn's
 TfidfVectorizer: smooth idf, L2 norm); of too many, the heaviest are used.
-
-Legend: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations

@@ -67,11 +67,7 @@ class Transforms:
         options: Mapping[str, spec.FeatureOptions],
         columns: schema.Columns,
     ) -> Transforms:
-        """Fit on the training part's `columns`; `options` is the `features` section.
-
-        Raises:
-            DataError: image columns of different heights or widths.
-        """
+        """Fit on the training part; DataError for image columns of different heights or widths."""
         encodings = {
             column.name: column.kind.encoding(options.get(column.name) or column.kind.options())
             for column in known.columns

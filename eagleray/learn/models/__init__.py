@@ -1,9 +1,7 @@
-"""Models: a `torch.nn.Module` each, whose `forward` takes encoded inputs by name and gives (B, C).
+"""Models: modules that take encoded inputs by name, give (B, C). Legend: B batch, C outputs.
 
 A model is added as an options section, a file with its module, and a line in `REGISTRY`; by an
 installed package (`eagleray.plugins`) with `REGISTRY.register`.
-
-Legend: B batch, C outputs.
 """
 
 from __future__ import annotations
@@ -70,9 +68,7 @@ def build(
     *,
     custom: code.Code | None = None,
 ) -> nn.Module:
-    """The model that `options` describe, with C `outputs`, initialised from torch's current seed.
-
-    `custom` is the user's code, where `options.type` is `module:function`.
+    """Build a model with C `outputs`, or the user's (`custom`), from torch's current seed.
 
     Raises:
         NotFoundError: no installed package has the model.

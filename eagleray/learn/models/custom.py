@@ -30,7 +30,7 @@ def build(own: code.Code, options: Options, shape: features.Shape, outputs: int)
         raise errors.CodeError(f"{own.name}: every layer must know its sizes, but one is lazy")
     if not any(weight.requires_grad for weight in weights):
         raise errors.CodeError(f"{own.name}: must give a model with weights to train, but has none")
-    # Not a module around it: the weights keep the user's names.
+    # Replace the method, not the module: the weights keep the user's names.
     model.forward = functools.partial(_forward, own, model.forward, outputs)
     return model
 
@@ -38,7 +38,6 @@ def build(own: code.Code, options: Options, shape: features.Shape, outputs: int)
 def _forward(
     own: code.Code, forward: Callable[..., object], outputs: int, inputs: dict[str, Tensor]
 ) -> Tensor:
-    """Call the user's `forward`; CodeError where it raises or gives no numbers (B, C)."""
     with code.guard("forward must answer", own):
         output = forward(inputs)
     expected = (len(next(iter(inputs.values()))), outputs)

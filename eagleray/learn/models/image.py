@@ -10,7 +10,7 @@ from eagleray.learn.models import layers, options
 
 
 class ImageNet(nn.Module):
-    """Blocks of two 3x3 convolutions; each but the first halves sides that are both over 3."""
+    """Blocks of two 3x3 convolutions; each but the first halves the sides, if both exceed 3 px."""
 
     def __init__(self, options: options.Image, shape: features.Shape, outputs: int) -> None:
         super().__init__()

@@ -30,14 +30,12 @@ class Tabular(nn.Module):
 
 
 class TokenBag(nn.Module):
-    """The weighted sum of the tokens' embeddings: (B, T) ids and weights to (B, E).
-
-    The table starts small: a token seen once or twice must not outweigh what is learned.
-    """
+    """The weighted sum of the tokens' embeddings: (B, T) ids and weights to (B, E)."""
 
     def __init__(self, shape: features.Shape, embedding: int) -> None:
         super().__init__()
         self.bag = nn.EmbeddingBag(shape.tokens, embedding, mode="sum", padding_idx=0)
+        # Small, so that a token seen once or twice does not outweigh what is learned.
         nn.init.normal_(self.bag.weight, std=embedding**-0.5)
         with torch.no_grad():
             self.bag.weight[0].zero_()

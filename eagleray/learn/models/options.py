@@ -1,7 +1,6 @@
 """The `model` section of the experiment file by the model's type; no torch here.
 
-`Section` and the types of its keys are here, not in `eagleray.spec`, because an installed package
-subclasses `Options` and cannot import `eagleray.spec`.
+`Section` is here because installed packages subclass `Options`, and cannot import `eagleray.spec`.
 """
 
 from __future__ import annotations

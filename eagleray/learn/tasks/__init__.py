@@ -35,7 +35,7 @@ def of(target: schema.Target) -> Task:
 
 
 def infer(column: TargetColumn, preferred: Container[str]) -> Task:
-    """The first task that fits, those of the experiment file's loss and metric `preferred`.
+    """The first task that fits; `preferred` ones, of the file's loss and metric, come first.
 
     Raises:
         DataError: no task fits, or nothing can be learned from the column.

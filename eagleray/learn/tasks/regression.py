@@ -45,10 +45,7 @@ class Regression(Task):
         return _bounded(schema.parse_column(self.column, raw))
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
-        """Bins of equally many values, so that each part has high and low values.
-
-        On diabetes, over 20 seeds, they changed neither mean nor spread of the test score.
-        """
+        """Equally filled bins: each part has high and low values. No gain on diabetes, 20 seeds."""
         count = min(STRATA, smallest // 2)
         if count < 2:
             return None

@@ -48,10 +48,7 @@ def of_classes(
     scores: Mapping[str, float],
     chance: Chance,
 ) -> Iterator[str]:
-    """Warnings about predicted classes.
-
-    `truth_C` is the rows of each class; `missed_C` marks frequent ones that are never predicted.
-    """
+    """Warnings about predicted classes; `missed_C` marks frequent ones that are never predicted."""
     rows = truth_C.sum()
     if missed_C.any():
         yield _never_predicted(names, truth_C, np.flatnonzero(missed_C))

@@ -1,7 +1,4 @@
-"""The protocol of a task: all code that depends on what is predicted.
-
-Legend: B rows, C outputs of the model.
-"""
+"""Protocol of a task: all code that depends on what is predicted. Legend: B rows, C outputs."""
 
 from __future__ import annotations
 
@@ -128,13 +125,13 @@ class Task(Protocol):
         """Targets (B) of raw values; DataError for one that the target cannot have."""
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
-        """The stratum of each row (B), or None for a random split.
+        """The stratum of each row (B), or None for a split without strata.
 
-        DataError where the smallest part, of `smallest` rows, cannot have rows of each stratum.
+        DataError if the smallest part, with `smallest` rows, cannot have rows of each stratum.
         """
 
     def check_part(self, part: str, targets_B: np.ndarray) -> None:
-        """DataError where a part of the data cannot be used to train or to evaluate."""
+        """Raise DataError if a part of the data cannot be used to train or to evaluate."""
 
     def summary(self, targets_B: np.ndarray) -> str:
         """One line on the task and its targets."""
