@@ -68,13 +68,18 @@ class Searcher(search.Searcher):
     @property
     def exhausted(self) -> bool:
         """Whether no trial is left, or the search ends because all trials fail with one cause."""
-        return self._left <= 0 or (self._failing and len(self._causes) >= ALIKE)
+        hopeless = self._failing and len(self._causes) >= ALIKE
+        return self._left <= 0 or (hopeless and not self._promising)
 
     @property
     def _failing(self) -> bool:
-        """Whether all ended trials failed with one cause, and no running trial has a score."""
-        alike = len(set(self._causes)) == 1 and self._causes[0] is not None
-        return alike and self._scored.isdisjoint(self._running)
+        """Whether all trials that have ended failed with one cause."""
+        return len(set(self._causes)) == 1 and self._causes[0] is not None
+
+    @property
+    def _promising(self) -> bool:
+        """Whether a running trial has a score."""
+        return not self._scored.isdisjoint(self._running)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # as Ray documents it
         if self._waits():
@@ -118,7 +123,8 @@ class Searcher(search.Searcher):
         independent = max(0, self._independent) if self._scored else 0
         if running >= cluster.limit(self._room(), running, independent):
             return True
-        return self._failing and running > 0 and len(self._causes) + running >= ALIKE
+        failures = len(self._causes) + (0 if self._promising else running)
+        return self._failing and running > 0 and failures >= ALIKE
 
     def _learn(self, record: searches.Record) -> None:
         """Replay a trial of an earlier run, or queue it if it is unfinished."""

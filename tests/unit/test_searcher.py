@@ -197,6 +197,9 @@ def test_while_a_trial_that_may_do_better_is_under_way_nobody_gives_up(folder: P
     assert driver.finder.suggest("waits") is None
     driver.finder.on_trial_result(first, {"score": 0.5})
     assert driver.suggest()
-    driver.running[first] = record
+    (fourth,) = driver.running
+    driver.finder.on_trial_complete(fourth, {"status": "failed", "cause": "TypeError at own.py:3"})
+    assert driver.finder.suggest("waits") is None
+    driver.running = {first: record}
     driver.end(first)
     assert driver.suggest()
