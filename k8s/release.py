@@ -51,7 +51,7 @@ def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
 
 
 def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
-    """Shell commands that open a tunnel to a run's S3; None if it is not in the cluster."""
+    """Shell commands that open a tunnel to the S3 of runs; None if it is not in the cluster."""
     found = {one["name"]: one for one in variables(skeleton)}
     inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
     if inside is None:

@@ -47,7 +47,7 @@ class Aliases(documents.Replaceable, frozen=True):
 
 
 def check(alias: str) -> None:
-    """Raise UserError for a name that is no DNS label, `latest` or a number."""
+    """Raise UserError for a name that is no DNS label, or is `latest` or a number."""
     names.check("alias", alias)
     if alias == LATEST or alias.isdecimal():
         raise errors.UserError(f"alias: must be neither {LATEST!r} nor a number, but got {alias!r}")

@@ -141,6 +141,6 @@ def where(store: Storage, key: str) -> str:
 
 
 def reader(fields: Fields) -> str:
-    """Which EagleRay reads a document that is too new for this one."""
+    """The part of a message that names the release which reads a newer document."""
     version = fields.get("written_by")
     return f"EagleRay {version} reads it" if version else "a newer EagleRay has written it"

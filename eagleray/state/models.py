@@ -90,7 +90,7 @@ class Registry:
         return max(self._existing(name))
 
     def versions(self, name: str, skip: Skip | None = None) -> list[Version]:
-        """All versions, the oldest first; `skip` takes errors of unreadable ones, else raised."""
+        """All versions, the oldest first; errors of unreadable ones go to `skip`, or are raised."""
         return self._versions(name, self.numbers(name), skip or _refuse)
 
     def version(self, name: str, number: int) -> Version:

@@ -65,7 +65,7 @@ def enable(gates: Mapping[str, bool]) -> str:
 def check(known: Mapping[str, Object], things: Sequence[Object]) -> Finding:
     """Compare the definitions with the objects that a release creates.
 
-    Unknown fields are dropped silently: a cluster that should require tokens would be open to all.
+    The API drops unknown fields silently: a cluster that should require tokens would be open.
     """
     if missing := [kind for kind in KINDS if kind not in known]:
         gated = any(embedded(at(one, "spec", "rayClusterSpec")) for one in things)

@@ -153,7 +153,7 @@ class _Pod:
         return cause and replace(cause, message=cause.message + grows)
 
     def scheduling(self, text: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Topic, text and fields of each cause in a scheduler's message, the likeliest first."""
+        """Topic, text and fields of each cause in a scheduler's message, the most telling first."""
         known, unnamed = labels(self.pod), UNNAMED in text
         yield "volume", text, {}
         if _UNBOUND.search(text):
