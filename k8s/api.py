@@ -85,46 +85,46 @@ class Api:
 
     def create(self, kind: Kind, thing: Object) -> None:
         """Create an object; ConflictError when its name is taken."""
-        self._json("create", kind, body=thing)
+        self._call("create", kind, body=thing)
 
     def list(self, kind: Kind, selector: str = "", space: str | None = None) -> Sequence[Object]:
         """List the objects of a kind with these labels, in namespace `space` ("": in all)."""
-        found = self._json("list", kind, space=space, labelSelector=selector)
+        found = self._call("list", kind, space=space, labelSelector=selector)
         items: Sequence[Object] = found["items"]
         return items
 
     def get(self, kind: Kind, name: str) -> Object:
         """One object; NotFoundError when there is none."""
-        return self._json("get", kind, name)
+        return self._call("get", kind, name)
 
     def delete(self, kind: Kind, name: str) -> None:
         """Delete an object, and in the background all that belongs to it."""
-        self._json("delete", kind, name, propagationPolicy="Background")
+        self._call("delete", kind, name, propagationPolicy="Background")
 
     def pod_log(self, pod: str, *, follow: bool) -> Iterator[str]:
         """Pieces of a pod's log; with `follow`, until the pod has ended."""
         path = PODS.path(self.namespace, pod) + "/log"
-        with self._explaining("get", "pods/log"):
+        with self._translating("get", "pods/log"):
             log = self._ask("GET", path, {"follow": str(follow).lower()}, silence_s=None)
             yield from codecs.iterdecode(log.response.stream(), "utf-8", errors="replace")
 
     def text(self, path: str, *, silence_s: Silence = SILENCE_S, **query: str) -> str:
-        with self._explaining("get", path):
+        with self._translating("get", path):
             answer = self._ask("GET", path, query, silence_s=silence_s)
             return str(answer.read().decode(errors="replace"))
 
-    def read(self, path: str) -> Object:
+    def json(self, path: str) -> Object:
         """The JSON at a path, such as `/version`."""
         found: Object = json.loads(self.text(path))
         return found
 
-    def answer(self, path: str, headers: Headers | None = None) -> tuple[Object, Headers]:
+    def json_once(self, path: str, headers: Headers | None = None) -> tuple[Object, Headers]:
         """The JSON at a path and its headers; asked once, with the limits `BRIEF_S`."""
-        with self._explaining("get", path):
+        with self._translating("get", path):
             answer = self._ask("GET", path, silence_s=BRIEF_S, headers=headers)
             return json.loads(answer.read()), answer.getheaders()
 
-    def _json(
+    def _call(
         self,
         verb: str,
         kind: Kind,
@@ -135,7 +135,7 @@ class Api:
         **query: str,
     ) -> Object:
         path = kind.path(self.namespace if space is None else space, name)
-        with self._explaining(verb, kind.plural):
+        with self._translating(verb, kind.plural):
             answer = self._ask(_METHODS.get(verb, "GET"), path, query, body=body)
             found: Object = json.loads(answer.read())
             return found
@@ -170,24 +170,24 @@ class Api:
         raise ApiException(status=answer.status, reason=answer.reason, body=text)
 
     @contextmanager
-    def _explaining(self, verb: str, resource: str) -> Iterator[None]:
+    def _translating(self, verb: str, resource: str) -> Iterator[None]:
         """Turn the client's errors into ours, which name the cluster and the fix."""
         try:
             yield
         except ApiException as cause:
-            raise self._explained(cause, verb, resource) from cause
+            raise self._translated(cause, verb, resource) from cause
         except urllib3.exceptions.HTTPError as cause:
             raise errors.ClusterError(
                 f"Kubernetes at {self._host}: does not answer any more ({type(cause).__name__}); "
                 "runs go on without this terminal"
             ) from cause
 
-    def _explained(self, failure: ApiException, verb: str, resource: str) -> errors.EagleRayError:
+    def _translated(self, failure: ApiException, verb: str, resource: str) -> errors.EagleRayError:
         host, space = f"Kubernetes at {self._host}", f"namespace {self.namespace}"
-        status, said = failure.status, _message(failure)
+        status, message = failure.status, _message(failure)
         if status == 401:
             return errors.UserError(f"{host}: rejected the credentials (401); log in again")
-        if status == 403 and "exceeded quota" not in said:
+        if status == 403 and "exceeded quota" not in message:
             return errors.UserError(
                 f"{space}: the right to {verb} {resource} is missing; an administrator grants it "
                 "by the chart's value rbac.submitters"
@@ -197,12 +197,12 @@ class Api:
                 f"{host}: must know {resource}, but the KubeRay operator is not installed"
             )
         if status == 404:
-            return errors.NotFoundError(f"{space}: {said or f'no such {resource}'}")
+            return errors.NotFoundError(f"{space}: {message or f'no such {resource}'}")
         if status == 409:
-            return errors.ConflictError(f"{space}: {said}")
+            return errors.ConflictError(f"{space}: {message}")
         if status in (400, 403, 413, 422):
-            return errors.UserError(f"{space}: {resource} refused: {said}")
-        return errors.ClusterError(f"{host}: {status} {said}")
+            return errors.UserError(f"{space}: {resource} refused: {message}")
+        return errors.ClusterError(f"{host}: {status} {message}")
 
 
 def _configure(settings: client.Configuration) -> str:

@@ -14,6 +14,8 @@ from eagleray.state.runs import Run
 from k8s import api, rayjob
 from k8s import release as releases
 
+EXIT_CODE = re.compile(r"exit code (\d+)")
+"""In KubeRay's message of a driver that failed."""
 POLL_S = 1.0
 """Seconds between polls of a followed run that prints nothing."""
 
@@ -25,7 +27,6 @@ _DEPLOYMENTS: dict[str, State] = {
 _JOBS: dict[str, State] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
 _SCHEDULED = re.compile(r"eagleray run /experiments/([a-z0-9-]+)\.yaml")
 """What the chart's schedules run; the RayJobs of a RayCronJob carry no labels of EagleRay."""
-_EXIT = re.compile(r"exit code (\d+)")
 
 
 class Kubernetes:
@@ -84,7 +85,8 @@ class Kubernetes:
         return rayjob.render(run, number, self._skeleton(), self._options)
 
     def _skeleton(self) -> api.Object:
-        known, space = releases.skeletons(self._api), f"namespace {self._api.namespace}"
+        known = releases.skeletons(self._api.list(api.CONFIG_MAPS, releases.SKELETONS))
+        space = f"namespace {self._api.namespace}"
         if not known:
             raise errors.UserError(
                 f"{space}: must have a release of the chart, but has none; install it with: "
@@ -97,13 +99,13 @@ class Kubernetes:
                 f"but got {release or 'none'}"
             )
         try:
-            job = yaml.safe_load(known[release]["data"]["rayjob.yaml"])
+            job = yaml.safe_load(known[release]["data"][releases.SKELETON])
             metadata = {**job.get("metadata", {}), "namespace": self._api.namespace}
             return {**job, "metadata": metadata, "spec": {**job["spec"]}}
         except (KeyError, TypeError, AttributeError, yaml.YAMLError) as cause:
             name = known[release]["metadata"]["name"]
             raise errors.UserError(
-                f"ConfigMap {name}: rayjob.yaml must be a RayJob, but {cause!r}"
+                f"ConfigMap {name}: {releases.SKELETON} must be a RayJob, but {cause!r}"
             ) from cause
 
 
@@ -115,7 +117,7 @@ def attempt_of(job: api.Object) -> Attempt | None:
     name, run, number = identity
     status, metadata = job.get("status") or {}, job["metadata"]
     lines = str(status.get("message") or "").splitlines()[:1]
-    exit_code = _EXIT.search("".join(lines))
+    exit_code = EXIT_CODE.search("".join(lines))
     reason = status.get("reason") or status.get("jobDeploymentStatus") or ""
     return Attempt(
         id=metadata["name"],

@@ -136,8 +136,8 @@ def _check(before: Record, release: str, namespace: str) -> None:
     if before["status"].startswith("pending"):
         fix = "uninstall" if before["revision"] == 1 else "rollback"
         raise errors.ConflictError(
-            f"release {release}: must be at rest, but is {before['status']}: somebody changes it "
-            f"now; if nobody does, helm was killed: helm {fix} {release} -n {namespace}"
+            f"release {release}: must not be changing, but is {before['status']}: somebody changes "
+            f"it now; if nobody does, helm was killed: helm {fix} {release} -n {namespace}"
         )
 
 

@@ -29,13 +29,13 @@ _CONFLICT = re.compile(r"applying object (?:\S+/)?(\S+) \S+ Kind=(\w+): Apply fa
 _FIELD = re.compile(r" (\.(?:[\w-]|\[[^\]]*\]|\.)*\w)")
 _BUSY = r"another operation|still in use|sh\.helm\.release\S+ already exists"
 _FAILURES = (
-    (r"release: not found$", errors.NotFoundError, "{space}: {said}"),
-    (_BUSY, errors.ConflictError, "{space}: somebody else changes the release now: {said}"),
-    (r"unreachable|connection refused", errors.ClusterError, "Kubernetes does not answer: {said}"),
+    (r"release: not found$", errors.NotFoundError, "{space}: {text}"),
+    (_BUSY, errors.ConflictError, "{space}: somebody else changes the release now: {text}"),
+    (r"unreachable|connection refused", errors.ClusterError, "Kubernetes does not answer: {text}"),
     (
         r"deadline exceeded|timed out",
         errors.ClusterError,
-        "{space}: must take the change in time, but did not, and it was undone: {said}; repeat it, "
+        "{space}: must take the change in time, but did not, and it was undone: {text}; repeat it, "
         "and watch meanwhile: eagleray why, kubectl -n {namespace} get pods",
     ),
 )
@@ -48,10 +48,10 @@ _MISTAKES = {
     r"failed parsing (--\S+) data: (.*)": "{0}: must be key=value, but {1}",
     r"^(?:failed to parse|open) (\S+?):? (.*)": "--values {0}: must be a file of YAML, but {1}",
     r"(?i)release name (?:is )?invalid|invalid release name": "RELEASE: must be at most 53 of a-z, "
-    "0-9, '-' and '.', with a letter or digit at both ends, but {said}",
+    "0-9, '-' and '.', with a letter or digit at both ends, but {text}",
     r'namespaces "([^"]*)" not found': "{space}: must exist, but does not; make it: kubectl create "
     "namespace {0}",
-    r"denied|invalid|exceeded quota|cannot be im|forbidden|field is immutable": "{space}: {said}",
+    r"denied|invalid|exceeded quota|cannot be im|forbidden|field is immutable": "{space}: {text}",
 }
 """Patterns of Helm's messages, and the UserError for each; the first match counts."""
 
@@ -97,39 +97,39 @@ class Helm:
             text=True,
             env=allowed,
         ) as process:
-            out, said = _attended(process)
+            out, log = _attended(process)
         if process.returncode < 0:
             name = signal.Signals(-process.returncode).name
             raise errors.ClusterError(f"helm {words[0]}: must end by itself, but got {name}")
         if process.returncode:  # warnings come first
-            raise explained(" ".join(said.rpartition("Error: ")[2].split()), self.namespace)
+            raise explained(" ".join(log.rpartition("Error: ")[2].split()), self.namespace)
         return out
 
 
-def explained(said: str, namespace: str) -> errors.EagleRayError:
+def explained(text: str, namespace: str) -> errors.EagleRayError:
     """Helm's message as an error of one line."""
     space = f"namespace {namespace}"
-    if taken := conflict(said):
+    if taken := conflict(text):
         return errors.ConflictError(f"{space}: {taken}; take it over once: --force-conflicts")
-    mistakes = ((pattern, errors.UserError, text) for pattern, text in _MISTAKES.items())
-    for pattern, kind, text in (*_FAILURES, *mistakes):
-        if found := re.search(pattern, said):
-            return kind(text.format(*found.groups(), said=said, space=space, namespace=namespace))
-    return errors.ClusterError(f"{space}: {said}")
+    mistakes = ((pattern, errors.UserError, law) for pattern, law in _MISTAKES.items())
+    for pattern, kind, law in (*_FAILURES, *mistakes):
+        if found := re.search(pattern, text):
+            return kind(law.format(*found.groups(), text=text, space=space, namespace=namespace))
+    return errors.ClusterError(f"{space}: {text}")
 
 
-def busy(said: str) -> bool:
+def busy(text: str) -> bool:
     """Whether Helm did nothing, because somebody else changes the release now."""
-    return re.search(_BUSY, said) is not None
+    return re.search(_BUSY, text) is not None
 
 
-def conflict(said: str) -> str | None:
+def conflict(text: str) -> str | None:
     """The object and fields that others own, by Helm 4's error or a revision's description."""
-    found = _CONFLICT.search(said)
+    found = _CONFLICT.search(text)
     if not found:
         return None
-    managers = dict.fromkeys(re.findall(r'conflicts? with "([^"]+)"', said))
-    fields = dict.fromkeys(_FIELD.findall(said))
+    managers = dict.fromkeys(re.findall(r'conflicts? with "([^"]+)"', text))
+    fields = dict.fromkeys(_FIELD.findall(text))
     return f"{found[2]} {found[1]}: {', '.join(fields)} is set by {', '.join(managers)}"
 
 
@@ -137,30 +137,30 @@ def _attended(process: subprocess.Popen[str]) -> tuple[str, str]:
     interrupted = False
     while True:
         try:
-            out, said = process.communicate()
+            out, log = process.communicate()
         except KeyboardInterrupt:  # Helm obeys the first one only, ours or the terminal's
             interrupted = True
             process.send_signal(signal.SIGINT)
             continue
         if interrupted:
             raise KeyboardInterrupt
-        return out, said
+        return out, log
 
 
 def _version(program: str) -> tuple[int, ...]:
     words = [program, "version", "--template", "{{.Version}}"]
     try:
-        said = subprocess.run(  # noqa: S603
+        text = subprocess.run(  # noqa: S603
             words, capture_output=True, text=True, check=False, timeout=VERSION_S
         ).stdout.strip()
     except FileNotFoundError:
-        said = "not on PATH"
+        text = "not on PATH"
     except (OSError, subprocess.TimeoutExpired) as cause:
-        said = str(cause)
-    numbers = re.match(r"v(\d+)\.(\d+)", said)
+        text = str(cause)
+    numbers = re.match(r"v(\d+)\.(\d+)", text)
     version = tuple(map(int, numbers.groups())) if numbers else ()
     if version < OLDEST:
         raise errors.UserError(
-            f"deploy: needs helm 3.14 or newer, but {program} is {said[:80] or 'silent'}; {INSTALL}"
+            f"deploy: needs helm 3.14 or newer, but {program} is {text[:80] or 'silent'}; {INSTALL}"
         )
     return version

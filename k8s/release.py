@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,7 +14,8 @@ import yaml
 from k8s import api
 
 INSTANCE, COMPONENT = "app.kubernetes.io/instance", "app.kubernetes.io/component"
-SKELETON = "eagleray/skeleton=rayjob"
+SKELETON, SKELETONS = "rayjob.yaml", "eagleray/skeleton=rayjob"
+"""The key of a run's skeleton in its ConfigMap, and the label of these ConfigMaps."""
 SERVE_PORT, METRICS_PORT = 8000, 8001
 """Of workers: the first is HAProxy's, which chooses a replica; the second is a worker's own."""
 
@@ -22,10 +23,10 @@ _SERVICE = re.compile(r"https?://([a-z0-9-]+)(?:\.([a-z0-9-]+)\.svc[a-z0-9.-]*)?
 _PARTS = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}
 
 
-def skeletons(cluster: api.Api) -> dict[str, api.Object]:
-    """By release, the ConfigMap with the skeleton of a run."""
-    maps = cluster.list(api.CONFIG_MAPS, SKELETON)
-    return {one["metadata"]["labels"].get(INSTANCE, one["metadata"]["name"]): one for one in maps}
+def skeletons(maps: Iterable[api.Object]) -> dict[str, api.Object]:
+    """By release, the ConfigMap with the skeleton of a run, from those listed by `SKELETONS`."""
+    known = ((one["metadata"], one) for one in maps)
+    return {about.get("labels", {}).get(INSTANCE, about["name"]): one for about, one in known}
 
 
 def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,9 +71,13 @@ def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
 
 def history(cluster: api.Api, release: str) -> list[str]:
     """Helm's description of each revision, the oldest first; empty if it cannot be read."""
+    return [_description(one) for one in revisions(cluster, release)]
+
+
+def revisions(cluster: api.Api, release: str) -> Sequence[api.Object]:
+    """The Secrets in which Helm keeps the revisions of a release, the oldest first."""
     secrets = cluster.list(api.SECRETS, f"owner=helm,name={release}")
-    oldest_first = sorted(secrets, key=lambda one: int(one["metadata"]["labels"]["version"]))
-    return [_description(one) for one in oldest_first]
+    return sorted(secrets, key=lambda one: int(one["metadata"]["labels"]["version"]))
 
 
 def variables(node: Any) -> Iterator[Mapping[str, Any]]:

@@ -55,17 +55,18 @@ def read(cluster: api.Api, release: str) -> Snapshot:
     Raises:
         NotFoundError: nothing of such a release is in the namespace.
     """
-    names, reader = sorted(releases.skeletons(cluster)), Reader(cluster)
+    names = sorted(releases.skeletons(cluster.list(api.CONFIG_MAPS, releases.SKELETONS)))
     if release not in names:
         there = f"are: {', '.join(names)}" if names else "is none"
         law = f"release {release}: must be in namespace {cluster.namespace}, but there {there}"
         raise errors.NotFoundError(law)
     services = cluster.list(api.RAYSERVICES, f"{releases.INSTANCE}={release}")
+    reader = Reader(cluster)
     for source in ("rayclusters", "pods", "events", "ingresses", "httproutes"):
         reader.list(source)
-    reader.keep("revisions", partial(cluster.list, api.SECRETS, f"owner=helm,name={release}"))
+    reader.read("revisions", partial(releases.revisions, cluster, release))
     for one in services:
-        reader.keep("answer", partial(_answer, cluster, name(one)))
+        reader.read("answer", partial(_answer, cluster, name(one)))
     subject = {**services[0], "kind": "RayService"} if services else {}
     return replace(reader.snapshot(), subject=subject)
 
@@ -104,7 +105,7 @@ def _answer(cluster: api.Api, service: str) -> Sequence[api.Object]:
     """The endpoint's answer to `GET /`, through the API server; empty if it is not JSON."""
     path = f"{api.SERVICES.path(cluster.namespace, service)}-serve-svc:{releases.SERVE_PORT}/proxy/"
     try:
-        return [cluster.answer(path)[0]]
+        return [cluster.json_once(path)[0]]
     except ValueError:
         return []
 
@@ -114,12 +115,12 @@ def _state(service: api.Object) -> str:
         return NO_ENDPOINT
     serves, written = condition(service, "Ready"), service["metadata"].get("generation", 0)
     if not serves or service["status"].get("observedGeneration", written) < written:
-        return "not ready: the operator has not looked at it yet"
+        return "not ready: the operator has not processed it yet"
     if serves["status"] == "True":
         moving = condition(service, "UpgradeInProgress").get("status") == "True"
         return "ready, moving to a new cluster" if moving else READY
-    said = ": ".join(filter(None, [serves.get("reason"), serves.get("message")]))
-    return f"not ready: {said}"
+    message = ": ".join(filter(None, [serves.get("reason"), serves.get("message")]))
+    return f"not ready: {message}"
 
 
 def _wanted(service: api.Object) -> int | None:

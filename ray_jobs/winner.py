@@ -71,7 +71,7 @@ class Winner:
             trials=tune.trials,
             minutes=tune.minutes,
             confused=[
-                searches.Confused(truth=truth, predicted=predicted, rows=rows)
+                searches.Confusion(truth=truth, predicted=predicted, rows=rows)
                 for truth, predicted, rows in self._evaluation.confused
             ],
             warnings=self._evaluation.warnings,

@@ -27,7 +27,7 @@ def why(
     from k8s import api, diagnose
     from k8s.diagnose import snapshot
 
-    found = [diagnose.explain(one) for one in snapshot.about(api.Api(namespace), name, storage)]
+    found = [diagnose.explain(one) for one in snapshot.read(api.Api(namespace), name, storage)]
     table = [[line] for one in found for line in ("", *lines(one))]
     emit(found, as_json, table=table[1:])
     if any(one.kind == "Cluster" for one in found):

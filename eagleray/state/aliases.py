@@ -53,7 +53,7 @@ def check(alias: str) -> None:
         raise errors.UserError(f"alias: must be neither {LATEST!r} nor a number, but got {alias!r}")
 
 
-def pointed(aliases: Aliases, alias: str, number: int) -> Aliases:
+def promoted(aliases: Aliases, alias: str, number: int) -> Aliases:
     """Return the aliases after a move; the same object if the alias is at this version already."""
     current = aliases.values.get(alias)
     if current == number:
@@ -62,7 +62,7 @@ def pointed(aliases: Aliases, alias: str, number: int) -> Aliases:
     return _moved(aliases, alias, number, earlier[-_REMEMBERED:])
 
 
-def returned(aliases: Aliases, alias: str, name: str) -> Aliases:
+def rolled_back(aliases: Aliases, alias: str, name: str) -> Aliases:
     """Return the aliases of model `name` after a rollback; NotFoundError if there is none."""
     if alias not in aliases.values:
         raise errors.NotFoundError(

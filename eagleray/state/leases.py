@@ -111,15 +111,18 @@ class Lease:
         if self._lost:
             raise self.lose()
 
-    def verify(self) -> None:
+    def verify(self) -> LeaseDocument:
         """Read the lease; raise LeaseLostError if another process holds it."""
-        self._read()
+        current = read(self._store, self.key)
+        if (current.holder, current.fence) != (self._holder, self.fence):
+            raise self.lose()
+        return current
 
     def lose(self) -> errors.LeaseLostError:
         """Mark the lease as lost; return the error to raise."""
         self._lost = True
         return errors.LeaseLostError(
-            f"{documents.where(self._store, self.key)}: somebody else holds this lease by now"
+            f"{documents.where(self._store, self.key)}: another process holds this lease"
         )
 
     def beat(self) -> None:
@@ -143,13 +146,7 @@ class Lease:
                     self._document = self._document.replace(self._store, self.key, **changes)
                     return
                 except documents.MISSED:  # perhaps by our own request, whose answer was lost
-                    self._document = self._read()
-
-    def _read(self) -> LeaseDocument:
-        current = read(self._store, self.key)
-        if (current.holder, current.fence) != (self._holder, self.fence):
-            raise self.lose()
-        return current
+                    self._document = self.verify()
 
 
 class Watcher:

@@ -91,7 +91,7 @@ class Registry:
 
     def versions(self, name: str, skip: Skip | None = None) -> list[Version]:
         """All versions, the oldest first; errors of unreadable ones go to `skip`, or are raised."""
-        return self._versions(name, self.numbers(name), skip or _refuse)
+        return self._versions(name, self.numbers(name), skip)
 
     def version(self, name: str, number: int) -> Version:
         """One version; NotFoundError when the model or the version does not exist."""
@@ -190,7 +190,7 @@ class Registry:
                 )
             if check is not None and current not in (None, number):
                 check(self.version(name, current), version)
-            return aliases.pointed(now, alias, number)
+            return aliases.promoted(now, alias, number)
 
         event = functools.partial(aliases.event, action="promoted", alias=alias, by=by, why=why)
         return self._swap(name, point, event, dry_run=dry_run)
@@ -216,7 +216,7 @@ class Registry:
         def back(now: Aliases) -> Aliases:
             if now.values.get(alias) != seen:
                 raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
-            return aliases.returned(now, alias, name)
+            return aliases.rolled_back(now, alias, name)
 
         event = functools.partial(aliases.event, action="rolled-back", alias=alias, by=by, why=why)
         return self._swap(name, back, event, dry_run=dry_run)
@@ -237,7 +237,7 @@ class Registry:
     def _listed(self, prefix: str) -> list[tuple[str, int]]:
         return keys.versions(entry.key for entry in self._store.list(prefix))
 
-    def _versions(self, name: str, numbers: Iterable[int], skip: Skip) -> list[Version]:
+    def _versions(self, name: str, numbers: Iterable[int], skip: Skip | None) -> list[Version]:
         def read(number: int) -> Version | errors.StorageError:
             try:
                 return self.version(name, number)
@@ -247,6 +247,8 @@ class Registry:
         found = documents.read_all(read, sorted(numbers))
         for one in found:
             if not isinstance(one, Version):
+                if skip is None:
+                    raise one
                 skip(one)
         return [one for one in found if isinstance(one, Version)]
 
@@ -297,7 +299,3 @@ class Registry:
 
 def _ignore(_: errors.StorageError) -> None:
     """Go on without a version that cannot be read."""
-
-
-def _refuse(cause: errors.StorageError) -> None:
-    raise cause

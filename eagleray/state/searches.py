@@ -84,7 +84,7 @@ class View(documents.Document, frozen=True):
     rows: list[Row]  # the trials to show
 
 
-class Confused(pydantic.BaseModel, frozen=True):
+class Confusion(pydantic.BaseModel, frozen=True):
     """How many rows of class `truth` were predicted as another."""
 
     truth: str
@@ -102,7 +102,7 @@ class Result(documents.Document, frozen=True):
     metric: str  # what selected it
     test: dict[str, float]  # its metrics on the test part
     confusion: list[list[int]] | None = None  # rows: truth, columns: prediction; None: many classes
-    confused: list[Confused] = []  # the most frequent mistakes, the most frequent first
+    confused: list[Confusion] = []  # the most frequent mistakes, the most frequent first
     warnings: list[str] = []  # signs that the winner is not what its metrics suggest
     trials: int = 0  # the most trials that the search was given
     minutes: float | None = None  # the longest time that it was given; None for endless

@@ -68,17 +68,17 @@ def _answered(error: ClientError, endpoint: str) -> Failure:
     if code in _DENIED or status in (401, 403):
         return errors.AccessDeniedError, what + _hint(endpoint)
     if status >= 500 or status == 429:
-        return errors.StorageUnavailableError, f"still failing when repeated: {what}"
+        return errors.StorageUnavailableError, f"still failing after retries: {what}"
     return errors.StorageError, what
 
 
 def _unanswered(error: BaseException) -> Failure:
-    what = "was cut in the middle"
+    what = "broke"
     if isinstance(error, ReadTimeoutError | ConnectTimeoutError):
         what = "hung"
     elif isinstance(error, EndpointConnectionError):
-        what = "could not be made"
-    return errors.StorageUnavailableError, f"the connection {what}, also when repeated: {error}"
+        what = "failed"
+    return errors.StorageUnavailableError, f"the connection {what}, also after retries: {error}"
 
 
 def _hint(endpoint: str) -> str:

@@ -37,7 +37,7 @@ class FileStorage:
         self.uri = root.as_uri()
 
     def get(self, key: str) -> bytes:
-        with self._naming(key):
+        with self._errors(key):
             return self._path(key).read_bytes()
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
@@ -52,15 +52,15 @@ class FileStorage:
         return self._replace(key, data, None)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
-        with self._naming(key), _scratch(self._private()) as unfinished:
+        with self._errors(key), _scratch(self._private()) as unfinished:
             path = self._path(key)
             unfinished.write_bytes(data)
             _sync(unfinished)
-            self._make_room(path)
+            self._make_parents(path)
             try:
                 path.hardlink_to(unfinished)
             except FileExistsError as error:
-                raise errors.ObjectExistsError(self._says(key, "the key is taken")) from error
+                raise errors.ObjectExistsError(self._message(key, "the key is taken")) from error
             _sync(path.parent)
         return _etag(data)
 
@@ -70,7 +70,7 @@ class FileStorage:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         if prefix:
             checked(prefix.removesuffix("/"))
-        with self._naming(prefix):
+        with self._errors(prefix):
             if not self.root.is_dir():
                 raise FileNotFoundError(self.root)
             for folder, _, names in os.walk(self.root / prefix.rpartition("/")[0]):
@@ -81,11 +81,11 @@ class FileStorage:
                             yield _entry(key, path)
 
     def delete(self, key: str) -> None:
-        with contextlib.suppress(errors.ObjectNotFoundError), self._naming(key), self._locked(key):
+        with contextlib.suppress(errors.ObjectNotFoundError), self._errors(key), self._locked(key):
             self._path(key).unlink()
 
     def download(self, key: str, path: Path) -> None:
-        with self._naming(key), replacing(path) as unfinished:
+        with self._errors(key), replacing(path) as unfinished:
             shutil.copyfile(self._path(key), unfinished)
 
     def clock(self) -> None:
@@ -106,15 +106,15 @@ class FileStorage:
 
     def _replace(self, key: str, data: bytes, etag: str | None) -> str:
         path = self._path(key)
-        with self._naming(key), self._locked(key), _scratch(self._private()) as unfinished:
+        with self._errors(key), self._locked(key), _scratch(self._private()) as unfinished:
             if etag is not None and self.get_tagged(key)[1] != etag:
-                raise errors.ObjectChangedError(self._says(key, "changed since it was read"))
+                raise errors.ObjectChangedError(self._message(key, "changed since it was read"))
             unfinished.write_bytes(data)
-            self._make_room(path)
+            self._make_parents(path)
             _move(unfinished, path)
         return _etag(data)
 
-    def _make_room(self, path: Path) -> None:
+    def _make_parents(self, path: Path) -> None:
         """Make the folders above an object."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,8 @@ class FileStorage:
                 raise IsADirectoryError(path)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             law = f"on a file system no key may lie below another key, but got {error}"
-            raise errors.StorageError(self._says(str(path.relative_to(self.root)), law)) from error
+            key = path.relative_to(self.root).as_posix()
+            raise errors.StorageError(self._message(key, law)) from error
 
     def _private(self) -> Path:
         folder = self.root / _PRIVATE
@@ -130,13 +131,13 @@ class FileStorage:
         return folder
 
     @contextlib.contextmanager
-    def _naming(self, key: str) -> Iterator[None]:
+    def _errors(self, key: str) -> Iterator[None]:
         """Turn an OSError into a StorageError that names folder and key."""
         try:
             yield
         except OSError as error:
             kind, what = self._classify(error)
-            raise kind(self._says(key, what)) from error
+            raise kind(self._message(key, what)) from error
 
     def _classify(self, error: OSError) -> tuple[type[errors.StorageError], str]:
         if not self.root.is_dir():
@@ -149,7 +150,7 @@ class FileStorage:
         denied = error.errno in _DENIED
         return errors.AccessDeniedError if denied else errors.StorageError, str(error)
 
-    def _says(self, key: str, what: str) -> str:
+    def _message(self, key: str, what: str) -> str:
         return f"{self.uri}: key {key!r}: {what}"
 
 

@@ -85,11 +85,11 @@ class S3Storage:
         return self.get_tagged(key)[0]
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
-        with self._naming(key):
+        with self._errors(key):
             return self._read(key, Condition())
 
     def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
-        with self._naming(key):
+        with self._errors(key):
             try:
                 return self._read(key, Condition(IfNoneMatch=_quoted(etag)) if etag else {})
             except ClientError as error:
@@ -98,42 +98,42 @@ class S3Storage:
                 raise
 
     def put(self, key: str, data: bytes) -> str:
-        with self._naming(key):
+        with self._errors(key):
             answer = self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
             return _bare(answer["ETag"])
 
     def put_if_absent(self, key: str, data: bytes) -> str:
-        taken = errors.ObjectExistsError(self._says(key, "the key is taken"))
+        taken = errors.ObjectExistsError(self._message(key, "the key is taken"))
         return self._put_if(key, data, Condition(IfNoneMatch="*"), taken)
 
     def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
-        changed = errors.ObjectChangedError(self._says(key, "changed since it was read"))
+        changed = errors.ObjectChangedError(self._message(key, "changed since it was read"))
         return self._put_if(key, data, Condition(IfMatch=_quoted(etag)), changed)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         if prefix:
             checked(prefix.removesuffix("/"))
         pages = self._client.get_paginator("list_objects_v2")
-        with self._naming(prefix):
+        with self._errors(prefix):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._below + prefix):
                 for found in page.get("Contents", []):
                     key, etag = found["Key"].removeprefix(self._below), _bare(found["ETag"])
                     yield Entry(key, found["Size"], etag, found["LastModified"])
 
     def delete(self, key: str) -> None:
-        with self._naming(key):
+        with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
     def download(self, key: str, path: Path) -> None:
         with (
-            self._naming(key),
+            self._errors(key),
             files.replacing(path) as unfinished,
             unfinished.open("wb") as sink,
         ):
             self._client.download_fileobj(self._bucket, self._key(key), sink, Config=self._transfer)
 
     def clock(self) -> datetime | None:
-        with self._naming(""):
+        with self._errors(""):
             try:
                 answer = self._client.head_bucket(Bucket=self._bucket)
                 headers = answer["ResponseMetadata"]["HTTPHeaders"]
@@ -159,7 +159,7 @@ class S3Storage:
     ) -> str:
         """Write under a condition, else raise the refusal, or ObjectNotFoundError for no object."""
         path, writer = self._key(key), uuid.uuid4().hex
-        with self._naming(key):
+        with self._errors(key):
             for pause in self._pauses():
                 try:
                     answer = self._client.put_object(
@@ -192,15 +192,15 @@ class S3Storage:
         return self._below + checked(key)
 
     @contextlib.contextmanager
-    def _naming(self, key: str) -> Iterator[None]:
+    def _errors(self, key: str) -> Iterator[None]:
         """Turn what boto3 raises into an error that names endpoint, bucket and key."""
         try:
             yield
         except failures.ERRORS as error:
             kind, what = failures.classify(error, self._client.meta.endpoint_url)
-            raise kind(self._says(key, what)) from error
+            raise kind(self._message(key, what)) from error
 
-    def _says(self, key: str, what: str) -> str:
+    def _message(self, key: str, what: str) -> str:
         return f"{self._client.meta.endpoint_url}: bucket {self._bucket!r}: key {key!r}: {what}"
 
 

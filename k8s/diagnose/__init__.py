@@ -41,8 +41,8 @@ def _outage(snapshot: Snapshot) -> Finding:
     error = next(iter(snapshot.unread.values()))
     if http_status(error) == 404:
         fix = f"{definitions.install(gated=True)} (the gate is for ray.faultTolerance.embedded)"
-        said = "KubeRay is not installed: the cluster knows neither RayJob nor RayService"
-        return failed(said, fix).under(
+        message = "KubeRay is not installed: the cluster knows neither RayJob nor RayService"
+        return failed(message, fix).under(
             f"namespace {snapshot.namespace}: no rayjobs, no rayservices"
         )
     fix = "kubectl cluster-info; set KUBECONFIG to a cluster that answers"

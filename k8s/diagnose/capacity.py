@@ -48,7 +48,7 @@ class Requirements:
 
     what: str  # the cluster, for people
     pods: Sequence[Pods]
-    runs: bool  # whether the pods exist, so that a quota counts them as used
+    exists: bool  # whether the pods exist, so that a quota counts them as used
 
     def total(self, number: str) -> Amounts:
         """The sum over its pods; `number` is `least` or `most`."""
@@ -118,25 +118,23 @@ def _device(device: str, values: Amounts, nodes: Sequence[Object]) -> Finding:
 def quota(found: Object, required: Sequence[Requirements]) -> Finding:
     """Compare a ResourceQuota with what the clusters ask for; return the worst finding."""
     if found["spec"].get("scopes") or found["spec"].get("scopeSelector"):
-        return skipped(f"{name(found)} is for some pods alone, by its scope")
-    troubles = [*_unsaid(found, required), *_short(found, required)]
-    well = passed(f"{name(found)} has room for all that the release may grow to")
+        return skipped(f"{name(found)} applies only to pods in its scope")
+    troubles = [*_unstated(found, required), *_shortages(found, required)]
+    well = passed(f"{name(found)} has room for the release at its maximum size")
     return next(iter(sorted(troubles, key=lambda one: one.severity != "fail")), well)
 
 
-def _unsaid(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
+def _unstated(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
     """Amounts that the quota counts and some containers do not state: their pods are refused."""
     counted = {f"{kind}.{key}" for kind in ("requests", "limits") for key in _DEFAULTS}
     counted &= _amounts(quota, "spec", "hard").keys()
     containers = [each for one in required for pods in one.pods for each in pods.spec["containers"]]
     if bare := sorted({key for one in containers for key in counted - _of_container(one).keys()}):
-        said = f"{', '.join(bare)}; some do not"
-        yield warned(
-            f"quota {name(quota)} wants each container to say its {said}", _defaults(quota, bare)
-        )
+        law = f"quota {name(quota)} needs each container to state its {', '.join(bare)}"
+        yield warned(f"{law}; some do not", _defaults(quota, bare))
 
 
-def _short(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
+def _shortages(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
     """Clusters that never start, that have to wait, and that cannot grow."""
     hard, used = _amounts(quota, "spec", "hard"), _amounts(quota, "status", "used")
     free = {key: had - used.get(key, 0) for key, had in _amounts(quota, "status", "hard").items()}
@@ -146,13 +144,13 @@ def _short(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]
         (warned, "may grow to", "most", hard, "stops it at {}"),
     )
     for verdict, needs, number, there, law in cases:
-        for one in required if there is hard else [one for one in required if not one.runs]:
+        for one in required if there is hard else [one for one in required if not one.exists]:
             for key, asked in sorted(one.total(number).items()):
                 if asked > there.get(key, asked):
                     amount = asked if there is hard else asked + used.get(key, 0)
-                    limits = f"quota {name(quota)} {law.format(_plain(key, there[key]))}"
-                    said = f"{one.what} {needs} {_plain(key, asked)} {key}, but {limits}"
-                    yield verdict(said, _allow(quota, key, _plain(key, amount)))
+                    limits = f"quota {name(quota)} {law.format(_formatted(key, there[key]))}"
+                    message = f"{one.what} {needs} {_formatted(key, asked)} {key}, but {limits}"
+                    yield verdict(message, _allow(quota, key, _formatted(key, amount)))
 
 
 def _pods(cluster: Object) -> Iterator[Pods]:
@@ -177,7 +175,9 @@ def _of_container(container: Object) -> Amounts:
     limits = at(container, "resources", "limits")
     requests = limits | at(container, "resources", "requests")  # what is limited is requested
     both = [("requests", requests), ("limits", limits)]
-    return {f"{kind}.{key}": parse_quantity(n) for kind, said in both for key, n in said.items()}
+    return {
+        f"{kind}.{key}": parse_quantity(n) for kind, amounts in both for key, n in amounts.items()
+    }
 
 
 def _amounts(quota: Object, *keys: str) -> Amounts:
@@ -204,7 +204,7 @@ def _defaults(quota: Object, bare: Sequence[str]) -> str:
     return f"kubectl create -f - <<< '{json.dumps({**thing, 'spec': {'limits': [limit]}})}'"
 
 
-def _plain(key: str, amount: Decimal) -> str:
+def _formatted(key: str, amount: Decimal) -> str:
     """Format an amount: memory in Gi or Mi, the rest as it is."""
     if not key.endswith(("memory", "storage")):
         return f"{amount.normalize():f}"

@@ -24,8 +24,7 @@ from k8s.diagnose.rules import case
 from k8s.diagnose.snapshot import Snapshot, http_status
 
 KUBERNETES = (29, 37)
-"""Oldest and newest minor version of Kubernetes 1 that the chart is held to."""
-SKELETON = "rayjob.yaml"
+"""Oldest and newest minor version of Kubernetes 1 that the chart supports."""
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 Findings = Iterator[Finding | None]
@@ -41,8 +40,7 @@ class Site:
     @functools.cached_property
     def skeletons(self) -> Mapping[str, Object]:
         """By release, the ConfigMap with the skeleton of a run."""
-        found = [one for one in self.snapshot.get("configmaps") if SKELETON in at(one, "data")]
-        return {labels(one).get(releases.INSTANCE, name(one)): one for one in found}
+        return releases.skeletons(self.snapshot.get("configmaps"))
 
     @functools.cached_property
     def release(self) -> str:
@@ -54,7 +52,7 @@ class Site:
     def skeleton(self) -> Object:
         """The RayJob that runs of the release are made from; empty when it is not YAML."""
         try:
-            found = yaml.safe_load(self.skeletons[self.release]["data"][SKELETON])
+            found = yaml.safe_load(self.skeletons[self.release]["data"][releases.SKELETON])
         except (KeyError, yaml.YAMLError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -127,13 +125,13 @@ def webhooks(snapshot: Snapshot) -> Iterator[tuple[Object, str, str]]:
 
 
 def _kubernetes(site: Site) -> Findings:
-    (said,) = site.snapshot.require("version")
-    version = str(said.get("gitVersion", ""))
-    minor = int("".join(filter(str.isdigit, str(said.get("minor") or version.split(".")[1]))))
-    law = f"{version} answers; EagleRay is held to 1.{KUBERNETES[0]} to 1.{KUBERNETES[1]}"
+    (answer,) = site.snapshot.require("version")
+    version = str(answer.get("gitVersion", ""))
+    minor = int("".join(filter(str.isdigit, str(answer.get("minor") or version.split(".")[1]))))
+    law = f"{version} answers; EagleRay supports 1.{KUBERNETES[0]} to 1.{KUBERNETES[1]}"
     fits = KUBERNETES[0] <= minor <= KUBERNETES[1]
     yield passed(f"{version} answers") if fits else warned(law, "upgrade the cluster, or: make e2e")
-    yield doctor.clock(said.get("ahead_s"), "the API server").named("Kubernetes clock")
+    yield doctor.clock(answer.get("ahead_s"), "the API server").named("Kubernetes clock")
 
 
 def _release(site: Site) -> Findings:
@@ -204,17 +202,20 @@ def _gate(site: Site) -> Findings:
 
 def _versions(site: Site) -> Findings:
     """Compare this installation with the chart's ray.version and with a head that runs."""
-    mine, told = doctor.here(), at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion", "")
-    if told:
+    mine, declared = (
+        doctor.here(),
+        at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion", ""),
+    )
+    if declared:
         fix = f"{site.upgrade} --set image.tag={__version__},ray.version={mine.ray}"
-        yield doctor.versions(mine, Versions(told), "by the chart's ray.version", fix)[0]
+        yield doctor.versions(mine, Versions(declared), "by the chart's ray.version", fix)[0]
     if site.release:
         site.snapshot.require("rayclusters")
     if (head := site.head()) is None:
         yield skipped("no cluster of the release runs").named("Python version")
         return
-    said = next(iter(site.snapshot.get("head")), {})
-    theirs = Versions(str(said.get("rayVersion", "")), str(said.get("pythonVersion", "")))
+    reported = next(iter(site.snapshot.get("head")), {})
+    theirs = Versions(str(reported.get("rayVersion", "")), str(reported.get("pythonVersion", "")))
     fix = f"kubectl -n {site.snapshot.namespace} port-forward svc/{head[1]} 8265 & "
     fix = site.upgrade if theirs.ray else f"{fix}eagleray doctor --address http://127.0.0.1:8265"
     yield from doctor.versions(mine, theirs, f"on {head[1]}", fix)

@@ -19,7 +19,7 @@ from k8s.diagnose.objects import at, ready
 KINDS = ("RayCluster", "RayJob", "RayService")
 PATH = "/openapi/v3/apis/ray.io/v1"
 NEWEST = "1.7.1"
-OLDEST, LATEST = "1.4", "1.7"
+OLDEST, LATEST = "1.4", NEWEST.rpartition(".")[0]
 MARKS: tuple[tuple[str, str, Object], ...] = (
     ("1.6", "RayCronJob", {}),
     ("1.5", "RayCluster", {"spec": {"authOptions": {}}}),
@@ -78,8 +78,8 @@ def check(known: Mapping[str, Object], things: Sequence[Object]) -> Finding:
         return failed(f"must be of KubeRay {OLDEST}, but are older", UPGRADE)
     specs = [({one["kind"]: {"spec": one["spec"]}}, {"properties": known}) for one in things]
     if dropped := sorted({key for spec, schema in specs for key in unknown(spec, schema)}):
-        said = f"are of KubeRay {version} and drop what the release sets: {', '.join(dropped)}"
-        return failed(said, UPGRADE)
+        message = f"are of KubeRay {version} and drop what the release sets: {', '.join(dropped)}"
+        return failed(message, UPGRADE)
     newer = " or newer" if version == MARKS[0][0] else ""
     return passed(f"{', '.join(KINDS)}, of KubeRay {version}{newer}")
 
@@ -104,14 +104,14 @@ def operator(pods: Sequence[Object], *, gated: bool) -> Finding:
         return warned(f"no pod is labelled {LABEL}", install(gated=gated))
     space = pods[0]["metadata"]["namespace"]
     image = str(pods[0]["spec"]["containers"][0].get("image", ""))
-    said, tag = f"{image} in {space}", _TAG.search(image)
+    subject, tag = f"{image} in {space}", _TAG.search(image)
     if not any(map(ready, pods)):
-        return failed(f"{said} is not ready", f"kubectl -n {space} logs -l {LABEL}")
+        return failed(f"{subject} is not ready", f"kubectl -n {space} logs -l {LABEL}")
     version = Version(tag[1] if tag else LATEST)
     if Version(OLDEST) <= version <= Version(LATEST):
-        return passed(said)
+        return passed(subject)
     judge = failed if version < Version(OLDEST) else warned
-    return judge(f"{said}: must be {OLDEST} to {LATEST}", UPGRADE)
+    return judge(f"{subject}: must be {OLDEST} to {LATEST}", UPGRADE)
 
 
 def gate(pods: Sequence[Object]) -> Finding:

@@ -48,25 +48,25 @@ def examine(namespace: str | None, release: str | None) -> Iterator[Finding]:
 def _read(cluster: api.Api, release: str | None) -> Site:
     """Read all that the checks need; Secrets by name, since a list has the contents of all."""
     reader = Reader(cluster)
-    reader.keep("version", partial(_version, cluster))
+    reader.read("version", partial(_version, cluster))
     for source in _LISTS:
         reader.list(source)
-    reader.keep("definitions", lambda: [cluster.read(definitions.PATH)])
-    reader.keep("monitoring", lambda: [cluster.read(f"/apis/{MONITORING}")])
+    reader.read("definitions", lambda: [cluster.json(definitions.PATH)])
+    reader.read("monitoring", lambda: [cluster.json(f"/apis/{MONITORING}")])
     services = {(space, name) for _, space, name in webhooks(reader.snapshot())}
-    reader.keep("endpointslices", partial(_slices, cluster, services))
+    reader.read("endpointslices", partial(_slices, cluster, services))
     site = Site(reader.snapshot(), release)
-    reader.keep("secrets", partial(_secrets, cluster, [*site.secrets()]))
+    reader.read("secrets", partial(_secrets, cluster, [*site.secrets()]))
     if head := site.head():
-        reader.keep("head", partial(_head, cluster, *head))
+        reader.read("head", partial(_head, cluster, *head))
     return replace(site, snapshot=reader.snapshot())
 
 
 def _version(cluster: api.Api) -> Sequence[Object]:
     before = time.time()
-    said, headers = cluster.answer("/version")
+    version, headers = cluster.json_once("/version")
     ahead_s = doctor.ahead(doctor.dated(headers.get("Date")), before, time.time())
-    return [{**said, "ahead_s": ahead_s}]
+    return [{**version, "ahead_s": ahead_s}]
 
 
 def _slices(cluster: api.Api, services: set[tuple[str, str]]) -> Sequence[Object]:
@@ -93,7 +93,7 @@ def _head(cluster: api.Api, thing: Object, service: str) -> Sequence[Object]:
             token = base64.b64decode(at(secret, "data").get("auth_token", "")).decode()
             # `Authorization` is for the API server
             headers = {"X-Ray-Authorization": f"Bearer {token}"}
-        return [at(cluster.answer(path, headers)[0], "data")]
+        return [at(cluster.json_once(path, headers)[0], "data")]
     return []
 
 
@@ -101,12 +101,12 @@ def _unread(check: str, site: Site, error: errors.EagleRayError) -> Finding:
     """The finding of a check that could not read, with the commands that grant the right."""
     code = http_status(error)
     if code == 404:
-        return skipped("the cluster does not know what to look for")
+        return skipped("the cluster does not have this kind of object")
     if code != 403:
         return failed(str(error), "kubectl cluster-info" if code is None else "kubectl auth whoami")
     key = next(key for key, one in site.snapshot.unread.items() if one is error)
     if key not in SOURCES:
-        return warned(f"not looked at: {error}", "kubectl auth can-i --list")
+        return warned(f"not checked: {error}", "kubectl auth can-i --list")
     kind, _, space = SOURCES[key]
     group, slash, _ = kind.version.rpartition("/")
     resource = f"{kind.plural}.{group}" if slash else kind.plural
@@ -115,7 +115,7 @@ def _unread(check: str, site: Site, error: errors.EagleRayError) -> Finding:
         role, option = "role", f" -n {site.snapshot.namespace}"
     called = f"doctor-{check.lower().replace(' ', '-')}"
     return warned(
-        f"not looked at: the right to read {resource} is missing",
+        f"not checked: the right to read {resource} is missing",
         f"kubectl create {role} {called} --verb=get,list --resource={resource}{option} && "
         f"kubectl create {role}binding {called} --{role}={called} --user=…{option}",
     )

@@ -15,8 +15,8 @@ from eagleray.findings import Finding, first
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose.objects import at, condition, container_statuses, created, labels, name, ready
+from k8s.diagnose.rules import last_line, one_line, span
 from k8s.diagnose.snapshot import UNNAMED, Snapshot
-from k8s.diagnose.texts import last_line, one_line, span
 
 Findings = Iterator[Finding | None]
 
@@ -64,6 +64,7 @@ class _Values:
 class _Pod:
     def __init__(self, pod: Object, snapshot: Snapshot) -> None:
         self.pod, self.snapshot, self.name = pod, snapshot, name(pod)
+        self.log = snapshot.logs.get(self.name, "")
         self.event, self.values = partial(snapshot.event, self.name), _Values(pod)
 
     def say(self, topic: str, text: str, line: str, **fields: Any) -> Finding | None:
@@ -77,8 +78,8 @@ class _Pod:
             yield self.unscheduled()
         target = condition(self.pod, "DisruptionTarget")
         if reason := target.get("reason") or status.get("reason"):
-            said = one_line(status.get("message") or target.get("message") or reason)
-            yield self.say("pod", f"ended: {reason}: {said}", f"ended: {reason}")
+            message = one_line(status.get("message") or target.get("message") or reason)
+            yield self.say("pod", f"ended: {reason}: {message}", f"ended: {reason}")
         for one in container_statuses(self.pod):
             yield from self.waiting(one)
             yield self.ended(one)
@@ -90,23 +91,23 @@ class _Pod:
         if phase == "Running" and (probe := self.event("Unhealthy")):
             young = "young: " if 0 < age < 120 else ""
             line = "runs, but is not ready"
-            yield self.say("pod", f"{young}Unhealthy: {probe}", line, said=probe)
+            yield self.say("pod", f"{young}Unhealthy: {probe}", line, message=probe)
         pulling = self.event("Pulling") and not self.event("Pulled", "Created", "Started")
         yield self.say("pod", "pulling" if pulling else "starting", f"{phase} for {span(age)}")
 
     def waiting(self, status: Object) -> Findings:
         waits, image = at(status, "state", "waiting"), str(status.get("image"))
-        reason, said = waits.get("reason", ""), one_line(waits.get("message", ""))
+        reason, message = waits.get("reason", ""), one_line(waits.get("message", ""))
         if reason in _IMAGE:
-            said = self.event("Failed", words="ailed to pull image") or said
+            message = self.event("Failed", words="ailed to pull image") or message
             absent = self.event("FailedToRetrieveImagePullSecret")
-            text = f"pull secret: {absent}" if absent else f"{reason}: {said}"
-            known = {"said": said, "last": said.rpartition(": ")[2], "image": image}
+            text = f"pull secret: {absent}" if absent else f"{reason}: {message}"
+            known = {"message": message, "last": message.rpartition(": ")[2], "image": image}
             line, secret = f"{reason}: {image}", "of image.pullSecrets"
             yield self.say("image", text, line, secret=secret, **known)
         elif reason == "CreateContainerConfigError":
-            yield self.absent(said, f"{reason}: {said}")
-        yield self.say("container", f"{reason}: {said}", f"{reason}: {said}")
+            yield self.absent(message, f"{reason}: {message}")
+        yield self.say("container", f"{reason}: {message}", f"{reason}: {message}")
 
     def absent(self, text: str, line: str) -> Finding | None:
         """A missing Secret or ConfigMap; the text starts with `S3` if it has S3's keys."""
@@ -116,24 +117,21 @@ class _Pod:
     def ended(self, status: Object) -> Finding | None:
         now, before = (at(status, key, "terminated") for key in ("state", "lastState"))
         over, container, times = now or before, status["name"], status.get("restartCount", 0)
-        code, reason, log = (
-            over.get("exitCode"),
-            over.get("reason"),
-            self.snapshot.logs.get(self.name),
-        )
+        code, reason, log = over.get("exitCode"), over.get("reason"), self.log
         if not code:
             return None
         line = f"{container} ended with exit code {code}{f', {times} times' if times > 1 else ''}"
         if reason == "OOMKilled":
             line = f"{line}: {reason}"
-        elif stored := storage(log or "", self.snapshot):
+        elif stored := storage(log, self.snapshot):
             return stored.under(f"Pod {self.name}: {line}")
-        said = last_line(log or "") or one_line(over.get("message") or reason or "")
+        message = last_line(log) or one_line(over.get("message") or reason or "")
         for words in ("tartup probe failed", "iveness probe failed"):
             if code in (137, 143) and (probe := self.event("Unhealthy", words=words)):
-                said = f"kubelet ended it: {probe}"
+                message = f"kubelet ended it: {probe}"
         limit = [at(one, "limits").get("memory") for one in self.resources(container)][:1]
-        fields = {"container": container, "said": said, "previous": "" if now else "--previous "}
+        fields = {"container": container, "message": message}
+        fields["previous"] = "" if now else "--previous "
         fields["limit"] = f" of {limit[0]}" if any(limit) else ""
         return self.say("container", f"exit code {code}: {reason}", line, **fields)
 
@@ -181,9 +179,9 @@ class _Pod:
         owner = "store" if labels(self.pod).get(releases.COMPONENT) == "store" else "head"
         for one in at(self.pod, "spec", "volumes"):
             claim = at(one, "persistentVolumeClaim").get("claimName")
-            said = self.snapshot.event(claim, "ProvisioningFailed", "FailedBinding")
-            if claim and said:
-                return f"{owner} {claim}: {said}"
+            message = self.snapshot.event(claim, "ProvisioningFailed", "FailedBinding")
+            if claim and message:
+                return f"{owner} {claim}: {message}"
         return owner
 
     def resources(self, container: str | None = None) -> list[Object]:

@@ -12,15 +12,14 @@ from functools import partial
 from prometheus_client.parser import text_string_to_metric_families
 
 from eagleray.findings import Finding, first
-from k8s import helm, rayjob
+from k8s import backend, helm, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions, pods
 from k8s.diagnose.objects import at, concerned, condition, created, labels, name, ready
 from k8s.diagnose.pods import Findings
-from k8s.diagnose.rules import case, match
+from k8s.diagnose.rules import case, last_line, match, one_line, span
 from k8s.diagnose.snapshot import Snapshot, clusters_of, http_status
-from k8s.diagnose.texts import last_line, one_line, span
 
 SILENT_S = 30.0
 """Seconds within which KubeRay writes a first status."""
@@ -31,7 +30,6 @@ REFUSED = "eagleray_version_refused_total"
 ERRORS = "eagleray_storage_errors_total"
 """Names of serving/metrics.py, which owns them; a test holds these copies."""
 
-_EXIT = re.compile(r"exit code (\d+)")
 _CREATED = ("HeadPod", "WorkerPod", "Service", "RayCluster", "RayJobSubmitter")
 _UNCREATED = ("FailedCreate", *(f"FailedToCreate{one}" for one in _CREATED))
 _SLOW = re.compile(r"has (\d+) replicas that have taken more than .* to initialize", re.DOTALL)
@@ -61,8 +59,8 @@ def line(subject: Object) -> str:
         tries = f", attempt {lost + 1} of {(most or 0) + 1}"
     elif most and lost > most:
         tries = f" after {lost} attempts: its retries are used up"
-    said = f" ({reason})" if reason else ""
-    return f"{subject['kind']} {name(subject)}: {now}{said}{tries}"
+    why = f" ({reason})" if reason else ""
+    return f"{subject['kind']} {name(subject)}: {now}{why}{tries}"
 
 
 def findings(snapshot: Snapshot) -> Findings:
@@ -101,9 +99,9 @@ def _invalid(thing: Object, snapshot: Snapshot) -> Finding | None:
     """A specification that KubeRay refuses, by its status or by its events."""
     kind, status, serves = thing["kind"], at(thing, "status"), condition(thing, "Ready")
     refused = "ValidationFailed" in (status.get("jobDeploymentStatus"), serves.get("reason"))
-    said = serves.get("message") or status.get("message") if refused else None
+    message = serves.get("message") or status.get("message") if refused else None
     reasons = [f"Invalid{kind}{part}" for part in ("Spec", "Metadata", "Status")]
-    text = one_line(said or "") or snapshot.event(name(thing), *reasons)
+    text = one_line(message or "") or snapshot.event(name(thing), *reasons)
     again = {"RayJob": ", and submit it again", "RayService": ", and helm upgrade"}.get(kind, "")
     enable = definitions.enable({})
     return match("invalid", text, text, again=again, enable=enable) if text else None
@@ -136,13 +134,13 @@ def _suspended(snapshot: Snapshot) -> Finding | None:
     quotas = [condition(one, "QuotaReserved") for one in mine]
     events = [one for one in snapshot.get("events") if concerned(one).startswith(prefix)]
     pending = [one for one in events if one.get("reason") == "Pending"][-1:]
-    told = [one["message"] for one in (*quotas, *pending) if one.get("message")]
-    said = one_line(told[0]) if told else ""
-    kind = "noted" if mine or said or (hidden and http_status(hidden) != 404) else "unnoted"
+    messages = [one["message"] for one in (*quotas, *pending) if one.get("message")]
+    message = one_line(messages[0]) if messages else ""
+    kind = "noted" if mine or message or (hidden and http_status(hidden) != 404) else "unnoted"
     if any(one.get("status") == "True" for one in quotas):
-        kind, said = "reserved", ""
-    line = f"LocalQueue {queue}: {said or 'has not admitted it'}"
-    return snapshot.say("queue", f"{kind}: {said}", line, queue=queue)
+        kind, message = "reserved", ""
+    line = f"LocalQueue {queue}: {message or 'has not admitted it'}"
+    return snapshot.say("queue", f"{kind}: {message}", line, queue=queue)
 
 
 def _failed(snapshot: Snapshot) -> Finding | None:
@@ -154,7 +152,7 @@ def _failed(snapshot: Snapshot) -> Finding | None:
     if reason == "DeadlineExceeded":
         deadline = at(snapshot.subject, "spec").get("activeDeadlineSeconds")
         return behind or snapshot.say("run", reason, deadline=deadline)
-    code = _EXIT.search(message)
+    code = backend.EXIT_CODE.search(message)
     line = f"its driver ended with exit code {code[1]}" if code else one_line(message, 120)
     if stored := pods.storage(message, snapshot):
         return stored.under(line)
@@ -205,10 +203,10 @@ def _service(snapshot: Snapshot) -> Findings:
         yield from _part(part, snapshot)
     # Helm 4 refuses to change fields that others own; it may have rolled back since
     *_, before, last = ("", "", *snapshot.upgrades)
-    said = before if last.startswith("Rollback") else last
-    if taken := helm.conflict(said):
+    description = before if last.startswith("Rollback") else last
+    if taken := helm.conflict(description):
         release = labels(snapshot.subject).get(releases.INSTANCE)
-        yield say("service", f"conflict: {taken}", one_line(said), release=release)
+        yield say("service", f"conflict: {taken}", one_line(description), release=release)
     if state(snapshot.subject) == "ready":
         yield _version(snapshot)
     else:
@@ -230,15 +228,15 @@ def _part(part: Object, snapshot: Snapshot) -> Findings:
     text = event("FailedToUpdateServeApplications", words=called)
     if text and not event("UpdatedServeApplications", words=called):
         yield snapshot.say("service", f"unsent: {called}", text)
-    for application, said in at(part, "applicationStatuses").items():
-        if said.get("status") != "RUNNING" and (found := _application(said, snapshot)):
-            yield found.under(f"Serve application {application}: {said.get('status')}")
+    for application, serves in at(part, "applicationStatuses").items():
+        if serves.get("status") != "RUNNING" and (found := _application(serves, snapshot)):
+            yield found.under(f"Serve application {application}: {serves.get('status')}")
 
 
 def _application(application: Object, snapshot: Snapshot) -> Finding | None:
     deployments = at(application, "serveDeploymentStatuses").values()
-    said = [str(one.get("message") or "") for one in (*deployments, application)]
-    text, logs = "\n".join(filter(None, said)), "\n".join(snapshot.logs.values())
+    messages = [str(one.get("message") or "") for one in (*deployments, application)]
+    text, logs = "\n".join(filter(None, messages)), "\n".join(snapshot.logs.values())
     if stored := pods.storage(text, snapshot) or pods.storage(logs, snapshot):
         return stored
     if slow := _SLOW.search(text):

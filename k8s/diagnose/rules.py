@@ -1,4 +1,7 @@
-"""The rules of `rules.yaml`: what a text that Kubernetes or Ray writes means, and the fix."""
+"""The rules of `rules.yaml`: what a text that Kubernetes or Ray writes means, and the fix.
+
+Also texts and times in one line, for its templates.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,24 @@ def match(topic: str, text: str, /, *evidence: str, **fields: Any) -> Finding | 
 def case(cases: Mapping[str, object]) -> str:
     """The first text whose condition holds."""
     return next(text for text, holds in cases.items() if holds)
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """A message in one line, cut where it is very long."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]} …"
+
+
+def last_line(text: str) -> str:
+    """The last line of a log that is not blank."""
+    return one_line(text.rstrip().rpartition("\n")[2])
+
+
+def span(seconds: float) -> str:
+    """`40 s`, `5 min`, `3 h`."""
+    if seconds < 120:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _rule(row: dict[str, str | None]) -> Rule:

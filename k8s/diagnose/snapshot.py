@@ -18,9 +18,9 @@ from eagleray.state.models import Registry
 from k8s import api, backend, rayjob
 from k8s import release as releases
 from k8s.api import Object
+from k8s.diagnose import definitions
 from k8s.diagnose.objects import at, concerned, container_statuses, created, labels, name, ready
-from k8s.diagnose.rules import match
-from k8s.diagnose.texts import one_line
+from k8s.diagnose.rules import match, one_line
 
 LOGS, LINES = 3, 20
 """Most pods whose log is read, since those of a group fail alike; lines of each."""
@@ -49,14 +49,14 @@ SOURCES = {
     "events": Source(api.EVENTS),
     "workloads": Source(api.WORKLOADS),
     "nodes": Source(api.NODES),
-    "configmaps": Source(api.CONFIG_MAPS, releases.SKELETON),
+    "configmaps": Source(api.CONFIG_MAPS, releases.SKELETONS),
     "secrets": Source(api.SECRETS),
     "ingresses": Source(api.Kind("networking.k8s.io/v1", "ingresses")),
     "httproutes": Source(api.Kind("gateway.networking.k8s.io/v1", "httproutes")),
     "resourcequotas": Source(api.QUOTAS),
     "claims": Source(api.Kind("v1", "persistentvolumeclaims")),
     "classes": Source(api.Kind("storage.k8s.io/v1", "storageclasses", namespaced=False)),
-    "operators": Source(api.PODS, "app.kubernetes.io/component=kuberay-operator", ""),
+    "operators": Source(api.PODS, definitions.LABEL, ""),
     "mutating": Source(api.Kind(HOOKS, "mutatingwebhookconfigurations", namespaced=False)),
     "validating": Source(api.Kind(HOOKS, "validatingwebhookconfigurations", namespaced=False)),
     "endpointslices": Source(api.Kind("discovery.k8s.io/v1", "endpointslices"), space=""),
@@ -149,9 +149,7 @@ class Snapshot:
         return replace(self, subject=subject, objects={**self.objects, "pods": pods})
 
 
-def about(
-    cluster: api.Api, called: str | None = None, storage: str | None = None
-) -> list[Snapshot]:
+def read(cluster: api.Api, called: str | None = None, storage: str | None = None) -> list[Snapshot]:
     """A snapshot for the latest run and for each service that `called` names; None names all.
 
     It is the name of an attempt, run, experiment, release, RayService or model. `storage` replaces
@@ -177,7 +175,7 @@ def about(
             raise _unknown(called, known, whole)
     for source in ("rayclusters", "pods", "events"):
         reader.list(source)
-    return [_around(reader, one, storage) for one in (*jobs, *services)]
+    return [_snapshot(reader, one, storage) for one in (*jobs, *services)]
 
 
 class Reader:
@@ -194,20 +192,20 @@ class Reader:
         return Snapshot(self.cluster.namespace, now, objects=dict(self.objects), unread=unread)
 
     def list(self, source: str) -> Sequence[Object]:
-        return self.keep(source, partial(self.cluster.list, *SOURCES[source]))
+        return self.read(source, partial(self.cluster.list, *SOURCES[source]))
 
-    def keep(self, key: str, read: Callable[[], Sequence[Object]]) -> Sequence[Object]:
-        """The objects of a key, read on the first call."""
+    def read(self, key: str, call: Callable[[], Sequence[Object]]) -> Sequence[Object]:
+        """The objects of a key; calls the API the first time."""
         if key not in self.objects:
-            self.objects[key] = self.ask(key, read, ())
+            self.objects[key] = self.attempt(key, call, ())
         return self.objects[key]
 
-    def ask(self, what: str, read: Callable[[], Answer], nothing: Answer) -> Answer:
-        """What `read` returns; `nothing` if it fails, or the server was lost before."""
+    def attempt(self, what: str, call: Callable[[], Answer], nothing: Answer) -> Answer:
+        """What `call` returns; `nothing` if it fails, or the server was lost before."""
         try:
             if self._lost:
                 raise self._lost
-            return read()
+            return call()
         except errors.EagleRayError as error:
             self.unread.setdefault(what, error)
             if http_status(error) in (None, 401):  # no answer, or credentials rejected
@@ -235,7 +233,7 @@ def clusters_of(subject: Object) -> list[str]:
     return [one for one in found if one] or ([selected] if selected else [])
 
 
-def _around(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
+def _snapshot(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
     """A subject's snapshot, with queue, nodes, logs and metrics where they tell more."""
     whole, known = reader.snapshot().about(subject), labels(subject)
     pods, arguments = whole.get("pods"), releases.arguments(subject)
@@ -246,7 +244,7 @@ def _around(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
     upgrades: Sequence[str] = ()
     if arguments and releases.INSTANCE in known:
         history = partial(releases.history, reader.cluster, known[releases.INSTANCE])
-        upgrades = reader.ask("upgrades", history, [])
+        upgrades = reader.attempt("upgrades", history, [])
     parts: dict[str, Any] = {
         "logs": _logs(reader, pods),
         "metrics": _metrics(reader, pods) if arguments else {},
@@ -266,8 +264,8 @@ def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
                 previous = str(not over[0]).lower()
                 query = {"container": one["name"], "tailLines": str(LINES), "previous": previous}
                 path = api.PODS.path(reader.cluster.namespace, name(pod)) + "/log"
-                read = partial(reader.cluster.text, path, **query)
-                found[name(pod)] = reader.ask(f"log of {name(pod)}", read, "")
+                call = partial(reader.cluster.text, path, **query)
+                found[name(pod)] = reader.attempt(f"log of {name(pod)}", call, "")
     return {pod: log for pod, log in found.items() if log}
 
 

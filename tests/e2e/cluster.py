@@ -44,7 +44,7 @@ def check(settings: Settings) -> None:
             f"make e2e: needs a cluster, from KUBECONFIG or ~/.kube/config, but "
             f"{' '.join(str(cause).partition('but ')[2].split())}"
         ) from cause
-    there.read("/version")
+    there.json("/version")
     try:
         there.read("/apis/ray.io/v1")
     except errors.NotFoundError as cause:
@@ -129,7 +129,7 @@ class Cluster:
 
     def _read(self, path: str, key: str) -> list[Object]:
         try:
-            found: list[Object] = self.api.read(path).get(key) or []
+            found: list[Object] = self.api.json(path).get(key) or []
         except errors.EagleRayError:  # an aggregated API whose server is away
             return []
         return found

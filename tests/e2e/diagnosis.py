@@ -9,7 +9,7 @@ import yaml
 from eagleray import errors
 from eagleray.cli import why
 from k8s import api, diagnose
-from k8s.diagnose import objects, pods, snapshot, texts
+from k8s.diagnose import objects, pods, rules, snapshot
 from tests.e2e.cluster import Cluster
 
 HEADING = "== namespace"
@@ -38,7 +38,7 @@ def report(cluster: Cluster) -> str:
 
 def causes(cluster: Cluster) -> list[str]:
     """An explanation of each run, service and pod that is not as it should be."""
-    explained = [diagnose.explain(one) for one in snapshot.about(cluster.api)]
+    explained = [diagnose.explain(one) for one in snapshot.read(cluster.api)]
     found = ["\n".join(why.lines(one)) for one in explained if one.finding.severity != "pass"]
     reader = snapshot.Reader(cluster.api)
     alone = [one for one in reader.list("pods") if "ray.io/cluster" not in objects.labels(one)]
@@ -66,6 +66,6 @@ def _events(cluster: Cluster) -> list[str]:
     found = sorted(cluster.api.list(api.EVENTS), key=snapshot.event_time)
     return [
         f"{one.get('type')} {one.get('reason')} {one['involvedObject'].get('name')} "
-        f"({one.get('count') or 1}): {texts.one_line(one.get('message') or '')}"
+        f"({one.get('count') or 1}): {rules.one_line(one.get('message') or '')}"
         for one in found
     ]

@@ -83,7 +83,7 @@ def install(major: int, *options: str) -> None:
 
 def why() -> str:
     """The cause and the fix that `eagleray why` tells of the release."""
-    (told,) = [diagnose.explain(one).finding for one in snapshot.about(api.Api(), "churn")]
+    (told,) = [diagnose.explain(one).finding for one in snapshot.read(api.Api(), "churn")]
     return f"{told.message}; {told.fix}"
 
 

@@ -195,7 +195,7 @@ def test_runs_of_a_schedule_are_known_by_what_they_run(server: Server) -> None:
     server.mock["get /api/v1/namespaces/ml/pods/submitter/log"] << b"trial 1 finished\n"
     submit_pod(server, found.id)
     assert "".join(there.log(found, follow=False)) == "trial 1 finished\n"
-    (asked,) = snapshot.about(api.Api(), "nightly")  # what `eagleray why` explains
+    (asked,) = snapshot.read(api.Api(), "nightly")  # what `eagleray why` explains
     assert asked.name == "demo-nightly-x7k2p"
 
 

@@ -75,7 +75,7 @@ def serve(server: Server, known: dict[str, Any], models: Path) -> Registry:
 @pytest.mark.parametrize("name", ["churn", "0123456789ab", "churn-0123456789ab-1"])
 def test_a_run_is_found_as_eagleray_runs_finds_it(server: Server, name: str) -> None:
     fill(server, "no-gpu")
-    [found] = snapshot.about(api.Api(), name)
+    [found] = snapshot.read(api.Api(), name)
     assert found.subject["metadata"]["name"] == "churn-0123456789ab-1"
     assert len(found.get("pods")) == 2
 
@@ -86,7 +86,7 @@ def test_the_latest_attempt_is_the_one_that_is_explained(server: Server) -> None
     later = {**known["metadata"], "name": "churn-0123456789ab-2", "labels": labels}
     later["creationTimestamp"] = "2026-11-22T11:00:00Z"
     server.mock.objects[KINDS["RayJob"], "ml", later["name"]] = {**known, "metadata": later}
-    [found] = snapshot.about(api.Api(), "churn")
+    [found] = snapshot.read(api.Api(), "churn")
     assert found.subject["metadata"]["name"] == "churn-0123456789ab-2"
 
 
@@ -95,7 +95,7 @@ def test_a_service_is_found_by_its_release_and_by_its_model(
     server: Server, tmp_path: Path, name: str
 ) -> None:
     serve(server, fill(server, "service-unscheduled"), tmp_path)
-    [found] = snapshot.about(api.Api(), name)
+    [found] = snapshot.read(api.Api(), name)
     assert found.subject["kind"] == "RayService"
     assert found.alias == snapshot.Alias("churn", "champion", tmp_path.as_uri())
 
@@ -186,7 +186,7 @@ def test_the_last_lines_of_what_crashed_are_read_from_its_previous_life(server: 
     known = fill(server, "crash-loop")
     pod = known["objects"]["pods"][0]["metadata"]["name"]
     server.mock["get", LOG.format(pod)] << b"one\nRuntimeError: no token\n"
-    [found] = snapshot.about(api.Api(), "churn")
+    [found] = snapshot.read(api.Api(), "churn")
     asked = next(one for one in server.mock["get"] if one.url.path.endswith("/log"))
     assert found.logs == {pod: "one\nRuntimeError: no token\n"}
     assert asked.params == {"container": "ray-head", "tailLines": "20", "previous": "true"}

@@ -74,7 +74,7 @@ def test_what_helm_says_becomes_an_error_of_ours(
     ("services", "state"),
     [
         ([], "no endpoint: serving.enabled is false"),
-        ([service()], "not ready: the operator has not looked at it yet"),
+        ([service()], "not ready: the operator has not processed it yet"),
         ([service(**ready("True"))], "ready"),
         ([service(**ready("False", reason="Initializing", message="pods"))],
          "not ready: Initializing: pods"),

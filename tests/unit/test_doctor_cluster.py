@@ -15,6 +15,7 @@ from kubernetes.client.exceptions import ApiException
 
 from eagleray import errors
 from eagleray.findings import Finding
+from k8s import release as releases
 from k8s.diagnose import capacity, checks, definitions
 from k8s.diagnose.snapshot import Snapshot
 
@@ -247,7 +248,7 @@ def test_a_release_that_asks_for_no_gpu_is_not_judged_by_them() -> None:
 
 
 def skeleton(job: str, release: str = "demo") -> dict[str, Any]:
-    return {"metadata": {"name": release}, "data": {checks.SKELETON: job}}
+    return {"metadata": {"name": release}, "data": {releases.SKELETON: job}}
 
 
 def found(

@@ -22,23 +22,23 @@ def registry(tmp_path: Path) -> Registry:
 def test_rolling_back_walks_the_way_an_alias_came(numbers: list[int]) -> None:
     way = [aliases.Aliases()]
     for number in numbers:
-        now = aliases.pointed(way[-1], "champion", number)
+        now = aliases.promoted(way[-1], "champion", number)
         if now is not way[-1]:
             way.append(now)
     now = way[-1]
     for earlier in reversed(way[1:-1]):
-        now = aliases.returned(now, "champion", "spam")
+        now = aliases.rolled_back(now, "champion", "spam")
         assert now == earlier
     with pytest.raises(errors.NotFoundError, match="is its first"):
-        aliases.returned(now, "champion", "spam")
+        aliases.rolled_back(now, "champion", "spam")
 
 
 def test_an_alias_moves_alone() -> None:
-    now = aliases.pointed(aliases.Aliases(), "champion", 1)
-    now = aliases.pointed(now, "shadow", 2)
-    now = aliases.pointed(now, "champion", 3)
+    now = aliases.promoted(aliases.Aliases(), "champion", 1)
+    now = aliases.promoted(now, "shadow", 2)
+    now = aliases.promoted(now, "champion", 3)
     assert now.values == {"champion": 3, "shadow": 2}
-    assert aliases.returned(now, "champion", "spam").values == {"champion": 1, "shadow": 2}
+    assert aliases.rolled_back(now, "champion", "spam").values == {"champion": 1, "shadow": 2}
 
 
 @pytest.mark.parametrize("name", ["", "Spam", "a_b", "-a", "a-", "a/b", "..", "a" * 64])

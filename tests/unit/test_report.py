@@ -53,7 +53,7 @@ def result(known: schema.Target, truth: np.ndarray, label: np.ndarray) -> search
         metric="accuracy",
         test={},
         confusion=evaluation.confusion,
-        confused=[searches.Confused.model_validate(pair) for pair in pairs],
+        confused=[searches.Confusion.model_validate(pair) for pair in pairs],
     )
 
 
@@ -106,7 +106,7 @@ def test_five_hundred_classes_print_their_most_confused_pairs_in_few_lines() -> 
     label[truth == 7] = 8
     found = result(target(500), truth, label)
     assert found.confusion is None
-    assert found.confused[0] == searches.Confused(
+    assert found.confused[0] == searches.Confusion(
         truth="class 007", predicted="class 008", rows=int((truth == 7).sum())
     )
     assert len(found.confused) == classes.MOST_PAIRS

@@ -69,7 +69,14 @@ class Values(dict[str, str]):
         return f"tuning.head.{key}"
 
 
-FIELDS = {"ns": "ml", "pod": "p", "image": "i:1", "values": Values(), "said": "oops", "taint": "t"}
+FIELDS = {
+    "ns": "ml",
+    "pod": "p",
+    "image": "i:1",
+    "values": Values(),
+    "message": "oops",
+    "taint": "t",
+}
 FIELDS |= {
     "name": "run",
     "queue": "q",
