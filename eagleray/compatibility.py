@@ -11,14 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.learn import tasks
 from eagleray.learn.schema import Column, Schema, Target
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
-
-_MOST_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,9 @@ def changes(before: Schema, after: Schema) -> list[Change]:
 
 
 def _column(name: str, old: Column | None, new: Column | None) -> Iterator[Change]:
-    if notice := _column_notice(old, new):
+    notice = _column_notice(old, new)
+    if notice or _kind(old) != _kind(new):
         yield Change(f"column {name}", _kind(old), _kind(new), notice)
-    elif _kind(old) != _kind(new):
-        yield Change(f"column {name}", _kind(old), _kind(new))
     if old is not None and new is not None and old.type == new.type:
         yield from _properties(f"column {name}", old, new)
 
@@ -154,7 +151,4 @@ def _only(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:
 
 
 def _listed(names: set[str]) -> str:
-    if not names:
-        return ""
-    rest = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return f"only {', '.join(sorted(names)[:_MOST_LISTED])}{rest}"
+    return f"only {messages.listed(sorted(names), 5)}" if names else ""

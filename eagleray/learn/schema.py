@@ -12,11 +12,11 @@ import numpy as np
 import pydantic
 
 from eagleray import errors
-from eagleray.learn.columns import LARGEST, arrow
 from eagleray.learn.columns import Column as Column
 from eagleray.learn.columns import Columns as Columns
 from eagleray.learn.columns import Raw as Raw
 from eagleray.learn.columns import Tolerance as Tolerance
+from eagleray.learn.columns import arrow, finite
 
 ExtraFields = Literal["refuse", "ignore"]
 """How fields of a request's row that are no columns are treated."""
@@ -49,7 +49,7 @@ def parse_rows(schema: Schema, raw: Mapping[str, Raw]) -> tuple[Columns, dict[in
     faults: dict[int, list[str]] = {}
     for column in schema.columns:
         values = _raw(column, raw)
-        tolerance = Tolerance(pixels=None)
+        tolerance = Tolerance()
         try:
             columns[column.name] = parse_column(column, values)
         except errors.DataError:
@@ -69,9 +69,7 @@ def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -
     if tolerance is not None or not isinstance(raw, arrow.Texts):
         return parse(column, raw, tolerance)
     if form := column.kind.plain(column):
-        read = raw.read(form, column.markers, lambda others: parse(column, others))
-        numbers: np.ndarray = np.clip(read, -LARGEST, LARGEST)
-        return numbers
+        return finite(raw.read(form, column.markers, lambda others: parse(column, others)))
     distinct, rows = raw.distinct()
     parsed: np.ndarray = parse(column, distinct)[rows]
     return parsed

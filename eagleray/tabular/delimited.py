@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.learn.columns import values
 
 DELIMITERS = ",;\t|"
@@ -168,15 +168,14 @@ def _check_rows(source: Source, layout: Layout) -> None:
     if not line:
         return
     others = [number for number, _ in faults]
-    needed, shown = len(layout.names), layout.delimiter.join(row)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    listed = ", ".join(map(str, others[:5]))
-    also = f" (so in {len(others) + 1} lines, also in {listed})" if others else ""
+    needed, shown = len(layout.names), messages.shortened(layout.delimiter.join(row))
+    listed = messages.listed([str(number) for number in others], 5)
+    also = f" ({len(others) + 1} such lines, also {listed})" if others else ""
     fix = f"quote cells that hold {layout.delimiter!r}" if len(row) > needed else "fill the row up"
     raise source.fault(
         line,
         f"a row needs as many cells as the header, {needed}, but got {len(row)}: {shown!r}{also};"
-        f" {fix}, or say what parts the cells by data.delimiter",
+        f" {fix}, or set data.delimiter",
     )
 
 

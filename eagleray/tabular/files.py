@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.tabular import delimited
 from eagleray.tabular.delimited import Source
 
@@ -159,7 +159,7 @@ def _json_lines(source: Source) -> pd.DataFrame:
             except json.JSONDecodeError as cause:
                 raise source.fault(number, f"JSON is needed, but {cause.msg}") from cause
             if not isinstance(row, dict):
-                got = line.strip()[:40]
+                got = messages.shortened(line.strip())
                 raise source.fault(number, f"an object is needed, but got {got}")
             rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,14 @@ def table(frame: pd.DataFrame) -> dict[str, schema.Raw]:
 
 
 def _checked(frame: pd.DataFrame, source: str, base: Path) -> pd.DataFrame:
-    names = [str(name) for name in frame.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    header = [str(name) for name in frame.columns]
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
         raise errors.DataError(
-            f"{source}: column names must be different, but got {twice[0]!r} twice"
-            f"{delimited.header_hint(names)}"
+            f"{source}: column names must be different, but got {min(repeated)!r} twice"
+            f"{delimited.header_hint(header)}"
         )
-    return files.read_pictures(frame.set_axis(names, axis=1).reset_index(drop=True), base)
+    return files.read_pictures(frame.set_axis(header, axis=1).reset_index(drop=True), base)
 
 
 def _read(data: spec.Data, base: Path) -> pd.DataFrame:
@@ -78,7 +79,8 @@ def _read(data: spec.Data, base: Path) -> pd.DataFrame:
         return files.read(Source(path, str(path), data.encoding, data.delimiter))
     for key in ("encoding", "delimiter"):
         if getattr(data, key) is not None:
-            raise errors.DataError(f"data.{key}: must stand beside a file, but got {source!r}")
+            got = f"but data.source is {source!r}"
+            raise errors.DataError(f"data.{key}: only a file has one, {got}")
     if source.startswith("dataset:"):
         return _bundled(source.removeprefix("dataset:"))
     return _called(source, base)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eagleray import errors, names, spec
+from eagleray import errors, messages, names, spec
 from eagleray.learn import columns, schema, tasks
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.learn.columns.arrow import SAMPLE, Texts
@@ -79,7 +79,7 @@ class _Inference:
             need = "an input column is needed, but there is none beside the target"
             raise errors.DataError(f"{self._data.source}: {need}")
         for one in keys if inputs else ():
-            self._notes.append(f"{one.column.name}: it only tells rows apart, so it is left out")
+            self._notes.append(f"{one.column.name}: only identifies rows, so it is left out")
         used = inputs or keys
         split = self._data.split
         return Learnable(
@@ -121,7 +121,7 @@ class _Inference:
             if name is None or name not in self._table:
                 continue
             with self._collected():
-                arrays[name] = self._deciding(name)
+                arrays[name] = self._required(name)
                 missing_B = columns.missing_rows(arrays[name])
                 if missing_B.any():
                     self._notes.append(
@@ -129,28 +129,27 @@ class _Inference:
                     )
                     keep_B &= ~missing_B
         if not self._problems and not keep_B.any():
-            fault = f"no row is left after cleaning; all {count} are left out"
-            self._problems.append(f"{data.source}: {fault}")
+            law = f"a row needs a value in each of {', '.join(arrays)}"
+            self._problems.append(f"{data.source}: {law}, but none of {count} rows has all")
         if not self._problems:
             self._table = {name: _only(raw, keep_B) for name, raw in self._table.items()}
         return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
 
-    def _deciding(self, name: str) -> np.ndarray:
+    def _required(self, name: str) -> np.ndarray:
         """Values of the target, group or time; groups and classes are names, even if long texts."""
         data, raw = self._data, self._table[name]
         kind = CATEGORICAL if name == data.split.group else self._declared(name)
         found = inference.infer(name, raw, kind, data.missing)
-        if found is not None and name == data.split.time and not found.column.kind.is_ordered:
-            raise errors.DataError(
-                f"data.split.time: dates or numbers are needed, but {name} is {found.column.type}"
-            )
-        if found is not None and (target := found.column.kind.target) is not None:
-            as_target = columns.REGISTRY[target]
-            if as_target is not found.column.kind:
-                found = inference.infer(name, raw, as_target, data.missing)
         if found is None:
             raise errors.DataError(f"{name}: at least one value is needed, but all are missing")
-        return found.array
+        column, kind = found.column, found.column.kind
+        if name == data.split.time and not kind.is_ordered:
+            raise errors.DataError(
+                f"data.split.time: dates or numbers are needed, but {name} is {column.type}"
+            )
+        if kind.target in (None, kind.name):
+            return found.array
+        return schema.parse_column(column.model_copy(update={"type": kind.target}), raw)
 
     def _declared(self, name: str) -> ColumnKind | None:
         """The kind that the experiment file names; None where it is inferred."""
@@ -174,14 +173,15 @@ class _Inference:
                 continue
             if name in (split.group, split.time) and name not in self._features:
                 self._notes.append(
-                    f"{name}: it parts the rows, so it is no input; `features` can make it one"
+                    f"{name}: used to split the rows, so it is no input; list it in `features`"
+                    " to use it"
                 )
                 continue
             with self._collected():
                 found, named = self._input(name, raw), self._declared(name)
                 if found is None:
                     self._notes.append(f"{name}: all values are missing, so it is left out")
-                elif named is None and _only_tells_apart(found):
+                elif named is None and _only_identifies(found):
                     keys.append(found)
                 else:
                     inputs.append(found)
@@ -199,9 +199,8 @@ class _Inference:
 
 def _columns(known: list[str]) -> str:
     if len(known) == 1:
-        return f"; its only column is {known[0]!r}: data.delimiter says what parts the cells"
-    shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")
-    return f"; its columns are {shown}{header_hint(known)}"
+        return f"; its only column is {known[0]!r}: set data.delimiter to the separator"
+    return f"; its columns are {messages.listed(known, MOST_SHOWN)}{header_hint(known)}"
 
 
 def _only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
@@ -212,7 +211,7 @@ def _only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
     return raw[keep_B] if isinstance(raw, np.ndarray) else list(itertools.compress(raw, keep_B))
 
 
-def _only_tells_apart(found: inference.Inferred) -> bool:
+def _only_identifies(found: inference.Inferred) -> bool:
     column, array = found.column, found.array
     hinted = hints_at_identifier(column.name)
     if not hinted and (len(array) < FEW_ROWS or column.nullable):

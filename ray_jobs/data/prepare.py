@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eagleray import errors, spec
+from eagleray import errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
-from eagleray.learn.columns.words import setting
 from eagleray.learn.schema import Columns, Schema
 from eagleray.tabular import load, tables
 from ray_jobs.data import encoded, split
@@ -104,12 +103,12 @@ def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
     if target.name not in options:
         smallest = min(map(len, prepared.split.parts().values()))
         if other := tasks.of(target).alternative(prepared.targets, smallest):
-            fix = setting({"features": {target.name: {"type": other.type}}})
+            fix = messages.setting({"features": {target.name: {"type": other.type}}})
             yield f"{target.name}: {other.fact}; {fix} makes it a {other.task}"
     for column in prepared.schema.columns:
         name, array = column.name, prepared.columns[column.name]
         if not column.nullable and (array == array[0]).all():
-            fix = setting({"data": {"drop": [name]}})
+            fix = messages.setting({"data": {"drop": [name]}})
             yield f"{name}: all rows have the same value; {fix} leaves it out"
         chosen = options.get(name)
         named = chosen if chosen is not None and chosen.kind is not None else None

@@ -130,7 +130,7 @@ def test_a_date_that_may_be_read_in_two_ways_is_none_and_is_noted() -> None:
     found = inference.infer("x", ["01/02/2024", "03/04/2024"])
     assert found is not None
     assert found.column.type == "categorical"
-    assert "day or the month first" in found.notes[0]
+    assert "day or month first" in found.notes[0]
 
 
 def test_pictures_in_base64_are_images_of_their_most_frequent_size() -> None:
@@ -175,7 +175,7 @@ def test_columns_that_only_tell_rows_apart_are_left_out_with_a_note() -> None:
     }
     learned = learn(table)
     assert [column.name for column in learned.schema.columns] == ["price"]
-    assert sum("only tells rows apart" in note for note in learned.notes) == 4
+    assert sum("only identifies rows" in note for note in learned.notes) == 4
 
 
 def test_an_identifier_that_repeats_is_a_category_and_the_only_column_stays() -> None:
@@ -251,7 +251,7 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
     [
         ({"x": [1], "Y": [2]}, {}, "data.target: a column of rows.csv is needed, but got 'y'"),
         ({"39": [1], "<=50K": [2]}, {}, "its columns are 39, <=50K; if line 1 holds values, put a"),
-        ({"1  2": [1]}, {}, "its only column is '1  2': data.delimiter says what parts the cells"),
+        ({"1  2": [1]}, {}, "its only column is '1  2': set data.delimiter to the separator"),
         ({"x": [1], "y": ["a"]}, {"drop": ("xx",)}, "data.drop: .* got 'xx'; did you mean 'x'"),
         (
             {"x": [1, 2], "y": ["a", "a"]},

@@ -193,7 +193,7 @@ def test_a_header_may_start_like_a_comment(tmp_path: Path) -> None:
             "1,2\n1,2,3\n",
             "3: a row needs as many cells as the header, 2, but got 3: '1,2,3'; quote",
         ),
-        ("1,2\n7\n1,2\n8\n", r"3: .* but got 1: '7' \(so in 2 lines, also in 5\); fill the row"),
+        ("1,2\n7\n1,2\n8\n", r"3: .* but got 1: '7' \(2 such lines, also 5\); fill the row"),
         ('"two\nlines",2\n\n1,2,3\n', "5: .* but got 3: '1,2,3'"),
         ('1,2\n"open,2\n3,4\n', "3: .* but got 1: 'open,2"),
     ],

@@ -40,7 +40,7 @@ def test_of_many_classes_the_most_frequent_of_those_never_predicted_are_named() 
     truth = np.repeat(np.arange(8), [40, 5, 6, 7, 8, 9, 4, 40])
     label = np.where(truth == 7, 7, 0)
     (said,) = warnings(target, truth, one_hot(label, 8))
-    assert said.startswith("never predicts 'f' (9 rows), 'e' (8 rows), 'd' (7 rows) and 2 more cl")
+    assert said.startswith("never predicts 'f' (9 rows), 'e' (8 rows), 'd' (7 rows) and 2 more on")
     assert "'g'" not in said
 
 

@@ -84,7 +84,7 @@ def test_a_column_that_is_mostly_numbers_is_told_with_the_line_that_makes_it_one
     (remark,) = told(tmp_path, columns)[1]
     assert remark == (
         "age: 86 % of its values are numbers, but not 'not told', 'old', 'dead' and 2 more,"
-        " so it is categorical; `features: {age: {type: numeric}}` makes it numeric and takes"
+        " so it is categorical; `features: {age: {type: numeric}}` makes it numeric, with"
         " these as missing"
     )
     assert told(tmp_path, columns, **fixed(remark))[1] == []

@@ -22,8 +22,8 @@ from eagleray.learn.columns.kind import ColumnKind as ColumnKind
 from eagleray.learn.columns.kind import Guess as Guess
 from eagleray.learn.columns.kind import candidates as candidates
 from eagleray.learn.columns.kind import register as register
-from eagleray.learn.columns.number import LARGEST as LARGEST
 from eagleray.learn.columns.number import NumberKind as NumberKind
+from eagleray.learn.columns.number import finite as finite
 from eagleray.learn.columns.numeric import NUMERIC as NUMERIC
 from eagleray.learn.columns.text import TEXT as TEXT
 from eagleray.learn.columns.words import WordKind as WordKind

@@ -11,13 +11,14 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
+from eagleray import messages
 from eagleray.learn import features
 from eagleray.learn.columns import values
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, missing_rows
 from eagleray.learn.columns.kind import Guess
-from eagleray.learn.columns.words import WordKind, percent, setting
-from eagleray.learn.features.categories import MOST_LISTED
+from eagleray.learn.columns.words import WordKind
+from eagleray.learn.features.categories import MOST_IN_SCHEMA
 
 MOST_DESCRIBED = 20
 
@@ -41,7 +42,7 @@ class Categorical(WordKind):
         self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
     ) -> dict[str, Any]:
         names = sorted(set(array[~missing_B].tolist()))
-        return {"categories": tuple(names) if len(names) <= MOST_LISTED else None}
+        return {"categories": tuple(names) if len(names) <= MOST_IN_SCHEMA else None}
 
     def encoding(self, options: Any) -> features.Encoding:
         return features.Category(options.max_categories)
@@ -81,9 +82,9 @@ def _rare(column: Column, array: np.ndarray, train: np.ndarray, most: int) -> It
     if not rare:
         return
     options = {"type": column.type, "max_categories": len(counts)}
-    fix = setting({"features": {column.name: options}})
+    fix = messages.setting({"features": {column.name: options}})
+    share = messages.percent(sum(rare) / counts.total())
     yield (
         f"{column.name}: of {len(counts):,} categories the {most:,} most frequent count; the other"
-        f" {len(rare):,}, {percent(sum(rare) / counts.total())} of the rows, are taken as"
-        f" one; {fix} keeps them apart"
+        f" {len(rare):,}, {share} of the rows, are taken as one; {fix} keeps them apart"
     )

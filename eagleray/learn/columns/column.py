@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import pydantic
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.learn.columns import pictures, values
 from eagleray.learn.columns.kind import REGISTRY, ColumnKind
 
@@ -62,7 +62,7 @@ class Tolerance:
     """Collects faults by index in place of a DataError; `pixels` is None outside requests."""
 
     failures: dict[int, str] = field(default_factory=dict)
-    pixels: pictures.PixelBudget | None = field(default_factory=pictures.PixelBudget)
+    pixels: pictures.PixelBudget | None = None
 
 
 def missing_rows(array: np.ndarray) -> np.ndarray:
@@ -113,5 +113,5 @@ def _read(name: str, need: str, value: Any, read: Callable[[Any], T]) -> T:
     except errors.DataError as cause:
         raise errors.DataError(f"{name}: {cause}") from cause
     except (ValueError, KeyError, OverflowError) as cause:
-        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        shown = messages.shortened(repr(value))
         raise errors.DataError(f"{name}: {need} is needed, but got {shown}") from cause

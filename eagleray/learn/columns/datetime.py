@@ -52,7 +52,7 @@ class Datetime(NumberKind):
         if len(readings) == 1:
             return Guess({"written": next(iter(readings.values()))})
         note = (
-            f"{first!r} may have the day or the month first, so it is no date;"
+            f"{first!r} is ambiguous (day or month first), so it is not read as a date;"
             " write dates as 2024-12-31"
         )
         return Guess(note=note, fits=False) if readings else None

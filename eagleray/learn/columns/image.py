@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.learn import features
 from eagleray.learn.columns import pictures
 from eagleray.learn.columns.arrow import Distinct
@@ -19,7 +19,7 @@ from eagleray.learn.columns.kind import ColumnKind, Guess
 LONGEST_SIDE = 128
 """Maximum pixels of a side; larger pictures are scaled down."""
 
-SAMPLE = 1000
+SAMPLED_PICTURES = 1000
 """Number of pictures from which the shape is inferred."""
 
 
@@ -41,11 +41,11 @@ class Image(ColumnKind):
         """The most channels; the most frequent height and width, at most `LONGEST_SIDE`."""
         shapes: Counter[tuple[int, ...]] = Counter()
         present = (value for value in raw if value is not None)
-        for value in itertools.islice(present, SAMPLE):
+        for value in itertools.islice(present, SAMPLED_PICTURES):
             try:
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
-                got = f"{value!r:.60}"
+                got = messages.shortened(repr(value))
                 raise errors.DataError(f"{name}: a picture is needed, but got {got}") from cause
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
         smaller = max(1.0, max(height, width) / LONGEST_SIDE)

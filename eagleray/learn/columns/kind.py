@@ -154,9 +154,9 @@ class ColumnKind(Protocol):
 REGISTRY: plugins.Registry[ColumnKind] = plugins.Registry("column kind")
 
 
-def register(kind: ColumnKind) -> ColumnKind:
+def register(kind: ColumnKind) -> None:
     """Add a kind; UserError where another has its name."""
-    return REGISTRY.register(kind.name, kind)
+    REGISTRY.register(kind.name, kind)
 
 
 def candidates() -> list[ColumnKind]:

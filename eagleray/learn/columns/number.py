@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,11 @@ from eagleray.learn import features
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
 
-LARGEST = float(np.finfo(np.float64).max)
+
+def finite(numbers: np.ndarray) -> np.ndarray:
+    """The numbers, infinities as the largest float64."""
+    clipped: np.ndarray = np.clip(numbers, -sys.float_info.max, sys.float_info.max)
+    return clipped
 
 
 class NumberKind(ColumnKind):

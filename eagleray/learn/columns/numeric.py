@@ -14,12 +14,13 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
+from eagleray import messages
 from eagleray.learn import features
 from eagleray.learn.columns import values
 from eagleray.learn.columns.arrow import SAMPLE, Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance
 from eagleray.learn.columns.kind import Guess
-from eagleray.learn.columns.number import LARGEST, NumberKind
+from eagleray.learn.columns.number import NumberKind, finite
 
 MOST_OTHER_SHARE, MOST_OTHERS = 0.01, 5
 """Maximum share of rows, and number of distinct texts, that are no numbers in such a column."""
@@ -81,7 +82,7 @@ class Numeric(NumberKind):
 
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
-            return np.clip(raw.astype(np.float64), -LARGEST, LARGEST)
+            return finite(raw.astype(np.float64))
         if _PLAIN.issuperset(map(type, raw)):
             try:
                 numbers = np.array(raw, np.float64)
@@ -89,9 +90,8 @@ class Numeric(NumberKind):
                 pass
             else:
                 extreme = math.inf in raw or -math.inf in raw
-                return np.clip(numbers, -LARGEST, LARGEST) if extreme else numbers
-        clipped: np.ndarray = np.clip(super().parse(column, raw, tolerance), -LARGEST, LARGEST)
-        return clipped
+                return finite(numbers) if extreme else numbers
+        return finite(super().parse(column, raw, tolerance))
 
     def encoding(self, options: Any) -> features.Encoding:
         return features.Number(options.scale, warns=True)
@@ -116,17 +116,11 @@ def is_code(text: str) -> bool:
 
 def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
     """Texts that are no numbers, in their order."""
-    others = []
-    for text in texts:
-        try:
-            values.number(text, comma=comma)
-        except ValueError:
-            others.append(text)
-    return others
+    return [text for text in texts if not values.is_number(text, comma=comma)]
 
 
 def _guess(comma: bool, others: list[str]) -> Guess:
-    shown = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
+    shown = messages.listed([repr(text) for text in others])
     note = f"{shown} among numbers is taken as missing" if others else ""
     return Guess({"decimal_comma": comma}, tuple(others), note)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eagleray import errors
+from eagleray.learn.features.numbers import LARGEST
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,9 +25,6 @@ MOST_PIXELS = 50_000_000
 
 LEAST_LIMIT, SIDES = 1_048_576, 32
 """A request's picture may have a million pixels, or 32 times the model's height and width."""
-
-LARGEST = 1e30
-"""Maximum absolute value of a pixel."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I", "I;16", "F")

@@ -37,10 +37,10 @@ def markers(usual: frozenset[str], extra: tuple[str, ...] = ()) -> frozenset[str
     return usual | {marker.strip().casefold() for marker in extra}
 
 
-def is_number(text: str) -> bool:
+def is_number(text: str, *, comma: bool = False) -> bool:
     """Whether `number` reads the text."""
     try:
-        number(text)
+        number(text, comma=comma)
     except ValueError:
         return False
     return True

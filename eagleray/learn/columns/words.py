@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import yaml
 
+from eagleray import messages
 from eagleray.learn import features
 from eagleray.learn.columns import numeric, values
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
 
 LEAST_NUMERIC_SHARE = 1 - numeric.MOST_OTHER_SHARE_NAMED
-SAMPLE = 10_000
+SAMPLED_ROWS = 10_000
 
 _CODE = re.compile(r"\S*\d\S*")
 _IDENTIFIER = re.compile(
@@ -54,29 +54,18 @@ def hints_at_identifier(name: str) -> bool:
     return _IDENTIFIER.search(name) is not None
 
 
-def percent(share: float) -> str:
-    """A share in per cent, with two digits where it is small."""
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
-
-
-def setting(tree: dict[str, Any]) -> str:
-    """A setting as one line of YAML in backquotes."""
-    flow = yaml.safe_dump(tree, default_flow_style=True, width=10**6, allow_unicode=True)
-    return f"`{flow.strip()[1:-1]}`"
-
-
 def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
-    step = max(1, len(array) // SAMPLE)
+    step = max(1, len(array) // SAMPLED_ROWS)
     if _numbers(Counter(array[::step].tolist()))[0] < LEAST_NUMERIC_SHARE / 2:
         return
     share, others = _numbers(Counter(array.tolist()))
     if not LEAST_NUMERIC_SHARE <= share < 1:
         return
-    shown = ", ".join(map(repr, others[:3])) + (f" and {len(others) - 3} more" * (len(others) > 3))
-    fix = setting({"features": {column.name: {"type": numeric.NUMERIC.name}}})
+    shown = messages.listed([repr(text) for text in others])
+    fix = messages.setting({"features": {column.name: {"type": numeric.NUMERIC.name}}})
     yield (
-        f"{column.name}: {percent(share)} of its values are numbers, but not {shown}, so it"
-        f" is {column.type}; {fix} makes it numeric and takes these as missing"
+        f"{column.name}: {messages.percent(share)} of its values are numbers, but not {shown},"
+        f" so it is {column.type}; {fix} makes it numeric, with these as missing"
     )
 
 

@@ -17,16 +17,16 @@ import numpy as np
 if TYPE_CHECKING:
     from eagleray.learn import schema
 
-MOST_LISTED = 1000
+MOST_IN_SCHEMA = 1000
 """Maximum number of categories of a column that the schema lists."""
 
 MISSING, OTHER, FIRST = 0, 1, 2
 
 
 class Category(NamedTuple):
-    """Names, str or None; the `most` frequent have a row of their own."""
+    """Names, str or None; the `max_categories` most frequent have a row of their own."""
 
-    most: int = 100
+    max_categories: int = 100
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Categories:
         for name, encoding in encodings.items():
             counts = Counter(value for value in columns[name].tolist() if value is not None)
             ordered = sorted(counts, key=lambda category: (-counts[category], category))
-            frequent.append(tuple(ordered[: encoding.most]))
-            rare.append(tuple(ordered[encoding.most :]))
+            frequent.append(tuple(ordered[: encoding.max_categories]))
+            rare.append(tuple(ordered[encoding.max_categories :]))
         return cls(tuple(encodings), tuple(frequent), tuple(rare))
 
     @cached_property
@@ -63,8 +63,7 @@ class Categories:
         return rows
 
     @property
-    def table(self) -> int:
-        """The number of rows of the table."""
+    def table_rows(self) -> int:
         return self._starts[-1]
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
@@ -90,9 +89,9 @@ class Categories:
         return flags
 
     def known(self) -> dict[str, tuple[str, ...] | None]:
-        """Each column's categories in order; None where there are more than `MOST_LISTED`."""
+        """Each column's categories in order; None where there are more than `MOST_IN_SCHEMA`."""
         known = [sorted(name for name in rows if name is not None) for rows in self._rows]
         return {
-            column: tuple(names) if len(names) <= MOST_LISTED else None
+            column: tuple(names) if len(names) <= MOST_IN_SCHEMA else None
             for column, names in zip(self.names, known, strict=True)
         }

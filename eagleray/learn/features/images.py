@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from eagleray import errors
+from eagleray.learn.features.numbers import FURTHEST
 
 if TYPE_CHECKING:
     from eagleray.learn import schema
-
-FURTHEST = 1e6
 
 
 class Image(NamedTuple):
@@ -55,8 +54,8 @@ class Images:
         mean, deviation = self.scaling
         with np.errstate(over="ignore"):
             scaled_BCHW = (_joined(self.names, columns) - mean) / deviation
-        scaled_BCHW = np.minimum(np.maximum(scaled_BCHW, -FURTHEST), FURTHEST)
-        finite_BCHW: np.ndarray = np.nan_to_num(scaled_BCHW, copy=False, nan=0.0)
+        bounded_BCHW = scaled_BCHW.clip(-FURTHEST, FURTHEST)
+        finite_BCHW: np.ndarray = np.nan_to_num(bounded_BCHW, copy=False, nan=0.0)
         return finite_BCHW
 
 

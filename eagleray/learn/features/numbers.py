@@ -122,7 +122,7 @@ class Numbers:
         raw_FB = self._stacked(columns)
         missing_FB = np.isnan(raw_FB)
         fill, low, high, center, scale = self.affine
-        known_FB = np.minimum(np.maximum(np.where(missing_FB, fill, raw_FB), low), high)
+        known_FB = np.where(missing_FB, fill, raw_FB).clip(low, high)
         scaled_FB = (known_FB - center) / scale
         if self.quantiled:
             scaled_FB[self.quantiled, :] = self._scores(known_FB[self.quantiled, :])
@@ -198,7 +198,7 @@ def _knots(present: np.ndarray) -> np.ndarray:
 def _cycles(seconds: np.ndarray) -> np.ndarray:
     """Sine and cosine (B, 6 D) of day, week and year of seconds (D, B); zeros where missing."""
     missing = np.isnan(seconds)[:, :, None]
-    bounded = np.minimum(np.maximum(np.nan_to_num(seconds), -_ENDS), _ENDS)
+    bounded = np.nan_to_num(seconds).clip(-_ENDS, _ENDS)
     whole = np.floor(bounded).astype(np.int64)
     parts = (
         _CLOCK[whole // 60 % _MINUTES],

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eagleray.learn.features.numbers import LARGEST
+
 if TYPE_CHECKING:
     from eagleray.learn import schema
 
@@ -52,7 +54,7 @@ def _present(quantity_B: np.ndarray) -> np.ndarray:
     if quantity_B.dtype == object:
         names: np.ndarray = quantity_B[quantity_B != None]  # noqa: E711 (each value)
         return names
-    numbers: np.ndarray = np.clip(quantity_B[~np.isnan(quantity_B)], -1e30, 1e30)
+    numbers: np.ndarray = np.clip(quantity_B[~np.isnan(quantity_B)], -LARGEST, LARGEST)
     return numbers
 
 

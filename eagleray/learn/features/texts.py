@@ -111,8 +111,8 @@ def fit(encodings: Mapping[str, Text], columns: schema.Columns) -> tuple[Vocabul
     return tuple(vocabularies)
 
 
-def table(vocabularies: Sequence[Vocabulary]) -> int:
-    """The number of rows of the table; 0 without text columns."""
+def table_rows(vocabularies: Sequence[Vocabulary]) -> int:
+    """0 without text columns."""
     return vocabularies[-1].start + len(vocabularies[-1].terms) if vocabularies else 0
 
 

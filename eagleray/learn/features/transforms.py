@@ -83,8 +83,8 @@ class Transforms:
         return Shape(
             numeric=self.numbers.width,
             categories=len(self.categories.names),
-            table=self.categories.table,
-            tokens=texts.table(self.texts),
+            table=self.categories.table_rows,
+            tokens=texts.table_rows(self.texts),
             image=self.images.shape,
         )
 

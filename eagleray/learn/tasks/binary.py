@@ -14,7 +14,7 @@ from eagleray.learn.tasks.task import TargetColumn
 class Binary(Classes):
     """Two classes, the positive one last."""
 
-    name, metric, positive, least = "binary", "roc_auc", 1, 1
+    name, metric, positive, min_rows_to_warn = "binary", "roc_auc", 1, 1
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:

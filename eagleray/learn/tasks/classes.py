@@ -7,10 +7,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from eagleray import errors, names
+from eagleray import errors, messages, names
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
-from eagleray.learn.columns.words import percent
 from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
@@ -18,18 +17,18 @@ LEAST_OF_A_CLASS = 3
 """Minimum rows of a class: one for each part of the data."""
 MOST_LISTED = 10
 """Maximum number of classes that a message lists."""
-MOST_CLASSES = 20
+MOST_MATRIX_CLASSES = 20
 """Maximum number of classes in a confusion matrix."""
 MOST_PAIRS = 10
 """Maximum number of pairs in `Evaluation.confused`."""
 
 
 class Classes(Task, Protocol):
-    """Classification. A class of `least` rows or more that is never predicted gets a warning."""
+    """Classification; warns of a class of `min_rows_to_warn` or more rows, never predicted."""
 
     kind: ClassVar[ColumnKind] = CATEGORICAL
     loss: ClassVar[str] = "cross_entropy"
-    least: ClassVar[int]
+    min_rows_to_warn: ClassVar[int]
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> sanity.Chance:
         """Chance level, from the rows of each class and the rows predicted as it."""
@@ -78,7 +77,7 @@ class Classes(Task, Protocol):
     def summary(self, targets_B: np.ndarray) -> str:
         counts, classes = self._counts(targets_B), self.target.classes
         shares = zip(classes, (counts / len(targets_B)).tolist(), strict=True)
-        listed = [f"{name} ({percent(share)})" for name, share in shares]
+        listed = [f"{name} ({messages.percent(share)})" for name, share in shares]
         if len(listed) > MOST_LISTED:
             ordered = [listed[number] for number in np.argsort(counts, kind="stable")]
             listed = [f"{len(listed)} classes from {ordered[-1]} to {ordered[0]}"]
@@ -106,11 +105,11 @@ class Classes(Task, Protocol):
         pairs = np.bincount(truth_B * count + label_B, minlength=count**2)
         matrix_CC = pairs.reshape(count, count)
         truth_C, predicted_C = matrix_CC.sum(1), matrix_CC.sum(0)
-        missed_C = (truth_C >= self.least) & (predicted_C == 0)
+        missed_C = (truth_C >= self.min_rows_to_warn) & (predicted_C == 0)
         chance = self.chance(truth_C, predicted_C)
         return Evaluation(
-            warnings=list(sanity.of_classes(classes, truth_C, missed_C, scores, chance)),
-            confusion=matrix_CC.tolist() if count <= MOST_CLASSES else None,
+            warnings=list(sanity.class_warnings(classes, truth_C, missed_C, scores, chance)),
+            confusion=matrix_CC.tolist() if count <= MOST_MATRIX_CLASSES else None,
             confused=self._confused(matrix_CC),
         )
 
@@ -176,11 +175,10 @@ def _check_counts(target: schema.Target, counts: list[int]) -> None:
     ]
     if not rare:
         return
-    more = f" and {len(rare) - MOST_LISTED} more" if len(rare) > MOST_LISTED else ""
     numbers = sum(map(values.is_number, target.classes)) * 2 > len(target.classes)
     fix = f"; features: {{{target.name}: {{type: {NUMERIC.name}}}}} makes it a regression"
     raise errors.DataError(
         f"{target.name}: each class needs at least {LEAST_OF_A_CLASS} rows, one for each part,"
-        f" but {', '.join(rare[:MOST_LISTED])}{more};"
+        f" but {messages.listed(rare, MOST_LISTED)};"
         f" leave out such rows, or set data.split.stratify: false{fix if numbers else ''}"
     )

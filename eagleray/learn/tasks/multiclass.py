@@ -14,7 +14,7 @@ from eagleray.learn.tasks.task import TargetColumn
 class Multiclass(Classes):
     """Three or more classes; it also fits a single class, which `describe` refuses."""
 
-    name, metric, least = "multiclass", "accuracy", 5
+    name, metric, min_rows_to_warn = "multiclass", "accuracy", 5
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:

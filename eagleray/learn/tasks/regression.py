@@ -18,7 +18,7 @@ STRATA = 10
 """Maximum number of strata."""
 FEW_VALUES = 100
 """Maximum number of different whole numbers that may be classes."""
-LARGEST = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class Regression(Task):
@@ -50,8 +50,7 @@ class Regression(Task):
         if count < 2:
             return None
         ranks = np.argsort(np.argsort(targets_B, kind="stable"), kind="stable")
-        strata: np.ndarray = ranks * count // len(targets_B)
-        return strata
+        return ranks * count // len(targets_B)
 
     def summary(self, targets_B: np.ndarray) -> str:
         low, middle, high = np.quantile(targets_B, (0, 0.5, 1))
@@ -75,13 +74,12 @@ class Regression(Task):
         return scaled_B.astype(np.float32)
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
-        values_B: np.ndarray = raw_BC[:, 0] * scale["deviation"] + scale["mean"]
-        return values_B
+        return raw_BC[:, 0] * scale["deviation"] + scale["mean"]
 
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
     ) -> Evaluation:
-        return Evaluation(list(sanity.of_values(truth_B.astype(float), scores)))
+        return Evaluation(list(sanity.value_warnings(truth_B.astype(float), scores)))
 
     def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         return {"truth": truth_B.astype(float), "prediction": outputs}
@@ -94,5 +92,5 @@ class Regression(Task):
 
 
 def _bounded(numbers_B: np.ndarray) -> np.ndarray:
-    bounded_B: np.ndarray = np.clip(numbers_B, -LARGEST, LARGEST)
+    bounded_B: np.ndarray = np.clip(numbers_B, -MAX_FLOAT32, MAX_FLOAT32)
     return bounded_B.astype(np.float32)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eagleray import messages
+
 LEAST_ROWS = 30
 """With fewer rows a perfect score, or one no better than chance, may be luck."""
 LEAST_OTHERS = 5
 """Minimum rows outside the largest class for a perfect score to be suspicious."""
-NAMED = 3
-"""Maximum number of classes that a warning names."""
 ONE_SIDED = 1.645
 """z of a one-sided test at the 5 % level."""
 NEARLY_ALL = 0.999
@@ -27,7 +27,7 @@ class Chance(NamedTuple):
     deviation: float
 
 
-def of_values(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:
+def value_warnings(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]:
     """Warnings about predicted numbers; none if `scores` lack `r2` or `mae`."""
     off_B = np.abs(truth_B - truth_B.mean())
     if len(truth_B) < LEAST_ROWS or not off_B.any() or not {"r2", "mae"} <= scores.keys():
@@ -41,7 +41,7 @@ def of_values(truth_B: np.ndarray, scores: Mapping[str, float]) -> Iterator[str]
         )
 
 
-def of_classes(
+def class_warnings(
     names: Sequence[str],
     truth_C: np.ndarray,
     missed_C: np.ndarray,
@@ -67,13 +67,12 @@ def of_classes(
 
 def _never_predicted(names: Sequence[str], truth_C: np.ndarray, missed: np.ndarray) -> str:
     often = missed[np.argsort(-truth_C[missed], kind="stable")]
-    counts = [(names[one], truth_C[one]) for one in often[:NAMED]]
-    named = ", ".join(f"{name!r} ({n:,} row{'' if n == 1 else 's'})" for name, n in counts)
-    rest = f" and {len(often) - NAMED:,} more classes" if len(often) > NAMED else ""
+    counts = [(names[one], truth_C[one]) for one in often]
+    named = [f"{name!r} ({n:,} row{'' if n == 1 else 's'})" for name, n in counts]
     return (
-        f"never predicts {named}{rest} on the test part of {truth_C.sum():,} rows;"
-        " train.loss: weighted_cross_entropy counts rare classes more, and a threshold of your own"
-        " on the probability is another way"
+        f"never predicts {messages.listed(named)} on the test part of {truth_C.sum():,} rows;"
+        " train.loss: weighted_cross_entropy weights rare classes more; or apply your own threshold"
+        " to the probability"
     )
 
 

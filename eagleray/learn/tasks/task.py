@@ -12,7 +12,7 @@ import numpy as np
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 
-MOST_CLASSES = 20
+MOST_INFERRED_CLASSES = 20
 """More different whole numbers than this are a quantity, not classes."""
 
 Scale = Mapping[str, float]
@@ -44,7 +44,7 @@ class TargetColumn:
             return False
         distinct = len(np.unique(self.array))
         if self.column.integer:
-            return distinct > min(MOST_CLASSES, max(2, len(self.raw) // 5))
+            return distinct > min(MOST_INFERRED_CLASSES, max(2, len(self.raw) // 5))
         return distinct > 2
 
     @cached_property

@@ -1,0 +1,30 @@
+"""Parts of messages: lists, long values, shares, and settings of the experiment file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+
+def listed(items: Sequence[str], most: int = 3) -> str:
+    """The first items, and the number of the others."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def shortened(text: str) -> str:
+    """The text, cut to 60 characters."""
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with two digits where it is small."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def setting(tree: dict[str, Any]) -> str:
+    """A setting as one line of YAML in backquotes."""
+    flow = yaml.safe_dump(tree, default_flow_style=True, width=10**6, allow_unicode=True)
+    return f"`{flow.strip()[1:-1]}`"
