@@ -97,10 +97,6 @@ def _own(custom: code.Code) -> Function:
     return loss
 
 
-def _cross_entropy(train: spec.Train, *_: object) -> Function:
-    return _smoothed(train.label_smoothing)
-
-
 def _weighted_cross_entropy(train: spec.Train, targets: np.ndarray, outputs: int) -> Function:
     """Classes weighted by inverse frequency; the mean weight of a row is 1, as in scikit-learn."""
     counts_C = np.bincount(targets, minlength=outputs).clip(min=1)
@@ -144,7 +140,9 @@ _SMOOTHED = frozenset({"label_smoothing"})
 REGISTRY = plugins.Registry(
     "loss",
     {
-        "cross_entropy": Loss(tasks.CLASSES, _cross_entropy, _SMOOTHED),
+        "cross_entropy": Loss(
+            tasks.CLASSES, lambda train, *_: _smoothed(train.label_smoothing), _SMOOTHED
+        ),
         "weighted_cross_entropy": Loss(tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED),
         "focal": Loss(tasks.CLASSES, lambda *_: _focal),
         "mse": Loss(tasks.VALUES, _of_values("mse_loss")),
