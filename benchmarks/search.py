@@ -87,7 +87,7 @@ def ours(chosen: spec.Experiment) -> tuple[float, float]:
     began = time.perf_counter()
     lease = searched.records.watcher().acquire()
     assert lease is not None
-    searched.hold(lease)
+    searched.write_under(lease)
     tuning.run(searched, {}, lambda _: ends.append(time.perf_counter()))
     warm = ends[CORES:]
     whole = (ends[-1] - began) / len(ends)

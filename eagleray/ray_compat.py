@@ -11,7 +11,9 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from eagleray import errors
@@ -51,6 +53,16 @@ def variables(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def signals(handler: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
+    """Handle signals in the block, in place of Ray's handlers; only in the main thread."""
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                stack.callback(signal.signal, number, signal.signal(number, handler))
+        yield
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ray_jobs import training
 
-COUNTERS = (int, float, str, list)
+PLAIN_TYPES = (int, float, str, list)
 """Types that are saved of a scheduler's state; the configuration gives its functions."""
 
 
@@ -39,7 +39,7 @@ def dump(trainer: training.Trainer) -> bytes:
         "schedule": {
             name: value
             for name, value in trainer.schedule.state_dict().items()
-            if isinstance(value, COUNTERS)
+            if isinstance(value, PLAIN_TYPES)
         },
         "id": uuid.uuid4().hex,  # no two blobs are equal: a worker deletes only its own
     }
@@ -50,10 +50,10 @@ def dump(trainer: training.Trainer) -> bytes:
 def restore(trainer: training.Trainer, data: bytes) -> None:
     """Load a state that `dump` gave into a new trainer of the same configuration."""
     tensors, state = safe_torch.load(data), _metadata(data)
-    trainer.model.load_state_dict(_under(tensors, "model."))
-    trainer.best_weights = _under(tensors, "best.")
+    trainer.model.load_state_dict(_with_prefix(tensors, "model."))
+    trainer.best_weights = _with_prefix(tensors, "best.")
     moments: dict[int, dict[str, Any]] = {int(key): value for key, value in state["plain"].items()}
-    for name, value in _under(tensors, "optimizer.").items():
+    for name, value in _with_prefix(tensors, "optimizer.").items():
         parameter, field = name.split(".", 1)
         moments.setdefault(int(parameter), {})[field] = value
     trainer.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
@@ -71,6 +71,6 @@ def _metadata(data: bytes) -> Any:
     return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     cut = len(prefix)
     return {name[cut:]: value for name, value in tensors.items() if name.startswith(prefix)}

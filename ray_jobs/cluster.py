@@ -16,7 +16,7 @@ import ray
 
 from eagleray import ray_compat
 
-AHEAD = 10
+MAX_PENDING = 10
 """Maximum number of pending trials."""
 READ_S = 1.0
 """Interval between two reads of the cluster's nodes."""
@@ -64,7 +64,7 @@ def room(nodes: Sequence[Resources], wanted: Resources) -> int:
 def limit(room: int, live: int, independent: int) -> int:
     """Maximum number of running and pending trials, of which there are `live` now.
 
-    One pending trial makes the autoscaler add a node. Up to `AHEAD` may be pending if they are
-    among the next `independent` trials, which depend on no result.
+    One pending trial makes the autoscaler add a node. Up to `MAX_PENDING` may be pending if they
+    are among the next `independent` trials, which depend on no result.
     """
-    return max(room + 1, min(live + independent, room + AHEAD))
+    return max(room + 1, min(live + independent, room + MAX_PENDING))

@@ -65,7 +65,7 @@ def run(
         )
     began(searched.id)
     if (outcome := _finished(searched)) is not None:
-        out.print(f"search {searched.id} has ended before: this is its result")
+        out.print(f"search {searched.id} has already ended; returning its result")
         return outcome
     watcher = searched.records.watcher()
     while True:
@@ -86,7 +86,7 @@ def _finished(searched: search.Search) -> Outcome | None:
 def _drive(
     searched: search.Search, lease: leases.Lease, out: console.Console, address: str | None
 ) -> Outcome:
-    searched.hold(lease)
+    searched.write_under(lease)
     finished = searched.finished()
     trials = finished[0] if finished else _tune(searched, out, address)
     best = winner.Winner(searched, trials[0])
@@ -103,7 +103,7 @@ def _tune(
         with cluster.connected(address), live.watch(searched, trials, out) as ended:
             return tuning.run(searched, trials, ended)
     except KeyboardInterrupt:
-        out.print("interrupted: the same command goes on from here")
+        out.print("interrupted: run the same command to resume")
         raise
 
 
@@ -133,7 +133,7 @@ def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console
     if lease is not None:
         return lease
     holder = watcher.document.owner
-    out.print(f"{holder} drives this search: watching it; Ctrl-C leaves it alone", soft_wrap=True)
+    out.print(f"{holder} runs this search; Ctrl-C stops only the watching", soft_wrap=True)
     with screen.trials(searched.records, out) as refresh:
         while lease is None:
             time.sleep(POLL_S)

@@ -35,6 +35,6 @@ def _configurations(experiment: spec.Experiment) -> Iterator[spec.Configuration]
 
 def _batch(searched: search.Search, configuration: spec.Configuration) -> encoded.Encoded:
     dataset, transforms = searched.dataset, searched.transforms(configuration)
-    rows = prepare.spread(dataset.split.train, configuration.train.batch_size)
+    rows = prepare.evenly_spaced(dataset.split.train, configuration.train.batch_size)
     part = dataset.part(transforms, rows)
     return encoded.Encoded(transforms, dataset.schema.target, part, part)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from eagleray import errors, spec, storage
 from eagleray.learn import features, metrics
@@ -18,6 +18,8 @@ from ray_jobs.data import encoded, prepare
 
 REDUCTION = 3
 """ASHA keeps one trial in this many at each rung (Li et al. 2018, arXiv:1810.05934)."""
+MIN_FAILURES = 3
+"""A search ends when this many trials have ended, all of them failed with the same cause."""
 
 
 class Search:
@@ -52,7 +54,7 @@ class Search:
     def records(self) -> searches.Records:
         return searches.Records(self.storage, self.experiment.name, self.id)
 
-    def hold(self, lease: leases.Lease) -> None:
+    def write_under(self, lease: leases.Lease) -> None:
         """Write records under this lease from now on, and adopt those of earlier drivers."""
         self.records = searches.Records(self.storage, self.experiment.name, self.id, lease)
         self.records.adopt()
@@ -72,18 +74,16 @@ class Search:
         Raises:
             SearchError: the search ended without a model; says how to try again.
         """
-        from ray_jobs import searcher
-
         known, result, tune = self.records.trials(), self.records.result(), self.experiment.tune
         if result is None or not result.covers(tune.trials, tune.minutes):
             result = None
-            if not searcher.Searcher(self.experiment, self.mode, known).exhausted:
+            if not exhausted(self.experiment, known):
                 return None
         try:
             return self.ranked(known), result
         except errors.SearchError as cause:
             raise errors.SearchError(
-                f"search {self.id} has ended before: {cause}; change the file or the code at "
+                f"search {self.id} has already ended: {cause}; change the file or the code at "
                 f"fault, or try again as another search with --set tune.seed={tune.seed + 1}"
             ) from cause
 
@@ -100,6 +100,20 @@ class Search:
             raise errors.SearchError(f"no trial gave a model: {_reasons(trials)}")
         rest = [record for record in trials if record not in scored]
         return sorted(scored, key=lambda record: sign * (record.score or 0.0)) + rest
+
+
+def exhausted(experiment: spec.Experiment, trials: list[searches.Record]) -> bool:
+    """Whether no trial is left to run."""
+    causes = [record.cause for record in trials if not record.unfinished]
+    return len(causes) >= experiment.trials or hopeless(causes)
+
+
+def hopeless(causes: Sequence[str | None]) -> bool:
+    """Whether all ended trials, at least `MIN_FAILURES`, failed with one cause that recurs.
+
+    A cause is None for a trial that has not failed, or whose failure may not recur.
+    """
+    return len(causes) >= MIN_FAILURES and len(set(causes)) == 1 and causes[0] is not None
 
 
 def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
@@ -124,12 +138,10 @@ def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
 
 def _reasons(trials: list[searches.Record]) -> str:
     """Why trials failed; a cause that all share is given once."""
-    from ray_jobs import searcher
-
     failed = [record for record in trials if record.failure]
     if not failed:
-        return "none was run"
-    causes = {record.cause for record in failed}
-    if len(failed) >= searcher.ALIKE and len(causes) == 1 and None not in causes:
-        return f"{len(failed)} trials failed alike, and no other was tried: {failed[0].failure}"
+        return "no trial has run"
+    if hopeless([record.cause for record in failed]):
+        count = len(failed)
+        return f"all {count} trials that ran failed with the same cause: {failed[0].failure}"
     return "; ".join(sorted({str(record.failure) for record in failed}))

@@ -18,23 +18,21 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from optuna.trial import TrialState
-from ray.tune import search
+from ray import tune
 
 from eagleray import spec
 from eagleray.state import searches
-from ray_jobs import cluster
+from ray_jobs import cluster, search
 
 STARTUP = 10
 """Random trials before TPE models results; optuna's default."""
-MODELLED = 10
+TPE_ATTEMPTS = 10
 """Attempts of TPE to find an untried configuration; later attempts are random."""
-DRAWN = 100
+SAMPLE_ATTEMPTS = 100
 """Attempts to sample an untried configuration; after them, the grid gives the next one."""
-ALIKE = 3
-"""A search ends when this many trials have ended, all of them failed with the same cause."""
 
 
-class Searcher(search.Searcher):
+class Searcher(tune.search.Searcher):
     """Suggests fields of `searches.Record` until no trial is left.
 
     `known` are trials of earlier runs; `room` returns the number of trials that fit on the cluster.
@@ -63,18 +61,12 @@ class Searcher(search.Searcher):
         self._grid = _grid(experiment)
         self._unfinished: list[dict[str, Any]] = []
         for record in known:
-            self._learn(record)
+            self._replay(record)
 
     @property
     def exhausted(self) -> bool:
         """Whether no trial is left, or the search ends because all trials fail with one cause."""
-        hopeless = self._failing and len(self._causes) >= ALIKE
-        return self._left <= 0 or (hopeless and not self._promising)
-
-    @property
-    def _failing(self) -> bool:
-        """Whether all trials that have ended failed with one cause."""
-        return len(set(self._causes)) == 1 and self._causes[0] is not None
+        return self._left <= 0 or (search.hopeless(self._causes) and not self._promising)
 
     @property
     def _promising(self) -> bool:
@@ -82,13 +74,13 @@ class Searcher(search.Searcher):
         return not self._scored.isdisjoint(self._running)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # as Ray documents it
-        if self._waits():
+        if self._must_wait():
             return None
         suggestion = None
         if not self.exhausted:
-            suggestion = self._unfinished.pop(0) if self._unfinished else self._new()
+            suggestion = self._unfinished.pop(0) if self._unfinished else self._untried()
         if suggestion is None:
-            return str(search.Searcher.FINISHED)
+            return str(tune.search.Searcher.FINISHED)
         self._left -= 1
         self._independent -= 1
         self._running[trial_id] = suggestion["number"]
@@ -116,21 +108,21 @@ class Searcher(search.Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Save nothing, see `__getstate__`."""
 
-    def _waits(self) -> bool:
+    def _must_wait(self) -> bool:
         """Whether the next trial waits, for room or for the outcome of the running trials."""
         running = len(self._running)
         # before the first score, all may fail with one cause: only one waits for room
         independent = max(0, self._independent) if self._scored else 0
         if running >= cluster.limit(self._room(), running, independent):
             return True
-        failures = len(self._causes) + (0 if self._promising else running)
-        return self._failing and running > 0 and failures >= ALIKE
+        expected = [] if self._promising else self._causes[:1] * running
+        return running > 0 and search.hopeless(self._causes + expected)
 
-    def _learn(self, record: searches.Record) -> None:
+    def _replay(self, record: searches.Record) -> None:
         """Replay a trial of an earlier run, or queue it if it is unfinished."""
         if record.parameters:
             self._study.enqueue_trial(record.parameters)
-            self._ask(record.number, MODELLED)  # all is set, so TPE need not model anything
+            self._ask(record.number, TPE_ATTEMPTS)  # all is set, so TPE need not model anything
         if record.unfinished:
             self._unfinished.append(record.model_dump(include={"number", "values", "parameters"}))
             return
@@ -139,10 +131,10 @@ class Searcher(search.Searcher):
         self._causes.append(record.cause if failed else None)
         self._tell(record.number, None if failed else record.score)
 
-    def _new(self) -> dict[str, Any] | None:
+    def _untried(self) -> dict[str, Any] | None:
         """Suggest an untried configuration; None if there is none."""
         number = next(self._numbers)
-        for attempt in range(0 if self._experiment.tune.search == "grid" else DRAWN):
+        for attempt in range(0 if self._experiment.tune.search == "grid" else SAMPLE_ATTEMPTS):
             values = self._ask(number, attempt)
             if _key(values) not in self._tried:
                 break
@@ -170,7 +162,7 @@ class Searcher(search.Searcher):
 
 def _sampler(tune: spec.Tune, number: int, attempt: int) -> optuna.samplers.BaseSampler:
     seed = int(np.random.SeedSequence([tune.seed, number, attempt]).generate_state(1)[0])
-    if tune.search == "tpe" and attempt < MODELLED:
+    if tune.search == "tpe" and attempt < TPE_ATTEMPTS:
         return optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
     return optuna.samplers.RandomSampler(seed=seed)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from eagleray import bundle, code, errors, spec
 from eagleray.learn import losses, metrics, models, tasks
@@ -67,7 +68,7 @@ class Trainer:
         self.progress = Progress()
         self._sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
         self._task = tasks.of(data.target)
-        self.scale = self._task.scale(data.train.targets)
+        self._scale = self._task.scale(data.train.targets)
         torch.manual_seed(self.options.seed)
         model, shape = configuration.model, data.transforms.shape
         built = models.build(model, shape, self._task.width, custom=self._custom_model)
@@ -165,7 +166,7 @@ class Trainer:
         logits_BC = torch.cat(chunks).double().cpu().numpy()
         if not np.isfinite(logits_BC).all():
             raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
-        outputs = self._task.activate(logits_BC, self.scale)
+        outputs = self._task.activate(logits_BC, self._scale)
         found = metrics.score(self.data.target, truth_B, outputs)
         loss = total / len(truth_B)
         return found | ({"loss": loss} if math.isfinite(loss) else {})
@@ -192,7 +193,7 @@ class Trainer:
 
     def _tensors(self, part: encoded.Part) -> Batch:
         inputs = {name: bundle.tensor(value).to(self.device) for name, value in part.inputs.items()}
-        targets = self._task.scaled(part.targets, self.scale)
+        targets = self._task.scaled(part.targets, self._scale)
         return inputs, bundle.tensor(targets).to(self.device)
 
 
@@ -211,10 +212,8 @@ def _optimizer(train: spec.Train, model: nn.Module) -> torch.optim.Optimizer:
 
 def _schedule(
     train: spec.Train, optimizer: torch.optim.Optimizer, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+) -> lr_scheduler.LRScheduler:
     """The learning rate by step; `one_cycle` is Smith's, in torch's two-phase form."""
-    from torch.optim import lr_scheduler
-
     if train.schedule == "one_cycle":
         return lr_scheduler.OneCycleLR(optimizer, max_lr=train.lr, total_steps=steps + 1)
     if train.schedule == "cosine":

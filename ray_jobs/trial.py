@@ -35,7 +35,7 @@ REPORT_S = 1.0
 """A trial reports at each rung, at its end, and this long after its last report."""
 STATE_S = 1.0
 """Time from a trial's start to its first saved state, and minimum time between two."""
-COST = 10
+UPLOAD_RATIO = 10
 """Uploads of states, and of weights between rungs, take about one second in this many."""
 OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
 """Failures of one configuration, which another configuration may not have."""
@@ -60,7 +60,7 @@ class _Running:
     values: dict[str, Any]
     trainer: training.Trainer
     reported: int = 0
-    weights: dict[str, Any] | None = None
+    weights: blobs.Blob | None = None
     weights_epoch: int = 0
     weights_due: float = 0.0
     state: searches.State | None = None
@@ -166,9 +166,9 @@ class Trial(tune.Trainable):
         """
         best, now = running.trainer.progress.best_epoch, time.monotonic()
         if best != running.weights_epoch and (compared or now >= running.weights_due):
-            stored = blobs.put(self._store, checkpoints.weights(running.trainer))
-            running.weights, running.weights_epoch = vars(stored), best
-            running.weights_due = now + COST * (time.monotonic() - now)
+            running.weights = blobs.put(self._store, checkpoints.weights(running.trainer))
+            running.weights_epoch = best
+            running.weights_due = now + UPLOAD_RATIO * (time.monotonic() - now)
 
     def _keep_state(self, running: _Running) -> None:
         """Upload the state in the background, in about a tenth of the time."""
@@ -190,7 +190,7 @@ class Trial(tune.Trainable):
         if running.state is not None and running.state.blob != state.blob:
             self._store.delete(blobs.key(running.state.blob))
         ended = time.monotonic()
-        running.state_due = ended + max(STATE_S, COST * (ended - began))
+        running.state_due = ended + max(STATE_S, UPLOAD_RATIO * (ended - began))
         return state
 
     def _result(self, running: _Running) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -19,7 +18,7 @@ from eagleray.state import searches
 from ray_jobs import cluster, search, searcher, trial
 from ray_jobs.data import encoded
 
-ENCODED = 8
+MAX_ENCODED = 8
 """Maximum number of settings of `features` that are encoded once for all trials."""
 RETRIES = 2
 """Retries of a trial whose worker is lost; a newer saved state resets the count."""
@@ -50,15 +49,13 @@ def run(
 
 def _tune(searched: search.Search, known: list[searches.Record], recorder: _Recorder) -> None:
     experiment, compute = searched.experiment, searched.experiment.compute
-    resources = (
-        {"CPU": compute.cpus, "GPU": compute.gpus} if compute.gpus else {"CPU": compute.cpus}
-    )
+    resources = {"CPU": compute.cpus} | ({"GPU": compute.gpus} if compute.gpus else {})
     minutes = experiment.tune.minutes
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
         tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
         ray_compat.variables(ray_compat.TUNE),
-        _interrupting(recorder),
+        ray_compat.signals(recorder.interrupt, signal.SIGINT),
     ):
         tune.Tuner(
             tune.with_resources(trainable, resources),
@@ -85,7 +82,7 @@ def _tune(searched: search.Search, known: list[searches.Record], recorder: _Reco
 
 def _job(searched: search.Search) -> trial.Job:
     experiment, shared = searched.experiment, {}
-    for one in itertools.islice(search.feature_settings(experiment), ENCODED):
+    for one in itertools.islice(search.feature_settings(experiment), MAX_ENCODED):
         data = searched.dataset.encode(searched.transforms(one))
         shared[encoded.key(one.features)] = ray.put(data)
     return trial.Job(
@@ -111,19 +108,6 @@ def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
     )
 
 
-@contextmanager
-def _interrupting(recorder: _Recorder) -> Iterator[None]:
-    """End the search between two steps on Ctrl-C; within one, Ray may swallow the exception."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: recorder.interrupt())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 class _Recorder(tune.Callback):
     """Records what Ray Tune reports; Ray Tune calls by keyword."""
 
@@ -139,7 +123,8 @@ class _Recorder(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles it for its own recovery; a search resumes from its records
 
-    def interrupt(self) -> None:
+    def interrupt(self, *_: object) -> None:
+        """Handle Ctrl-C: end the search between two steps; within one, Ray may swallow it."""
         self._interrupted = True
 
     def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
@@ -148,12 +133,12 @@ class _Recorder(tune.Callback):
         self._records.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        record = self._of(trial)
+        record = self._record(trial)
         record.status, record.failure, record.cause = "running", None, None
         self._records.save(record)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
-        record = self._of(trial)
+        record = self._record(trial)
         if "failure" in result:
             record.status, record.failure = result["status"], result["failure"]
             record.epoch, record.cause = result["epoch"], result["cause"]
@@ -166,14 +151,14 @@ class _Recorder(tune.Callback):
         record.history = [*record.history[:before], *result["history"]]
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        record = self._of(trial)
+        record = self._record(trial)
         if record.status == "running":
             done = (trial.last_result or {}).get("finished")
             record.status = "finished" if done else "stopped"
         self._end(record)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        record = self._of(trial)
+        record = self._record(trial)
         record.status, record.failure = "lost", f"worker lost {RETRIES + 1} times without progress"
         self._end(record)
 
@@ -188,6 +173,6 @@ class _Recorder(tune.Callback):
         self._records.save(record)
         self._ended(record)
 
-    def _of(self, trial: Any) -> searches.Record:
+    def _record(self, trial: Any) -> searches.Record:
         known = {name: trial.config[name] for name in ("number", "values", "parameters")}
         return self._trials.setdefault(known["number"], searches.Record(**known))

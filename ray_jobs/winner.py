@@ -44,7 +44,7 @@ class Winner:
     def register(self) -> searches.Result:
         """Register the model and save the result; a winner registered before keeps its version."""
         dataset, manifest = self._search.dataset, self._manifest()
-        golden = prepare.spread(dataset.split.validation, bundle.GOLDEN_ROWS)
+        golden = prepare.evenly_spaced(dataset.split.validation, bundle.GOLDEN_ROWS)
         reference = features.reference.describe(dataset.schema, dataset.take(dataset.split.train))
         files = bundle.pack(
             self._bundle, schema.to_json(dataset.schema, dataset.take(golden)), reference
@@ -122,8 +122,7 @@ def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     custom = searched.custom.get(configuration.model.type)
     task = tasks.of(dataset.schema.target)
     model = models.build(configuration.model, transforms.shape, task.width, custom=custom)
-    weights = blobs.get(searched.storage, blobs.Blob(**trial.weights))
-    model.load_state_dict(safe_torch.load(weights))
+    model.load_state_dict(safe_torch.load(blobs.get(searched.storage, trial.weights)))
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),
         transforms=transforms,

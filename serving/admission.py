@@ -74,7 +74,7 @@ class Timeout:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._ticks: dict[asyncio.Task[object], int] = {}  # of the timer, since a task's wait began
         self._loop: asyncio.AbstractEventLoop | None = None  # on which the timer runs
 
@@ -91,7 +91,7 @@ class Timeout:
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.call_later(self._seconds, self._tick)
+        self._loop.call_later(self.seconds, self._tick)
 
     def _tick(self) -> None:
         for task in self._ticks:

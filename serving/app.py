@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ray.serve")
 
-MANY = 100_000  # Ray's limit of requests in progress; `serving.admission` has the real limits
+MAX_ONGOING = (
+    100_000  # Ray's limit of requests in progress; `serving.admission` has the real limits
+)
 
 
 class Replica:
@@ -41,8 +43,10 @@ class Replica:
         from eagleray.state.models import Registry
         from serving import alias_watcher, web
 
-        one = torch.set_num_threads  # replicas share a machine, and torch's idle threads spin
-        one(1)
+        set_threads = (
+            torch.set_num_threads
+        )  # replicas share a machine, and torch's idle threads spin
+        set_threads(1)
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
         folder = Path(tempfile.gettempdir(), "eagleray", session, "metrics", settings.name)
@@ -54,7 +58,7 @@ class Replica:
         capacity = admission.Capacity(settings.queue_rows)
         self._application = web.Application(settings.name, self._metrics, capacity)
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
-        self._thread = ThreadPoolExecutor(1, "batch", initializer=one, initargs=(1,))
+        self._thread = ThreadPoolExecutor(1, "batch", initializer=set_threads, initargs=(1,))
         self._watcher = alias_watcher.AliasWatcher(
             Registry(storage.open(settings.storage)),
             settings.name,
@@ -68,7 +72,9 @@ class Replica:
         settings = self._settings
         await asyncio.to_thread(self._watcher.check)
         if self._watcher.serving is None:
-            log.warning("%s: no version as %s can be served yet", settings.name, settings.alias)
+            log.warning(
+                "%s: no version with alias %s can be served yet", settings.name, settings.alias
+            )
         while self._watcher.serving is None:
             await asyncio.sleep(settings.poll_s)
             await asyncio.to_thread(self._watcher.check)
@@ -113,7 +119,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
     deploy = serve.deployment(
         name=settings.name,
         autoscaling_config=_autoscaling(settings),
-        max_ongoing_requests=MANY,
+        max_ongoing_requests=MAX_ONGOING,
         ray_actor_options={"num_cpus": settings.cpus},
         logging_config=LoggingConfig(enable_access_log=False),
     )

@@ -65,7 +65,7 @@ class Busy:
         worked: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
-        self._worked = worked or functools.partial(_worked, threading.get_native_id())
+        self._worked = worked or functools.partial(_work_seconds, threading.get_native_id())
         self._read_at, self._before = clock(), self._worked()
 
     def share(self) -> float:
@@ -76,7 +76,7 @@ class Busy:
         return done / past if past > 0 else 0.0
 
 
-def _worked(thread: int) -> float:
+def _work_seconds(thread: int) -> float:
     """Return the CPU seconds of the process, plus those that a thread waited for a processor."""
     waited = 0  # ns, the second number of schedstat (Linux: sched-stats)
     with contextlib.suppress(OSError, IndexError, ValueError):  # some kernels lack it

@@ -132,7 +132,7 @@ class Batcher(Generic[Row, Answer]):
             outcomes = await loop.run_in_executor(self._thread, self._outcomes, batch)
         except (RuntimeError, asyncio.CancelledError) as cause:  # the thread was shut down
             why = str(cause) or "the batch was cancelled"
-            self._broken = f"the thread that runs batches takes no work any more: {why}"
+            self._broken = f"the thread that runs batches has stopped: {why}"
             outcomes = [errors.ServingError(self._broken) for _ in batch]
         self._running = None
         self._deliver(batch, outcomes)
@@ -161,7 +161,7 @@ class Batcher(Generic[Row, Answer]):
             failure = errors.ServingError(f"the model must answer, but raised {cause!r}")
             failure.__cause__ = cause
             return [failure]
-        self._learn(len(rows), time.thread_time() - started)
+        self._record_time(len(rows), time.thread_time() - started)
         return parts
 
     def _expected(self, rows: int) -> float:
@@ -170,7 +170,7 @@ class Batcher(Generic[Row, Answer]):
         nearest = max((known for known in self._seconds if known <= size), default=None)
         return math.inf if nearest is None else self._seconds[nearest] * 2 ** (size - nearest)
 
-    def _learn(self, rows: int, seconds: float) -> None:
+    def _record_time(self, rows: int, seconds: float) -> None:
         size = rows.bit_length()
         before = self._seconds.get(size, seconds)
         self._seconds[size] = before + SMOOTHING * (seconds - before)

@@ -39,7 +39,7 @@ PORTS = (
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
-def private(folder: Path) -> dict[str, str]:
+def private_paths(folder: Path) -> dict[str, str]:
     """Return paths and free ports for the HAProxy of one run, so that two runs do not clash.
 
     `folder` belongs to this run alone, and has a short path, since it holds sockets.
@@ -56,7 +56,7 @@ def private(folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-def bound(folder: Path) -> dict[str, str]:
+def parent_death_wrapper(folder: Path) -> dict[str, str]:
     """Make HAProxy end with the process of Ray that started it, even if that process is killed.
 
     `setpriv` of util-linux makes the kernel do this (PR_SET_PDEATHSIG). Not for a cluster: there

@@ -10,7 +10,6 @@ import shlex
 import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,21 +65,14 @@ def _cluster(address: str | None) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="er-", ignore_cleanup_errors=True) as name:
         folder, variables = Path(name), {}
         if address is None:
-            own = environment.private(folder) | environment.bound(folder)
+            own = environment.private_paths(folder) | environment.parent_death_wrapper(folder)
             variables = environment.FAST | own
-        with ray_compat.connected(address, variables), _interruptible():
+        with (
+            ray_compat.connected(address, variables),
+            # Ray's own handlers leave processes behind.
+            ray_compat.signals(signal.default_int_handler, signal.SIGINT, signal.SIGTERM),
+        ):
             yield
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGINT and SIGTERM; Ray's own handlers leave processes behind."""
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before = signal.signal(number, signal.default_int_handler)
-                stack.callback(signal.signal, number, before)
-        yield
 
 
 @contextlib.contextmanager
@@ -95,7 +87,7 @@ def _deployed(settings: Settings, host: str, port: int, *, alone: bool) -> Itera
         serve.run(app.build(settings.model_dump()), name=settings.name, route_prefix="/")
         yield
     except RuntimeError as cause:
-        message = f"{settings.name} must come up, but Ray Serve says: {cause}"
+        message = f"Ray Serve must start {settings.name}, but failed: {cause}"
         raise errors.ServingError(message) from cause
     finally:
         with contextlib.redirect_stdout(io.StringIO()):  # Ray prints the end of its own processes

@@ -42,8 +42,8 @@ class Metrics:
         self._seconds = histogram(
             "eagleray_request_seconds", "Time to answer.", route, buckets=SECONDS
         )
-        self._version = gauge("eagleray_model_version", "Replicas that serve it.", version)
-        self._refused = counter("eagleray_version_refused", "Versions found unfit.", version)
+        self._version = gauge("eagleray_model_version", "Replicas that serve the version.", version)
+        self._refused = counter("eagleray_version_refused", "Versions refused.", version)
         self._batch_rows = histogram(
             "eagleray_batch_rows", "Rows in a batch.", every, buckets=ROWS
         ).labels(model)
@@ -51,8 +51,8 @@ class Metrics:
         self._warnings = counter(
             "eagleray_row_warnings", "Warnings given with rows.", every
         ).labels(model)
-        self.ongoing = gauge("eagleray_ongoing_requests", "In progress.", every).labels(model)
-        self.busy = gauge("eagleray_busy", "Share of time at work.", every).labels(model)
+        self.ongoing = gauge("eagleray_ongoing_requests", "Ongoing requests.", every).labels(model)
+        self.busy = gauge("eagleray_busy", "Utilization.", every).labels(model)
         self._storage_errors = counter(
             "eagleray_storage_errors", "Failed reads of the alias or a version.", every
         ).labels(model)

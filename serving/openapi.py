@@ -41,7 +41,7 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
             f"/v1/models/{name}:predict": {"post": predict | {"operationId": "predictNamed"}},
             f"/v1/models/{name}": {"get": _get("Name and version, and whether it is ready.")},
             "/healthz": {"get": _get("The process is alive and can predict.")},
-            "/readyz": {"get": _get("Which version is loaded, its golden rows reproduced.")},
+            "/readyz": {"get": _get("The loaded version, which has reproduced its golden rows.")},
             "/metrics": {"get": _get("Prometheus metrics.", "text/plain")},
         },
         "components": {
@@ -87,7 +87,7 @@ def _row(known: schema.Schema) -> Document:
 
 
 def _answer(target: schema.Target) -> Document:
-    warnings = {"type": "array", "items": _STRING, "description": "What was odd about the row."}
+    warnings = {"type": "array", "items": _STRING, "description": "Warnings about the row."}
     values = tasks.of(target).answer_schema()
     return _object({**values, "warnings": warnings}, values)
 

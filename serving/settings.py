@@ -59,9 +59,8 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
             )
         if self.gpus:
             raise ValueError(
-                "gpus must be 0, since no model is moved to a GPU when it serves and a reserved"
-                f" one would stand idle, but got {self.gpus:g}; leave it out, and take more cpus"
-                " or replicas"
+                "gpus must be 0, since no model is moved to a GPU when it serves, but got"
+                f" {self.gpus:g}; leave it out, and take more cpus or replicas"
             )
         if self.announce_s and not self.metrics_port:
             raise ValueError("announce_s needs a metrics_port, where probes ask, but got none")

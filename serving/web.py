@@ -56,8 +56,8 @@ class Application:
         self._capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         model = f"/v1/models/{name}"
-        self._named = f"{model}:predict"
-        self._predictions = frozenset(("/predict", "/predict/", self._named, f"{self._named}/"))
+        named = self._predict_path = f"{model}:predict"
+        self._predictions = frozenset(("/predict", "/predict/", named, f"{named}/"))
         models = dict.fromkeys((model, f"{model}/"), self._model)
         pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/": self._index,
@@ -175,9 +175,9 @@ class Application:
                 reservation.add_bytes(len(first))
                 if not message.get("more_body", False):
                     return first
-                return await _rest(first, receive, reservation)
+                return await _read_parts(first, receive, reservation)
         except TimeoutError as late:
-            law = "the body must arrive in time, but is late"
+            law = f"the body must arrive within {self._reads.seconds:g} s, but is late"
             raise errors.RequestError(law, status=408) from late
 
     async def _page(self, path: str, method: str) -> Response:
@@ -194,7 +194,7 @@ class Application:
     async def _index(self) -> Response:
         version = self.predictor.number if self.predictor else None
         links = ["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"]
-        predict = ["/predict", self._named]
+        predict = ["/predict", self._predict_path]
         return _json(200, model=self._name, version=version, predict=predict, links=links)
 
     async def _healthz(self) -> Response:
@@ -239,7 +239,7 @@ async def _file(path: str) -> Response:
     return Response(200, docs.content(path), docs.CONTENT_TYPES[path])
 
 
-async def _rest(
+async def _read_parts(
     first: bytes, receive: Receive, reservation: admission.Reservation
 ) -> protocol.Body:
     """Read the parts of a body after the first; return the whole body."""
@@ -267,7 +267,7 @@ def _json(code: int, /, *headers: Header, **fields: object) -> Response:
     return Response(code, msgspec.json.encode(fields), headers=headers)
 
 
-_TYPES = {
+_ERROR_TYPES = {
     400: "bad_json",
     404: "not_found",
     405: "method_not_allowed",
@@ -278,7 +278,7 @@ _TYPES = {
     500: "internal",
     503: "unavailable",
 }
-_HEADERS = {408: ((b"connection", b"close"),), 503: ((b"retry-after", b"1"),)}
+_ERROR_HEADERS = {408: ((b"connection", b"close"),), 503: ((b"retry-after", b"1"),)}
 
 
 def _refusal(error: errors.RequestError) -> Response:
@@ -292,8 +292,8 @@ def _refusal(error: errors.RequestError) -> Response:
 def _error(
     status: int, message: str, *headers: Header, field: str | None = None, **more: object
 ) -> Response:
-    error = {"type": _TYPES[status], "message": message, "field": field, **more}
-    return _json(status, *headers, *_HEADERS.get(status, ()), error=error)
+    error = {"type": _ERROR_TYPES[status], "message": message, "field": field, **more}
+    return _json(status, *headers, *_ERROR_HEADERS.get(status, ()), error=error)
 
 
 def _wrong_method(allowed: bytes) -> Response:

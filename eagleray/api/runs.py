@@ -117,7 +117,7 @@ def submit(
         packed = package.pack(experiment)
         run = packed.run
         if packed.settled and (earlier := records.find(run, records.Result)):
-            out.print(f"run {run.id} has ended before: this is its result")
+            out.print(f"run {run.id} has already ended; returning its result")
             if show:
                 out.out(earlier.page, highlight=False)
             return Result(earlier.summary, earlier.page, run.storage)

@@ -33,7 +33,7 @@ class Record(documents.Document):
     best_epoch: int = 0
     best: dict[str, float] = {}  # all metrics of the best epoch
     history: list[dict[str, float]] = []  # metrics of every epoch
-    weights: dict[str, Any] | None = None  # blob of the best epoch's weights
+    weights: blobs.Blob | None = None  # of the best epoch's weights
     state_epoch: int = 0  # the epoch of its last whole state in storage; 0 before the first
     failure: str | None = None  # why it failed
     cause: str | None = None  # equal for like failures; None: the next trial may do better

@@ -39,7 +39,7 @@ def export(experiment: spec.Experiment, folder: Path) -> dict[str, Any]:
         "parts": {
             name: {"file": f"{name}.{suffix}", "rows": len(rows)} for name, rows in parts.items()
         },
-        "notes": list(dataset.notes),
+        "notes": dataset.notes,
         "data": dataset.fingerprint,
         "eagleray": eagleray.__version__,
     }

@@ -71,9 +71,9 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     )
 
 
-def spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the rows, evenly spaced."""
-    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)
+def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows, evenly spaced."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int)
     chosen: np.ndarray = rows[places]
     return chosen
 

@@ -29,26 +29,26 @@ def watch(
     began, resumed = time.monotonic(), {one.number for one in trials.values() if one.unfinished}
     before = len(trials) - len(resumed)
 
-    def look() -> View:
+    def current() -> View:
         known = list(trials.values())  # a copy: other threads call it
         running = [one for one in known if one.status == "running" or one.number in resumed]
         return view(searched, known, running, seconds=time.monotonic() - began, before=before)
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         out.print(line, highlight=False, soft_wrap=True)
 
     def ended(record: Record) -> None:
         resumed.discard(record.number)
         if not out.is_terminal:
-            say(screen.line(record, look()))
+            print_line(screen.line(record, current()))
 
     if trials:
-        now = look()
+        now = current()
         best = f", best {now.best.score:.4g}" if now.best else ""
-        say(f"resuming: {now.ended} of {now.total} trials done{best}")
-    table = live.Live(console=out, refresh_per_second=4, get_renderable=lambda: screen.draw(look()))
+        print_line(f"resuming: {now.ended} of {now.total} trials done{best}")
+    table = live.Live(console=out, get_renderable=lambda: screen.draw(current()))
     shown = table if out.is_terminal else nullcontext()
-    with screen.beating(PUBLISH_S, lambda: searched.records.save(look())), shown:
+    with screen.beating(PUBLISH_S, lambda: searched.records.save(current())), shown:
         yield ended
 
 

@@ -46,7 +46,7 @@ def fill(store: storage.Storage) -> set[str]:
     """Each kind of document that refers to a content; the contents."""
     records = searches.Records(store, "spam", "0123456789ab")
     weights, state = blobs.put(store, b"weights"), blobs.put(store, b"state")
-    records.save(searches.Record(number=1, values={}, weights=vars(weights)))
+    records.save(searches.Record(number=1, values={}, weights=weights))
     records.save_state(1, searches.State(values={}, epoch=1, blob=state))
     version = Registry(store).register("spam", {"model": b"model"}, {})
     Registry(store).promote("spam", 1)

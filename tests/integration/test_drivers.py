@@ -66,7 +66,7 @@ def test_who_comes_second_watches_and_takes_over_from_who_is_killed(
     first = drive(chosen, "first")
     wait_for_words(chosen, "first", "starting Ray")
     second = drive(chosen, "second")
-    wait_for_words(chosen, "second", "drives this search: watching it")
+    wait_for_words(chosen, "second", "runs this search; Ctrl-C")
     wait_for_trials(chosen, 2)
     first.kill()
     wait_for_words(chosen, "second", "starting Ray")

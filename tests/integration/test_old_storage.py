@@ -94,7 +94,7 @@ def test_its_searches_have_ended_or_go_on(
         for name, version in (("first", 1), ("second", 2)):
             ended, said = run(folder, uri, name)
             assert (ended.result.version, ended.champion) == (version, 1)
-            assert "has ended before: this is its result" in said
+            assert "has already ended; returning its result" in said
         known = third(folder, uri)
         (unfinished,) = [one for one in known if one.unfinished]
         ended, said = run(folder, uri, "third")

@@ -152,7 +152,7 @@ def test_run_again_a_search_that_ended_gives_its_result_and_changes_nothing(
     before = kept(chosen)
     again = pipeline.run(chosen, out)
     assert isinstance(out.file, io.StringIO)
-    assert "has ended before" in out.file.getvalue()
+    assert "has already ended" in out.file.getvalue()
     assert again.summary() | {"why": ""} == wine.summary() | {"why": ""}
     assert kept(chosen) == before
 

@@ -95,7 +95,7 @@ def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
     assert better.winner.number == 4
     assert (better.result.version, better.champion) == (2, 1)
     few, said = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 1}))
-    assert "has ended before: this is its result" in said
+    assert "has already ended; returning its result" in said
     assert few.summary() == better.summary()
 
 
@@ -112,13 +112,13 @@ def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_says_so_again
     wrong = "    if batches > 2:\n        raise TypeError(f'wrong after {time.time()}')\n"
     chosen = own_model(tmp_path, wrong, **{"tune.trials": 20})
     with pytest.raises(
-        errors.SearchError, match=r"[34] trials failed alike, and no other was tried"
+        errors.SearchError, match=r"all [34] trials that ran failed with the same cause"
     ):
         run(chosen)
     kept = on_record(chosen).trials()
     assert {one.status for one in kept} == {"failed"}
     assert len(kept) in (3, 4)  # the fourth is planned early where the third has had a score
-    before = "has ended before: no trial gave a model: .*wrong after.*--set tune.seed=1"
+    before = "has already ended: no trial gave a model: .*wrong after.*--set tune.seed=1"
     with pytest.raises(errors.SearchError, match=before):
         run(chosen)
     assert on_record(chosen).trials() == kept

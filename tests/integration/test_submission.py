@@ -206,7 +206,7 @@ def test_a_run_is_left_attached_to_stopped_killed_and_goes_on_each_time(
     assert all(after[number] == content for number, content in (before | kept).items())
 
     shown = eagleray(*submit, "--json")
-    assert "has ended before" in shown.err
+    assert "has already ended" in shown.err
     assert json.loads(shown.out)["version"] == 1
     listed = json.loads(eagleray("runs", "list", *there, "--json").out)
     assert [one["state"] for one in listed] == ["stopped", "failed", "succeeded"]

@@ -142,6 +142,9 @@ def test_replicas_settle_where_none_works_more_than_it_should(rate: float, servi
 
 
 def test_two_runs_have_ports_and_paths_of_their_own(tmp_path: Any) -> None:
-    first, second = environment.private(tmp_path / "a"), environment.private(tmp_path / "b")
+    first, second = (
+        environment.private_paths(tmp_path / "a"),
+        environment.private_paths(tmp_path / "b"),
+    )
     shared = {name for name in first if first[name] == second[name]}
     assert shared == {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"}

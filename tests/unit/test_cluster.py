@@ -26,7 +26,7 @@ def test_a_trial_fits_on_one_node_and_is_not_put_together_from_two() -> None:
 
 def test_what_no_result_can_change_asks_for_room_at_once() -> None:
     assert cluster.limit(room=0, live=0, independent=8) == 8
-    assert cluster.limit(room=4, live=0, independent=100) == 4 + cluster.AHEAD
+    assert cluster.limit(room=4, live=0, independent=100) == 4 + cluster.MAX_PENDING
 
 
 def test_what_results_change_does_not_queue_behind_what_waits() -> None:
@@ -42,7 +42,7 @@ def test_room_is_used_and_one_more_always_asks_for_more(
     limit = cluster.limit(room, live, independent)
     assert limit > room
     assert limit <= max(room + 1, live + independent)
-    assert limit <= room + cluster.AHEAD
+    assert limit <= room + cluster.MAX_PENDING
 
 
 @given(room=COUNTS, more=COUNTS, live=COUNTS, independent=COUNTS)

@@ -18,14 +18,14 @@ def answers(port: int) -> bool:
 
 
 def test_ray_starts_the_haproxy_that_it_would_have_started(tmp_path: Path) -> None:
-    program = environment.bound(tmp_path)[environment.BINARY]
+    program = environment.parent_death_wrapper(tmp_path)[environment.BINARY]
     said = subprocess.run([program, "-v"], text=True, capture_output=True, check=True).stdout
     assert said.startswith("HAProxy version")
 
 
 @pytest.mark.timeout(30)
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    program = environment.bound(tmp_path)[environment.BINARY]
+    program = environment.parent_death_wrapper(tmp_path)[environment.BINARY]
     config = tmp_path / "haproxy.cfg"
     (port,) = environment.free_ports(1)
     config.write_text(
@@ -42,6 +42,6 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 def test_a_choice_of_haproxy_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(environment.BINARY, "/bin/echo")
-    program = environment.bound(tmp_path)[environment.BINARY]
+    program = environment.parent_death_wrapper(tmp_path)[environment.BINARY]
     said = subprocess.run([program, "a b"], text=True, capture_output=True, check=True).stdout
     assert said == "a b\n"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eagleray import bundle, cli, errors, spec
-from eagleray.learn import schema
+from eagleray.learn import schema, tasks
 from ray_jobs import probe, search, training
 from ray_jobs.data import prepare
 
@@ -218,7 +218,7 @@ def _files(folder: Path, running: training.Trainer) -> dict[str, bytes]:
         transforms=running.data.transforms,
         options=experiment.default().model,
         model=running.model,
-        scale=running.scale,
+        scale=tasks.of(dataset.schema.target).scale(dataset.targets[dataset.split.train]),
         custom=experiment.code()["net:Net"],
     )
     some = dataset.take(dataset.split.test[:5])

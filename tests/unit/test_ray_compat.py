@@ -28,7 +28,7 @@ VARIABLES = (
     *ray_compat.DEVICES,
     ray_compat.ADDRESS,
     *environment.FAST,
-    *environment.private(Path("/run")),
+    *environment.private_paths(Path("/run")),
     environment.BINARY,
 )
 

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from eagleray import spec
 from eagleray.state import searches
-from ray_jobs import searcher
+from ray_jobs import search, searcher
 
 TRIALS = 16
 ENDLESS = "{lr: {loguniform: [1.0e-4, 1.0e-1]}, weight_decay: {uniform: [0, 1]}}"
@@ -45,10 +45,10 @@ class Driver:
         self.start()
 
     def start(self) -> None:
-        known = [json.loads(self.kept[number].model_dump_json()) for number in sorted(self.kept)]
-        self.finder = searcher.Searcher(
-            self.chosen, "max", [searches.Record.model_validate(one) for one in known]
-        )
+        stored = [json.loads(self.kept[number].model_dump_json()) for number in sorted(self.kept)]
+        known = [searches.Record.model_validate(one) for one in stored]
+        self.finder = searcher.Searcher(self.chosen, "max", known)
+        assert self.finder.exhausted == search.exhausted(self.chosen, known)
         self.running: dict[str, searches.Record] = {}
 
     def suggest(self) -> bool:
@@ -170,7 +170,7 @@ def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_stays_ended(
     folder: Path,
 ) -> None:
     driver = Driver(experiment(folder, ENDLESS))
-    for _ in range(searcher.ALIKE):
+    for _ in range(search.MIN_FAILURES):
         fail(driver, "TypeError at own.py:3")
     assert driver.finder.suggest("next") == Searcher.FINISHED
     driver.start()
@@ -192,7 +192,7 @@ def test_while_a_trial_that_may_do_better_is_under_way_nobody_gives_up(folder: P
     assert driver.suggest()
     (first,) = driver.running
     record = driver.running.pop(first)
-    for _ in range(searcher.ALIKE - 1):
+    for _ in range(search.MIN_FAILURES - 1):
         fail(driver, "TypeError at own.py:3")
     assert driver.finder.suggest("waits") is None
     driver.finder.on_trial_result(first, {"score": 0.5})

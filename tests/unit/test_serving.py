@@ -98,5 +98,5 @@ def test_documented_metrics_are_those_there_are(
 
 def test_documented_errors_are_those_there_are() -> None:
     table = dict(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", DOCS, re.MULTILINE))
-    assert {int(status): kind for status, kind in table.items()} == web._TYPES
-    assert set(openapi._ERRORS) < set(web._TYPES)
+    assert {int(status): kind for status, kind in table.items()} == web._ERROR_TYPES
+    assert set(openapi._ERRORS) < set(web._ERROR_TYPES)

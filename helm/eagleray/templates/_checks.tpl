@@ -69,7 +69,7 @@
 {{- end -}}
 {{- range $what, $gpus := dict "serving.replicas.gpus" $s.replicas.gpus "serving.workers.gpus" $s.workers.gpus -}}
 {{- if gt (float64 $gpus) 0.0 -}}
-{{- fail (printf "%s must be 0, since no model is moved to a GPU when it serves and a reserved one would stand idle, but is %v; leave it out, and take more CPUs or replicas" $what $gpus) -}}
+{{- fail (printf "%s must be 0, since no model is moved to a GPU when it serves, but is %v; leave it out, and take more CPUs or replicas" $what $gpus) -}}
 {{- end -}}
 {{- end -}}
 {{- $each := floor (divf $s.workers.cpus $s.replicas.cpus) | int -}}
