@@ -93,13 +93,15 @@ class Search:
         Raises:
             SearchError: none gave a model.
         """
-        sign = -1 if self.mode == "max" else 1
-        able = [record for record in trials if record.status != "failed"]
-        scored = [record for record in able if record.score is not None and record.weights]
-        if not scored:
+        able = [one for one in self.scored(trials) if one.weights and one.status != "failed"]
+        if not able:
             raise errors.SearchError(f"no trial gave a model: {_reasons(trials)}")
-        rest = [record for record in trials if record not in scored]
-        return sorted(scored, key=lambda record: sign * (record.score or 0.0)) + rest
+        return able + [record for record in trials if record not in able]
+
+    def scored(self, trials: list[searches.Record]) -> list[searches.Record]:
+        """The trials that have a score, the best first."""
+        scores = [record for record in trials if record.score is not None]
+        return sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
 
 
 def exhausted(experiment: spec.Experiment, trials: list[searches.Record]) -> bool:

@@ -61,9 +61,7 @@ def view(
     before: int,
 ) -> View:
     """The view of a search that began `seconds` ago, when `before` trials had ended already."""
-    sign = -1 if searched.mode == "max" else 1
-    scored = [one for one in trials if one.score is not None]
-    scored.sort(key=lambda one: sign * (one.score or 0.0))
+    scored = searched.scored(trials)
     rows = [*running, *(one for one in scored if one not in running)][:ROWS]
     return View(
         at=time.time(),
