@@ -115,7 +115,7 @@ class FileStorage:
         return _etag(data)
 
     def _make_parents(self, path: Path) -> None:
-        """Make the folders above an object."""
+        """Make the folders above an object's file."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():

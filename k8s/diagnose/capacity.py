@@ -111,7 +111,7 @@ def _device(device: str, values: Amounts, nodes: Sequence[Object]) -> Finding:
         return failed(f"{asked} of {device}, but no node has more than {greatest:f}", fix)
     if bare := [name(node) for node in nodes if _LABELS & labels(node).keys()]:
         return failed(f"nodes with GPUs offer no {device}: {', '.join(bare)}", PLUGIN)
-    law = f"no node has {device} now: fine where nodes are added when a pod asks"
+    law = f"no node has {device} now: fine if an autoscaler adds nodes on demand"
     return warned(law, "kubectl get nodes -o wide; or set the chart's gpus to 0")
 
 

@@ -69,7 +69,7 @@ def check(known: Mapping[str, Object], things: Sequence[Object]) -> Finding:
     """
     if missing := [kind for kind in KINDS if kind not in known]:
         gated = any(embedded(at(one, "spec", "rayClusterSpec")) for one in things)
-        return failed(f"the cluster does not know {', '.join(missing)}", install(gated=gated))
+        return failed(f"the cluster lacks the CRDs {', '.join(missing)}", install(gated=gated))
     marked = (
         one for one, kind, keys in MARKS if kind in known and not [*unknown(keys, known[kind])]
     )
@@ -117,7 +117,7 @@ def operator(pods: Sequence[Object], *, gated: bool) -> Finding:
 def gate(pods: Sequence[Object]) -> Finding:
     """Check by the operator's flags whether a head may keep its state on a volume."""
     if not pods:
-        return warned(f"no operator is seen; it needs {GATE}", enable({}))
+        return warned(f"no operator pod was found; it needs {GATE}", enable({}))
     container = pods[0]["spec"]["containers"][0]
     words = " ".join([*at(container, "command"), *at(container, "args")])
     pairs = [pair.partition("=") for one in _GATES.findall(words) for pair in one.split(",")]

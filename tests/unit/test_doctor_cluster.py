@@ -85,7 +85,7 @@ GROUPS = {"kind": "RayJob", "spec": {"rayClusterSpec": {"workerGroupSpecs": [{"i
 @pytest.mark.parametrize(
     ("known", "wanted", "state", "said"),
     [
-        ({}, [], "fail", "does not know RayCluster, RayJob, RayService"),
+        ({}, [], "fail", "lacks the CRDs RayCluster, RayJob, RayService"),
         ({**OLD, "RayCluster": schema("spec.rayVersion")}, [], "fail", "must be of KubeRay 1.4"),
         (OLD, [], "pass", "of KubeRay 1.4"),
         (NEW, [], "pass", "of KubeRay 1.6 or newer"),
@@ -216,7 +216,7 @@ def node(name: str = "n", labels: Sequence[str] = (), **allocatable: str) -> dic
             "fail",
             "nodes with GPUs offer no nvidia.com/gpu",
         ),
-        ([node(cpu="4")], "warn", "fine where nodes are added when a pod asks"),
+        ([node(cpu="4")], "warn", "fine if an autoscaler adds nodes on demand"),
     ],
 )
 def test_gpus_are_compared_with_what_one_pod_asks_of_one_node(
