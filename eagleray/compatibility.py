@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 class Change:
     """One difference of two schemas.
 
-    `before` is empty where it is new, `after` where it is gone, `notice` where it breaks no client.
+    `before` is empty where it is new, `after` where it is gone. `breakage` is what clients breakage,
+    empty where it breaks none.
     """
 
     what: str
     before: str
     after: str
-    notice: str = ""
+    breakage: str = ""
 
     @property
     def breaks(self) -> bool:
-        return bool(self.notice)
+        return bool(self.breakage)
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.before or 'none'} → {self.after or 'none'}: {self.notice}"
+        return f"{self.what}: {self.before or 'none'} → {self.after or 'none'}: {self.breakage}"
 
 
 def check(registry: Registry, alias: str, before: Version, after: Version) -> None:
@@ -73,14 +74,14 @@ def changes(before: Schema, after: Schema) -> list[Change]:
 
 
 def _column(name: str, old: Column | None, new: Column | None) -> Iterator[Change]:
-    notice = _column_notice(old, new)
-    if notice or _kind(old) != _kind(new):
-        yield Change(f"column {name}", _kind(old), _kind(new), notice)
+    breakage = _column_breakage(old, new)
+    if breakage or _kind(old) != _kind(new):
+        yield Change(f"column {name}", _kind(old), _kind(new), breakage)
     if old is not None and new is not None and old.type == new.type:
         yield from _properties(f"column {name}", old, new)
 
 
-def _column_notice(old: Column | None, new: Column | None) -> str:
+def _column_breakage(old: Column | None, new: Column | None) -> str:
     if new is None:
         return "requests that have it are refused"
     if old is None:
@@ -97,15 +98,15 @@ def _properties(what: str, old: Column, new: Column) -> Iterator[Change]:
     if old.missing != new.missing:
         gone = sorted(set(old.missing) - set(new.missing))
         refused = gone and not old.kind.takes_any_text  # in a text the mark becomes a value
-        notice = f"the mark {', '.join(gone)} is refused" if refused else ""
-        yield Change(f"{what} missing", ", ".join(old.missing), ", ".join(new.missing), notice)
+        breakage = f"the mark {', '.join(gone)} is refused" if refused else ""
+        yield Change(f"{what} missing", ", ".join(old.missing), ", ".join(new.missing), breakage)
     if old.written != new.written:
-        notice = "dates in the format before are refused" if old.written else ""
-        yield Change(f"{what} format", old.written or "", new.written or "", notice)
+        breakage = "dates in the format before are refused" if old.written else ""
+        yield Change(f"{what} format", old.written or "", new.written or "", breakage)
     if old.image_shape != new.image_shape:  # pictures are scaled, but keep their channels
         before, after = old.image_shape or (), new.image_shape or ()
-        notice = "" if before[:1] == after[:1] else "pictures with other channels are refused"
-        yield Change(f"{what} shape", _shape(before), _shape(after), notice)
+        breakage = "" if before[:1] == after[:1] else "pictures with other channels are refused"
+        yield Change(f"{what} shape", _shape(before), _shape(after), breakage)
     if old.categories != new.categories:  # an unknown category is answered, with a warning
         fewer, more = _only(old.categories or (), new.categories or ())
         fewer = "more than are listed" if old.categories is None else fewer
@@ -123,11 +124,11 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
         yield Change("target", old.name, new.name)
     same_form = _form(old) == _form(new)
     if old.task != new.task:
-        notice = "" if same_form else "an answer has another form"
-        yield Change("task", old.task, new.task, notice)
+        breakage = "" if same_form else "an answer has another form"
+        yield Change("task", old.task, new.task, breakage)
     if same_form and set(old.classes) != set(new.classes):
-        notice = "an answer has other labels and probabilities"
-        yield Change("classes", *_only(old.classes, new.classes), notice)
+        breakage = "an answer has other labels and probabilities"
+        yield Change("classes", *_only(old.classes, new.classes), breakage)
 
 
 def _form(target: Target) -> dict[str, object]:

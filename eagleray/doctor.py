@@ -40,7 +40,7 @@ class Versions(NamedTuple):
     python: str = ""
 
 
-def here() -> Versions:
+def installed() -> Versions:
     """The versions of this process."""
     return Versions(importlib.metadata.version("ray"), platform.python_version())
 
@@ -51,10 +51,10 @@ def of_storage(uri: str) -> list[Finding]:
         store = storage.open(uri, attempts=ATTEMPTS)
     except errors.EagleRayError as error:
         return [failed(str(error), "--storage s3://bucket").named("storage")]
-    before, said = time.time(), None
+    before, server_time = time.time(), None
     with contextlib.suppress(errors.StorageError):
-        said = store.clock()
-    seen = clock(ahead(said, before, time.time()), store.uri).named("storage clock")
+        server_time = store.clock()
+    seen = clock(ahead(server_time, before, time.time()), store.uri).named("storage clock")
     return [*probe(store), seen]
 
 
@@ -62,19 +62,19 @@ def of_ray(address: str) -> list[Finding]:
     """Check a Ray cluster through its dashboard: access, clock and versions."""
     before, fix = time.time(), "ray start --head --dashboard-host=0.0.0.0"
     try:
-        status, date, told = _ask(address, "/api/version")
+        status, date, body = _ask(address, "/api/version")
     except OSError as error:  # base of all errors of requests
         law = f"{address}: must be a Ray dashboard that answers, but {type(error).__name__}"
         return [failed(law, fix).named("Ray dashboard")]
     seen = clock(ahead(dated(date), before, time.time()), address).named("Ray clock")
-    theirs = Versions(str(told.get("ray_version", "")))
+    theirs = Versions(str(body.get("ray_version", "")))
     if status != 200 or not theirs.ray:
         return [_refused(address, status).named("Ray dashboard"), seen]
     with contextlib.suppress(OSError):
         metadata = _ask(address, "/api/v0/cluster_metadata")[2].get("data", {})
         theirs = theirs._replace(python=str(metadata.get("pythonVersion", "")))
     fix = f"on every node: pip install 'eagleray=={__version__}'"
-    found = versions(here(), theirs, f"on {address}", fix)
+    found = versions(installed(), theirs, f"on {address}", fix)
     return [passed(f"{address} answers").named("Ray dashboard"), seen, *found]
 
 
@@ -96,9 +96,9 @@ def probe(store: Storage) -> list[Finding]:
         lost = f"{store.uri}: an object must be there once it is written, but is not"
         well = passed(f"{store.uri}: written, read, listed and deleted")
         reach = well if whole else failed(lost, _CONDITIONS)
-        conditional = passed("put-if-absent and compare-and-swap refuse who comes late")
+        conditional = passed("put-if-absent and compare-and-swap refuse outdated writes")
         if fault:
-            law = "two who promote at once would both believe that they did"
+            law = "two concurrent promotions would both succeed"
             conditional = failed(f"{fault}: {law}", _CONDITIONS)
     return [reach.named("storage"), conditional.named("conditional writes")]
 
@@ -106,7 +106,7 @@ def probe(store: Storage) -> list[Finding]:
 def clock(ahead_s: float | None, whose: str) -> Finding:
     """Check by how many seconds a server's clock is ahead of this machine's; None if unknown."""
     if ahead_s is None:
-        return skipped(f"{whose} says no time of its own")
+        return skipped(f"{whose} gives no time to compare")
     if abs(ahead_s) < WARN_S:
         return passed(f"{whose} and this machine agree within {WARN_S:g} s")
     seen = f"{whose} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine"
@@ -115,13 +115,13 @@ def clock(ahead_s: float | None, whose: str) -> Finding:
     return failed(f"{seen}; signatures are refused from {REFUSED_S:g} s", _SYNC)
 
 
-def ahead(said: datetime | None, before: float, after: float) -> float | None:
+def ahead(server_time: datetime | None, before: float, after: float) -> float | None:
     """Seconds that a server's clock is ahead; `before` and `after` are our times around its answer.
 
     A server tells whole seconds, so half of one is added: the error is at most 0.5 s and half of
     the time that the answer took.
     """
-    return None if said is None else said.timestamp() + 0.5 - (before + after) / 2
+    return None if server_time is None else server_time.timestamp() + 0.5 - (before + after) / 2
 
 
 def dated(header: str | None) -> datetime | None:
@@ -159,7 +159,7 @@ def _faults(store: Storage, key: str) -> Iterator[str]:
     if _accepts(lambda: store.compare_and_swap(key, b"late", old)):
         yield "compare-and-swap wrote over a change"
     if store.get_tagged(key) != (b"swapped", now):
-        yield "a refused write left its mark"
+        yield "a refused write changed the object"
     store.delete(key)
     store.put_if_absent(key, b"anew")
 
@@ -205,8 +205,7 @@ def _ask(address: str, path: str) -> tuple[int, str | None, dict[str, Any]]:
     headers = ray_compat.dashboard_headers()
     answer = requests.get(address.rstrip("/") + path, headers=headers, timeout=SILENCE_S)
     try:
-        told = answer.json()
+        body = answer.json()
     except ValueError:
-        told = {}
-    told = told if isinstance(told, dict) else {}
-    return answer.status_code, answer.headers.get("Date"), told
+        body = None
+    return answer.status_code, answer.headers.get("Date"), body if isinstance(body, dict) else {}

@@ -2,8 +2,9 @@
 
 EagleRayError                 one line for people; `exit_code` for the command line
 ├── UserError                 (2) the caller's input is wrong
-│   ├── SpecError             experiment file: all of its problems at once
-│   ├── DataError             data that cannot be read or learned from: all problems at once
+│   ├── ProblemsError         all problems at once
+│   │   ├── SpecError         of an experiment file
+│   │   └── DataError         of data that cannot be read or learned from
 │   ├── CodeError             the user's own `module:function` fails to import or to answer
 │   ├── RequestError          a prediction request; names the field
 │   ├── NotFoundError         no such model, version, alias or search
@@ -40,20 +41,20 @@ class UserError(EagleRayError):
     exit_code = 2
 
 
-class SpecError(UserError):
-    """An experiment file with problems, a line each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-class DataError(UserError):
-    """Data that cannot be read or learned from; a line for each problem."""
+class ProblemsError(UserError):
+    """Several problems, a line each."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class SpecError(ProblemsError):
+    """An experiment file with problems."""
+
+
+class DataError(ProblemsError):
+    """Data that cannot be read or learned from."""
 
 
 class CodeError(UserError):

@@ -6,6 +6,8 @@ from typing import Literal
 
 import pydantic
 
+from eagleray.storage import EMBEDDED
+
 
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     """The model to serve, and how to serve it.
@@ -31,7 +33,7 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     name: str = pydantic.Field(min_length=1)
     alias: str = pydantic.Field("champion", min_length=1)
-    storage: str = "s3://eagleray"
+    storage: str = EMBEDDED
     min_replicas: int = pydantic.Field(1, ge=1)
     max_replicas: int = pydantic.Field(4, ge=1)
     target_ongoing: float = pydantic.Field(16.0, gt=0)

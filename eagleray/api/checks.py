@@ -52,7 +52,7 @@ class Check:
         yield f"target {target['name']}: {facts['about_target']}"
         yield f"rows: {self._rows()}"
         count = space["configurations"]
-        size = "endlessly many" if count is None else f"{count:,}"
+        size = "unlimited" if count is None else f"{count:,}"
         yield f"space: {space['distributions']} distributions, {size} configurations"
         yield f"compared by: {facts['metric']} on the validation part"
         yield from (f"note: {note}" for note in facts["notes"])
@@ -133,7 +133,7 @@ def _described(column: Mapping[str, Any]) -> str:
         "x".join(map(str, shape or ())),
         f"{len(categories)} values" if categories else "",
         "whole" if column["integer"] else "",
-        "with gaps" if column["nullable"] else "",
+        "may be missing" if column["nullable"] else "",
         f"missing is {' or '.join(missing)}" if missing else "",
     ]
     return ", ".join(filter(None, parts))

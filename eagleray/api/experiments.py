@@ -49,7 +49,7 @@ class Experiment:
         """
         check = examine(self.spec.path, self.overrides)
         if check.problems:
-            raise SpecError(check.problems)
+            raise SpecError(*check.problems)
         return check
 
     def run(

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from eagleray import bundle
     from eagleray.api.prediction import Answers
 
-EMBEDDED = "s3://eagleray"
-"""The bucket of the server that `eagleray local up` starts."""
 MODEL_COLUMNS = ("model", "latest", "aliases")
 VERSION_COLUMNS = ("version", "created", "aliases", "metric", "validation", "test")
 
@@ -271,7 +269,7 @@ class Model:
         return display.page(repr(self)[1:-1], display.notes(lines), versions)
 
 
-def models(storage: str = EMBEDDED) -> Models:
+def models(storage: str = storage.EMBEDDED) -> Models:
     """The models that a storage holds.
 
     Args:

@@ -39,7 +39,7 @@ class Answers:
     def documents(self) -> Iterator[Row]:
         """JSON objects, one per row, the repeated columns first."""
         for number, row in enumerate(self.rows):
-            yield {**self._beside(number, row), **row}
+            yield {**self._repeated_cells(number, row), **row}
 
     def table(self) -> pd.DataFrame:
         """The answers as a table, whose columns do not depend on the rows."""
@@ -49,11 +49,11 @@ class Answers:
         flat = []
         for number, row in enumerate(self.rows):
             ends = {"warnings": "; ".join(row["warnings"]), "error": row["error"]}
-            flat.append({**self._beside(number, heading), **self.task.flat(row), **ends})
+            flat.append({**self._repeated_cells(number, heading), **self.task.flat(row), **ends})
         repeated = [_renamed(name, heading) for name in self.repeated]
         return pd.DataFrame(flat, columns=[*repeated, *heading])
 
-    def _beside(self, number: int, taken: Container[str]) -> Row:
+    def _repeated_cells(self, number: int, taken: Container[str]) -> Row:
         return {_renamed(name, taken): _plain(raw[number]) for name, raw in self.repeated.items()}
 
 
@@ -83,7 +83,7 @@ def _check_names(raw: Mapping[str, Raw], needed: Sequence[str]) -> None:
     absent = [name for name in needed if name not in raw]
     if absent:
         raise DataError(
-            "the model's columns, and those of --with, are needed,"
+            "the model's columns and those to repeat are needed,"
             f" but there is no {', '.join(map(repr, absent))}{near(absent[0], list(raw))}"
         )
 

@@ -38,14 +38,12 @@ class Result:
     @property
     def winner(self) -> Mapping[str, Any]:
         """The best trial: `trial`, `values` by dotted key, and its `validation` metrics."""
-        winner: Mapping[str, Any] = self.summary["winner"]
-        return winner
+        return dict(self.summary["winner"])
 
     @property
     def test(self) -> Mapping[str, float]:
         """The winner's metrics on the test part, which no trial has seen."""
-        test: Mapping[str, float] = self.summary["test"]
-        return test
+        return dict(self.summary["test"])
 
     @property
     def warnings(self) -> list[str]:

@@ -130,7 +130,7 @@ def submit(
         follow(cluster, attempt, out)
         result = records.find(run, records.Result)
     if result is None:
-        raise errors.ClusterError(f"run {run.id}: must have left a result, but has none")
+        raise errors.ClusterError(f"run {run.id}: succeeded, but storage has no result of it")
     return Result(result.summary, result.page, run.storage)
 
 
@@ -163,8 +163,8 @@ def _storage_reached(cluster: Cluster) -> Iterator[None]:
         if tunnel is None or "AWS_ENDPOINT_URL_S3" in os.environ:
             raise
         raise type(cause)(
-            f"storage: must be reached from here too, but it is inside the cluster; lead a port to "
-            f"it: {tunnel}"
+            "storage: must be reachable from here too, but it is inside the cluster; forward its "
+            f"port: {tunnel}"
         ) from cause
 
 

@@ -6,7 +6,6 @@ answers at once.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 import traceback
@@ -16,8 +15,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from eagleray import __version__
-from eagleray.errors import DataError, EagleRayError, SpecError, UserError
+from eagleray import __version__, names
+from eagleray.errors import EagleRayError, ProblemsError, UserError
 
 
 class Command(NamedTuple):
@@ -53,10 +52,8 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
-            near = "".join(difflib.get_close_matches(cmd_name, COMMANDS, n=1))
-            hint = f"; did you mean {near}" if near else ""
-            known = ", ".join(COMMANDS)
-            raise UserError(f"command: must be one of {known}, but got {cmd_name}{hint}")
+            known, near = ", ".join(COMMANDS), names.near(cmd_name, COMMANDS)
+            raise UserError(f"command: must be one of {known}, but got {cmd_name!r}{near}")
         module, name, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), name)
         if isinstance(command, typer.Typer):
@@ -115,7 +112,7 @@ def _report(error: Exception) -> int:
     lines, code = [f"internal error: {type(error).__name__}: {error}; run with --verbose"], 1
     if isinstance(error, EagleRayError):
         lines, code = [str(error)], error.exit_code
-    if isinstance(error, SpecError | DataError):
+    if isinstance(error, ProblemsError):
         lines = error.problems
     for line in lines:
         print(" ".join(line.splitlines()), file=sys.stderr)

@@ -26,7 +26,7 @@ def check(file: File, assignments: options.Set = None, as_json: options.Json = F
     if as_json:
         print(json.dumps({**found.facts, "problems": found.problems}, indent=2))
     if found.problems:
-        raise SpecError(found.problems)
+        raise SpecError(*found.problems)
     if not as_json:
         print(found)
 
@@ -46,7 +46,7 @@ def split(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write the training, validation and test rows of a search, and how they were parted.
+    """Write the training, validation and test rows of a search, and how they are split.
 
     The rows of the test file are those of `eagleray models pull --predictions`, in the same order.
     """

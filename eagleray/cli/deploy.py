@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def deploy(
     release: Annotated[str, typer.Argument(help="The release's name.")] = "eagleray",
-    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="Where to.")] = False,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Deploy to Kubernetes (required).")
+    ] = False,
     namespace: options.Namespace = None,
     model: Annotated[str | None, typer.Option(help="The model to serve.")] = None,
     storage: Annotated[str | None, typer.Option(help="Where its versions are: s3://….")] = None,
@@ -38,7 +40,7 @@ def deploy(
         bool, typer.Option("--dry-run", help="Print the objects, and change nothing.")
     ] = False,
     status: Annotated[bool, typer.Option("--status", help="Show its state.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Install or update a release of the chart by helm, or show its state."""
     if not kubernetes:

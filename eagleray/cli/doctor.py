@@ -14,8 +14,7 @@ from eagleray.errors import UserError
 if TYPE_CHECKING:
     from eagleray.findings import Finding
 
-_STORAGE = f"s3://bucket[/prefix] or file:///path; {options.EMBEDDED} when no cluster is named."
-_RELEASE = "Kubernetes: which release, if there are several."
+_STORAGE = f"s3://bucket[/prefix] or file:///path; {options.EMBEDDED} without a cluster."
 _SHOWN = {"pass": "passes", "warn": "warns", "fail": "fails", "skip": "skipped"}
 
 
@@ -26,7 +25,7 @@ def doctor(
         bool, typer.Option("--kubernetes", help="The cluster of KUBECONFIG.")
     ] = False,
     namespace: options.Namespace = None,
-    release: Annotated[str | None, typer.Option(help=_RELEASE)] = None,
+    release: options.Release = None,
     as_json: options.Json = False,
 ) -> None:
     """Check this machine, storage and a cluster; each line that fails names its fix.
@@ -62,11 +61,11 @@ def _local(storage: str | None, *, alone: bool) -> Iterator[Finding]:
     if storage is not None or alone:
         yield from checks.of_storage(storage or options.EMBEDDED)
     else:
-        skipped = findings.skipped("none is named", "eagleray doctor --storage s3://…")
+        skipped = findings.skipped("no storage is given", "eagleray doctor --storage s3://…")
         yield skipped.named("storage")
 
 
 def _rows(finding: Finding) -> list[tuple[str, str, str]]:
-    said = " ".join(finding.message.split())
+    message = " ".join(finding.message.split())
     fix = [("", "", f"fix: {finding.fix}")] if finding.fix else []
-    return [(_SHOWN[finding.severity], finding.check, said), *fix]
+    return [(_SHOWN[finding.severity], finding.check, message), *fix]

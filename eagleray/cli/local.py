@@ -7,27 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eagleray.cli import options
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
     from eagleray.storage.server import Server
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="The storage server on this machine.",
-)
+app = options.group("The storage server on this machine.")
 
 Folder = Annotated[
     Path | None,
     typer.Option(help="Folder of the server; by default the nearest .eagleray, here or above."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
-def up(folder: Folder = None, as_json: Json = False) -> None:
+def up(folder: Folder = None, as_json: options.Json = False) -> None:
     """Start the server unless it runs, and wait until it answers.
 
     Commands that run beside its folder, or in any folder below, find it by themselves.
@@ -38,7 +33,7 @@ def up(folder: Folder = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def down(folder: Folder = None, as_json: Json = False) -> None:
+def down(folder: Folder = None, as_json: options.Json = False) -> None:
     """Stop the server. It keeps its data."""
     from eagleray.storage import server
 
@@ -48,7 +43,7 @@ def down(folder: Folder = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def status(folder: Folder = None, as_json: Json = False) -> None:
+def status(folder: Folder = None, as_json: options.Json = False) -> None:
     """Tell whether the server runs, and where; end with 1 if it does not."""
     from eagleray.storage import server
 

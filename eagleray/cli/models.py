@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagleray.cli.options import EMBEDDED, Json, Storage
+from eagleray.cli.options import EMBEDDED, Json, Storage, group
 from eagleray.cli.output import emit
+from eagleray.errors import UserError
 
 if TYPE_CHECKING:
     from eagleray.api.models import Model
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="List, compare, promote and fetch versions.",
-)
+app = group("List, compare, promote and fetch versions.")
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 Reference = Annotated[str, typer.Argument(help="A number, an alias, or latest.")]
@@ -70,8 +66,9 @@ def diff(
 ) -> None:
     """Compare two versions: columns, configuration, metrics, lineage, files."""
     model = _model(storage, name)
-    found = model.differences(left, right)
-    heading = ("FACT", *(f"VERSION {model.version(one).number}" for one in (left, right)))
+    numbers = [model.version(one).number for one in (left, right)]
+    found = model.differences(*numbers)
+    heading = ("FACT", *(f"VERSION {number}" for number in numbers))
     emit([one._asdict() for one in found], as_json, table=[heading, *found])
 
 
@@ -87,7 +84,8 @@ def promote(
     allow_schema_change: Annotated[
         bool,
         typer.Option(
-            "--allow-schema-change", help="Also if clients of the version before would notice."
+            "--allow-schema-change",
+            help="Allow a schema that breaks clients of the current version.",
         ),
     ] = False,
     why: Why = "",
@@ -167,8 +165,6 @@ def pull(
 
 
 def _expected(option: str | None) -> int | EllipsisType | None:
-    from eagleray.errors import UserError
-
     if option is None:
         return ...
     if option != "none" and not option.isdecimal():

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from eagleray.errors import UserError
+from eagleray.storage import EMBEDDED as EMBEDDED
 
-EMBEDDED = "s3://eagleray"
-"""The bucket of the server that `eagleray local up` starts."""
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set tune.trials=4"),
@@ -25,6 +24,16 @@ Kubernetes = Annotated[bool, typer.Option("--kubernetes", help="A RayJob on Kube
 Namespace = Annotated[
     str | None, typer.Option(help="Its namespace; else that of the current context.")
 ]
+Release = Annotated[
+    str | None, typer.Option(help="Kubernetes: release of the chart, if there are several.")
+]
+
+
+def group(about: str) -> typer.Typer:
+    """A group of commands, also if it has only one."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=about)
+    app.callback()(lambda: None)
+    return app
 
 
 def overrides(assignments: list[str] | None) -> dict[str, str]:

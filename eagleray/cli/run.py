@@ -24,9 +24,7 @@ def run(
     ] = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
-    release: Annotated[
-        str | None, typer.Option(help="Kubernetes: whose release, if there are several.")
-    ] = None,
+    release: options.Release = None,
     cluster: Annotated[
         str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
     ] = None,

@@ -13,12 +13,7 @@ from eagleray.cli.output import emit
 if TYPE_CHECKING:
     from eagleray.client.runs import Attempt, Backend
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Runs on clusters and on this machine.",
-)
+app = options.group("Runs on clusters and on this machine.")
 
 Reference = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or the experiment's name for its latest.")

@@ -8,29 +8,22 @@ from typing import Annotated
 
 import typer
 
+from eagleray.cli import options
 from eagleray.cli.output import emit
+from eagleray.errors import UserError
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Upkeep of a storage."
-)
+app = options.group("Upkeep of a storage.")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-@app.callback()
-def _group() -> None:
-    """Upkeep of a storage."""
 
 
 @app.command()
 def sweep(
-    storage: Annotated[
-        str, typer.Option(help="s3://bucket[/prefix] or file:///path.", envvar="EAGLERAY_STORAGE")
-    ],
+    storage: options.Storage,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Leave younger ones alone: 90m, 24h, 7d.")
+        str, typer.Option(metavar="AGE", help="Keep contents younger than this: 90m, 24h, 7d.")
     ] = "24h",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and remove none.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Remove contents (weights, states, files of versions) that no document refers to."""
     from eagleray import storage as stores
@@ -54,8 +47,6 @@ def sweep(
 
 
 def _age(text: str) -> timedelta:
-    from eagleray.errors import UserError
-
     found = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if not found:
         raise UserError(f"--older-than: must be a number and s, m, h or d, but got {text!r}")

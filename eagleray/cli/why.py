@@ -39,8 +39,8 @@ def lines(explained: Explanation) -> Iterator[str]:
     finding = explained.finding
     for depth, line in enumerate(finding.evidence):
         yield f"{'  ' * depth}{'← ' if depth else ''}{line}"
-    well = "none is seen" if explained.unseen else "none, nothing is wrong"
+    well = "none found" if explained.unseen else "none, nothing is wrong"
     yield f"cause: {well if finding.severity == 'pass' else finding.message}"
     if finding.fix:
         yield f"fix:   {finding.fix}"
-    yield from (f"not looked at: {line}" for line in explained.unseen)
+    yield from (f"not checked: {line}" for line in explained.unseen)

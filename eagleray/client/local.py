@@ -16,7 +16,7 @@ from eagleray.client.runs import RESUME, Attempt, State
 from eagleray.state import leases, searches
 
 POLL_S = 1.0
-LEFT_S = 2 * leases.BEAT_S
+ABANDONED_S = 2 * leases.BEAT_S
 """Seconds without a driver after which a search is abandoned, not just handed over."""
 
 
@@ -63,8 +63,8 @@ class LocalRuns:
 
 
 def _check_alive(attempt: Attempt, lease: leases.LeaseDocument, unchanged_s: float) -> None:
-    if lease.free and unchanged_s >= LEFT_S:
-        raise errors.ClusterError(f"{attempt.id}: nobody drives it; {RESUME}")
+    if lease.free and unchanged_s >= ABANDONED_S:
+        raise errors.ClusterError(f"{attempt.id}: no driver process; {RESUME}")
     if not lease.free and unchanged_s >= leases.TTL_S:
         silent = f"its driver {lease.owner} has been silent for {unchanged_s:.0f} s"
         raise errors.ClusterError(f"{attempt.id}: {silent}; {RESUME}")

@@ -7,13 +7,11 @@ https://docs.ray.io/en/latest/cluster/running-applications/job-submission/
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from ray import exceptions, job_submission
@@ -108,7 +106,7 @@ class RayJobs:
         except (ConnectionError, requests.ConnectionError) as cause:
             raise absent(
                 f"--address {self.address}: must be a Ray dashboard that answers, but it does not; "
-                "what was submitted to it is in its hands"
+                "a run already submitted continues on the cluster"
             ) from cause
         except (RuntimeError, ValueError, requests.RequestException) as cause:
             raise errors.ClusterError(f"Ray at {self.address}: {cause}") from cause
@@ -116,16 +114,15 @@ class RayJobs:
 
 def environment(address: str, run: Run) -> dict[str, str]:
     """Variables that lead the driver to storage; UserError if only this machine reaches it."""
-    settings = {name: os.environ[name] for name in PASSED if name in os.environ}
-    chosen = any(name in os.environ for name in (*PASSED, "AWS_PROFILE") if "REGION" not in name)
-    if not chosen and (running := server.status()):
-        settings = {name: server.environment(running).get(name, "") for name in PASSED}
+    known = server.default_environment() or os.environ
+    settings = {name: known[name] for name in PASSED if known.get(name)}
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL") or ""
-    if run.storage.startswith("s3://") and _is_here(endpoint) and not _is_here(address):
+    local = server.is_local(endpoint) and not server.is_local(address)
+    if local and run.storage.startswith("s3://"):
         raise errors.UserError(
             f"storage: must be reachable from {address}, but {endpoint} is on this machine alone"
         )
-    return {name: value for name, value in settings.items() if value}
+    return settings
 
 
 def _job(run: Run, number: int) -> dict[str, Any]:
@@ -156,14 +153,6 @@ def _attempt(job: job_submission.JobDetails) -> Attempt:
         exit_code=job.driver_exit_code,
         storage=facts.get("eagleray_storage", ""),
     )
-
-
-def _is_here(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _refusal(message: str) -> str:

@@ -98,7 +98,9 @@ def submit(cluster: Cluster, run: Run) -> Attempt:
         cluster.start(run, number)
     started, _ = _latest(cluster, run)
     if started is None:
-        raise errors.ClusterError(f"{attempt_id(run, number)}: was accepted, but is not there")
+        raise errors.ClusterError(
+            f"{attempt_id(run, number)}: the cluster accepted this attempt, but does not list it"
+        )
     return started
 
 

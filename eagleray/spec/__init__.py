@@ -79,13 +79,13 @@ class Experiment(File):
         """The configuration with `values` for the keys of `space`; SpecError for invalid ones."""
         if values.keys() != self.space.keys():
             law = f"values must be for {', '.join(self.space) or 'no key'}"
-            raise SpecError([f"{self.path}: {law}, but got {', '.join(values) or 'none'}"])
+            raise SpecError(f"{self.path}: {law}, but got {', '.join(values) or 'none'}")
         places = {key: values[dotted(key)] for key, _ in space.find(self.searched)}
         try:
             return Configuration.model_validate(space.fill(self.searched, places))
         except pydantic.ValidationError as error:
             broken = [f"{self.path}: {problem}" for problem in problems.explain(error)]
-            raise SpecError(broken) from error
+            raise SpecError(*broken) from error
 
     def default(self) -> Configuration:
         """Each distribution at its first choice or in its middle."""
@@ -155,7 +155,7 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experi
     """
     experiment, lines = examine(path, overrides)
     if experiment is None or lines:
-        raise SpecError(lines)
+        raise SpecError(*lines)
     return experiment
 
 

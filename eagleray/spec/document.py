@@ -64,7 +64,7 @@ class Document:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, key)
         if node.tag not in (_TAG + "map", _TAG + "seq"):
-            self._report(node, key, f"tags have no place here, but got {node.tag}")
+            self._report(node, key, f"tags are not allowed, but got {node.tag}")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, key)
         return [self._convert(item, (*key, at)) for at, item in enumerate(node.value)]
@@ -87,7 +87,7 @@ class Document:
         try:
             return _SCALARS[node.tag.removeprefix(_TAG)](node.value)
         except KeyError:
-            self._report(node, key, f"tags have no place here, but got {node.tag}")
+            self._report(node, key, f"tags are not allowed, but got {node.tag}")
         except ValueError:
             self._report(node, key, f"must be a number, but got {node.value[:40]}")
         return None
@@ -110,7 +110,7 @@ def parse(text: str, name: str) -> object:
     """Parse YAML text; SpecError, naming its source `name`, if it is invalid."""
     page = _document(text, name)
     if page.problems:
-        raise SpecError([f"{name}: {problem}" for _, problem in page.problems])
+        raise SpecError(*(f"{name}: {problem}" for _, problem in page.problems))
     return page.value
 
 
@@ -129,11 +129,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise SpecError(
-            [f"{path}: must be text in UTF-8, but byte {error.start} is not"]
-        ) from error
+        raise SpecError(f"{path}: must be text in UTF-8, but byte {error.start} is not") from error
     except OSError as error:
-        raise SpecError([f"{path}: must be a file that can be read: {error.strerror}"]) from error
+        raise SpecError(f"{path}: must be a file that can be read: {error.strerror}") from error
 
 
 def _document(text: str, name: str | Path) -> Document:
@@ -142,14 +140,14 @@ def _document(text: str, name: str | Path) -> Document:
         page.value = page._convert(yaml.compose(text, Loader=_Loader), ())
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        raise SpecError([f"{name}:{line}: must be YAML, but holds a control character"]) from error
+        raise SpecError(f"{name}:{line}: must be YAML, but holds a control character") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark else 1
         problem = str(error.problem).removeprefix("but ")
-        raise SpecError([f"{name}:{line}: must be YAML, but {problem}"]) from error
+        raise SpecError(f"{name}:{line}: must be YAML, but {problem}") from error
     except RecursionError as error:
-        raise SpecError([f"{name}: must be YAML, but is nested too deeply"]) from error
+        raise SpecError(f"{name}: must be YAML, but is nested too deeply") from error
     return page
 
 
@@ -159,7 +157,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases have no place here", mark)
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
         return super().compose_node(parent, index)
 
 

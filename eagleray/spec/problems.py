@@ -136,7 +136,7 @@ def _explain(details: ErrorDetails) -> Problem:
         case "missing":
             return Problem(key, _LAWS["missing"])
     law = _LAWS.get(details["type"], details["msg"])
-    bounds = {name: f"{value:.10g}" for name, value in context.items() if _is_number(value)}
+    bounds = {name: f"{one:.10g}" for name, one in context.items() if isinstance(one, int | float)}
     return Problem(key, law.format_map(bounds), show(got), _intended(law, got))
 
 
@@ -184,7 +184,7 @@ def _intended(law: str, got: object) -> str | None:
         kind = _nearest(next(iter(got)), space.KINDS)
         return f"{{{kind}: …}}" if kind else None
     if law == _LAWS["string_type"]:
-        return f'"{show(got)}"' if _is_number(got) else None
+        return f'"{show(got)}"' if isinstance(got, int | float) else None
     if law == _LAWS["bool_type"] and isinstance(got, str):
         return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(got.lower())
     if law == WHOLE and isinstance(got, float) and got.is_integer():
@@ -192,7 +192,3 @@ def _intended(law: str, got: object) -> str | None:
     if law in (WHOLE, _LAWS["float_type"]) and isinstance(got, str):
         return got if re.fullmatch(r"[-+]?\d+(\.\d+)?", got) else None
     return None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)

@@ -19,6 +19,7 @@ from eagleray.learn import columns, losses, metrics, models
 from eagleray.learn.models.options import Many, Rate, Section, Size
 from eagleray.spec import terms
 from eagleray.spec.terms import Filled, NotNegative, One, Part, Positive, Seed, Share
+from eagleray.storage import EMBEDDED
 
 
 class Split(Section):
@@ -283,7 +284,7 @@ class File(Section):
     tune: Tune = Field(Tune(), description="How configurations are searched.")
     compute: Compute = Field(Compute(), description="What one trial gets.")
     storage: Annotated[str, Field(pattern=terms.STORAGE)] = Field(
-        "s3://eagleray",
+        EMBEDDED,
         description="`s3://bucket`, `s3://bucket/prefix` or `file:///folder`; endpoint and "
         "credentials come from the usual AWS variables and files.",
     )

@@ -24,13 +24,6 @@ from eagleray.spec.problems import Problem, show
 SEARCHED = tuple(sections.Configuration.model_fields)
 
 
-_NEEDS = {
-    "momentum": ("optimizer", "needs optimizer: sgd beside it"),
-    "label_smoothing": ("loss", "needs a cross-entropy loss beside it"),
-}
-"""Keys of `train` that need certain values of another key: that key, and the law."""
-
-
 def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     """Return the document with distributions in their places, and its problems."""
     if not isinstance(page.value, dict):
@@ -56,11 +49,11 @@ def tasks(tree: space.Tree) -> frozenset[str]:
 
 def without_effect(tree: space.Tree) -> set[str]:
     """Keys of `train` that have no effect in any trial."""
-    effects = {
-        "momentum": "sgd" in options(tree, "optimizer"),
-        "label_smoothing": any(map(_is_smoothed, options(tree, "loss"))),
+    return {
+        key
+        for key, (other, _, reads) in _NEEDS.items()
+        if not any(map(reads, options(tree, other)))
     }
-    return {key for key, effect in effects.items() if not effect}
 
 
 def _parse(node: object, key: Key, found: list[Problem]) -> object:
@@ -190,7 +183,7 @@ def _grid_laws(tree: space.Tree) -> Iterator[Problem]:
 
 def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:
     for key in sorted(without_effect(tree) & _section(tree, "train").keys()):
-        other, law = _NEEDS[key]
+        other, law, _ = _NEEDS[key]
         got = " or ".join(map(str, options(tree, other)))
         yield Problem(("train", key), law, f"{other}: {got}")
 
@@ -200,6 +193,13 @@ def _is_smoothed(loss: object) -> bool:
     if isinstance(loss, str) and loss in losses.REGISTRY:
         return "label_smoothing" in losses.REGISTRY[loss].options
     return not (isinstance(loss, str) and code.is_name(loss))
+
+
+_NEEDS: dict[str, tuple[str, str, Callable[[object], bool]]] = {
+    "momentum": ("optimizer", "needs optimizer: sgd beside it", lambda one: one == "sgd"),
+    "label_smoothing": ("loss", "needs a cross-entropy loss beside it", _is_smoothed),
+}
+"""Keys of `train` that need certain values of another key: that key, the law, and its test."""
 
 
 def _section(tree: space.Tree, name: str) -> space.Tree:

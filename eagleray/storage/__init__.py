@@ -16,6 +16,8 @@ from urllib.parse import unquote
 
 from eagleray import errors
 
+EMBEDDED = "s3://eagleray"
+"""The bucket of the server that `eagleray local up` starts."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 

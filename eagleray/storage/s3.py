@@ -19,7 +19,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
-from urllib.parse import urlsplit
 
 import boto3.session
 from boto3.s3.transfer import TransferConfig
@@ -39,16 +38,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CONNECTIONS = 64
-_SETTINGS = {
-    "AWS_ACCESS_KEY_ID",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_PROFILE",
-    "AWS_ROLE_ARN",
-}
-"""With one of these set, the embedded server is not looked for."""
 _INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
 
 
@@ -206,16 +195,14 @@ class S3Storage:
 
 def connect(bucket: str, prefix: str = "", patience: Patience | None = None) -> S3Storage:
     """Open a bucket with the settings of the environment, or else of the embedded server."""
-    patience, embedded = patience or Patience(), dict[str, str]()
-    if not _SETTINGS & os.environ.keys() and (running := server.status()):
-        embedded = server.environment(running)
+    patience, embedded = patience or Patience(), server.default_environment()
     settings = {**os.environ, **embedded}
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL")
     config = Config(
         retries={"mode": "standard", "total_max_attempts": patience.attempts},
         connect_timeout=patience.connect_s,
         read_timeout=patience.silence_s,
-        proxies={} if _is_on_this_machine(endpoint) else None,
+        proxies={} if server.is_local(endpoint or "") else None,
         max_pool_connections=_CONNECTIONS,
         # the trailing checksums of newer SDKs are unknown to many S3-compatible servers
         request_checksum_calculation="when_required",
@@ -233,10 +220,6 @@ def connect(bucket: str, prefix: str = "", patience: Patience | None = None) -> 
     except (BotoCoreError, ValueError) as error:
         raise errors.UserError(f"storage: the AWS settings must be whole, but {error}") from error
     return S3Storage(client, bucket, prefix, patience)
-
-
-def _is_on_this_machine(endpoint: str | None) -> bool:
-    return endpoint is not None and urlsplit(endpoint).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def _quoted(etag: str) -> str:

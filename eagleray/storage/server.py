@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import http.client
 import importlib.metadata
+import ipaddress
 import json
 import os
 import random
@@ -23,13 +24,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from eagleray import errors
-from eagleray.storage import files
+from eagleray.storage import EMBEDDED, files
 
-BUCKET = "eagleray"
+BUCKET = EMBEDDED.removeprefix("s3://")
 FOLDER = ".eagleray"
 REGION = "us-east-1"
+_SETTINGS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+}
+"""Variables that choose another storage than this server."""
 _SERVICES = ("master", "volume", "filer", "s3", "admin")
 _GRPC = 10_000  # SeaweedFS adds this to a service's port for its gRPC
 # these and gRPC's avoid Ray's workers, HAProxy's 9101 and the kernel's ephemeral ports
@@ -114,6 +126,21 @@ def environment(server: Server) -> dict[str, str]:
         "AWS_REGION": REGION,
         "EAGLERAY_HOME": str(server.folder),
     }
+
+
+def default_environment() -> dict[str, str]:
+    """The environment of the server that runs; empty if a variable chooses another storage."""
+    running = None if _SETTINGS & os.environ.keys() else status()
+    return environment(running) if running else {}
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL's host is this machine by its loopback address."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def program() -> Path:

@@ -203,7 +203,7 @@ def _gate(site: Site) -> Findings:
 def _versions(site: Site) -> Findings:
     """Compare this installation with the chart's ray.version and with a head that runs."""
     mine, declared = (
-        doctor.here(),
+        doctor.installed(),
         at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion", ""),
     )
     if declared:

@@ -137,7 +137,7 @@ def embedded(service: dict[str, Any]) -> dict[str, Any]:
 
 
 def operator(kube: Server, gate: str = "true") -> None:
-    mine = doctor.here()
+    mine = doctor.installed()
     image = "quay.io/kuberay/operator:v1.7.1"
     one = pod("operator", image, **{"app.kubernetes.io/component": "kuberay-operator"})
     gates = f"--feature-gates=RayCronJob=true,{definitions.GATE}={gate}"

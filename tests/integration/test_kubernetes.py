@@ -257,7 +257,7 @@ def test_without_aws_variables_a_run_offers_a_port_to_the_store_of_the_release(
     assert cli.main(["run", str(file), "--kubernetes"]) == 1
     said = capsys.readouterr().err
     assert "local up" not in said
-    assert "lead a port to it: kubectl port-forward -n ml svc/demo-store 8333 & export " in said
+    assert "forward its port: kubectl port-forward -n ml svc/demo-store 8333 & export " in said
     assert (
         "AWS_ENDPOINT_URL_S3=http://127.0.0.1:8333 AWS_ACCESS_KEY_ID=$(kubectl get secret" in said
     )

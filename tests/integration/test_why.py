@@ -116,7 +116,7 @@ def test_without_the_right_to_read_secrets_upgrades_are_not_looked_at(
     serve(server, fill(server, "service-well"), tmp_path)
     forbid(server, "list", "v1/secrets")
     assert cli.main(["why", "demo"]) == 0
-    told = "not looked at: upgrades: the right to list secrets is missing\n"
+    told = "not checked: upgrades: the right to list secrets is missing\n"
     assert told in capsys.readouterr().out
 
 
@@ -203,7 +203,7 @@ def test_a_log_that_is_gone_leaves_the_exit_code(
     assert cli.main(["why", "churn"]) == 0
     said = capsys.readouterr().out
     assert "cause: ray-head ended with exit code 1: Error" in said
-    assert f"not looked at: log of {pod}: " in said
+    assert f"not checked: log of {pod}: " in said
 
 
 def test_nodes_are_asked_where_the_scheduler_names_no_taint(
@@ -216,7 +216,7 @@ def test_nodes_are_asked_where_the_scheduler_names_no_taint(
     assert cli.main(["why", "churn"]) == 0
     said = capsys.readouterr().out
     assert "cause: no node without a taint has 1 nvidia.com/gpu free" in said
-    assert "not looked at: nodes: the right to list nodes is missing\n" in said
+    assert "not checked: nodes: the right to list nodes is missing\n" in said
 
 
 def test_a_queue_without_kueue_is_told(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +269,7 @@ def test_replicas_that_cannot_be_asked_are_named_and_only_one_is_tried(
         )
     assert cli.main(["why", "demo"]) == 0
     said = capsys.readouterr().out
-    assert said.count("not looked at: versions of replicas") == 1
+    assert said.count("not checked: versions of replicas") == 1
     assert "curl 127.0.0.1:8000/readyz" in said
 
 
@@ -280,7 +280,7 @@ def test_a_registry_out_of_reach_is_named_and_another_may_be_given(
     serve(server, fill(server, "alias-nowhere"), tmp_path / "there")
     (tmp_path / "there").rmdir()
     assert cli.main(["why", "demo"]) == 0
-    assert "not looked at: registry: " in capsys.readouterr().out
+    assert "not checked: registry: " in capsys.readouterr().out
     assert cli.main(["why", "demo", "--storage", (tmp_path / "here").as_uri()]) == 0
     assert "cause: model churn has no version in file://" in capsys.readouterr().out
 

@@ -49,7 +49,8 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 def test_an_unknown_command_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["chekc"]) == 2
     assert capsys.readouterr().err == (
-        f"command: must be one of {', '.join(cli.COMMANDS)}, but got chekc; did you mean check\n"
+        f"command: must be one of {', '.join(cli.COMMANDS)}, but got 'chekc'; "
+        "did you mean 'check'\n"
     )
 
 

@@ -18,7 +18,7 @@ MINE = Versions("2.60.0", "3.11.7")
 @pytest.mark.parametrize(
     ("ahead_s", "state", "said"),
     [
-        (None, "skip", "says no time"),
+        (None, "skip", "gives no time"),
         (0.4, "pass", "agree within 5 s"),
         (-4.9, "pass", "agree within 5 s"),
         (5.0, "warn", "is 5 s ahead of this machine"),

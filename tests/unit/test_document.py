@@ -86,8 +86,8 @@ def test_a_key_that_stands_twice_is_named_with_both_lines(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: !!python/object:os.system x", "a: tags have no place here"),
-        ("a: !mine [1]", "a: tags have no place here"),
+        ("a: !!python/object:os.system x", "a: tags are not allowed"),
+        ("a: !mine [1]", "a: tags are not allowed"),
         ("a: !!int x", "a: must be a number, but got x"),
         ("? [1, 2]\n: 3", "a key must be text"),
     ],
@@ -102,7 +102,7 @@ def test_what_goes_beyond_plain_values_is_refused(file: Path, text: str, problem
     [
         ("a: 1\nb: [1, 2", "2: must be YAML, but expected"),
         ("a: 1\n\tb: 2", "2: must be YAML, but found character"),
-        ("a: &x [1]\nb: *x", "2: must be YAML, but aliases have no place here"),
+        ("a: &x [1]\nb: *x", "2: must be YAML, but aliases are not allowed"),
         ("a: 1\n---\nb: 2", "2: must be YAML, but found another document"),
         ("a: 1\nb: \x07", "2: must be YAML, but holds a control character"),
         ("[" * 5000, " must be YAML, but is nested too deeply"),

@@ -78,7 +78,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "ALIVE_S", 0.5)
     monkeypatch.setattr(leases, "_POLL_S", 0.05)
     monkeypatch.setattr(leases, "TTL_S", 0.5)
-    monkeypatch.setattr(local, "LEFT_S", 0.1)
+    monkeypatch.setattr(local, "ABANDONED_S", 0.1)
     monkeypatch.setattr(local, "POLL_S", 0.1)
 
 
@@ -109,7 +109,7 @@ def test_a_search_that_was_left_is_unfinished_at_once(
 def test_who_follows_a_search_whose_driver_is_gone_is_told(uri: str) -> None:
     backend = local.LocalRuns(uri)
     attempt = runs.find(backend, "wine")
-    with pytest.raises(errors.ClusterError, match="nobody drives it; the same"):
+    with pytest.raises(errors.ClusterError, match="no driver process; the same"):
         list(backend.log(attempt, follow=True))
     take(uri)
     with pytest.raises(
