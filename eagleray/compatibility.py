@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Change:
     """One difference of two schemas.
 
-    `before` is empty where it is new, `after` where it is gone. `breakage` is what clients breakage,
+    `before` is empty where it is new, `after` where it is gone. `breakage` is what clients notice,
     empty where it breaks none.
     """
 
@@ -31,10 +31,6 @@ class Change:
     before: str
     after: str
     breakage: str = ""
-
-    @property
-    def breaks(self) -> bool:
-        return bool(self.breakage)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.before or 'none'} → {self.after or 'none'}: {self.breakage}"
@@ -45,7 +41,7 @@ def check(registry: Registry, alias: str, before: Version, after: Version) -> No
     old, new = schema(registry, before), schema(registry, after)
     if old is None or new is None:
         return
-    if breaking := [str(change) for change in changes(old, new) if change.breaks]:
+    if breaking := [str(change) for change in changes(old, new) if change.breakage]:
         raise errors.UserError(
             f"model {after.name}: {alias} must answer clients of version {before.number}, but "
             f"version {after.number} has another schema: {'; '.join(breaking)}. Change the "

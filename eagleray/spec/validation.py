@@ -49,11 +49,8 @@ def tasks(tree: space.Tree) -> frozenset[str]:
 
 def without_effect(tree: space.Tree) -> set[str]:
     """Keys of `train` that have no effect in any trial."""
-    return {
-        key
-        for key, (other, _, reads) in _NEEDS.items()
-        if not any(map(reads, options(tree, other)))
-    }
+    needs = _NEEDS.items()
+    return {key for key, (by, _, reads) in needs if not any(map(reads, options(tree, by)))}
 
 
 def _parse(node: object, key: Key, found: list[Problem]) -> object:

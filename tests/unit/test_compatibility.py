@@ -30,7 +30,7 @@ OLD = Schema(
 
 
 def breaking(new: Schema, old: Schema = OLD) -> list[str]:
-    return [str(change) for change in compatibility.changes(old, new) if change.breaks]
+    return [str(change) for change in compatibility.changes(old, new) if change.breakage]
 
 
 def changed(name: str, **update: object) -> Schema:
