@@ -12,7 +12,7 @@ demo: $(READY) curl ## one file to one autoscaled endpoint, on real data, on thi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
 
 test: $(READY) ## style, types, layers, and all tests but the slow ones
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line check tests
+	@$(MAKE) --no-print-directory --jobs 2 check tests
 
 # The long files first, so that the short ones fill up what one process has left over at the end.
 tests: $(READY)

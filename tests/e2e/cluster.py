@@ -46,7 +46,7 @@ def check(settings: Settings) -> None:
         ) from cause
     there.json("/version")
     try:
-        there.read("/apis/ray.io/v1")
+        there.json("/apis/ray.io/v1")
     except errors.NotFoundError as cause:
         raise errors.UserError(
             f"make e2e: needs the KubeRay operator, but the cluster does not know ray.io/v1; "

@@ -27,6 +27,7 @@ from eagleray import bundle, spec, storage
 from eagleray.learn import schema
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline
+from ray_jobs.report.outcome import Outcome
 from serving import batching, environment, metrics, predictor, web
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def example(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
+def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp(example)
     reduced = {"tune.trials": "2", "compute.cpus": str(os.cpu_count())}  # one worker, not two
     overrides = {**reduced, "storage": folder.as_uri(), **EXAMPLES[example].overrides}
@@ -74,14 +75,14 @@ def ended(example: str, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Ou
     return pipeline.run(spec.load(file, overrides), console.Console(file=io.StringIO()))
 
 
-def test_an_example_learns_even_at_a_reduced_size(example: str, ended: pipeline.Outcome) -> None:
+def test_an_example_learns_even_at_a_reduced_size(example: str, ended: Outcome) -> None:
     reduced = EXAMPLES[example]
     assert ended.result.test[reduced.metric] > reduced.floor
     assert [one.failure for one in ended.trials] == [None, None]
 
 
 def test_a_prediction_by_http_is_the_bundles_own(
-    ended: pipeline.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ended: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(metrics.FOLDER, "")  # `Metrics` sets it, for a process of its own
     chosen, dataset = ended.search.experiment, ended.search.dataset

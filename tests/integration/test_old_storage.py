@@ -14,6 +14,7 @@ from eagleray import bundle, cli, spec, storage
 from eagleray.state import leases, searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline
+from ray_jobs.report.outcome import Outcome
 
 DATA = Path(__file__).parents[1] / "data" / "storage-format-0"
 """Made by commit 9283dbd: three searches of one model. The first two have ended and registered
@@ -108,7 +109,7 @@ def test_its_searches_have_ended_or_go_on(
     assert ended.champion == 1
 
 
-def run(folder: Path, uri: str, name: str) -> tuple[pipeline.Outcome, str]:
+def run(folder: Path, uri: str, name: str) -> tuple[Outcome, str]:
     out = io.StringIO()
     ended = pipeline.run(experiment(folder, uri, name), console.Console(file=out, width=200))
     return ended, out.getvalue()

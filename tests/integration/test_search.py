@@ -24,6 +24,7 @@ from eagleray.learn import schema
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline, search
+from ray_jobs.report.outcome import Outcome
 from tests import records
 
 FILE = """
@@ -43,7 +44,7 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def wine(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
+def wine(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A search that has come to its end."""
     folder = tmp_path_factory.mktemp("wine")
     return pipeline.run(experiment(folder), quiet())
@@ -77,7 +78,7 @@ def champion(chosen: spec.Experiment) -> bundle.Bundle:
     return bundle.load(registry, registry.resolve("wine", "champion"))
 
 
-def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: pipeline.Outcome) -> None:
+def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: Outcome) -> None:
     trials = wine.trials
     assert sorted(one.number for one in trials) == [1, 2, 3, 4, 5, 6]
     assert {one.status for one in trials} <= {"finished", "stopped"}
@@ -86,7 +87,7 @@ def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: pipeline.Outcome)
 
 
 def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
-    wine: pipeline.Outcome,
+    wine: Outcome,
 ) -> None:
     assert (wine.result.version, wine.champion) == (1, 1)
     made = champion(wine.search.experiment)
@@ -99,7 +100,7 @@ def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
     assert right.mean() == pytest.approx(wine.result.test["accuracy"])
 
 
-def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: pipeline.Outcome) -> None:
+def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: Outcome) -> None:
     registry = Registry(storage.open(wine.search.experiment.storage))
     version = registry.version("wine", 1)
     kept = pd.read_parquet(io.BytesIO(registry.read(version, bundle.PREDICTIONS)))
@@ -111,7 +112,7 @@ def test_what_the_winner_says_of_the_test_part_is_kept_with_it(wine: pipeline.Ou
     assert right == pytest.approx(version.manifest["metrics"]["test"]["accuracy"])
 
 
-def test_the_loss_on_record_is_that_of_the_validation_part(wine: pipeline.Outcome) -> None:
+def test_the_loss_on_record_is_that_of_the_validation_part(wine: Outcome) -> None:
     registry = Registry(storage.open(wine.search.experiment.storage))
     found = registry.version("wine", 1).manifest["metrics"]["validation"]
     assert found["loss"] == pytest.approx(found["log_loss"], rel=1e-4)
@@ -138,7 +139,7 @@ def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
     assert registry.version("wine", 1).manifest["warnings"] == [warning]
 
 
-def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: pipeline.Outcome) -> None:
+def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: Outcome) -> None:
     made = champion(wine.search.experiment)
     next(made.model.parameters()).data += 0.5
     with pytest.raises(errors.ServingError, match="golden rows must be reproduced"):
@@ -146,7 +147,7 @@ def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: pipeline.Outcome
 
 
 def test_run_again_a_search_that_ended_gives_its_result_and_changes_nothing(
-    wine: pipeline.Outcome,
+    wine: Outcome,
 ) -> None:
     out, chosen = quiet(), wine.search.experiment
     before = kept(chosen)
@@ -157,7 +158,7 @@ def test_run_again_a_search_that_ended_gives_its_result_and_changes_nothing(
     assert kept(chosen) == before
 
 
-def test_another_seed_is_another_version_that_waits_for_a_person(wine: pipeline.Outcome) -> None:
+def test_another_seed_is_another_version_that_waits_for_a_person(wine: Outcome) -> None:
     folder = wine.search.experiment.path.parent
     second = alone(folder, **{"tune.trials": "1", "train.seed": "1"})
     ended = pipeline.run(second, quiet())

@@ -17,6 +17,7 @@ from rich import console
 from eagleray import errors, spec, storage
 from eagleray.state import searches
 from ray_jobs import cluster, pipeline, tuning
+from ray_jobs.report.outcome import Outcome
 
 FILE = """
 name: wine
@@ -62,7 +63,7 @@ def own_model(folder: Path, in_training: str, **overrides: object) -> spec.Exper
     return experiment(folder, text, **{"train.batch_size": 1000, **overrides})
 
 
-def run(chosen: spec.Experiment) -> tuple[pipeline.Outcome, str]:
+def run(chosen: spec.Experiment) -> tuple[Outcome, str]:
     out = io.StringIO()
     ended = pipeline.run(chosen, console.Console(file=out, width=200))
     return ended, out.getvalue()
