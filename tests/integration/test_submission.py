@@ -40,7 +40,7 @@ LOSS = (
 FILE = """
 name: sent
 data: {source: data/rows.csv, target: kind}
-train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 12, batch_size: 16, loss: 'own:loss'}
+train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 24, batch_size: 16, loss: 'own:loss'}
 tune: {trials: 10, metric: log_loss, scheduler: none}
 """
 
