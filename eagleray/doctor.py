@@ -45,7 +45,7 @@ def installed() -> Versions:
     return Versions(importlib.metadata.version("ray"), platform.python_version())
 
 
-def of_storage(uri: str) -> list[Finding]:
+def check_storage(uri: str) -> list[Finding]:
     """Check access to storage, its conditional writes and its clock."""
     try:
         store = storage.open(uri, attempts=ATTEMPTS)
@@ -54,11 +54,11 @@ def of_storage(uri: str) -> list[Finding]:
     before, server_time = time.time(), None
     with contextlib.suppress(errors.StorageError):
         server_time = store.clock()
-    seen = clock(ahead(server_time, before, time.time()), store.uri).named("storage clock")
+    seen = clock(clock_offset(server_time, before, time.time()), store.uri).named("storage clock")
     return [*probe(store), seen]
 
 
-def of_ray(address: str) -> list[Finding]:
+def check_ray(address: str) -> list[Finding]:
     """Check a Ray cluster through its dashboard: access, clock and versions."""
     before, fix = time.time(), "ray start --head --dashboard-host=0.0.0.0"
     try:
@@ -66,7 +66,7 @@ def of_ray(address: str) -> list[Finding]:
     except OSError as error:  # base of all errors of requests
         law = f"{address}: must be a Ray dashboard that answers, but {type(error).__name__}"
         return [failed(law, fix).named("Ray dashboard")]
-    seen = clock(ahead(dated(date), before, time.time()), address).named("Ray clock")
+    seen = clock(clock_offset(parse_date(date), before, time.time()), address).named("Ray clock")
     theirs = Versions(str(body.get("ray_version", "")))
     if status != 200 or not theirs.ray:
         return [_refused(address, status).named("Ray dashboard"), seen]
@@ -115,7 +115,7 @@ def clock(ahead_s: float | None, whose: str) -> Finding:
     return failed(f"{seen}; signatures are refused from {REFUSED_S:g} s", _SYNC)
 
 
-def ahead(server_time: datetime | None, before: float, after: float) -> float | None:
+def clock_offset(server_time: datetime | None, before: float, after: float) -> float | None:
     """Seconds that a server's clock is ahead; `before` and `after` are our times around its answer.
 
     A server tells whole seconds, so half of one is added: the error is at most 0.5 s and half of
@@ -124,7 +124,7 @@ def ahead(server_time: datetime | None, before: float, after: float) -> float | 
     return None if server_time is None else server_time.timestamp() + 0.5 - (before + after) / 2
 
 
-def dated(header: str | None) -> datetime | None:
+def parse_date(header: str | None) -> datetime | None:
     """The time of an HTTP `Date` header; None without one."""
     try:
         return parsedate_to_datetime(header or "")
@@ -196,7 +196,7 @@ def _refused(address: str, status: int) -> Finding:
 
 
 def _ask(address: str, path: str) -> tuple[int, str | None, dict[str, Any]]:
-    """Status, `Date` header and JSON object of an answer; without an object, an empty one.
+    """Return the status, the `Date` header, and the JSON object of an answer, {} if it has none.
 
     Ray's own client has no public way to read a header, or a field that it does not know.
     """

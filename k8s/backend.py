@@ -15,7 +15,7 @@ from k8s import api, rayjob
 from k8s import release as releases
 
 EXIT_CODE = re.compile(r"exit code (\d+)")
-"""In KubeRay's message of a driver that failed."""
+"""The exit code in KubeRay's message about a failed driver."""
 POLL_S = 1.0
 """Seconds between polls of a followed run that prints nothing."""
 

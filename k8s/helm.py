@@ -23,7 +23,7 @@ INSTALL = (
     "https://raw.githubusercontent.com/helm/helm/main/scripts/get-helm-4 | bash)"
 )
 VERSION_S = 20
-"""Longest time to print the version, for which no cluster is asked."""
+"""Time limit in seconds for `helm version`, which contacts no cluster."""
 
 _CONFLICT = re.compile(r"applying object (?:\S+/)?(\S+) \S+ Kind=(\w+): Apply failed")
 _FIELD = re.compile(r" (\.(?:[\w-]|\[[^\]]*\]|\.)*\w)")

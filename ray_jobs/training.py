@@ -106,7 +106,7 @@ class Trainer:
         return found
 
     def probe(self) -> None:
-        """Run what training, evaluation and serving run, on a batch and a row; updates no weight.
+        """Run the code of training on one batch, and of evaluation and serving; updates no weight.
 
         Raises:
             CodeError: the user's model or loss fails.

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ray.serve")
 
-MAX_ONGOING = (
-    100_000  # Ray's limit of requests in progress; `serving.admission` has the real limits
-)
+MAX_ONGOING = 100_000
+"""Ray's limit of requests in progress; `serving.admission` has the real limits."""
 
 
 class Replica:
@@ -43,10 +42,8 @@ class Replica:
         from eagleray.state.models import Registry
         from serving import alias_watcher, web
 
-        set_threads = (
-            torch.set_num_threads
-        )  # replicas share a machine, and torch's idle threads spin
-        set_threads(1)
+        # Replicas share a machine, and torch's idle threads spin.
+        torch.set_num_threads(1)
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
         folder = Path(tempfile.gettempdir(), "eagleray", session, "metrics", settings.name)
@@ -58,7 +55,9 @@ class Replica:
         capacity = admission.Capacity(settings.queue_rows)
         self._application = web.Application(settings.name, self._metrics, capacity)
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
-        self._thread = ThreadPoolExecutor(1, "batch", initializer=set_threads, initargs=(1,))
+        self._thread = ThreadPoolExecutor(
+            1, "batch", initializer=torch.set_num_threads, initargs=(1,)
+        )
         self._watcher = alias_watcher.AliasWatcher(
             Registry(storage.open(settings.storage)),
             settings.name,

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from k8s.deploy import Deployed, Wanted
     from k8s.status import Status
 
+Wait = Annotated[
+    int | None, typer.Option(min=1, help="Seconds to become ready in, else it is undone.")
+]
+
 
 def deploy(
     release: Annotated[str, typer.Argument(help="The release's name.")] = "eagleray",
@@ -30,9 +34,7 @@ def deploy(
     values: Annotated[list[Path] | None, typer.Option(help="A file of the chart's values.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="One value: key=value.")] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Forget earlier values.")] = False,
-    wait: Annotated[
-        int | None, typer.Option(min=1, help="Seconds to become ready in, else it is undone.")
-    ] = None,
+    wait: Wait = None,
     force: Annotated[
         bool, typer.Option("--force-conflicts", help="Take over fields that others have set.")
     ] = False,

@@ -41,7 +41,7 @@ def doctor(
     if address is not None:
         from eagleray import doctor as checks
 
-        findings += checks.of_ray(address)
+        findings += checks.check_ray(address)
     if kubernetes:
         from k8s.diagnose import doctor as cluster
 
@@ -59,7 +59,7 @@ def _local(storage: str | None, *, alone: bool) -> Iterator[Finding]:
     if alone:
         yield from machine.examine()
     if storage is not None or alone:
-        yield from checks.of_storage(storage or options.EMBEDDED)
+        yield from checks.check_storage(storage or options.EMBEDDED)
     else:
         skipped = findings.skipped("no storage is given", "eagleray doctor --storage s3://…")
         yield skipped.named("storage")

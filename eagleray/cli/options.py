@@ -30,7 +30,7 @@ Release = Annotated[
 
 
 def group(about: str) -> typer.Typer:
-    """A group of commands, also if it has only one."""
+    """A group of commands; typer would turn a group of one into a plain command."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=about)
     app.callback()(lambda: None)
     return app

@@ -11,39 +11,44 @@ import typer
 from eagleray.cli import options
 from eagleray.errors import UserError
 
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray's dashboard (http://head:8265) to submit to, or a Ray cluster to join "
+        "(host:6379); else one on this machine."
+    ),
+]
+Cluster = Annotated[
+    str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
+]
+Queue = Annotated[str | None, typer.Option(help="Kubernetes: a LocalQueue of Kueue.")]
+Priority = Annotated[str | None, typer.Option(help="Kubernetes: PriorityClass of its pods.")]
+Suspend = Annotated[bool, typer.Option("--suspend", help="Kubernetes: create it, do not start it.")]
+Deadline = Annotated[
+    int | None, typer.Option(min=1, help="Kubernetes: seconds after which it is ended.")
+]
+Keep = Annotated[
+    int | None, typer.Option(min=0, help="Kubernetes: seconds to keep its cluster after it.")
+]
+Retries = Annotated[
+    int | None, typer.Option(min=0, help="Kubernetes: how often a failed run is tried again.")
+]
+
 
 def run(
     file: Annotated[Path, typer.Argument(help="The experiment file.")],
     assignments: options.Set = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Ray's dashboard (http://head:8265) to submit to, or a Ray cluster to join "
-            "(host:6379); else one on this machine."
-        ),
-    ] = None,
+    address: Address = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     release: options.Release = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
-    ] = None,
-    queue: Annotated[str | None, typer.Option(help="Kubernetes: a LocalQueue of Kueue.")] = None,
-    priority: Annotated[
-        str | None, typer.Option(help="Kubernetes: PriorityClass of its pods.")
-    ] = None,
-    suspend: Annotated[
-        bool, typer.Option("--suspend", help="Kubernetes: create it, do not start it.")
-    ] = False,
-    deadline: Annotated[
-        int | None, typer.Option(min=1, help="Kubernetes: seconds after which it is ended.")
-    ] = None,
-    keep: Annotated[
-        int | None, typer.Option(min=0, help="Kubernetes: seconds to keep its cluster after it.")
-    ] = None,
-    retries: Annotated[
-        int | None, typer.Option(min=0, help="Kubernetes: how often a failed run is tried again.")
-    ] = None,
+    cluster: Cluster = None,
+    queue: Queue = None,
+    priority: Priority = None,
+    suspend: Suspend = False,
+    deadline: Deadline = None,
+    keep: Keep = None,
+    retries: Retries = None,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, and do not follow.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be submitted, as YAML.")

@@ -32,14 +32,14 @@ def print_log(pieces: Iterable[str], attempt: Attempt, out: console.Console) -> 
             out.file.write(piece)
             out.file.flush()
         return
-    with drawn(lambda: view(attempt), out):
+    with live_table(lambda: view(attempt), out):
         for text in _lines(pieces):
             out.out(text, highlight=False)
 
 
 @contextlib.contextmanager
-def drawn(read: Callable[[], View | None], out: console.Console) -> Iterator[None]:
-    """Draw the view that `read` returns on a terminal, again every `POLL_S` seconds."""
+def live_table(read: Callable[[], View | None], out: console.Console) -> Iterator[None]:
+    """Draw the view that `read` returns on a terminal, anew every `POLL_S` seconds."""
     table = live.Live(console=out, refresh_per_second=4, transient=True)
 
     def beat() -> None:
@@ -77,7 +77,7 @@ def trials(records: Records, out: console.Console) -> Iterator[Callable[[], None
             for record in newly_ended(records, printed):
                 out.print(line(record, view), highlight=False, soft_wrap=True)
 
-    with drawn(records.view, out) if out.is_terminal else contextlib.nullcontext():
+    with live_table(records.view, out) if out.is_terminal else contextlib.nullcontext():
         yield refresh
 
 
@@ -109,7 +109,7 @@ def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
 
 
 def line(record: Record, view: View | None = None) -> str:
-    """One line about an ended trial, and about its search if there is a view."""
+    """One line about an ended trial; with a view, the state of the search follows."""
     metric = view.metric.split() if view else []
     score = "" if record.score is None else " ".join(["", *metric, f"{record.score:.4f}"])
     why = f": {record.failure}" if record.failure else ""

@@ -49,7 +49,7 @@ class Record(documents.Document):
 
 
 class State(documents.Document, frozen=True):
-    """The last training state of a trial that is whole in storage."""
+    """The last training state of a trial that was completely uploaded."""
 
     KIND = "state"
 

@@ -51,7 +51,7 @@ class Patience:
 
 
 class Condition(TypedDict, total=False):
-    """The condition of a request, by names of the S3 API."""
+    """Conditional headers of a request, named as in boto3."""
 
     IfNoneMatch: str
     IfMatch: str

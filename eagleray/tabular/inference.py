@@ -34,7 +34,7 @@ def infer(
     """
     native = _native(raw)
     usual = values.markers(values.PLACEHOLDERS, markers)
-    texts = Distinct(Texts.of([]) if native else _texts(name, raw), usual)
+    texts = Distinct(Texts.from_list([]) if native else _texts(name, raw), usual)
     if native is None and not texts.sample:
         return None
     kind, guess, notes = _guess(kind or native, texts)
@@ -64,7 +64,7 @@ def _texts(name: str, raw: schema.Raw) -> Texts:
     if isinstance(raw, Texts):
         return raw
     text = schema.Column(name=name, type=columns.TEXT.name)
-    return Texts.of(schema.parse_column(text, raw).tolist())
+    return Texts.from_list(schema.parse_column(text, raw).tolist())
 
 
 def _guess(named: ColumnKind | None, texts: Distinct) -> tuple[ColumnKind, Guess, list[str]]:

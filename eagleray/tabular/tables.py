@@ -207,7 +207,7 @@ def _only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
     if keep_B.all():
         return raw
     if isinstance(raw, Texts):
-        return raw.only(keep_B)
+        return raw.filter(keep_B)
     return raw[keep_B] if isinstance(raw, np.ndarray) else list(itertools.compress(raw, keep_B))
 
 

@@ -65,7 +65,7 @@ def _read(cluster: api.Api, release: str | None) -> Site:
 def _version(cluster: api.Api) -> Sequence[Object]:
     before = time.time()
     version, headers = cluster.json_once("/version")
-    ahead_s = doctor.ahead(doctor.dated(headers.get("Date")), before, time.time())
+    ahead_s = doctor.clock_offset(doctor.parse_date(headers.get("Date")), before, time.time())
     return [{**version, "ahead_s": ahead_s}]
 
 

@@ -70,14 +70,14 @@ def skewed(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_clock_that_makes_storage_refuse_us_is_named_as_the_reason(skewed: None) -> None:
-    reach, _, clock = doctor.of_storage("s3://models")
+    reach, _, clock = doctor.check_storage("s3://models")
     assert "RequestTimeTooSkewed" in reach.message
     assert clock.severity == "fail"
     assert "signatures are refused from 900 s" in clock.message
 
 
 def test_an_address_where_nobody_answers_fails_one_line() -> None:
-    (line,) = doctor.of_ray(f"http://127.0.0.1:{ray_nodes.free_port()}")
+    (line,) = doctor.check_ray(f"http://127.0.0.1:{ray_nodes.free_port()}")
     assert (line.check, line.severity) == ("Ray dashboard", "fail")
 
 
@@ -88,7 +88,7 @@ def test_an_address_of_something_else_is_told_from_ray(tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), folder)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    said, clock = doctor.of_ray(f"http://127.0.0.1:{server.server_port}")
+    said, clock = doctor.check_ray(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     thread.join()
     server.server_close()

@@ -36,10 +36,10 @@ def test_a_clock_is_judged_by_how_far_it_is_from_ours(
 
 
 def test_a_date_has_whole_seconds_and_was_said_between_question_and_answer() -> None:
-    said = doctor.dated("Sun, 22 Nov 2026 03:00:10 GMT")
+    said = doctor.parse_date("Sun, 22 Nov 2026 03:00:10 GMT")
     now = datetime.datetime(2026, 11, 22, 3, 0, 0, tzinfo=datetime.UTC).timestamp()
-    assert doctor.ahead(said, now - 1, now + 1) == pytest.approx(10.5)
-    assert doctor.dated("yesterday") is doctor.dated(None) is None
+    assert doctor.clock_offset(said, now - 1, now + 1) == pytest.approx(10.5)
+    assert doctor.parse_date("yesterday") is doctor.parse_date(None) is None
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_this_machine_is_judged_by_rays_laws(finding: Finding, state: str) -> No
 
 def test_the_fix_of_storage_depends_on_what_it_said(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
-    first, *rest = doctor.of_storage(absent.as_uri())
+    first, *rest = doctor.check_storage(absent.as_uri())
     assert (first.severity, first.fix) == ("fail", f"mkdir -p {absent}")
     assert [one.severity for one in rest] == ["skip", "skip"]
-    wrong = doctor.of_storage("http://bucket")
+    wrong = doctor.check_storage("http://bucket")
     assert (wrong[0].severity, wrong[0].message[:28]) == ("fail", "storage: must be s3://bucket")
 
 

@@ -38,7 +38,7 @@ class Texts(Sequence[str | None]):
         self._masks: dict[tuple[str, frozenset[str]], np.ndarray] = {}
 
     @classmethod
-    def of(cls, texts: list[str | None]) -> Texts:
+    def from_list(cls, texts: list[str | None]) -> Texts:
         """Copy texts to Arrow; lone surrogates, from escapes in JSON, are replaced."""
         import pyarrow as pa
 
@@ -61,7 +61,7 @@ class Texts(Sequence[str | None]):
         for chunk in self._cells.iterchunks():
             yield from chunk.to_pylist()
 
-    def only(self, rows_B: np.ndarray) -> Texts:
+    def filter(self, rows_B: np.ndarray) -> Texts:
         """The texts of the rows that are true."""
         import pyarrow as pa
 
@@ -80,7 +80,7 @@ class Texts(Sequence[str | None]):
             rows, distinct = rows.fill_null(len(distinct)), [*distinct, None]
         return distinct, rows.to_numpy()
 
-    def firsts(self) -> Iterator[str | None]:
+    def leading(self) -> Iterator[str | None]:
         """Distinct texts in order of appearance, some repeated, from the start of the column."""
         start, count = 0, 1000
         while start < len(self):
@@ -112,11 +112,11 @@ class Texts(Sequence[str | None]):
 
         plain_B, numbers_B = self.is_plain(form, markers), np.empty(len(self))
         try:
-            numbers_B[plain_B] = self.only(plain_B)._cast(form)
+            numbers_B[plain_B] = self.filter(plain_B)._cast(form)
         except pa.ArrowInvalid:  # one is no date, such as 30 February
             plain_B = np.zeros(len(self), bool)
         if not plain_B.all():
-            texts, rows = self.only(~plain_B).distinct()
+            texts, rows = self.filter(~plain_B).distinct()
             numbers_B[~plain_B] = parse(texts)[rows]
         return numbers_B
 
@@ -146,7 +146,7 @@ class Distinct:
     def sample(self) -> list[str]:
         """The first `SAMPLE` texts in order of appearance."""
         sample: dict[str, None] = {}
-        for word in map(values.category, filter(None, self._texts.firsts())):
+        for word in map(values.category, filter(None, self._texts.leading())):
             if word.casefold() not in self._markers:
                 sample[word] = None
             if len(sample) == SAMPLE:
@@ -175,7 +175,7 @@ class Distinct:
         if form not in self._counted:
             others = self._texts
             if form:
-                others = others.only(~others.is_plain(form, self._markers))
+                others = others.filter(~others.is_plain(form, self._markers))
             texts, rows = others.distinct()
             counted: Counter[str] = Counter()
             for text, count in zip(texts, np.bincount(rows, minlength=len(texts)), strict=True):

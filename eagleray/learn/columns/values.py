@@ -11,7 +11,7 @@ from decimal import Decimal
 import numpy as np
 
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"})
-"""Texts for a missing value in any column but text, in lower case."""
+"""Lower-case texts that mean a missing value, in every column but those of kind text."""
 
 _WORDS = {"-", "--", ".", "..", "none", "nil", "missing", "unknown", "nat", "#value!"}
 PLACEHOLDERS = MISSING | _WORDS

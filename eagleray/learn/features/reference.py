@@ -37,7 +37,7 @@ def statistics(quantity_B: np.ndarray) -> dict[str, Any]:
 
 
 def shares(statistics: Mapping[str, Any], quantity_B: np.ndarray) -> list[float]:
-    """Shares of rows in each bin of `statistics`, or with each of its names, then with others."""
+    """Share of rows per bin of `statistics`, or per name and, last, of all other names."""
     present = _present(quantity_B)
     if "names" in statistics:
         counted = Counter(present.tolist())

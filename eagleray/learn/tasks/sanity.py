@@ -16,7 +16,7 @@ LEAST_OTHERS = 5
 ONE_SIDED = 1.645
 """z of a one-sided test at the 5 % level."""
 NEARLY_ALL = 0.999
-"""R² that counts as perfect: a regression is never exactly right."""
+"""R² from which a regression counts as perfect, since it is never exactly right."""
 
 
 class Chance(NamedTuple):
