@@ -227,9 +227,9 @@ class Registry:
         listed = sorted(entry.key for entry in self._store.list(keys.EVENTS.format(name=name)))
         stored = documents.read_all(lambda key: Event.read(self._store, key), listed)
         known = {one.id: one for one in [*stored, last] if one}
-        told = {one.number for one in known.values() if one.action == "registered"}
+        logged = {one.number for one in known.values() if one.action == "registered"}
         versions = self.versions(name, _ignore)
-        registered = [one.event() for one in versions if one.number not in told]
+        registered = [one.event() for one in versions if one.number not in logged]
         return sorted(
             [*known.values(), *registered], key=lambda one: (one.at, one.alias is not None, one.id)
         )

@@ -89,13 +89,13 @@ def devices(
     nodes: Callable[[], Sequence[Object]], required: Sequence[Requirements]
 ) -> list[Finding]:
     """Compare the nodes with the GPUs that the release asks for; read them only if it does."""
-    asked: dict[str, Amounts] = {}
+    requested: dict[str, Amounts] = {}
     for pods in (pods for one in required for pods in one.pods):
         for key, amount in of_pod(pods.spec).items():
             kind, _, device = key.partition(".")
             if kind == "limits" and device not in PLAIN:
-                asked.setdefault(device, {})[pods.value] = amount
-    found = [_device(device, values, nodes()) for device, values in sorted(asked.items())]
+                requested.setdefault(device, {})[pods.value] = amount
+    found = [_device(device, values, nodes()) for device, values in sorted(requested.items())]
     return found or [skipped("the release asks for none")]
 
 
@@ -106,9 +106,9 @@ def _device(device: str, values: Amounts, nodes: Sequence[Object]) -> Finding:
     if not above:
         return passed(f"{sum(there)} of {device} on {sum(map(bool, there))} nodes")
     if greatest:
-        asked = ", ".join(f"{value} asks for {amount:f}" for value, amount in above.items())
+        requested = ", ".join(f"{value} asks for {amount:f}" for value, amount in above.items())
         fix = f"set {' and '.join(above)} to {greatest:f} or less in your values, and helm upgrade"
-        return failed(f"{asked} of {device}, but no node has more than {greatest:f}", fix)
+        return failed(f"{requested} of {device}, but no node has more than {greatest:f}", fix)
     if bare := [name(node) for node in nodes if _LABELS & labels(node).keys()]:
         return failed(f"nodes with GPUs offer no {device}: {', '.join(bare)}", PLUGIN)
     law = f"no node has {device} now: fine if an autoscaler adds nodes on demand"
@@ -145,11 +145,11 @@ def _shortages(quota: Object, required: Sequence[Requirements]) -> Iterator[Find
     )
     for verdict, needs, number, there, law in cases:
         for one in required if there is hard else [one for one in required if not one.exists]:
-            for key, asked in sorted(one.total(number).items()):
-                if asked > there.get(key, asked):
-                    amount = asked if there is hard else asked + used.get(key, 0)
+            for key, requested in sorted(one.total(number).items()):
+                if requested > there.get(key, requested):
+                    amount = requested if there is hard else requested + used.get(key, 0)
                     limits = f"quota {name(quota)} {law.format(_formatted(key, there[key]))}"
-                    message = f"{one.what} {needs} {_formatted(key, asked)} {key}, but {limits}"
+                    message = f"{one.what} {needs} {_formatted(key, requested)} {key}, but {limits}"
                     yield verdict(message, _allow(quota, key, _formatted(key, amount)))
 
 
