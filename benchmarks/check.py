@@ -8,8 +8,6 @@ compare; those of a busy machine are long for both.
 Run: python benchmarks/check.py [--rows 1000000]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

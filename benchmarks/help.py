@@ -3,8 +3,6 @@
 Run: python benchmarks/help.py
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

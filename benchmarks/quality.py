@@ -13,8 +13,6 @@ of 0.07 from seed to seed. `--seed` draws other parts.
 Run: python benchmarks/quality.py [NAME …] [--seed N]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

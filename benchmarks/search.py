@@ -14,8 +14,6 @@ as trials grow longer: `--epochs 48` shows trials of about two seconds.
 Run: python benchmarks/search.py [--trials 100] [--peer-trials 8] [--epochs 6]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

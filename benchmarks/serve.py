@@ -8,8 +8,6 @@ machine's speed drifts: only numbers of one run compare, and medians of several 
 Legend: B rows, F columns.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

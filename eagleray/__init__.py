@@ -9,8 +9,6 @@
 The names below are the public API (docs/python.md), each imported on first use.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING
 

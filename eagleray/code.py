@@ -4,8 +4,6 @@ The module is a file beside the experiment file (`models.net:build` is `models/n
 installed. What it imports must be installed wherever it runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

@@ -3,8 +3,6 @@
 Colours are the notebook's own, light or dark. Text is escaped: it comes from files of data.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Sequence
 

@@ -3,8 +3,6 @@
 `eagleray/machine.py` checks this machine, and `k8s/diagnose/doctor.py` Kubernetes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import platform

@@ -26,8 +26,6 @@ EagleRayError                 one line for people; `exit_code` for the command l
 └── ServingError              (1) a version that cannot be served: golden rows not reproduced
 """
 
-from __future__ import annotations
-
 
 class EagleRayError(Exception):
     """Root of the tree; the command line exits with `exit_code`."""

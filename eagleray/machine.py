@@ -1,7 +1,5 @@
 """This machine, as `eagleray doctor` checks it: Python, Ray, disks, memory, and `weed`."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

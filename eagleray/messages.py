@@ -1,7 +1,5 @@
 """Parts of messages: lists, long values, shares, and settings of the experiment file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

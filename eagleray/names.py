@@ -1,7 +1,5 @@
 """Names of models and aliases, and suggestions for misspelt ones."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable

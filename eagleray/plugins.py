@@ -9,8 +9,6 @@ package's members when it is imported:
 https://packaging.python.org/en/latest/specifications/entry-points/
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Mapping
 from importlib import metadata

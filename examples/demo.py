@@ -3,8 +3,6 @@
 Everything is done by the commands that a user would type; they are printed before they run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

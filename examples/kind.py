@@ -5,8 +5,6 @@ kind's nodes need 4 CPUs and 12 GB of the container engine's memory. kubectl's o
 alone: the cluster's are in a file of their own, which `up` names.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import contextlib

@@ -4,8 +4,6 @@ Objects are JSON. The official client finds the cluster and the credentials: kub
 the pod that this process runs in. Its typed models are not used, since they know no RayJobs.
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 import os

@@ -1,7 +1,5 @@
 """Runs on Kubernetes: each attempt is a RayJob, for which KubeRay starts a cluster and a driver."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator, Sequence

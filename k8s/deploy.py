@@ -1,7 +1,5 @@
 """Releases of the chart, installed, changed and undone by the `helm` program."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence

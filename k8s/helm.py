@@ -3,8 +3,6 @@
 Their flags differ: https://helm.sh/docs/helm/helm_upgrade, https://v3.helm.sh/docs/helm/helm_upgrade.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

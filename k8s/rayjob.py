@@ -12,8 +12,6 @@ tolerations, the shape of the cluster. What KubeRay and Kueue ask of a RayJob:
   does not scale by itself, has 7 worker groups at most, and none that is called `head`.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 

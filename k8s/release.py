@@ -1,7 +1,5 @@
 """Releases of the chart, as the API shows them; the one owner of their labels and ports."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

@@ -3,8 +3,6 @@
 `read` asks the API, and leaves out what may not be read or is not there; `summarize` is pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -4,8 +4,6 @@ Tensors carry a prefix (`model.`, `best.`, `optimizer.{parameter}.`); the rest i
 metadata. Nothing is pickled.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import uuid

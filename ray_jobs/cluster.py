@@ -4,8 +4,6 @@ A pending trial makes Ray's autoscaler add a node. Ray does not tell how many no
 may still add, so the limit follows the nodes that are alive (docs/adr/0014).
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -3,8 +3,6 @@
 The holder of a search's lease drives it; other drivers watch it in storage, and may take over.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

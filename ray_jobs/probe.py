@@ -1,7 +1,5 @@
 """A check of the user's own model and loss on one batch, before a search starts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from eagleray import code, spec

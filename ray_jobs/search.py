@@ -4,8 +4,6 @@ The same file, code and data give the same search id: run again, an interrupted 
 one that has ended returns its result.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ suggestion depends only on the seed, the trial's number and the results of earli
 trial has its own sampler (docs/adr/0016). No configuration is suggested twice.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

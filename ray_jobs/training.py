@@ -6,8 +6,6 @@ training that is interrupted and resumed equals one that was not, to the bit.
 Legend: B batch, C outputs.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The winner of a search: evaluated once on the test part, packed, and registered."""
 
-from __future__ import annotations
-
 import io
 import platform
 from importlib import metadata

@@ -4,8 +4,6 @@ Bytes count as they are read, so a slow client holds no more than it has sent. R
 decoding until the answer is sent. A request beyond the limits is refused with a RequestError 503.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 from eagleray import errors

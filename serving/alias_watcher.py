@@ -4,8 +4,6 @@ A version that cannot be loaded, or does not reproduce its golden rows, is refus
 version keeps serving, and log and metrics say so. Nothing changes while storage is unreachable.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable

@@ -7,8 +7,6 @@ Requests in progress alone do not show an overloaded replica: while its event lo
 ones wait uncounted in sockets. Utilization (arrival rate times service time) does (docs/adr/0015).
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import threading

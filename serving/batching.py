@@ -6,8 +6,6 @@ A quick batch runs on the event loop, because a thread switch would take longer 
 other batch runs in a thread.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import math

@@ -1,7 +1,5 @@
 """The page at `/docs`: Swagger UI, served from the installed package without internet access."""
 
-from __future__ import annotations
-
 from functools import cache
 
 CONTENT_TYPES = {

@@ -1,7 +1,5 @@
 """Compression of request and response bodies by gzip."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 

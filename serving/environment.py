@@ -4,8 +4,6 @@ Ray Serve reads them at import in every process, so they must be set before Ray 
 The chart sets `FAST` on its pods; `serving.local` sets all of them for its own cluster.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Serve a model from this machine: on a Ray cluster of one node, or on a running cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -5,8 +5,6 @@ in a shared folder (prometheus_client's multiprocess mode), so that any one answ
 of ended replicas stay, so that counters never decrease; a scrape removes only their gauges.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,7 +1,5 @@
 """The application's OpenAPI 3.0 document, made from a model's schema and a golden row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

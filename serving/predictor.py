@@ -1,7 +1,5 @@
 """One version of a model in service: its bundle, codec and batches."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

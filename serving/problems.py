@@ -4,8 +4,6 @@ The decoder stops at the first problem. A request that it refuses is therefore c
 by value, which takes longer.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import math

@@ -4,8 +4,6 @@ A request is `{"instances": [{column: value, …}, …]}`. It is decoded in one 
 from the schema. If that fails, `serving.problems` finds all errors.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

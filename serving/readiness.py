@@ -5,8 +5,6 @@ readiness. A pod that turns ready later is missing from its Service for up to on
 loaded replica becomes RUNNING only after a probe has found it ready (docs/adr/0014).
 """
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import logging

@@ -4,8 +4,6 @@ HAProxy may forward a scrape of the serving port to another node, which has othe
 replicas of a node listen on this port (SO_REUSEPORT); each answers for all (`serving/metrics.py`).
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

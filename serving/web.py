@@ -1,7 +1,5 @@
 """The HTTP API as a plain ASGI application: a framework would take longer than a prediction."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging

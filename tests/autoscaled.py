@@ -5,8 +5,6 @@ machine when it starts, and reads a file that is not in the wheel. Here is the s
 same provider of nodes, on loopback and on ports of its own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """A small model with a column of each kind but images, made without training."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

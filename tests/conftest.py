@@ -1,7 +1,5 @@
 """What several tiers share: a real S3 server of our own."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Prints a line each quarter of a second: the mean of requests in progress, and how busy it was.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

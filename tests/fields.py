@@ -4,8 +4,6 @@ https://kubernetes.io/docs/reference/using-api/server-side-apply/. A list is one
 schema gives its entries keys.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

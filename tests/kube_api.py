@@ -5,8 +5,6 @@ operator and no kubelet: `statuses` holds what they would write, by kind, and `u
 object as a controller does.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

@@ -5,8 +5,6 @@
 canonical form of `resource.Quantity`.
 """
 
-from __future__ import annotations
-
 import functools
 import gzip
 import json

@@ -1,7 +1,5 @@
 """A Ray cluster of two nodes on this machine, as an operator would start it, token and all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

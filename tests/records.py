@@ -1,7 +1,5 @@
 """Records of searches, as tests look at them."""
 
-from __future__ import annotations
-
 from eagleray import storage
 from eagleray.state import keys, searches
 

@@ -4,8 +4,6 @@ Each node has an address of loopback and ports of its own, and is a process grou
 as a whole, as the loss of a pod does. Applications go through the head's REST API, as KubeRay's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Values of the chart, for tests of several tiers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

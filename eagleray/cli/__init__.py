@@ -4,8 +4,6 @@ Each command lives in a module that is imported when the command is called, so t
 answers at once.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import traceback

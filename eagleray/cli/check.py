@@ -1,7 +1,5 @@
 """`eagleray check`, `schema` and `split`: an experiment file and its data, before a search."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Output of commands: JSON for programs, columns for people."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

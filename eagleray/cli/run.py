@@ -1,7 +1,5 @@
 """`eagleray run`: from an experiment file to a registered version, on this machine or a cluster."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`eagleray storage …`: upkeep of a storage."""
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 from typing import Annotated

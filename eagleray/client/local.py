@@ -4,8 +4,6 @@ Other processes know a search by its records and by the lease that its driver re
 (`eagleray.state.leases`). They can follow it, but it is stopped only where it runs.
 """
 
-from __future__ import annotations
-
 import datetime
 import time
 from collections.abc import Iterator, Sequence

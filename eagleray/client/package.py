@@ -5,8 +5,6 @@ before, and more trials make another run of the same search. The packed file set
 user's file and no others, so that the search has one id wherever it runs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import hashlib

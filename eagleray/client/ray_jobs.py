@@ -4,8 +4,6 @@ An attempt is a Ray job whose submission id is the attempt's id. The server take
 https://docs.ray.io/en/latest/cluster/running-applications/job-submission/
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 import time

@@ -5,8 +5,6 @@ What does not: the backends `client.ray_jobs` (Ray's job server), `k8s.backend` 
 `client.local` (searches on record in storage).
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Iterator, Sequence

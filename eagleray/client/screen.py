@@ -3,8 +3,6 @@
 Away from the driver, the screen shows what is in storage, some seconds late.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import threading

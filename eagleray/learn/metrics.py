@@ -9,8 +9,6 @@ A metric is added as a function of `Rows` and a line in `REGISTRY`; by an instal
 Legend: B rows, C classes, N rows that are not of the class.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

@@ -3,8 +3,6 @@
 Training parses tables and serving parses JSON by this code, so a value means the same in both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -5,8 +5,6 @@ is a number, and `yes`, `1:30` and `2024-01-01` are text. A key stands once, eve
 tags and anchors are refused. Problems are collected, not raised, so that the rest is validated too.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence

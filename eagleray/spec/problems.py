@@ -1,7 +1,5 @@
 """Problems of an experiment file, as `file:line: dotted.key: law, but got value`."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import json

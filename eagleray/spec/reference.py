@@ -1,7 +1,5 @@
 """The reference of the experiment file: JSON Schema for editors, tables of all keys for people."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

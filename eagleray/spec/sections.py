@@ -4,8 +4,6 @@ A field's law is with the field, and a law between two fields with the later one
 reported. Laws between sections are in `eagleray.spec.validation`.
 """
 
-from __future__ import annotations
-
 import functools
 import operator
 from collections.abc import Iterator

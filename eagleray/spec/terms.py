@@ -1,7 +1,5 @@
 """The types of the keys of the experiment file, beside those of `eagleray.learn.models.options`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from typing import Annotated, Any

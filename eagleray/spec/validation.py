@@ -4,8 +4,6 @@ A section's own laws are in its model. Here: where distributions may stand, that
 is valid, and laws between sections.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

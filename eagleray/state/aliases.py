@@ -5,8 +5,6 @@ The next move first copies this event to an object of its own: no crash loses an
 shows no move that did not happen. Versions themselves record their registration.
 """
 
-from __future__ import annotations
-
 import getpass
 import os
 import secrets

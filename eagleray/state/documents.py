@@ -6,8 +6,6 @@ A rewrite keeps unknown fields, so an older EagleRay loses nothing that a newer 
 formats are migrated when they are read. Without `kind` and `format`, a document has format 0.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor

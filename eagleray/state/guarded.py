@@ -10,8 +10,6 @@ Each document carries the fence of its writer, since a holder may go on after it
 The next holder finds every write that has returned; one that has not may be lost.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Names are DNS labels; other keys in these folders are foreign.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

@@ -12,8 +12,6 @@ leader election do. A wrong guess costs work, never correctness: fences stop the
     https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html (fencing numbers)
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

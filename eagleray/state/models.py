@@ -1,7 +1,5 @@
 """Models by name: immutable numbered versions, movable aliases, and a log of who moved what."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import random

@@ -3,8 +3,6 @@
 `eagleray.client.package` makes the package, `eagleray.client.runs` the attempts at the run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, TypeVar
 

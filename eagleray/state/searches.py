@@ -4,8 +4,6 @@ Only documents of the driver that holds the lease count. States are written by t
 trains, so that they do not depend on a report that may be lost. Weights and states are blobs.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal, TypeVar
 

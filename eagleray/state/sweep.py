@@ -6,8 +6,6 @@ written again meanwhile is young (`blobs.put`). Any hash in a document counts as
 document that is unreadable or too new stops the sweep before anything is removed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -4,8 +4,6 @@ What the bytes mean does not belong here. `tests/contract/test_storage.py` holds
 implementations to the same laws; `docs/adr/0002-storage.md` says where they come from.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Contents addressed by their hash, verified on every read."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Errors of boto3, as errors and messages of EagleRay."""
 
-from __future__ import annotations
-
 import os
 import shutil
 

@@ -5,8 +5,6 @@ or the new one. Writers that replace an object hold the key's lock (`flock`, rel
 when its holder dies). An etag is a hash of the content.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

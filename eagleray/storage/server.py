@@ -5,8 +5,6 @@ the lock is free no server runs, and if it is taken the recorded process id is t
 `docs/adr/0002-storage.md` has the reasons for the flags.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import http.client

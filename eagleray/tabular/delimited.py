@@ -1,7 +1,5 @@
 """Delimited text (CSV and its like) as a table of texts, and its faults by line."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import functools

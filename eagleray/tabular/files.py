@@ -1,7 +1,5 @@
 """Files as tables: delimited text, Parquet and JSON Lines, each also compressed; picture files."""
 
-from __future__ import annotations
-
 import bz2
 import contextlib
 import csv

@@ -3,8 +3,6 @@
 A column is judged as a whole: `none` is missing among numbers, and a category among others.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import NoneType
 

@@ -1,7 +1,5 @@
 """From a table of raw values to a schema: the rows and columns to learn from, and the target."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Container, Iterator, Mapping

@@ -6,8 +6,6 @@ ray, pods     lead from a run or a service down to the cause, as texts for the r
 checks        of `eagleray doctor --kubernetes`, with definitions and capacity; doctor runs them
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from eagleray.findings import Finding, failed, first, passed

@@ -3,8 +3,6 @@
 Amounts are by the names that a ResourceQuota uses: `requests.cpu`, `limits.memory`, `pods`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A check that needs what could not be read raises the reason (`Snapshot.require`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ Definitions are read from the API's own description (`/openapi/v3/apis/ray.io/v1
 account may read, and not from the definitions themselves, which few may. Pure.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A check without the right to read what it needs warns; the others run.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import time

@@ -1,7 +1,5 @@
 """The parts of an object that Kubernetes may leave out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

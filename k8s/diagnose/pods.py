@@ -3,8 +3,6 @@
 The texts are in the order of causes, the deepest first; `rules.yaml` has the sentences.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Each function yields findings in the order of causes; `rules.yaml` has the sentences.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from functools import partial

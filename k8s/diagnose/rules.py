@@ -3,8 +3,6 @@
 Also texts and times in one line, for its templates.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Mapping

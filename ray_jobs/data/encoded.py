@@ -1,7 +1,5 @@
 """Data sets as models take them. Workers import this module, and none that reads tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The data of an experiment, ready for its trials: loaded, cleaned, typed and split once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

@@ -6,8 +6,6 @@ on every machine and in every version (NEP 19).
 Legend: B rows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 The driver also stores its view, so that other terminals show it (`eagleray/client/screen.py`).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext

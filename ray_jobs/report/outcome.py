@@ -1,7 +1,5 @@
 """The outcome of an experiment: its winner, evaluated and registered."""
 
-from __future__ import annotations
-
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The chart, rendered by Helm itself, in process; no cluster and no helm program."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re

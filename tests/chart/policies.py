@@ -1,7 +1,5 @@
 """NetworkPolicies, evaluated: which pod may talk to which, at which port."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 python -m tests.chart.snapshots
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.chart import chart

@@ -1,7 +1,5 @@
 """The values and commands of docs/kubernetes.md, held to the chart."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from typing import Any

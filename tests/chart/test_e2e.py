@@ -1,7 +1,5 @@
 """What `make e2e` would install: legal, small, and named as its steps expect."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import kubernetes_validate

@@ -6,8 +6,6 @@ the fields that the chart uses are written down here, with their types; any othe
 https://prometheus-operator.dev/docs/api-reference/api, https://gateway-api.sigs.k8s.io/reference/spec
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 import pydantic

@@ -1,7 +1,5 @@
 """The commands of examples/kind.py, held to the chart, the image and the command line."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """A wheel has all files that the code reads, so that no command needs a checkout."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The chart by Helm itself, in process: what an upgrade finds, and what an uninstall waits for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

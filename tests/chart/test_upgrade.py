@@ -1,7 +1,5 @@
 """An upgrade of a release whose objects the operator and the autoscaler have written since."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Processes that are stopped, killed and misled between any two requests to storage."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Both storages, and a wire that can be cut."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

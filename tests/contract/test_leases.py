@@ -1,7 +1,5 @@
 """Drivers that race for a lease, stopped, killed and misled between any two requests to storage."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import tempfile

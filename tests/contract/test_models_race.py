@@ -1,7 +1,5 @@
 """Processes that register and promote at once, stopped and killed between any two requests."""
 
-from __future__ import annotations
-
 import functools
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """The laws of the registry, on the file system and on a real S3 server."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Contents that nothing refers to are removed, and nothing else is, on both storages."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`make e2e`: what is needed is asked for in one line, before pytest begins."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

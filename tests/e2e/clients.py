@@ -1,7 +1,5 @@
 """Pods of ours that ask the endpoint from inside the cluster, and what they have counted."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

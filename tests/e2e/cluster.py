@@ -1,7 +1,5 @@
 """What the steps ask of a cluster, and what must be true of it before the first one."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any

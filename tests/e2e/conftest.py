@@ -1,7 +1,5 @@
 """One installed release for all steps, and a diagnosis with whatever fails."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from pathlib import Path
 

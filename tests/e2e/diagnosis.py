@@ -1,7 +1,5 @@
 """What `eagleray why` says of everything in a namespace, and below it what that rests on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import yaml

@@ -1,7 +1,5 @@
 """A release of the chart on the cluster: its names, its state, and how to talk to it."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """What a run on a cluster is told, by environment variables; and the chart's values made of it."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import os

@@ -1,7 +1,5 @@
 """The steps that later tests stand on: each is done once, and skipped over when it has failed."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """From nothing to an endpoint that answers."""
 
-from __future__ import annotations
-
 from tests.e2e import clients
 from tests.e2e.release import Release
 from tests.e2e.settings import MODEL

@@ -1,7 +1,5 @@
 """What changes while requests are answered: versions, replicas, the cluster's specification."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.e2e import settings

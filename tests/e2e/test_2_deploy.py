@@ -1,7 +1,5 @@
 """`eagleray deploy` and `helm` on each other's releases, with an operator that changes them too."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What a cluster does to a release, and what people do to it by mistake."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

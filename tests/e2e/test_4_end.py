@@ -1,7 +1,5 @@
 """The end of a release."""
 
-from __future__ import annotations
-
 from tests.e2e.story import Story
 
 

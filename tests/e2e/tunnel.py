@@ -1,7 +1,5 @@
 """A port of a pod, on this machine's loopback: by `kubectl port-forward`, or without kubectl."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import socket

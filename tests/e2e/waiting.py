@@ -1,7 +1,5 @@
 """Waiting for what a cluster does in its own time: always with an end, and with the reason."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

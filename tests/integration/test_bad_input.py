@@ -1,7 +1,5 @@
 """What a user gets wrong before compute is spent: one line, exit code 2, nothing written."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

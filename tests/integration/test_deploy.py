@@ -1,7 +1,5 @@
 """`eagleray deploy`: the real `helm`, 3 and 4, against an emulation of the API behind real HTTP."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`eagleray doctor` on real storage, a server whose clock is off, and a real Ray dashboard."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """`eagleray doctor --kubernetes` against an emulation of the API behind real HTTP."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import json

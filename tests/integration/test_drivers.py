@@ -1,7 +1,5 @@
 """Two drivers of one search, in processes of their own: one searches, one watches."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What `make e2e` waits, counts, digs and explains with, against an emulated API and real HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 import http.server
 import json

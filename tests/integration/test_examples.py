@@ -4,8 +4,6 @@ The HTTP server here is uvicorn around the application of a replica; what HAProx
 before it is in `test_serving.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

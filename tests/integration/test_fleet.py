@@ -1,7 +1,5 @@
 """Ray Serve with HAProxy on several nodes: who gets traffic when, and what a loss costs."""
 
-from __future__ import annotations
-
 import threading
 import time
 import urllib.request

@@ -1,7 +1,5 @@
 """`eagleray deploy` by each version of the real `helm`, on each other's releases, killed midway."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

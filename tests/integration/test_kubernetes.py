@@ -1,7 +1,5 @@
 """Runs on Kubernetes, against an emulation of its API behind real HTTP."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json

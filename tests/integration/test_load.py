@@ -1,7 +1,5 @@
 """The application under load that one replica cannot bear: a real process, real HTTP."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

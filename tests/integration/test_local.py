@@ -1,7 +1,5 @@
 """The embedded server and `eagleray local` and `models`, as a user meets them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A storage that the release before formats has written: read, served, promoted, gone on with."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

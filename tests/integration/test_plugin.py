@@ -4,8 +4,6 @@ Each command is a process of its own that finds `tests.plugin` by its entry poin
 workers and the replica that it starts.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

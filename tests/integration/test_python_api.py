@@ -1,7 +1,5 @@
 """The Python API: docs/python.md from top to bottom, and what a notebook shows."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

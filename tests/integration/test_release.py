@@ -1,7 +1,5 @@
 """A release of the chart in pods of this machine: Ray, storage, tokens, users, probes are real."""
 
-from __future__ import annotations
-
 import base64
 import json
 import secrets

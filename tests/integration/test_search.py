@@ -1,7 +1,5 @@
 """Searches on real Ray with real storage: found, kept, interrupted, resumed, failed."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

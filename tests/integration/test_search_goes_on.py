@@ -1,7 +1,5 @@
 """Searches that lose their workers, are given more trials, or fail for one reason, on real Ray."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,7 +1,5 @@
 """Runs submitted to a real Ray cluster of two nodes, its dashboard and its token on."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

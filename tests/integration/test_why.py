@@ -1,7 +1,5 @@
 """`eagleray why` against an emulation of the Kubernetes API behind real HTTP."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 `tests.integration.test_plugin` puts it on the path beside an entry point that names this module.
 """
 
-from __future__ import annotations
-
 from tests.plugin import counts, durations, wide
 
 counts.register()

@@ -1,7 +1,5 @@
 """Durations: `1h30m` in a file or a request, seconds in a model."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

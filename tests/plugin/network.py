@@ -1,7 +1,5 @@
 """The module of `wide`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """A linear model of numbers, for the experiment file: no torch here."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

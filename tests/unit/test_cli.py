@@ -1,7 +1,5 @@
 """The command line: what is printed where, what it ends with, and how soon it answers."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

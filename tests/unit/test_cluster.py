@@ -1,7 +1,5 @@
 """How many trials wait for how many nodes."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

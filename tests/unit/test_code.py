@@ -1,7 +1,5 @@
 """The user's own `module:function`."""
 
-from __future__ import annotations
-
 import pickle
 import traceback
 from pathlib import Path

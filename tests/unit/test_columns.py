@@ -1,7 +1,5 @@
 """Column kinds are objects: each is registered, and nothing else knows their names."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

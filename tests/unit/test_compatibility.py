@@ -1,7 +1,5 @@
 """Which differences of two schemas clients notice: judged by what the endpoint takes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

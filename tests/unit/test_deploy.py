@@ -1,7 +1,5 @@
 """Deployment's decisions: which values count, what changes, what a status says."""
 
-from __future__ import annotations
-
 import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What README and docs say: commands that exist, files that are there, YAML that loads."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

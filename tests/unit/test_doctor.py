@@ -1,7 +1,5 @@
 """What `eagleray doctor` makes of clocks, versions, storage and this machine."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 from typing import Any

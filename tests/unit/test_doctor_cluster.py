@@ -1,7 +1,5 @@
 """What `eagleray doctor` says of what a Kubernetes cluster has: every check."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """YAML the 1.2 way, with the line of every key."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Documents say what they are, keep what they do not know, and refuse what is too new."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

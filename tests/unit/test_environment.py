@@ -1,7 +1,5 @@
 """Variables that Ray is started with: which HAProxy it starts, and how that one asks again."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import time

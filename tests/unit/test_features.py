@@ -1,7 +1,5 @@
 """Transforms: fitted on the training part, applied by the very same code in serving."""
 
-from __future__ import annotations
-
 import json
 import math
 import timeit

@@ -1,7 +1,5 @@
 """What a column is, from its values; and what a table's target and inputs are."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import io

@@ -1,7 +1,5 @@
 """A search on the screen, near the driver and far from it."""
 
-from __future__ import annotations
-
 import io
 import time
 from collections.abc import Iterator

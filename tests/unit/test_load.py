@@ -1,7 +1,5 @@
 """Tables from wherever they come, as they are."""
 
-from __future__ import annotations
-
 import bz2
 import datetime
 import gzip

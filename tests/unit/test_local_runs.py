@@ -1,7 +1,5 @@
 """Runs as storage knows them."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Losses by name."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

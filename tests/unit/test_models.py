@@ -1,7 +1,5 @@
 """Architectures: what they take, and what they give."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

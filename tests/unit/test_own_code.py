@@ -1,7 +1,5 @@
 """The contract of the user's own model, loss and loader: what docs/code.md says of it holds."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

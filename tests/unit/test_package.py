@@ -1,7 +1,5 @@
 """An experiment packed for a journey, and unpacked where nothing of it was before."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Members that are registered, and those that installed packages add."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`eagleray predict`, `split` and `models pull --predictions`: rows in, rows out, none lost."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

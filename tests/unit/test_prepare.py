@@ -1,7 +1,5 @@
 """From an experiment file to canonical columns, targets and parts."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The private and undocumented parts of Ray that we use are there; each test names its part."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from importlib import util

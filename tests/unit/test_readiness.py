@@ -1,7 +1,5 @@
 """What a probe is told, for each answer of HAProxy's health check, and who waits for a probe."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib.util

@@ -1,7 +1,5 @@
 """How aliases move, and what is refused by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What is printed of a search that has ended: it fits the screen, and says the most telling."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which attempt of a run to attach to, and when to make another."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Signs that a winner is not what its metrics suggest: said when they are there, and only then."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

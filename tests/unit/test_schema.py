@@ -1,7 +1,5 @@
 """Raw values to canonical columns, the same from a table and from JSON."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import io

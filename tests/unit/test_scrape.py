@@ -1,7 +1,5 @@
 """The port that answers scrapes for the replicas of a node."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import urllib.error

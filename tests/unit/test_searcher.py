@@ -1,7 +1,5 @@
 """What a search tries: each configuration once, however often it is interrupted."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from pathlib import Path

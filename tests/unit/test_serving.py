@@ -1,7 +1,5 @@
 """The command line of serving, and that its documentation says what the code does."""
 
-from __future__ import annotations
-
 import re
 import socket
 from pathlib import Path

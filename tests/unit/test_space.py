@@ -1,7 +1,5 @@
 """Distributions: what they suggest, count and hold."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The experiment file: what is accepted, what is refused and how, and what comes of it."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Rows parted into training, validation and test."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

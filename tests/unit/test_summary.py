@@ -1,7 +1,5 @@
 """What `check` says of data beside their types."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

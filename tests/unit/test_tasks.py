@@ -1,7 +1,5 @@
 """Tasks are objects: what depends on one is in its own file; a file's loss or metric may choose."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The training loop, on data small enough to train in milliseconds."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

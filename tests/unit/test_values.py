@@ -1,7 +1,5 @@
 """One spelling for each kind of value."""
 
-from __future__ import annotations
-
 import datetime
 import math
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """`eagleray models`: what a person is told of a version, the suspicious above all."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each file of `situations` is one: what was read, then the cause and the fix that
 and the whole evidence where there is more to tell.
 """
 
-from __future__ import annotations
-
 import functools
 import shlex
 from datetime import datetime

@@ -1,7 +1,5 @@
 """`boolean`: 0, 1 or NaN."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

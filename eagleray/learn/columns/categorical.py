@@ -1,7 +1,5 @@
 """`categorical`: names of categories."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """One input column, and how its raw values are read one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar

@@ -1,7 +1,5 @@
 """`datetime`: seconds since 1970 in UTC to the millisecond."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import math

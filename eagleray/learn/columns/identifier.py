@@ -1,7 +1,5 @@
 """`identifier`: values that only identify rows; no model learns from them."""
 
-from __future__ import annotations
-
 from eagleray.learn.columns.words import WordKind
 
 

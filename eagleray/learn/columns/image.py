@@ -1,7 +1,5 @@
 """`image`: pictures, f32 (B, C, H, W), NaN where missing."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

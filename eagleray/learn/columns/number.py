@@ -1,7 +1,5 @@
 """Kinds whose canonical values are numbers: f64, NaN where missing."""
 
-from __future__ import annotations
-
 import math
 import sys
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """`numeric`: numbers; infinities become the largest number."""
 
-from __future__ import annotations
-
 import math
 import re
 import sys

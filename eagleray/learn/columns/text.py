@@ -1,7 +1,5 @@
 """`text`: prose, not names."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Functions from a raw value that is not missing to a canonical one; ValueError for others."""
 
-from __future__ import annotations
-
 import datetime as dt
 import functools
 import math

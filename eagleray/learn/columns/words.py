@@ -1,7 +1,5 @@
 """Kinds whose canonical values are words: object, str or None where missing."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`module:function`: the user's own architecture, see docs/code.md. Legend: B batch, C outputs."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

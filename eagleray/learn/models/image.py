@@ -1,7 +1,5 @@
 """`image`: convolutions over the image, other columns joined before the dense layers."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Layers that the architectures share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """`mlp`: every column as one vector, then dense layers."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -3,8 +3,6 @@
 `Section` is here because installed packages subclass `Options`, and cannot import `eagleray.spec`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 import pydantic

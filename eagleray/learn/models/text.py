@@ -1,7 +1,5 @@
 """`text`: tokens pooled by weight and by learned attention, then dense layers."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ A task is added as a file here and a line in `REGISTRY`; by an installed package
 (`eagleray.plugins`) with `REGISTRY.register`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container
 
 from eagleray import errors, plugins

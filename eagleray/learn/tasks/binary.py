@@ -1,7 +1,5 @@
 """`binary`: two classes."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

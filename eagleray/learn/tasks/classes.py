@@ -1,7 +1,5 @@
 """Classification, as binary and multiclass share it. Legend: B rows, C classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 

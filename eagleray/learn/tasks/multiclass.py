@@ -1,7 +1,5 @@
 """`multiclass`: three or more classes."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

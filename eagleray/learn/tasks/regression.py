@@ -1,7 +1,5 @@
 """`regression`: a number for each row. Legend: B rows, C outputs of the model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

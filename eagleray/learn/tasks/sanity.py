@@ -1,7 +1,5 @@
 """Warnings about a model from its test part: leakage or no skill. Legend: B rows, C classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 

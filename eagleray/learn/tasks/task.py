@@ -1,7 +1,5 @@
 """Protocol of a task: all code that depends on what is predicted. Legend: B rows, C outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
