@@ -25,24 +25,21 @@ if TYPE_CHECKING:
     from eagleray.api.models import models as models
     from eagleray.api.results import Result as Result
 
-_MODULES = {
-    "Check": "checks",
-    "Endpoint": "endpoints",
-    "Experiment": "experiments",
-    "Model": "models",
-    "Models": "models",
-    "Result": "results",
-    "load": "experiments",
-    "models": "models",
-    "serve": "endpoints",
+_EXPORTS = {
+    "checks": ("Check",),
+    "endpoints": ("Endpoint", "serve"),
+    "experiments": ("Experiment", "load"),
+    "models": ("Model", "Models", "models"),
+    "results": ("Result",),
 }
-__all__ = list(_MODULES)
+__all__ = [name for names in _EXPORTS.values() for name in names]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"eagleray.api.{_MODULES[name]}"), name)
+    for module, names in _EXPORTS.items():
+        if name in names:
+            return getattr(importlib.import_module(f"eagleray.api.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -10,14 +10,7 @@ from serving import protocol
 JSON = "application/json"
 Document = dict[str, Any]
 
-_ERRORS = {
-    400: "The body is not JSON.",
-    408: "The body did not arrive in time.",
-    413: f"More than {protocol.MOST_ROWS} rows or {protocol.MOST_BYTES} bytes.",
-    415: "The body is declared to be something else than JSON, plain or in gzip.",
-    422: "Fields are missing, unknown or of the wrong type; `error.details` names each.",
-    503: "Too much is in progress; try again after `Retry-After` seconds.",
-}
+
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 
 
@@ -62,7 +55,7 @@ def example(loaded: bundle.Bundle) -> dict[str, list[dict[str, Any]]]:
 
 def _predict(body: Mapping[str, Any]) -> Document:
     request = {JSON: {"schema": _reference("Request"), "example": body}}
-    texts = {200: "One answer a row."} | _ERRORS
+    failures = {status: text for status, (_, text) in protocol.ERRORS.items() if text}
     return {
         "summary": "Predict for one or more rows.",
         "requestBody": {"required": True, "content": request},
@@ -71,7 +64,7 @@ def _predict(body: Mapping[str, Any]) -> Document:
                 "description": text,
                 "content": {JSON: {"schema": _reference("Answers" if status == 200 else "Error")}},
             }
-            for status, text in texts.items()
+            for status, text in ({200: "One answer a row."} | failures).items()
         },
     }
 

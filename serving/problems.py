@@ -4,7 +4,6 @@ The decoder stops at the first problem. A request that it refuses is therefore c
 by value, which takes longer.
 """
 
-import difflib
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from eagleray import errors
+from eagleray import errors, names
 from eagleray.learn import columns, schema
 from eagleray.learn.columns import pictures
 
@@ -58,9 +57,8 @@ class Finder:
     def instances(self, body: bytes | bytearray) -> list[Any]:
         """Return the rows of a body, unchecked.
 
-        Raises:
-            RequestError: 400 if the body is not JSON; 422 if its rows are not wrapped in
-                `instances`, or a number is not finite.
+        RequestError is 400 if the body is not JSON; 422 if its rows are not wrapped in
+        `instances`, or a number is not finite.
         """
         try:
             sent = msgspec.json.decode(body)
@@ -96,9 +94,9 @@ class Finder:
             return _json_type(sent)
         if any(name in self._types for name in sent):
             return "a bare row"
-        names = ", ".join(name[:LONGEST] for name in islice(sent, 5))
+        shown = ", ".join(name[:LONGEST] for name in islice(sent, 5))
         more = ", …" if len(sent) > 5 else ""
-        return f"only {names}{more}" if sent else "no field at all"
+        return f"only {shown}{more}" if sent else "no field at all"
 
     def _type_problems(self, rows: list[Any]) -> Iterator[Problem]:
         for number, row in enumerate(rows):
@@ -125,7 +123,7 @@ class Finder:
         absent = [name for name in self._types if name not in row]
         for name in row:
             if name not in self._types:
-                near = _near(name, absent or list(self._types))
+                near = names.near(name[:LONGEST], absent or self._types)
                 message = f"only the model's columns are taken, but got another field{near}"
                 yield Problem(f"{path}.{name[:LONGEST]}", message)
 
@@ -230,11 +228,6 @@ def _translated(field: str, message: str) -> Problem:
     if fault == "Number out of range":
         fault = "a number of double precision is needed, but got a larger one"
     return Problem(field, _lower(fault))
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name[:LONGEST], known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _row_number(problem: Problem) -> int:

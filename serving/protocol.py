@@ -20,6 +20,19 @@ from serving import problems
 MOST_ROWS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 
+ERRORS = {
+    400: ("bad_json", "The body is not JSON."),
+    404: ("not_found", ""),
+    405: ("method_not_allowed", ""),
+    408: ("timeout", "The body did not arrive in time."),
+    413: ("too_large", f"More than {MOST_ROWS} rows or {MOST_BYTES} bytes."),
+    415: ("unsupported_media_type", "The body is not declared as JSON, plain or in gzip."),
+    422: ("invalid", "Fields are missing, unknown or of another type; `error.details` names each."),
+    500: ("internal", ""),
+    503: ("unavailable", "Too much is in progress; try again after `Retry-After` seconds."),
+}
+"""Type of each error by status, and what it means in the answer to a prediction."""
+
 Body = bytes | bytearray
 Row = msgspec.Struct
 Rows = Sequence[Row]
@@ -53,8 +66,7 @@ class Codec:
     def rows(self, body: Body) -> Rows:
         """Decode a request; call `parse` with its rows next.
 
-        Raises:
-            RequestError: 400 for a body that is not JSON, 413 for too many rows, else 422.
+        RequestError is 400 for a body that is not JSON, 413 for too many rows, else 422.
         """
         valid = self.valid_rows(body)
         if valid is not None:
@@ -77,8 +89,7 @@ class Codec:
     def parse(self, rows: Rows) -> Rows:
         """Replace values that have more than one form in JSON by canonical ones, in place.
 
-        Raises:
-            RequestError: 422, naming each value that cannot be parsed.
+        RequestError names each value that cannot be parsed.
         """
         pixels, numbers = pictures.PixelBudget(), range(len(rows))
         found: list[problems.Problem] = []
@@ -101,11 +112,7 @@ class Codec:
         }
 
     def answers(self, prediction: Prediction) -> list[dict[str, object]]:
-        """Return the answer for each row.
-
-        Raises:
-            ServingError: an output of the model is not finite.
-        """
+        """Return the answer for each row; ServingError where an output is not finite."""
         if not np.isfinite(prediction.outputs).all():
             raise errors.ServingError("a model's outputs must be finite numbers, but got others")
         answers = list(self._task.answers(prediction.outputs))

@@ -265,17 +265,6 @@ def _json(code: int, /, *headers: Header, **fields: object) -> Response:
     return Response(code, msgspec.json.encode(fields), headers=headers)
 
 
-_ERROR_TYPES = {
-    400: "bad_json",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "timeout",
-    413: "too_large",
-    415: "unsupported_media_type",
-    422: "invalid",
-    500: "internal",
-    503: "unavailable",
-}
 _ERROR_HEADERS = {408: ((b"connection", b"close"),), 503: ((b"retry-after", b"1"),)}
 
 
@@ -290,7 +279,7 @@ def _refusal(error: errors.RequestError) -> Response:
 def _error(
     status: int, message: str, *headers: Header, field: str | None = None, **more: object
 ) -> Response:
-    error = {"type": _ERROR_TYPES[status], "message": message, "field": field, **more}
+    error = {"type": protocol.ERRORS[status][0], "message": message, "field": field, **more}
     return _json(status, *headers, *_ERROR_HEADERS.get(status, ()), error=error)
 
 

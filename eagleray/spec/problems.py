@@ -42,28 +42,18 @@ _PATTERNS = {
 }
 _NOT_BUILT = ("monitor", "serve.slo", "serve.rollout", "recommender")
 _SYNONYMS = {
-    "acc": "accuracy",
-    "accuracy_score": "accuracy",
-    "ap": "pr_auc",
-    "auc": "roc_auc",
-    "auc_roc": "roc_auc",
-    "auprc": "pr_auc",
-    "auroc": "roc_auc",
-    "average_precision": "pr_auc",
-    "f1_macro": "f1",
-    "f1_score": "f1",
-    "mean_absolute_error": "mae",
-    "mean_squared_error": "rmse",
-    "mse": "rmse",
-    "r2_score": "r2",
-    "r_squared": "r2",
-    "root_mean_squared_error": "rmse",
-    "sensitivity": "recall",
-    "bce": "cross_entropy",
-    "nll": "cross_entropy",
-    "l2": "mse",
+    "accuracy": ("acc", "accuracy_score"),
+    "cross_entropy": ("bce", "nll"),
+    "f1": ("f1_macro", "f1_score"),
+    "mae": ("mean_absolute_error",),
+    "mse": ("l2",),
+    "pr_auc": ("ap", "auprc", "average_precision"),
+    "r2": ("r2_score", "r_squared"),
+    "recall": ("sensitivity",),
+    "rmse": ("mean_squared_error", "mse", "root_mean_squared_error"),
+    "roc_auc": ("auc", "auc_roc", "auroc"),
 }
-"""Other libraries' names of metrics and losses."""
+"""Other libraries' names of metrics and losses, by ours."""
 
 _KEYS = {at: tuple(section.model_fields) for at, section in sections.walk()}
 _PLACES = {
@@ -168,7 +158,7 @@ def _unknown_name(key: Key, names: list[str], got: object) -> Problem:
 def _nearest(word: str, known: Iterable[str]) -> str | None:
     """The likeliest of `known`: by a synonym, by spelling, or by initials (`lr`)."""
     known, word = list(known), word.lower()
-    for alike in (_SYNONYMS.get(word), word):
+    for alike in (*(ours for ours, theirs in _SYNONYMS.items() if word in theirs), word):
         if alike in known:
             return alike
     initials = "".join(part[:1] for part in word.split("_"))

@@ -169,12 +169,8 @@ class Registry:
     ) -> Aliases:
         """Point an alias to a version; nothing happens when it points there already.
 
-        `why` and `by` (else this process's user) go to the log. `expect` is the version that the
-        alias must point to before (None: none). `check` gets old and new, and raises to refuse.
-
-        Raises:
-            errors.NotFoundError: there is no such version.
-            errors.ConflictError: the alias does not point to `expect`, or keeps changing.
+        `why` and `by` (else this process's user) go to the log. ConflictError if the alias does not
+        point to `expect` (None: nowhere) before. `check` gets old and new, and raises to refuse.
         """
         aliases.check(alias)
         version = self.version(name, number)
@@ -194,19 +190,11 @@ class Registry:
         return self._swap(name, point, event, dry_run=dry_run)
 
     def rollback(
-        self,
-        name: str,
-        alias: str = CHAMPION,
-        *,
-        why: str = "",
-        by: str | None = None,
-        dry_run: bool = False,
+        self, name: str, alias: str = CHAMPION, *, why: str = "", dry_run: bool = False
     ) -> Aliases:
         """Point an alias to its previous version; repeated, further back.
 
-        Raises:
-            errors.NotFoundError: the alias points nowhere, or never pointed elsewhere.
-            errors.ConflictError: somebody else moved the alias meanwhile.
+        NotFoundError if there is none; ConflictError if somebody else moved the alias meanwhile.
         """
         self._existing(name)
         seen = self.aliases(name).values.get(alias)
@@ -216,7 +204,9 @@ class Registry:
                 raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
             return aliases.rolled_back(now, alias, name)
 
-        event = functools.partial(aliases.event, action="rolled-back", alias=alias, by=by, why=why)
+        event = functools.partial(
+            aliases.event, action="rolled-back", alias=alias, by=None, why=why
+        )
         return self._swap(name, back, event, dry_run=dry_run)
 
     def events(self, name: str) -> list[Event]:

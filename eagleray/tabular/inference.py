@@ -27,8 +27,7 @@ def infer(
 ) -> Inferred | None:
     """Infer a column, of `kind` if it is given; None where all values are missing.
 
-    Raises:
-        DataError: values that the kind, or any kind, cannot hold.
+    DataError for values that the kind, or any kind, cannot hold.
     """
     native = _native(raw)
     usual = values.markers(values.PLACEHOLDERS, markers)
@@ -45,7 +44,7 @@ def infer(
     missing_B = columns.missing_rows(array)
     if missing_B.all():
         return None
-    fields = {"nullable": bool(missing_B.any()), **kind.parsed_fields(array, missing_B, texts)}
+    fields = {"nullable": bool(missing_B.any()), **kind.parsed_fields(array, texts)}
     noted = tuple(f"{name}: {note}" for note in (*notes, guess.note) if note)
     return Inferred(column.model_copy(update=fields), array, noted)
 

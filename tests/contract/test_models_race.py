@@ -108,22 +108,22 @@ class Race(RuleBasedStateMachine):
             assert 1 <= move.number <= count, "a move to a version that is not there"
             at = move.number
         assert at == aliases.values.get(CHAMPION)
-        assert len({one.by for one in moves}) == len(moves), "one action moved it twice"
+        assert len({one.why for one in moves}) == len(moves), "one action moved it twice"
 
     def start(self, actor: actors.Actor, what: str, number: int, now: int) -> None:
         self.actions += 1
-        registry, by = Registry(actor.store, now=lambda: now), f"action {self.actions}"
+        registry, why = Registry(actor.store, now=lambda: now), f"action {self.actions}"
         content, manifest = {"weights": bytes([number])}, {"winner": number}
-        move = functools.partial(registry.promote, NAME, number, by=by)
+        move = functools.partial(registry.promote, NAME, number, why=why)
         actions = {
             "register": lambda: registry.register(
                 NAME, content, manifest, same=lambda other: other.manifest == manifest
             ),
             "promote": move,
             "first": functools.partial(move, expect=None),
-            "back": lambda: registry.rollback(NAME, by=by),
+            "back": lambda: registry.rollback(NAME, why=why),
         }
-        actor.start(by, actions[what])
+        actor.start(why, actions[what])
 
     def step(self, actor: actors.Actor, fate: str) -> None:
         """Whoever is told that it has moved the alias is in the log, and nobody who is refused."""
@@ -132,8 +132,8 @@ class Race(RuleBasedStateMachine):
         if actor.busy:
             return
         moved = isinstance(actor.outcome, Aliases) and actor.outcome.last is not None
-        told = {one.by for one in self.moves}
-        if moved and actor.outcome.last.by == actor.ended:  # type: ignore[union-attr]
+        told = {one.why for one in self.moves}
+        if moved and actor.outcome.last.why == actor.ended:  # type: ignore[union-attr]
             assert actor.ended in told
         elif fate == "ok":
             assert actor.ended not in told

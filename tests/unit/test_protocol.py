@@ -71,7 +71,7 @@ BROKEN = {
     "null where required": (ROW | {"age": None}, "instances[1].age", "got null"),
     "number as text": (ROW | {"age": "41"}, "instances[1].age", "a number is needed"),
     "unknown mark": (ROW | {"income $": "x"}, "instances[1].income $", "but got 'x'"),
-    "extra": (ROW | {"ages": 1}, "instances[1].ages", "did you mean age?"),
+    "extra": (ROW | {"ages": 1}, "instances[1].ages", "did you mean 'age'"),
     "not a date": (ROW | {"joined": "soon"}, "instances[1].joined", "ISO 8601"),
     "not a boolean": (ROW | {"member": "maybe"}, "instances[1].member", "true or false"),
     "no object": ([1, 2], "instances[1]", "an object is needed, but got a list"),

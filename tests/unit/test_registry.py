@@ -82,12 +82,12 @@ def test_events_sort_by_the_clock_and_say_who_and_why(tmp_path: Path) -> None:
         registry.register("spam", {}, {})
     registry.promote("spam", 1, by="ann", why="first")
     registry.promote("spam", 3, by="bob", why="better")
-    registry.rollback("spam", by="ann", why="worse")
+    registry.rollback("spam", why="worse")
     told = [(e.action, e.number, e.previous, e.by, e.why) for e in registry.events("spam")[3:]]
     assert told == [
         ("promoted", 1, None, "ann", "first"),
         ("promoted", 3, 1, "bob", "better"),
-        ("rolled-back", 1, 3, "ann", "worse"),
+        ("rolled-back", 1, 3, aliases.user(), "worse"),
     ]
 
 

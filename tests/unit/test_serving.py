@@ -12,7 +12,7 @@ import yaml
 from eagleray import cli, errors, storage
 from eagleray.api import endpoints
 from eagleray.state.models import Registry
-from serving import local, metrics, openapi, web
+from serving import local, metrics, protocol
 from serving.settings import Settings
 from tests import bundles
 
@@ -96,5 +96,5 @@ def test_documented_metrics_are_those_there_are(
 
 def test_documented_errors_are_those_there_are() -> None:
     table = dict(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", DOCS, re.MULTILINE))
-    assert {int(status): kind for status, kind in table.items()} == web._ERROR_TYPES
-    assert set(openapi._ERRORS) < set(web._ERROR_TYPES)
+    kinds = {status: kind for status, (kind, _) in protocol.ERRORS.items()}
+    assert {int(status): kind for status, kind in table.items()} == kinds

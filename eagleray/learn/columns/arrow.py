@@ -19,8 +19,7 @@ from eagleray.learn.columns import values
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAMPLE = 200
-"""Number of distinct values that are checked before the whole column."""
+SAMPLE = 200  # number of distinct values that are checked before the whole column
 
 PLAIN = {
     "number": r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?",

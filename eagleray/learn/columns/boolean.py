@@ -27,9 +27,7 @@ class Boolean(NumberKind):
         words = {text.casefold() for text in texts.sample}
         return Guess() if words in _PAIRS and len(texts.sample) < SAMPLE else None
 
-    def parsed_fields(
-        self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
-    ) -> dict[str, Any]:
+    def parsed_fields(self, array: np.ndarray, texts: Distinct) -> dict[str, Any]:
         words = texts.counts or ["false", "true"]
         return {"categories": tuple(sorted(words, key=lambda word: (values.boolean(word), word)))}
 

@@ -36,10 +36,8 @@ class Categorical(WordKind):
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         return Guess()
 
-    def parsed_fields(
-        self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
-    ) -> dict[str, Any]:
-        names = sorted(set(array[~missing_B].tolist()))
+    def parsed_fields(self, array: np.ndarray, texts: Distinct) -> dict[str, Any]:
+        names = sorted(set(array.tolist()) - {None})
         return {"categories": tuple(names) if len(names) <= MOST_IN_SCHEMA else None}
 
     def encoding(self, options: Any) -> features.Encoding:

@@ -14,11 +14,8 @@ from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind, Guess
 
-LONGEST_SIDE = 128
-"""Maximum pixels of a side; larger pictures are scaled down."""
-
-SAMPLED_PICTURES = 1000
-"""Number of pictures from which the shape is inferred."""
+LONGEST_SIDE = 128  # maximum pixels of a side; larger pictures are scaled down
+SAMPLED_PICTURES = 1000  # number of pictures from which the shape is inferred
 
 
 class Image(ColumnKind):

@@ -99,9 +99,7 @@ class ColumnKind(Protocol):
         """Fields of `Column` that parsing needs; DataError for a value of another kind."""
         return {}
 
-    def parsed_fields(
-        self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
-    ) -> dict[str, Any]:
+    def parsed_fields(self, array: np.ndarray, texts: Distinct) -> dict[str, Any]:
         """Fields of `Column` that follow from its canonical values, of which one is not missing."""
         return {}
 

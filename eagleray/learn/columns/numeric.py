@@ -23,8 +23,7 @@ from eagleray.learn.columns.number import NumberKind, finite
 MOST_OTHER_SHARE, MOST_OTHERS = 0.01, 5
 """Maximum share of rows, and number of distinct texts, that are no numbers in such a column."""
 
-MOST_OTHER_SHARE_NAMED = 0.5
-"""Maximum share of rows where the experiment file names the kind."""
+MOST_OTHER_SHARE_NAMED = 0.5  # maximum share of rows where the experiment file names the kind
 
 _PLAIN = frozenset({float, int, NoneType})
 _FORMS = {False: "number", True: "comma"}
@@ -66,10 +65,8 @@ class Numeric(NumberKind):
     def plain(self, column: Column) -> str:
         return _FORMS[column.decimal_comma]
 
-    def parsed_fields(
-        self, array: np.ndarray, missing_B: np.ndarray, texts: Distinct
-    ) -> dict[str, Any]:
-        present = array[~missing_B]
+    def parsed_fields(self, array: np.ndarray, texts: Distinct) -> dict[str, Any]:
+        present = array[~np.isnan(array)]
         return {"integer": _are_whole(present[:SAMPLE]) and _are_whole(present)}
 
     def is_key(self, column: Column, array: np.ndarray, *, hinted: bool) -> bool:

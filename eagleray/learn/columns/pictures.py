@@ -20,8 +20,7 @@ from eagleray.learn.features.numbers import LARGEST
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 50_000_000
-"""Larger pictures are refused before they are unpacked."""
+MOST_PIXELS = 50_000_000  # larger pictures are refused before they are unpacked
 
 LEAST_LIMIT, SIDES = 1_048_576, 32
 """A request's picture may have a million pixels, or 32 times the model's height and width."""
