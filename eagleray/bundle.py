@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PREDICTIONS = "predictions.parquet"
-_UNREAD = ("reference.json", PREDICTIONS)
-"""Files not needed to predict."""
+_UNREAD = ("reference.json", PREDICTIONS)  # files not needed to predict
 GOLDEN_ROWS = 32
 TOLERANCE = 1e-5
 """Largest error of a golden output, relative to max(1, |output|). Float32 sums in another order, or
@@ -84,9 +83,7 @@ class Bundle:
     def predict(self, raw: Mapping[str, Raw]) -> Prediction:
         """Predict B rows of raw values by column, as they are in a table or in JSON.
 
-        Raises:
-            DataError: a value that its column cannot hold.
-            CodeError: the user's model fails.
+        DataError for a value that its column cannot hold, CodeError if the user's model fails.
         """
         return self.predict_columns(schema.parse(self.schema, raw))
 

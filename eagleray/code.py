@@ -19,10 +19,8 @@ from typing import Any
 
 from eagleray import errors, names
 
-PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"
-"""Matches `module:function`."""
-_LONGEST = 400
-"""Most characters that an error quotes of an exception's message."""
+PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"  # matches `module:function`
+_LONGEST = 400  # most characters that an error quotes of an exception's message
 
 
 @dataclass(frozen=True)

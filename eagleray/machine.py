@@ -17,10 +17,8 @@ from eagleray.storage import server
 FULL = 0.95
 """Fraction in use at which Ray stops spilling to a disk, and at which it kills workers for memory:
 the defaults of local_fs_capacity_threshold and memory_usage_threshold."""
-STORE_PART = 0.3
-"""Fraction of memory that Ray's object store takes, in /dev/shm if it fits."""
-RESERVE = 0.02
-"""Fraction of a disk that must be free, or SeaweedFS refuses writes."""
+STORE_PART = 0.3  # fraction of memory that Ray's object store takes, in /dev/shm if it fits
+RESERVE = 0.02  # fraction of a disk that must be free, or SeaweedFS refuses writes
 _GIB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup")
 _SHARED = Path("/dev/shm")  # noqa: S108 (where Ray's object store is)

@@ -132,8 +132,7 @@ def dashboard_headers() -> dict[str, str]:
     """Headers that authenticate this process at a dashboard; none if it needs no token."""
     from ray._private.authentication import http_token_authentication
 
-    headers: dict[str, str] = http_token_authentication.get_auth_headers_if_auth_enabled({})
-    return headers
+    return http_token_authentication.get_auth_headers_if_auth_enabled({})
 
 
 def allow_failures(trial: Trial, more: int) -> None:

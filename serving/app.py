@@ -122,8 +122,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         ray_actor_options={"num_cpus": settings.cpus},
         logging_config=LoggingConfig(enable_access_log=False),
     )
-    application: serve.Application = deploy(serve.ingress()(Replica)).bind(settings)
-    return application
+    return deploy(serve.ingress()(Replica)).bind(settings)
 
 
 def _autoscaling(settings: Settings) -> AutoscalingConfig:

@@ -18,8 +18,7 @@ from typing import Any, Protocol
 ONGOING, BUSY = "eagleray_ongoing", "eagleray_busy"
 """Metric names: requests in progress, and utilization."""
 
-MOST_BUSY = 0.8
-"""Target utilization of a replica; waiting times grow steeply beyond it."""
+MOST_BUSY = 0.8  # target utilization of a replica; waiting times grow steeply beyond it
 
 
 class Ongoing:

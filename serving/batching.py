@@ -80,11 +80,7 @@ class Batcher(Generic[Row, Answer]):
         return self._broken
 
     async def submit(self, rows: Sequence[Row]) -> Sequence[Answer]:
-        """Return an answer per row.
-
-        Raises:
-            ServingError: the model fails, or batches cannot run any more.
-        """
+        """Return an answer per row; ServingError if the model fails or batches cannot run."""
         most = self._limits.max_rows
         if len(rows) <= most:
             return await self._enqueue(rows)

@@ -16,9 +16,7 @@ _LEVEL = 1  # 10,000 answers become 22 % of their size; 20 % at level 6, in six 
 def decompress(body: protocol.Body) -> bytes:
     """Decompress a request body.
 
-    Raises:
-        RequestError: 413 for a body of more than `protocol.MOST_BYTES`, decompressed; 400 for a
-            body that is not gzip or is truncated.
+    RequestError is 413 for more than `protocol.MOST_BYTES`, 400 if it is not gzip or is truncated.
     """
     plain = bytearray()
     rest: protocol.Body = body

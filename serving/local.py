@@ -27,11 +27,7 @@ def serving(
 
     Yields the URL of the HTTP server, without a path, and the version that the alias names. Without
     `address`, a Ray cluster of one node is started; nodes at `address` need `environment.FAST`.
-
-    Raises:
-        NotFoundError: there is no such model or alias.
-        ServingError: the version does not reproduce its golden rows, or Ray Serve fails.
-        UserError: the port is taken.
+    `eagleray.api.endpoints.serve` lists the errors.
     """
     models = Registry(storage.open(settings.storage))
     loaded = bundle.load(models, models.resolve(settings.name, settings.alias))

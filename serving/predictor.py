@@ -42,9 +42,7 @@ class Predictor:
     ) -> bytes:
         """Answer a request, whose body is gzip if `compressed`.
 
-        Raises:
-            RequestError: the request is invalid, or the replica has no capacity for its rows.
-            ServingError: the model fails.
+        RequestError if it is invalid or beyond the capacity, ServingError if the model fails.
         """
         rows = await self._rows(body, reservation, compressed)
         del body

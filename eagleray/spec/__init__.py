@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
 SEMANTICS = 1
 """Increased when the same file comes to mean another search; earlier searches then run again."""
-LIMITS = {"trials", "budget"}
-"""Keys of `tune` that say how far a search goes, not what it tries."""
+LIMITS = {"trials", "budget"}  # keys of `tune` that say how far a search goes, not what it tries
 
 
 class Experiment(File):
@@ -149,9 +148,8 @@ _COUNTED = {"name", "data", *validation.SEARCHED}
 def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
     """Read an experiment file, with `overrides` (dotted key to YAML) over it.
 
-    Raises:
-        SpecError: every problem of the file, each as
-            `file:line: dotted.key: law, but got value; did you mean …`.
+    SpecError has every problem, each as
+    `file:line: dotted.key: law, but got value; did you mean …`.
     """
     experiment, lines = examine(path, overrides)
     if experiment is None or lines:
@@ -164,8 +162,8 @@ def examine(
 ) -> tuple[Experiment | None, list[str]]:
     """Read an experiment file, and return its problems; SpecError if it cannot be read as YAML.
 
-    Sections with problems are at their defaults in the experiment, so that the data can still be
-    checked; without a valid `data` and `features` there is none.
+    Sections with problems are at their defaults, so that the data can still be checked; without
+    valid `data` and `features` there is no experiment.
     """
     page = document.read(Path(path), overrides)
     tree, found = validation.check(page)

@@ -52,11 +52,9 @@ class Document(pydantic.BaseModel, extra="allow"):
 
     @classmethod
     def decode(cls, content: Any, where: str) -> Self:
-        """Make a document of its JSON, migrated to the newest format.
+        """Make a document of its JSON, migrated to the newest format; messages begin with `where`.
 
-        Raises:
-            CorruptObjectError: it is of another kind or invalid; the message starts with `where`.
-            NewerFormatError: a newer EagleRay has written it.
+        CorruptObjectError if it is of another kind or invalid, NewerFormatError if it is newer.
         """
         for number in range(cls.check(content, where), cls.FORMAT):
             content = cls.MIGRATIONS[number](content) if number in cls.MIGRATIONS else content

@@ -30,8 +30,7 @@ class Writer:
     def put(self, key: str, fields: Mapping[str, Any]) -> None:
         """Write a document: one request, and two more the first time.
 
-        Raises:
-            LeaseLostError: another process holds the lease; readers do not see the write.
+        LeaseLostError if another process holds the lease; readers do not see the write.
         """
         etag, before = self._written.get(key, (None, {}))
         whole, ours = {**before, **fields}, etag is not None
@@ -50,9 +49,7 @@ class Writer:
     def adopt(self, prefixes: Sequence[str]) -> None:
         """Take over what earlier holders wrote below these prefixes; what they write later is lost.
 
-        Raises:
-            CorruptObjectError: one of the documents cannot be read.
-            LeaseLostError: another process holds the lease.
+        CorruptObjectError if one cannot be read, LeaseLostError if another process holds the lease.
         """
         self.put(keys.fence(self._lease.key), leases.Fence().fields())
         listed = [entry.key for prefix in prefixes for entry in self._store.list(prefix)]

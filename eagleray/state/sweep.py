@@ -38,9 +38,7 @@ class Report:
 def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Report:
     """Remove contents that no document refers to; `older_than` is the grace period.
 
-    Raises:
-        CorruptObjectError: a document cannot be read; nothing was removed.
-        NewerFormatError: a newer EagleRay has written one; nothing was removed.
+    CorruptObjectError or NewerFormatError if a document cannot be read; nothing is removed then.
     """
     limit = (store.clock() or datetime.now(UTC)) - older_than
     contents = [one for one in store.list(blobs.PREFIX) if blobs.hashes(one.key.encode())]

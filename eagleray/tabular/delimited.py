@@ -19,8 +19,7 @@ from eagleray.learn.columns import values
 
 DELIMITERS = ",;\t|"
 COMMENT = "#"
-BLOCK = 8 << 20
-"""Bytes that are parsed at once; a file with a larger cell is parsed in one piece."""
+BLOCK = 8 << 20  # bytes that are parsed at once; a file with a larger cell is parsed in one piece
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,7 @@ class Layout(NamedTuple):
 def read(source: Source) -> pd.DataFrame:
     """Read a table of Arrow's texts; skip comments unless they have as many cells as the header.
 
-    Raises:
-        DataError: a line that is not in the encoding, or has more or fewer cells than the header.
+    DataError for a line that is not in the encoding, or is longer or shorter than the header.
     """
     layout = None
     try:

@@ -45,10 +45,9 @@ class Kind(NamedTuple):
 
 
 def read(source: Source) -> pd.DataFrame:
-    """Read the table in a file; its suffix decides the format.
+    """Read the table in a file, whose suffix decides the format.
 
-    Raises:
-        DataError: unknown format, an option that it does not take, or an empty or unreadable file.
+    DataError for an unknown format, an option that it does not take, and an unreadable file.
     """
     try:
         with _unpacked(source.path) as plain:
@@ -76,10 +75,7 @@ def is_delimited(path: Path) -> bool:
 def read_pictures(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
     """Replace paths of picture files, from `base` or the working directory, with their contents.
 
-    A column holds paths if its first value is the path of a picture.
-
-    Raises:
-        DataError: a later path of such a column names no file.
+    A column holds paths if its first value is one; DataError where a later one names no file.
     """
     for name in frame.columns:
         texts = (value for value in frame[name] if isinstance(value, str) and value.strip())

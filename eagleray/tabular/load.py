@@ -24,10 +24,8 @@ BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 def read(data: spec.Data, base: Path) -> pd.DataFrame:
     """The table of an experiment, rows in the source's order; `base` is the folder of its file.
 
-    Raises:
-        DataError: no such source, or it cannot be read, or it has no rows.
-        CodeError: the user's function fails, or gives no frame.
-        StorageError: an object cannot be fetched.
+    DataError if there is no such source, or it cannot be read or has no rows; CodeError if the
+    user's function fails; StorageError if an object cannot be fetched.
     """
     frame = _checked(_read(data, base), data.source, base)
     if not len(frame):

@@ -19,11 +19,8 @@ from eagleray.tabular.delimited import header_hint
 Table = dict[str, schema.Raw]
 Features = Mapping[str, spec.FeatureOptions]
 
-FEW_ROWS = 20
-"""Minimum rows for distinct or consecutive values to make a column an identifier."""
-
-MOST_SHOWN = 20
-"""Maximum number of columns that a message lists."""
+FEW_ROWS = 20  # minimum rows for distinct or consecutive values to make a column an identifier
+MOST_SHOWN = 20  # maximum number of columns that a message lists
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from eagleray.learn import schema
 
-MOST_IN_SCHEMA = 1000
-"""Maximum number of categories of a column that the schema lists."""
+MOST_IN_SCHEMA = 1000  # maximum number of categories of a column that the schema lists
 
 MISSING, OTHER, FIRST = 0, 1, 2
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 FURTHEST = 1e6
 """Bound of a scaled value: nothing is learned so far out, and a model's float32 stays finite."""
-LARGEST = 1e30
-"""Bound of a value that is not scaled; its square is still finite in float64."""
+LARGEST = 1e30  # bound of a value that is not scaled; its square is still finite in float64
 
 MOST_KNOTS = 1000
 

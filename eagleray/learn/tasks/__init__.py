@@ -35,8 +35,7 @@ def of(target: schema.Target) -> Task:
 def infer(column: TargetColumn, preferred: Container[str]) -> Task:
     """The first task that fits; `preferred` ones, of the file's loss and metric, come first.
 
-    Raises:
-        DataError: no task fits, or nothing can be learned from the column.
+    DataError where no task fits, or nothing can be learned from the column.
     """
     fitting = [name for name in REGISTRY if REGISTRY[name].fits(column)]
     if not fitting:

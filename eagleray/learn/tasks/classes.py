@@ -11,14 +11,10 @@ from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
-LEAST_OF_A_CLASS = 3
-"""Minimum rows of a class: one for each part of the data."""
-MOST_LISTED = 10
-"""Maximum number of classes that a message lists."""
-MOST_MATRIX_CLASSES = 20
-"""Maximum number of classes in a confusion matrix."""
-MOST_PAIRS = 10
-"""Maximum number of pairs in `Evaluation.confused`."""
+LEAST_OF_A_CLASS = 3  # minimum rows of a class: one for each part of the data
+MOST_LISTED = 10  # maximum number of classes that a message lists
+MOST_MATRIX_CLASSES = 20  # maximum number of classes in a confusion matrix
+MOST_PAIRS = 10  # maximum number of pairs in `Evaluation.confused`
 
 
 class Classes(Task, Protocol):

@@ -12,10 +12,8 @@ from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.classes import LEAST_OF_A_CLASS
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
-STRATA = 10
-"""Maximum number of strata."""
-FEW_VALUES = 100
-"""Maximum number of different whole numbers that may be classes."""
+STRATA = 10  # maximum number of strata
+FEW_VALUES = 100  # maximum number of different whole numbers that may be classes
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 

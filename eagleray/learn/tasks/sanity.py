@@ -7,14 +7,10 @@ import numpy as np
 
 from eagleray import messages
 
-LEAST_ROWS = 30
-"""With fewer rows a perfect score, or one no better than chance, may be luck."""
-LEAST_OTHERS = 5
-"""Minimum rows outside the largest class for a perfect score to be suspicious."""
-ONE_SIDED = 1.645
-"""z of a one-sided test at the 5 % level."""
-NEARLY_ALL = 0.999
-"""R² from which a regression counts as perfect, since it is never exactly right."""
+LEAST_ROWS = 30  # with fewer rows a perfect score, or one no better than chance, may be luck
+LEAST_OTHERS = 5  # minimum rows outside the largest class for a perfect score to be suspicious
+ONE_SIDED = 1.645  # z of a one-sided test at the 5 % level
+NEARLY_ALL = 0.999  # R² from which a regression counts as perfect, since it is never exactly right
 
 
 class Chance(NamedTuple):

@@ -10,8 +10,7 @@ import numpy as np
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 
-MOST_INFERRED_CLASSES = 20
-"""More different whole numbers than this are a quantity, not classes."""
+MOST_INFERRED_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 
 Scale = Mapping[str, float]
 """Statistics of the training targets, stored in `bundle.json`."""
