@@ -11,8 +11,8 @@ from eagleray import errors
 from eagleray.findings import Finding
 from k8s import api, diagnose
 from k8s import release as releases
-from k8s.diagnose.objects import at, condition, labels, name, ready
 from k8s.diagnose.snapshot import Reader, Snapshot
+from k8s.objects import at, condition, labels, name, ready
 
 READY, NO_ENDPOINT = "ready", "no endpoint: serving.enabled is false"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from eagleray.findings import Finding, failed, first, passed
 from k8s.diagnose import definitions, ray
-from k8s.diagnose.objects import name
 from k8s.diagnose.snapshot import Snapshot, http_status
+from k8s.objects import name
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kubernetes.utils.quantity import parse_quantity
 from eagleray.findings import Finding, failed, passed, skipped, warned
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.objects import at, labels, name
+from k8s.objects import at, labels, name
 
 Amounts = dict[str, Decimal]
 

@@ -17,9 +17,9 @@ from eagleray.findings import Finding, passed, skipped, warned
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import capacity, definitions, pods
-from k8s.diagnose.objects import at, labels, name, ready
 from k8s.diagnose.rules import case
 from k8s.diagnose.snapshot import Snapshot, http_status
+from k8s.objects import at, labels, name, ready
 
 KUBERNETES = (29, 37)
 """Oldest and newest minor version of Kubernetes 1 that the chart supports."""

@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from eagleray.findings import Finding, failed, passed, warned
 from k8s.api import Object
-from k8s.diagnose.objects import at, ready
+from k8s.objects import at, ready
 
 KINDS = ("RayCluster", "RayJob", "RayService")
 PATH = "/openapi/v3/apis/ray.io/v1"

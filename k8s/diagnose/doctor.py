@@ -16,8 +16,8 @@ from k8s import api
 from k8s.api import Object
 from k8s.diagnose import definitions
 from k8s.diagnose.checks import CHECKS, Site, webhooks
-from k8s.diagnose.objects import at, name
 from k8s.diagnose.snapshot import MONITORING, SOURCES, Reader, http_status
+from k8s.objects import at, name
 
 _LISTS = (
     *("configmaps", "operators", "mutating", "validating", "rayservices", "rayclusters", "pods"),

@@ -14,10 +14,10 @@ from k8s import backend, helm, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions, pods
-from k8s.diagnose.objects import at, concerned, condition, created, labels, name, ready
 from k8s.diagnose.pods import Findings
 from k8s.diagnose.rules import case, last_line, match, one_line, span
 from k8s.diagnose.snapshot import Snapshot, clusters_of, http_status
+from k8s.objects import at, concerned, condition, created, labels, name, ready
 
 SILENT_S = 30.0
 """Seconds within which KubeRay writes a first status."""

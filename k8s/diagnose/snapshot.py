@@ -19,8 +19,8 @@ from k8s import api, backend, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions
-from k8s.diagnose.objects import at, concerned, container_statuses, created, labels, name, ready
 from k8s.diagnose.rules import match, one_line
+from k8s.objects import at, concerned, container_statuses, created, labels, name, ready
 
 LOGS, LINES = 3, 20
 """Most pods whose log is read, since those of a group fail alike; lines of each."""

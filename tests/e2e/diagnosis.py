@@ -6,8 +6,8 @@ import yaml
 
 from eagleray import errors
 from eagleray.cli import why
-from k8s import api, diagnose
-from k8s.diagnose import objects, pods, rules, snapshot
+from k8s import api, diagnose, objects
+from k8s.diagnose import pods, rules, snapshot
 from tests.e2e.cluster import Cluster
 
 HEADING = "== namespace"

@@ -13,7 +13,7 @@ from typing import Any
 
 from eagleray import errors
 from k8s import api
-from k8s.diagnose.objects import ready
+from k8s.objects import ready
 from tests.e2e import clients, diagnosis, tunnel, waiting
 from tests.e2e.cluster import Cluster, names
 from tests.e2e.helm import Helm

@@ -9,7 +9,7 @@ import pytest
 
 from eagleray import errors
 from k8s import api
-from k8s.diagnose.objects import ready
+from k8s.objects import ready
 from tests.e2e import clients, helm, settings
 from tests.e2e.cluster import INSTANCE, NAMESPACES, Cluster
 from tests.e2e.release import Release
