@@ -79,25 +79,22 @@ def check_ray(address: str) -> list[Finding]:
 def probe(store: Storage) -> list[Finding]:
     """Write, read and list a scratch object, and try both conditional writes on it."""
     key = f"doctor-{secrets.token_hex(8)}"  # no folder: nothing stays behind on a file system
-    conditional = skipped("storage does not answer as it must")
+    reach = passed(f"{store.uri}: written, read, listed and deleted")
+    conditional = passed("put-if-absent and compare-and-swap refuse outdated writes")
     try:
-        try:
-            store.put(key, b"seen")
-            whole = store.get(key) == b"seen" and [entry.key for entry in store.list(key)] == [key]
-            fault = next(_faults(store, key), None)
-        finally:
-            with contextlib.suppress(errors.StorageError):
-                store.delete(key)
-    except errors.EagleRayError as error:
-        reach = failed(str(error), _fix(error, store.uri))
-    else:
-        lost = f"{store.uri}: an object must be there once it is written, but is not"
-        well = passed(f"{store.uri}: written, read, listed and deleted")
-        reach = well if whole else failed(lost, _CONDITIONS)
-        conditional = passed("put-if-absent and compare-and-swap refuse outdated writes")
-        if fault:
+        store.put(key, b"seen")
+        if store.get(key) != b"seen" or [entry.key for entry in store.list(key)] != [key]:
+            lost = f"{store.uri}: an object must be there once it is written, but is not"
+            reach = failed(lost, _CONDITIONS)
+        if fault := next(_faults(store, key), None):
             law = "two concurrent promotions would both succeed"
             conditional = failed(f"{fault}: {law}", _CONDITIONS)
+    except errors.EagleRayError as error:
+        reach = failed(str(error), _fix(error, store.uri))
+        conditional = skipped("storage does not answer as it must")
+    finally:
+        with contextlib.suppress(errors.StorageError):
+            store.delete(key)
     return [reach.named("storage"), conditional.named("conditional writes")]
 
 
@@ -202,8 +199,7 @@ def _ask(address: str, path: str) -> tuple[int, str | None, dict[str, Any]]:
 
     headers = ray_compat.dashboard_headers()
     answer = requests.get(address.rstrip("/") + path, headers=headers, timeout=SILENCE_S)
-    try:
+    body = None
+    with contextlib.suppress(ValueError):
         body = answer.json()
-    except ValueError:
-        body = None
     return answer.status_code, answer.headers.get("Date"), body if isinstance(body, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,10 +36,18 @@ def doctor(
         raise UserError(f"{law}, but got {address}")
     if (namespace or release) and not kubernetes:
         raise UserError("--namespace, --release: must stand beside --kubernetes")
-    findings = [*_local(storage, alone=not kubernetes and address is None)]
-    if address is not None:
-        from eagleray import doctor as checks
+    from eagleray import doctor as checks
+    from eagleray import findings as outcomes
+    from eagleray import machine
 
+    alone = not kubernetes and address is None
+    findings = [*machine.examine()] if alone else []
+    if storage is not None or alone:
+        findings += checks.check_storage(storage or options.EMBEDDED)
+    else:
+        absent = outcomes.skipped("no storage is given", "eagleray doctor --storage s3://…")
+        findings.append(absent.named("storage"))
+    if address is not None:
         findings += checks.check_ray(address)
     if kubernetes:
         from k8s.diagnose import doctor as cluster
@@ -49,20 +56,6 @@ def doctor(
     emit(findings, as_json, table=[row for finding in findings for row in _rows(finding)])
     if any(finding.severity == "fail" for finding in findings):
         raise typer.Exit(1)
-
-
-def _local(storage: str | None, *, alone: bool) -> Iterator[Finding]:
-    """Findings about storage, and about this machine if `alone`: no cluster is named."""
-    from eagleray import doctor as checks
-    from eagleray import findings, machine
-
-    if alone:
-        yield from machine.examine()
-    if storage is not None or alone:
-        yield from checks.check_storage(storage or options.EMBEDDED)
-    else:
-        skipped = findings.skipped("no storage is given", "eagleray doctor --storage s3://…")
-        yield skipped.named("storage")
 
 
 def _rows(finding: Finding) -> list[tuple[str, str, str]]:

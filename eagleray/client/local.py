@@ -61,11 +61,10 @@ class LocalRuns:
 
 
 def _check_alive(attempt: Attempt, lease: leases.LeaseDocument, unchanged_s: float) -> None:
-    if lease.free and unchanged_s >= ABANDONED_S:
-        raise errors.ClusterError(f"{attempt.id}: no driver process; {RESUME}")
-    if not lease.free and unchanged_s >= leases.TTL_S:
-        silent = f"its driver {lease.owner} has been silent for {unchanged_s:.0f} s"
-        raise errors.ClusterError(f"{attempt.id}: {silent}; {RESUME}")
+    why = f"its driver {lease.owner} has been silent for {unchanged_s:.0f} s"
+    if unchanged_s >= (ABANDONED_S if lease.free else leases.TTL_S):
+        why = "no driver process" if lease.free else why
+        raise errors.ClusterError(f"{attempt.id}: {why}; {RESUME}")
 
 
 def _time(seconds: float) -> str:

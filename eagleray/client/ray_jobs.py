@@ -6,6 +6,7 @@ https://docs.ray.io/en/latest/cluster/running-applications/job-submission/
 
 import datetime
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,8 +98,10 @@ class RayJobs:
         try:
             yield
         except exceptions.AuthenticationError as cause:
+            absent_token = re.search(r"Authentication required|(?i:no token)", str(cause))
+            law = "asks for a token" if absent_token else "does not accept this token"
             raise errors.UserError(
-                f"--address {self.address}: {_refusal(str(cause))}; set RAY_AUTH_MODE=token, and "
+                f"--address {self.address}: {law}; set RAY_AUTH_MODE=token, and "
                 "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
             ) from cause
         except (ConnectionError, requests.ConnectionError) as cause:
@@ -151,8 +154,3 @@ def _attempt(job: job_submission.JobDetails) -> Attempt:
         exit_code=job.driver_exit_code,
         storage=facts.get("eagleray_storage", ""),
     )
-
-
-def _refusal(message: str) -> str:
-    required = "Authentication required" in message or "no token" in message.lower()
-    return "asks for a token" if required else "does not accept this token"

@@ -19,20 +19,18 @@ from eagleray.state.searches import Record, Records, View
 
 POLL_S = 2.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_CUT = re.compile(r"\x1b(?:\[[0-9;]*)?$")
 
 
 def print_log(pieces: Iterable[str], attempt: Attempt, out: console.Console) -> None:
     """Print an attempt's log as it comes; on a terminal, a live table stays below it."""
-    pieces = without_colours(pieces, out.file)
-    if not out.is_terminal:
-        for piece in pieces:
-            out.file.write(piece)
-            out.file.flush()
+    if out.is_terminal:
+        with live_table(lambda: view(attempt), out):
+            for text in _lines(pieces):
+                out.out(text.removesuffix("\n"), highlight=False)
         return
-    with live_table(lambda: view(attempt), out):
-        for text in _lines(pieces):
-            out.out(text, highlight=False)
+    for text in without_colours(pieces, out.file):
+        out.file.write(text)
+        out.file.flush()
 
 
 @contextlib.contextmanager
@@ -153,26 +151,17 @@ def values(suggested: Mapping[str, Any]) -> str:
 def without_colours(pieces: Iterable[str], stream: IO[str]) -> Iterator[str]:
     """A log without colour codes (ECMA-48, SGR), unless the stream is a terminal.
 
-    Ray colours its messages wherever they go. A code may be cut between two pieces.
+    Ray colours its messages wherever they go.
     """
-    if stream.isatty():
-        yield from pieces
-        return
-    rest = ""
-    for piece in pieces:
-        text = _COLOUR.sub("", rest + piece)
-        cut = _CUT.search(text)
-        rest = cut[0] if cut else ""
-        yield text.removesuffix(rest)
-    yield rest
+    return iter(pieces) if stream.isatty() else (_COLOUR.sub("", one) for one in _lines(pieces))
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Whole lines of a text in pieces: a table cannot stand below half a line."""
+    """Whole lines: half a colour code cannot be removed, nor a table stand below half a line."""
     rest = ""
     for piece in pieces:
         *whole, rest = (rest + piece).split("\n")
-        yield from whole
+        yield from (f"{line}\n" for line in whole)
     if rest:
         yield rest
 
