@@ -83,21 +83,22 @@ class Api:
 
     def create(self, kind: Kind, thing: Object) -> None:
         """Create an object; ConflictError when its name is taken."""
-        self._call("create", kind, body=thing)
+        self._call("create", kind, kind.path(self.namespace), body=thing)
 
     def list(self, kind: Kind, selector: str = "", space: str | None = None) -> Sequence[Object]:
         """List the objects of a kind with these labels, in namespace `space` ("": in all)."""
-        found = self._call("list", kind, space=space, labelSelector=selector)
-        items: Sequence[Object] = found["items"]
+        path = kind.path(self.namespace if space is None else space)
+        items: Sequence[Object] = self._call("list", kind, path, labelSelector=selector)["items"]
         return items
 
     def get(self, kind: Kind, name: str) -> Object:
         """One object; NotFoundError when there is none."""
-        return self._call("get", kind, name)
+        return self._call("get", kind, kind.path(self.namespace, name))
 
     def delete(self, kind: Kind, name: str) -> None:
         """Delete an object, and in the background all that belongs to it."""
-        self._call("delete", kind, name, propagationPolicy="Background")
+        path = kind.path(self.namespace, name)
+        self._call("delete", kind, path, propagationPolicy="Background")
 
     def pod_log(self, pod: str, *, follow: bool) -> Iterator[str]:
         """Pieces of a pod's log; with `follow`, until the pod has ended."""
@@ -123,16 +124,8 @@ class Api:
             return json.loads(answer.read()), answer.getheaders()
 
     def _call(
-        self,
-        verb: str,
-        kind: Kind,
-        name: str = "",
-        *,
-        space: str | None = None,
-        body: Object | None = None,
-        **query: str,
+        self, verb: str, kind: Kind, path: str, *, body: Object | None = None, **query: str
     ) -> Object:
-        path = kind.path(self.namespace if space is None else space, name)
         with self._translating(verb, kind.plural):
             answer = self._ask(_METHODS.get(verb, "GET"), path, query, body=body)
             found: Object = json.loads(answer.read())

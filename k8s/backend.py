@@ -11,17 +11,13 @@ from eagleray.client.runs import Attempt, State
 from eagleray.state.runs import Run
 from k8s import api, rayjob
 from k8s import release as releases
+from k8s.objects import at, created, labels, name
 
 EXIT_CODE = re.compile(r"exit code (\d+)")
 """The exit code in KubeRay's message about a failed driver."""
 POLL_S = 1.0
 """Seconds between polls of a followed run that prints nothing."""
 
-_DEPLOYMENTS: dict[str, State] = {
-    "Running": "running",
-    "Failed": "failed",
-    "ValidationFailed": "failed",
-}
 _JOBS: dict[str, State] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
 _SCHEDULED = re.compile(r"eagleray run /experiments/([a-z0-9-]+)\.yaml")
 """What the chart's schedules run; the RayJobs of a RayCronJob carry no labels of EagleRay."""
@@ -55,7 +51,9 @@ class Kubernetes:
         read = set()
         while True:
             now = attempt_of(self._api.get(api.RAYJOBS, attempt.id))
-            pod, phase = self._submitter(attempt.id) or ("", "Pending")
+            pods = self._api.list(api.PODS, f"job-name={attempt.id}")
+            latest = max(pods, key=created, default={})
+            phase, pod = at(latest, "status").get("phase", "Pending"), name(latest)
             if phase != "Pending" and pod not in read:
                 read.add(pod)
                 yield from self._api.pod_log(pod, follow=follow)
@@ -70,14 +68,6 @@ class Kubernetes:
     def tunnel(self) -> str | None:
         """Shell commands for a tunnel to the release's S3; None if it is not in the cluster."""
         return releases.tunnel(self._skeleton(), self._api.namespace)
-
-    def _submitter(self, job: str) -> tuple[str, str] | None:
-        """Name and phase of the newest pod that submits a RayJob's driver and prints its log."""
-        pods = self._api.list(api.PODS, f"job-name={job}")
-        if not pods:
-            return None
-        latest = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
-        return latest["metadata"]["name"], latest.get("status", {}).get("phase", "Pending")
 
     def _rendered(self, run: Run, number: int) -> api.Object:
         return rayjob.render(run, number, self._skeleton(), self._options)
@@ -101,46 +91,38 @@ class Kubernetes:
             metadata = {**job.get("metadata", {}), "namespace": self._api.namespace}
             return {**job, "metadata": metadata, "spec": {**job["spec"]}}
         except (KeyError, TypeError, AttributeError, yaml.YAMLError) as cause:
-            name = known[release]["metadata"]["name"]
-            raise errors.UserError(
-                f"ConfigMap {name}: {releases.SKELETON} must be a RayJob, but {cause!r}"
-            ) from cause
+            law = f"ConfigMap {name(known[release])}: {releases.SKELETON} must be a RayJob"
+            raise errors.UserError(f"{law}, but {cause!r}") from cause
 
 
 def attempt_of(job: api.Object) -> Attempt | None:
     """The attempt that a RayJob is; None for a RayJob that is not EagleRay's."""
-    identity = _identity(job)
-    if identity is None:
-        return None
-    name, run, number = identity
-    status, metadata = job.get("status") or {}, job["metadata"]
+    known, status = labels(job), at(job, "status")
+    if not known.get(rayjob.RUN):  # each run of a schedule has only one attempt
+        scheduled = _SCHEDULED.fullmatch(at(job, "spec").get("entrypoint", ""))
+        if scheduled is None:
+            return None
+        known = {rayjob.NAME: scheduled[1], rayjob.RUN: name(job), rayjob.ATTEMPT: "1"}
     lines = str(status.get("message") or "").splitlines()[:1]
     exit_code = EXIT_CODE.search("".join(lines))
     reason = status.get("reason") or status.get("jobDeploymentStatus") or ""
     return Attempt(
-        id=metadata["name"],
-        name=name,
-        run=run,
-        number=number,
+        id=name(job),
+        name=known[rayjob.NAME],
+        run=known[rayjob.RUN],
+        number=int(known[rayjob.ATTEMPT]),
         state=_state(status),
         why=": ".join(filter(None, [reason, *lines])),
-        started=metadata.get("creationTimestamp", ""),
+        started=created(job),
         exit_code=int(exit_code[1]) if exit_code else None,
-        storage=metadata.get("annotations", {}).get(rayjob.STORAGE, ""),
+        storage=at(job, "metadata", "annotations").get(rayjob.STORAGE, ""),
     )
 
 
-def _identity(job: api.Object) -> tuple[str, str, int] | None:
-    """Experiment, run and number of an attempt; each run of a schedule has only one attempt."""
-    labels = job["metadata"].get("labels") or {}
-    if rayjob.RUN in labels:
-        return labels[rayjob.NAME], labels[rayjob.RUN], int(labels[rayjob.ATTEMPT])
-    scheduled = _SCHEDULED.fullmatch(job.get("spec", {}).get("entrypoint", ""))
-    return (scheduled[1], job["metadata"]["name"], 1) if scheduled else None
-
-
 def _state(status: api.Object) -> State:
-    deployment = status.get("jobDeploymentStatus", "")
+    deployment = status.get("jobDeploymentStatus")
     if deployment == "Complete":
         return _JOBS.get(status.get("jobStatus", ""), "succeeded")
-    return _DEPLOYMENTS.get(deployment, "waiting")
+    if deployment == "Running":
+        return "running"
+    return "failed" if deployment in ("Failed", "ValidationFailed") else "waiting"

@@ -132,17 +132,12 @@ def conflict(text: str) -> str | None:
 
 
 def _attended(process: subprocess.Popen[str]) -> tuple[str, str]:
-    interrupted = False
-    while True:
-        try:
-            out, log = process.communicate()
-        except KeyboardInterrupt:  # Helm obeys the first one only, ours or the terminal's
-            interrupted = True
-            process.send_signal(signal.SIGINT)
-            continue
-        if interrupted:
-            raise KeyboardInterrupt
-        return out, log
+    try:
+        return process.communicate()
+    except KeyboardInterrupt:  # Helm obeys the first one only, ours or the terminal's
+        process.send_signal(signal.SIGINT)
+        _attended(process)
+        raise
 
 
 def _version(program: str) -> tuple[int, ...]:

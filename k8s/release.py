@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from k8s import api
+from k8s.objects import at, labels, name
 
 INSTANCE, COMPONENT = "app.kubernetes.io/instance", "app.kubernetes.io/component"
 SKELETON, SKELETONS = "rayjob.yaml", "eagleray/skeleton=rayjob"
@@ -23,8 +24,7 @@ _PARTS = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}
 
 def skeletons(maps: Iterable[api.Object]) -> dict[str, api.Object]:
     """By release, the ConfigMap with the skeleton of a run, from those listed by `SKELETONS`."""
-    known = ((one["metadata"], one) for one in maps)
-    return {about.get("labels", {}).get(INSTANCE, about["name"]): one for about, one in known}
+    return {labels(one).get(INSTANCE, name(one)): one for one in maps}
 
 
 def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -36,17 +36,15 @@ def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:
         return {}
 
 
-def value(labels: Mapping[str, str], key: str, group: str) -> str | None:
-    """The chart's value that sets `key`, such as `memory`, of a pod; None for a foreign pod."""
-    component, role = labels.get(COMPONENT, ""), labels.get("eagleray/role")
+def value(pod: api.Object, key: str, group: object) -> str:
+    """The chart's value that sets `key`, such as `memory`, of a pod of a worker group."""
+    component, role = labels(pod).get(COMPONENT, ""), labels(pod).get("eagleray/role")
+    workers = "serving.workers" if component == "serving" else f"tuning.workers[{group}]"
     if component == "store":
         return f"objectStore.{key}"
-    part = _PARTS.get(component)
-    if part is None or role not in ("head", "worker"):
-        return None
-    if role == "head":
-        return f"{part}.head.{key}"
-    return f"serving.workers.{key}" if part == "serving" else f"tuning.workers[{group}].{key}"
+    if component in _PARTS and role in ("head", "worker"):
+        return f"{_PARTS[component]}.head.{key}" if role == "head" else f"{workers}.{key}"
+    return f"{key} of its pod template"
 
 
 def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
@@ -55,15 +53,14 @@ def tunnel(skeleton: Mapping[str, Any], namespace: str) -> str | None:
     inside = _SERVICE.fullmatch(str(found.get("AWS_ENDPOINT_URL_S3", {}).get("value", "")))
     if inside is None:
         return None
-    name, space, port = inside.groups()
+    service, space, port = inside.groups()
     words = [f"AWS_ENDPOINT_URL_S3=http://127.0.0.1:{port}"]
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        secret = found.get(variable, {}).get("valueFrom", {}).get("secretKeyRef")
-        if secret:
+        if secret := at(found, variable, "valueFrom", "secretKeyRef"):
             path = f"-o 'jsonpath={{.data.{secret['key']}}}'"
             read = f"kubectl get secret -n {namespace} {secret['name']} {path} | base64 -d"
             words.append(f"{variable}=$({read})")
-    forward = f"kubectl port-forward -n {space or namespace} svc/{name} {port}"
+    forward = f"kubectl port-forward -n {space or namespace} svc/{service} {port}"
     return f"{forward} & export {' '.join(words)}"
 
 

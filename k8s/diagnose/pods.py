@@ -52,11 +52,10 @@ class _Values:
     """The keys of the chart's values for a pod, by what they set, such as `memory`."""
 
     def __init__(self, pod: Object) -> None:
-        self._labels = labels(pod)
+        self._pod = pod
 
     def __getitem__(self, key: str) -> str:
-        group = self._labels.get("ray.io/group", "")
-        return releases.value(self._labels, key, group) or f"{key} of its pod template"
+        return releases.value(self._pod, key, labels(self._pod).get("ray.io/group", ""))
 
 
 class _Pod:
@@ -200,13 +199,10 @@ class _Pod:
 
 def _tolerates(toleration: Object, taint: Object) -> bool:
     """As Kubernetes compares them: what a toleration leaves out matches all."""
-    if toleration.get("effect") not in (None, "", taint.get("effect")):
-        return False
-    exists = toleration.get("operator") == "Exists"
-    if not toleration.get("key"):
-        return exists
-    same = toleration["key"] == taint["key"]
-    return same and (exists or toleration.get("value", "") == taint.get("value", ""))
+    exists, key = toleration.get("operator") == "Exists", toleration.get("key")
+    same = exists or toleration.get("value", "") == taint.get("value", "")
+    matches = same and key == taint["key"] if key else exists
+    return matches and toleration.get("effect") in (None, "", taint.get("effect"))
 
 
 def _secret(snapshot: Snapshot) -> str | None:
