@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from eagleray import errors
+from eagleray import storage as storages
 from eagleray.findings import Finding
+from eagleray.state.models import Registry
 from k8s import api, diagnose
 from k8s import release as releases
 from k8s.diagnose.snapshot import Reader, Snapshot
@@ -47,11 +49,12 @@ class Status:
     finding: Finding | None  # why the endpoint is not ready, as `eagleray why` shows; None: ready
 
 
-def read(cluster: api.Api, release: str) -> Snapshot:
+def read(cluster: api.Api, release: str, storage: str | None = None) -> Snapshot:
     """Read all that a status is made of; the subject is the release's RayService, if it has one.
 
     Raises:
         NotFoundError: nothing of such a release is in the namespace.
+        StorageError: `storage`, which replaces the service's own, cannot be read.
     """
     names = sorted(releases.skeletons(cluster.list(api.CONFIG_MAPS, releases.SKELETONS)))
     if release not in names:
@@ -59,18 +62,24 @@ def read(cluster: api.Api, release: str) -> Snapshot:
         law = f"release {release}: must be in namespace {cluster.namespace}, but there {there}"
         raise errors.NotFoundError(law)
     services = cluster.list(api.RAYSERVICES, f"{releases.INSTANCE}={release}")
-    reader = Reader(cluster)
+    subject = {**services[0], "kind": "RayService"} if services else {}
+    reader, served = Reader(cluster), releases.arguments(subject)
     for source in ("rayclusters", "pods", "events", "ingresses", "httproutes"):
         reader.list(source)
     reader.read("revisions", partial(releases.revisions, cluster, release))
     for one in services:
         reader.read("answer", partial(_answer, cluster, name(one)))
-    subject = {**services[0], "kind": "RayService"} if services else {}
-    return replace(reader.snapshot(), subject=subject)
+    uri, model = storage or served.get("storage"), served.get("name")
+    if uri and model:
+        reader.read("aliases", lambda: [Registry(storages.open(uri)).aliases(model).values])
+    found = replace(reader.snapshot(), subject=subject)
+    if storage:
+        found.require("aliases")
+    return found
 
 
-def summarize(release: str, found: Snapshot, aliases: Mapping[str, int] | None = None) -> Status:
-    """The status, from what was read and, where storage is reached, the model's aliases."""
+def summarize(release: str, found: Snapshot) -> Status:
+    """The status, from what was read."""
     service, served = found.subject, releases.arguments(found.subject)
     pods = [_pod(one) for one in found.of_release("pods", release)]
     finding = diagnose.explain(found.about(service)).finding if service else None
@@ -86,7 +95,7 @@ def summarize(release: str, found: Snapshot, aliases: Mapping[str, int] | None =
         model=served.get("name"),
         alias=served.get("alias"),
         storage=served.get("storage"),
-        aliases=aliases,
+        aliases=next(iter(found.get("aliases")), None),
         answering=next(iter(found.get("answer")), {}).get("version"),
         endpoints=[*_endpoints(found, release)] if service else [],
         finding=finding if finding and finding.severity != "pass" else None,

@@ -11,7 +11,7 @@ import typer
 
 from eagleray.cli import options
 from eagleray.cli.output import emit
-from eagleray.errors import EagleRayError, UserError
+from eagleray.errors import UserError
 
 if TYPE_CHECKING:
     from k8s import api
@@ -62,10 +62,11 @@ def deploy(
         raise UserError(f"{given}: cannot stand beside --status, which changes nothing")
     from k8s import api
     from k8s import deploy as releases
+    from k8s import status as state
 
     cluster = api.Api(namespace)
     if status:
-        _show(_status(cluster, release, storage), as_json)
+        _show(state.summarize(release, state.read(cluster, release, storage)), as_json)
         return
     named = {"model.name": model, "storage.uri": storage}
     wanted = releases.Wanted(
@@ -134,22 +135,3 @@ def _facts(found: Status) -> list[tuple[str, object]]:
         *(("endpoint", endpoint) for endpoint in found.endpoints),
         *((("cause", found.finding.message), ("fix", found.finding.fix)) if found.finding else ()),
     ]
-
-
-def _status(cluster: api.Api, release: str, storage: str | None) -> Status:
-    """The status, with the model's aliases if its storage can be reached from here."""
-    from eagleray import storage as stores
-    from eagleray.state.models import Registry
-    from k8s import release as releases
-    from k8s import status
-
-    found = status.read(cluster, release)
-    served, aliases = releases.arguments(found.subject), None
-    where = storage or served.get("storage")
-    if where and "name" in served:
-        try:
-            aliases = Registry(stores.open(where)).aliases(served["name"]).values
-        except EagleRayError:
-            if storage:
-                raise
-    return status.summarize(release, found, aliases)
