@@ -5,11 +5,10 @@ Amounts are by the names that a ResourceQuota uses: `requests.cpu`, `limits.memo
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from kubernetes.utils.quantity import parse_quantity
+from kubernetes.utils.quantity import format_quantity, parse_quantity
 
 from eagleray.findings import Finding, failed, passed, skipped, warned
 from k8s import release as releases
@@ -40,47 +39,31 @@ class Pods(NamedTuple):
     value: str = ""  # key of the chart's value that sets their GPUs
 
 
-@dataclass(frozen=True)
-class Requirements:
+class Requirements(NamedTuple):
     """What one cluster of the release asks for."""
 
     what: str  # the cluster, for people
-    pods: Sequence[Pods]
-    exists: bool  # whether the pods exist, so that a quota counts them as used
+    cluster: Object  # its RayClusterSpec
+    job: Object | None = None  # RayJobSpec of a run, whose cluster does not exist yet
+
+    def pods(self) -> list[Pods]:
+        """Its pods; those of a run have a submitter, and one worker at least, for trials."""
+        head, *workers = _pods(self.cluster)
+        if self.job and workers and not any(one.least for one in workers):
+            workers[0] = workers[0]._replace(least=1, most=max(1, workers[0].most))
+        submitter = at(self.job or {}, "submitterPodTemplate", "spec")
+        return [head, *workers, *([Pods(submitter)] if submitter else [])]
 
     def total(self, number: str) -> Amounts:
         """The sum over its pods; `number` is `least` or `most`."""
-        found: Amounts = {}
-        for pods in self.pods:
-            for key, amount in of_pod(pods.spec).items():
-                found[key] = found.get(key, Decimal(0)) + amount * int(getattr(pods, number))
-        return found
-
-
-def of_run(what: str, job: Object) -> Requirements:
-    """What a RayJobSpec with a cluster of its own asks for: trials need one worker at least."""
-    head, *workers = _pods(job["rayClusterSpec"])
-    if workers and not any(one.least for one in workers):
-        workers[0] = workers[0]._replace(least=1, most=max(1, workers[0].most))
-    submitter = at(job, "submitterPodTemplate", "spec")
-    return Requirements(what, [head, *workers, *([Pods(submitter)] if submitter else [])], False)
-
-
-def of_cluster(what: str, cluster: Object) -> Requirements:
-    """What the RayClusterSpec of an existing cluster asks for."""
-    return Requirements(what, [*_pods(cluster)], True)
+        parts = [(of_pod(pods.spec), int(getattr(pods, number))) for pods in self.pods()]
+        return _combined(sum, [{key: n * one[key] for key in one} for one, n in parts])
 
 
 def of_pod(spec: Object) -> Amounts:
     """What a pod asks for: its containers together, or its largest init container if larger."""
-    found: Amounts = {"pods": Decimal(1)}
-    for container in spec["containers"]:
-        for key, amount in _of_container(container).items():
-            found[key] = found.get(key, Decimal(0)) + amount
-    for container in at(spec, "initContainers"):
-        for key, amount in _of_container(container).items():
-            found[key] = max(found.get(key, Decimal(0)), amount)
-    return found
+    whole = _combined(sum, [{"pods": Decimal(1)}, *map(_of_container, spec["containers"])])
+    return _combined(max, [whole, *map(_of_container, at(spec, "initContainers"))])
 
 
 def devices(
@@ -88,7 +71,7 @@ def devices(
 ) -> list[Finding]:
     """Compare the nodes with the GPUs that the release asks for; read them only if it does."""
     requested: dict[str, Amounts] = {}
-    for pods in (pods for one in required for pods in one.pods):
+    for pods in (pods for one in required for pods in one.pods()):
         for key, amount in of_pod(pods.spec).items():
             kind, _, device = key.partition(".")
             if kind == "limits" and device not in PLAIN:
@@ -119,14 +102,15 @@ def quota(found: Object, required: Sequence[Requirements]) -> Finding:
         return skipped(f"{name(found)} applies only to pods in its scope")
     troubles = [*_unstated(found, required), *_shortages(found, required)]
     well = passed(f"{name(found)} has room for the release at its maximum size")
-    return next(iter(sorted(troubles, key=lambda one: one.severity != "fail")), well)
+    return min(troubles, key=lambda one: one.severity != "fail", default=well)
 
 
 def _unstated(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
     """Amounts that the quota counts and some containers do not state: their pods are refused."""
     counted = {f"{kind}.{key}" for kind in ("requests", "limits") for key in _DEFAULTS}
     counted &= _amounts(quota, "spec", "hard").keys()
-    containers = [each for one in required for pods in one.pods for each in pods.spec["containers"]]
+    specs = [pods.spec for one in required for pods in one.pods()]
+    containers = [container for spec in specs for container in spec["containers"]]
     if bare := sorted({key for one in containers for key in counted - _of_container(one).keys()}):
         law = f"quota {name(quota)} needs each container to state its {', '.join(bare)}"
         yield warned(f"{law}; some do not", _defaults(quota, bare))
@@ -135,20 +119,21 @@ def _unstated(quota: Object, required: Sequence[Requirements]) -> Iterator[Findi
 def _shortages(quota: Object, required: Sequence[Requirements]) -> Iterator[Finding]:
     """Clusters that never start, that have to wait, and that cannot grow."""
     hard, used = _amounts(quota, "spec", "hard"), _amounts(quota, "status", "used")
-    free = {key: had - used.get(key, 0) for key, had in _amounts(quota, "status", "hard").items()}
     cases = (
-        (failed, "needs", "least", hard, "allows {}"),
-        (warned, "needs", "least", free, "has {} left: it waits"),
-        (warned, "may grow to", "most", hard, "stops it at {}"),
+        (failed, "needs", "least", Amounts(), "allows {}"),
+        (warned, "needs", "least", used, "has {} left: it waits"),
+        (warned, "may grow to", "most", Amounts(), "stops it at {}"),
     )
-    for verdict, needs, number, there, law in cases:
-        for one in required if there is hard else [one for one in required if not one.exists]:
-            for key, requested in sorted(one.total(number).items()):
-                if requested > there.get(key, requested):
-                    amount = requested if there is hard else requested + used.get(key, 0)
-                    limits = f"quota {name(quota)} {law.format(_formatted(key, there[key]))}"
+    for verdict, needs, number, taken, law in cases:
+        for one in (one for one in required if one.job or not taken):
+            total = one.total(number)
+            for key in sorted(total.keys() & hard.keys()):
+                requested, left = total[key], hard[key] - taken.get(key, 0)
+                if requested > left:
+                    limits = f"quota {name(quota)} {law.format(_formatted(key, left))}"
                     message = f"{one.what} {needs} {_formatted(key, requested)} {key}, but {limits}"
-                    yield verdict(message, _allow(quota, key, _formatted(key, amount)))
+                    enough = _formatted(key, requested + taken.get(key, 0))
+                    yield verdict(message, _allow(quota, key, enough))
 
 
 def _pods(cluster: Object) -> Iterator[Pods]:
@@ -158,15 +143,12 @@ def _pods(cluster: Object) -> Iterator[Pods]:
         default = {"requests": _AUTOSCALER, "limits": _AUTOSCALER}
         resources = at(cluster, "autoscalerOptions", "resources") or default
         head = {**head, "containers": [*head["containers"], {"resources": resources}]}
-    yield Pods(head, value=_value(cluster["headGroupSpec"], 0))
+    yield Pods(head, value=releases.value(cluster["headGroupSpec"]["template"], "gpus", 0))
     for number, group in enumerate(at(cluster, "workerGroupSpecs")):
         least = int(group.get("minReplicas") or 0)
         most = max(least, int(group.get("maxReplicas") or 0))
-        yield Pods(at(group, "template", "spec"), least, most, _value(group, number))
-
-
-def _value(group: Object, number: int) -> str:
-    return releases.value(labels(group["template"]), "gpus", str(number)) or "gpus of a pod"
+        value = releases.value(group["template"], "gpus", number)
+        yield Pods(group["template"]["spec"], least, most, value)
 
 
 def _of_container(container: Object) -> Amounts:
@@ -176,6 +158,12 @@ def _of_container(container: Object) -> Amounts:
     return {
         f"{kind}.{key}": parse_quantity(n) for kind, amounts in both for key, n in amounts.items()
     }
+
+
+def _combined(by: Callable[[list[Decimal]], int | Decimal], parts: Sequence[Amounts]) -> Amounts:
+    """The sum or the maximum of each resource."""
+    keys = {key for part in parts for key in part}
+    return {key: Decimal(by([part[key] for part in parts if key in part])) for key in keys}
 
 
 def _amounts(quota: Object, *keys: str) -> Amounts:
@@ -194,9 +182,9 @@ def _allow(quota: Object, key: str, amount: str) -> str:
 def _defaults(quota: Object, bare: Sequence[str]) -> str:
     """The command that creates a LimitRange with defaults for these amounts."""
     limit: Object = {"type": "Container"}
-    for kind, field in (("requests", "defaultRequest"), ("limits", "default")):
-        missing = {one: amount for one, amount in _DEFAULTS.items() if f"{kind}.{one}" in bare}
-        limit |= {field: missing} if missing else {}
+    for kind, _, resource in (key.partition(".") for key in bare):
+        field = "default" if kind == "limits" else "defaultRequest"
+        limit.setdefault(field, {})[resource] = _DEFAULTS[resource]
     metadata = {"name": "defaults", "namespace": quota["metadata"]["namespace"]}
     thing = {"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata}
     return f"kubectl create -f - <<< '{json.dumps({**thing, 'spec': {'limits': [limit]}})}'"
@@ -206,5 +194,5 @@ def _formatted(key: str, amount: Decimal) -> str:
     """Format an amount: memory in Gi or Mi, the rest as it is."""
     if not key.endswith(("memory", "storage")):
         return f"{amount.normalize():f}"
-    mib = amount / (1 << 20)
-    return f"{(mib / 1024).normalize():f}Gi" if mib % 1024 == 0 else f"{mib:.0f}Mi"
+    whole = amount % (1 << 30) == 0
+    return format_quantity(amount, "Gi" if whole else "Mi", quantize=Decimal(1))

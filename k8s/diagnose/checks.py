@@ -56,28 +56,23 @@ class Site:
         return found if isinstance(found, dict) else {}
 
     @functools.cached_property
-    def clusters(self) -> Mapping[str, Object]:
-        """The RayClusterSpec of a run, each RayService and each RayCluster without an owner."""
-        run = {"a run": at(self.skeleton, "spec", "rayClusterSpec")}
-        services = {f"RayService {name(one)}": one for one in self.own("rayservices")}
-        alone = [one for one in self.own("rayclusters") if "ownerReferences" not in one["metadata"]]
-        specs = {what: at(one, "spec", "rayClusterConfig") for what, one in services.items()}
-        specs |= {f"RayCluster {name(one)}": one["spec"] for one in alone}
-        return {what: spec for what, spec in (run | specs).items() if spec}
-
-    @functools.cached_property
     def required(self) -> list[capacity.Requirements]:
-        return [
-            capacity.of_run(what, self.skeleton["spec"])
-            if what == "a run"
-            else capacity.of_cluster(what, spec)
-            for what, spec in self.clusters.items()
-        ]
+        """What a run, each RayService and each RayCluster without an owner ask for."""
+        specs = {}
+        for one in self.own("rayservices"):
+            specs[f"RayService {name(one)}"] = at(one, "spec", "rayClusterConfig")
+        for one in self.own("rayclusters"):
+            if "ownerReferences" not in one["metadata"]:
+                specs[f"RayCluster {name(one)}"] = one["spec"]
+        job = at(self.skeleton, "spec")
+        run = capacity.Requirements("a run", at(job, "rayClusterSpec"), job)
+        there = [capacity.Requirements(*one) for one in specs.items()]
+        return [one for one in (run, *there) if one.cluster]
 
     @property
     def embedded(self) -> bool:
         """Whether a cluster of the release keeps its head's state on a volume."""
-        return any(map(definitions.embedded, self.clusters.values()))
+        return any(definitions.embedded(one.cluster) for one in self.required)
 
     @property
     def upgrade(self) -> str:
@@ -102,7 +97,7 @@ class Site:
     def secrets(self) -> dict[str, str]:
         """By name, the Secrets that its pods need, as words of `kubectl create secret`."""
         found = {}
-        for spec in (alike.spec for one in self.required for alike in one.pods):
+        for spec in (alike.spec for one in self.required for alike in one.pods()):
             for one in at(spec, "imagePullSecrets"):
                 account = "--docker-server=… --docker-username=…"
                 found[one["name"]] = f"docker-registry {one['name']} {account}"
@@ -167,10 +162,13 @@ def _webhooks(site: Site) -> Findings:
 
 def _answers(slices: Sequence[Object], space: str, service: str) -> bool:
     """Whether a Service has a ready endpoint; one of unknown readiness counts as ready."""
-    mine = [one for one in slices if labels(one).get("kubernetes.io/service-name") == service]
-    mine = [one for one in mine if one["metadata"].get("namespace") == space]
-    ends = [end for one in mine for end in at(one, "endpoints")]
-    return any(at(end, "conditions").get("ready") is not False for end in ends)
+    return any(
+        at(end, "conditions").get("ready") is not False
+        for one in slices
+        if one["metadata"].get("namespace") == space
+        and labels(one).get("kubernetes.io/service-name") == service
+        for end in at(one, "endpoints")
+    )
 
 
 def _pods(site: Site) -> Findings:
@@ -200,11 +198,8 @@ def _gate(site: Site) -> Findings:
 
 def _versions(site: Site) -> Findings:
     """Compare this installation with the chart's ray.version and with a head that runs."""
-    mine, declared = (
-        doctor.installed(),
-        at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion", ""),
-    )
-    if declared:
+    mine = doctor.installed()
+    if declared := at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion"):
         fix = f"{site.upgrade} --set image.tag={__version__},ray.version={mine.ray}"
         yield doctor.versions(mine, Versions(declared), "by the chart's ray.version", fix)[0]
     if site.release:

@@ -68,12 +68,10 @@ def check(known: Mapping[str, Object], things: Sequence[Object]) -> Finding:
     if missing := [kind for kind in KINDS if kind not in known]:
         gated = any(embedded(at(one, "spec", "rayClusterSpec")) for one in things)
         return failed(f"the cluster lacks the CRDs {', '.join(missing)}", install(gated=gated))
-    marked = (
-        one for one, kind, keys in MARKS if kind in known and not [*unknown(keys, known[kind])]
-    )
-    version = next(marked, None)
-    if version is None:
+    marked = [kind in known and not [*unknown(keys, known[kind])] for _, kind, keys in MARKS]
+    if not any(marked):
         return failed(f"must be of KubeRay {OLDEST}, but are older", UPGRADE)
+    version = MARKS[marked.index(True)][0]
     specs = [({one["kind"]: {"spec": one["spec"]}}, {"properties": known}) for one in things]
     if dropped := sorted({key for spec, schema in specs for key in unknown(spec, schema)}):
         message = f"are of KubeRay {version} and drop what the release sets: {', '.join(dropped)}"

@@ -235,23 +235,18 @@ def clusters_of(subject: Object) -> list[str]:
 
 def _snapshot(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
     """A subject's snapshot, with queue, nodes, logs and metrics where they tell more."""
-    whole, known = reader.snapshot().about(subject), labels(subject)
-    pods, arguments = whole.get("pods"), releases.arguments(subject)
-    if rayjob.QUEUE in known:
+    pods, arguments = reader.snapshot().about(subject).get("pods"), releases.arguments(subject)
+    if rayjob.QUEUE in labels(subject):
         reader.list("workloads")
-    if UNNAMED in str([*pods, *whole.get("events")]):
+    if UNNAMED in str([*pods, *reader.list("events")]):
         reader.list("nodes")
-    upgrades: Sequence[str] = ()
-    if arguments and releases.INSTANCE in known:
-        history = partial(releases.history, reader.cluster, known[releases.INSTANCE])
-        upgrades = reader.attempt("upgrades", history, [])
-    parts: dict[str, Any] = {
-        "logs": _logs(reader, pods),
-        "metrics": _metrics(reader, pods) if arguments else {},
-        "alias": _alias(reader, arguments, storage),
-        "upgrades": upgrades,
-    }
-    return replace(reader.snapshot().about(subject), **parts)
+    release = labels(subject).get(releases.INSTANCE, "") if arguments else ""
+    history = partial(releases.history, reader.cluster, release)
+    upgrades = reader.attempt("upgrades", history, list[str]()) if release else ()
+    logs, metrics = _logs(reader, pods), _metrics(reader, pods) if arguments else {}
+    alias = _alias(reader, arguments, storage)
+    found = reader.snapshot().about(subject)
+    return replace(found, logs=logs, metrics=metrics, alias=alias, upgrades=upgrades)
 
 
 def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:

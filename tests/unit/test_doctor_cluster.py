@@ -15,6 +15,7 @@ from eagleray import errors
 from eagleray.findings import Finding
 from k8s import release as releases
 from k8s.diagnose import capacity, checks, definitions
+from k8s.diagnose.capacity import Requirements
 from k8s.diagnose.snapshot import Snapshot
 
 
@@ -118,8 +119,8 @@ JOB = {
     "rayClusterSpec": cluster((0, 3, container(cpu="4", memory="8Gi"))),
     "submitterPodTemplate": {"spec": {"containers": [container(cpu="1", memory="1Gi")]}},
 }
-RUN = capacity.of_run("a run", JOB)
-SERVICE = capacity.of_cluster("RayService demo", cluster((2, 4, container(cpu="1"))))
+RUN = Requirements("a run", JOB["rayClusterSpec"], JOB)
+SERVICE = Requirements("RayService demo", cluster((2, 4, container(cpu="1"))))
 
 
 def test_a_run_needs_its_head_its_submitter_and_a_worker_and_may_grow_to_all() -> None:
@@ -135,7 +136,7 @@ def test_a_run_needs_its_head_its_submitter_and_a_worker_and_may_grow_to_all() -
 
 def test_the_autoscaler_beside_the_head_counts_and_what_starts_first_does_not_add() -> None:
     spec = {**cluster(), "enableInTreeAutoscaling": True}
-    assert capacity.of_cluster("it", spec).total("least")["requests.cpu"] == pytest.approx(1.5)  # type: ignore
+    assert Requirements("it", spec).total("least")["requests.cpu"] == pytest.approx(1.5)  # type: ignore
     first = {"containers": [container(cpu="1")], "initContainers": [container(cpu="250m")]}
     assert capacity.of_pod(first)["requests.cpu"] == 1
 
@@ -221,7 +222,7 @@ def test_gpus_are_compared_with_what_one_pod_asks_of_one_node(
     nodes: list[dict[str, Any]], state: str, said: str
 ) -> None:
     gpu = {"name": "c", "resources": {"limits": {"cpu": "4", "nvidia.com/gpu": 2}}}
-    (found,) = capacity.devices(lambda: nodes, [capacity.of_cluster("a run", cluster((0, 1, gpu)))])
+    (found,) = capacity.devices(lambda: nodes, [Requirements("a run", cluster((0, 1, gpu)))])
     assert found.severity == state
     assert said in found.message
 
@@ -233,7 +234,10 @@ def test_gpus_are_asked_for_by_the_value_that_is_named() -> None:
         for group in spec["workerGroupSpecs"]:
             labels = {"app.kubernetes.io/component": component, "eagleray/role": "worker"}
             group["template"]["metadata"] = {"labels": labels}
-    both = [capacity.of_cluster("RayService demo", serving), capacity.of_cluster("a run", tuning)]
+    both = [
+        Requirements("RayService demo", serving),
+        Requirements("a run", tuning),
+    ]
     (found,) = capacity.devices(lambda: [node(gpu="1")], both)
     assert found.message.startswith("serving.workers.gpus asks for 2, tuning.workers[1].gpus asks")
     assert found.fix.startswith("set serving.workers.gpus and tuning.workers[1].gpus to 1 or less")
