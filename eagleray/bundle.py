@@ -43,15 +43,10 @@ on another processor, differ by less."""
 
 
 class Prediction(NamedTuple):
-    """Predictions for B rows.
+    """Predictions for B rows."""
 
-    Attributes:
-        outputs: probabilities (B, C) in the order of classes, or values (B,) in the target's unit.
-        warnings: for each row, such as an unknown category.
-    """
-
-    outputs: np.ndarray
-    warnings: list[list[str]]
+    outputs: np.ndarray  # probabilities (B, C) by class, or values (B,) in the target's unit
+    warnings: list[list[str]]  # for each row, such as an unknown category
 
 
 class Golden(NamedTuple):

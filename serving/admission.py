@@ -15,9 +15,7 @@ MOST_BYTES = 64 * 1024 * 1024
 class Capacity:
     """Capacity of a replica, shared by the versions that it serves.
 
-    Args:
-        most_rows: rows in progress from which on requests are refused.
-        most_bytes: maximum number of bytes in bodies that are not decoded yet.
+    From `most_rows` in progress on, requests are refused; `most_bytes` are not decoded yet.
     """
 
     def __init__(self, most_rows: int = 10_000, most_bytes: int = MOST_BYTES) -> None:

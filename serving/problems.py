@@ -31,8 +31,12 @@ _WORDS = {
     "str": "text",
     "bool": "true or false",
     "array": "a list",
+    "list": "a list",
     "object": "an object",
+    "dict": "an object",
+    "NoneType": "null",
 }
+"""Types as msgspec's messages and Python name them."""
 
 
 class Problem(NamedTuple):
@@ -235,17 +239,8 @@ def _row_number(problem: Problem) -> int:
     return int(match[1]) if match else 0
 
 
-_JSON_TYPES = {
-    dict: "an object",
-    list: "a list",
-    str: "text",
-    bool: "true or false",
-    type(None): "null",
-}
-
-
 def _json_type(value: object) -> str:
-    return _JSON_TYPES.get(type(value), "a number")
+    return _WORDS[type(value).__name__]
 
 
 def _words(types: str) -> str:

@@ -10,47 +10,28 @@ from eagleray.storage import EMBEDDED
 
 
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """The model to serve, and how to serve it.
+    """The model to serve, and how to serve it; docs/serving.md says more about each field."""
 
-    Attributes:
-        name: the model's name in the registry.
-        alias: the alias whose version is served.
-        storage: `s3://bucket[/prefix]` or `file:///folder`.
-        min_replicas, max_replicas: bounds of autoscaling.
-        target_ongoing: requests in progress per replica that autoscaling aims for.
-        upscale_delay_s, downscale_delay_s: delays before replicas are added or removed.
-        metrics_interval_s, look_back_s: interval between reports, and period of their average.
-        max_rows, wait_ms: most rows of a batch, and its longest wait for more under load.
-        queue_rows: rows in progress at a replica from which on requests get a 503.
-        extra_fields: what to do with fields that are no columns; None: as the experiment file says.
-        poll_s: interval between two reads of the alias.
-        metrics_port: port on every node for scrapes and `/readyz`; 0 opens none.
-        http_port: port of Ray Serve on every node; `/readyz` checks it.
-        announce_s: longest wait for a probe of `/readyz` before a loaded replica is RUNNING.
-        cpus: logical CPUs that each replica reserves on the Ray cluster.
-        gpus: must be 0: serving moves no model to a device.
-    """
-
-    name: str = pydantic.Field(min_length=1)
-    alias: str = pydantic.Field("champion", min_length=1)
-    storage: str = EMBEDDED
+    name: str = pydantic.Field(min_length=1)  # the model's in the registry
+    alias: str = pydantic.Field("champion", min_length=1)  # whose version is served
+    storage: str = EMBEDDED  # `s3://bucket[/prefix]` or `file:///folder`
     min_replicas: int = pydantic.Field(1, ge=1)
     max_replicas: int = pydantic.Field(4, ge=1)
-    target_ongoing: float = pydantic.Field(16.0, gt=0)
-    upscale_delay_s: float = pydantic.Field(10.0, ge=0)
-    downscale_delay_s: float = pydantic.Field(120.0, ge=0)
-    metrics_interval_s: float = pydantic.Field(1.0, gt=0)
-    look_back_s: float = pydantic.Field(10.0, gt=0)
-    max_rows: int = pydantic.Field(256, ge=1)
-    wait_ms: float = pydantic.Field(1.0, ge=0)
-    queue_rows: int = pydantic.Field(10_000, ge=1)
-    extra_fields: Literal["refuse", "ignore"] | None = None
-    poll_s: float = pydantic.Field(1.0, gt=0)
-    metrics_port: int = pydantic.Field(0, ge=0, le=65535)
-    http_port: int = pydantic.Field(8000, ge=1, le=65535)
-    announce_s: float = pydantic.Field(0.0, ge=0)
-    cpus: float = pydantic.Field(1.0, gt=0)
-    gpus: float = pydantic.Field(0.0, ge=0)
+    target_ongoing: float = pydantic.Field(16.0, gt=0)  # requests per replica to aim for
+    upscale_delay_s: float = pydantic.Field(10.0, ge=0)  # before replicas are added
+    downscale_delay_s: float = pydantic.Field(120.0, ge=0)  # before replicas are removed
+    metrics_interval_s: float = pydantic.Field(1.0, gt=0)  # between two reports of a replica
+    look_back_s: float = pydantic.Field(10.0, gt=0)  # period of their average
+    max_rows: int = pydantic.Field(256, ge=1)  # of a batch
+    wait_ms: float = pydantic.Field(1.0, ge=0)  # of a batch, for more rows, under load
+    queue_rows: int = pydantic.Field(10_000, ge=1)  # in progress, from which on requests get a 503
+    extra_fields: Literal["refuse", "ignore"] | None = None  # None: as the experiment file says
+    poll_s: float = pydantic.Field(1.0, gt=0)  # between two reads of the alias
+    metrics_port: int = pydantic.Field(0, ge=0, le=65535)  # for scrapes and `/readyz`; 0 opens none
+    http_port: int = pydantic.Field(8000, ge=1, le=65535)  # of Ray Serve; `/readyz` checks it
+    announce_s: float = pydantic.Field(0.0, ge=0)  # longest wait for a probe before RUNNING
+    cpus: float = pydantic.Field(1.0, gt=0)  # that each replica reserves on the Ray cluster
+    gpus: float = pydantic.Field(0.0, ge=0)  # must be 0: serving moves no model to a device
 
     @pydantic.model_validator(mode="after")
     def _limits(self) -> Settings:

@@ -40,14 +40,9 @@ LIMITS = {"trials", "budget"}  # keys of `tune` that say how far a search goes, 
 
 
 class Experiment(File):
-    """A valid file, each distribution at its default.
+    """A valid file, each distribution at its default; in `searched` they are in their places."""
 
-    Attributes:
-        path: the file; relative paths of data and code start at its folder.
-        searched: `features`, `model` and `train`, distributions in their places.
-    """
-
-    path: Path = Field(exclude=True)
+    path: Path = Field(exclude=True)  # relative paths of data and code start at its folder
     searched: dict[str, Any] = Field(exclude=True)
 
     @functools.cached_property

@@ -33,20 +33,13 @@ _RESOLVERS = [
 
 @dataclasses.dataclass
 class Document:
-    """A file's content, and the place of each key.
-
-    Attributes:
-        value: mappings, lists, text, numbers, booleans and None.
-        lines: key to line, counted from 1.
-        overridden: keys that come from the command line instead of the file.
-        problems: what is wrong with the YAML itself, as (line, text).
-    """
+    """A file's content, and the place of each key."""
 
     path: Path
-    value: object = None
-    lines: dict[Key, int] = dataclasses.field(default_factory=dict)
-    overridden: frozenset[Key] = frozenset()
-    problems: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    value: object = None  # mappings, lists, text, numbers, booleans and None
+    lines: dict[Key, int] = dataclasses.field(default_factory=dict)  # counted from 1
+    overridden: frozenset[Key] = frozenset()  # keys from the command line instead of the file
+    problems: list[tuple[int, str]] = dataclasses.field(default_factory=list)  # line and text
 
     def line(self, key: Key) -> int:
         """The line of a key, or of the nearest section around it; 0 for the command line."""

@@ -25,24 +25,15 @@ MOST_SHOWN = 20  # maximum number of columns that a message lists
 
 @dataclass(frozen=True)
 class Learnable:
-    """The rows and columns of a table that a model can learn from.
-
-    Attributes:
-        columns: canonical columns of the B rows that are left.
-        targets: see `tasks.Task.encode`.
-        rows: number of each row in the source (B), from 1.
-        groups: a name for each row (B), with `data.split.group`.
-        times: a number for each row (B), with `data.split.time`.
-        notes: sentences on what is left out or looks odd.
-    """
+    """The rows and columns of a table that a model can learn from."""
 
     schema: Schema
-    columns: Columns
-    targets: np.ndarray
-    rows: np.ndarray
-    groups: np.ndarray | None
-    times: np.ndarray | None
-    notes: tuple[str, ...]
+    columns: Columns  # canonical, of the B rows that are left
+    targets: np.ndarray  # see `tasks.Task.encode`
+    rows: np.ndarray  # number of each row in the source (B), from 1
+    groups: np.ndarray | None  # a name for each row (B), with `data.split.group`
+    times: np.ndarray | None  # a number for each row (B), with `data.split.time`
+    notes: tuple[str, ...]  # sentences on what is left out or looks odd
 
 
 def infer(

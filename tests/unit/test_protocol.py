@@ -96,7 +96,7 @@ UNWRAPPED = {
     "a list of rows": ([ROW, ROW], "a bare list"),
     "another key": ({"inputs": [ROW]}, "got only inputs"),
     "nothing": ({}, "no field at all"),
-    "a number": (3, "a number"),
+    "a number": (3, "a whole number"),
     "one row in place of a list": ({"instances": ROW}, "a list of rows is needed"),
 }
 

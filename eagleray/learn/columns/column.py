@@ -23,27 +23,17 @@ def _registered(name: str) -> str:
 
 
 class Column(pydantic.BaseModel, frozen=True):
-    """One input column.
-
-    Attributes:
-        nullable: whether values are missing in the training file.
-        integer: whether all numbers are whole.
-        decimal_comma: whether numbers written as text have a decimal comma.
-        missing: markers for missing values, from the training file and from `data.missing`.
-        written: `datetime.strptime` format of dates that are not in ISO 8601.
-        image_shape: (C, H, W).
-        categories: values in the training file, sorted; None where there are too many.
-    """
+    """One input column."""
 
     name: str
     type: Annotated[str, pydantic.AfterValidator(_registered)]
-    nullable: bool = False
-    integer: bool = False
-    decimal_comma: bool = False
-    missing: tuple[str, ...] = ()
-    written: str | None = None
-    image_shape: tuple[int, ...] | None = None
-    categories: tuple[str, ...] | None = None
+    nullable: bool = False  # whether values are missing in the training file
+    integer: bool = False  # whether all numbers are whole
+    decimal_comma: bool = False  # whether numbers written as text have a decimal comma
+    missing: tuple[str, ...] = ()  # markers, from the training file and from `data.missing`
+    written: str | None = None  # `strptime` format of dates that are not in ISO 8601
+    image_shape: tuple[int, ...] | None = None  # (C, H, W)
+    categories: tuple[str, ...] | None = None  # in the training file, sorted; None: too many
 
     @property
     def kind(self) -> ColumnKind:

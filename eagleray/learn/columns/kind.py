@@ -25,19 +25,12 @@ class NoOptions(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Guess:
-    """How the texts of a column are read as values of a kind.
+    """How the texts of a column are read as values of a kind."""
 
-    Attributes:
-        fields: fields of `Column`, such as `decimal_comma`.
-        missing: texts that count as missing because they are no value of the kind.
-        note: a remark for people, without the column's name.
-        fits: whether the column is of this kind; if not, the note says why.
-    """
-
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    note: str = ""
-    fits: bool = True
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of `Column`, such as `decimal_comma`
+    missing: tuple[str, ...] = ()  # texts that are no value of the kind, and count as missing
+    note: str = ""  # a remark for people, without the column's name
+    fits: bool = True  # whether the column is of this kind; if not, the note says why
 
 
 class ColumnKind(Protocol):
@@ -45,40 +38,24 @@ class ColumnKind(Protocol):
 
     Canonical values are B rows of float64 (NaN where missing), of objects (str, or None where
     missing), or of float32 arrays. `NumberKind` and `WordKind` implement most of the first two.
-
-    Attributes:
-        name: in the experiment file and in a bundle's schema.
-        need: what a value must be, in messages.
-        native: Python's and numpy's types of its values.
-        options: model of what `features.COLUMN` takes beside `type`.
-        encoded: how a column enters a model, where no option changes it.
-        json_types: msgspec type of a request's values that are not null.
-        json_schema: the same in OpenAPI 3.0.
-        markers: texts, in lower case, that stand for a missing value.
-        is_input: whether a model learns from the column.
-        takes_any_text: whether it can read every text; inference tries such kinds last.
-        target: name of the kind as which a target is read; None where it cannot be predicted.
-        is_ordered: whether `data.split.time` can sort rows by it.
-        holds_paths: whether values in a text file may be paths of other files.
-        parsed_dtype: dtype of values parsed before a request is queued; None if JSON types suffice.
-        is_slow: whether parsing a text takes too long for the event loop.
     """
 
-    name: ClassVar[str]
-    need: ClassVar[str]
-    native: ClassVar[tuple[type, ...]] = ()
-    options: ClassVar[type[pydantic.BaseModel]] = NoOptions
-    encoded: ClassVar[Encoding]
-    json_types: ClassVar[Any] = Any
-    json_schema: ClassVar[dict[str, Any]] = {}
-    markers: ClassVar[frozenset[str]] = values.PLACEHOLDERS
-    is_input: ClassVar[bool] = True
-    takes_any_text: ClassVar[bool] = False
-    target: ClassVar[str | None] = None
-    is_ordered: ClassVar[bool] = False
-    holds_paths: ClassVar[bool] = False
+    name: ClassVar[str]  # in the experiment file and in a bundle's schema
+    need: ClassVar[str]  # what a value must be, in messages
+    native: ClassVar[tuple[type, ...]] = ()  # Python's and numpy's types of its values
+    options: ClassVar[type[pydantic.BaseModel]] = NoOptions  # in `features.COLUMN`, beside `type`
+    encoded: ClassVar[Encoding]  # how a column enters a model, where no option changes it
+    json_types: ClassVar[Any] = Any  # msgspec type of a request's values that are not null
+    json_schema: ClassVar[dict[str, Any]] = {}  # the same in OpenAPI 3.0
+    markers: ClassVar[frozenset[str]] = values.PLACEHOLDERS  # of missing values, in lower case
+    is_input: ClassVar[bool] = True  # whether a model learns from the column
+    takes_any_text: ClassVar[bool] = False  # whether it reads every text; inference tries it last
+    target: ClassVar[str | None] = None  # kind as which a target is read; None: never predicted
+    is_ordered: ClassVar[bool] = False  # whether `data.split.time` can sort rows by it
+    holds_paths: ClassVar[bool] = False  # whether values in a text file may be paths of other files
+    # of values that are parsed before a request is queued; None where JSON types suffice
     parsed_dtype: ClassVar[type[np.generic] | None] = None
-    is_slow: ClassVar[bool] = False
+    is_slow: ClassVar[bool] = False  # whether parsing a text takes too long for the event loop
 
     def holds(self, types: Collection[type]) -> bool:
         """Whether values of these types are of this kind."""

@@ -43,38 +43,26 @@ _CLOCK, _WEEK, _SEASONS = _circle(_MINUTES), _circle(_DAYS), _circle(_YEAR_STEPS
 
 
 class Number(NamedTuple):
-    """Numbers, f64 (B), NaN where missing.
+    """Numbers, f64 (B), NaN where missing."""
 
-    Attributes:
-        scale: mean 0 and deviation 1, normal by ranks, as it is, or 0 and 1 as -1 and 1.
-        warns: whether a number far outside the training part's range gets a warning.
-        cyclic: whether they are times, in seconds since 1970.
-    """
-
+    # mean 0 and deviation 1, normal by ranks, as it is, or 0 and 1 as -1 and 1
     scale: Literal["standard", "quantile", "none", "sign"] = "standard"
-    warns: bool = False
-    cyclic: bool = False
+    warns: bool = False  # of a number far outside the training part's range
+    cyclic: bool = False  # whether they are times, in seconds since 1970
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Fitted scaling of F columns.
-
-    Attributes:
-        affine: (5, F, 1): fill for missing values, lower and upper bound, center, divisor.
-        indicators: indices of the M columns with a missing indicator.
-        quantiled: indices of the columns with the scale `quantile`.
-        datetimes: indices of the D columns that are times.
-        extremes: (2, F, 1): training minimum and maximum; NaN if no warnings, None in old bundles.
-        knots: for each column of `quantiled`, ascending values and normal scores (2, knots).
-    """
+    """Fitted scaling of F columns; columns are named by their index."""
 
     names: tuple[str, ...]
-    affine: np.ndarray
-    indicators: tuple[int, ...]
-    quantiled: tuple[int, ...]
-    datetimes: tuple[int, ...]
+    affine: np.ndarray  # (5, F, 1): fill for missing values, lower and upper bound, center, divisor
+    indicators: tuple[int, ...]  # the M columns with a missing indicator
+    quantiled: tuple[int, ...]  # the columns with the scale `quantile`
+    datetimes: tuple[int, ...]  # the D columns that are times
+    # (2, F, 1): training minimum and maximum; NaN if no warnings, None in old bundles
     extremes: np.ndarray | None = None
+    # for each column of `quantiled`, ascending values and normal scores (2, knots)
     knots: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod

@@ -38,22 +38,15 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The V n-grams of one column by descending document frequency, and their weights.
-
-    Attributes:
-        ngrams: shortest and longest n-gram.
-        most: maximum number of tokens of a row.
-        idf: (V), float32.
-        start: the table's row of the first n-gram.
-    """
+    """The V n-grams of one column by descending document frequency, and their weights."""
 
     name: str
     analyzer: str
-    ngrams: tuple[int, int]
-    most: int
+    ngrams: tuple[int, int]  # shortest and longest
+    most: int  # tokens of a row
     terms: tuple[str, ...]
-    idf: np.ndarray
-    start: int
+    idf: np.ndarray  # (V), float32
+    start: int  # the table's row of the first n-gram
 
     @classmethod
     def fit(cls, name: str, encoding: Text, texts: np.ndarray, start: int) -> Vocabulary:

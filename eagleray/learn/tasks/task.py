@@ -18,19 +18,13 @@ Scale = Mapping[str, float]
 
 @dataclass(frozen=True)
 class TargetColumn:
-    """The column to predict, before its task is known.
+    """The column to predict, before its task is known."""
 
-    Attributes:
-        array: canonical values (B) of `raw`.
-        declared: the kind that the experiment file sets; `column` has the inferred one.
-        positive: `data.positive`.
-    """
-
-    column: schema.Column
-    array: np.ndarray
+    column: schema.Column  # of the inferred kind
+    array: np.ndarray  # canonical values (B) of `raw`
     raw: schema.Raw
-    declared: ColumnKind | None = None
-    positive: str | None = None
+    declared: ColumnKind | None = None  # the kind that the experiment file sets
+    positive: str | None = None  # `data.positive`
 
     @cached_property
     def quantity(self) -> bool:
@@ -62,40 +56,24 @@ class Alternative(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Results on the test part, beside its metrics.
+    """Results on the test part, beside its metrics."""
 
-    Attributes:
-        warnings: sentences without their subject, the model.
-        confusion: matrix of truth (rows) by prediction; None without classes, or with many.
-        confused: the most frequent mistakes as truth, prediction and number of rows.
-    """
-
-    warnings: list[str]
-    confusion: list[list[int]] | None = None
-    confused: Sequence[tuple[str, str, int]] = ()
+    warnings: list[str]  # sentences without their subject, the model
+    confusion: list[list[int]] | None = None  # truth by prediction; None for values, many classes
+    confused: Sequence[tuple[str, str, int]] = ()  # most frequent mistakes: truth, prediction, rows
 
 
 class Task(Protocol):
-    """A task with its target. `outputs` are what `activate` returns: an entry for each row.
-
-    Attributes:
-        name: in schemas, manifests and messages.
-        kind: the column kind of its targets and predictions.
-        loss: the default of `train.loss`.
-        metric: the default of `tune.metric`.
-        losses: names of further losses that fit, beside those registered for the task.
-        metrics: the same for metrics.
-        positive: index of the class that `data.positive` names; None where there is none.
-    """
+    """A task with its target. `outputs` are what `activate` returns: an entry for each row."""
 
     target: schema.Target
-    name: ClassVar[str]
-    kind: ClassVar[ColumnKind]
-    loss: ClassVar[str]
-    metric: ClassVar[str]
-    losses: ClassVar[frozenset[str]] = frozenset()
-    metrics: ClassVar[frozenset[str]] = frozenset()
-    positive: ClassVar[int | None] = None
+    name: ClassVar[str]  # in schemas, manifests and messages
+    kind: ClassVar[ColumnKind]  # of its targets and predictions
+    loss: ClassVar[str]  # the default of `train.loss`
+    metric: ClassVar[str]  # the default of `tune.metric`
+    losses: ClassVar[frozenset[str]] = frozenset()  # that fit, beside those registered for the task
+    metrics: ClassVar[frozenset[str]] = frozenset()  # the same for metrics
+    positive: ClassVar[int | None] = None  # index of the class that `data.positive` names
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target
@@ -173,7 +151,4 @@ class Task(Protocol):
 
 
 def _order(name: str) -> tuple[float, str]:
-    try:
-        return values.number(name), name
-    except ValueError:
-        return float("inf"), name
+    return values.number(name) if values.is_number(name) else float("inf"), name
