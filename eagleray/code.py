@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagleray import errors, names
+from eagleray import errors, messages, names
 
 PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"  # matches `module:function`
 _LONGEST = 400  # most characters that an error quotes of an exception's message
@@ -150,10 +150,8 @@ def _blamed(law: str, own: list[Code], cause: BaseException) -> str:
     places = [(name, line) for name, line in _frames(cause) if name in files]
     code = files[places[-1][0]] if places else own[0]
     place = f"{code.file}:{places[-1][1]}: " if places else ""
-    kind, text = type(cause).__name__, " ".join(str(cause).split())
-    raised = f"{kind}: {text}" if text else kind
-    more = "..." if len(text) > _LONGEST else ""
-    return f"{place}{code.name}: {law}, but raised {raised[: len(kind) + 2 + _LONGEST]}{more}"
+    kind, text = type(cause).__name__, messages.shortened(" ".join(str(cause).split()), _LONGEST)
+    return f"{place}{code.name}: {law}, but raised {kind}{f': {text}' if text else ''}"
 
 
 def _frames(cause: BaseException) -> Iterator[tuple[str, int]]:

@@ -15,7 +15,8 @@ MOST_BYTES = 64 * 1024 * 1024
 class Capacity:
     """Capacity of a replica, shared by the versions that it serves.
 
-    From `most_rows` in progress on, requests are refused; `most_bytes` are not decoded yet.
+    A request is refused from `most_rows` in progress on, and beyond `most_bytes` of bodies that are
+    not decoded yet.
     """
 
     def __init__(self, most_rows: int = 10_000, most_bytes: int = MOST_BYTES) -> None:

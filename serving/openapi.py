@@ -10,7 +10,6 @@ from serving import protocol
 JSON = "application/json"
 Document = dict[str, Any]
 
-
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 
 

@@ -28,10 +28,10 @@ ERRORS = {
     413: ("too_large", f"More than {MOST_ROWS} rows or {MOST_BYTES} bytes."),
     415: ("unsupported_media_type", "The body is not declared as JSON, plain or in gzip."),
     422: ("invalid", "Fields are missing, unknown or of another type; `error.details` names each."),
-    500: ("internal", ""),
+    500: ("internal", "The server failed; its log says why."),
     503: ("unavailable", "Too much is in progress; try again after `Retry-After` seconds."),
 }
-"""Type of each error by status, and what it means in the answer to a prediction."""
+"""By status: type of the error, and what it means for a prediction; empty for other pages'."""
 
 Body = bytes | bytearray
 Row = msgspec.Struct

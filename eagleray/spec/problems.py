@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pydantic
 from pydantic_core import ErrorDetails
 
-from eagleray import code
+from eagleray import code, messages
 from eagleray.spec import document, sections, space, terms
 from eagleray.spec.document import Key
 
@@ -100,8 +100,7 @@ def show(value: object) -> str:
     """A value as it could stand in the file, or its beginning."""
     if isinstance(value, space.Distribution):
         value = {value.kind: value.arguments}
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    return messages.shortened(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _explain(details: ErrorDetails) -> Problem:
