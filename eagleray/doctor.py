@@ -181,11 +181,10 @@ def _fix(error: errors.EagleRayError, uri: str) -> str:
 
 
 def _refused(address: str, status: int) -> Finding:
-    if status in (401, 403):
-        law = "asks for a token" if status == 401 else "does not accept this token"
-        return failed(
-            f"{address} {law}", "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=token.txt"
-        )
+    laws = {401: "asks for a token", 403: "does not accept this token"}
+    if status in laws:
+        fix = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=token.txt"
+        return failed(f"{address} {laws[status]}", fix)
     law = f"{address}: must be a Ray dashboard, but answers {status} to /api/version"
     return failed(law, "--address http://head:8265")
 

@@ -99,8 +99,10 @@ def deploy(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool = Fa
 
 def changes(before: Objects, after: Objects) -> list[Change]:
     """The change to each object of a release, from its objects before and after."""
-    deleted = [Change("deleted", *one) for one in before if one not in after]
-    return [Change(_action(before.get(one), after[one]), *one) for one in after] + deleted
+    actions = dict.fromkeys(after, "created") | dict.fromkeys(before, "deleted")
+    for one in before.keys() & after.keys():
+        actions[one] = "kept" if before[one] == after[one] else "changed"
+    return [Change(action, *one) for one, action in actions.items()]
 
 
 def objects(manifest: str) -> Objects:
@@ -175,9 +177,3 @@ def _deployed(old: Objects, after: Mapping[str, Any], before: Record | None) -> 
         manifest=[hidden(one) for one in new.values()],
         notes=str(after["info"].get("notes", "")).strip(),
     )
-
-
-def _action(old: api.Object | None, new: api.Object) -> str:
-    if old is None:
-        return "created"
-    return "kept" if old == new else "changed"

@@ -1,7 +1,4 @@
-"""`eagleray deploy --status`: a release's replicas, nodes, versions and endpoints; what is wrong.
-
-`read` asks the API, and leaves out what may not be read or is not there; `summarize` is pure.
-"""
+"""`eagleray deploy --status`: a release's pods, versions and endpoints, and what is wrong."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,17 +1,15 @@
 """`eagleray doctor`: checks of this machine, storage and a cluster, with a fix for what fails."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from eagleray import doctor as checks
+from eagleray import machine
 from eagleray.cli import options
 from eagleray.cli.output import emit
 from eagleray.errors import UserError
-
-if TYPE_CHECKING:
-    from eagleray.findings import Finding
+from eagleray.findings import Finding, skipped
 
 _STORAGE = f"s3://bucket[/prefix] or file:///path; {options.EMBEDDED} without a cluster."
 _SHOWN = {"pass": "passes", "warn": "warns", "fail": "fails", "skip": "skipped"}
@@ -36,16 +34,12 @@ def doctor(
         raise UserError(f"{law}, but got {address}")
     if (namespace or release) and not kubernetes:
         raise UserError("--namespace, --release: must stand beside --kubernetes")
-    from eagleray import doctor as checks
-    from eagleray import findings as outcomes
-    from eagleray import machine
-
     alone = not kubernetes and address is None
     findings = [*machine.examine()] if alone else []
     if storage is not None or alone:
         findings += checks.check_storage(storage or options.EMBEDDED)
     else:
-        absent = outcomes.skipped("no storage is given", "eagleray doctor --storage s3://…")
+        absent = skipped("no storage is given", "eagleray doctor --storage s3://…")
         findings.append(absent.named("storage"))
     if address is not None:
         findings += checks.check_ray(address)

@@ -1,17 +1,13 @@
 """`eagleray local …`: the storage server on this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from eagleray.cli import options
 from eagleray.cli.output import emit
-
-if TYPE_CHECKING:
-    from eagleray.storage.server import Server
+from eagleray.storage import server
 
 app = options.group("The storage server on this machine.")
 
@@ -27,16 +23,12 @@ def up(folder: Folder = None, as_json: options.Json = False) -> None:
 
     Commands that run beside its folder, or in any folder below, find it by themselves.
     """
-    from eagleray.storage import server
-
     _report("up", server.up(folder), as_json)
 
 
 @app.command()
 def down(folder: Folder = None, as_json: options.Json = False) -> None:
     """Stop the server. It keeps its data."""
-    from eagleray.storage import server
-
     stopped = server.down(folder)
     data = f"was {stopped.endpoint}; its data stay in {stopped.folder}" if stopped else "was not up"
     _report("down", stopped, as_json, data)
@@ -45,8 +37,6 @@ def down(folder: Folder = None, as_json: options.Json = False) -> None:
 @app.command()
 def status(folder: Folder = None, as_json: options.Json = False) -> None:
     """Tell whether the server runs, and where; end with 1 if it does not."""
-    from eagleray.storage import server
-
     running = server.status(folder)
     if running is None:
         _report("down", None, as_json, server.not_running(folder))
@@ -54,8 +44,8 @@ def status(folder: Folder = None, as_json: options.Json = False) -> None:
     _report("up", running, as_json)
 
 
-def _report(state: str, server: Server | None, as_json: bool, details: str = "") -> None:
-    if server and not details:
-        details = f"{server.endpoint}, process {server.pid}, in {server.folder}"
+def _report(state: str, found: server.Server | None, as_json: bool, details: str = "") -> None:
+    if found and not details:
+        details = f"{found.endpoint}, process {found.pid}, in {found.folder}"
     line = f"storage server: {state}; {details}"
-    emit({"state": state, "server": server}, as_json, table=[[line]])
+    emit({"state": state, "server": found}, as_json, table=[[line]])

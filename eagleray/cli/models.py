@@ -1,20 +1,16 @@
 """`eagleray models …`: list, compare, promote and fetch versions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from eagleray.api import models
 from eagleray.cli.options import EMBEDDED, Json, Storage, group
 from eagleray.cli.output import emit
 from eagleray.errors import UserError
-
-if TYPE_CHECKING:
-    from eagleray.api.models import Model
 
 app = group("List, compare, promote and fetch versions.")
 
@@ -32,15 +28,13 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the models, or the versions of one."""
-    from eagleray.api import models
-
     if name is not None:
         _list_versions(_model(storage, name), as_json)
         return
     known = models.models(storage).table()
     rows = [dict(zip(("name", "latest", "aliases"), model, strict=True)) for model in known]
     table = [(model, latest, models.pairs(aliases)) for model, latest, aliases in known]
-    emit(rows, as_json, table=[_heading(models.MODEL_COLUMNS), *table])
+    emit(rows, as_json, table=[[*map(str.upper, models.MODEL_COLUMNS)], *table])
 
 
 @app.command()
@@ -48,8 +42,6 @@ def show(
     name: Name, version: Reference = "latest", storage: Storage = EMBEDDED, as_json: Json = False
 ) -> None:
     """Show all that is on record about a version."""
-    from eagleray.api import models
-
     found = _model(storage, name).version(version)
     facts = {fact: value for fact, value in models.facts(found).items() if fact != "warnings"}
     emit(found, as_json, table=[("version", found.number), *facts.items()])
@@ -82,11 +74,7 @@ def promote(
         typer.Option(metavar="N", help="Only if the alias points to this version now, or to none."),
     ] = None,
     allow_schema_change: Annotated[
-        bool,
-        typer.Option(
-            "--allow-schema-change",
-            help="Allow a schema that breaks clients of the current version.",
-        ),
+        bool, typer.Option("--allow-schema-change", help="Allow a schema that breaks clients.")
     ] = False,
     why: Why = "",
     dry_run: DryRun = False,
@@ -172,29 +160,19 @@ def _expected(option: str | None) -> int | EllipsisType | None:
     return None if option == "none" else int(option)
 
 
-def _model(storage: str, name: str) -> Model:
-    from eagleray.api import models
-
+def _model(storage: str, name: str) -> models.Model:
     return models.models(storage)[name]
 
 
-def _list_versions(model: Model, as_json: bool) -> None:
-    from eagleray.api import models
-
+def _list_versions(model: models.Model, as_json: bool) -> None:
     rows = model.table(lambda cause: typer.echo(f"skipped: {cause}", err=True))
-    table = [_heading(models.VERSION_COLUMNS), *map(models.row, rows)]
+    table = [[*map(str.upper, models.VERSION_COLUMNS)], *map(models.row, rows)]
     emit(rows, as_json, table=table)
     for row in rows:
         _warn(model.name, row["version"], row["warnings"])
 
 
-def _heading(columns: Sequence[str]) -> list[str]:
-    return [column.upper() for column in columns]
-
-
 def _warn(model: str, version: int, texts: Sequence[str] | None) -> None:
     """Print warnings to stderr; stdout is for programs."""
-    from eagleray.api import models
-
     for line in models.warnings(model, version, texts):
         typer.secho(line, fg="red", bold=True, err=True)

@@ -1,17 +1,14 @@
 """`eagleray runs …`: runs on clusters and on this machine, and their state."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from eagleray.cli import options
 from eagleray.cli.output import emit
-
-if TYPE_CHECKING:
-    from eagleray.client.runs import Attempt, Backend
+from eagleray.client import runs
+from eagleray.client.runs import Attempt, Backend
 
 app = options.group("Runs on clusters and on this machine.")
 
@@ -81,10 +78,10 @@ def attach(
     """Follow a run until it has ended; Ctrl-C leaves it running."""
     from rich.console import Console
 
-    from eagleray.api import runs
+    from eagleray.api.runs import follow
 
     found = _find(run, address, kubernetes, namespace, storage)
-    runs.follow(*found, Console(highlight=False))
+    follow(*found, Console(highlight=False))
 
 
 @app.command()
@@ -120,13 +117,11 @@ def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")
 def _find(
     reference: str, address: str | None, kubernetes: bool, namespace: str | None, storage: str
 ) -> tuple[Backend, Attempt]:
-    from eagleray.client import runs
-
     backend = _backend(address, kubernetes, namespace, storage)
     return backend, runs.find(backend, reference)
 
 
 def _backend(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Backend:
-    from eagleray.api import runs
+    from eagleray.api.runs import backend
 
-    return runs.backend(address, kubernetes=kubernetes, namespace=namespace, storage=storage)
+    return backend(address, kubernetes=kubernetes, namespace=namespace, storage=storage)

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from eagleray import storage as stores
 from eagleray.cli import options
 from eagleray.cli.output import emit
 from eagleray.errors import UserError
+from eagleray.state import sweep as sweeps
 
 app = options.group("Upkeep of a storage.")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -24,9 +26,6 @@ def sweep(
     as_json: options.Json = False,
 ) -> None:
     """Remove contents (weights, states, files of versions) that no document refers to."""
-    from eagleray import storage as stores
-    from eagleray.state import sweep as sweeps
-
     report = sweeps.sweep(stores.open(storage), _age(older_than), dry_run=dry_run)
     removed = "would be removed" if dry_run else "removed"
     parts = {

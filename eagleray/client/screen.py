@@ -149,10 +149,7 @@ def values(suggested: Mapping[str, Any]) -> str:
 
 
 def without_colours(pieces: Iterable[str], stream: IO[str]) -> Iterator[str]:
-    """A log without colour codes (ECMA-48, SGR), unless the stream is a terminal.
-
-    Ray colours its messages wherever they go.
-    """
+    """A log without Ray's colour codes (ECMA-48, SGR), unless the stream is a terminal."""
     return iter(pieces) if stream.isatty() else (_COLOUR.sub("", one) for one in _lines(pieces))
 
 

@@ -2,7 +2,7 @@
 
 snapshot      reads a cluster once; everything else is pure
 rules.yaml    what texts of Kubernetes, KubeRay, Kueue and Ray mean; rules reads it
-ray, pods     lead from a run or a service down to the cause, as texts for the rules
+ray, pods     lead from a run or a service down to the cause: texts for the rules, deepest first
 checks        of `eagleray doctor --kubernetes`, with definitions and capacity; doctor runs them
 """
 

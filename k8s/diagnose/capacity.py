@@ -155,9 +155,7 @@ def _of_container(container: Object) -> Amounts:
     limits = at(container, "resources", "limits")
     requests = limits | at(container, "resources", "requests")  # what is limited is requested
     both = [("requests", requests), ("limits", limits)]
-    return {
-        f"{kind}.{key}": parse_quantity(n) for kind, amounts in both for key, n in amounts.items()
-    }
+    return {f"{kind}.{key}": parse_quantity(n) for kind, part in both for key, n in part.items()}
 
 
 def _combined(by: Callable[[list[Decimal]], int | Decimal], parts: Sequence[Amounts]) -> Amounts:

@@ -1,7 +1,4 @@
-"""The checks of `eagleray doctor --kubernetes`: pure, from a snapshot of a namespace to findings.
-
-A check that needs what could not be read raises the reason (`Snapshot.require`).
-"""
+"""The checks of `eagleray doctor --kubernetes`: pure, from a snapshot to findings."""
 
 import functools
 from collections import Counter
@@ -17,6 +14,7 @@ from eagleray.findings import Finding, passed, skipped, warned
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import capacity, definitions, pods
+from k8s.diagnose.pods import Findings
 from k8s.diagnose.rules import case
 from k8s.diagnose.snapshot import Snapshot, http_status
 from k8s.objects import at, labels, name, ready
@@ -24,8 +22,6 @@ from k8s.objects import at, labels, name, ready
 KUBERNETES = (29, 37)
 """Oldest and newest minor version of Kubernetes 1 that the chart supports."""
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
-
-Findings = Iterator[Finding | None]
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ def webhooks(snapshot: Snapshot) -> Iterator[tuple[Object, str, str]]:
 def _kubernetes(site: Site) -> Findings:
     (answer,) = site.snapshot.require("version")
     version = str(answer.get("gitVersion", ""))
-    minor = int("".join(filter(str.isdigit, str(answer.get("minor") or version.split(".")[1]))))
+    minor = int(version.split(".")[1])
     law = f"{version} answers; EagleRay supports 1.{KUBERNETES[0]} to 1.{KUBERNETES[1]}"
     fits = KUBERNETES[0] <= minor <= KUBERNETES[1]
     yield passed(f"{version} answers") if fits else warned(law, "upgrade the cluster, or: make e2e")
@@ -162,13 +158,10 @@ def _webhooks(site: Site) -> Findings:
 
 def _answers(slices: Sequence[Object], space: str, service: str) -> bool:
     """Whether a Service has a ready endpoint; one of unknown readiness counts as ready."""
-    return any(
-        at(end, "conditions").get("ready") is not False
-        for one in slices
-        if one["metadata"].get("namespace") == space
-        and labels(one).get("kubernetes.io/service-name") == service
-        for end in at(one, "endpoints")
-    )
+    mine = [one for one in slices if labels(one).get("kubernetes.io/service-name") == service]
+    mine = [one for one in mine if one["metadata"].get("namespace") == space]
+    ends = [end for one in mine for end in at(one, "endpoints")]
+    return any(at(end, "conditions").get("ready") is not False for end in ends)
 
 
 def _pods(site: Site) -> Findings:

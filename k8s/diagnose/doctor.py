@@ -1,7 +1,4 @@
-"""`eagleray doctor --kubernetes`: reads a cluster, changes nothing, and runs the checks.
-
-A check without the right to read what it needs warns; the others run.
-"""
+"""`eagleray doctor --kubernetes`: reads a cluster, changes nothing, and runs the checks."""
 
 import base64
 import contextlib

@@ -1,7 +1,4 @@
-"""What keeps a pod from being ready, by what kube-scheduler and kubelet write.
-
-The texts are in the order of causes, the deepest first; `rules.yaml` has the sentences.
-"""
+"""What keeps a pod from being ready, by what kube-scheduler and kubelet write."""
 
 import re
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""Why a run or a service is not ready: from its RayJob or RayService down to RayClusters and pods.
-
-Each function yields findings in the order of causes; `rules.yaml` has the sentences.
-"""
+"""Why a run or a service is not ready: from its RayJob or RayService down to pods."""
 
 import re
 from collections import Counter, defaultdict

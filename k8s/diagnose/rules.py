@@ -1,7 +1,4 @@
-"""The rules of `rules.yaml`: what a text that Kubernetes or Ray writes means, and the fix.
-
-Also texts and times in one line, for its templates.
-"""
+"""The rules of `rules.yaml`: what a text that Kubernetes or Ray writes means, and the fix."""
 
 import functools
 import re

@@ -1,7 +1,4 @@
-"""A snapshot of a cluster: read once, then a frozen value that the rules explain.
-
-What cannot be read is in `unread`, with the error.
-"""
+"""A snapshot of a cluster: read once, then a frozen value that the rules explain."""
 
 from __future__ import annotations
 
@@ -91,7 +88,8 @@ class Snapshot:
     metrics: Mapping[str, str] = field(default_factory=dict)  # what replicas expose, by pod
     upgrades: Sequence[str] = ()  # Helm's description of each revision, the oldest first
     alias: Alias | None = None  # what a service should serve; None if the registry is out of reach
-    unread: Mapping[str, errors.EagleRayError] = field(default_factory=dict)  # by source or topic
+    # why something could not be read, by source or topic
+    unread: Mapping[str, errors.EagleRayError] = field(default_factory=dict)
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -172,7 +170,10 @@ def read(cluster: api.Api, called: str | None = None, storage: str | None = None
         jobs = sorted((one for one in jobs if called in _names(one)), key=_age)[-1:]
         services = [one for one in services if called in _names(one)]
         if not (jobs or services):
-            raise _unknown(called, known, whole)
+            blind = f" ({'; '.join(whole.unseen)})" if whole.unseen else ""
+            near = names.near(called, sorted({one for thing in known for one in _names(thing)}))
+            law = f"no run, release or model is called {called!r}{near}{blind}"
+            raise errors.NotFoundError(f"namespace {whole.namespace}: {law}")
     for source in ("rayclusters", "pods", "events"):
         reader.list(source)
     return [_snapshot(reader, one, storage) for one in (*jobs, *services)]
@@ -305,14 +306,6 @@ def _names(thing: Object) -> set[str]:
         model = releases.arguments(thing).get("name")
         found |= {str(one) for one in (labels(thing).get(releases.INSTANCE), model) if one}
     return found
-
-
-def _unknown(called: str, known: Iterable[Object], whole: Snapshot) -> errors.EagleRayError:
-    blind = f" ({'; '.join(whole.unseen)})" if whole.unseen else ""
-    near = names.near(called, sorted({one for thing in known for one in _names(thing)}))
-    return errors.NotFoundError(
-        f"namespace {whole.namespace}: no run, release or model is called {called!r}{near}{blind}"
-    )
 
 
 def _age(job: Object) -> tuple[str, int]:
