@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist import scheduler
 
 from eagleray.storage import server
 
@@ -14,6 +16,22 @@ hypothesis.settings.load_profile("untimed")
 
 # Before torch is imported: on a busy machine two threads of a tiny model wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+TOGETHER = "tests/integration/searches/"
+"""The files of this folder share a Ray cluster, so one process runs them all."""
+
+
+class Scheduling(scheduler.LoadFileScheduling):
+    """Whole files to each process of `--dist loadfile`, and all of `TOGETHER` to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return TOGETHER if nodeid.startswith(TOGETHER) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @dataclass(frozen=True)

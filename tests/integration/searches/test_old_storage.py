@@ -11,10 +11,10 @@ from rich import console
 from eagleray import bundle, cli, spec, storage
 from eagleray.state import leases, searches
 from eagleray.state.models import Registry
-from ray_jobs import cluster, pipeline
+from ray_jobs import pipeline
 from ray_jobs.report.outcome import Outcome
 
-DATA = Path(__file__).parents[1] / "data" / "storage-format-0"
+DATA = Path(__file__).parents[2] / "data" / "storage-format-0"
 """Made by commit 9283dbd: three searches of one model. The first two have ended and registered
 versions 1 (champion) and 2; the third was killed in its second trial (tests/data/README.md)."""
 
@@ -85,19 +85,18 @@ def test_a_sweep_of_it_removes_nothing_that_is_needed(
 
 
 def test_its_searches_have_ended_or_go_on(
-    folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver of the third was killed: its lease is silent, and its trials are continued."""
     monkeypatch.setattr(leases, "TTL_S", 1.0)
-    with cluster.connected():
-        for name, version in (("first", 1), ("second", 2)):
-            ended, said = run(folder, uri, name)
-            assert (ended.result.version, ended.champion) == (version, 1)
-            assert "has already ended; returning its result" in said
-        known = third(folder, uri)
-        (unfinished,) = [one for one in known if one.unfinished]
-        ended, said = run(folder, uri, "third")
-        after = {one.number: one for one in ended.trials}
+    for name, version in (("first", 1), ("second", 2)):
+        ended, said = run(folder, uri, name)
+        assert (ended.result.version, ended.champion) == (version, 1)
+        assert "has already ended; returning its result" in said
+    known = third(folder, uri)
+    (unfinished,) = [one for one in known if one.unfinished]
+    ended, said = run(folder, uri, "third")
+    after = {one.number: one for one in ended.trials}
     assert f"resuming: {len(known) - 1} of 3 trials done" in said
     assert [one for one in after.values() if one in known] == [
         one for one in known if not one.unfinished

@@ -1,13 +1,11 @@
 """Searches on real Ray with real storage: found, kept, interrupted, resumed, failed."""
 
 import io
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from eagleray.client import local
 from eagleray.learn import schema
 from eagleray.state import searches
 from eagleray.state.models import Registry
-from ray_jobs import cluster, pipeline, search
+from ray_jobs import pipeline, search
 from ray_jobs.report.outcome import Outcome
 from tests import records
 
@@ -36,16 +34,49 @@ serve: {extra_fields: ignore}
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    with cluster.connected():
-        yield
-
-
-@pytest.fixture(scope="module")
 def wine(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A search that has come to its end."""
     folder = tmp_path_factory.mktemp("wine")
     return pipeline.run(experiment(folder), quiet())
+
+
+@pytest.fixture(scope="module")
+def second(wine: Outcome) -> tuple[Outcome, str]:
+    """Another search of that model, whose space has three configurations; and what it printed."""
+    text = FILE.replace("{loguniform: [1.0e-3, 1.0e-1]}", "{choice: [0.1, 0.01, 0.001]}")
+    text = text.replace("{choice: [[16], [32]]}", "[16]")
+    overrides = {"tune.trials": "9", "tune.search": "random", "train.seed": "1"}
+    out = quiet()
+    ended = pipeline.run(experiment(wine.search.experiment.path.parent, text, **overrides), out)
+    assert isinstance(out.file, io.StringIO)
+    return ended, out.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def own(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A search with the user's model and loss, on a table of which one column is the target."""
+    folder = tmp_path_factory.mktemp("own")
+    lines = [f"{'spam' if row % 2 else 'ham'},{row % 2},{row % 7}" for row in range(300)]
+    (folder / "mail.csv").write_text("\n".join(["kind,flag,size", *lines]) + "\n")
+    (folder / "own.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, shape, outputs, width):\n"
+        "        super().__init__()\n"
+        "        self.layers = torch.nn.Sequential(\n"
+        "            torch.nn.Linear(shape.numeric, width),\n"
+        "            torch.nn.ReLU(), torch.nn.Linear(width, outputs))\n"
+        "    def forward(self, inputs):\n"
+        "        return self.layers(inputs['numeric'])\n"
+        "def loss(outputs, targets):\n"
+        "    return torch.nn.functional.multi_margin_loss(outputs, targets)\n"
+    )
+    text = (
+        "name: wine\ndata: {source: mail.csv, target: kind}\n"
+        "model: {type: 'own:Net', width: {choice: [8, 16]}}\n"
+        "train: {loss: 'own:loss', lr: 0.02, epochs: 15}\ntune: {trials: 2, metric: log_loss}\n"
+    )
+    return pipeline.run(experiment(folder, text), quiet())
 
 
 def quiet() -> console.Console:
@@ -57,11 +88,6 @@ def experiment(folder: Path, text: str = FILE, **overrides: str) -> spec.Experim
     file = folder / "wine.yaml"
     file.write_text(text + f"storage: file://{folder}/storage\n")
     return spec.load(file, overrides)
-
-
-def alone(folder: Path, text: str = FILE, **overrides: str) -> spec.Experiment:
-    """An experiment of which each trial takes all CPUs: one worker starts, not two."""
-    return experiment(folder, text, **{"compute.cpus": str(os.cpu_count()), **overrides})
 
 
 def kept(chosen: spec.Experiment) -> dict[str, Any]:
@@ -117,24 +143,20 @@ def test_the_loss_on_record_is_that_of_the_validation_part(wine: Outcome) -> Non
     assert found["train_loss"] != found["loss"]
 
 
-def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(
-    ray_cluster: None, tmp_path: Path
-) -> None:
-    lines = [f"{'spam' if row % 2 else 'ham'},{row % 2},{row % 7}" for row in range(300)]
-    (tmp_path / "mail.csv").write_text("\n".join(["kind,flag,size", *lines]) + "\n")
-    text = (
-        "name: wine\ndata: {source: mail.csv, target: kind}\n"
-        "train: {lr: 0.02, epochs: 15}\ntune: {trials: 1}\n"
-    )
-    ended = pipeline.run(alone(tmp_path, text), quiet())
+def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(own: Outcome) -> None:
     out = console.Console(file=io.StringIO(), width=60)
-    ended.show(out)
+    own.show(out)
     assert isinstance(out.file, io.StringIO)
-    (warning,) = ended.summary()["warnings"]
+    (warning,) = own.summary()["warnings"]
     assert "is perfect on the test part: accuracy 1 on 60 rows" in warning
     assert f"WARNING: wine version 1 {warning}" in out.file.getvalue()
-    registry = Registry(storage.open(ended.search.experiment.storage))
+    registry = Registry(storage.open(own.search.experiment.storage))
     assert registry.version("wine", 1).manifest["warnings"] == [warning]
+
+
+def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(own: Outcome) -> None:
+    own.search.experiment.path.with_name("own.py").unlink()
+    champion(own.search.experiment).verify()
 
 
 def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: Outcome) -> None:
@@ -156,13 +178,19 @@ def test_run_again_a_search_that_ended_gives_its_result_and_changes_nothing(
     assert kept(chosen) == before
 
 
-def test_another_seed_is_another_version_that_waits_for_a_person(wine: Outcome) -> None:
-    folder = wine.search.experiment.path.parent
-    second = alone(folder, **{"tune.trials": "1", "train.seed": "1"})
-    ended = pipeline.run(second, quiet())
+def test_another_search_is_another_version_that_waits_for_a_person(
+    second: tuple[Outcome, str],
+) -> None:
+    ended, _ = second
     assert (ended.result.version, ended.champion) == (2, 1)
-    promote = f"eagleray models promote wine 2 --storage {second.storage}"
+    promote = f"eagleray models promote wine 2 --storage {ended.search.experiment.storage}"
     assert promote in ended.next_steps()
+
+
+def test_a_small_space_is_tried_whole_and_once(second: tuple[Outcome, str]) -> None:
+    ended, said = second
+    assert sorted(one.values["train.lr"] for one in ended.trials) == [0.001, 0.01, 0.1]
+    assert "note: tune.trials: 9 asked for, but the space has 3 configurations" in said
 
 
 def test_a_grid_is_tried_whole_and_a_loss_that_explodes_fails_its_trial_alone(
@@ -173,7 +201,7 @@ def test_a_grid_is_tried_whole_and_a_loss_that_explodes_fails_its_trial_alone(
         + "features: {alcohol: {type: numeric, scale: {choice: [standard, quantile]}}}\n"
     )
     overrides = {"tune.search": "grid", "tune.trials": "100", "train.optimizer": "sgd"}
-    trials = pipeline.run(alone(tmp_path, text, **overrides), quiet()).trials
+    trials = pipeline.run(experiment(tmp_path, text, **overrides), quiet()).trials
     points = {str(one.values) for one in trials}
     failed = [one for one in trials if one.status == "failed"]
     assert len(points) == len(trials) == 8
@@ -184,60 +212,34 @@ def test_a_grid_is_tried_whole_and_a_loss_that_explodes_fails_its_trial_alone(
 def test_a_search_in_which_all_trials_fail_says_why_and_registers_nothing(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    overrides = {"train.lr": "1.0e+30", "train.optimizer": "sgd", "tune.trials": "2"}
-    chosen = alone(tmp_path, **overrides)
-    with pytest.raises(errors.SearchError, match=r"no trial gave a model: .* in epoch \d"):
-        pipeline.run(chosen, quiet())
-    assert not any(key.startswith("models/") for key in kept(chosen))
-
-
-def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(
-    ray_cluster: None, tmp_path: Path
-) -> None:
-    (tmp_path / "own.py").write_text(
-        "import torch\n"
-        "class Net(torch.nn.Module):\n"
-        "    def __init__(self, shape, outputs, width):\n"
-        "        super().__init__()\n"
-        "        self.layers = torch.nn.Sequential(\n"
-        "            torch.nn.Linear(shape.numeric, width),\n"
-        "            torch.nn.ReLU(), torch.nn.Linear(width, outputs))\n"
-        "    def forward(self, inputs):\n"
-        "        return self.layers(inputs['numeric'])\n"
-        "def loss(outputs, targets):\n"
-        "    return torch.nn.functional.multi_margin_loss(outputs, targets)\n"
-    )
-    text = FILE.replace(
-        "{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net', width: {choice: [8, 16]}}"
-    )
-    chosen = alone(tmp_path, text, **{"train.loss": "own:loss", "tune.trials": "2"})
-    pipeline.run(chosen, quiet())
-    (tmp_path / "own.py").unlink()
-    champion(chosen).verify()
-
-
-def test_a_model_that_leaves_fails_its_trial_with_its_line(
-    ray_cluster: None, tmp_path: Path
-) -> None:
+    """One trial's model leaves the process, the other's loss is infinite."""
     (tmp_path / "own.py").write_text(
         "import sys, torch\n"
         "class Net(torch.nn.Linear):\n"
-        "    def __init__(self, shape, outputs):\n"
+        "    def __init__(self, shape, outputs, leaves):\n"
         "        super().__init__(shape.numeric, outputs)\n"
+        "        self.leaves = leaves\n"
         "    def forward(self, inputs):\n"
-        "        sys.exit(1)\n"
+        "        if self.leaves:\n"
+        "            sys.exit(1)\n"
+        "        return super().forward(inputs['numeric']) * torch.inf\n"
     )
-    text = FILE.replace("{hidden: {choice: [[16], [32]]}}", "{type: 'own:Net'}")
-    chosen = alone(tmp_path, text, **{"tune.trials": "1"})
-    with pytest.raises(errors.SearchError, match=r"own\.py:6: own:Net: .* SystemExit: 1"):
+    model = "{type: 'own:Net', leaves: {choice: [true, false]}}"
+    text = FILE.replace("{hidden: {choice: [[16], [32]]}}", model)
+    chosen = experiment(tmp_path, text, **{"train.lr": "0.01", "tune.search": "grid"})
+    with pytest.raises(
+        errors.SearchError, match=r"no trial gave a model: .* in epoch \d"
+    ) as failed:
         pipeline.run(chosen, quiet())
+    assert re.search(r"own\.py:8: own:Net: .* SystemExit: 1", str(failed.value))
+    assert not any(key.startswith("models/") for key in kept(chosen))
 
 
 def test_interrupted_and_run_again_a_search_goes_on_where_it_was(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     """Ctrl-C in a process of its own; the finished trials stay, and none is tried again."""
-    slow = {"tune.trials": "8", "tune.scheduler": "none", "train.epochs": "80"}
+    slow = {"tune.trials": "8", "tune.scheduler": "none", "train.epochs": "60"}
     chosen, runs = experiment(tmp_path, **slow), local.LocalRuns((tmp_path / "storage").as_uri())
     options = [part for key, value in slow.items() for part in ("--set", f"{key}={value}")]
     first = subprocess.Popen([sys.executable, "-m", "eagleray", "run", str(chosen.path), *options])
@@ -270,7 +272,7 @@ def _wait_for_records(chosen: spec.Experiment, count: int) -> None:
     while time.monotonic() < until:
         if sum(one.status == "finished" for one in _records(chosen).values()) >= count:
             return
-        time.sleep(0.05)
+        time.sleep(0.2)
     pytest.fail(f"no {count} trials were finished in 180 s")
 
 

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from rich import console
 
 from eagleray import errors, spec, storage
 from eagleray.state import searches
-from ray_jobs import cluster, pipeline, tuning
+from ray_jobs import pipeline, tuning
 from ray_jobs.report.outcome import Outcome
 
 FILE = """
@@ -40,18 +39,17 @@ class Net(torch.nn.Module):
 """A model that tells `in_training`, which is the test's, of each batch: an epoch is one."""
 
 
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    with cluster.connected():
-        yield
+@pytest.fixture
+def one_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost worker is replaced once, if it saved no newer state: fewer workers start."""
+    monkeypatch.setattr(tuning, "RETRIES", 1)
 
 
 def experiment(folder: Path, text: str = FILE, **overrides: object) -> spec.Experiment:
     (folder / "storage").mkdir(exist_ok=True)
     file = folder / "wine.yaml"
     file.write_text(text + f"storage: file://{folder}/storage\n")
-    one_at_a_time = {"compute.cpus": os.cpu_count(), **overrides}
-    return spec.load(file, {name: str(value) for name, value in one_at_a_time.items()})
+    return spec.load(file, {name: str(value) for name, value in overrides.items()})
 
 
 def own_model(folder: Path, in_training: str, **overrides: object) -> spec.Experiment:
@@ -98,13 +96,6 @@ def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
     assert few.summary() == better.summary()
 
 
-def test_a_small_space_is_tried_whole_and_once(ray_cluster: None, tmp_path: Path) -> None:
-    drawn = "{choice: [0.1, 0.01, 0.001]}"
-    ended, said = run(experiment(tmp_path, **{"train.lr": drawn, "tune.trials": 9}))
-    assert sorted(one.values["train.lr"] for one in ended.trials) == [0.001, 0.01, 0.1]
-    assert "note: tune.trials: 9 asked for, but the space has 3 configurations" in said
-
-
 def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_says_so_again(
     ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -124,23 +115,26 @@ def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_says_so_again
 
 
 def test_a_trial_whose_worker_dies_again_and_again_without_progress_is_given_up(
-    ray_cluster: None, tmp_path: Path
+    ray_cluster: None, one_retry: None, tmp_path: Path
 ) -> None:
     dies = "    if batches > 2:\n        os.kill(os.getpid(), 9)\n"
     chosen = own_model(tmp_path, dies, **{"train.lr": 0.01})
-    with pytest.raises(errors.SearchError, match="worker lost 3 times without progress"):
+    with pytest.raises(errors.SearchError, match="worker lost 2 times without progress"):
         run(chosen)
     assert [one.status for one in on_record(chosen).trials()] == ["lost"]
 
 
 class Killer(threading.Thread):
-    """Kills the worker that trains, this long after it began, each time."""
+    """Kills the worker that trains, this long after it began, each time.
+
+    `killed` has the epoch of the state that each killed worker had saved.
+    """
 
     def __init__(self, chosen: spec.Experiment, log: Path, every_s: float) -> None:
         super().__init__(daemon=True)
         self.chosen, self.log, self.every_s = chosen, log, every_s
         self.ended = threading.Event()
-        self.kept: list[int] = []
+        self.killed: dict[int, int] = {}
 
     def run(self) -> None:
         began: dict[int, float] = {}
@@ -156,7 +150,7 @@ class Killer(threading.Thread):
         (record,) = on_record(self.chosen).trials()
         state = on_record(self.chosen).state(record.number, record.values)
         os.kill(pid, signal.SIGKILL)
-        self.kept.append(state.epoch if state else 0)
+        self.killed[pid] = state.epoch if state else 0
 
     def epochs(self) -> list[int]:
         """The worker of each epoch that was begun."""
@@ -165,7 +159,7 @@ class Killer(threading.Thread):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("trial_s", "every_s"), [(7, 1.8), pytest.param(60, 5, marks=pytest.mark.slow)]
+    ("trial_s", "every_s"), [(5, 1.8), pytest.param(60, 5, marks=pytest.mark.slow)]
 )
 def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
     ray_cluster: None, tmp_path: Path, trial_s: int, every_s: float
@@ -182,7 +176,8 @@ def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
     killer.join()
     winner, lives = ended.winner, Counter(killer.epochs())
     assert (winner.status, winner.epoch, len(winner.history)) == ("finished", epochs, epochs)
-    assert len(killer.kept) > tuning.RETRIES
-    assert killer.kept == sorted(killer.kept)
-    last = lives[killer.epochs()[-1]]
-    assert epochs - last >= killer.kept[-1] > 0
+    last = killer.epochs()[-1]  # it may be killed as well, once the trial has ended
+    saved = [epoch for worker, epoch in killer.killed.items() if worker != last]
+    assert len(saved) > tuning.RETRIES
+    assert saved == sorted(saved)
+    assert epochs - lives[last] >= saved[-1] > 0
