@@ -31,6 +31,7 @@ from tests import bundles
 NAME = "left"
 RAW = bundles.rows(1000, seed=11)
 ROWS = bundles.instances(RAW)
+BODY = json.dumps({"instances": ROWS[:5]}).encode()
 JSON = {"content-type": "application/json"}
 
 
@@ -88,10 +89,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @dataclass
 class Load:
-    """Clients that ask without pause until the block ends, and what they were answered."""
+    """Clients that ask without pause until the block ends, and what they were answered.
+
+    A body comes in two halves, the second after `body_s` seconds: the request is in progress all
+    the time, and takes next to no time of a processor.
+    """
 
     served: Served
     clients: int
+    body_s: float = 0.0
     statuses: list[object] = field(default_factory=list)
     versions: set[str] = field(default_factory=set)
 
@@ -108,19 +114,29 @@ class Load:
         self._pool.shutdown()
 
     def _ask(self) -> None:
-        url, body = f"{self.served.url}/predict", json.dumps({"instances": ROWS[:5]})
+        url = f"{self.served.url}/predict"
         with httpx.Client(timeout=30) as client:
             while not self._stop.is_set():
                 try:
-                    answer = client.post(url, content=body, headers=JSON)
+                    answer = client.post(url, content=self._body(), headers=JSON)
                 except httpx.HTTPError as error:
                     self.statuses.append(error)
                     continue
                 self.statuses.append(answer.status_code)
                 self.versions.add(answer.headers.get("x-eagleray-version", ""))
 
+    def _body(self) -> bytes | Iterator[bytes]:
+        return _slowly(BODY, self.body_s) if self.body_s else BODY
+
     def failed(self) -> list[object]:
         return [status for status in self.statuses if status != 200]
+
+
+def _slowly(body: bytes, seconds: float) -> Iterator[bytes]:
+    half = len(body) // 2
+    yield body[:half]
+    time.sleep(seconds)
+    yield body[half:]
 
 
 def wait(until: Callable[[], bool], seconds: float) -> None:
@@ -255,14 +271,15 @@ def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
         return served.sample("eagleray_requests_total", route="predict", status="200")
 
     before = answered()
-    with Load(served, clients=10) as heavy:
+    with Load(served, clients=6, body_s=0.2) as slow:
         wait(lambda: replicas() >= 2, 120)
-        time.sleep(2)
+        with Load(served, clients=4) as heavy:
+            time.sleep(1)
     with Load(served, clients=1) as light:
         wait(lambda: replicas() == 1, 120)
         time.sleep(1)
-    assert (heavy.failed(), light.failed()) == ([], [])
-    assert answered() - before == len(heavy.statuses) + len(light.statuses)
+    assert [load.failed() for load in (slow, heavy, light)] == [[], [], []]
+    assert answered() - before == sum(len(load.statuses) for load in (slow, heavy, light))
 
 
 def test_a_killed_endpoint_leaves_no_process_behind(served: Served) -> None:
