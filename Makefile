@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get
+unexport PYTHONDONTWRITEBYTECODE # tests start dozens of processes, each of which would compile our modules
 
 .PHONY: help demo test tests check unit slow bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
 help: ## list the targets

@@ -518,14 +518,19 @@ def test_a_client_pod_has_no_label_of_a_release() -> None:
     assert list(pod["metadata"]["labels"]) == [clients.MARK]
 
 
+class Collection:
+    """A plugin of pytest that keeps the names of the tests that it has found."""
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.tests = [item.name for item in session.items]
+
+
 def test_the_tests_are_collected_in_the_order_of_the_story() -> None:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/e2e"]
-    root = Path(__file__).parents[2]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=root, env=os.environ)
-    tests = [line.split("::")[1] for line in found.stdout.splitlines() if "::" in line]
-    assert tests[0].startswith("test_the_chart_installs")
-    assert tests[-1] == "test_uninstalling_leaves_nothing_behind"
-    assert len(tests) > 15
+    found, folder = Collection(), Path(settings.__file__).parent
+    assert pytest.main(["--collect-only", "-q", str(folder)], plugins=[found]) == 0
+    assert found.tests[0].startswith("test_the_chart_installs")
+    assert found.tests[-1] == "test_uninstalling_leaves_nothing_behind"
+    assert len(found.tests) > 15
 
 
 def test_a_log_that_cannot_be_read_says_so(server: Server) -> None:
