@@ -8,7 +8,7 @@ Legend: B batch, C outputs.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +71,11 @@ class Trainer:
         model, shape = configuration.model, data.transforms.shape
         built = models.build(model, shape, self._task.width, custom=self._custom_model)
         self.model, targets = built.to(self.device), data.train.targets
-        self._loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
+        self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
         self._train, self._validation = self._tensors(data.train), self._tensors(data.validation)
         whole, rest = divmod(len(targets), self.options.batch_size)
-        steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `_batches` has them
-        self.optimizer = _optimizer(self.options, self.model)
+        steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `batches` has them
+        self.optimizer = build_optimizer(self.options, self.model.parameters())
         self.schedule = _schedule(self.options, self.optimizer, steps)
         self.best_weights = self._weights()
 
@@ -98,9 +98,42 @@ class Trainer:
         """
         began, number = time.perf_counter(), self.progress.epoch + 1
         train_loss = self._train_epoch(number)
-        found = self._evaluate(number)
-        found |= {"train_loss": train_loss, "seconds": time.perf_counter() - began}
-        self._record(number, found)
+        output_BC, loss = self._evaluate()
+        seconds = time.perf_counter() - began
+        return self.record(output_BC, loss, train_loss=train_loss, seconds=seconds)
+
+    def batches(self, number: int) -> Iterator[Batch]:
+        """Yield an epoch's shuffled batches, and seed what is random in them.
+
+        A last batch of one row is left out: batch norm needs two.
+        """
+        torch.manual_seed(self.options.seed * 1_000_003 + number)
+        order = torch.randperm(len(self._train[1])).to(self.device)
+        for rows in order.split(self.options.batch_size):
+            if len(rows) > 1 or len(order) == 1:
+                yield _select(self._train, rows)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        for start in range(0, len(self._validation[1]), EVALUATION_ROWS):
+            yield _select(self._validation, slice(start, start + EVALUATION_ROWS))
+
+    def record(
+        self, output_BC: Tensor, loss: float, *, train_loss: float, seconds: float
+    ) -> dict[str, float]:
+        """Evaluate the outputs of the validation part, and end the epoch; see `epoch`."""
+        number = self.progress.epoch + 1
+        if not math.isfinite(train_loss):
+            raise errors.TrainingError(
+                f"loss must be finite, but is {train_loss} in epoch {number}"
+            )
+        logits_BC = output_BC.double().cpu().numpy()
+        if not np.isfinite(logits_BC).all():
+            raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
+        outputs = self._task.activate(logits_BC, self._scale)
+        found = metrics.score(self.data.target, self.data.validation.targets, outputs)
+        found |= {"loss": loss} if math.isfinite(loss) else {}
+        found |= {"train_loss": train_loss, "seconds": seconds}
+        self._record(found)
         return found
 
     def probe(self) -> None:
@@ -110,37 +143,27 @@ class Trainer:
             CodeError: the user's model or loss fails.
         """
         self.model.train()
-        inputs, target_B = next(self._batches())
-        self._backward(self._loss(self.model(inputs), target_B))
+        inputs, target_B = next(self.batches(1))
+        self._backward(self.loss(self.model(inputs), target_B))
         self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
         with torch.inference_mode():
-            self._loss(self.model(inputs), target_B)
+            self.loss(self.model(inputs), target_B)
             self.model(_select((inputs, target_B), slice(1))[0])
 
     def _train_epoch(self, number: int) -> float:
+        """Train on all batches; return the mean loss of the rows."""
         self.model.train()
         total, count = torch.zeros((), device=self.device), 0
-        torch.manual_seed(self.options.seed * 1_000_003 + number)
-        for inputs, target_B in self._batches():
+        for inputs, target_B in self.batches(number):
             loss = self._step(inputs, target_B)
             total += loss.detach() * len(target_B)
             count += len(target_B)
-        mean = float(total) / count
-        if not math.isfinite(mean):
-            raise errors.TrainingError(f"loss must be finite, but is {mean} in epoch {number}")
-        return mean
-
-    def _batches(self) -> Iterator[Batch]:
-        """Yield shuffled batches; a last batch of one row is left out: batch norm needs two."""
-        order = torch.randperm(len(self._train[1])).to(self.device)
-        for rows in order.split(self.options.batch_size):
-            if len(rows) > 1 or len(order) == 1:
-                yield _select(self._train, rows)
+        return float(total) / count
 
     def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self.model(inputs), target_B)
+        loss = self.loss(self.model(inputs), target_B)
         self._backward(loss)
         if self.options.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
@@ -152,34 +175,27 @@ class Trainer:
         with code.guard("must give gradients", self._custom_loss, self._custom_model):
             loss.backward()
 
-    def _evaluate(self, number: int) -> dict[str, float]:
+    def _evaluate(self) -> tuple[Tensor, float]:
+        """Outputs (B, C) of the validation part, and their mean loss."""
         self.model.eval()
-        chunks, total, truth_B = [], 0.0, self.data.validation.targets
+        chunks, total = [], 0.0
         with torch.inference_mode():
-            for start in range(0, len(truth_B), EVALUATION_ROWS):
-                chunk = slice(start, start + EVALUATION_ROWS)
-                inputs, target_B = _select(self._validation, chunk)
+            for inputs, target_B in self.validation_batches():
                 chunks.append(self.model(inputs))
-                total += float(self._loss(chunks[-1], target_B)) * len(target_B)
-        logits_BC = torch.cat(chunks).double().cpu().numpy()
-        if not np.isfinite(logits_BC).all():
-            raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
-        outputs = self._task.activate(logits_BC, self._scale)
-        found = metrics.score(self.data.target, truth_B, outputs)
-        loss = total / len(truth_B)
-        return found | ({"loss": loss} if math.isfinite(loss) else {})
+                total += float(self.loss(chunks[-1], target_B)) * len(target_B)
+        return torch.cat(chunks), total / len(self._validation[1])
 
-    def _record(self, number: int, found: dict[str, float]) -> None:
+    def _record(self, found: dict[str, float]) -> None:
         if self.metric not in found:
             raise errors.TrainingError(f"{self.metric} must be defined on the validation part")
         progress, stopping = self.progress, self.options.early_stopping
-        progress.epoch = number
+        progress.epoch += 1
         progress.history.append(found)
         gain = self._sign * (found[self.metric] - progress.best.get(self.metric, 0.0))
         if not progress.best or gain > 0:
             patient = stopping is None or not progress.best or gain > stopping.min_delta
             progress.stale = 0 if patient else progress.stale + 1
-            progress.best_epoch, progress.best = number, found
+            progress.best_epoch, progress.best = progress.epoch, found
             self.best_weights = self._weights()
         else:
             progress.stale += 1
@@ -200,12 +216,13 @@ def _select(part: Batch, rows: Tensor | slice) -> Batch:
     return {name: value[rows] for name, value in inputs.items()}, target_B[rows]
 
 
-def _optimizer(train: spec.Train, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(train: spec.Train, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """The optimizer that `train` names."""
     shared: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
     if train.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=train.momentum, **shared)
+        return torch.optim.SGD(parameters, momentum=train.momentum, **shared)
     adam = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-    return adam(model.parameters(), fused=True, **shared)
+    return adam(parameters, fused=True, **shared)
 
 
 def _schedule(
