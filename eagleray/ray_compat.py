@@ -138,3 +138,8 @@ def dashboard_headers() -> dict[str, str]:
 def allow_failures(trial: Trial, more: int) -> None:
     """Let Ray Tune restart a trial `more` times; its own limit is for the trial's whole life."""
     trial.max_failures = trial.num_failures + more
+
+
+def actor(trial: Trial) -> Any:
+    """The handle of a trial's actor; calls are run between its steps."""
+    return trial.temporary_state.ray_actor

@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich import console
@@ -17,7 +17,7 @@ from eagleray import errors, spec
 from eagleray.client import package, screen
 from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
-from ray_jobs import cluster, search, tuning, winner
+from ray_jobs import cluster, pack_size, search, tuning, winner
 from ray_jobs.report import live
 from ray_jobs.report.outcome import Outcome
 
@@ -99,10 +99,22 @@ def _tune(
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address), live.watch(searched, trials, out) as ended:
-            return tuning.run(searched, trials, ended)
+            return tuning.run(searched, trials, ended, size=_pack_size(searched, trials, out))
     except KeyboardInterrupt:
         out.print("interrupted: run the same command to resume")
         raise
+
+
+def _pack_size(
+    searched: search.Search, trials: Mapping[int, searches.Record], out: console.Console
+) -> int:
+    """Choose the size of packs for the trials that are left, and say why."""
+    left = searched.experiment.trials - sum(not one.unfinished for one in trials.values())
+    slots = max(1, cluster.Room(tuning.resources(searched.experiment))())
+    chosen = pack_size.choose(searched, trials=left, slots=slots)
+    packs = f"packs of {chosen.size} trials" if chosen.size > 1 else "each trial alone"
+    out.print(f"{packs}: {chosen.why}", soft_wrap=True)
+    return chosen.size
 
 
 def _promote(

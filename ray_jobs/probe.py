@@ -15,7 +15,7 @@ def run(searched: search.Search) -> None:
         UserError: the model or a loss does not fit the data.
     """
     for configuration in _configurations(searched.experiment):
-        data = _batch(searched, configuration)
+        data = sample(searched, configuration, configuration.train.batch_size)
         with code.guard("must train on one batch", *searched.custom.values()):
             trainer = training.Trainer(
                 configuration, data, metric=searched.metric, custom=searched.custom
@@ -24,15 +24,17 @@ def run(searched: search.Search) -> None:
             checkpoints.weights(trainer)
 
 
+def sample(
+    searched: search.Search, configuration: spec.Configuration, rows: int
+) -> encoded.Encoded:
+    """Up to so many rows of the training part, which stand for the validation part too."""
+    dataset, transforms = searched.dataset, searched.transforms(configuration)
+    part = dataset.part(transforms, prepare.evenly_spaced(dataset.split.train, rows))
+    return encoded.Encoded(transforms, dataset.schema.target, part, part)
+
+
 def _configurations(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
     values = {key: drawn.default() for key, drawn in experiment.space.items()}
     for loss in experiment.losses:
         drawn = {"train.loss": loss} if "train.loss" in values else {}
         yield experiment.configuration(values | drawn)
-
-
-def _batch(searched: search.Search, configuration: spec.Configuration) -> encoded.Encoded:
-    dataset, transforms = searched.dataset, searched.transforms(configuration)
-    rows = prepare.evenly_spaced(dataset.split.train, configuration.train.batch_size)
-    part = dataset.part(transforms, rows)
-    return encoded.Encoded(transforms, dataset.schema.target, part, part)

@@ -21,11 +21,14 @@ from ray import tune
 from eagleray import spec
 from eagleray.state import searches
 from ray_jobs import cluster, search
+from ray_jobs import pack as packs
 
 STARTUP = 10
 """Random trials before TPE models results; optuna's default."""
 TPE_ATTEMPTS = 10
 """Attempts of TPE to find an untried configuration; later attempts are random."""
+AHEAD = 2
+"""Configurations drawn for a pack, over its size: those that fit together are trained first."""
 SAMPLE_ATTEMPTS = 100
 """Attempts to sample an untried configuration; after them, the grid gives the next one."""
 
@@ -34,6 +37,7 @@ class Searcher(tune.search.Searcher):
     """Suggests fields of `searches.Record` until no trial is left.
 
     `known` are trials of earlier runs; `room` returns the number of trials that fit on the cluster.
+    A suggestion has up to `pack` members that can be trained in one pass.
     """
 
     def __init__(
@@ -41,15 +45,19 @@ class Searcher(tune.search.Searcher):
         experiment: spec.Experiment,
         mode: Literal["max", "min"],
         known: list[searches.Record],
+        *,
         room: Callable[[], int] = lambda: sys.maxsize,
+        pack: int = 1,
     ) -> None:
         super().__init__(metric="score", mode=mode)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._experiment, self._room, self._left = experiment, room, experiment.trials
+        self._pack, self._drawn = pack, list[dict[str, Any]]()
         self._study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
         self._optuna: dict[int, optuna.trial.Trial] = {}  # by number of the trial
-        self._running: dict[str, int] = {}  # numbers by Ray's ids
-        self._scored: set[str] = set()
+        # of each running trial, by Ray's id: its members' last reports, by number
+        self._running: dict[str, dict[int, dict[str, Any]]] = {}
+        self._scored: set[int] = set()  # numbers of trials that have a score
         self._causes: list[str | None] = []
         ended = sum(not record.unfinished for record in known)
         self._independent = STARTUP - ended if experiment.tune.search == "tpe" else self._left
@@ -69,36 +77,36 @@ class Searcher(tune.search.Searcher):
     @property
     def _promising(self) -> bool:
         """Whether a running trial has a score."""
-        return not self._scored.isdisjoint(self._running)
+        return any(number in self._scored for number in self._members())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # as Ray documents it
         if self._must_wait():
             return None
-        suggestion = None
-        if not self.exhausted:
-            suggestion = self._unfinished.pop(0) if self._unfinished else self._untried()
-        if suggestion is None:
+        members = [] if self.exhausted else self._draw()
+        if not members:
             return str(tune.search.Searcher.FINISHED)
-        self._left -= 1
-        self._independent -= 1
-        self._running[trial_id] = suggestion["number"]
-        return suggestion
+        self._left -= len(members)
+        self._independent -= len(members)
+        self._running[trial_id] = {one["number"]: {} for one in members}
+        return {"members": members}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if result.get("score") is not None:
-            self._scored.add(trial_id)
+        for report in result["members"]:
+            self._running[trial_id][report["number"]] = report
+            if report.get("score") is not None:
+                self._scored.add(report["number"])
+            if report["done"]:
+                self._end(report["number"], self._running[trial_id].pop(report["number"]))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if trial_id not in self._running:
             return  # the trial has ended already
-        ended = {} if error or result is None else result
-        if ended and ended.get("status") != "lost":
-            self._causes.append(ended.get("cause"))
-        if ended.get("score") is None:
-            self._scored.discard(trial_id)
-        self._tell(self._running.pop(trial_id), ended.get("score"))
+        if not error and result is not None:
+            self.on_trial_result(trial_id, result)
+        for number, report in self._running.pop(trial_id).items():
+            self._end(number, {} if error else report)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles it for its own recovery; a search resumes from its records
@@ -113,8 +121,39 @@ class Searcher(tune.search.Searcher):
         independent = max(0, self._independent) if self._scored else 0
         if running >= cluster.limit(self._room(), running, independent):
             return True
-        expected = [] if self._promising else self._causes[:1] * running
+        expected = [] if self._promising else self._causes[:1] * len(self._members())
         return running > 0 and search.hopeless(self._causes + expected)
+
+    def _members(self) -> list[int]:
+        """Numbers of the running members."""
+        return [number for members in self._running.values() for number in members]
+
+    def _end(self, number: int, report: dict[str, Any]) -> None:
+        if report and report.get("status") != "lost":
+            self._causes.append(report.get("cause"))
+        if report.get("score") is None:
+            self._scored.discard(number)
+        self._tell(number, report.get("score"))
+
+    def _draw(self) -> list[dict[str, Any]]:
+        """The next members: of what is drawn, the most that can be trained in one pass."""
+        ahead = 1 if self._pack == 1 else AHEAD * self._pack
+        while len(self._drawn) < min(ahead, self._left):
+            one = self._unfinished.pop(0) if self._unfinished else self._untried()
+            if one is None:
+                break
+            self._drawn.append(one)
+        alike: dict[str, list[dict[str, Any]]] = {}
+        for one in self._drawn:
+            alike.setdefault(self._key(one), []).append(one)
+        members = max(alike.values(), key=len, default=[])[: self._pack]
+        self._drawn = [one for one in self._drawn if one not in members]
+        return members
+
+    def _key(self, suggestion: dict[str, Any]) -> str:
+        if self._pack == 1:
+            return ""
+        return packs.key(self._experiment.configuration(suggestion["values"]))
 
     def _replay(self, record: searches.Record) -> None:
         """Replay a trial of an earlier run, or queue it if it is unfinished."""

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,15 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
     stale: int = 0  # epochs without a gain, for early stopping
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
+
+
+class Pass(NamedTuple):
+    """One pass over the data: an epoch of training, then the outputs of the validation part."""
+
+    train_loss: float  # mean of the training rows
+    output_BC: Tensor
+    loss: float  # mean of the validation rows
+    seconds: float
 
 
 class Trainer:
@@ -99,8 +108,7 @@ class Trainer:
         began, number = time.perf_counter(), self.progress.epoch + 1
         train_loss = self._train_epoch(number)
         output_BC, loss = self._evaluate()
-        seconds = time.perf_counter() - began
-        return self.record(output_BC, loss, train_loss=train_loss, seconds=seconds)
+        return self.record(Pass(train_loss, output_BC, loss, time.perf_counter() - began))
 
     def batches(self, number: int) -> Iterator[Batch]:
         """Yield an epoch's shuffled batches, and seed what is random in them.
@@ -117,22 +125,19 @@ class Trainer:
         for start in range(0, len(self._validation[1]), EVALUATION_ROWS):
             yield _select(self._validation, slice(start, start + EVALUATION_ROWS))
 
-    def record(
-        self, output_BC: Tensor, loss: float, *, train_loss: float, seconds: float
-    ) -> dict[str, float]:
-        """Evaluate the outputs of the validation part, and end the epoch; see `epoch`."""
+    def record(self, done: Pass) -> dict[str, float]:
+        """Evaluate what a pass gave, and end its epoch; see `epoch`."""
         number = self.progress.epoch + 1
-        if not math.isfinite(train_loss):
-            raise errors.TrainingError(
-                f"loss must be finite, but is {train_loss} in epoch {number}"
-            )
-        logits_BC = output_BC.double().cpu().numpy()
+        if not math.isfinite(done.train_loss):
+            law = f"loss must be finite, but is {done.train_loss} in epoch {number}"
+            raise errors.TrainingError(law)
+        logits_BC = done.output_BC.double().cpu().numpy()
         if not np.isfinite(logits_BC).all():
             raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
         outputs = self._task.activate(logits_BC, self._scale)
         found = metrics.score(self.data.target, self.data.validation.targets, outputs)
-        found |= {"loss": loss} if math.isfinite(loss) else {}
-        found |= {"train_loss": train_loss, "seconds": seconds}
+        found |= {"loss": done.loss} if math.isfinite(done.loss) else {}
+        found |= {"train_loss": done.train_loss, "seconds": done.seconds}
         self._record(found)
         return found
 

@@ -1,44 +1,37 @@
 """A trial in an actor that is reused: one process trains one configuration after another.
 
 Starting a process takes many times as long as a short training, so the actor is reused
-(`reset_config`), and the object store holds the encoded data once, shared without copies.
-
-The worker itself saves a trial's state in storage. If the worker is lost, the next one resumes from
-this state, even if the driver has received no report of it.
+(`reset_config`), and the object store holds the encoded data once, shared without copies. A trial
+of several members trains them in packs (`ray_jobs.pack`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-import traceback
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
 from ray import tune
 
-from eagleray import code, errors, spec, storage
+from eagleray import code, spec, storage
 from eagleray.state import searches
-from eagleray.storage import blobs
-from ray_jobs import checkpoints, training
+from ray_jobs import pack, training
 from ray_jobs.data import encoded
+from ray_jobs.member import Member, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ray_jobs.data import prepare
 
 log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
 """A trial reports at each rung, at its end, and this long after its last report."""
-STATE_S = 1.0
-"""Time from a trial's start to its first saved state, and minimum time between two."""
-UPLOAD_RATIO = 10
-"""Uploads of states, and of weights between rungs, take about one second in this many."""
-OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
-"""Failures of one configuration, which another configuration may not have."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +47,6 @@ class Job:
     dataset: ray.ObjectRef[prepare.Dataset]  # a trial with features not in `shared` encodes it
 
 
-@dataclass
-class _Running:
-    number: int
-    values: dict[str, Any]
-    trainer: training.Trainer
-    reported: int = 0
-    weights: blobs.Blob | None = None
-    weights_epoch: int = 0
-    weights_due: float = 0.0
-    state: searches.State | None = None
-    state_due: float = field(default_factory=lambda: time.monotonic() + STATE_S)
-    saving: futures.Future[searches.State] | None = None
-
-
 class Trial(tune.Trainable):
     """A trial as Ray Tune runs it; `config` is what `searcher.Searcher` suggests."""
 
@@ -76,66 +55,57 @@ class Trial(tune.Trainable):
         self._job, compute = job, job.experiment.compute
         torch.set_num_threads(max(1, int(compute.cpus)))
         self._device = "cuda" if compute.gpus and torch.cuda.is_available() else "cpu"
-        self._store = storage.open(job.experiment.storage)
-        self._records = searches.Records(self._store, job.experiment.name, job.search_id)
-        self._uploads = futures.ThreadPoolExecutor(max_workers=1)
+        store, self._uploads = storage.open(job.experiment.storage), futures.ThreadPoolExecutor(1)
+        records = searches.Records(store, job.experiment.name, job.search_id)
+        files = frozenset(one.filename for one in job.custom.values())
+        self._place = Place(store, records, self._uploads, files)
         self._cache: dict[str, encoded.Encoded] = {}
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._config = new_config
-        self._running: _Running | None = None
+        self._members: list[Member] = []
+        self._packs = True
         return True
 
     def step(self) -> dict[str, Any]:
         """Train until the next rung, the end, or the next report, whichever comes first."""
-        try:
-            running = self._running = self._running or self._start()
-            return self._advance(running)
-        except Exception as failure:  # noqa: BLE001 - the trial fails, not its actor
-            return self._failed(failure)
+        self._members = self._members or self._start()
+        self._advance()
+        reports = [one.report(self._job.metric) for one in self._members]
+        done = all(one.ended for one in self._members)
+        return {"members": [report for report in reports if report], "done": done}
 
-    def _failed(self, failure: Exception) -> dict[str, Any]:
-        log.error("trial %s fails", self._config["number"], exc_info=failure)
-        known = isinstance(failure, errors.EagleRayError)
-        return {
-            "failure": str(failure) if known else repr(failure),
-            "status": "lost" if isinstance(failure, errors.StorageError) else "failed",
-            "cause": self._cause(failure),
-            "epoch": self._running.trainer.progress.epoch if self._running else 0,
-            "done": True,
-        }
-
-    def _cause(self, failure: Exception) -> str | None:
-        """Type and place of a failure, in the user's code if possible; None if it may not recur."""
-        if isinstance(failure, (*OWN_FAILURES, errors.StorageError)):
-            return None
-        origin: BaseException = failure
-        if isinstance(failure, errors.CodeError) and failure.__cause__ is not None:
-            origin = failure.__cause__
-        frames = traceback.extract_tb(origin.__traceback__ or failure.__traceback__)
-        files = {one.filename for one in self._job.custom.values()}
-        users = [frame for frame in frames if frame.filename in files]
-        place = (users or frames)[-1]
-        return f"{type(origin).__name__} at {place.filename}:{place.lineno}"
+    def drop(self, numbers: Sequence[int]) -> None:
+        """End members that the scheduler has stopped."""
+        for one in self._members:
+            one.ended |= one.number in numbers
 
     def cleanup(self) -> None:
         self._uploads.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self) -> _Running:
-        number, values = self._config["number"], self._config["values"]
+    def _start(self) -> list[Member]:
+        """The members; those that ended before the worker of a pack was lost do not start again."""
+        members = [
+            Member(one["number"], one["values"], self._place) for one in self._config["members"]
+        ]
+        for one in members:
+            with one.failing():
+                record = self._place.records.trial(one.number) if members[1:] else None
+                one.ended = record is not None and not record.unfinished
+                if not one.ended:
+                    one.start(self._trainer(one.values))
+        return members
+
+    def _trainer(self, values: dict[str, Any]) -> training.Trainer:
         configuration = self._job.experiment.configuration(values)
-        trainer = training.Trainer(
+        return training.Trainer(
             configuration,
             self._data(configuration),
             metric=self._job.metric,
             device=self._device,
             custom=self._job.custom,
         )
-        state = self._records.state(number, values)
-        if state is not None:
-            checkpoints.restore(trainer, blobs.get(self._store, state.blob))
-        return _Running(number, values, trainer, state=state)
 
     def _data(self, configuration: spec.Configuration) -> encoded.Encoded:
         key, shared = encoded.key(configuration.features), self._job.shared
@@ -148,62 +118,35 @@ class Trial(tune.Trainable):
                 self._cache[key] = dataset.encode(dataset.fit(configuration.features))
         return self._cache[key]
 
-    def _advance(self, running: _Running) -> dict[str, Any]:
-        trainer, until = running.trainer, time.monotonic() + REPORT_S
-        while not trainer.finished:
-            trainer.epoch()
-            self._keep_state(running)
-            compared = trainer.progress.epoch in self._job.rungs or trainer.finished
-            if compared or time.monotonic() >= until:
-                self._keep_weights(running, compared=compared)
-                break
-        return self._result(running)
+    def _advance(self) -> None:
+        until, compared = time.monotonic() + REPORT_S, False
+        while not compared and time.monotonic() < until:
+            active = [one for one in self._members if one.active]
+            epoch = min((one.epoch for one in active), default=0)
+            together = [one for one in active if one.epoch == epoch]
+            self._train(together)
+            for one in together:
+                with one.failing():
+                    one.save_state()
+            compared = epoch + 1 in self._job.rungs or not all(one.active for one in together)
+            compared = compared or not active
+        for one in self._members:
+            if one.epoch and not one.ended:
+                with one.failing():
+                    one.save(compared=compared)
 
-    def _keep_weights(self, running: _Running, *, compared: bool) -> None:
-        """Upload the best epoch's weights, always when trials are compared.
+    def _train(self, members: list[Member]) -> None:
+        """Train members that are in the same epoch, in one pass if they are several."""
+        passes = self._pack(members) if members[1:] and self._packs else None
+        for place, one in enumerate(members):
+            with one.failing():
+                one.trainer.record(passes[place]) if passes else one.trainer.epoch()
 
-        Other uploads take about a tenth of the time; they are for a search that runs out of time.
-        """
-        best, now = running.trainer.progress.best_epoch, time.monotonic()
-        if best != running.weights_epoch and (compared or now >= running.weights_due):
-            running.weights = blobs.put(self._store, checkpoints.weights(running.trainer))
-            running.weights_epoch = best
-            running.weights_due = now + UPLOAD_RATIO * (time.monotonic() - now)
-
-    def _keep_state(self, running: _Running) -> None:
-        """Upload the state in the background, in about a tenth of the time."""
-        now = time.monotonic()
-        if running.saving is not None and running.saving.done():
-            running.state, running.saving = running.saving.result(), None
-        if running.saving is None and now >= running.state_due and not running.trainer.finished:
-            data = checkpoints.dump(running.trainer)
-            epoch = running.trainer.progress.epoch
-            running.saving = self._uploads.submit(self._save_state, running, epoch, data, now)
-
-    def _save_state(
-        self, running: _Running, epoch: int, data: bytes, began: float
-    ) -> searches.State:
-        """Save a state, then delete the one before: one always exists."""
-        blob = blobs.put(self._store, data)
-        state = searches.State(values=running.values, epoch=epoch, blob=blob)
-        self._records.save_state(running.number, state)
-        if running.state is not None and running.state.blob != state.blob:
-            self._store.delete(blobs.key(running.state.blob))
-        ended = time.monotonic()
-        running.state_due = ended + max(STATE_S, UPLOAD_RATIO * (ended - began))
-        return state
-
-    def _result(self, running: _Running) -> dict[str, Any]:
-        progress = running.trainer.progress
-        fresh, running.reported = progress.history[running.reported :], len(progress.history)
-        return {
-            "score": progress.best[self._job.metric],
-            "epoch": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "best": progress.best,
-            "history": fresh,
-            "weights": running.weights,
-            "state_epoch": running.state.epoch if running.state else 0,
-            "finished": running.trainer.finished,
-            "done": running.trainer.finished,
-        }
+    def _pack(self, members: list[Member]) -> list[training.Pass] | None:
+        """Train in one pass; None if that fails, before any member is changed."""
+        try:
+            return pack.epoch([one.trainer for one in members])
+        except Exception:
+            log.exception("these trials cannot be trained in one pass: each trains alone")
+            self._packs = False
+            return None

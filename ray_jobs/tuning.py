@@ -11,11 +11,10 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import schedulers
 
 from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
-from ray_jobs import cluster, search, searcher, trial
+from ray_jobs import cluster, scheduler, search, searcher, trial
 from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
@@ -28,11 +27,13 @@ def run(
     searched: search.Search,
     trials: dict[int, searches.Record],
     ended: Callable[[searches.Record], None],
+    *,
+    size: int = 1,
 ) -> list[searches.Record]:
     """Run the trials that are left; return all trials, the best first.
 
     `trials` holds those of earlier runs by number, and is updated in place. `ended` is called with
-    each trial that ends.
+    each trial that ends. Packs have `size` trials at most.
 
     Raises:
         LeaseLostError: another driver has taken over the search.
@@ -41,16 +42,23 @@ def run(
     """
     recorder = _Recorder(searched.records, trials, ended)
     try:
-        _tune(searched, list(trials.values()), recorder)
+        _tune(searched, list(trials.values()), recorder, size)
     finally:
         recorder.flush()
     return searched.ranked(list(trials.values()))
 
 
-def _tune(searched: search.Search, known: list[searches.Record], recorder: _Recorder) -> None:
-    experiment, compute = searched.experiment, searched.experiment.compute
-    resources = {"CPU": compute.cpus} | ({"GPU": compute.gpus} if compute.gpus else {})
-    minutes = experiment.tune.minutes
+def resources(experiment: spec.Experiment) -> dict[str, float]:
+    """What Ray reserves for a trial."""
+    compute = experiment.compute
+    return {"CPU": compute.cpus} | ({"GPU": compute.gpus} if compute.gpus else {})
+
+
+def _tune(
+    searched: search.Search, known: list[searches.Record], recorder: _Recorder, size: int
+) -> None:
+    experiment, wanted = searched.experiment, resources(searched.experiment)
+    room, minutes = cluster.Room(wanted), experiment.tune.minutes
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
         tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
@@ -58,14 +66,14 @@ def _tune(searched: search.Search, known: list[searches.Record], recorder: _Reco
         ray_compat.signals(recorder.interrupt, signal.SIGINT),
     ):
         tune.Tuner(
-            tune.with_resources(trainable, resources),
+            tune.with_resources(trainable, wanted),
             tune_config=tune.TuneConfig(
                 metric="score",
                 mode=searched.mode,
                 search_alg=searcher.Searcher(
-                    experiment, searched.mode, known, cluster.Room(resources)
+                    experiment, searched.mode, known, room=room, pack=size
                 ),
-                scheduler=_scheduler(experiment),
+                scheduler=scheduler.build(searched, known),
                 num_samples=-1,
                 time_budget_s=minutes * 60 if minutes else None,
                 reuse_actors=True,
@@ -96,18 +104,6 @@ def _job(searched: search.Search) -> trial.Job:
     )
 
 
-def _scheduler(experiment: spec.Experiment) -> schedulers.TrialScheduler:
-    epochs, steps = search.rungs(experiment)
-    if len(steps) < 2:
-        return schedulers.FIFOScheduler()
-    return schedulers.AsyncHyperBandScheduler(
-        time_attr="epoch",
-        max_t=epochs,
-        grace_period=steps[0],
-        reduction_factor=search.REDUCTION,
-    )
-
-
 class _Recorder(tune.Callback):
     """Records what Ray Tune reports; Ray Tune calls by keyword."""
 
@@ -118,6 +114,7 @@ class _Recorder(tune.Callback):
         ended: Callable[[searches.Record], None],
     ) -> None:
         self._records, self._trials, self._ended = records, trials, ended
+        self._over: set[int] = set()  # numbers of the trials that have ended in this run
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,34 +130,29 @@ class _Recorder(tune.Callback):
         self._records.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        record = self._record(trial)
-        record.status, record.failure, record.cause = "running", None, None
-        self._records.save(record)
+        for record in self._unended(trial):
+            record.status, record.failure, record.cause = "running", None, None
+            self._records.save(record)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
-        record = self._record(trial)
-        if "failure" in result:
-            record.status, record.failure = result["status"], result["failure"]
-            record.epoch, record.cause = result["epoch"], result["cause"]
-            return
-        if result["state_epoch"] > record.state_epoch:
-            ray_compat.allow_failures(trial, RETRIES)
-        for name in ("score", "epoch", "best_epoch", "best", "weights", "state_epoch"):
-            setattr(record, name, result[name])
-        before = record.epoch - len(result["history"])  # a retried trial reports epochs again
-        record.history = [*record.history[:before], *result["history"]]
+        for report in result["members"]:
+            record = self._trials[report["number"]]
+            if report.get("state_epoch", 0) > record.state_epoch:
+                ray_compat.allow_failures(trial, RETRIES)
+            _update(record, report)
+            if report["done"]:
+                self._end(record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        record = self._record(trial)
-        if record.status == "running":
-            done = (trial.last_result or {}).get("finished")
-            record.status = "finished" if done else "stopped"
-        self._end(record)
+        for record in self._unended(trial):
+            record.status = "stopped"
+            self._end(record)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        record = self._record(trial)
-        record.status, record.failure = "lost", f"worker lost {RETRIES + 1} times without progress"
-        self._end(record)
+        for record in self._unended(trial):
+            record.status = "lost"
+            record.failure = f"worker lost {RETRIES + 1} times without progress"
+            self._end(record)
 
     def flush(self) -> None:
         """Save the records of running trials, from which an interrupted search resumes."""
@@ -170,9 +162,25 @@ class _Recorder(tune.Callback):
                     self._records.save(record)
 
     def _end(self, record: searches.Record) -> None:
+        self._over.add(record.number)
         self._records.save(record)
         self._ended(record)
 
-    def _record(self, trial: Any) -> searches.Record:
-        known = {name: trial.config[name] for name in ("number", "values", "parameters")}
-        return self._trials.setdefault(known["number"], searches.Record(**known))
+    def _unended(self, trial: Any) -> list[searches.Record]:
+        """The records of a trial's members, without those that have ended in this run."""
+        members = [one for one in trial.config["members"] if one["number"] not in self._over]
+        return [self._trials.setdefault(one["number"], searches.Record(**one)) for one in members]
+
+
+def _update(record: searches.Record, report: dict[str, Any]) -> None:
+    record.epoch = report["epoch"]
+    if "failure" in report:
+        record.status, record.failure = report["status"], report["failure"]
+        record.cause = report["cause"]
+        return
+    for name in ("score", "best_epoch", "best", "weights", "state_epoch"):
+        setattr(record, name, report[name])
+    before = record.epoch - len(report["history"])  # a retried trial reports epochs again
+    record.history = [*record.history[:before], *report["history"]]
+    if report["done"]:
+        record.status = "stopped" if "stopped" in report else "finished"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SEMANTICS = 1
 """Increased when the same file comes to mean another search; earlier searches then run again."""
-LIMITS = {"trials", "budget"}  # keys of `tune` that say how far a search goes, not what it tries
+LIMITS = {"trials", "budget", "pack"}  # keys of `tune` that do not say what a search tries
 
 
 class Experiment(File):

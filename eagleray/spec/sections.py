@@ -216,6 +216,10 @@ class Tune(Section):
         description="What trials are compared by, on the validation part. `auto` is roc_auc for "
         "two classes, accuracy for more and rmse for numbers.",
     )
+    pack: terms.AutoOrSize = Field(
+        "auto",
+        description="Most trials trained in one pass of one process. `auto` measures what pays.",
+    )
     folds: One = Field(1, description="Folds of cross-validation; more are not built yet.")
     budget: Budget | None = Field(None, description="Limits of the search.")
     seed: Seed = Field(0, description="Seed of the search.")

@@ -51,6 +51,12 @@ def _one_only(value: int) -> int:
     return value
 
 
+def _auto_or_size(value: object) -> object:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError("law", "must be auto or a whole number of at least 1")
+
+
 def _known_encoding(value: str) -> str:
     try:
         "".encode(value)
@@ -73,5 +79,10 @@ Share = Annotated[float, Field(ge=0), AfterValidator(_whole_or_part)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Filled = Annotated[str, Field(min_length=1)]
 Encoding = Annotated[str, AfterValidator(_known_encoding)]
+AutoOrSize = Annotated[
+    int | str,
+    pydantic.PlainValidator(_auto_or_size),
+    pydantic.WithJsonSchema({"anyOf": [{"const": "auto"}, {"minimum": 1, "type": "integer"}]}),
+]
 Character = Annotated[str, Field(pattern=CHARACTER)]
 One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]

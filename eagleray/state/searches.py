@@ -150,6 +150,10 @@ class Records:
         listed = self._storage.list(self._key(keys.TRIALS))
         return self._read(Record, *sorted(entry.key for entry in listed))
 
+    def trial(self, number: int) -> Record | None:
+        """One trial; None if it is not on record."""
+        return next(iter(self._read(Record, self._key(keys.TRIAL, number))), None)
+
     def view(self) -> View | None:
         """The progress as the driver last wrote it."""
         return next(iter(self._read(View, self._key(keys.VIEW))), None)

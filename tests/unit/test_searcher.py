@@ -55,8 +55,9 @@ class Driver:
         suggested = self.finder.suggest(trial_id)
         if not isinstance(suggested, dict):
             return False
-        record = self.kept.setdefault(suggested["number"], searches.Record(**suggested))
-        assert record.values == suggested["values"]
+        (one,) = suggested["members"]
+        record = self.kept.setdefault(one["number"], searches.Record(**one))
+        assert record.values == one["values"]
         self.running[trial_id] = record
         return True
 
@@ -64,13 +65,18 @@ class Driver:
         record = self.running.pop(trial_id)
         if fails:
             record.status, record.cause = "failed", None
-            self.finder.on_trial_complete(trial_id, {"status": "failed", "failure": "NaN"})
+            self.finder.on_trial_complete(trial_id, result(record, status="failed", failure="NaN"))
             return
         record.status, record.score = "finished", score(record.values)
-        self.finder.on_trial_complete(trial_id, {"score": record.score})
+        self.finder.on_trial_complete(trial_id, result(record, score=record.score))
 
     def tried(self) -> list[dict[str, Any]]:
         return [self.kept[number].values for number in sorted(self.kept)]
+
+
+def result(record: searches.Record, **report: object) -> dict[str, Any]:
+    """What a trial of one member reports."""
+    return {"members": [{"number": record.number, "done": True, **report}]}
 
 
 def score(values: dict[str, Any]) -> float:
@@ -156,12 +162,12 @@ def test_another_seed_is_another_search(folder: Path) -> None:
     assert not [values for values in one if values in other]
 
 
-def fail(driver: Driver, cause: str | None) -> None:
-    assert driver.suggest()
+def fail(driver: Driver, cause: str | None, *, start: bool = True) -> None:
+    assert not start or driver.suggest()
     trial_id = next(iter(driver.running))
     record = driver.running.pop(trial_id)
     record.status, record.failure, record.cause = "failed", "it broke", cause
-    driver.finder.on_trial_complete(trial_id, {"status": "failed", "cause": cause})
+    driver.finder.on_trial_complete(trial_id, result(record, status="failed", cause=cause))
 
 
 def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_stays_ended(
@@ -193,10 +199,9 @@ def test_while_a_trial_that_may_do_better_is_under_way_nobody_gives_up(folder: P
     for _ in range(search.MIN_FAILURES - 1):
         fail(driver, "TypeError at own.py:3")
     assert driver.finder.suggest("waits") is None
-    driver.finder.on_trial_result(first, {"score": 0.5})
+    driver.finder.on_trial_result(first, result(record, score=0.5, done=False))
     assert driver.suggest()
-    (fourth,) = driver.running
-    driver.finder.on_trial_complete(fourth, {"status": "failed", "cause": "TypeError at own.py:3"})
+    fail(driver, "TypeError at own.py:3", start=False)
     assert driver.finder.suggest("waits") is None
     driver.running = {first: record}
     driver.end(first)

@@ -26,8 +26,14 @@ class Section(pydantic.BaseModel):
 
 
 class Options(Section):
-    """The section of a model; `tag` is its type."""
+    """The section of a model; `tag` is its type.
 
+    Attributes:
+        rates: options that are rates of `nn.Dropout` and nothing else; trials that differ in them
+            can be trained in one pass.
+    """
+
+    rates: ClassVar[frozenset[str]] = frozenset()
     type: str
 
 
@@ -35,6 +41,7 @@ class Mlp(Options):
     """Fully connected layers over all features."""
 
     tag: ClassVar[str | None] = "mlp"
+    rates: ClassVar[frozenset[str]] = frozenset({"dropout"})
     type: Literal["mlp"] = Field("mlp", description="For tables; takes every kind of column.")
     hidden: Many[Size] = Field((128, 64), description="Width of each hidden layer.")
     dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
@@ -47,6 +54,7 @@ class Text(Options):
     """N-gram embeddings, then fully connected layers."""
 
     tag: ClassVar[str | None] = "text"
+    rates: ClassVar[frozenset[str]] = frozenset({"dropout"})
     type: Literal["text"] = Field(description="For rows with text in a column.")
     embedding: Size = Field(64, description="Size of an n-gram's embedding.")
     hidden: Many[Size] = Field((64,), description="Width of each hidden layer.")
@@ -57,6 +65,7 @@ class Image(Options):
     """Convolutions, then fully connected layers."""
 
     tag: ClassVar[str | None] = "image"
+    rates: ClassVar[frozenset[str]] = frozenset({"dropout"})
     type: Literal["image"] = Field(description="For rows with an image in a column.")
     channels: Annotated[Many[Size], Field(min_length=1)] = Field(
         (32, 64), description="Channels of each convolution."

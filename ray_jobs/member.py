@@ -1,0 +1,166 @@
+"""A configuration in training: its trainer, and what is saved of it.
+
+The worker itself saves a member's state in storage. If the worker is lost, the next one resumes
+from this state, even if the driver has received no report of it.
+"""
+
+import contextlib
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from eagleray import errors
+from eagleray.state import searches
+from eagleray.storage import Storage, blobs
+from ray_jobs import checkpoints, training
+
+log = logging.getLogger(__name__)
+
+STATE_S = 1.0
+"""Time from a trial's start to its first saved state, and minimum time between two."""
+UPLOAD_RATIO = 10
+"""Uploads of states, and of weights between rungs, take about one second in this many."""
+OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
+"""Failures of one configuration, which another configuration may not have."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the members of a trial are saved."""
+
+    storage: Storage
+    records: searches.Records
+    uploads: futures.Executor
+    files: frozenset[str]  # of the user's code
+
+
+@dataclass
+class Member:
+    """One configuration of a trial; a pack has several."""
+
+    number: int
+    values: dict[str, Any]
+    place: Place
+    ended: bool = False  # nothing is left to train or to report
+    _trainer: training.Trainer | None = None
+    _failure: dict[str, Any] | None = None
+    _reported: int = 0
+    _weights: blobs.Blob | None = None
+    _weights_epoch: int = 0
+    _weights_due: float = 0.0
+    _state: searches.State | None = None
+    _state_due: float = field(default_factory=lambda: time.monotonic() + STATE_S)
+    _saving: futures.Future[searches.State] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it trains on."""
+        failed = self.ended or self._failure is not None
+        return not failed and self._trainer is not None and not self._trainer.finished
+
+    @property
+    def epoch(self) -> int:
+        return self._trainer.progress.epoch if self._trainer else 0
+
+    @property
+    def trainer(self) -> training.Trainer:
+        assert self._trainer is not None
+        return self._trainer
+
+    def start(self, trainer: training.Trainer) -> None:
+        """Start with a new trainer, from the last state if there is one."""
+        self._state = self.place.records.state(self.number, self.values)
+        if self._state is not None:
+            checkpoints.restore(trainer, blobs.get(self.place.storage, self._state.blob))
+        self._trainer = trainer
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """End this member if the block fails; the others of its pack go on."""
+        try:
+            yield
+        except Exception as failure:  # noqa: BLE001 - the trial fails, not its actor
+            self.fail(failure)
+
+    def fail(self, failure: Exception) -> None:
+        log.error("trial %s fails", self.number, exc_info=failure)
+        known = isinstance(failure, errors.EagleRayError)
+        self._failure = {
+            "failure": str(failure) if known else repr(failure),
+            "status": "lost" if isinstance(failure, errors.StorageError) else "failed",
+            "cause": self._cause(failure),
+        }
+
+    def save(self, *, compared: bool) -> None:
+        """Upload the best epoch's weights, always when trials are compared.
+
+        Other uploads take about a tenth of the time; they are for a search that runs out of time.
+        """
+        best, now = self.trainer.progress.best_epoch, time.monotonic()
+        if best != self._weights_epoch and (compared or now >= self._weights_due):
+            self._weights = blobs.put(self.place.storage, checkpoints.weights(self.trainer))
+            self._weights_epoch = best
+            self._weights_due = now + UPLOAD_RATIO * (time.monotonic() - now)
+
+    def save_state(self) -> None:
+        """Upload the state in the background, in about a tenth of the time."""
+        now = time.monotonic()
+        if self._saving is not None and self._saving.done():
+            self._state, self._saving = self._saving.result(), None
+        if self._saving is None and now >= self._state_due and not self.trainer.finished:
+            data = checkpoints.dump(self.trainer)
+            self._saving = self.place.uploads.submit(self._put_state, self.epoch, data, now)
+
+    def report(self, metric: str) -> dict[str, Any] | None:
+        """Fields of a record, and its `history` since the last report; None without news."""
+        if self.ended:
+            return None
+        self.ended = not self.active
+        if self._failure is not None:
+            return {"number": self.number, "epoch": self.epoch, "done": True, **self._failure}
+        progress = self.trainer.progress
+        fresh, self._reported = progress.history[self._reported :], len(progress.history)
+        return (
+            {
+                "number": self.number,
+                "score": progress.best[metric],
+                "epoch": progress.epoch,
+                "best_epoch": progress.best_epoch,
+                "best": progress.best,
+                "history": fresh,
+                "weights": self._weights,
+                "state_epoch": self._state.epoch if self._state else 0,
+                "done": self.ended,
+            }
+            if fresh
+            else None
+        )
+
+    def _put_state(self, epoch: int, data: bytes, began: float) -> searches.State:
+        """Save a state, then delete the one before: one always exists."""
+        blob = blobs.put(self.place.storage, data)
+        state = searches.State(values=self.values, epoch=epoch, blob=blob)
+        self.place.records.save_state(self.number, state)
+        if self._state is not None and self._state.blob != state.blob:
+            self.place.storage.delete(blobs.key(self._state.blob))
+        ended = time.monotonic()
+        self._state_due = ended + max(STATE_S, UPLOAD_RATIO * (ended - began))
+        return state
+
+    def _cause(self, failure: Exception) -> str | None:
+        """Type and place of a failure, in the user's code if possible; None if it may not recur."""
+        if isinstance(failure, (*OWN_FAILURES, errors.StorageError)):
+            return None
+        origin: BaseException = failure
+        if isinstance(failure, errors.CodeError) and failure.__cause__ is not None:
+            origin = failure.__cause__
+        frames = traceback.extract_tb(origin.__traceback__ or failure.__traceback__)
+        users = [frame for frame in frames if frame.filename in self.place.files]
+        place = (users or frames)[-1]
+        return f"{type(origin).__name__} at {place.filename}:{place.lineno}"

@@ -1,0 +1,230 @@
+"""Packs: several configurations of one shape, trained in one pass of one process.
+
+Short trainings of small models are bound by the overhead of each operation. A pack stacks the
+weights of its members, so that an operation serves them all (`torch.func`); learning rate, weight
+decay, gradient clipping and dropout are each member's own. Members see the same batches, since the
+order of rows follows from seed and epoch; without dropout, each trains as it does alone.
+
+Legend: K members, B batch, C outputs.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from eagleray import spec
+from ray_jobs import training
+
+OWN = ("lr", "weight_decay", "clip_norm")
+"""Keys of `train` that may differ between the members of a pack."""
+
+
+def key(configuration: spec.Configuration) -> str:
+    """A string that is equal for configurations that can be trained in one pass."""
+    alike = configuration.model_dump(mode="json")
+    for name in OWN:
+        alike["train"].pop(name)
+    for name in configuration.model.rates:
+        alike["model"].pop(name)
+    clips = configuration.train.clip_norm is not None
+    return repr((clips, alike))
+
+
+def epoch(trainers: Sequence[training.Trainer]) -> list[training.Pass]:
+    """Train one epoch of trainers that have one `key` and one epoch; record it with each.
+
+    If it raises, no trainer has changed.
+    """
+    began, pack = time.perf_counter(), _Pack(trainers)
+    train_loss_K = pack.train()
+    output_KBC, loss_K = pack.evaluate()
+    pack.unstack()
+    seconds = (time.perf_counter() - began) / len(trainers)
+    rows = zip(train_loss_K.tolist(), output_KBC, loss_K.tolist(), strict=True)
+    return [training.Pass(*row, seconds) for row in rows]
+
+
+class _Rate(nn.Module):
+    """Dropout whose rate is a buffer, so that it can be stacked; members share random numbers."""
+
+    rate: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.tensor(rate))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = torch.rand(x.shape, device=x.device) >= self.rate
+        return x * kept / (1 - self.rate)
+
+
+class _Pack:
+    """The stacked weights of trainers, for one epoch."""
+
+    def __init__(self, trainers: Sequence[training.Trainer]) -> None:
+        self._trainers, self._first = trainers, trainers[0]
+        self._model, self._rates = _with_rates([one.model for one in trainers])
+        self._parameters = {
+            name: torch.stack(same).detach().requires_grad_(same[0].requires_grad)
+            for name, same in _alike([one.model.named_parameters() for one in trainers])
+        }
+        self._buffers = {
+            name: torch.stack(same)
+            for name, same in _alike([one.model.named_buffers() for one in trainers])
+        }
+        self._leaves = list(self._parameters.values())
+        self._optimizer = self._stacked_optimizer()
+        for one in trainers:
+            one.optimizer.zero_grad(set_to_none=True)
+            one.optimizer.step()  # changes nothing, but its schedule waits for it
+        self._lr, self._decay = self._own("lr"), self._own("weight_decay")
+        clips = self._first.options.clip_norm is not None
+        self._clip_K = self._own("clip_norm")[0].flatten() if clips else None
+
+    def train(self) -> Tensor:
+        """Train on all batches; return the mean loss of each member's rows (K)."""
+        self._model.train()
+        total_K, count = torch.zeros(len(self._trainers), device=self._first.device), 0
+        for inputs, target_B in self._first.batches(self._first.progress.epoch + 1):
+            total_K += self._step(inputs, target_B) * len(target_B)
+            count += len(target_B)
+        return total_K / count
+
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Outputs (K, B, C) of the validation part, and their mean losses (K)."""
+        self._model.eval()
+        outputs, total_K, count = [], torch.zeros_like(self._lr[0].flatten()), 0
+        with torch.no_grad():
+            for inputs, target_B in self._first.validation_batches():
+                output_KBC, loss_K = self._forward(inputs, target_B)
+                outputs.append(output_KBC)
+                total_K += loss_K * len(target_B)
+                count += len(target_B)
+        return torch.cat(outputs, 1), total_K / count
+
+    @torch.no_grad()
+    def unstack(self) -> None:
+        """Write weights, buffers and the optimizer's state back into the trainers."""
+        for member, one in enumerate(self._trainers):
+            for name, value in one.model.state_dict(keep_vars=True).items():
+                stacked = self._parameters.get(name, self._buffers.get(name))
+                assert stacked is not None
+                value.copy_(stacked[member])
+            for own, leaf in zip(one.model.parameters(), self._leaves, strict=True):
+                state = self._optimizer.state[leaf].items()
+                one.optimizer.state[own] = {
+                    name: (value if _is_shared(value, leaf) else value[member]).clone()
+                    for name, value in state
+                }
+
+    def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
+        for leaf in self._leaves:
+            leaf.grad = None
+        _, loss_K = self._forward(inputs, target_B)
+        loss_K.sum().backward()
+        with torch.no_grad():
+            self._clip()
+            self._update()
+        for trainer in self._trainers:
+            trainer.schedule.step()
+        return loss_K.detach()
+
+    def _forward(self, inputs: dict[str, Tensor], target_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (K, B, C) and losses (K)."""
+
+        def one(*tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            output_BC = functional_call(self._model, tensors, (inputs,))
+            return output_BC, self._first.loss(output_BC, target_B)
+
+        both: tuple[Tensor, Tensor] = vmap(one, randomness="same")(
+            self._parameters, self._buffers, self._rates
+        )
+        return both
+
+    def _clip(self) -> None:
+        if self._clip_K is None:
+            return
+        grads = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
+        norm_K = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)
+        scale_K = (self._clip_K / (norm_K + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+        for grad in grads:
+            grad.mul_(_shaped(scale_K, grad))
+
+    def _update(self) -> None:
+        """A step of the optimizer with a rate of 1, then each member's own part of it.
+
+        All steps of these optimizers are proportional to the learning rate, and so is decoupled
+        weight decay; the other one is a part of the gradient.
+        """
+        group = self._first.optimizer.param_groups[0]
+        factor = group["lr"] / self._first.options.lr  # of the schedule, which members share
+        cycled: dict[str, Any] = {
+            name: group[name] for name in ("betas", "momentum") if name in group
+        }
+        self._optimizer.param_groups[0].update(cycled)
+        decoupled = self._first.options.optimizer == "adamw"
+        before = [leaf.clone() for leaf in self._leaves]
+        for leaf, decay in zip(self._leaves, self._decay, strict=True):
+            if leaf.grad is not None and not decoupled:
+                leaf.grad.addcmul_(leaf, decay)
+        self._optimizer.step()
+        for leaf, old, lr, decay in zip(self._leaves, before, self._lr, self._decay, strict=True):
+            torch.lerp(old, leaf, lr * factor, out=leaf)
+            if decoupled:
+                leaf.addcmul_(old, decay * lr, value=-factor)
+
+    def _stacked_optimizer(self) -> torch.optim.Optimizer:
+        options = self._first.options.model_copy(update={"lr": 1.0, "weight_decay": 0.0})
+        optimizer = training.build_optimizer(options, self._leaves)
+        own = [one.model.parameters() for one in self._trainers]
+        for leaf, *parameters in zip(self._leaves, *own, strict=True):
+            states = [
+                one.optimizer.state[p] for one, p in zip(self._trainers, parameters, strict=True)
+            ]
+            optimizer.state[leaf] = {
+                name: (
+                    value.clone()
+                    if _is_shared(value, parameters[0])
+                    else torch.stack([state[name] for state in states])
+                )
+                for name, value in states[0].items()
+            }
+        return optimizer
+
+    def _own(self, name: str) -> list[Tensor]:
+        """An option of each member, shaped to multiply the stacked leaves."""
+        values = [getattr(one.options, name) for one in self._trainers]
+        value_K = torch.tensor(values, device=self._first.device)
+        return [_shaped(value_K, leaf) for leaf in self._leaves]
+
+
+def _with_rates(models: Sequence[nn.Module]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A model without weights whose rates of dropout are buffers, and the members' rates (K)."""
+    model, rates = copy.deepcopy(models[0]).to("meta"), {}
+    for name, layer in models[0].named_modules():
+        if isinstance(layer, nn.Dropout):
+            model.set_submodule(name, _Rate(layer.p))
+            same = [one.get_submodule(name) for one in models]
+            rates[f"{name}.rate"] = torch.tensor([one.p for one in same])
+    return model, rates
+
+
+def _alike(named: Sequence[Iterator[tuple[str, Tensor]]]) -> Iterator[tuple[str, list[Tensor]]]:
+    for same in zip(*named, strict=True):
+        yield same[0][0], [value for _, value in same]
+
+
+def _is_shared(state: Tensor, parameter: Tensor) -> bool:
+    """Whether a tensor of an optimizer's state is for a whole parameter, as the count of steps."""
+    return state.dim() == 0 and parameter.dim() > 0
+
+
+def _shaped(value_K: Tensor, leaf: Tensor) -> Tensor:
+    return value_K.reshape(-1, *[1] * (leaf.dim() - 1))

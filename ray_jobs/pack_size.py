@@ -1,0 +1,74 @@
+"""How many trials are trained in one pass: what pays on this machine, for this model."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from eagleray import errors, messages
+from ray_jobs import pack, probe, search, training
+
+SIZES = (8, 16, 32)
+"""Sizes of packs that are measured."""
+TPE_SIZE = 10
+"""Largest pack under `tpe`, whose suggestions follow from results."""
+MIN_GAIN = 1.3
+"""Packs that are less faster than this are not used."""
+STEPS, ROUNDS = 20, 3
+"""What is measured: steps of an epoch, and how often."""
+
+
+class Choice(NamedTuple):
+    """How many trials are trained in one pass at most, and why."""
+
+    size: int
+    why: str
+
+
+def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
+    """Choose the size of packs for the `trials` that are left, of which `slots` run at once.
+
+    A few steps of the default configuration are timed on this machine, alone and in packs.
+    """
+    tune, most = searched.experiment.tune, SIZES[-1]
+    if tune.pack != "auto":
+        most = int(tune.pack)
+    elif tune.search == "tpe":
+        most = TPE_SIZE
+    rounds = math.ceil(trials / (slots * most))
+    most = math.ceil(trials / (slots * rounds)) if rounds else 1
+    if most == 1:
+        return Choice(1, f"tune.pack: {tune.pack}, {trials} trials on {slots} slots")
+    try:
+        gains = _gains(searched, sorted({min(size, most) for size in SIZES}))
+    except Exception as error:  # noqa: BLE001 - torch and the user's code raise what they like
+        return Choice(1, f"packs cannot train this model: {messages.shortened(str(error))}")
+    size, gain = max(gains.items(), key=lambda one: one[1])
+    if gain < MIN_GAIN and tune.pack == "auto":
+        return Choice(1, f"packs of {size} would be {gain:.1f} times as fast as single trials")
+    return Choice(size, f"{gain:.1f} times as fast as single trials")
+
+
+def _gains(searched: search.Search, sizes: Sequence[int]) -> dict[int, float]:
+    """How many times as fast packs of these sizes are as single trials."""
+    configuration = searched.experiment.default()
+    data = probe.sample(searched, configuration, STEPS * configuration.train.batch_size)
+
+    def seconds(size: int) -> float:
+        trainers = [
+            training.Trainer(configuration, data, metric=searched.metric, custom=searched.custom)
+            for _ in range(size)
+        ]
+        if any(isinstance(layer, _BatchNorm) for layer in trainers[0].model.modules()):
+            raise errors.UserError("batch norm turns rounding into other results")
+        began = time.perf_counter()
+        if size == 1:
+            trainers[0].epoch()
+        else:
+            pack.epoch(trainers)
+        return (time.perf_counter() - began) / size
+
+    alone = min(seconds(1) for _ in range(ROUNDS))
+    return {size: alone / min(seconds(size) for _ in range(ROUNDS)) for size in sizes}
