@@ -49,7 +49,7 @@ def epoch(trainers: Sequence[training.Trainer]) -> list[training.Pass]:
     return [training.Pass(*row, seconds) for row in rows]
 
 
-class _Rate(nn.Module):
+class Rate(nn.Module):
     """Dropout whose rate is a buffer, so that it can be stacked; members share random numbers."""
 
     rate: Tensor
@@ -210,7 +210,7 @@ def _with_rates(models: Sequence[nn.Module]) -> tuple[nn.Module, dict[str, Tenso
     model, rates = copy.deepcopy(models[0]).to("meta"), {}
     for name, layer in models[0].named_modules():
         if isinstance(layer, nn.Dropout):
-            model.set_submodule(name, _Rate(layer.p))
+            model.set_submodule(name, Rate(layer.p))
             same = [one.get_submodule(name) for one in models]
             rates[f"{name}.rate"] = torch.tensor([one.p for one in same])
     return model, rates

@@ -206,3 +206,59 @@ def test_while_a_trial_that_may_do_better_is_under_way_nobody_gives_up(folder: P
     driver.running = {first: record}
     driver.end(first)
     assert driver.suggest()
+
+
+SHAPES = "lr: {uniform: [0.001, 0.1]}, batch_size: {choice: [16, 32]}"
+
+
+def members(finder: searcher.Searcher, trial_id: str) -> list[dict[str, Any]]:
+    suggested = finder.suggest(trial_id)
+    return suggested["members"] if isinstance(suggested, dict) else []
+
+
+def report(suggested: list[dict[str, Any]], **fields: object) -> dict[str, Any]:
+    return {"members": [{"number": one["number"], "done": True, **fields} for one in suggested]}
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_a_pack_has_trials_of_one_shape_and_every_configuration_is_tried_once(
+    folder: Path, kind: str
+) -> None:
+    chosen = experiment(folder, f"{{{SHAPES}}}", search=kind, trials=23)
+    finder = searcher.Searcher(chosen, "max", [], pack=4)
+    suggested = list(iter(lambda: members(finder, str(next(IDS))), []))
+    for pack in suggested:
+        assert len({one["values"]["train.batch_size"] for one in pack}) == 1
+    numbers = [one["number"] for pack in suggested for one in pack]
+    assert sorted(numbers) == list(range(1, 24))
+    assert max(map(len, suggested)) == 4
+    assert len(suggested) < 10
+
+
+def test_a_search_in_packs_goes_on_with_what_was_not_ended(folder: Path) -> None:
+    chosen = experiment(folder, ENDLESS, search="random", trials=8)
+    finder = searcher.Searcher(chosen, "max", [], pack=4)
+    first, second = members(finder, "first"), members(finder, "second")
+    finder.on_trial_complete("first", report(first, score=0.5))
+    finder.on_trial_result("second", report(second[:1], score=0.4))
+    records = [searches.Record(**one, status="finished", score=0.5) for one in [*first, second[0]]]
+    records += [searches.Record(**one, status="running") for one in second[1:]]
+    resumed = searcher.Searcher(chosen, "max", records, pack=4)
+    assert members(resumed, "again") == second[1:]
+    assert members(resumed, "more") == []
+
+
+def test_members_that_fail_alike_end_a_search_as_single_trials_do(folder: Path) -> None:
+    finder = searcher.Searcher(experiment(folder, ENDLESS), "max", [], pack=search.MIN_FAILURES)
+    failed = report(members(finder, "first"), status="failed", cause="TypeError at own.py:3")
+    finder.on_trial_complete("first", failed)
+    assert finder.suggest("next") == Searcher.FINISHED
+
+
+def test_a_pack_that_is_lost_with_its_machine_says_nothing_of_its_configurations(
+    folder: Path,
+) -> None:
+    finder = searcher.Searcher(experiment(folder, ENDLESS), "max", [], pack=search.MIN_FAILURES)
+    assert members(finder, "first")
+    finder.on_trial_complete("first", None, error=True)
+    assert members(finder, "next")

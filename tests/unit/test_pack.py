@@ -1,0 +1,205 @@
+"""Packs train each of their members as it trains alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from eagleray import errors, spec
+from ray_jobs import checkpoints, pack, pack_size, search, training
+from ray_jobs.data import encoded, prepare
+
+EPOCHS = 3
+VALUES = [
+    {"train.lr": lr, "train.weight_decay": decay, "train.clip_norm": clip}
+    for lr, decay, clip in ((1e-3, 0.0, 0.5), (3e-2, 0.1, 1.0), (1e-2, 0.01, 9.0))
+]
+SPACE = (
+    "lr: {loguniform: [1.0e-3, 1.0e-1]}, weight_decay: {uniform: [0.0, 0.2]}, "
+    "clip_norm: {uniform: [0.1, 10.0]}"
+)
+
+
+def experiment(folder: Path, *, model: str = "dropout: 0.0", **train: str) -> spec.Experiment:
+    source = train.pop("source", "dataset:wine")
+    options = "".join(f", {name}: {value}" for name, value in train.items())
+    file = folder / "x.yaml"
+    file.write_text(
+        f"name: x\ndata: {{source: '{source}', target: target}}\n"
+        f"model: {{type: mlp, hidden: [16], {model}}}\n"
+        f"train: {{epochs: {EPOCHS}, batch_size: 32, {SPACE}{options}}}\n"
+        "tune: {trials: 3, search: random}\nstorage: file:///tmp/unused\n"
+    )
+    return spec.load(file)
+
+
+def encode(chosen: spec.Experiment) -> encoded.Encoded:
+    dataset = prepare.dataset(chosen)
+    return dataset.encode(dataset.fit(chosen.default().features))
+
+
+def trainers(
+    chosen: spec.Experiment, values: list[dict[str, Any]], metric: str = "log_loss"
+) -> list[training.Trainer]:
+    data = encode(chosen)
+    return [training.Trainer(chosen.configuration(one), data, metric=metric) for one in values]
+
+
+def train(members: list[training.Trainer], epochs: int) -> None:
+    for _ in range(epochs):
+        for member, done in zip(members, pack.epoch(members), strict=True):
+            member.record(done)
+
+
+def assert_same(one: training.Trainer, other: training.Trainer) -> None:
+    expected = one.model.state_dict()
+    for name, value in other.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+    for left, right in zip(one.progress.history, other.progress.history, strict=True):
+        assert left | {"seconds": 0} == pytest.approx(right | {"seconds": 0}, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "linear"])
+@pytest.mark.parametrize(
+    ("source", "metric"), [("dataset:wine", "log_loss"), ("dataset:diabetes", "rmse")]
+)
+def test_each_member_becomes_what_it_becomes_alone(
+    tmp_path: Path, optimizer: str, schedule: str, source: str, metric: str
+) -> None:
+    chosen = experiment(tmp_path, optimizer=optimizer, schedule=schedule, source=source)
+    alone, packed = (trainers(chosen, VALUES, metric) for _ in range(2))
+    train(packed, EPOCHS)
+    for one, other in zip(alone, packed, strict=True):
+        while not one.finished:
+            one.epoch()
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_state_saved_in_a_pack_goes_on_alone_and_in_another_pack(
+    tmp_path: Path, optimizer: str
+) -> None:
+    chosen = experiment(tmp_path, optimizer=optimizer, schedule="one_cycle")
+    packed, resumed, alone = (trainers(chosen, VALUES) for _ in range(3))
+    train(packed, 1)
+    for one, other in zip(packed, resumed, strict=True):
+        checkpoints.restore(other, checkpoints.dump(one))
+    train(packed, EPOCHS - 1)
+    train(resumed[:2], EPOCHS - 1)
+    while not resumed[2].finished:
+        resumed[2].epoch()
+    for one, other, last in zip(packed, resumed, alone, strict=True):
+        while not last.finished:
+            last.epoch()
+        assert_same(last, one)
+        assert_same(last, other)
+
+
+def test_a_member_that_diverges_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path, optimizer="sgd")
+    values = [VALUES[0], VALUES[0] | {"train.lr": 1e38}]
+    (alone,), packed = trainers(chosen, values[:1]), trainers(chosen, values)
+    for _ in range(EPOCHS):
+        first, second = pack.epoch(packed)
+        packed[0].record(first)
+        alone.epoch()
+    with pytest.raises(errors.TrainingError, match="must be finite"):
+        packed[1].record(second)
+    assert_same(alone, packed[0])
+
+
+def test_members_may_differ_in_dropout_and_each_has_its_own_rate(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path, model="dropout: {uniform: [0.0, 0.9]}")
+    values = [VALUES[0] | {"model.dropout": rate} for rate in (0.0, 0.0, 0.8)]
+    alone, packed = trainers(chosen, values), trainers(chosen, values)
+    train(packed, EPOCHS)
+    while not alone[0].finished:
+        alone[0].epoch()
+    assert_same(alone[0], packed[0])
+    assert_same(alone[0], packed[1])
+    losses = [one.progress.history[0]["train_loss"] for one in packed]
+    assert losses[2] != pytest.approx(losses[0], rel=1e-3)
+
+
+def test_a_rate_drops_its_share_and_keeps_the_mean() -> None:
+    layer, ones = pack.Rate(0.8), torch.ones(100_000)
+    assert torch.equal(layer.eval()(ones), ones)
+    dropped = layer.train()(ones)
+    assert dropped.eq(0).float().mean() == pytest.approx(0.8, abs=0.01)
+    assert dropped.mean() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "fits"),
+    [
+        ("dropout: {choice: [0.1, 0.2]}", True),
+        ("hidden: {choice: [[8], [16]]}", False),
+        ("activation: {choice: [relu, gelu]}", False),
+    ],
+)
+def test_only_trials_of_one_shape_fit_into_a_pack(tmp_path: Path, model: str, fits: bool) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "name: x\ndata: {source: 'dataset:wine', target: target}\n"
+        f"model: {{type: mlp, {model}}}\ntrain: {{lr: {{uniform: [0.1, 0.9]}}}}\n"
+    )
+    chosen = spec.load(file)
+    (key, drawn) = next((key, one) for key, one in chosen.space.items() if key != "train.lr")
+    keys = {
+        pack.key(chosen.configuration({"train.lr": lr, key: value}))
+        for lr, value in zip((0.1, 0.2), drawn.grid(), strict=True)
+    }
+    assert (len(keys) == 1) == fits
+
+
+def test_clipped_and_unclipped_trials_do_not_share_a_pack(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path)
+    clipped, unclipped = (
+        chosen.configuration(VALUES[0] | {"train.clip_norm": clip}) for clip in (1.0, None)
+    )
+    assert pack.key(clipped) != pack.key(unclipped)
+
+
+@pytest.mark.parametrize(
+    ("asked", "trials", "slots", "size"),
+    [(32, 100, 2, 25), (8, 100, 2, 8), (8, 9, 1, 5), (8, 2, 4, 1), (1, 100, 2, 1), (8, 0, 2, 1)],
+)
+def test_packs_are_of_about_one_size_and_leave_no_slot_idle(
+    tmp_path: Path, asked: int, trials: int, slots: int, size: int
+) -> None:
+    chosen = search.Search(spec.load(experiment(tmp_path).path, {"tune.pack": str(asked)}))
+    found = pack_size.choose(chosen, trials=trials, slots=slots)
+    assert found.size == size, found.why
+
+
+def test_a_model_with_batch_norm_is_trained_alone(tmp_path: Path) -> None:
+    """Under Adam, what rounding leaves of gradients that are zero decides where weights go."""
+    chosen = search.Search(experiment(tmp_path, model="batch_norm: true"))
+    found = pack_size.choose(chosen, trials=100, slots=2)
+    assert found.size == 1
+    assert "batch norm" in found.why
+
+
+def test_a_model_that_torch_cannot_batch_is_trained_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, width, outputs):\n"
+        "        super().__init__()\n"
+        "        self.dense = torch.nn.Linear(width, outputs)\n"
+        "    def forward(self, inputs):\n"
+        "        x = self.dense(inputs['numeric'])\n"
+        "        return x if float(x.sum()) > 0 else x\n"
+        "def build(shape, outputs):\n"
+        "    return Net(shape.numeric, outputs)\n"
+    )
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "name: x\ndata: {source: 'dataset:wine', target: target}\nmodel: {type: 'own:build'}\n"
+        "train: {lr: {uniform: [0.1, 0.9]}}\ntune: {search: random}\n"
+    )
+    found = pack_size.choose(search.Search(spec.load(file)), trials=100, slots=2)
+    assert found.size == 1
+    assert found.why.startswith("packs cannot train this model: ")
