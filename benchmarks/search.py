@@ -3,7 +3,8 @@
 All train the same trials (same data, same configuration but for the learning rate, same loop):
 
     ideal     the bare loop in one process: work of a trial, over the cores
-    eagleray  `ray_jobs.search`, records and weights in storage included
+    eagleray  `ray_jobs.search`, records and weights in storage included; each trial alone, and
+              in packs of the size that `tune.pack: auto` measures
     optuna    a process a core, sharing one study
     ray_tune  a function trial in Ray Tune, as its documentation starts with; fewer of them, since
               each takes a fresh process: its seconds a trial do not depend on their number
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from eagleray import spec
-from ray_jobs import search, training, tuning
+from ray_jobs import pack_size, search, training, tuning
 from ray_jobs.data import encoded, prepare
 
 CORES = os.cpu_count() or 1
@@ -44,11 +45,11 @@ storage: file://{folder}
 """
 
 
-def experiment(folder: Path, *, trials: int, epochs: int) -> spec.Experiment:
-    (folder / "storage").mkdir()
+def experiment(folder: Path, *, trials: int, epochs: int, seed: int = 0) -> spec.Experiment:
+    (folder / "storage").mkdir(exist_ok=True)
     file = folder / "bench.yaml"
     file.write_text(FILE.format(trials=trials, epochs=epochs, folder=folder / "storage"))
-    return spec.load(file)
+    return spec.load(file, {"tune.seed": str(seed)})
 
 
 def train(configuration: spec.Configuration, data: encoded.Encoded) -> float:
@@ -79,17 +80,20 @@ def bare(chosen: spec.Experiment, rounds: int = 10) -> float:
     return statistics.median(seconds)
 
 
-def ours(chosen: spec.Experiment) -> tuple[float, float]:
+def ours(chosen: spec.Experiment, *, packed: bool) -> tuple[float, float]:
     """Seconds a trial, start of the workers included; and once each of them is warm."""
-    searched, ends = search.Search(chosen), list[float]()
+    searched, ends, size = search.Search(chosen), list[float](), 1
     began = time.perf_counter()
+    if packed:
+        size, why = pack_size.choose(searched, trials=chosen.trials, slots=CORES)
+        print(f"packs of {size}: {why}", file=sys.stderr)
     lease = searched.records.watcher().acquire()
     assert lease is not None
     searched.write_under(lease)
-    tuning.run(searched, {}, lambda _: ends.append(time.perf_counter()))
-    warm = ends[CORES:]
+    tuning.run(searched, {}, lambda _: ends.append(time.perf_counter()), size=size)
+    first = CORES * size  # trials of the first round, in which workers start
     whole = (ends[-1] - began) / len(ends)
-    return whole, (warm[-1] - ends[CORES - 1]) / len(warm)
+    return whole, (ends[-1] - ends[first - 1]) / (len(ends) - first)
 
 
 def plain(chosen: spec.Experiment, trials: int) -> float:
@@ -178,7 +182,9 @@ def main() -> None:
         folder = Path(name)
         chosen = experiment(folder, trials=options.trials, epochs=options.epochs)
         with cluster.connected():
-            whole, warm = ours(chosen)
+            whole, warm = ours(chosen, packed=False)
+            again = experiment(folder, trials=options.trials, epochs=options.epochs, seed=1)
+            packed, packed_warm = ours(again, packed=True)
             work = bare(chosen)
             tuned = plain(chosen, options.peer_trials)
         shared = processes(chosen, folder, options.trials)
@@ -187,13 +193,17 @@ def main() -> None:
         ("ideal", work / CORES),
         ("eagleray warm", warm),
         ("eagleray", whole),
+        ("packs warm", packed_warm),
+        ("packs", packed),
         ("optuna processes", shared),
         ("plain Ray Tune", tuned),
     ):
         print(f"  {label:18}{value:8.3f}", file=sys.stderr)
-    claim("seconds a trial, plain Ray Tune over EagleRay", whole, tuned, 15, at_least=True)
+    ideal = work / CORES
     claim("seconds a trial, optuna processes over EagleRay", whole, shared, 0.8, at_least=True)
-    claim("seconds a warm trial over the ideal", warm, work / CORES, 1.5, at_least=False)
+    claim("seconds a warm trial over the ideal", warm, ideal, 1.2, at_least=False)
+    claim("seconds a trial, plain Ray Tune over packs", packed, tuned, 40, at_least=True)
+    claim("seconds a warm trial, the ideal over packs", packed_warm, ideal, 3, at_least=True)
 
 
 if __name__ == "__main__":
