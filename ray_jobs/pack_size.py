@@ -10,10 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from eagleray import errors, messages
 from ray_jobs import pack, probe, search, training
 
-SIZES = (8, 16, 32)
+SIZES = (4, 8, 16, 32)
 """Sizes of packs that are measured."""
-TPE_SIZE = 10
-"""Largest pack under `tpe`, whose suggestions follow from results."""
+TPE_SIZE = 4
+"""Largest pack under `tpe`, which models results: larger ones find less (docs/adr/0026)."""
 MIN_GAIN = 1.3
 """Packs that are less faster than this are not used."""
 STEPS, ROUNDS = 20, 3

@@ -137,7 +137,8 @@ class Searcher(tune.search.Searcher):
 
     def _draw(self) -> list[dict[str, Any]]:
         """The next members: of what is drawn, the most that can be trained in one pass."""
-        ahead = 1 if self._pack == 1 else AHEAD * self._pack
+        independent = self._experiment.tune.search != "tpe"  # what is drawn ahead loses nothing
+        ahead = AHEAD * self._pack if self._pack > 1 and independent else self._pack
         while len(self._drawn) < min(ahead, self._left):
             one = self._unfinished.pop(0) if self._unfinished else self._untried()
             if one is None:
