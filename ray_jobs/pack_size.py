@@ -32,21 +32,21 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
 
     A few steps of the default configuration are timed on this machine, alone and in packs.
     """
-    tune, most = searched.experiment.tune, SIZES[-1]
-    if tune.pack != "auto":
-        most = int(tune.pack)
-    elif tune.search == "tpe":
-        most = TPE_SIZE
+    tune = searched.experiment.tune
+    measured = tune.pack == "auto"
+    largest = TPE_SIZE if tune.search == "tpe" else SIZES[-1]
+    most = largest if measured else int(tune.pack)
     rounds = math.ceil(trials / (slots * most))
     most = math.ceil(trials / (slots * rounds)) if rounds else 1
     if most == 1:
         return Choice(1, f"tune.pack: {tune.pack}, {trials} trials on {slots} slots")
     try:
-        gains = _gains(searched, sorted({min(size, most) for size in SIZES}))
+        sizes = {min(size, most) for size in SIZES} if measured else {most}
+        gains = _gains(searched, sorted(sizes))
     except Exception as error:  # noqa: BLE001 - torch and the user's code raise what they like
         return Choice(1, f"packs cannot train this model: {messages.shortened(str(error))}")
     size, gain = max(gains.items(), key=lambda one: one[1])
-    if gain < MIN_GAIN and tune.pack == "auto":
+    if gain < MIN_GAIN and measured:
         return Choice(1, f"packs of {size} would be {gain:.1f} times as fast as single trials")
     return Choice(size, f"{gain:.1f} times as fast as single trials")
 
