@@ -120,16 +120,16 @@ class Trial(tune.Trainable):
 
     def _advance(self) -> None:
         until, compared = time.monotonic() + REPORT_S, False
-        while not compared and time.monotonic() < until:
-            active = [one for one in self._members if one.active]
-            epoch = min((one.epoch for one in active), default=0)
+        while active := [one for one in self._members if one.active]:
+            epoch = min(one.epoch for one in active)
             together = [one for one in active if one.epoch == epoch]
             self._train(together)
             for one in together:
                 with one.failing():
                     one.save_state()
             compared = epoch + 1 in self._job.rungs or not all(one.active for one in together)
-            compared = compared or not active
+            if compared or time.monotonic() >= until:
+                break
         for one in self._members:
             if one.epoch and not one.ended:
                 with one.failing():

@@ -1,0 +1,136 @@
+"""A trial in its actor, called as Ray Tune calls it; data come without Ray's object store."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagleray import spec, storage
+from eagleray.state import searches
+from ray_jobs import member, search, trial
+from ray_jobs.data import encoded
+
+EPOCHS = 6
+FILE = """
+name: wine
+data: {{source: 'dataset:wine', target: target}}
+model: {{hidden: [16], dropout: 0.0}}
+train: {{lr: {{loguniform: [1.0e-3, 1.0e-1]}}, epochs: {epochs}, batch_size: 32}}
+tune: {{metric: log_loss, scheduler: none}}
+storage: file://{folder}
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trial.Job:
+    monkeypatch.setattr(trial.ray, "get", lambda held: held)
+    monkeypatch.setattr(member, "STATE_S", 0.0)
+    monkeypatch.setattr(member, "UPLOAD_RATIO", 0)
+    monkeypatch.setattr(trial, "REPORT_S", 0.0)
+    (tmp_path / "storage").mkdir()
+    file = tmp_path / "x.yaml"
+    file.write_text(FILE.format(epochs=EPOCHS, folder=tmp_path / "storage"))
+    found = search.Search(spec.load(file))
+    data = found.dataset.encode(found.transforms(found.experiment.default()))
+    return trial.Job(
+        experiment=found.experiment,
+        search_id=found.id,
+        metric=found.metric,
+        rungs=frozenset(),
+        custom={},
+        shared={encoded.key({}): data},  # type: ignore[dict-item]
+        dataset=found.dataset,  # type: ignore[arg-type]
+    )
+
+
+def actor(job: trial.Job, *rates: float) -> trial.Trial:
+    made = trial.Trial.__new__(trial.Trial)
+    members = [
+        {"number": number, "values": {"train.lr": rate}, "parameters": {}}
+        for number, rate in enumerate(rates, 1)
+    ]
+    made.setup({"members": members}, job=job)
+    return made
+
+
+def records(job: trial.Job) -> searches.Records:
+    opened = storage.open(job.experiment.storage)
+    return searches.Records(opened, job.experiment.name, job.search_id)
+
+
+def finish(running: trial.Trial) -> dict[int, list[dict[str, Any]]]:
+    """The reports of each member, to the end."""
+    reports: dict[int, list[dict[str, Any]]] = {}
+    while True:
+        result = running.step()
+        for report in result["members"]:
+            reports.setdefault(report["number"], []).append(report)
+        if result["done"]:
+            return reports
+
+
+def epochs(reports: list[dict[str, Any]]) -> int:
+    return sum(len(report["history"]) for report in reports)
+
+
+def test_every_member_is_reported_to_its_end(job: trial.Job) -> None:
+    reports = finish(actor(job, 0.01, 0.02, 0.03))
+    for found in reports.values():
+        assert epochs(found) == EPOCHS
+        assert [report["done"] for report in found] == [False] * (len(found) - 1) + [True]
+        assert found[-1]["weights"] is not None
+
+
+def test_a_member_that_the_scheduler_drops_is_trained_and_reported_no_further(
+    job: trial.Job,
+) -> None:
+    running = actor(job, 0.01, 0.02, 0.03)
+    first = running.step()
+    assert [one["number"] for one in first["members"]] == [1, 2, 3]
+    running.drop([2])
+    assert sorted(finish(running)) == [1, 3]
+
+
+def test_a_member_whose_loss_explodes_fails_alone(job: trial.Job) -> None:
+    reports = finish(actor(job, 0.01, 1e38, 0.03))
+    assert [report["status"] for report in reports[2]] == ["failed"]
+    assert "must be finite" in reports[2][0]["failure"]
+    assert epochs(reports[1]) == epochs(reports[3]) == EPOCHS
+
+
+def test_after_the_loss_of_its_worker_a_pack_goes_on_without_those_that_had_ended(
+    job: trial.Job,
+) -> None:
+    lost = actor(job, 0.01, 0.02, 0.03)
+    for _ in range(3):
+        lost.step()
+        lost._uploads.submit(bool).result()  # what was to be uploaded is there
+    values = {"train.lr": 0.02}
+    records(job).save(searches.Record(number=2, values=values, status="stopped"))
+    reports = finish(actor(job, 0.01, 0.02, 0.03))
+    assert sorted(reports) == [1, 3]
+    assert all(len(found[0]["history"]) > 1 for found in reports.values())  # of its saved state
+    alone = finish(actor(job, 0.01))[1]
+    assert reports[1][-1]["score"] == pytest.approx(alone[-1]["score"], rel=1e-5)
+
+
+def test_members_that_are_behind_catch_up_first(job: trial.Job) -> None:
+    ahead = actor(job, 0.01)
+    for _ in range(2):
+        ahead.step()
+        ahead._uploads.submit(bool).result()
+    running = actor(job, 0.01, 0.02)
+    assert [one["epoch"] for one in running.step()["members"]] == [2, 1]
+    reports = finish(running)
+    assert reports[1][-1]["epoch"] == reports[2][-1]["epoch"] == EPOCHS
+
+
+def test_what_cannot_be_trained_in_one_pass_is_trained_one_by_one(
+    job: trial.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(trainers: object) -> None:
+        raise RuntimeError("torch cannot batch this")
+
+    monkeypatch.setattr(trial.pack, "epoch", broken)
+    reports = finish(actor(job, 0.01, 0.02))
+    assert [epochs(found) for found in reports.values()] == [EPOCHS, EPOCHS]
