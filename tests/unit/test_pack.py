@@ -182,7 +182,16 @@ def test_a_model_with_batch_norm_is_trained_alone(tmp_path: Path) -> None:
     assert "batch norm" in found.why
 
 
-def test_a_model_that_torch_cannot_batch_is_trained_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("auto", "code of your own may keep state of its own"),
+        ("16", "packs cannot train this model: "),
+    ],
+)
+def test_own_code_is_packed_only_if_the_file_says_so_and_torch_can_batch_it(
+    tmp_path: Path, asked: str, why: str
+) -> None:
     (tmp_path / "own.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Module):\n"
@@ -198,8 +207,9 @@ def test_a_model_that_torch_cannot_batch_is_trained_alone(tmp_path: Path) -> Non
     file = tmp_path / "x.yaml"
     file.write_text(
         "name: x\ndata: {source: 'dataset:wine', target: target}\nmodel: {type: 'own:build'}\n"
-        "train: {lr: {uniform: [0.1, 0.9]}}\ntune: {search: random}\n"
+        "train: {lr: {uniform: [0.1, 0.9]}}\n"
     )
-    found = pack_size.choose(search.Search(spec.load(file)), trials=100, slots=2)
+    chosen = spec.load(file, {"tune.search": "random", "tune.pack": asked})
+    found = pack_size.choose(search.Search(chosen), trials=100, slots=2)
     assert found.size == 1
-    assert found.why.startswith("packs cannot train this model: ")
+    assert found.why.startswith(why)
