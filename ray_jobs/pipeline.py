@@ -14,7 +14,7 @@ from pathlib import Path
 from rich import console
 
 from eagleray import errors, spec
-from eagleray.client import package, screen
+from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pack_size, search, tuning, winner
@@ -89,6 +89,7 @@ def _drive(
     trials = finished[0] if finished else _tune(searched, out, address)
     best = winner.Winner(searched, trials[0])
     lease.verify()
+    searched.records.save_curves(curves.parquet(trials))
     return _promote(searched, trials, best.register())
 
 

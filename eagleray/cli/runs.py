@@ -1,6 +1,7 @@
 """`eagleray runs …`: runs on clusters and on this machine, and their state."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ from eagleray.cli import options
 from eagleray.cli.output import emit
 from eagleray.client import runs
 from eagleray.client.runs import Attempt, Backend
+from eagleray.state.searches import Records
+from eagleray.storage import open as open_storage
 
 app = options.group("Runs on clusters and on this machine.")
 
@@ -103,6 +106,22 @@ def stop(
     if not dry_run:
         backend.stop(found)
     typer.echo(f"{found.id}: {'would be stopped' if dry_run else 'stopped'}")
+
+
+@app.command()
+def tensorboard(
+    run: Reference,
+    out: Annotated[Path, typer.Option(help="A new folder; then: tensorboard --logdir FOLDER.")],
+    storage: options.Storage = options.EMBEDDED,
+) -> None:
+    """Write the curves of a run's trials for TensorBoard, also while it is running."""
+    from eagleray.client import curves
+    from eagleray.client.local import LocalRuns
+
+    found = runs.find(LocalRuns(storage), run)
+    trials = Records(open_storage(storage), found.name, found.run).trials()
+    curves.write_events(trials, out)
+    typer.echo(f"{len(trials)} trials of {found.name}: tensorboard --logdir {out}")
 
 
 @app.command(hidden=True)

@@ -18,6 +18,7 @@ TRIAL = TRIALS + "{number:05}.json"
 STATE = SEARCH + "states/{number:05}.json"  # a training state to continue from
 VIEW = SEARCH + "view.json"  # what a screen shows
 RESULT = SEARCH + "result.json"  # how it ended
+CURVES = SEARCH + "curves.parquet"  # every trial's metrics by epoch, when it has ended
 
 RUN = RUNS + "{name}/{id}.json"  # a package that was sent, see `runs`
 RUN_SEARCH = RUNS + "{name}/{id}/search.json"

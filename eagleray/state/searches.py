@@ -161,6 +161,10 @@ class Records:
     def result(self) -> Result | None:
         return next(iter(self._read(Result, self._key(keys.RESULT))), None)
 
+    def save_curves(self, table: bytes) -> None:
+        """Write the curves of all trials, a Parquet file for other programs."""
+        self._storage.put(self._key(keys.CURVES), table)
+
     def state(self, number: int, values: dict[str, Any]) -> State | None:
         """The last state of a trial; None if there is none of this configuration."""
         found = State.find(self._storage, self._key(keys.STATE, number))

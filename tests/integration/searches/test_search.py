@@ -110,6 +110,19 @@ def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: Outcome) -> None:
     assert scores == sorted(scores)
 
 
+def test_the_curves_of_all_trials_are_one_table_in_storage(wine: Outcome) -> None:
+    store = storage.open(wine.search.experiment.storage)
+    (key,) = [
+        entry.key
+        for entry in store.list()
+        if entry.key.endswith(f"{wine.search.id}/curves.parquet")
+    ]
+    table = pd.read_parquet(io.BytesIO(store.get(key)))
+    assert table.groupby("trial")["log_loss"].min().to_dict() == {
+        one.number: pytest.approx(one.score) for one in wine.trials
+    }
+
+
 def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
     wine: Outcome,
 ) -> None:
