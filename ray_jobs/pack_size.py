@@ -34,6 +34,8 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
     """
     tune = searched.experiment.tune
     measured = tune.pack == "auto"
+    if measured and tune.scheduler == "pbt":
+        return Choice(max(1, math.ceil(trials / slots)), "a population trains together")
     largest = TPE_SIZE if tune.search == "tpe" else SIZES[-1]
     most = largest if measured else int(tune.pack)
     rounds = math.ceil(trials / (slots * most))

@@ -14,8 +14,6 @@ from eagleray.spec import validation
 from eagleray.state import leases, searches
 from ray_jobs.data import encoded, prepare
 
-REDUCTION = 3
-"""ASHA keeps one trial in this many at each rung (Li et al. 2018, arXiv:1810.05934)."""
 MIN_FAILURES = 3
 """A search ends when this many trials have ended, all of them failed with the same cause."""
 
@@ -126,14 +124,9 @@ def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration
         yield experiment.configuration(rest | dict(zip(searched, point, strict=True)))
 
 
-def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
-    """Maximum epochs of a trial, and the epochs at which ASHA compares trials."""
-    epochs = max(validation.options(experiment.searched, "epochs"))
-    steps, step = [], max(1, epochs // REDUCTION**2)
-    while step <= epochs:
-        steps.append(step)
-        step *= REDUCTION
-    return epochs, steps if experiment.tune.scheduler == "asha" else []
+def epochs(experiment: spec.Experiment) -> int:
+    """The most epochs of a trial."""
+    return int(max(validation.options(experiment.searched, "epochs")))
 
 
 def _reasons(trials: list[searches.Record]) -> str:

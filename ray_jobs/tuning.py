@@ -97,7 +97,8 @@ def _job(searched: search.Search) -> trial.Job:
         experiment=experiment,
         search_id=searched.id,
         metric=searched.metric,
-        rungs=frozenset(search.rungs(experiment)[1]),
+        rungs=frozenset(scheduler.rungs(experiment)),
+        population=experiment.tune.scheduler == "pbt",
         custom=searched.custom,
         shared=shared,
         dataset=ray.put(searched.dataset),
@@ -137,7 +138,8 @@ class _Recorder(tune.Callback):
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         for report in result["members"]:
             record = self._trials[report["number"]]
-            if report.get("state_epoch", 0) > record.state_epoch:
+            state = report.get("state")
+            if state is not None and state.epoch > record.state_epoch:
                 ray_compat.allow_failures(trial, RETRIES)
             _update(record, report)
             if report["done"]:
@@ -178,8 +180,10 @@ def _update(record: searches.Record, report: dict[str, Any]) -> None:
         record.status, record.failure = report["status"], report["failure"]
         record.cause = report["cause"]
         return
-    for name in ("score", "best_epoch", "best", "weights", "state_epoch"):
+    for name in ("values", "score", "best_epoch", "best", "weights"):
         setattr(record, name, report[name])
+    record.state_epoch = report["state"].epoch if report["state"] else 0
+    record.spent = record.seconds + report["seconds"]
     before = record.epoch - len(report["history"])  # a retried trial reports epochs again
     record.history = [*record.history[:before], *report["history"]]
     if report["done"]:

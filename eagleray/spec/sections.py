@@ -163,8 +163,14 @@ class EarlyStopping(Section):
 
 
 class Train(Section):
-    """How one model is trained."""
+    """How one model is trained.
 
+    Attributes:
+        alike: keys in which trials may differ that are trained in one pass, or go on from each
+            other's weights.
+    """
+
+    alike: ClassVar[frozenset[str]] = frozenset({"lr", "weight_decay", "clip_norm"})
     lr: Positive = Field(1e-3, description="Learning rate; the highest of its schedule.")
     batch_size: Size = Field(64, description="Rows of one step.")
     epochs: Size = Field(20, description="Passes over the training part.")
@@ -208,8 +214,10 @@ class Tune(Section):
     search: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="Tree-structured Parzen estimator, random, or all combinations."
     )
-    scheduler: Literal["asha", "none"] = Field(
-        "asha", description="Stop trials that fall behind early, or let all finish."
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
+        "asha",
+        description="`asha`, `hyperband` and `median` stop trials that fall behind early; `pbt` "
+        "lets them go on from better ones, with changed values; `none` lets all finish.",
     )
     metric: Annotated[str, terms.OneOf(metrics.REGISTRY)] = Field(
         "auto",

@@ -33,6 +33,7 @@ class Record(documents.Document):
     history: list[dict[str, float]] = []  # metrics of every epoch
     weights: blobs.Blob | None = None  # of the best epoch's weights
     state_epoch: int = 0  # the epoch of its last whole state in storage; 0 before the first
+    spent: float = 0.0  # seconds of all epochs trained, repeated ones too; 0: those of `history`
     failure: str | None = None  # why it failed
     cause: str | None = None  # equal for like failures; None: the next trial may do better
 
@@ -43,7 +44,7 @@ class Record(documents.Document):
 
     @property
     def seconds(self) -> float:
-        return sum(epoch.get("seconds", 0.0) for epoch in self.history)
+        return self.spent or sum(epoch.get("seconds", 0.0) for epoch in self.history)
 
 
 class State(documents.Document, frozen=True):
@@ -161,10 +162,10 @@ class Records:
     def result(self) -> Result | None:
         return next(iter(self._read(Result, self._key(keys.RESULT))), None)
 
-    def state(self, number: int, values: dict[str, Any]) -> State | None:
-        """The last state of a trial; None if there is none of this configuration."""
+    def state(self, number: int, values: dict[str, Any] | None) -> State | None:
+        """The last state of a trial; None if there is none of this configuration (None: of any)."""
         found = State.find(self._storage, self._key(keys.STATE, number))
-        return found if found and found.values == values else None
+        return found if found and values in (None, found.values) else None
 
     def save_state(self, number: int, state: State) -> None:
         self._storage.put(self._key(keys.STATE, number), state.encode())

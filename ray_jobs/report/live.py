@@ -65,7 +65,7 @@ def view(
         at=time.time(),
         gone=seconds,
         metric=searched.metric,
-        epochs=search.rungs(searched.experiment)[0],
+        epochs=search.epochs(searched.experiment),
         total=max(searched.experiment.trials, len(trials)),
         started=len(trials),
         ended=len(trials) - len(running),
