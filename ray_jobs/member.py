@@ -18,7 +18,7 @@ import torch
 from eagleray import errors
 from eagleray.state import searches
 from eagleray.storage import Storage, blobs
-from ray_jobs import checkpoints, training
+from ray_jobs import checkpoints, costs, training
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Place:
     records: searches.Records
     uploads: futures.Executor
     files: frozenset[str]  # of the user's code
+    cost: str | None = None  # what is measured of each model, see `costs`
     population: bool = False  # members go on from states of others, so states are kept
 
 
@@ -55,6 +56,7 @@ class Member:
     ended: bool = False  # nothing is left to train or to report
     again: bool = False  # it failed, and is to start again
     _trainer: training.Trainer | None = None
+    _costs: dict[str, float] = field(default_factory=dict)
     _failure: dict[str, Any] | None = None
     _failures: int = 0
     _reported: int = 0  # epochs
@@ -168,6 +170,7 @@ class Member:
             "best": progress.best,
             "history": fresh,
             "seconds": sum(epoch["seconds"] for epoch in own),
+            "costs": self._costs,
             "weights": self._weights,
             "state": self._state,
             "done": self.ended,
@@ -182,6 +185,8 @@ class Member:
             checkpoints.restore(trainer, blobs.get(self.place.storage, self._state.blob))
         self._trainer, self._trained = trainer, len(trainer.progress.history)
         self._reported = 0
+        if self.place.cost is not None and not self._costs:
+            self._costs[self.place.cost] = costs.REGISTRY[self.place.cost](trainer)
 
     def _put_state(self, epoch: int, data: bytes, began: float) -> searches.State:
         """Save a state, then delete the one before: one always exists."""

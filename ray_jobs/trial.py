@@ -59,7 +59,8 @@ class Trial(tune.Trainable):
         store, self._uploads = storage.open(job.experiment.storage), futures.ThreadPoolExecutor(1)
         records = searches.Records(store, job.experiment.name, job.search_id)
         files = frozenset(one.filename for one in job.custom.values())
-        self._place = Place(store, records, self._uploads, files, job.population)
+        cost = job.experiment.tune.cost
+        self._place = Place(store, records, self._uploads, files, cost, job.population)
         self._cache: dict[str, encoded.Encoded] = {}
         self.reset_config(config)
 

@@ -29,7 +29,15 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     found: list[Problem] = []
     tree = {name: _parse(value, (name,), found) for name, value in page.value.items()}
     found += _section_laws(tree, {one.key for one in found})
-    for law in (_column_laws, _task_laws, _grid_laws, _pbt_laws, _dependent_laws):
+    for law in (
+        _column_laws,
+        _task_laws,
+        _grid_laws,
+        _cma_laws,
+        _pbt_laws,
+        _tune_laws,
+        _dependent_laws,
+    ):
         found += law(tree)
     return tree, found
 
@@ -174,6 +182,37 @@ def _grid_laws(tree: space.Tree) -> Iterator[Problem]:
     if type(trials) is int and trials < size < math.inf:
         law = f"must be at least {size} for a grid search, which tries all combinations"
         yield Problem(("tune", "trials"), law, show(trials))
+
+
+def _cma_laws(tree: space.Tree) -> Iterator[Problem]:
+    tune, found = _section(tree, "tune"), space.find(tree)
+    if tune.get("search") != "cma":
+        return
+    if not found:
+        yield Problem(("tune", "search"), "cma needs a distribution in features, model or train")
+    for key, drawn in found:
+        if isinstance(drawn, space.Choice):
+            law = "must be uniform, loguniform, randint or quniform for cma, which models numbers"
+            yield Problem(key, law, show({drawn.kind: drawn.arguments}))
+    if tune.get("cost") is not None:
+        law = "cma models the metric alone: needs search: tpe, random or grid beside it"
+        yield Problem(("tune", "cost"), law, "search: cma")
+
+
+def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
+    tune = _section(tree, "tune")
+    if tune.get("tolerance") and tune.get("cost") is None:
+        yield Problem(("tune", "tolerance"), "needs tune.cost beside it", show(tune["tolerance"]))
+    if tune.get("warm_start") and tune.get("search") in ("random", "grid"):
+        law = "needs search: tpe or cma beside it, which learn from trials"
+        yield Problem(("tune", "warm_start"), law, f"search: {tune['search']}")
+    budget, compute = _section(tune, "budget"), _section(tree, "compute")
+    if tune.get("budget") is not None and set(budget.values()) <= {None}:
+        law = f"must have one of {', '.join(sections.Budget.model_fields)}"
+        yield Problem(("tune", "budget"), law)
+    for key, other in (("gpu_hours", "gpus"), ("money", "price")):
+        if budget.get(key) and not compute.get(other):
+            yield Problem(("tune", "budget", key), f"needs compute.{other} beside it")
 
 
 def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
