@@ -261,7 +261,8 @@ class Searcher(tune.search.Searcher):
         """Model only the best and the latest trials, and those that run."""
         trials = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         ranked = sorted(trials, key=lambda one: one.values[0], reverse=self._mode == "max")
-        kept = {one.number for one in (*ranked[:BEST], *trials[-LATEST:])}
+        best = (*ranked[:BEST], *self._study.best_trials)  # the latter: the Pareto front
+        kept = {one.number for one in (*best, *trials[-LATEST:])}
         running = {number: asked.params for number, asked in self._optuna.items()}
         self._study, self._modelled = self._new_study(), len(kept)
         self._study.add_trials([one for one in trials if one.number in kept])
