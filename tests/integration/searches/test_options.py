@@ -1,14 +1,12 @@
 """Options of a search on real Ray: a population, a cost beside the metric, a budget."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from rich import console
 
 from eagleray import spec
-from ray_jobs import cluster, pipeline
+from ray_jobs import pipeline
 from ray_jobs.report.outcome import Outcome
 from tests import records
 
@@ -19,12 +17,6 @@ model: {hidden: [16]}
 train: {lr: {loguniform: [1.0e-5, 1.0e-1]}, epochs: 9, batch_size: 64}
 tune: {trials: 8, metric: log_loss, search: random, scheduler: pbt}
 """
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    with cluster.connected():
-        yield
 
 
 def run(folder: Path, text: str = FILE, **overrides: str) -> tuple[Outcome, str]:
