@@ -146,7 +146,7 @@ class Trial(tune.Trainable):
             if one.epoch and not one.ended:
                 with one.failing():
                     one.save(compared=compared)
-                    if self._job.population and one.active:
+                    if self._job.population and one.active and one.epoch in self._job.rungs:
                         one.save_state(wait=True)
 
     def _train(self, members: list[Member]) -> None:
