@@ -38,7 +38,9 @@ def data(chosen: spec.Experiment) -> encoded.Encoded:
 def place(chosen: spec.Experiment) -> Iterator[Place]:
     store = storage.open(chosen.storage)
     with futures.ThreadPoolExecutor(1) as uploads:
-        yield Place(store, searches.Records(store, "wine", "s"), uploads, frozenset(), population=True)
+        yield Place(
+            store, searches.Records(store, "wine", "s"), uploads, frozenset(), population=True
+        )
 
 
 @pytest.fixture
