@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from eagleray import errors
@@ -143,3 +144,48 @@ def allow_failures(trial: Trial, more: int) -> None:
 def actor(trial: Trial) -> Any:
     """The handle of a trial's actor; calls are run between its steps."""
     return trial.temporary_state.ray_actor
+
+
+class Candidate:
+    """What Ray Tune's schedulers read and change of a trial that has no actor of its own."""
+
+    status = "RUNNING"
+
+    def __init__(self, trial_id: str, config: dict[str, Any]) -> None:
+        self.trial_id = self.experiment_tag = trial_id
+        self.config, self.finished = config, False
+        self.evaluated_params: dict[str, Any] = {}
+        limits = SimpleNamespace(num_to_keep=None)
+        manager = SimpleNamespace(checkpoint_config=limits, _latest_checkpoint_result=None)
+        self.run_metadata = SimpleNamespace(checkpoint_manager=manager)
+
+    def is_finished(self) -> bool:
+        return self.finished
+
+    def set_experiment_tag(self, tag: str) -> None:
+        self.experiment_tag = tag
+
+    def set_config(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def take_checkpoint(self) -> Any:
+        """The checkpoint that a scheduler has told this trial to go on from; None without one."""
+        manager = self.run_metadata.checkpoint_manager
+        told, manager._latest_checkpoint_result = manager._latest_checkpoint_result, None
+        return told.checkpoint if told else None
+
+
+class Controller:
+    """What Ray Tune's schedulers ask of its controller; a checkpoint is a result's `state`."""
+
+    search_alg = None
+
+    def get_trials(self) -> list[Candidate]:
+        """Trials that may wait for room: none, since those of a population train together."""
+        return []
+
+    def pause_trial(self, trial: Candidate, should_checkpoint: bool) -> None:
+        """Let the trial go on: it changes its state between two steps."""
+
+    def _schedule_trial_save(self, _: Candidate, *, result: dict[str, Any]) -> Any:
+        return result["state"]

@@ -7,6 +7,7 @@ metadata. Nothing is pickled.
 import dataclasses
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from safetensors import torch as safe_torch
@@ -46,7 +47,11 @@ def dump(trainer: training.Trainer) -> bytes:
 
 
 def restore(trainer: training.Trainer, data: bytes) -> None:
-    """Load a state that `dump` gave into a new trainer of the same configuration."""
+    """Load a state that `dump` gave into a new trainer.
+
+    Its configuration is that of the state, but for rates, clipping and weight decay, which stay the
+    trainer's own.
+    """
     tensors, state = safe_torch.load(data), _metadata(data)
     trainer.model.load_state_dict(_with_prefix(tensors, "model."))
     trainer.best_weights = _with_prefix(tensors, "best.")
@@ -54,9 +59,22 @@ def restore(trainer: training.Trainer, data: bytes) -> None:
     for name, value in _with_prefix(tensors, "optimizer.").items():
         parameter, field = name.split(".", 1)
         moments.setdefault(int(parameter), {})[field] = value
+    rates = trainer.schedule.base_lrs
     trainer.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
     trainer.schedule.load_state_dict(trainer.schedule.state_dict() | state["schedule"])
+    _keep_options(trainer, rates)
     trainer.progress = training.Progress(**state["progress"])
+
+
+def _keep_options(trainer: training.Trainer, rates: Sequence[Any]) -> None:
+    """Give a loaded schedule these base rates: all of its rates are proportional to them."""
+    groups = trainer.optimizer.param_groups
+    for group, own, loaded in zip(groups, rates, trainer.schedule.base_lrs, strict=True):
+        group["weight_decay"] = trainer.options.weight_decay
+        for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+            if name in group:
+                group[name] *= own / loaded  # 1.0 where they are equal: the same bits
+    trainer.schedule.base_lrs = list(rates)
 
 
 def weights(trainer: training.Trainer) -> bytes:

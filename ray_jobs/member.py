@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from eagleray import errors
 from eagleray.state import searches
 from eagleray.storage import Storage, blobs
-from ray_jobs import checkpoints, training
+from ray_jobs import checkpoints, costs, training
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ STATE_S = 1.0
 """Time from a trial's start to its first saved state, and minimum time between two."""
 UPLOAD_RATIO = 10
 """Uploads of states, and of weights between rungs, take about one second in this many."""
+TRIES = 2
+"""A configuration that fails by itself this often is marked `failed`."""
+FINAL_FAILURES = (errors.TrainingError, errors.SpecError, errors.StorageError)
+"""Failures that are not tried again at once: they would repeat, or have been tried enough."""
 OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
 """Failures of one configuration, which another configuration may not have."""
 
@@ -38,6 +42,8 @@ class Place:
     records: searches.Records
     uploads: futures.Executor
     files: frozenset[str]  # of the user's code
+    cost: str | None = None  # what is measured of each model, see `costs`
+    population: bool = False  # members go on from states of others, so states are kept
 
 
 @dataclass
@@ -48,9 +54,13 @@ class Member:
     values: dict[str, Any]
     place: Place
     ended: bool = False  # nothing is left to train or to report
+    again: bool = False  # it failed, and is to start again
     _trainer: training.Trainer | None = None
+    _costs: dict[str, float] = field(default_factory=dict)
     _failure: dict[str, Any] | None = None
-    _reported: int = 0
+    _failures: int = 0
+    _reported: int = 0  # epochs
+    _trained: int = 0  # epochs of its history whose seconds were reported, or another's
     _weights: blobs.Blob | None = None
     _weights_epoch: int = 0
     _weights_due: float = 0.0
@@ -61,7 +71,7 @@ class Member:
     @property
     def active(self) -> bool:
         """Whether it trains on."""
-        failed = self.ended or self._failure is not None
+        failed = self.ended or self.again or self._failure is not None
         return not failed and self._trainer is not None and not self._trainer.finished
 
     @property
@@ -73,12 +83,26 @@ class Member:
         assert self._trainer is not None
         return self._trainer
 
-    def start(self, trainer: training.Trainer) -> None:
-        """Start with a new trainer, from the last state if there is one."""
-        self._state = self.place.records.state(self.number, self.values)
-        if self._state is not None:
-            checkpoints.restore(trainer, blobs.get(self.place.storage, self._state.blob))
-        self._trainer = trainer
+    def start(self, build: Callable[[dict[str, Any]], training.Trainer]) -> None:
+        """Start with a new trainer, from the last state if there is one; may be called again.
+
+        In a population the state's values count: they may be later than those on record.
+        """
+        self.again, wanted = False, None if self.place.population else self.values
+        self._state = self.place.records.state(self.number, wanted)
+        self._resume(build, self._state.values if self._state else self.values)
+
+    def clone(
+        self,
+        build: Callable[[dict[str, Any]], training.Trainer],
+        values: dict[str, Any],
+        state: searches.State,
+    ) -> None:
+        """Go on from another member's state under other values; its blob is shared, not copied."""
+        self._state = searches.State(values=values, epoch=state.epoch, blob=state.blob)
+        self.place.records.save_state(self.number, self._state)
+        self._resume(build, values)
+        self._weights_epoch = 0  # the other's best epoch is its own now
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:
@@ -89,7 +113,12 @@ class Member:
             self.fail(failure)
 
     def fail(self, failure: Exception) -> None:
+        """Start again from the last state at the next step; the second failure counts."""
         log.error("trial %s fails", self.number, exc_info=failure)
+        self._failures += 1
+        self.again = self._failures < TRIES and not isinstance(failure, FINAL_FAILURES)
+        if self.again:
+            return
         known = isinstance(failure, errors.EagleRayError)
         self._failure = {
             "failure": str(failure) if known else repr(failure),
@@ -108,46 +137,63 @@ class Member:
             self._weights_epoch = best
             self._weights_due = now + UPLOAD_RATIO * (time.monotonic() - now)
 
-    def save_state(self) -> None:
-        """Upload the state in the background, in about a tenth of the time."""
+    def save_state(self, *, wait: bool = False) -> None:
+        """Upload the state in the background, in about a tenth of the time; or now, and wait."""
         now = time.monotonic()
-        if self._saving is not None and self._saving.done():
+        if self._saving is not None and (wait or self._saving.done()):
             self._state, self._saving = self._saving.result(), None
-        if self._saving is None and now >= self._state_due and not self.trainer.finished:
+        if wait and self._state is not None and self._state.epoch == self.epoch:
+            return
+        due = wait or now >= self._state_due
+        if self._saving is None and due and not self.trainer.finished:
             data = checkpoints.dump(self.trainer)
             self._saving = self.place.uploads.submit(self._put_state, self.epoch, data, now)
+            if wait:
+                self.save_state(wait=True)
 
     def report(self, metric: str) -> dict[str, Any] | None:
         """Fields of a record, and its `history` since the last report; None without news."""
-        if self.ended:
+        if self.ended or self.again:
             return None
         self.ended = not self.active
         if self._failure is not None:
             return {"number": self.number, "epoch": self.epoch, "done": True, **self._failure}
         progress = self.trainer.progress
-        fresh, self._reported = progress.history[self._reported :], len(progress.history)
-        return (
-            {
-                "number": self.number,
-                "score": progress.best[metric],
-                "epoch": progress.epoch,
-                "best_epoch": progress.best_epoch,
-                "best": progress.best,
-                "history": fresh,
-                "weights": self._weights,
-                "state_epoch": self._state.epoch if self._state else 0,
-                "done": self.ended,
-            }
-            if fresh
-            else None
-        )
+        fresh, own = progress.history[self._reported :], progress.history[self._trained :]
+        self._reported = self._trained = len(progress.history)
+        report = {
+            "number": self.number,
+            "values": self.values,
+            "score": progress.best.get(metric),
+            "epoch": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "best": progress.best,
+            "history": fresh,
+            "seconds": sum(epoch["seconds"] for epoch in own),
+            "costs": self._costs,
+            "weights": self._weights,
+            "state": self._state,
+            "done": self.ended,
+        }
+        return report if fresh else None
+
+    def _resume(
+        self, build: Callable[[dict[str, Any]], training.Trainer], values: dict[str, Any]
+    ) -> None:
+        self.values, trainer = values, build(values)
+        if self._state is not None:
+            checkpoints.restore(trainer, blobs.get(self.place.storage, self._state.blob))
+        self._trainer, self._trained = trainer, len(trainer.progress.history)
+        self._reported = 0
+        if self.place.cost is not None and not self._costs:
+            self._costs[self.place.cost] = costs.REGISTRY[self.place.cost](trainer)
 
     def _put_state(self, epoch: int, data: bytes, began: float) -> searches.State:
         """Save a state, then delete the one before: one always exists."""
         blob = blobs.put(self.place.storage, data)
         state = searches.State(values=self.values, epoch=epoch, blob=blob)
         self.place.records.save_state(self.number, state)
-        if self._state is not None and self._state.blob != state.blob:
+        if self._state and self._state.blob != state.blob and not self.place.population:
             self.place.storage.delete(blobs.key(self._state.blob))
         ended = time.monotonic()
         self._state_due = ended + max(STATE_S, UPLOAD_RATIO * (ended - began))

@@ -20,14 +20,11 @@ from torch.func import functional_call, vmap
 from eagleray import spec
 from ray_jobs import training
 
-OWN = ("lr", "weight_decay", "clip_norm")
-"""Keys of `train` that may differ between the members of a pack."""
-
 
 def key(configuration: spec.Configuration) -> str:
     """A string that is equal for configurations that can be trained in one pass."""
     alike = configuration.model_dump(mode="json")
-    for name in OWN:
+    for name in configuration.train.alike:
         alike["train"].pop(name)
     for name in configuration.model.rates:
         alike["model"].pop(name)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from eagleray import errors, messages
-from ray_jobs import pack, probe, search, training
+from ray_jobs import pack, probe, search, searcher, training
 
 SIZES = (4, 8, 16, 32)
 """Sizes of packs that are measured."""
-TPE_SIZE = 4
-"""Largest pack under `tpe`, which models results: larger ones find less (docs/adr/0026)."""
+FOLLOWING_SIZE = 4
+"""Largest pack where a searcher models results: larger ones find less (docs/adr/0026)."""
 MIN_GAIN = 1.3
 """Packs that are less faster than this are not used."""
 STEPS, ROUNDS = 20, 3
@@ -34,7 +34,10 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
     """
     tune = searched.experiment.tune
     measured = tune.pack == "auto"
-    largest = TPE_SIZE if tune.search == "tpe" else SIZES[-1]
+    if measured and tune.scheduler == "pbt":
+        return Choice(max(1, math.ceil(trials / slots)), "a population trains together")
+    follows = searcher.REGISTRY[tune.search].startup < math.inf
+    largest = FOLLOWING_SIZE if follows else SIZES[-1]
     most = largest if measured else int(tune.pack)
     rounds = math.ceil(trials / (slots * most))
     most = math.ceil(trials / (slots * rounds)) if rounds else 1

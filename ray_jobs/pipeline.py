@@ -87,7 +87,7 @@ def _drive(
     searched.write_under(lease)
     finished = searched.finished()
     trials = finished[0] if finished else _tune(searched, out, address)
-    best = winner.Winner(searched, trials[0])
+    best = winner.Winner(searched, trials)
     lease.verify()
     searched.records.save_curves(curves.parquet(trials))
     return _promote(searched, trials, best.register())
@@ -100,7 +100,11 @@ def _tune(
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address), live.watch(searched, trials, out) as ended:
-            return tuning.run(searched, trials, ended, size=_pack_size(searched, trials, out))
+            size = _pack_size(searched, trials, out)
+            ranked = tuning.run(searched, trials, ended, size=size)
+        if searched.experiment.tune.budget and len(ranked) < searched.experiment.trials:
+            out.print(f"the budget ends after {len(ranked)} of {searched.experiment.trials} trials")
+        return ranked
     except KeyboardInterrupt:
         out.print("interrupted: run the same command to resume")
         raise

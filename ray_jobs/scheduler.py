@@ -1,90 +1,240 @@
-"""Early stopping: Ray Tune's schedulers, applied to each member of a trial."""
+"""Early stopping: Ray Tune's schedulers, applied to each member of a trial.
 
-from collections.abc import Iterable
-from types import SimpleNamespace
-from typing import Any
+A scheduler is a line of `REGISTRY` and a function that builds it; Ray's need no pause of a trial.
+"""
 
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from ray import tune
 from ray.tune import schedulers
 from ray.tune.experiment import Trial
 
-from eagleray import ray_compat
+from eagleray import ray_compat, spec
+from eagleray.spec import space
 from eagleray.state import searches
 from ray_jobs import search
+
+REDUCTION = 3
+"""ASHA keeps one trial in this many at each rung (Li et al. 2018, arXiv:1810.05934)."""
+
+
+class Ladder(NamedTuple):
+    """What a scheduler is built for."""
+
+    experiment: spec.Experiment
+    mode: Literal["max", "min"]
+    epochs: int  # the most that a trial trains
+    rungs: list[int]  # epochs at which trials are compared, at least two
+
+
+class Kind(NamedTuple):
+    """A scheduler that `tune.scheduler` may name."""
+
+    rungs: Callable[[int], list[int]]  # by the most epochs of a trial
+    build: Callable[[Ladder], schedulers.TrialScheduler]
+
+
+def rungs(experiment: spec.Experiment) -> list[int]:
+    """Epochs at which trials are compared; none if there are less than two."""
+    found = REGISTRY[experiment.tune.scheduler].rungs(search.epochs(experiment))
+    return found if len(found) > 1 else []
+
+
+def build(searched: search.Search, known: Iterable[searches.Record]) -> "Members":
+    """The scheduler of a search, which has compared the known trials at their rungs."""
+    experiment, mode = searched.experiment, searched.mode
+    ladder = Ladder(experiment, mode, search.epochs(experiment), rungs(experiment))
+    kind = REGISTRY[experiment.tune.scheduler if ladder.rungs else "none"]
+    members = Members(kind.build(ladder), ladder, searched.metric)
+    for record in known:
+        members.replay(record)
+    return members
 
 
 class Members(schedulers.FIFOScheduler):
     """Asks `inner` about each member; what it stops leaves its trial, and the others go on.
 
-    A report of a member that is stopped gets `done` and `stopped`.
+    A report of a member that is stopped gets `done` and `stopped`; one that `inner` gives another's
+    checkpoint goes on from there. What `inner` draws at random follows from the seed, the member's
+    number and its epoch.
     """
 
-    def __init__(self, inner: schedulers.TrialScheduler) -> None:
+    def __init__(self, inner: Any, ladder: Ladder, metric: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._inner = inner
+        # it is given what it needs of Ray's trials and controller, not these themselves
+        self._inner, self._rungs, self._metric = inner, frozenset(ladder.rungs), metric
+        self._best = max if ladder.mode == "max" else min
+        self._seed, self._controller = ladder.experiment.tune.seed, ray_compat.Controller()
+        self._members: dict[int, ray_compat.Candidate] = {}  # by number
         self._running: dict[str, set[int]] = {}  # numbers by Ray's ids
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles it for its own recovery; a search resumes from its records
 
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        self._inner.set_search_properties(metric, mode, **spec)
-        return True
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        return True  # `build` has set them
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        numbers = [one["number"] for one in trial.config["members"]]
-        self._running[trial.trial_id] = set(numbers)
-        for number in numbers:
-            self._inner.on_trial_add(tune_controller, _member(number))
+    def on_trial_add(self, _: Any, trial: Trial) -> None:
+        self._running[trial.trial_id] = {one["number"] for one in trial.config["members"]}
+        for one in trial.config["members"]:
+            self._add(one["number"], one["values"])
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, _: Any, trial: Trial, result: dict[str, Any]) -> str:
         running, stopped = self._running[trial.trial_id], []
         for report in result["members"]:
-            member = _member(report["number"])
-            if report["done"]:
-                self._inner.on_trial_complete(tune_controller, member, report)
-            elif self._inner.on_trial_result(tune_controller, member, report) == self.STOP:
+            if not report["done"] and self._compare(report) == self.STOP:
                 report |= {"done": True, "stopped": True}
                 stopped.append(report["number"])
+            elif report["done"]:
+                self._end(report)
             if report["done"]:
                 running.discard(report["number"])
         if not running or result.get("done"):
             return self.STOP
-        if stopped:
-            ray_compat.actor(trial).drop.remote(stopped)  # before its next step
+        self._change(ray_compat.actor(trial), running, stopped)
         return self.CONTINUE
 
+    def replay(self, record: searches.Record) -> None:
+        """Compare a trial of an earlier run at the rungs that it has passed."""
+        self._add(record.number, record.values)
+        for rung in sorted(self._rungs):
+            if rung <= len(record.history):
+                report = record.model_dump(include={"number", "values"})
+                report |= {"epoch": rung, "history": record.history[:rung], "state": None}
+                report["score"] = self._best(epoch[self._metric] for epoch in report["history"])
+                self._compare(report)
+        if not record.unfinished:
+            self._members[record.number].finished = True
 
-def build(searched: search.Search, known: Iterable[searches.Record]) -> Members:
-    """The scheduler of a search; the rungs of ASHA hold the scores of known trials."""
-    epochs, rungs = search.rungs(searched.experiment)
-    if len(rungs) < 2:
-        return Members(schedulers.FIFOScheduler())
-    asha = schedulers.AsyncHyperBandScheduler(
+    def _add(self, number: int, values: dict[str, Any]) -> None:
+        if number in self._members:  # replayed, or lost before
+            self._members[number].finished = False
+            return
+        self._members[number] = ray_compat.Candidate(f"member-{number}", values)
+        with _seeded(self._seed, number):
+            self._inner.on_trial_add(self._controller, self._members[number])
+
+    def _compare(self, report: dict[str, Any]) -> str:
+        number, epoch = report["number"], report["epoch"]
+        if epoch not in self._rungs:
+            return self.CONTINUE
+        member, result = self._members[number], self._result(report)
+        member.config = report["values"]
+        with _seeded(self._seed, number, epoch):
+            return str(self._inner.on_trial_result(self._controller, member, result))
+
+    def _end(self, report: dict[str, Any]) -> None:
+        member = self._members[report["number"]]
+        member.finished = True
+        if "history" in report:
+            self._inner.on_trial_complete(self._controller, member, self._result(report))
+
+    def _result(self, report: dict[str, Any]) -> dict[str, Any]:
+        """A report with `value`, the metric of its last epoch; `score` is that of the best one."""
+        return {**report, "value": report["history"][-1][self._metric]}
+
+    def _change(self, actor: Any, running: Iterable[int], stopped: list[int]) -> None:
+        """Tell the worker of a trial, before its next step, who has stopped and who was changed."""
+        if stopped:
+            actor.drop.remote(stopped)
+        for number in running:
+            member = self._members[number]
+            if (state := member.take_checkpoint()) is not None:
+                actor.clone.remote(number, member.config, state)
+
+
+def _asha(ladder: Ladder, brackets: int = 1) -> schedulers.TrialScheduler:
+    return schedulers.AsyncHyperBandScheduler(
         time_attr="epoch",
         metric="score",
-        mode=searched.mode,
-        max_t=epochs,
-        grace_period=rungs[0],
-        reduction_factor=search.REDUCTION,
+        mode=ladder.mode,
+        max_t=ladder.epochs,
+        grace_period=ladder.rungs[0],
+        reduction_factor=REDUCTION,
+        brackets=brackets,
     )
-    for record in known:
-        _replay(asha, searched, record, [one for one in rungs if one <= record.epoch])
-    return Members(asha)
 
 
-def _replay(
-    asha: Any,
-    searched: search.Search,
-    record: searches.Record,
-    rungs: Iterable[int],
-) -> None:
-    best = max if searched.mode == "max" else min
-    asha.on_trial_add(None, _member(record.number))
-    for rung in rungs:
-        score = best(epoch[searched.metric] for epoch in record.history[:rung])
-        asha.on_trial_result(None, _member(record.number), {"epoch": rung, "score": score})
+def _hyperband(ladder: Ladder) -> schedulers.TrialScheduler:
+    """Hyperband's brackets, each asynchronous: Ray's synchronous one pauses trials."""
+    return _asha(ladder, brackets=len(ladder.rungs))
 
 
-def _member(number: int) -> Any:
-    """What Ray's schedulers need to know of a trial that is never paused."""
-    return SimpleNamespace(trial_id=f"member-{number}")
+def _median(ladder: Ladder) -> schedulers.TrialScheduler:
+    return schedulers.MedianStoppingRule(
+        time_attr="epoch",
+        metric="value",
+        mode=ladder.mode,
+        grace_period=ladder.rungs[0],
+        min_time_slice=float("inf"),  # type: ignore[arg-type] # never yields to a pending trial
+    )
+
+
+def _pbt(ladder: Ladder) -> schedulers.TrialScheduler:
+    searched = ladder.experiment.space
+
+    def bounded(values: dict[str, Any]) -> dict[str, Any]:
+        for key, drawn in searched.items():
+            if drawn.size() == math.inf:
+                low, high = drawn.arguments
+                values[key] = min(max(values[key], low), high)
+        return values
+
+    return schedulers.PopulationBasedTraining(
+        time_attr="epoch",
+        metric="value",
+        mode=ladder.mode,
+        perturbation_interval=ladder.rungs[0],
+        hyperparam_mutations={key: _mutations(drawn) for key, drawn in searched.items()},
+        custom_explore_fn=bounded,
+        log_config=False,
+    )
+
+
+def _mutations(drawn: space.Distribution) -> Any:
+    """What Ray's population-based training draws from, and takes steps in."""
+    if drawn.size() < math.inf:
+        return drawn.grid()
+    low, high = map(float, drawn.arguments)
+    return tune.loguniform(low, high) if drawn.kind == "loguniform" else tune.uniform(low, high)
+
+
+def _geometric(epochs: int) -> list[int]:
+    steps, step = [], max(1, epochs // REDUCTION**2)
+    while step <= epochs:
+        steps.append(step)
+        step *= REDUCTION
+    return steps
+
+
+def _even(epochs: int) -> list[int]:
+    step = max(1, epochs // REDUCTION**2)
+    return list(range(step, epochs + 1, step))
+
+
+REGISTRY = {
+    "asha": Kind(_geometric, _asha),
+    "hyperband": Kind(_geometric, _hyperband),
+    "median": Kind(_even, _median),
+    "pbt": Kind(_even, _pbt),
+    "none": Kind(lambda _: [], lambda _: schedulers.FIFOScheduler()),
+}
+
+
+@contextlib.contextmanager
+def _seeded(*key: int) -> Iterator[None]:
+    """Seed the global random numbers, from which Ray's schedulers draw, for the block."""
+    before, numpys = random.getstate(), np.random.get_state()
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpys)

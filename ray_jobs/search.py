@@ -6,7 +6,9 @@ one that has ended returns its result.
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from eagleray import errors, spec, storage
 from eagleray.learn import features, metrics
@@ -14,8 +16,6 @@ from eagleray.spec import validation
 from eagleray.state import leases, searches
 from ray_jobs.data import encoded, prepare
 
-REDUCTION = 3
-"""ASHA keeps one trial in this many at each rung (Li et al. 2018, arXiv:1810.05934)."""
 MIN_FAILURES = 3
 """A search ends when this many trials have ended, all of them failed with the same cause."""
 
@@ -67,13 +67,14 @@ class Search:
     def finished(self) -> tuple[list[searches.Record], searches.Result | None] | None:
         """All trials, the best first, and the result; None while trials are left to run.
 
-        The result is None unless it covers the trials and minutes of `tune`.
+        The result is None unless it covers the trials and the budget of `tune`.
 
         Raises:
             SearchError: the search ended without a model; says how to try again.
         """
         known, result, tune = self.records.trials(), self.records.result(), self.experiment.tune
-        if result is None or not result.covers(tune.trials, tune.minutes):
+        hours = self.experiment.hours
+        if result is None or not result.covers(tune.trials, tune.minutes, hours):
             result = None
             if not exhausted(self.experiment, known):
                 return None
@@ -85,21 +86,97 @@ class Search:
                 f"fault, or try again as another search with --set tune.seed={tune.seed + 1}"
             ) from cause
 
+    def seconds(self) -> float:
+        """How long earlier runs of this search took."""
+        view = self.records.view()
+        return view.earlier + view.gone if view else 0.0
+
+    def earlier(self) -> list["Past"]:
+        """Trials of earlier searches that `tune.warm_start` names, where they fit this one.
+
+        Raises:
+            UserError: there is no search of that id.
+        """
+        name, wanted = self.experiment.name, self.experiment.tune.warm_start
+        if not wanted:
+            return []
+        known = [one for one in searches.all_of(self.storage, name) if one.search_id != self.id]
+        found = [one for one in known if wanted in (True, one.search_id)]
+        if not found and wanted is not True:
+            ids = ", ".join(one.search_id for one in known) or "none"
+            raise errors.UserError(
+                f"tune.warm_start: must be an earlier search of {name} in "
+                f"{self.experiment.storage} ({ids}), but got {wanted}"
+            )
+        trials = [self._past(record) for one in found for record in one.trials()]
+        return [one for one in trials if one is not None]
+
     def ranked(self, trials: list[searches.Record]) -> list[searches.Record]:
         """The trials, the best on the validation part first.
+
+        Under `tune.cost` the cheapest of those within `tune.tolerance` of the best stands first.
 
         Raises:
             SearchError: none gave a model.
         """
-        able = [one for one in self.scored(trials) if one.weights and one.status != "failed"]
+        able = self._able(trials)
         if not able:
             raise errors.SearchError(f"no trial gave a model: {_reasons(trials)}")
-        return able + [record for record in trials if record not in able]
+        if (tune := self.experiment.tune).cost is not None:
+            near = [one for one in able if self._gap(one, able[0]) <= tune.tolerance]
+            able.insert(0, able.pop(able.index(min(near, key=self._cost))))
+        listed = {record.number for record in able}
+        return able + [record for record in trials if record.number not in listed]
+
+    def front(self, trials: list[searches.Record]) -> list[searches.Point]:
+        """The Pareto front of score and cost, the best score first; empty without a cost."""
+        found: list[searches.Point] = []
+        for record in sorted(self._able(trials), key=self._cost):
+            score, cost = record.score or 0.0, self._cost(record)
+            better = not found or self._sign * (score - found[-1].score) > 0
+            if better and cost < math.inf:
+                found.append(searches.Point(number=record.number, score=score, cost=cost))
+        return found[::-1]
 
     def scored(self, trials: list[searches.Record]) -> list[searches.Record]:
         """The trials that have a score, the best first."""
         scores = [record for record in trials if record.score is not None]
         return sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
+
+    @property
+    def _sign(self) -> int:
+        return 1 if self.mode == "max" else -1
+
+    def _able(self, trials: list[searches.Record]) -> list[searches.Record]:
+        return [one for one in self.scored(trials) if one.weights and one.status != "failed"]
+
+    def _gap(self, record: searches.Record, best: searches.Record) -> float:
+        return self._sign * ((best.score or 0.0) - (record.score or 0.0))
+
+    def _cost(self, record: searches.Record) -> float:
+        return record.costs.get(self.experiment.tune.cost or "", math.inf)
+
+    def _past(self, record: searches.Record) -> "Past | None":
+        """A trial as the sampler takes it; None if it has no score or does not fit the space."""
+        space, cost = self.experiment.space, self._cost(record)
+        able = record.weights is not None and self.metric in record.best
+        if not able or record.values.keys() != space.keys():
+            return None
+        if self.experiment.tune.cost and cost == math.inf:
+            return None
+        try:
+            values = {key: drawn.parameter(record.values[key]) for key, drawn in space.items()}
+        except ValueError:
+            return None
+        return Past(values, record.best[self.metric], cost)
+
+
+class Past(NamedTuple):
+    """A trial of an earlier search."""
+
+    parameters: dict[str, object]  # in the sampler's terms
+    score: float
+    cost: float  # infinite if it is unknown
 
 
 def exhausted(experiment: spec.Experiment, trials: list[searches.Record]) -> bool:
@@ -126,14 +203,9 @@ def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration
         yield experiment.configuration(rest | dict(zip(searched, point, strict=True)))
 
 
-def rungs(experiment: spec.Experiment) -> tuple[int, list[int]]:
-    """Maximum epochs of a trial, and the epochs at which ASHA compares trials."""
-    epochs = max(validation.options(experiment.searched, "epochs"))
-    steps, step = [], max(1, epochs // REDUCTION**2)
-    while step <= epochs:
-        steps.append(step)
-        step *= REDUCTION
-    return epochs, steps if experiment.tune.scheduler == "asha" else []
+def epochs(experiment: spec.Experiment) -> int:
+    """The most epochs of a trial."""
+    return int(max(validation.options(experiment.searched, "epochs")))
 
 
 def _reasons(trials: list[searches.Record]) -> str:

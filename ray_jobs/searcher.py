@@ -3,6 +3,8 @@
 Ray's own OptunaSearch takes flat distributions only; here a choice may hold lists and mappings. A
 suggestion depends only on the seed, the trial's number and the results of earlier trials: each
 trial has its own sampler (docs/adr/0016). No configuration is suggested twice.
+
+A searcher is a line of `REGISTRY` and a function that builds its sampler.
 """
 
 import itertools
@@ -10,11 +12,14 @@ import json
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from ray import tune
 
@@ -25,19 +30,35 @@ from ray_jobs import pack as packs
 
 STARTUP = 10
 """Random trials before TPE models results; optuna's default."""
-TPE_ATTEMPTS = 10
-"""Attempts of TPE to find an untried configuration; later attempts are random."""
+ATTEMPTS = 10
+"""Attempts of a sampler to find an untried configuration; later attempts are random."""
+MODELLED, BEST, LATEST = 300, 25, 125
+"""Once this many trials are modelled, the best and the latest of them stay: costs stay flat.
+
+TPE takes no more than the best 25 for good ones.
+"""
+RETURNS = 2
+"""Times that a trial lost to storage comes back in one run of a search."""
 AHEAD = 2
 """Configurations drawn for a pack, over its size: those that fit together are trained first."""
 SAMPLE_ATTEMPTS = 100
 """Attempts to sample an untried configuration; after them, the grid gives the next one."""
 
 
+class Kind(NamedTuple):
+    """A searcher that `tune.search` may name."""
+
+    sampler: Callable[[int, list[optuna.trial.FrozenTrial]], optuna.samplers.BaseSampler]
+    startup: float  # suggestions that depend on no result
+    stateful: bool = False  # keeps its state with optuna's trials, so each is asked for again
+
+
 class Searcher(tune.search.Searcher):
     """Suggests fields of `searches.Record` until no trial is left.
 
-    `known` are trials of earlier runs; `room` returns the number of trials that fit on the cluster.
-    A suggestion has up to `pack` members that can be trained in one pass.
+    `known` are trials of earlier runs, `earlier` those of earlier searches; `room` returns the
+    number of trials that fit on the cluster. A suggestion has up to `pack` members that can be
+    trained in one pass.
     """
 
     def __init__(
@@ -46,6 +67,7 @@ class Searcher(tune.search.Searcher):
         mode: Literal["max", "min"],
         known: list[searches.Record],
         *,
+        earlier: Sequence[search.Past] = (),
         room: Callable[[], int] = lambda: sys.maxsize,
         pack: int = 1,
     ) -> None:
@@ -53,19 +75,27 @@ class Searcher(tune.search.Searcher):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._experiment, self._room, self._left = experiment, room, experiment.trials
         self._pack, self._drawn = pack, list[dict[str, Any]]()
-        self._study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
+        self._kind, self._mode = REGISTRY[experiment.tune.search], mode
+        self._study, self._modelled = self._new_study(), 0
         self._optuna: dict[int, optuna.trial.Trial] = {}  # by number of the trial
+        self._warm: list[optuna.trial.FrozenTrial] = []  # of earlier searches
+        self._suggested: dict[int, dict[str, Any]] = {}  # running members, by number
+        self._lost: Counter[int] = Counter()
         # of each running trial, by Ray's id: its members' last reports, by number
         self._running: dict[str, dict[int, dict[str, Any]]] = {}
         self._scored: set[int] = set()  # numbers of trials that have a score
         self._causes: list[str | None] = []
         ended = sum(not record.unfinished for record in known)
-        self._independent = STARTUP - ended if experiment.tune.search == "tpe" else self._left
+        self._independent = self._kind.startup - ended - len(earlier)
         used = {record.number for record in known}
         self._numbers = (number for number in itertools.count(1) if number not in used)
         self._tried = {_key(record.values) for record in known}
         self._grid = _grid(experiment)
         self._unfinished: list[dict[str, Any]] = []
+        for past in earlier:
+            self._ask(0, parameters=past.parameters)
+            self._tell(0, past.score, past.cost)
+        self._warm = self._study.get_trials()
         for record in known:
             self._replay(record)
 
@@ -88,6 +118,7 @@ class Searcher(tune.search.Searcher):
         self._left -= len(members)
         self._independent -= len(members)
         self._running[trial_id] = {one["number"]: {} for one in members}
+        self._suggested |= {one["number"]: one for one in members}
         return {"members": members}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -95,7 +126,7 @@ class Searcher(tune.search.Searcher):
             self._running[trial_id][report["number"]] = report
             if report.get("score") is not None:
                 self._scored.add(report["number"])
-            if report["done"]:
+            if report["done"] and report.get("status") != "lost":
                 self._end(report["number"], self._running[trial_id].pop(report["number"]))
 
     def on_trial_complete(
@@ -106,7 +137,10 @@ class Searcher(tune.search.Searcher):
         if not error and result is not None:
             self.on_trial_result(trial_id, result)
         for number, report in self._running.pop(trial_id).items():
-            self._end(number, {} if error else report)
+            if report.get("status") == "lost" and self._lost[number] < RETURNS:
+                self._return(number)
+            else:
+                self._end(number, {} if error else report)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles it for its own recovery; a search resumes from its records
@@ -118,7 +152,7 @@ class Searcher(tune.search.Searcher):
         """Whether the next trial waits, for room or for the outcome of the running trials."""
         running = len(self._running)
         # before the first score, all may fail with one cause: only one waits for room
-        independent = max(0, self._independent) if self._scored else 0
+        independent = int(max(0, min(self._independent, self._left))) if self._scored else 0
         if running >= cluster.limit(self._room(), running, independent):
             return True
         expected = [] if self._promising else self._causes[:1] * len(self._members())
@@ -133,7 +167,16 @@ class Searcher(tune.search.Searcher):
             self._causes.append(report.get("cause"))
         if report.get("score") is None:
             self._scored.discard(number)
-        self._tell(number, report.get("score"))
+        del self._suggested[number]
+        cost = report.get("costs", {}).get(self._experiment.tune.cost or "")
+        self._tell(number, report.get("score"), cost)
+
+    def _return(self, number: int) -> None:
+        """Suggest a trial that was lost to storage again, in a trial of its own."""
+        self._lost[number] += 1
+        self._scored.discard(number)
+        self._unfinished.append(self._suggested.pop(number))
+        self._left += 1
 
     def _draw(self) -> list[dict[str, Any]]:
         """The next members: of what is drawn, the most that can be trained in one pass."""
@@ -159,15 +202,15 @@ class Searcher(tune.search.Searcher):
     def _replay(self, record: searches.Record) -> None:
         """Replay a trial of an earlier run, or queue it if it is unfinished."""
         if record.parameters:
-            self._study.enqueue_trial(record.parameters)
-            self._ask(record.number, TPE_ATTEMPTS)  # all is set, so TPE need not model anything
+            self._ask(record.number, parameters=record.parameters)
         if record.unfinished:
             self._unfinished.append(record.model_dump(include={"number", "values", "parameters"}))
             return
         self._left -= 1
         failed = record.status == "failed"
         self._causes.append(record.cause if failed else None)
-        self._tell(record.number, None if failed else record.score)
+        cost = record.costs.get(self._experiment.tune.cost or "")
+        self._tell(record.number, None if failed else record.score, cost)
 
     def _untried(self) -> dict[str, Any] | None:
         """Suggest an untried configuration; None if there is none."""
@@ -176,7 +219,7 @@ class Searcher(tune.search.Searcher):
             values = self._ask(number, attempt)
             if _key(values) not in self._tried:
                 break
-            self._tell(number, None)
+            self._tell(number, None, None)
         else:
             left = (point for point in self._grid if _key(point) not in self._tried)
             point = next(left, None)
@@ -187,22 +230,79 @@ class Searcher(tune.search.Searcher):
         parameters = self._optuna[number].params if number in self._optuna else {}
         return {"number": number, "values": values, "parameters": parameters}
 
-    def _ask(self, number: int, attempt: int) -> dict[str, Any]:
-        self._study.sampler = _sampler(self._experiment.tune, number, attempt)
+    def _ask(
+        self, number: int, attempt: int = 0, *, parameters: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Values for a trial: the sampler's, or known `parameters`; 0 is of an earlier search."""
+        if parameters is not None:
+            self._study.enqueue_trial(parameters)
+        self._study.sampler = self._sampler(number, attempt)
         asked = self._optuna[number] = self._study.ask()
+        if number and parameters is not None and self._kind.stateful:
+            _ = asked.relative_params  # the sampler's own part of what it knows of this trial
         return {key: drawn.suggest(asked, key) for key, drawn in self._experiment.space.items()}
 
-    def _tell(self, number: int, score: float | None) -> None:
+    def _tell(self, number: int, score: float | None, cost: float | None) -> None:
         """Report the end of a trial to optuna, which does not know those of the grid."""
-        if asked := self._optuna.pop(number, None):
-            self._study.tell(asked, score, state=TrialState.FAIL if score is None else None)
+        asked = self._optuna.pop(number, None)
+        if asked is None:
+            return
+        values = [score, cost] if self._experiment.tune.cost else [score]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            self._study.tell(asked, state=TrialState.FAIL)
+            return
+        self._study.tell(asked, known)
+        self._modelled += 1
+        if self._modelled > MODELLED:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Model only the best and the latest trials, and those that run."""
+        trials = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        ranked = sorted(trials, key=lambda one: one.values[0], reverse=self._mode == "max")
+        best = (*ranked[:BEST], *self._study.best_trials)  # the latter: the Pareto front
+        kept = {one.number for one in (*best, *trials[-LATEST:])}
+        running = {number: asked.params for number, asked in self._optuna.items()}
+        self._study, self._modelled = self._new_study(), len(kept)
+        self._study.add_trials([one for one in trials if one.number in kept])
+        for number, parameters in running.items():
+            self._ask(number, parameters=parameters)
+
+    def _new_study(self) -> optuna.Study:
+        of_score = StudyDirection.MAXIMIZE if self._mode == "max" else StudyDirection.MINIMIZE
+        of_cost = [StudyDirection.MINIMIZE] if self._experiment.tune.cost else []
+        return optuna.create_study(directions=[of_score, *of_cost])
+
+    def _sampler(self, number: int, attempt: int) -> optuna.samplers.BaseSampler:
+        key = [self._experiment.tune.seed, number, attempt]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        build = self._kind.sampler if attempt < ATTEMPTS else _random
+        return build(seed, self._warm)
 
 
-def _sampler(tune: spec.Tune, number: int, attempt: int) -> optuna.samplers.BaseSampler:
-    seed = int(np.random.SeedSequence([tune.seed, number, attempt]).generate_state(1)[0])
-    if tune.search == "tpe" and attempt < TPE_ATTEMPTS:
-        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
+def _tpe(seed: int, _: object) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
+
+
+def _cma(seed: int, warm: list[optuna.trial.FrozenTrial]) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `source_trials`
+        return optuna.samplers.CmaEsSampler(
+            seed=seed, source_trials=warm or None, warn_independent_sampling=False
+        )
+
+
+def _random(seed: int, _: object) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
+
+
+REGISTRY = {
+    "tpe": Kind(_tpe, STARTUP),
+    "cma": Kind(_cma, 1, stateful=True),
+    "random": Kind(_random, math.inf),
+    "grid": Kind(_random, math.inf),
+}
 
 
 def _grid(experiment: spec.Experiment) -> Iterator[dict[str, Any]]:

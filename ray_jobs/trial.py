@@ -42,6 +42,7 @@ class Job:
     search_id: str
     metric: str  # selects epochs and trials; a name of `eagleray.learn.metrics`
     rungs: frozenset[int]  # epochs at which the scheduler compares trials
+    population: bool  # members go on from each other's states
     custom: dict[str, code.Code]  # the user's code by its name in the file
     shared: dict[str, ray.ObjectRef[encoded.Encoded]]  # by `encoded.key`
     dataset: ray.ObjectRef[prepare.Dataset]  # a trial with features not in `shared` encodes it
@@ -58,19 +59,24 @@ class Trial(tune.Trainable):
         store, self._uploads = storage.open(job.experiment.storage), futures.ThreadPoolExecutor(1)
         records = searches.Records(store, job.experiment.name, job.search_id)
         files = frozenset(one.filename for one in job.custom.values())
-        self._place = Place(store, records, self._uploads, files)
+        cost = job.experiment.tune.cost
+        self._place = Place(store, records, self._uploads, files, cost, job.population)
         self._cache: dict[str, encoded.Encoded] = {}
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._config = new_config
         self._members: list[Member] = []
-        self._packs = True
+        self._packs = not (self._job.population and self._job.custom)  # see `pack_size`
         return True
 
     def step(self) -> dict[str, Any]:
         """Train until the next rung, the end, or the next report, whichever comes first."""
         self._members = self._members or self._start()
+        for one in self._members:
+            if one.again:
+                with one.failing():
+                    one.start(self._trainer)
         self._advance()
         reports = [one.report(self._job.metric) for one in self._members]
         done = all(one.ended for one in self._members)
@@ -80,6 +86,12 @@ class Trial(tune.Trainable):
         """End members that the scheduler has stopped."""
         for one in self._members:
             one.ended |= one.number in numbers
+
+    def clone(self, number: int, values: dict[str, Any], state: searches.State) -> None:
+        """Let a member go on from another's state, under values of its own."""
+        (one,) = (one for one in self._members if one.number == number)
+        with one.failing():
+            one.clone(self._trainer, values, state)
 
     def cleanup(self) -> None:
         self._uploads.shutdown(wait=True, cancel_futures=True)
@@ -94,7 +106,7 @@ class Trial(tune.Trainable):
                 record = self._place.records.trial(one.number) if members[1:] else None
                 one.ended = record is not None and not record.unfinished
                 if not one.ended:
-                    one.start(self._trainer(one.values))
+                    one.start(self._trainer)
         return members
 
     def _trainer(self, values: dict[str, Any]) -> training.Trainer:
@@ -134,6 +146,8 @@ class Trial(tune.Trainable):
             if one.epoch and not one.ended:
                 with one.failing():
                     one.save(compared=compared)
+                    if self._job.population and one.active and one.epoch in self._job.rungs:
+                        one.save_state(wait=True)
 
     def _train(self, members: list[Member]) -> None:
         """Train members that are in the same epoch, in one pass if they are several."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -41,8 +43,9 @@ def run(
         StorageError: storage fails after all retries.
     """
     recorder = _Recorder(searched.records, trials, ended)
+    budget = _Budget(searched.experiment, recorder, began=time.monotonic() - searched.seconds())
     try:
-        _tune(searched, list(trials.values()), recorder, size)
+        _tune(searched, list(trials.values()), recorder, budget, size=size)
     finally:
         recorder.flush()
     return searched.ranked(list(trials.values()))
@@ -55,10 +58,15 @@ def resources(experiment: spec.Experiment) -> dict[str, float]:
 
 
 def _tune(
-    searched: search.Search, known: list[searches.Record], recorder: _Recorder, size: int
+    searched: search.Search,
+    known: list[searches.Record],
+    recorder: _Recorder,
+    budget: _Budget,
+    *,
+    size: int,
 ) -> None:
     experiment, wanted = searched.experiment, resources(searched.experiment)
-    room, minutes = cluster.Room(wanted), experiment.tune.minutes
+    room = cluster.Room(wanted)
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
         tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
@@ -71,16 +79,21 @@ def _tune(
                 metric="score",
                 mode=searched.mode,
                 search_alg=searcher.Searcher(
-                    experiment, searched.mode, known, room=room, pack=size
+                    experiment,
+                    searched.mode,
+                    known,
+                    earlier=searched.earlier(),
+                    room=room,
+                    pack=size,
                 ),
                 scheduler=scheduler.build(searched, known),
                 num_samples=-1,
-                time_budget_s=minutes * 60 if minutes else None,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=folder,
                 callbacks=[recorder],
+                stop=budget,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -97,15 +110,37 @@ def _job(searched: search.Search) -> trial.Job:
         experiment=experiment,
         search_id=searched.id,
         metric=searched.metric,
-        rungs=frozenset(search.rungs(experiment)[1]),
+        rungs=frozenset(scheduler.rungs(experiment)),
+        population=experiment.tune.scheduler == "pbt",
         custom=searched.custom,
         shared=shared,
         dataset=ray.put(searched.dataset),
     )
 
 
+class _Budget(tune.Stopper):
+    """Ends a search when it has run for its minutes, or its trials for their hours."""
+
+    def __init__(self, experiment: spec.Experiment, recorder: _Recorder, began: float) -> None:
+        self._recorder, self._seconds = recorder, experiment.hours * 3600
+        self._until = began + (experiment.tune.minutes or math.inf) * 60
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as the recorder's
+
+    def __call__(self, *_: Any) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return time.monotonic() >= self._until or self._recorder.spent >= self._seconds
+
+
 class _Recorder(tune.Callback):
-    """Records what Ray Tune reports; Ray Tune calls by keyword."""
+    """Records what Ray Tune reports; Ray Tune calls by keyword.
+
+    Attributes:
+        spent: seconds of all trials in all runs of the search.
+    """
 
     def __init__(
         self,
@@ -114,7 +149,8 @@ class _Recorder(tune.Callback):
         ended: Callable[[searches.Record], None],
     ) -> None:
         self._records, self._trials, self._ended = records, trials, ended
-        self._over: set[int] = set()  # numbers of the trials that have ended in this run
+        self._over: set[tuple[str, int]] = set()  # members that have ended, by Ray's id and number
+        self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -137,22 +173,24 @@ class _Recorder(tune.Callback):
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         for report in result["members"]:
             record = self._trials[report["number"]]
-            if report.get("state_epoch", 0) > record.state_epoch:
+            state = report.get("state")
+            if state is not None and state.epoch > record.state_epoch:
                 ray_compat.allow_failures(trial, RETRIES)
+            self.spent += report.get("seconds", 0.0)
             _update(record, report)
             if report["done"]:
-                self._end(record)
+                self._end(trial, record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):
             record.status = "stopped"
-            self._end(record)
+            self._end(trial, record)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):
             record.status = "lost"
             record.failure = f"worker lost {RETRIES + 1} times without progress"
-            self._end(record)
+            self._end(trial, record)
 
     def flush(self) -> None:
         """Save the records of running trials, from which an interrupted search resumes."""
@@ -161,14 +199,18 @@ class _Recorder(tune.Callback):
                 if record.status == "running":
                     self._records.save(record)
 
-    def _end(self, record: searches.Record) -> None:
-        self._over.add(record.number)
+    def _end(self, trial: Any, record: searches.Record) -> None:
+        self._over.add((trial.trial_id, record.number))
         self._records.save(record)
         self._ended(record)
 
     def _unended(self, trial: Any) -> list[searches.Record]:
         """The records of a trial's members, without those that have ended in this run."""
-        members = [one for one in trial.config["members"] if one["number"] not in self._over]
+        members = [
+            one
+            for one in trial.config["members"]
+            if (trial.trial_id, one["number"]) not in self._over
+        ]
         return [self._trials.setdefault(one["number"], searches.Record(**one)) for one in members]
 
 
@@ -178,8 +220,10 @@ def _update(record: searches.Record, report: dict[str, Any]) -> None:
         record.status, record.failure = report["status"], report["failure"]
         record.cause = report["cause"]
         return
-    for name in ("score", "best_epoch", "best", "weights", "state_epoch"):
+    for name in ("values", "score", "best_epoch", "best", "weights", "costs"):
         setattr(record, name, report[name])
+    record.state_epoch = report["state"].epoch if report["state"] else 0
+    record.spent = record.seconds + report["seconds"]
     before = record.epoch - len(report["history"])  # a retried trial reports epochs again
     record.history = [*record.history[:before], *report["history"]]
     if report["done"]:

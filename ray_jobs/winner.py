@@ -1,6 +1,7 @@
 """The winner of a search: evaluated once on the test part, packed, and registered."""
 
 import io
+import math
 import platform
 from importlib import metadata
 from typing import Any
@@ -24,12 +25,15 @@ from ray_jobs.data import prepare
 class Winner:
     """The best trial, rebuilt from storage and evaluated on the untouched test part.
 
+    `trials` are all of the search, the best first.
+
     Raises:
         StorageError: its weights are missing or corrupt.
     """
 
-    def __init__(self, searched: search.Search, trial: searches.Record) -> None:
-        self._search, self._trial = searched, trial
+    def __init__(self, searched: search.Search, trials: list[searches.Record]) -> None:
+        trial = trials[0]
+        self._search, self._trial, self._front = searched, trial, searched.front(trials)
         self._bundle = _bundle(searched, trial)
         dataset, task = searched.dataset, self._bundle.task
         rows = dataset.split.test
@@ -59,15 +63,18 @@ class Winner:
         return result
 
     def _result(self, version: int) -> searches.Result:
-        tune = self._search.experiment.tune
+        tune, hours = self._search.experiment.tune, self._search.experiment.hours
         return searches.Result(
             version=version,
             winner=self._trial.number,
             metric=self._search.metric,
             test=self._test,
             confusion=self._evaluation.confusion,
+            cost=tune.cost,
+            front=self._front,
             trials=tune.trials,
             minutes=tune.minutes,
+            hours=hours if hours < math.inf else None,
             confused=[
                 searches.Confusion(truth=truth, predicted=predicted, rows=rows)
                 for truth, predicted, rows in self._evaluation.confused

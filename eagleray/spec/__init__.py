@@ -60,6 +60,16 @@ class Experiment(File):
         return int(min(self.tune.trials, self.size))
 
     @property
+    def hours(self) -> float:
+        """Hours of trials that the budget pays for; infinite without a limit."""
+        budget, compute, limits = self.tune.budget, self.compute, [math.inf]
+        if budget is not None and budget.gpu_hours is not None:
+            limits.append(budget.gpu_hours / compute.gpus)
+        if budget is not None and budget.money is not None:
+            limits.append(budget.money / (compute.price or math.nan))
+        return min(limits)
+
+    @property
     def losses(self) -> list[str]:
         return validation.options(self.searched, "loss")
 

@@ -163,8 +163,14 @@ class EarlyStopping(Section):
 
 
 class Train(Section):
-    """How one model is trained."""
+    """How one model is trained.
 
+    Attributes:
+        alike: keys in which trials may differ that are trained in one pass, or go on from each
+            other's weights.
+    """
+
+    alike: ClassVar[frozenset[str]] = frozenset({"lr", "weight_decay", "clip_norm"})
     lr: Positive = Field(1e-3, description="Learning rate; the highest of its schedule.")
     batch_size: Size = Field(64, description="Rows of one step.")
     epochs: Size = Field(20, description="Passes over the training part.")
@@ -196,25 +202,49 @@ class Configuration(Section):
 
 
 class Budget(Section):
-    """Limits of a search."""
+    """Limits of a search over all of its runs; the first that is reached ends it.
 
-    minutes: Positive = Field(description="Time limit; the search ends with the best trial so far.")
+    The best trial so far is the winner.
+    """
+
+    minutes: Positive | None = Field(None, description="Time that the search runs.")
+    gpu_hours: Positive | None = Field(None, description="GPU-hours of its trials.")
+    money: Positive | None = Field(None, description="Cost of its trials, by `compute.price`.")
 
 
 class Tune(Section):
     """How configurations are searched."""
 
     trials: Size = Field(20, description="Maximum number of configurations, each tried once.")
-    search: Literal["tpe", "random", "grid"] = Field(
-        "tpe", description="Tree-structured Parzen estimator, random, or all combinations."
+    search: Literal["tpe", "cma", "random", "grid"] = Field(
+        "tpe",
+        description="Tree-structured Parzen estimator, CMA-ES (numbers only), random, or all "
+        "combinations.",
     )
-    scheduler: Literal["asha", "none"] = Field(
-        "asha", description="Stop trials that fall behind early, or let all finish."
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
+        "asha",
+        description="`asha`, `hyperband` and `median` stop trials that fall behind early; `pbt` "
+        "lets them go on from better ones, with changed values; `none` lets all finish.",
     )
     metric: Annotated[str, terms.OneOf(metrics.REGISTRY)] = Field(
         "auto",
         description="What trials are compared by, on the validation part. `auto` is roc_auc for "
         "two classes, accuracy for more and rmse for numbers.",
+    )
+    cost: Literal["latency", "size"] | None = Field(
+        None,
+        description="What a model costs, lower is better, beside the metric: seconds of one row's "
+        "forward pass where it is trained (median), or bytes of its weights.",
+    )
+    tolerance: NotNegative = Field(
+        0.0,
+        description="Of the trials whose metric is at most this far from the best, that with the "
+        "lowest `cost` wins.",
+    )
+    warm_start: terms.TrueOrSearch = Field(
+        False,
+        description="Tell the sampler of trials of earlier searches of this model in this storage, "
+        "where they fit the space: of all searches, or of that with this id.",
     )
     pack: terms.AutoOrSize = Field(
         "auto",
@@ -236,6 +266,9 @@ class Compute(Section):
     workers: One = Field(1, description="Processes of one trial; more are not built yet.")
     gpus: Share = Field(0.0, description="GPUs of one trial: a part of one, or whole ones.")
     cpus: Positive = Field(1.0, description="CPUs of one trial; 0.5 lets two share one.")
+    price: Positive | None = Field(
+        None, description="Money that these resources cost in an hour, for `tune.budget.money`."
+    )
 
 
 class Replicas(Section):

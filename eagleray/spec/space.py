@@ -41,6 +41,11 @@ class Choice:
         labels = _labels(self.arguments)
         return self.arguments[labels.index(trial.suggest_categorical(key, labels))]
 
+    def parameter(self, value: object) -> object:
+        """What `suggest` gives this value for; ValueError if it is none of this distribution."""
+        labels = _labels(self.arguments)
+        return labels[labels.index(json.dumps(value, sort_keys=True))]
+
     def size(self) -> float:
         return len(self.arguments)
 
@@ -64,6 +69,12 @@ class Continuous:
     def suggest(self, trial: optuna.trial.BaseTrial, key: str) -> object:
         low, high = self.arguments
         return trial.suggest_float(key, low, high, log=self.kind == "loguniform")
+
+    def parameter(self, value: object) -> object:
+        low, high = self.arguments
+        if not (_is_number(value) and low <= value <= high):
+            raise ValueError(f"must be between {low} and {high}, but got {value!r}")
+        return float(value)
 
     def size(self) -> float:
         return math.inf
@@ -94,6 +105,13 @@ class Stepped:
             return trial.suggest_int(key, int(low), int(high), step=int(step))
         near = trial.suggest_float(key, low, high, step=step)
         return self._at(round((near - low) / step))
+
+    def parameter(self, value: object) -> object:
+        low, _, step = self._bounds()
+        place = round((value - low) / step) if _is_number(value) else -1
+        if not 0 <= place < self._count() or self._at(place) != value:
+            raise ValueError(f"must be a step of {self.arguments}, but got {value!r}")
+        return value
 
     def size(self) -> float:
         return self._count()

@@ -1,6 +1,7 @@
 """The types of the keys of the experiment file, beside those of `eagleray.learn.models.options`."""
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from eagleray import code
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 STORAGE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$"
+SEARCH = r"^[0-9a-f]{12}$"
 CHARACTER = r"^[\x00-\x09\x0b\x0c\x0e-!#-\x7f]$"
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
 """Suggestions for a misspelt encoding; Python knows many more."""
@@ -57,6 +59,12 @@ def _auto_or_size(value: object) -> object:
     raise PydanticCustomError("law", "must be auto or a whole number of at least 1")
 
 
+def _true_or_search(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(SEARCH, value)):
+        return value
+    raise PydanticCustomError("law", "must be true, false or the id of a search")
+
+
 def _known_encoding(value: str) -> str:
     try:
         "".encode(value)
@@ -83,6 +91,13 @@ AutoOrSize = Annotated[
     int | str,
     pydantic.PlainValidator(_auto_or_size),
     pydantic.WithJsonSchema({"anyOf": [{"const": "auto"}, {"minimum": 1, "type": "integer"}]}),
+]
+TrueOrSearch = Annotated[
+    bool | str,
+    pydantic.PlainValidator(_true_or_search),
+    pydantic.WithJsonSchema(
+        {"anyOf": [{"type": "boolean"}, {"pattern": SEARCH, "type": "string"}]}
+    ),
 ]
 Character = Annotated[str, Field(pattern=CHARACTER)]
 One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 
 from eagleray import code
-from eagleray.learn import columns, losses, metrics
+from eagleray.learn import columns, losses, metrics, models
 from eagleray.learn.tasks import REGISTRY, Task
 from eagleray.spec import document, problems, sections, space
 from eagleray.spec.document import Key, dotted
@@ -29,7 +29,15 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     found: list[Problem] = []
     tree = {name: _parse(value, (name,), found) for name, value in page.value.items()}
     found += _section_laws(tree, {one.key for one in found})
-    for law in (_column_laws, _task_laws, _grid_laws, _dependent_laws):
+    for law in (
+        _column_laws,
+        _task_laws,
+        _grid_laws,
+        _cma_laws,
+        _pbt_laws,
+        _tune_laws,
+        _dependent_laws,
+    ):
         found += law(tree)
     return tree, found
 
@@ -174,6 +182,58 @@ def _grid_laws(tree: space.Tree) -> Iterator[Problem]:
     if type(trials) is int and trials < size < math.inf:
         law = f"must be at least {size} for a grid search, which tries all combinations"
         yield Problem(("tune", "trials"), law, show(trials))
+
+
+def _cma_laws(tree: space.Tree) -> Iterator[Problem]:
+    tune, found = _section(tree, "tune"), space.find(tree)
+    if tune.get("search") != "cma":
+        return
+    if not found:
+        yield Problem(("tune", "search"), "cma needs a distribution in features, model or train")
+    for key, drawn in found:
+        if isinstance(drawn, space.Choice):
+            law = "must be uniform, loguniform, randint or quniform for cma, which models numbers"
+            yield Problem(key, law, show({drawn.kind: drawn.arguments}))
+    if tune.get("cost") is not None:
+        law = "cma models the metric alone: needs search: tpe, random or grid beside it"
+        yield Problem(("tune", "cost"), law, "search: cma")
+
+
+def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
+    tune = _section(tree, "tune")
+    if tune.get("tolerance") and tune.get("cost") is None:
+        yield Problem(("tune", "tolerance"), "needs tune.cost beside it", show(tune["tolerance"]))
+    if tune.get("warm_start") and tune.get("search") in ("random", "grid"):
+        law = "needs search: tpe or cma beside it, which learn from trials"
+        yield Problem(("tune", "warm_start"), law, f"search: {tune['search']}")
+    budget, compute = _section(tune, "budget"), _section(tree, "compute")
+    if tune.get("budget") is not None and set(budget.values()) <= {None}:
+        law = f"must have one of {', '.join(sections.Budget.model_fields)}"
+        yield Problem(("tune", "budget"), law)
+    for key, other in (("gpu_hours", "gpus"), ("money", "price")):
+        if budget.get(key) and not compute.get(other):
+            yield Problem(("tune", "budget", key), f"needs compute.{other} beside it")
+
+
+def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Trials of a population exchange weights, so they differ in nothing that gives these shape."""
+    tune, found = _section(tree, "tune"), space.find(tree)
+    if tune.get("scheduler") != "pbt":
+        return
+    search = tune.get("search", sections.Tune.model_fields["search"].default)
+    if search != "random":
+        law = "pbt needs search: random beside it"
+        yield Problem(("tune", "scheduler"), law, f"search: {search}")
+    kind = str(_section(tree, "model").get("type", "mlp"))
+    rates = models.REGISTRY[kind].options.rates if kind in models.REGISTRY else ()
+    alike = [("train", key) for key in sorted(sections.Train.alike)]
+    alike += [("model", key) for key in sorted(rates)]
+    names = ", ".join(map(dotted, alike))
+    if not found:
+        yield Problem(("tune", "scheduler"), f"pbt needs a distribution in one of {names}")
+    for key, _ in found:
+        if key not in alike:
+            yield Problem(key, f"pbt changes {names} only: must be one value")
 
 
 def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:

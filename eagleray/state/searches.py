@@ -32,7 +32,9 @@ class Record(documents.Document):
     best: dict[str, float] = {}  # all metrics of the best epoch
     history: list[dict[str, float]] = []  # metrics of every epoch
     weights: blobs.Blob | None = None  # of the best epoch's weights
+    costs: dict[str, float] = {}  # by `tune.cost`
     state_epoch: int = 0  # the epoch of its last whole state in storage; 0 before the first
+    spent: float = 0.0  # seconds of all epochs trained, repeated ones too; 0: those of `history`
     failure: str | None = None  # why it failed
     cause: str | None = None  # equal for like failures; None: the next trial may do better
 
@@ -43,7 +45,7 @@ class Record(documents.Document):
 
     @property
     def seconds(self) -> float:
-        return sum(epoch.get("seconds", 0.0) for epoch in self.history)
+        return self.spent or sum(epoch.get("seconds", 0.0) for epoch in self.history)
 
 
 class State(documents.Document, frozen=True):
@@ -71,7 +73,8 @@ class View(documents.Document, frozen=True):
     KIND = "view"
 
     at: float  # when, in seconds since 1970, by the driver's clock
-    gone: float  # seconds since the search began
+    gone: float  # seconds since this run of the search began
+    earlier: float = 0.0  # seconds of its earlier runs
     metric: str  # what selects
     epochs: int  # the most that a trial trains
     total: int  # trials there will be
@@ -90,6 +93,14 @@ class Confusion(pydantic.BaseModel, frozen=True):
     rows: int
 
 
+class Point(pydantic.BaseModel, frozen=True):
+    """A trial of the Pareto front: none has a better score and costs no more."""
+
+    number: int
+    score: float
+    cost: float
+
+
 class Result(documents.Document, frozen=True):
     """How a search ended."""
 
@@ -101,13 +112,17 @@ class Result(documents.Document, frozen=True):
     test: dict[str, float]  # its metrics on the test part
     confusion: list[list[int]] | None = None  # rows: truth, columns: prediction; None: many classes
     confused: list[Confusion] = []  # the most frequent mistakes, the most frequent first
+    cost: str | None = None  # what `front` weighs the metric against
+    front: list[Point] = []  # the best score first
     warnings: list[str] = []  # signs that the winner is not what its metrics suggest
     trials: int = 0  # the most trials that the search was given
     minutes: float | None = None  # the longest time that it was given; None for endless
+    hours: float | None = None  # the most hours of trials that it was given; None for endless
 
-    def covers(self, trials: int, minutes: float | None) -> bool:
+    def covers(self, trials: int, minutes: float | None, hours: float) -> bool:
         """Whether the search was given at least as many trials and as much time."""
-        return trials <= self.trials and (minutes or math.inf) <= (self.minutes or math.inf)
+        longest, most = self.minutes or math.inf, self.hours or math.inf
+        return trials <= self.trials and (minutes or math.inf) <= longest and hours <= most
 
 
 _KEYS = {Record: keys.TRIAL, View: keys.VIEW, Result: keys.RESULT}
@@ -165,10 +180,10 @@ class Records:
         """Write the curves of all trials, a Parquet file for other programs."""
         self._storage.put(self._key(keys.CURVES), table)
 
-    def state(self, number: int, values: dict[str, Any]) -> State | None:
-        """The last state of a trial; None if there is none of this configuration."""
+    def state(self, number: int, values: dict[str, Any] | None) -> State | None:
+        """The last state of a trial; None if there is none of this configuration (None: of any)."""
         found = State.find(self._storage, self._key(keys.STATE, number))
-        return found if found and found.values == values else None
+        return found if found and values in (None, found.values) else None
 
     def save_state(self, number: int, state: State) -> None:
         self._storage.put(self._key(keys.STATE, number), state.encode())
@@ -181,7 +196,9 @@ class Records:
         return template.format(name=self.name, search=self.search_id, number=number)
 
 
-def all_of(store: Storage) -> list[Records]:
-    """All searches of a storage, by name and id."""
-    listed = (entry.key for entry in store.list(keys.SEARCHES))
+def all_of(store: Storage, name: str | None = None) -> list[Records]:
+    """All searches of a storage, or those of a name, by name and id."""
+    listed = (
+        entry.key for entry in store.list(f"{keys.SEARCHES}{name}/" if name else keys.SEARCHES)
+    )
     return [Records(store, *one) for one in keys.searches(listed)]

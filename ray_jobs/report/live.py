@@ -25,12 +25,13 @@ def watch(
 ) -> Iterator[Callable[[Record], None]]:
     """Show and store the view of a search; yields a function to call with each ended trial."""
     began, resumed = time.monotonic(), {one.number for one in trials.values() if one.unfinished}
-    before = len(trials) - len(resumed)
+    before, earlier = len(trials) - len(resumed), searched.seconds()
 
     def current() -> View:
         known = list(trials.values())  # a copy: other threads call it
         running = [one for one in known if one.status == "running" or one.number in resumed]
-        return view(searched, known, running, seconds=time.monotonic() - began, before=before)
+        now = view(searched, known, running, seconds=time.monotonic() - began, before=before)
+        return now.model_copy(update={"earlier": earlier})
 
     def print_line(line: str) -> None:
         out.print(line, highlight=False, soft_wrap=True)
@@ -60,12 +61,13 @@ def view(
 ) -> View:
     """The view of a search that began `seconds` ago, when `before` trials had ended already."""
     scored = searched.scored(trials)
-    rows = [*running, *(one for one in scored if one not in running)][:ROWS]
+    shown = {one.number for one in running}
+    rows = [*running, *(one for one in scored if one.number not in shown)][:ROWS]
     return View(
         at=time.time(),
         gone=seconds,
         metric=searched.metric,
-        epochs=search.rungs(searched.experiment)[0],
+        epochs=search.epochs(searched.experiment),
         total=max(searched.experiment.trials, len(trials)),
         started=len(trials),
         ended=len(trials) - len(running),

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,13 @@ ROWS = 10
 """Trials of the leaderboard."""
 LEAST_VALUES = 20
 """Minimum width of the column of values, in characters."""
+
+COSTS: dict[str, Callable[[float], str]] = {
+    "latency": lambda seconds: f"{seconds * 1e6:.0f} µs",
+    "size": lambda size: f"{size / 1e3:.1f} KB",
+}
+"""How a cost is written, by `tune.cost`."""
+_KEPT = {"test", "confusion", "confused", "warnings", "cost", "front"}
 
 Cells = dict[str, list[str]]
 """A table's columns by heading."""
@@ -48,7 +55,7 @@ class Outcome:
             "why": self.why,
             "metric": self.search.metric,
             "winner": {"trial": best.number, "values": best.values, "validation": best.best},
-            **self.result.model_dump(include={"test", "confusion", "confused", "warnings"}),
+            **self.result.model_dump(include=_KEPT),
             "trials": [
                 one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
                 for one in self.trials
@@ -68,6 +75,8 @@ class Outcome:
         if winner.values:
             out.print(f"trial {winner.number}: {screen.values(winner.values)}", soft_wrap=True)
         out.print(scores(winner.best, result.test))
+        if result.cost:
+            out.print(front(result))
         if result.confusion or result.confused:
             classes = self.search.dataset.schema.target.classes
             out.print(confusion(result, classes, out.width))
@@ -141,6 +150,19 @@ def scores(validation: Mapping[str, float], test: Mapping[str, float]) -> table.
         drawn.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, value in test.items():
         drawn.add_row(name, f"{validation.get(name, float('nan')):.4f}", f"{value:.4f}")
+    return drawn
+
+
+def front(result: searches.Result) -> table.Table:
+    """The Pareto front: no trial has a better metric and costs no more; a star marks the winner."""
+    drawn = _table(f"best {result.metric} for its {result.cost}")
+    for heading in ("trial", result.metric, str(result.cost)):
+        drawn.add_column(heading, justify="left" if heading == "trial" else "right")
+    for point in result.front:
+        mark = " *" if point.number == result.winner else ""
+        drawn.add_row(
+            f"{point.number}{mark}", f"{point.score:.4f}", COSTS[result.cost or ""](point.cost)
+        )
     return drawn
 
 

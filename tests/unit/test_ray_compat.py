@@ -4,6 +4,7 @@ import inspect
 import os
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,32 @@ def test_a_trial_may_fail_again_once_it_got_further() -> None:
     ray_compat.allow_failures(trial, 2)
     assert trial.max_failures == trial.num_failures + 2
     assert "self.max_failures" in inspect.getsource(Trial.should_recover)
+
+
+def test_population_based_training_gives_a_trial_anothers_checkpoint_and_changed_values() -> None:
+    """It needs nothing of Ray's trials and controller that ours lack."""
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    training = PopulationBasedTraining(
+        time_attr="epoch",
+        metric="value",
+        mode="max",
+        perturbation_interval=1,
+        hyperparam_mutations={"lr": [0.1, 0.2, 0.3]},
+        log_config=False,
+    )
+    trials = [ray_compat.Candidate(str(number), {"lr": 0.2}) for number in range(2)]
+    controller: Any = ray_compat.Controller()
+    for one in trials:
+        training.on_trial_add(controller, one)  # type: ignore[arg-type]
+    for epoch in (1, 2):
+        for value, one in enumerate(trials):
+            result = {"epoch": epoch, "value": value, "state": f"{value} at {epoch}"}
+            assert training.on_trial_result(controller, one, result) == "CONTINUE"  # type: ignore[arg-type]
+    assert trials[0].take_checkpoint() == "1 at 1"
+    assert trials[0].take_checkpoint() is None
+    assert trials[0].config["lr"] in (0.1, 0.2, 0.3)
+    assert trials[1].take_checkpoint() is None
 
 
 @pytest.mark.parametrize("method", ["__serve_build_asgi_app__", "record_autoscaling_stats"])

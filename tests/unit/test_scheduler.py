@@ -31,7 +31,7 @@ def searched(tmp_path: Path, scheduler: str = "asha") -> search.Search:
 
 
 def trial(*numbers: int) -> Any:
-    members = [{"number": number} for number in numbers]
+    members = [{"number": number, "values": {}} for number in numbers]
     state = SimpleNamespace(ray_actor=Actor())
     return SimpleNamespace(
         trial_id=str(numbers), config={"members": members}, temporary_state=state
@@ -41,7 +41,15 @@ def trial(*numbers: int) -> Any:
 def result(epoch: int, **scores: float) -> dict[str, Any]:
     return {
         "members": [
-            {"number": int(name[1:]), "epoch": epoch, "score": score, "done": epoch == 9}
+            {
+                "number": int(name[1:]),
+                "values": {},
+                "epoch": epoch,
+                "score": score,
+                "history": [{"accuracy": score}],
+                "state": None,
+                "done": epoch == 9,
+            }
             for name, score in scores.items()
         ]
     }

@@ -2,8 +2,9 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from eagleray import spec
+from eagleray.spec import sections
 from eagleray.state import searches
 from ray_jobs import search, searcher
 
@@ -38,14 +40,15 @@ def experiment(folder: Path, train: str, **tune: object) -> spec.Experiment:
 class Driver:
     """A driver that keeps records as the real one does: all that an interruption leaves."""
 
-    def __init__(self, chosen: spec.Experiment) -> None:
+    def __init__(self, chosen: spec.Experiment, earlier: Sequence[search.Past] = ()) -> None:
         self.chosen, self.kept = chosen, dict[int, searches.Record]()
+        self.earlier = earlier
         self.start()
 
     def start(self) -> None:
         stored = [json.loads(self.kept[number].model_dump_json()) for number in sorted(self.kept)]
         known = [searches.Record.model_validate(one) for one in stored]
-        self.finder = searcher.Searcher(self.chosen, "max", known)
+        self.finder = searcher.Searcher(self.chosen, "max", known, earlier=self.earlier)
         assert self.finder.exhausted == search.exhausted(self.chosen, known)
         self.running: dict[str, searches.Record] = {}
 
@@ -68,7 +71,10 @@ class Driver:
             self.finder.on_trial_complete(trial_id, result(record, status="failed", failure="NaN"))
             return
         record.status, record.score = "finished", score(record.values)
-        self.finder.on_trial_complete(trial_id, result(record, score=record.score))
+        if self.chosen.tune.cost is not None:
+            record.costs = {self.chosen.tune.cost: cost(record.values)}
+        report = result(record, score=record.score, costs=record.costs)
+        self.finder.on_trial_complete(trial_id, report)
 
     def tried(self) -> list[dict[str, Any]]:
         return [self.kept[number].values for number in sorted(self.kept)]
@@ -81,6 +87,10 @@ def result(record: searches.Record, **report: object) -> dict[str, Any]:
 
 def score(values: dict[str, Any]) -> float:
     return -sum(float(value) ** 2 for value in values.values())
+
+
+def cost(values: dict[str, Any]) -> float:
+    return float(values["train.weight_decay"])
 
 
 def whole(chosen: spec.Experiment, *, interrupted: bool) -> list[dict[str, Any]]:
@@ -97,13 +107,21 @@ def whole(chosen: spec.Experiment, *, interrupted: bool) -> list[dict[str, Any]]
 
 
 SEARCHES = [(ENDLESS, "tpe"), (ENDLESS, "random"), (TWELVE, "tpe"), (TWELVE, "random")]
-SEARCHES += [(TWELVE, "grid")]
+SEARCHES += [(TWELVE, "grid"), (ENDLESS, "cma")]
+
+
+def test_every_searcher_of_the_file_is_registered() -> None:
+    assert set(get_args(sections.Tune.model_fields["search"].annotation)) == set(searcher.REGISTRY)
 
 
 @pytest.mark.parametrize(("train", "kind"), SEARCHES)
+@pytest.mark.parametrize("modelled", [searcher.MODELLED, 12])
 def test_a_search_interrupted_at_every_trial_tries_what_an_uninterrupted_one_does(
-    folder: Path, train: str, kind: str
+    folder: Path, train: str, kind: str, modelled: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where it has forgotten all but the best and the latest trials on the way."""
+    for name, value in {"MODELLED": modelled, "BEST": 2, "LATEST": 6}.items():
+        monkeypatch.setattr(searcher, name, value)
     chosen = experiment(folder, train, search=kind)
     tried = whole(chosen, interrupted=True)
     assert tried == whole(chosen, interrupted=False)
@@ -142,6 +160,88 @@ def test_more_trials_go_on_from_those_that_are_there(folder: Path) -> None:
         driver.end(next(iter(driver.running)))
     assert driver.tried()[:6] == few
     assert driver.tried() == whole(driver.chosen, interrupted=False)
+
+
+def test_a_search_with_a_cost_interrupted_at_every_trial_tries_the_same(folder: Path) -> None:
+    chosen = experiment(folder, ENDLESS, cost="latency", trials=20)
+    assert whole(chosen, interrupted=True) == whole(chosen, interrupted=False)
+
+
+def test_a_search_that_forgets_models_its_best_and_its_latest_trials(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MODELLED": 20, "BEST": 4, "LATEST": 8}.items():
+        monkeypatch.setattr(searcher, name, value)
+    driver = Driver(experiment(folder, ENDLESS, trials=60))
+    while driver.suggest():
+        driver.end(next(iter(driver.running)))
+    modelled = [one.values[0] for one in driver.finder._study.get_trials()]
+    scores = [driver.kept[number].score for number in sorted(driver.kept)]
+    assert len(modelled) <= 20
+    assert max(modelled) == max(scores)
+    assert modelled[-8:] == scores[-8:]
+
+
+def test_earlier_trials_are_told_to_the_sampler_and_tried_again_only_if_it_says_so(
+    folder: Path,
+) -> None:
+    def later(earlier: Sequence[search.Past]) -> float:
+        driver = Driver(experiment(folder, ENDLESS), earlier)
+        while driver.suggest():
+            driver.end(next(iter(driver.running)))
+        return sum(one["train.weight_decay"] for one in driver.tried()) / TRIALS
+
+    known = [{"train.lr": 1e-3, "train.weight_decay": step / 40} for step in range(40)]
+    assert later([search.Past(dict(one), score(one), 0.0) for one in known]) < 0.25 < later([])
+
+
+def test_cma_goes_where_results_are_good_and_starts_where_earlier_ones_were(folder: Path) -> None:
+    def mean(earlier: Sequence[search.Past], first: int) -> float:
+        driver = Driver(experiment(folder, ENDLESS, search="cma", trials=60), earlier)
+        while driver.suggest():
+            driver.end(next(iter(driver.running)))
+        return sum(one["train.weight_decay"] for one in driver.tried()[first:][:10]) / 10
+
+    known = [{"train.lr": 1e-3, "train.weight_decay": step / 40} for step in range(40)]
+    assert mean([], 50) < 0.15 < mean([], 0)
+    assert mean([search.Past(dict(one), score(one), 0.0) for one in known], 0) < 0.15
+
+
+def lose(driver: Driver, trial_id: str) -> None:
+    """End a trial that was lost to storage."""
+    record = driver.running.pop(trial_id)
+    record.status = "lost"
+    driver.finder.on_trial_complete(trial_id, result(record, status="lost", cause=None))
+
+
+def test_a_trial_that_was_lost_to_storage_comes_back_and_is_left_after_the_third_loss(
+    folder: Path,
+) -> None:
+    driver = Driver(experiment(folder, ENDLESS, trials=2))
+    for _ in range(searcher.RETURNS + 1):
+        assert driver.suggest()
+        ((trial_id, record),) = driver.running.items()
+        assert record.number == 1
+        lose(driver, trial_id)
+    assert driver.suggest()
+    ((trial_id, record),) = driver.running.items()
+    assert record.number == 2
+    driver.end(trial_id)
+    assert not driver.suggest()
+    driver.start()  # the next run of the search
+    assert driver.suggest()
+    assert next(iter(driver.running.values())).number == 1
+
+
+def test_a_trial_that_came_back_is_scored(folder: Path) -> None:
+    driver = Driver(experiment(folder, ENDLESS, trials=1))
+    assert driver.suggest()
+    lose(driver, next(iter(driver.running)))
+    assert driver.suggest()
+    driver.end(next(iter(driver.running)))
+    (told,) = driver.finder._study.get_trials()
+    assert told.values == [driver.kept[1].score]
+    assert not driver.suggest()
 
 
 def test_tpe_goes_where_results_are_good_and_random_does_not(folder: Path) -> None:

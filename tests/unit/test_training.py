@@ -73,6 +73,28 @@ def test_a_training_resumed_equals_one_that_was_not_interrupted_to_the_bit(
     assert checkpoints.weights(second) == checkpoints.weights(whole)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_state_goes_on_at_the_rates_of_the_trainer_that_loads_it(
+    tmp_path: Path, schedule: str
+) -> None:
+    def begun(rate: float) -> training.Trainer:
+        options = {"train.lr": str(rate), "train.weight_decay": str(rate)}
+        return trainer(tmp_path, **options, **{"train.schedule": schedule})
+
+    source, alone, clone = begun(0.01), begun(0.03), begun(0.03)
+    for _ in range(2):
+        source.epoch()
+        alone.epoch()
+    checkpoints.restore(clone, checkpoints.dump(source))
+    assert torch.equal(next(clone.model.parameters()), next(source.model.parameters()))
+    for _ in range(2):
+        ours, theirs = (one.optimizer.param_groups[0] for one in (clone, alone))
+        assert ours["lr"] == pytest.approx(theirs["lr"])
+        assert ours["weight_decay"] == theirs["weight_decay"] == 0.03
+        clone.epoch()
+        alone.epoch()
+
+
 def test_the_same_seed_gives_the_same_training_and_another_one_does_not(tmp_path: Path) -> None:
     one, same = finish(trainer(tmp_path)), finish(trainer(tmp_path))
     other = finish(trainer(tmp_path, **{"train.seed": "1"}))

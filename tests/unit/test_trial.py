@@ -37,6 +37,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trial.Job:
         search_id=found.id,
         metric=found.metric,
         rungs=frozenset(),
+        population=False,
         custom={},
         shared={encoded.key({}): data},  # type: ignore[dict-item]
         dataset=found.dataset,  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from eagleray.client import local
 from eagleray.learn import schema
 from eagleray.state import searches
 from eagleray.state.models import Registry
-from ray_jobs import pipeline, search
+from ray_jobs import pipeline
 from ray_jobs.report.outcome import Outcome
 from tests import records
 
@@ -287,13 +287,6 @@ def _wait_for_records(chosen: spec.Experiment, count: int) -> None:
             return
         time.sleep(0.2)
     pytest.fail(f"no {count} trials were finished in 180 s")
-
-
-def test_rungs_are_epochs_at_which_trials_are_compared(tmp_path: Path) -> None:
-    assert search.rungs(experiment(tmp_path, **{"train.epochs": "30"})) == (30, [3, 9, 27])
-    assert search.rungs(experiment(tmp_path, **{"tune.scheduler": "none"})) == (9, [])
-    drawn = {"train.epochs": "{choice: [5, 20]}"}
-    assert search.rungs(experiment(tmp_path, **drawn))[0] == 20
 
 
 def test_a_metric_of_another_task_is_refused_before_compute_is_spent(

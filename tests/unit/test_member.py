@@ -1,0 +1,136 @@
+"""A trial's member: what it does when it fails, and when it goes on from another's state."""
+
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagleray import errors, spec, storage
+from eagleray.state import searches
+from eagleray.storage import blobs
+from ray_jobs import training
+from ray_jobs.data import encoded, prepare
+from ray_jobs.member import Member, Place
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> spec.Experiment:
+    (tmp_path / "storage").mkdir()
+    file = tmp_path / "wine.yaml"
+    file.write_text(
+        "name: wine\ndata: {source: 'dataset:wine', target: target}\n"
+        "model: {hidden: [8]}\n"
+        "train: {epochs: 6, batch_size: 64, lr: {loguniform: [1.0e-3, 1.0]}}\n"
+        f"storage: file://{tmp_path}/storage\n"
+    )
+    return spec.load(file)
+
+
+@pytest.fixture
+def data(chosen: spec.Experiment) -> encoded.Encoded:
+    dataset = prepare.dataset(chosen)
+    return dataset.encode(dataset.fit(chosen.default().features))
+
+
+@pytest.fixture
+def place(chosen: spec.Experiment) -> Iterator[Place]:
+    store = storage.open(chosen.storage)
+    with futures.ThreadPoolExecutor(1) as uploads:
+        yield Place(
+            store, searches.Records(store, "wine", "s"), uploads, frozenset(), population=True
+        )
+
+
+@pytest.fixture
+def build(
+    chosen: spec.Experiment, data: encoded.Encoded
+) -> Callable[[dict[str, Any]], training.Trainer]:
+    return lambda values: training.Trainer(chosen.configuration(values), data, metric="log_loss")
+
+
+def fail(member: Member, failure: Exception) -> None:
+    with member.failing():
+        raise failure
+
+
+def test_a_failure_of_its_own_is_tried_again_from_the_last_state_and_the_second_one_counts(
+    place: Place, build: Any
+) -> None:
+    member = Member(1, {"train.lr": 0.01}, place)
+    member.start(build)
+    member.trainer.epoch()
+    member.save_state(wait=True)
+    member.trainer.epoch()
+    fail(member, RuntimeError("the first time"))
+    assert (member.again, member.active, member.report("log_loss")) == (True, False, None)
+    member.start(build)
+    assert (member.active, member.epoch) == (True, 1)
+    fail(member, RuntimeError("the second time"))
+    report = member.report("log_loss")
+    assert report is not None
+    assert (report["status"], report["done"]) == ("failed", True)
+    assert report["failure"] == "RuntimeError('the second time')"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (errors.TrainingError("loss must be finite"), "failed"),
+        (errors.StorageUnavailableError("no answer"), "lost"),
+    ],
+)
+def test_a_failure_that_would_repeat_to_the_bit_and_one_of_storage_are_not_tried_again(
+    place: Place, build: Any, failure: Exception, status: str
+) -> None:
+    member = Member(1, {"train.lr": 0.01}, place)
+    member.start(build)
+    fail(member, failure)
+    report = member.report("log_loss")
+    assert report is not None
+    assert (report["status"], report["done"]) == (status, True)
+
+
+def test_a_clone_goes_on_from_anothers_weights_of_which_no_byte_is_copied(
+    place: Place, build: Any
+) -> None:
+    source, clone = (Member(number, {"train.lr": 0.1 / number}, place) for number in (1, 2))
+    for one in (source, clone):
+        one.start(build)
+        for _ in range(2):
+            one.trainer.epoch()
+        one.save_state(wait=True)
+    state = place.records.state(1, None)
+    assert state is not None
+    contents = [entry.key for entry in place.storage.list(blobs.PREFIX)]
+    clone.clone(build, {"train.lr": 0.2}, state)
+    assert [entry.key for entry in place.storage.list(blobs.PREFIX)] == contents
+    assert clone.trainer.progress == source.trainer.progress
+    assert place.records.state(2, None) == state.model_copy(update={"values": {"train.lr": 0.2}})
+    clone.trainer.epoch()
+    report = clone.report("log_loss")
+    assert report is not None
+    assert (report["values"], report["epoch"], len(report["history"])) == ({"train.lr": 0.2}, 3, 3)
+    assert report["seconds"] == report["history"][-1]["seconds"]
+
+
+def test_a_clone_whose_worker_is_lost_goes_on_under_its_changed_values(
+    place: Place, build: Any
+) -> None:
+    source = Member(1, {"train.lr": 0.1}, place)
+    source.start(build)
+    source.trainer.epoch()
+    source.save_state(wait=True)
+    state = place.records.state(1, None)
+    assert state is not None
+    clone = Member(2, {"train.lr": 0.01}, place)
+    clone.start(build)
+    clone.clone(build, {"train.lr": 0.3}, state)
+    again = Member(2, {"train.lr": 0.01}, place)
+    again.start(build)
+    assert (again.values, again.epoch) == ({"train.lr": 0.3}, 1)
+    source.trainer.epoch()
+    source.save_state(wait=True)
+    again.start(build)  # the state that it shares is still there
+    assert again.epoch == 1
