@@ -18,7 +18,7 @@ import torch
 from eagleray import errors
 from eagleray.state import searches
 from eagleray.storage import Storage, blobs
-from ray_jobs import checkpoints, training
+from ray_jobs import checkpoints, strategies, training
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ STATE_S = 1.0
 """Time from a trial's start to its first saved state, and minimum time between two."""
 UPLOAD_RATIO = 10
 """Uploads of states, and of weights between rungs, take about one second in this many."""
+ALIKE = (errors.TrainingError, errors.UserError)
+"""Failures that all workers of a group have at once; any other one ends the group."""
 OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
 """Failures of one configuration, which another configuration may not have."""
 
@@ -47,6 +49,7 @@ class Member:
     number: int
     values: dict[str, Any]
     place: Place
+    strategy: strategies.OneProcess
     ended: bool = False  # nothing is left to train or to report
     _trainer: training.Trainer | None = None
     _failure: dict[str, Any] | None = None
@@ -75,18 +78,26 @@ class Member:
 
     def start(self, trainer: training.Trainer) -> None:
         """Start with a new trainer, from the last state if there is one."""
-        self._state = self.place.records.state(self.number, self.values)
+        self._state = self.strategy.agree(
+            lambda: self.place.records.state(self.number, self.values)
+        )
         if self._state is not None:
             checkpoints.restore(trainer, blobs.get(self.place.storage, self._state.blob))
         self._trainer = trainer
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:
-        """End this member if the block fails; the others of its pack go on."""
+        """End this member if the block fails; the others of its pack go on.
+
+        A failure that the other workers of its group may not have is raised too.
+        """
         try:
             yield
-        except Exception as failure:  # noqa: BLE001 - the trial fails, not its actor
+        except Exception as failure:
             self.fail(failure)
+            alike = isinstance(failure, ALIKE) and not isinstance(failure, errors.CodeError)
+            if self.strategy.size > 1 and not alike:
+                raise
 
     def fail(self, failure: Exception) -> None:
         log.error("trial %s fails", self.number, exc_info=failure)
@@ -103,6 +114,8 @@ class Member:
         Other uploads take about a tenth of the time; they are for a search that runs out of time.
         """
         best, now = self.trainer.progress.best_epoch, time.monotonic()
+        if not self.strategy.leads:
+            return
         if best != self._weights_epoch and (compared or now >= self._weights_due):
             self._weights = blobs.put(self.place.storage, checkpoints.weights(self.trainer))
             self._weights_epoch = best
@@ -113,9 +126,11 @@ class Member:
         now = time.monotonic()
         if self._saving is not None and self._saving.done():
             self._state, self._saving = self._saving.result(), None
-        if self._saving is None and now >= self._state_due and not self.trainer.finished:
+        due = self._saving is None and now >= self._state_due and not self.trainer.finished
+        if self.strategy.agree(lambda: due):
             data = checkpoints.dump(self.trainer)
-            self._saving = self.place.uploads.submit(self._put_state, self.epoch, data, now)
+            if self.strategy.leads:
+                self._saving = self.place.uploads.submit(self._put_state, self.epoch, data, now)
 
     def report(self, metric: str) -> dict[str, Any] | None:
         """Fields of a record, and its `history` since the last report; None without news."""

@@ -99,8 +99,11 @@ def _tune(
     trials = {record.number: record for record in searched.records.trials()}
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
-        with cluster.connected(address), live.watch(searched, trials, out) as ended:
-            return tuning.run(searched, trials, ended, size=_pack_size(searched, trials, out))
+        with cluster.connected(address):
+            cluster.check(searched.experiment.compute, known=address is None)
+            with live.watch(searched, trials, out) as ended:
+                size = _pack_size(searched, trials, out)
+                return tuning.run(searched, trials, ended, size=size)
     except KeyboardInterrupt:
         out.print("interrupted: run the same command to resume")
         raise
@@ -111,7 +114,7 @@ def _pack_size(
 ) -> int:
     """Choose the size of packs for the trials that are left, and say why."""
     left = searched.experiment.trials - sum(not one.unfinished for one in trials.values())
-    slots = max(1, cluster.Room(tuning.resources(searched.experiment))())
+    slots = max(1, cluster.Room(searched.experiment.compute)())
     chosen = pack_size.choose(searched, trials=left, slots=slots)
     packs = f"packs of {chosen.size} trials" if chosen.size > 1 else "each trial alone"
     out.print(f"{packs}: {chosen.why}", soft_wrap=True)

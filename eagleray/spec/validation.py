@@ -19,6 +19,8 @@ from eagleray.spec import document, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
 
+MIN_SHARE = 2
+"""Rows of a worker in a batch; batch norm needs two."""
 SEARCHED = tuple(sections.Configuration.model_fields)
 
 
@@ -29,7 +31,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     found: list[Problem] = []
     tree = {name: _parse(value, (name,), found) for name, value in page.value.items()}
     found += _section_laws(tree, {one.key for one in found})
-    for law in (_column_laws, _task_laws, _grid_laws, _dependent_laws):
+    for law in (_column_laws, _task_laws, _grid_laws, _dependent_laws, _worker_laws):
         found += law(tree)
     return tree, found
 
@@ -181,6 +183,17 @@ def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:
         other, law, _ = _NEEDS[key]
         got = " or ".join(map(str, options(tree, other)))
         yield Problem(("train", key), law, f"{other}: {got}")
+
+
+def _worker_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Each worker of a trial has at least `MIN_SHARE` rows of each batch."""
+    workers = _section(tree, "compute").get("workers")
+    most = workers.get("max") if isinstance(workers, dict) else workers
+    least = min((size for size in options(tree, "batch_size") if type(size) is int), default=None)
+    if type(most) is int and least and most > 1 and most * MIN_SHARE > least:
+        largest = max(1, least // MIN_SHARE)
+        law = f"must leave each worker {MIN_SHARE} rows of train.batch_size: {least}"
+        yield Problem(("compute", "workers"), f"{law}, so be at most {largest}", show(workers))
 
 
 def _is_smoothed(loss: object) -> bool:

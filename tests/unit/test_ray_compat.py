@@ -18,10 +18,13 @@ READERS = (
     "air/constants.py",
     "dashboard/utils.py",
     "serve/_private/constants.py",
+    "train/constants.py",
+    "train/v2/_internal/constants.py",
     "tune/constants.py",
 )
 """Modules of Ray that name the variables it reads."""
 VARIABLES = (
+    *ray_compat.TRAIN,
     *ray_compat.TUNE,
     *ray_compat.DEVICES,
     ray_compat.ADDRESS,
@@ -65,6 +68,25 @@ def test_a_trial_may_fail_again_once_it_got_further() -> None:
     ray_compat.allow_failures(trial, 2)
     assert trial.max_failures == trial.num_failures + 2
     assert "self.max_failures" in inspect.getsource(Trial.should_recover)
+
+
+def test_a_run_of_ray_train_tells_lost_workers_from_failures_of_their_own() -> None:
+    from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal import exceptions
+
+    own, lost = ValueError("wrong"), exceptions.WorkerHealthCheckFailedError("died", OSError())
+    assert not ray_compat.lost_workers(WorkerGroupError("", {0: own, 1: own}))
+    assert ray_compat.lost_workers(WorkerGroupError("", {0: own, 1: lost}))
+    assert ray_compat.lost_workers(ControllerError(own))
+
+
+def test_the_autoscaler_announces_its_nodes_in_the_state_of_the_cluster() -> None:
+    from ray._private.state import state
+    from ray.core.generated import autoscaler_pb2
+
+    assert callable(state.get_cluster_config)
+    groups = autoscaler_pb2.ClusterConfig.DESCRIPTOR.fields_by_name["node_group_configs"]
+    assert {"resources", "max_count"} <= {one.name for one in groups.message_type.fields}
 
 
 @pytest.mark.parametrize("method", ["__serve_build_asgi_app__", "record_autoscaling_stats"])
