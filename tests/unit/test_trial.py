@@ -69,6 +69,13 @@ def finish(running: trial.Trial) -> dict[int, list[dict[str, Any]]]:
             return reports
 
 
+def uploaded(running: trial.Trial) -> None:
+    """Wait until what was to be uploaded is there."""
+    held = running._trains
+    assert isinstance(held, session.Session)
+    held._uploads.submit(bool).result()
+
+
 def epochs(reports: list[dict[str, Any]]) -> int:
     return sum(len(report["history"]) for report in reports)
 
@@ -104,7 +111,7 @@ def test_after_the_loss_of_its_worker_a_pack_goes_on_without_those_that_had_ende
     lost = actor(job, 0.01, 0.02, 0.03)
     for _ in range(3):
         lost.step()
-        lost._uploads.submit(bool).result()  # what was to be uploaded is there
+        uploaded(lost)
     values = {"train.lr": 0.02}
     records(job).save(searches.Record(number=2, values=values, status="stopped"))
     reports = finish(actor(job, 0.01, 0.02, 0.03))
@@ -118,7 +125,7 @@ def test_members_that_are_behind_catch_up_first(job: session.Job) -> None:
     ahead = actor(job, 0.01)
     for _ in range(2):
         ahead.step()
-        ahead._uploads.submit(bool).result()
+        uploaded(ahead)
     running = actor(job, 0.01, 0.02)
     assert [one["epoch"] for one in running.step()["members"]] == [2, 1]
     reports = finish(running)
@@ -131,6 +138,6 @@ def test_what_cannot_be_trained_in_one_pass_is_trained_one_by_one(
     def broken(trainers: object) -> None:
         raise RuntimeError("torch cannot batch this")
 
-    monkeypatch.setattr(trial.pack, "epoch", broken)
+    monkeypatch.setattr(session.pack, "epoch", broken)
     reports = finish(actor(job, 0.01, 0.02))
     assert [epochs(found) for found in reports.values()] == [EPOCHS, EPOCHS]
