@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 T = TypeVar("T")
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+UNIT = 2**20
+"""Parameters from which a layer is gathered by itself under `fsdp`; smaller ones all together."""
 MIN_ROWS = 2
 """Rows of a worker in a batch; batch norm needs two. A batch with fewer is trained whole by all."""
 
@@ -160,6 +162,9 @@ class Fsdp(Ddp):
     def spread(self, model: nn.Module) -> nn.Module:
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        for layer in list(model.modules())[1:]:
+            if sum(own.numel() for own in layer.parameters(recurse=False)) >= UNIT:
+                fully_shard(layer)
         self._spread = cast(nn.Module, fully_shard(model))
         return self._spread
 

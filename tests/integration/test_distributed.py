@@ -97,16 +97,25 @@ def test_a_lost_worker_costs_one_restart_from_the_last_state_and_asha_stops_what
 
 
 @pytest.mark.slow
-def test_a_configuration_that_fails_in_one_worker_fails_the_trial_and_names_the_worker(
+def test_a_group_starts_with_the_workers_that_fit_and_names_the_one_that_fails(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    wrong = TRAINS.format(log=str(tmp_path / "log")) + (
+    log = tmp_path / "log"
+    wrong = TRAINS.format(log=str(log)) + (
         "    if rank == 1 and batches > 2:\n        raise TypeError('wrong')\n"
     )
+    elastic = {"compute.workers": "{min: 1, max: 3}", "compute.strategy": "fsdp"}
+    failing = grouped(tmp_path, wrong, **{"tune.trials": 1, **elastic})
     with pytest.raises(searches.errors.SearchError, match=r"worker 1 on [\d.]+: .*wrong"):
-        searches.run(grouped(tmp_path, wrong, **{"tune.trials": 1}))
-    assert [one.status for one in searches.on_record(chosen(tmp_path)).trials()] == ["failed"]
+        searches.run(failing)
+    assert {rank for _, rank in passes(log)} == {0, 1}
+    assert [one.status for one in searches.on_record(failing).trials()] == ["failed"]
 
 
-def chosen(folder: Path) -> spec.Experiment:
-    return spec.load(folder / "wine.yaml")
+def test_more_workers_than_the_machine_has_are_refused_before_any_trial(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    too_many = searches.experiment(tmp_path, **{"compute.workers": 3})
+    with pytest.raises(searches.errors.UserError, match=r"at most 1 with \d+ CPU each, but got 3"):
+        searches.run(too_many)
+    assert searches.on_record(too_many).trials() == []
