@@ -5,7 +5,7 @@ READY := .venv/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 unexport PYTHONDONTWRITEBYTECODE # tests start dozens of processes, each of which would compile our modules
 
-.PHONY: help demo test tests check unit slow bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
+.PHONY: help demo test tests check unit slow gpu bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -22,6 +22,9 @@ tests: $(READY)
 
 slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
 	$(BIN)/python -m pytest -m slow tests
+
+gpu: $(READY) ## what only a GPU shows; skipped, with the reason, where there is none
+	$(BIN)/python -m pytest -rs tests/gpu
 
 check: $(READY) ## style, types and import layers
 	$(BIN)/ruff check .
@@ -48,6 +51,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/help.py
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/ddp.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/quality.py
 

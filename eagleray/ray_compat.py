@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
@@ -33,6 +34,12 @@ TUNE = {
     "TUNE_WARN_THRESHOLD_S": "60",
 }
 """Ray Tune's own files are scratch (docs/adr/0001); `searcher` limits trials; we handle Ctrl-C."""
+TRAIN = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+}
+"""A lost worker is noticed within a second; the working directory is that of any trial."""
 DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -189,3 +196,29 @@ class Controller:
 
     def _schedule_trial_save(self, _: Candidate, *, result: dict[str, Any]) -> Any:
         return result["state"]
+
+
+def lost_workers(failure: BaseException) -> bool:
+    """Whether a run of Ray Train failed because a worker died, and not by an error of its own."""
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal import exceptions
+
+    lost = (exceptions.WorkerHealthCheckFailedError, exceptions.WorkerHealthCheckTimeoutError)
+    group = failure.worker_failures if isinstance(failure, WorkerGroupError) else {}
+    return not group or any(isinstance(one, lost) for one in group.values())
+
+
+def announced_nodes() -> list[tuple[dict[str, float], int]] | None:
+    """Resources of the nodes that the autoscaler may start, and how many; None if it says nothing.
+
+    The autoscaler (v2) of the cluster that this process is connected to writes them.
+    """
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    if config is None or not config.node_group_configs:
+        return None
+    return [
+        (dict(one.resources), one.max_count if one.max_count >= 0 else sys.maxsize)
+        for one in config.node_group_configs
+    ]

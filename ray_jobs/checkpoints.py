@@ -20,7 +20,10 @@ PLAIN_TYPES = (int, float, str, list)
 
 
 def dump(trainer: training.Trainer) -> bytes:
-    """The state of a training after its last whole epoch."""
+    """The state of a training after its last whole epoch; of a group, in its leading worker.
+
+    All workers of a group call it; it gives nothing in the others.
+    """
     optimizer = trainer.optimizer.state_dict()
     tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in trainer.best_weights.items()}
@@ -40,29 +43,37 @@ def dump(trainer: training.Trainer) -> bytes:
             for name, value in trainer.schedule.state_dict().items()
             if isinstance(value, PLAIN_TYPES)
         },
+        "scaler": trainer.scaler.state_dict(),
         "id": uuid.uuid4().hex,  # no two blobs are equal: a worker deletes only its own
     }
-    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    return safe_torch.save(whole, metadata={"state": json.dumps(state)})
+    strategy, ordered = trainer.strategy, sorted(tensors.items())  # as in the other workers
+    whole = ((name, strategy.whole(value.detach())) for name, value in ordered)
+    copied = {name: value.cpu().contiguous().clone() for name, value in whole if strategy.leads}
+    return safe_torch.save(copied, metadata={"state": json.dumps(state)}) if copied else b""
 
 
 def restore(trainer: training.Trainer, data: bytes) -> None:
     """Load a state that `dump` gave into a new trainer.
 
     Its configuration is that of the state, but for rates, clipping and weight decay, which stay the
-    trainer's own.
+    trainer's own, and for the number of workers.
     """
-    tensors, state = safe_torch.load(data), _metadata(data)
-    trainer.model.load_state_dict(_with_prefix(tensors, "model."))
+    tensors, state, like = safe_torch.load(data), _metadata(data), trainer.strategy.like
+    held, parameters = trainer.model.state_dict(), list(trainer.model.parameters())
+    saved = _with_prefix(tensors, "model.")
+    trainer.model.load_state_dict({name: like(saved[name], held[name]) for name in held})
     trainer.best_weights = _with_prefix(tensors, "best.")
     moments: dict[int, dict[str, Any]] = {int(key): value for key, value in state["plain"].items()}
     for name, value in _with_prefix(tensors, "optimizer.").items():
         parameter, field = name.split(".", 1)
-        moments.setdefault(int(parameter), {})[field] = value
+        parted = value if value.dim() == 0 else like(value, parameters[int(parameter)].data)
+        moments.setdefault(int(parameter), {})[field] = parted
     rates = trainer.schedule.base_lrs
     trainer.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
     trainer.schedule.load_state_dict(trainer.schedule.state_dict() | state["schedule"])
     _keep_options(trainer, rates)
+    if state.get("scaler"):
+        trainer.scaler.load_state_dict(state["scaler"])
     trainer.progress = training.Progress(**state["progress"])
 
 

@@ -4,6 +4,7 @@ A pending trial makes Ray's autoscaler add a node. Ray does not tell how many no
 may still add, so the limit follows the nodes that are alive (docs/adr/0014).
 """
 
+import itertools
 import logging
 import os
 import time
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 import ray
 
-from eagleray import ray_compat
+from eagleray import errors, ray_compat, spec
 
 MAX_PENDING = 10
 """Maximum number of pending trials."""
@@ -37,22 +38,66 @@ def connected(address: str | None = None) -> Iterator[None]:
         yield
 
 
-class Room:
-    """Counts the trials that fit on the living nodes; `wanted` are the resources of each."""
+def wanted(compute: spec.Compute) -> dict[str, float]:
+    """What Ray reserves for a worker."""
+    return {"CPU": compute.cpus} | ({"GPU": compute.gpus} if compute.gpus else {})
 
-    def __init__(self, wanted: Resources) -> None:
-        self._wanted, self._count, self._read_at = wanted, 0, float("-inf")
+
+class Room:
+    """Counts the trials that fit on the living nodes.
+
+    Of trials with groups of workers, one more, where it makes the autoscaler add nodes.
+    """
+
+    def __init__(self, compute: spec.Compute) -> None:
+        self._compute, self._count, self._read_at = compute, 0, float("-inf")
+        self._more = int(compute.grouped and ray_compat.announced_nodes() is not None)
 
     def __call__(self) -> int:
         if time.monotonic() - self._read_at >= READ_S:
             self._read_at = time.monotonic()
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            self._count = room(nodes, self._wanted)
-        return self._count
+            workers, fitting = self._compute.workers, room(_alive(), wanted(self._compute))
+            self._count = fitting // workers.max or int(fitting >= workers.min)
+        return self._count + self._more
+
+
+def check(compute: spec.Compute, *, known: bool) -> None:
+    """Check that a trial fits on the nodes that are alive and those that the autoscaler announces.
+
+    Does nothing if these may not be all: `known` says that no other node can come unannounced.
+
+    Raises:
+        UserError: it never fits; names the largest that does.
+    """
+    announced = ray_compat.announced_nodes()
+    if known or announced is not None:
+        more = ([node] * min(count, compute.workers.min) for node, count in announced or ())
+        fit([*_alive(), *itertools.chain(*more)], compute)
+
+
+def fit(nodes: Sequence[Resources], compute: spec.Compute) -> None:
+    """UserError if a trial does not fit on the nodes; names the largest that does."""
+    asked, least = wanted(compute), compute.workers.min
+    fitting, each = room(nodes, asked), _shown(asked)
+    if 0 < fitting < least:
+        law = f"must fit on the cluster, at most {fitting} with {each} each"
+        raise errors.UserError(f"compute.workers: {law}, but got {least}")
+    if fitting < least:
+        largest = {name: max((one.get(name, 0.0) for one in nodes), default=0) for name in asked}
+        law = f"a worker must fit on a node, at most {_shown(largest)}"
+        raise errors.UserError(f"compute: {law}, but got {each}")
+
+
+def _shown(resources: Resources) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def _alive() -> list[Resources]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def room(nodes: Sequence[Resources], wanted: Resources) -> int:
-    """Number of trials that fit on the nodes, busy or not; a trial runs on one node."""
+    """Number of workers that fit on the nodes, busy or not; each runs on one node."""
     return sum(
         int(min(node.get(name, 0.0) // need for name, need in wanted.items() if need))
         for node in nodes

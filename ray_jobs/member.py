@@ -18,7 +18,7 @@ import torch
 from eagleray import errors
 from eagleray.state import searches
 from eagleray.storage import Storage, blobs
-from ray_jobs import checkpoints, costs, training
+from ray_jobs import checkpoints, costs, strategies, training
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ TRIES = 2
 """A configuration that fails by itself this often is marked `failed`."""
 FINAL_FAILURES = (errors.TrainingError, errors.SpecError, errors.StorageError)
 """Failures that are not tried again at once: they would repeat, or have been tried enough."""
+ALIKE = (errors.TrainingError, errors.UserError)
+"""Failures that all workers of a group have at once; any other one ends the group."""
 OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, MemoryError)
 """Failures of one configuration, which another configuration may not have."""
 
@@ -53,6 +55,7 @@ class Member:
     number: int
     values: dict[str, Any]
     place: Place
+    strategy: strategies.OneProcess
     ended: bool = False  # nothing is left to train or to report
     again: bool = False  # it failed, and is to start again
     _trainer: training.Trainer | None = None
@@ -89,7 +92,7 @@ class Member:
         In a population the state's values count: they may be later than those on record.
         """
         self.again, wanted = False, None if self.place.population else self.values
-        self._state = self.place.records.state(self.number, wanted)
+        self._state = self.strategy.agree(lambda: self.place.records.state(self.number, wanted))
         self._resume(build, self._state.values if self._state else self.values)
 
     def clone(
@@ -106,17 +109,24 @@ class Member:
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:
-        """End this member if the block fails; the others of its pack go on."""
+        """End this member if the block fails; the others of its pack go on.
+
+        A failure that the other workers of its group may not have is raised too.
+        """
         try:
             yield
-        except Exception as failure:  # noqa: BLE001 - the trial fails, not its actor
+        except Exception as failure:
             self.fail(failure)
+            alike = isinstance(failure, ALIKE) and not isinstance(failure, errors.CodeError)
+            if self.strategy.size > 1 and not alike:
+                raise
 
     def fail(self, failure: Exception) -> None:
         """Start again from the last state at the next step; the second failure counts."""
         log.error("trial %s fails", self.number, exc_info=failure)
         self._failures += 1
-        self.again = self._failures < TRIES and not isinstance(failure, FINAL_FAILURES)
+        final = self.strategy.size > 1 or isinstance(failure, FINAL_FAILURES)
+        self.again = self._failures < TRIES and not final
         if self.again:
             return
         known = isinstance(failure, errors.EagleRayError)
@@ -132,6 +142,8 @@ class Member:
         Other uploads take about a tenth of the time; they are for a search that runs out of time.
         """
         best, now = self.trainer.progress.best_epoch, time.monotonic()
+        if not self.strategy.leads:
+            return
         if best != self._weights_epoch and (compared or now >= self._weights_due):
             self._weights = blobs.put(self.place.storage, checkpoints.weights(self.trainer))
             self._weights_epoch = best
@@ -144,10 +156,11 @@ class Member:
             self._state, self._saving = self._saving.result(), None
         if wait and self._state is not None and self._state.epoch == self.epoch:
             return
-        due = wait or now >= self._state_due
-        if self._saving is None and due and not self.trainer.finished:
+        due = self._saving is None and (wait or now >= self._state_due)
+        if self.strategy.agree(lambda: due and not self.trainer.finished):
             data = checkpoints.dump(self.trainer)
-            self._saving = self.place.uploads.submit(self._put_state, self.epoch, data, now)
+            if self.strategy.leads:
+                self._saving = self.place.uploads.submit(self._put_state, self.epoch, data, now)
             if wait:
                 self.save_state(wait=True)
 

@@ -32,7 +32,9 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
 
     A few steps of the default configuration are timed on this machine, alone and in packs.
     """
-    tune = searched.experiment.tune
+    tune, compute = searched.experiment.tune, searched.experiment.compute
+    if compute.grouped or compute.precision != "fp32":
+        return Choice(1, "packs are trained by one worker in fp32")
     measured = tune.pack == "auto"
     if measured and tune.scheduler == "pbt":
         return Choice(max(1, math.ceil(trials / slots)), "a population trains together")

@@ -99,9 +99,11 @@ def _tune(
     trials = {record.number: record for record in searched.records.trials()}
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
-        with cluster.connected(address), live.watch(searched, trials, out) as ended:
-            size = _pack_size(searched, trials, out)
-            ranked = tuning.run(searched, trials, ended, size=size)
+        with cluster.connected(address):
+            cluster.check(searched.experiment.compute, known=address is None)
+            with live.watch(searched, trials, out) as ended:
+                size = _pack_size(searched, trials, out)
+                ranked = tuning.run(searched, trials, ended, size=size)
         if searched.experiment.tune.budget and len(ranked) < searched.experiment.trials:
             out.print(f"the budget ends after {len(ranked)} of {searched.experiment.trials} trials")
         return ranked
@@ -115,7 +117,7 @@ def _pack_size(
 ) -> int:
     """Choose the size of packs for the trials that are left, and say why."""
     left = searched.experiment.trials - sum(not one.unfinished for one in trials.values())
-    slots = max(1, cluster.Room(tuning.resources(searched.experiment))())
+    slots = max(1, cluster.Room(searched.experiment.compute)())
     chosen = pack_size.choose(searched, trials=left, slots=slots)
     packs = f"packs of {chosen.size} trials" if chosen.size > 1 else "each trial alone"
     out.print(f"{packs}: {chosen.why}", soft_wrap=True)

@@ -153,7 +153,10 @@ class Searcher(tune.search.Searcher):
         running = len(self._running)
         # before the first score, all may fail with one cause: only one waits for room
         independent = int(max(0, min(self._independent, self._left))) if self._scored else 0
-        if running >= cluster.limit(self._room(), running, independent):
+        limit = cluster.limit(self._room(), running, independent)
+        if self._experiment.compute.grouped:  # those that wait hold processes
+            limit = max(1, self._room())
+        if running >= limit:
             return True
         expected = [] if self._promising else self._causes[:1] * len(self._members())
         return running > 0 and search.hopeless(self._causes + expected)

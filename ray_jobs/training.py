@@ -19,6 +19,7 @@ from torch.optim import lr_scheduler
 
 from eagleray import bundle, code, errors, spec
 from eagleray.learn import losses, metrics, models, tasks
+from ray_jobs import strategies
 from ray_jobs.data import encoded
 
 EVALUATION_ROWS = 4096
@@ -51,8 +52,8 @@ class Pass(NamedTuple):
 class Trainer:
     """One configuration in training.
 
-    `metric` selects the best epoch; it is a name of `eagleray.learn.metrics`. `custom` has the
-    user's code by its name in the file.
+    `metric` selects the best epoch; it is a name of `eagleray.learn.metrics`. `strategy` says where
+    and in how many workers. `custom` has the user's code by its name in the file.
 
     Raises:
         UserError: the model or the loss does not fit the data.
@@ -64,14 +65,15 @@ class Trainer:
         data: encoded.Encoded,
         *,
         metric: str,
-        device: str = "cpu",
+        strategy: strategies.OneProcess | None = None,
         custom: Mapping[str, code.Code] | None = None,
     ) -> None:
         custom = custom or {}
         self._custom_model = custom.get(configuration.model.type)
         self._custom_loss = custom.get(configuration.train.loss)
         self.options, self.data, self.metric = configuration.train, data, metric
-        self.device = torch.device(device)
+        self.strategy = strategy or strategies.OneProcess()
+        self.device = self.strategy.device
         self.progress = Progress()
         self._sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
         self._task = tasks.of(data.target)
@@ -80,12 +82,16 @@ class Trainer:
         model, shape = configuration.model, data.transforms.shape
         built = models.build(model, shape, self._task.width, custom=self._custom_model)
         self.model, targets = built.to(self.device), data.train.targets
+        self._spread = self.strategy.spread(self.model)
         self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
+        self._weight_C = self._class_weights(targets)
         self._train, self._validation = self._tensors(data.train), self._tensors(data.validation)
         whole, rest = divmod(len(targets), self.options.batch_size)
         steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `batches` has them
         self.optimizer = build_optimizer(self.options, self.model.parameters())
         self.schedule = _schedule(self.options, self.optimizer, steps)
+        scaled = self.strategy.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.best_weights = self._weights()
 
     @property
@@ -106,9 +112,18 @@ class Trainer:
             CodeError: the user's model or loss fails.
         """
         began, number = time.perf_counter(), self.progress.epoch + 1
-        train_loss = self._train_epoch(number)
+        train_loss = self.train(number)
         output_BC, loss = self._evaluate()
         return self.record(Pass(train_loss, output_BC, loss, time.perf_counter() - began))
+
+    def train(self, number: int) -> float:
+        """Train on all batches of an epoch; return the mean loss of the rows."""
+        self.model.train()
+        total, count = torch.zeros((), device=self.device), 0
+        for inputs, target_B in self.batches(number):
+            self._step(inputs, target_B, total)
+            count += len(target_B)
+        return float(self.strategy.total(total)) / count
 
     def batches(self, number: int) -> Iterator[Batch]:
         """Yield an epoch's shuffled batches, and seed what is random in them.
@@ -117,6 +132,8 @@ class Trainer:
         """
         torch.manual_seed(self.options.seed * 1_000_003 + number)
         order = torch.randperm(len(self._train[1])).to(self.device)
+        if self.strategy.rank:  # each worker drops out its own
+            torch.manual_seed(torch.initial_seed() ^ self.strategy.rank << 32)
         for rows in order.split(self.options.batch_size):
             if len(rows) > 1 or len(order) == 1:
                 yield _select(self._train, rows)
@@ -138,6 +155,7 @@ class Trainer:
         found = metrics.score(self.data.target, self.data.validation.targets, outputs)
         found |= {"loss": done.loss} if math.isfinite(done.loss) else {}
         found |= {"train_loss": done.train_loss, "seconds": done.seconds}
+        found = self.strategy.agree(lambda: found)  # of which the end of a training follows
         self._record(found)
         return found
 
@@ -156,25 +174,39 @@ class Trainer:
             self.loss(self.model(inputs), target_B)
             self.model(_select((inputs, target_B), slice(1))[0])
 
-    def _train_epoch(self, number: int) -> float:
-        """Train on all batches; return the mean loss of the rows."""
-        self.model.train()
-        total, count = torch.zeros((), device=self.device), 0
-        for inputs, target_B in self.batches(number):
-            loss = self._step(inputs, target_B)
-            total += loss.detach() * len(target_B)
-            count += len(target_B)
-        return float(total) / count
-
-    def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
+    def _step(self, inputs: dict[str, Tensor], target_B: Tensor, total: Tensor) -> None:
+        """Update the weights with one batch; add the loss of this worker's rows to `total`."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.model(inputs), target_B)
-        self._backward(loss)
+        for piece in self.strategy.pieces(len(target_B)):
+            self._piece(piece, inputs, target_B, total)
         if self.options.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        return loss
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= before:  # a smaller scale: a gradient was infinite, no step
+            self.schedule.step()
+
+    def _piece(
+        self, piece: strategies.Piece, inputs: dict[str, Tensor], target_B: Tensor, total: Tensor
+    ) -> None:
+        """Add the gradients of a piece of a batch."""
+        own, own_B = _select((inputs, target_B), piece.rows)
+        share = self._share(own_B, target_B) / piece.copies
+        with self.strategy.syncing(piece):
+            with self.strategy.casting():
+                loss = self.loss(self._spread(own), own_B)
+            # a group takes the mean of its workers' gradients, but here they add up
+            factor = share * self.strategy.size
+            self._backward(self.scaler.scale(loss if factor == 1 else loss * factor))
+        total.add_(loss.detach() * share, alpha=len(target_B))
+
+    def _share(self, own_B: Tensor, target_B: Tensor) -> Tensor | float:
+        """How much some rows count in the mean loss of their batch."""
+        if self._weight_C is None or len(own_B) == len(target_B):
+            return len(own_B) / len(target_B)
+        return self._weight_C[own_B].sum() / self._weight_C[target_B].sum()
 
     def _backward(self, loss: Tensor) -> None:
         with code.guard("must give gradients", self._custom_loss, self._custom_model):
@@ -186,7 +218,9 @@ class Trainer:
         chunks, total = [], 0.0
         with torch.inference_mode():
             for inputs, target_B in self.validation_batches():
-                chunks.append(self.model(inputs))
+                rows = self.strategy.share(len(target_B))
+                own = self._spread(_select((inputs, target_B), rows)[0])
+                chunks.append(self.strategy.joined(own, len(target_B)))
                 total += float(self.loss(chunks[-1], target_B)) * len(target_B)
         return torch.cat(chunks), total / len(self._validation[1])
 
@@ -206,9 +240,13 @@ class Trainer:
             progress.stale += 1
 
     def _weights(self) -> dict[str, Tensor]:
-        return {
-            name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
-        }
+        """A copy of the weights, in the leading worker."""
+        whole = ((k, self.strategy.whole(v.detach())) for k, v in self.model.state_dict().items())
+        return {name: value.cpu().clone() for name, value in whole if self.strategy.leads}
+
+    def _class_weights(self, targets: np.ndarray) -> Tensor | None:
+        weight_C = losses.class_weights(self.options, targets, self._task.width)
+        return None if weight_C is None else torch.from_numpy(weight_C).to(self.device)
 
     def _tensors(self, part: encoded.Part) -> Batch:
         inputs = {name: bundle.tensor(value).to(self.device) for name, value in part.inputs.items()}

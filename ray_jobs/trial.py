@@ -1,166 +1,54 @@
-"""A trial in an actor that is reused: one process trains one configuration after another.
+"""A trial as Ray Tune runs it: an actor that is reused for one configuration after another.
 
-Starting a process takes many times as long as a short training, so the actor is reused
-(`reset_config`), and the object store holds the encoded data once, shared without copies. A trial
-of several members trains them in packs (`ray_jobs.pack`).
+Starting a process takes many times as long as a short training, so the actor, and the group of
+workers of a trial that has one, are reused (`reset_config`), and the object store holds the encoded
+data once, shared without copies.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from concurrent import futures
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import ray
 import torch
 from ray import tune
 
-from eagleray import code, spec, storage
-from eagleray.state import searches
-from ray_jobs import pack, training
-from ray_jobs.data import encoded
-from ray_jobs.member import Member, Place
+from ray_jobs import group, session, strategies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ray_jobs.data import prepare
-
-log = logging.getLogger(__name__)
-
-REPORT_S = 1.0
-"""A trial reports at each rung, at its end, and this long after its last report."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all trials of a search share."""
-
-    experiment: spec.Experiment
-    search_id: str
-    metric: str  # selects epochs and trials; a name of `eagleray.learn.metrics`
-    rungs: frozenset[int]  # epochs at which the scheduler compares trials
-    population: bool  # members go on from each other's states
-    custom: dict[str, code.Code]  # the user's code by its name in the file
-    shared: dict[str, ray.ObjectRef[encoded.Encoded]]  # by `encoded.key`
-    dataset: ray.ObjectRef[prepare.Dataset]  # a trial with features not in `shared` encodes it
+    from eagleray.state import searches
 
 
 class Trial(tune.Trainable):
-    """A trial as Ray Tune runs it; `config` is what `searcher.Searcher` suggests."""
+    """Trains in this process, or in a group of workers; `config` is from `searcher.Searcher`."""
 
-    def setup(self, config: dict[str, Any], *, job: Job) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], *, job: session.Job) -> None:  # type: ignore[override]
         # `tune.with_parameters` passes the job
-        self._job, compute = job, job.experiment.compute
-        torch.set_num_threads(max(1, int(compute.cpus)))
-        self._device = "cuda" if compute.gpus and torch.cuda.is_available() else "cpu"
-        store, self._uploads = storage.open(job.experiment.storage), futures.ThreadPoolExecutor(1)
-        records = searches.Records(store, job.experiment.name, job.search_id)
-        files = frozenset(one.filename for one in job.custom.values())
-        cost = job.experiment.tune.cost
-        self._place = Place(store, records, self._uploads, files, cost, job.population)
-        self._cache: dict[str, encoded.Encoded] = {}
+        compute = job.experiment.compute
+        if compute.grouped:
+            self._trains: group.Group | session.Session = group.Group(job)
+        else:
+            device = "cuda" if compute.gpus and torch.cuda.is_available() else "cpu"
+            strategy = strategies.OneProcess(device, compute.precision)
+            self._trains = session.Session(job, strategy)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._config = new_config
-        self._members: list[Member] = []
-        self._packs = not (self._job.population and self._job.custom)  # see `pack_size`
+        self._trains.begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Train until the next rung, the end, or the next report, whichever comes first."""
-        self._members = self._members or self._start()
-        for one in self._members:
-            if one.again:
-                with one.failing():
-                    one.start(self._trainer)
-        self._advance()
-        reports = [one.report(self._job.metric) for one in self._members]
-        done = all(one.ended for one in self._members)
-        return {"members": [report for report in reports if report], "done": done}
+        return self._trains.step()
 
     def drop(self, numbers: Sequence[int]) -> None:
         """End members that the scheduler has stopped."""
-        for one in self._members:
-            one.ended |= one.number in numbers
+        self._trains.drop(numbers)
 
     def clone(self, number: int, values: dict[str, Any], state: searches.State) -> None:
         """Let a member go on from another's state, under values of its own."""
-        (one,) = (one for one in self._members if one.number == number)
-        with one.failing():
-            one.clone(self._trainer, values, state)
+        self._trains.clone(number, values, state)
 
     def cleanup(self) -> None:
-        self._uploads.shutdown(wait=True, cancel_futures=True)
-
-    def _start(self) -> list[Member]:
-        """The members; those that ended before the worker of a pack was lost do not start again."""
-        members = [
-            Member(one["number"], one["values"], self._place) for one in self._config["members"]
-        ]
-        for one in members:
-            with one.failing():
-                record = self._place.records.trial(one.number) if members[1:] else None
-                one.ended = record is not None and not record.unfinished
-                if not one.ended:
-                    one.start(self._trainer)
-        return members
-
-    def _trainer(self, values: dict[str, Any]) -> training.Trainer:
-        configuration = self._job.experiment.configuration(values)
-        return training.Trainer(
-            configuration,
-            self._data(configuration),
-            metric=self._job.metric,
-            device=self._device,
-            custom=self._job.custom,
-        )
-
-    def _data(self, configuration: spec.Configuration) -> encoded.Encoded:
-        key, shared = encoded.key(configuration.features), self._job.shared
-        if key not in self._cache:
-            self._cache.clear()  # one setting at a time, to save memory
-            if key in shared:
-                self._cache[key] = ray.get(shared[key])
-            else:
-                dataset = ray.get(self._job.dataset)
-                self._cache[key] = dataset.encode(dataset.fit(configuration.features))
-        return self._cache[key]
-
-    def _advance(self) -> None:
-        until, compared = time.monotonic() + REPORT_S, False
-        while active := [one for one in self._members if one.active]:
-            epoch = min(one.epoch for one in active)
-            together = [one for one in active if one.epoch == epoch]
-            self._train(together)
-            for one in together:
-                with one.failing():
-                    one.save_state()
-            compared = epoch + 1 in self._job.rungs or not all(one.active for one in together)
-            if compared or time.monotonic() >= until:
-                break
-        for one in self._members:
-            if one.epoch and not one.ended:
-                with one.failing():
-                    one.save(compared=compared)
-                    if self._job.population and one.active and one.epoch in self._job.rungs:
-                        one.save_state(wait=True)
-
-    def _train(self, members: list[Member]) -> None:
-        """Train members that are in the same epoch, in one pass if they are several."""
-        passes = self._pack(members) if members[1:] and self._packs else None
-        for place, one in enumerate(members):
-            with one.failing():
-                one.trainer.record(passes[place]) if passes else one.trainer.epoch()
-
-    def _pack(self, members: list[Member]) -> list[training.Pass] | None:
-        """Train in one pass; None if that fails, before any member is changed."""
-        try:
-            return pack.epoch([one.trainer for one in members])
-        except Exception:
-            log.exception("these trials cannot be trained in one pass: each trains alone")
-            self._packs = False
-            return None
+        self._trains.close()

@@ -16,11 +16,13 @@ from ray import tune
 
 from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
-from ray_jobs import cluster, scheduler, search, searcher, trial
+from ray_jobs import cluster, scheduler, search, searcher, session, trial
 from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
 """Maximum number of settings of `features` that are encoded once for all trials."""
+COORDINATOR = {"memory": 2.0**28}
+"""What Ray reserves for the actor of a trial with a group, whose workers Ray Train places."""
 RETRIES = 2
 """Retries of a trial whose worker is lost; a newer saved state resets the count."""
 
@@ -51,12 +53,6 @@ def run(
     return searched.ranked(list(trials.values()))
 
 
-def resources(experiment: spec.Experiment) -> dict[str, float]:
-    """What Ray reserves for a trial."""
-    compute = experiment.compute
-    return {"CPU": compute.cpus} | ({"GPU": compute.gpus} if compute.gpus else {})
-
-
 def _tune(
     searched: search.Search,
     known: list[searches.Record],
@@ -65,8 +61,9 @@ def _tune(
     *,
     size: int,
 ) -> None:
-    experiment, wanted = searched.experiment, resources(searched.experiment)
-    room = cluster.Room(wanted)
+    experiment, compute = searched.experiment, searched.experiment.compute
+    room = cluster.Room(compute)
+    wanted = COORDINATOR if compute.grouped else cluster.wanted(compute)
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
         tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
@@ -101,12 +98,12 @@ def _tune(
         ).fit()
 
 
-def _job(searched: search.Search) -> trial.Job:
+def _job(searched: search.Search) -> session.Job:
     experiment, shared = searched.experiment, {}
     for one in itertools.islice(search.feature_settings(experiment), MAX_ENCODED):
         data = searched.dataset.encode(searched.transforms(one))
         shared[encoded.key(one.features)] = ray.put(data)
-    return trial.Job(
+    return session.Job(
         experiment=experiment,
         search_id=searched.id,
         metric=searched.metric,

@@ -36,11 +36,13 @@ class Loss:
         tasks: names of the tasks that it fits.
         build: builds it from the `train` section, the targets of the training part, and C.
         options: keys of `train` that this loss reads and some others do not.
+        weighted: whether a row counts by its class (`class_weights`) in the mean of a batch.
     """
 
     tasks: frozenset[str]
     build: Callable[[spec.Train, np.ndarray, int], Function]
     options: frozenset[str] = frozenset()
+    weighted: bool = False
 
 
 def build(
@@ -63,6 +65,17 @@ def build(
     if name not in fitting(type(task)):
         raise errors.UserError(f"train.loss must fit the task, but got {name}")
     return REGISTRY[name].build(train, targets, task.width)
+
+
+def class_weights(train: spec.Train, targets: np.ndarray, outputs: int) -> np.ndarray | None:
+    """How much a row of each class counts (C); None for a loss whose rows count the same.
+
+    Weights are by inverse frequency in `targets`; a row's mean is 1, as in scikit-learn.
+    """
+    if train.loss not in REGISTRY or not REGISTRY[train.loss].weighted:
+        return None
+    counts_C = np.bincount(targets, minlength=outputs).clip(min=1)
+    return (len(targets) / (outputs * counts_C)).astype(np.float32)
 
 
 def fitting(task: type[tasks.Task]) -> list[str]:
@@ -98,10 +111,7 @@ def _own(custom: code.Code) -> Function:
 
 
 def _weighted_cross_entropy(train: spec.Train, targets: np.ndarray, outputs: int) -> Function:
-    """Classes weighted by inverse frequency; the mean weight of a row is 1, as in scikit-learn."""
-    counts_C = np.bincount(targets, minlength=outputs).clip(min=1)
-    weight_C = (len(targets) / (outputs * counts_C)).astype(np.float32)
-    return _smoothed(train.label_smoothing, weight_C)
+    return _smoothed(train.label_smoothing, class_weights(train, targets, outputs))
 
 
 def _smoothed(smoothing: float, weight_C: np.ndarray | None = None) -> Function:
@@ -143,7 +153,9 @@ REGISTRY = plugins.Registry(
         "cross_entropy": Loss(
             tasks.CLASSES, lambda train, *_: _smoothed(train.label_smoothing), _SMOOTHED
         ),
-        "weighted_cross_entropy": Loss(tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED),
+        "weighted_cross_entropy": Loss(
+            tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED, weighted=True
+        ),
         "focal": Loss(tasks.CLASSES, lambda *_: _focal),
         "mse": Loss(tasks.VALUES, _of_values("mse_loss")),
         "huber": Loss(tasks.VALUES, _of_values("huber_loss")),

@@ -23,6 +23,7 @@ from eagleray.errors import SpecError, UserError
 from eagleray.learn import metrics, tasks
 from eagleray.spec import document, problems, space, validation
 from eagleray.spec.document import dotted
+from eagleray.spec.sections import Compute as Compute
 from eagleray.spec.sections import Configuration as Configuration
 from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
@@ -64,7 +65,7 @@ class Experiment(File):
         """Hours of trials that the budget pays for; infinite without a limit."""
         budget, compute, limits = self.tune.budget, self.compute, [math.inf]
         if budget is not None and budget.gpu_hours is not None:
-            limits.append(budget.gpu_hours / compute.gpus)
+            limits.append(budget.gpu_hours / (compute.gpus * compute.workers.max))
         if budget is not None and budget.money is not None:
             limits.append(budget.money / (compute.price or math.nan))
         return min(limits)
@@ -111,12 +112,14 @@ class Experiment(File):
     def search_id(self, data_fingerprint: str) -> str:
         """12 hex digits of what decides the outcome: data, code, space and search.
 
-        Only keys that are set count, so another release's defaults make no other search. `compute`,
-        `storage`, `serve` and `LIMITS` do not count.
+        Only keys that are set count, so another release's defaults make no other search. `storage`,
+        `serve`, `LIMITS`, and of `compute` all but half precision do not count.
         """
         explicit = self.explicit()
         counted = {name: explicit[name] for name in explicit if name in _COUNTED}
         counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
+        if self.compute.precision != "fp32":
+            counted["compute"] = {"precision": self.compute.precision}
         text = json.dumps([SEMANTICS, counted, data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -91,7 +91,7 @@ def _listed(*items: JSON) -> JSON:
 def _table(at: tuple[str, ...], section: type[Section]) -> Iterator[str]:
     leaves = section.model_json_schema().get("properties", {})
     rows = [
-        f"| `{key}` | {_type(leaf)} | {_default(section, key)} | {leaf['description']} |"
+        f"| `{key}` | {_type(leaf)} | {_default(section, key, leaf)} | {leaf['description']} |"
         for key, leaf in leaves.items()
         if not _is_section(leaf)
     ]
@@ -101,11 +101,12 @@ def _table(at: tuple[str, ...], section: type[Section]) -> Iterator[str]:
         yield from ("| key | type | default | meaning |", "|---|---|---|---|", *rows)
 
 
-def _default(section: type[Section], key: str) -> str:
+def _default(section: type[Section], key: str, leaf: JSON) -> str:
     field = section.model_fields[key]
     if field.is_required():
         return "required"
-    return f"`{show(field.get_default(call_default_factory=True, validated_data={}))}`"
+    made = field.get_default(call_default_factory=True, validated_data={})
+    return f"`{show(leaf.get('default', made))}`"
 
 
 def _is_section(leaf: JSON) -> bool:

@@ -47,6 +47,36 @@ class OneOf:
         raise PydanticCustomError("choice", "must be one of {names}", {"names": names})
 
 
+@dataclasses.dataclass(frozen=True)
+class NumberOrBounds:
+    """Bounds `{min: …, max: …}`, or a number of at least 1 that is both."""
+
+    def __get_pydantic_core_schema__(
+        self, source: type[pydantic.BaseModel], handler: pydantic.GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            self._read,
+            handler(source),
+            serialization=core_schema.plain_serializer_function_ser_schema(self._write),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"minimum": 1, "type": "integer"}, handler(schema["schema"])]}
+
+    def _read(self, value: object) -> object:
+        if type(value) is int and value >= 1:
+            return {"min": value, "max": value}
+        if not isinstance(value, dict | pydantic.BaseModel):
+            law = "must be a whole number of at least 1, or {min: …, max: …}"
+            raise PydanticCustomError("law", law)
+        return value
+
+    def _write(self, value: Any) -> object:
+        return value.min if value.min == value.max else {"min": value.min, "max": value.max}
+
+
 def _one_only(value: int) -> int:
     if value > 1:
         raise PydanticCustomError("law", "more than 1 is not built yet")

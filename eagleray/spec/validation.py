@@ -19,6 +19,8 @@ from eagleray.spec import document, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
 
+MIN_SHARE = 2
+"""Rows of a worker in a batch; batch norm needs two."""
 SEARCHED = tuple(sections.Configuration.model_fields)
 
 
@@ -37,6 +39,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
         _pbt_laws,
         _tune_laws,
         _dependent_laws,
+        _worker_laws,
     ):
         found += law(tree)
     return tree, found
@@ -224,6 +227,10 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     if search != "random":
         law = "pbt needs search: random beside it"
         yield Problem(("tune", "scheduler"), law, f"search: {search}")
+    workers = _section(tree, "compute").get("workers", 1)
+    if workers != 1:
+        law = "pbt needs compute.workers: 1 beside it"
+        yield Problem(("tune", "scheduler"), law, f"workers: {show(workers)}")
     kind = str(_section(tree, "model").get("type", "mlp"))
     rates = models.REGISTRY[kind].options.rates if kind in models.REGISTRY else ()
     alike = [("train", key) for key in sorted(sections.Train.alike)]
@@ -241,6 +248,17 @@ def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:
         other, law, _ = _NEEDS[key]
         got = " or ".join(map(str, options(tree, other)))
         yield Problem(("train", key), law, f"{other}: {got}")
+
+
+def _worker_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Each worker of a trial has at least `MIN_SHARE` rows of each batch."""
+    workers = _section(tree, "compute").get("workers")
+    most = workers.get("max") if isinstance(workers, dict) else workers
+    least = min((size for size in options(tree, "batch_size") if type(size) is int), default=None)
+    if type(most) is int and least and most > 1 and most * MIN_SHARE > least:
+        largest = max(1, least // MIN_SHARE)
+        law = f"must leave each worker {MIN_SHARE} rows of train.batch_size: {least}"
+        yield Problem(("compute", "workers"), f"{law}, so be at most {largest}", show(workers))
 
 
 def _is_smoothed(loss: object) -> bool:

@@ -1,8 +1,10 @@
 """How many trials wait for how many nodes."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagleray import errors, spec
 from ray_jobs import cluster
 
 COUNTS = st.integers(0, 100)
@@ -31,6 +33,35 @@ def test_what_results_change_does_not_queue_behind_what_waits() -> None:
     waiting = 10
     assert cluster.limit(room=2, live=waiting, independent=0) == waiting
     assert cluster.limit(room=2, live=2, independent=0) == 3
+
+
+def compute(**options: object) -> spec.Compute:
+    return spec.Compute.model_validate(options)
+
+
+def test_the_workers_of_one_trial_may_be_on_several_nodes() -> None:
+    nodes = [{"CPU": 3.0}, {"CPU": 3.0, "GPU": 1.0}]
+    cluster.fit(nodes, compute(workers=6))
+    cluster.fit(nodes, compute(workers={"min": 2, "max": 100}, cpus=3.0))
+    cluster.fit(nodes, compute(workers=4, gpus=0.25, cpus=0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"workers": 7}, "compute.workers: must fit on the cluster, at most 6 with 1 CPU each"),
+        ({"workers": 3, "cpus": 2.0}, "at most 2 with 2 CPU each, but got 3"),
+        ({"workers": 5, "gpus": 0.25}, "at most 3 with 1 CPU and 0.25 GPU each, but got 5"),
+        ({"cpus": 4.0}, "compute: a worker must fit on a node, at most 3 CPU, but got 4 CPU"),
+        ({"gpus": 2.0}, "a node, at most 3 CPU and 1 GPU, but got 1 CPU and 2 GPU"),
+    ],
+)
+def test_what_never_fits_is_refused_with_the_largest_that_does(
+    options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(errors.UserError) as refused:
+        cluster.fit([{"CPU": 3.0}, {"CPU": 3.0, "GPU": 1.0}], compute(**options))
+    assert said in str(refused.value)
 
 
 @given(room=COUNTS, live=COUNTS, independent=COUNTS)

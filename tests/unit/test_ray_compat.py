@@ -19,10 +19,13 @@ READERS = (
     "air/constants.py",
     "dashboard/utils.py",
     "serve/_private/constants.py",
+    "train/constants.py",
+    "train/v2/_internal/constants.py",
     "tune/constants.py",
 )
 """Modules of Ray that name the variables it reads."""
 VARIABLES = (
+    *ray_compat.TRAIN,
     *ray_compat.TUNE,
     *ray_compat.DEVICES,
     ray_compat.ADDRESS,
@@ -92,6 +95,25 @@ def test_population_based_training_gives_a_trial_anothers_checkpoint_and_changed
     assert trials[0].take_checkpoint() is None
     assert trials[0].config["lr"] in (0.1, 0.2, 0.3)
     assert trials[1].take_checkpoint() is None
+
+
+def test_a_run_of_ray_train_tells_lost_workers_from_failures_of_their_own() -> None:
+    from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal import exceptions
+
+    own, lost = ValueError("wrong"), exceptions.WorkerHealthCheckFailedError("died", OSError())
+    assert not ray_compat.lost_workers(WorkerGroupError("", {0: own, 1: own}))
+    assert ray_compat.lost_workers(WorkerGroupError("", {0: own, 1: lost}))
+    assert ray_compat.lost_workers(ControllerError(own))
+
+
+def test_the_autoscaler_announces_its_nodes_in_the_state_of_the_cluster() -> None:
+    from ray._private.state import state
+    from ray.core.generated import autoscaler_pb2
+
+    assert callable(state.get_cluster_config)
+    groups = autoscaler_pb2.ClusterConfig.DESCRIPTOR.fields_by_name["node_group_configs"]
+    assert {"resources", "max_count"} <= {one.name for one in groups.message_type.fields}
 
 
 @pytest.mark.parametrize("method", ["__serve_build_asgi_app__", "record_autoscaling_stats"])

@@ -277,7 +277,7 @@ OVER_THE_SCHEMA = [
     {"tune": {"trials": {"choice": [1, 2]}}},
     {"tune": {"folds": 5}},
     {"tune": {"metric": "f2"}},
-    {"compute": {"workers": 2}},
+    {"compute": {"workers": 0}},
     {"compute": {"cpus": 0}},
     {"storage": "/tmp"},
     {"serve": {"rollout": {}}},

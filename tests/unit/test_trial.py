@@ -7,7 +7,7 @@ import pytest
 
 from eagleray import spec, storage
 from eagleray.state import searches
-from ray_jobs import member, search, trial
+from ray_jobs import member, search, session, trial
 from ray_jobs.data import encoded
 
 EPOCHS = 6
@@ -22,17 +22,17 @@ storage: file://{folder}
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trial.Job:
-    monkeypatch.setattr(trial.ray, "get", lambda held: held)
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> session.Job:
+    monkeypatch.setattr(session.ray, "get", lambda held: held)
     monkeypatch.setattr(member, "STATE_S", 0.0)
     monkeypatch.setattr(member, "UPLOAD_RATIO", 0)
-    monkeypatch.setattr(trial, "REPORT_S", 0.0)
+    monkeypatch.setattr(session, "REPORT_S", 0.0)
     (tmp_path / "storage").mkdir()
     file = tmp_path / "x.yaml"
     file.write_text(FILE.format(epochs=EPOCHS, folder=tmp_path / "storage"))
     found = search.Search(spec.load(file))
     data = found.dataset.encode(found.transforms(found.experiment.default()))
-    return trial.Job(
+    return session.Job(
         experiment=found.experiment,
         search_id=found.id,
         metric=found.metric,
@@ -44,7 +44,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trial.Job:
     )
 
 
-def actor(job: trial.Job, *rates: float) -> trial.Trial:
+def actor(job: session.Job, *rates: float) -> trial.Trial:
     made = trial.Trial.__new__(trial.Trial)
     members = [
         {"number": number, "values": {"train.lr": rate}, "parameters": {}}
@@ -54,7 +54,7 @@ def actor(job: trial.Job, *rates: float) -> trial.Trial:
     return made
 
 
-def records(job: trial.Job) -> searches.Records:
+def records(job: session.Job) -> searches.Records:
     opened = storage.open(job.experiment.storage)
     return searches.Records(opened, job.experiment.name, job.search_id)
 
@@ -70,11 +70,18 @@ def finish(running: trial.Trial) -> dict[int, list[dict[str, Any]]]:
             return reports
 
 
+def uploaded(running: trial.Trial) -> None:
+    """Wait until what was to be uploaded is there."""
+    held = running._trains
+    assert isinstance(held, session.Session)
+    held._uploads.submit(bool).result()
+
+
 def epochs(reports: list[dict[str, Any]]) -> int:
     return sum(len(report["history"]) for report in reports)
 
 
-def test_every_member_is_reported_to_its_end(job: trial.Job) -> None:
+def test_every_member_is_reported_to_its_end(job: session.Job) -> None:
     reports = finish(actor(job, 0.01, 0.02, 0.03))
     for found in reports.values():
         assert epochs(found) == EPOCHS
@@ -83,7 +90,7 @@ def test_every_member_is_reported_to_its_end(job: trial.Job) -> None:
 
 
 def test_a_member_that_the_scheduler_drops_is_trained_and_reported_no_further(
-    job: trial.Job,
+    job: session.Job,
 ) -> None:
     running = actor(job, 0.01, 0.02, 0.03)
     first = running.step()
@@ -92,7 +99,7 @@ def test_a_member_that_the_scheduler_drops_is_trained_and_reported_no_further(
     assert sorted(finish(running)) == [1, 3]
 
 
-def test_a_member_whose_loss_explodes_fails_alone(job: trial.Job) -> None:
+def test_a_member_whose_loss_explodes_fails_alone(job: session.Job) -> None:
     reports = finish(actor(job, 0.01, 1e38, 0.03))
     assert [report["status"] for report in reports[2]] == ["failed"]
     assert "must be finite" in reports[2][0]["failure"]
@@ -100,12 +107,12 @@ def test_a_member_whose_loss_explodes_fails_alone(job: trial.Job) -> None:
 
 
 def test_after_the_loss_of_its_worker_a_pack_goes_on_without_those_that_had_ended(
-    job: trial.Job,
+    job: session.Job,
 ) -> None:
     lost = actor(job, 0.01, 0.02, 0.03)
     for _ in range(3):
         lost.step()
-        lost._uploads.submit(bool).result()  # what was to be uploaded is there
+        uploaded(lost)
     values = {"train.lr": 0.02}
     records(job).save(searches.Record(number=2, values=values, status="stopped"))
     reports = finish(actor(job, 0.01, 0.02, 0.03))
@@ -115,11 +122,11 @@ def test_after_the_loss_of_its_worker_a_pack_goes_on_without_those_that_had_ende
     assert reports[1][-1]["score"] == pytest.approx(alone[-1]["score"], rel=1e-5)
 
 
-def test_members_that_are_behind_catch_up_first(job: trial.Job) -> None:
+def test_members_that_are_behind_catch_up_first(job: session.Job) -> None:
     ahead = actor(job, 0.01)
     for _ in range(2):
         ahead.step()
-        ahead._uploads.submit(bool).result()
+        uploaded(ahead)
     running = actor(job, 0.01, 0.02)
     assert [one["epoch"] for one in running.step()["members"]] == [2, 1]
     reports = finish(running)
@@ -127,11 +134,11 @@ def test_members_that_are_behind_catch_up_first(job: trial.Job) -> None:
 
 
 def test_what_cannot_be_trained_in_one_pass_is_trained_one_by_one(
-    job: trial.Job, monkeypatch: pytest.MonkeyPatch
+    job: session.Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(trainers: object) -> None:
         raise RuntimeError("torch cannot batch this")
 
-    monkeypatch.setattr(trial.pack, "epoch", broken)
+    monkeypatch.setattr(session.pack, "epoch", broken)
     reports = finish(actor(job, 0.01, 0.02))
     assert [epochs(found) for found in reports.values()] == [EPOCHS, EPOCHS]

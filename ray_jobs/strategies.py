@@ -1,0 +1,189 @@
+"""How the steps of a training are spread: over one process, or over the workers of a group.
+
+All workers of a group run the same loop. Each takes its share of the rows of every global batch, so
+that batch and loss are those of one worker, whatever the number of workers; a smaller group works
+through more pieces (gradient accumulation), none larger than with all workers.
+
+Legend: B batch, C outputs.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+UNIT = 2**20
+"""Parameters from which a layer is gathered by itself under `fsdp`; smaller ones all together."""
+MIN_ROWS = 2
+"""Rows of a worker in a batch; batch norm needs two. A batch with fewer is trained whole by all."""
+
+
+class Piece(NamedTuple):
+    """Rows of a batch for one pass forward and backward."""
+
+    rows: slice
+    last: bool = True  # of this worker in this batch
+    copies: int = 1  # workers that have the same rows
+
+
+class OneProcess:
+    """Trains in this process alone."""
+
+    rank, size = 0, 1
+
+    def __init__(self, device: str = "cpu", precision: str = "fp32") -> None:
+        self.device, self.precision = torch.device(device), precision
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker speaks for its group: it reports and saves."""
+        return self.rank == 0
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """What is called in place of the model; before its optimizer is built."""
+        return model
+
+    def pieces(self, rows: int) -> list[Piece]:
+        """This worker's part of a batch."""
+        return [Piece(slice(0, rows))]
+
+    def syncing(self, piece: Piece) -> AbstractContextManager[None]:
+        """Exchange gradients in a backward pass in the block, if the piece is the last."""
+        return nullcontext()
+
+    def casting(self) -> AbstractContextManager[object]:
+        """Compute in `compute.precision` in the block."""
+        if self.precision not in PRECISIONS:
+            return nullcontext()
+        return torch.autocast(self.device.type, PRECISIONS[self.precision])
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a value over all workers."""
+        return value
+
+    def share(self, rows: int) -> slice:
+        """This worker's rows in an evaluation of so many."""
+        return slice(0, rows)
+
+    def joined(self, output_BC: Tensor, rows: int) -> Tensor:
+        """The outputs of all rows, from each worker's share."""
+        return output_BC
+
+    def agree(self, decide: Callable[[], T]) -> T:
+        """What the leading worker decides, in every worker."""
+        return decide()
+
+    def whole(self, value: Tensor) -> Tensor:
+        """A tensor of the model or its optimizer, of which each worker may hold a part."""
+        return value
+
+    def like(self, whole: Tensor, held: Tensor) -> Tensor:
+        """The part of a whole tensor that a worker holds as `held`; the opposite of `whole`."""
+        return whole
+
+
+class Ddp(OneProcess):
+    """Trains in a group of workers, each with the whole model (Li et al. 2020, arXiv:2006.15704).
+
+    The process group must be there. `most` is the number of workers that a batch is cut for.
+    """
+
+    def __init__(self, device: str = "cpu", precision: str = "fp32", *, most: int = 1) -> None:
+        super().__init__(device, precision)
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self._most = max(most, self.size)
+        self._spread: nn.Module | None = None
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        if self.device.type == "cuda":  # batch norm over the whole batch, which CPUs do not have
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self._spread = DistributedDataParallel(model)
+        return self._spread
+
+    def pieces(self, rows: int) -> list[Piece]:
+        share = self.share(rows)
+        if self._is_small(rows):
+            return [Piece(share, copies=self.size)]
+        # as many in each worker: those of a sharded model wait for one another
+        largest, most, least = -(-rows // self._most), -(-rows // self.size), rows // self.size
+        count = min(-(-most // largest), least // MIN_ROWS)
+        pieces = _cut(share.stop - share.start, count, share.start)
+        return [Piece(one, one.stop == share.stop) for one in pieces]
+
+    @contextlib.contextmanager
+    def syncing(self, piece: Piece) -> Iterator[None]:
+        spread = cast(DistributedDataParallel, self._spread)
+        with nullcontext() if piece.last else spread.no_sync():
+            yield
+
+    def total(self, value: Tensor) -> Tensor:
+        distributed.all_reduce(value)
+        return value
+
+    def share(self, rows: int) -> slice:
+        return slice(0, rows) if self._is_small(rows) else _cut(rows, self.size)[self.rank]
+
+    def joined(self, output_BC: Tensor, rows: int) -> Tensor:
+        if self._is_small(rows):
+            return output_BC
+        shares = _cut(rows, self.size)
+        padded = output_BC.new_zeros(-(-rows // self.size), *output_BC.shape[1:])
+        padded[: len(output_BC)] = output_BC
+        gathered = [torch.empty_like(padded) for _ in shares]
+        distributed.all_gather(gathered, padded)
+        cut = [one[: of.stop - of.start] for one, of in zip(gathered, shares, strict=True)]
+        return torch.cat(cut)
+
+    def agree(self, decide: Callable[[], T]) -> T:
+        said = [decide() if self.leads else None]
+        distributed.broadcast_object_list(said, src=0)
+        return cast(T, said[0])
+
+    def _is_small(self, rows: int) -> bool:
+        return rows < MIN_ROWS * self.size
+
+
+class Fsdp(Ddp):
+    """Trains in a group, each worker with a part of the weights, gradients and moments.
+
+    Source: Zhao et al. 2023, arXiv:2304.11277.
+    """
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        if self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        for layer in list(model.modules())[1:]:
+            if sum(own.numel() for own in layer.parameters(recurse=False)) >= UNIT:
+                fully_shard(layer)
+        self._spread = cast(nn.Module, fully_shard(model))
+        return self._spread
+
+    @contextlib.contextmanager
+    def syncing(self, piece: Piece) -> Iterator[None]:
+        cast(FSDPModule, self._spread).set_requires_gradient_sync(piece.last)
+        yield
+
+    def whole(self, value: Tensor) -> Tensor:
+        return value.full_tensor() if isinstance(value, DTensor) else value
+
+    def like(self, whole: Tensor, held: Tensor) -> Tensor:
+        if not isinstance(held, DTensor):
+            return whole
+        mesh, placements = held.device_mesh, held.placements
+        return distribute_tensor(whole.to(self.device), mesh, placements, src_data_rank=None)
+
+
+def _cut(rows: int, parts: int, start: int = 0) -> list[slice]:
+    """Parts of equal size, to one row."""
+    ends = [start + rows * part // parts for part in range(parts + 1)]
+    return [slice(*bounds) for bounds in itertools.pairwise(ends)]

@@ -1,0 +1,89 @@
+"""The line between a trial and its group of workers, in one process."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from ray_jobs import group
+
+ONE, TWO = {"members": [1]}, {"members": [2]}
+DONE = {"members": [], "done": True}
+
+
+def run(story: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(story, 10))
+
+
+async def started(called: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    task = asyncio.create_task(called)
+    await asyncio.sleep(0)
+    return task
+
+
+def test_a_step_goes_to_the_leading_worker_and_its_result_comes_back() -> None:
+    async def story() -> None:
+        line = group.Line()
+        asked = await started(line.step(ONE))
+        taken = await line.next(0, None)
+        assert taken == (1, ONE)
+        worker = await started(line.next(1, DONE))
+        assert await asked == DONE
+        again = await started(line.step(TWO))
+        assert await worker == (2, TWO)
+        again.cancel()
+
+    run(story())
+
+
+def test_a_step_that_a_group_did_not_end_is_given_to_the_next_group() -> None:
+    async def story() -> None:
+        line = group.Line()
+        asked = await started(line.step(ONE))
+        assert await line.next(0, None) == (1, ONE)
+        assert await line.next(0, None) == (1, ONE)
+        worker = await started(line.next(1, DONE))
+        assert await asked == DONE
+        worker.cancel()
+
+    run(story())
+
+
+def test_the_result_of_a_step_that_the_trial_has_left_is_not_taken_for_the_next_one() -> None:
+    async def story() -> None:
+        line = group.Line()
+        left = await started(line.step(ONE))
+        assert await line.next(0, None) == (1, ONE)
+        asked = await started(line.step(TWO))
+        assert await left is None
+        assert await line.next(1, DONE) == (2, TWO)
+        assert not asked.done()
+        asked.cancel()
+
+    run(story())
+
+
+def test_a_group_ends_when_it_is_told_to_or_has_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        line = group.Line()
+        worker = await started(line.next(0, None))
+        await line.end()
+        assert await worker is None
+        monkeypatch.setattr(group, "IDLE_S", 0.01)
+        assert await group.Line().next(0, None) is None
+
+    run(story())
+
+
+def test_the_first_failure_of_a_group_counts() -> None:
+    async def story() -> None:
+        line = group.Line()
+        assert await line.failure() is None
+        await line.fail(ONE)
+        await line.fail(TWO)
+        assert await line.failure() == ONE
+
+    run(story())

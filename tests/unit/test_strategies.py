@@ -1,0 +1,146 @@
+"""Training spread over the workers of a group, which are processes here, equals that of one."""
+
+import functools
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from ray_jobs import checkpoints, strategies, training
+from ray_jobs.data import encoded
+from tests.unit import test_training
+
+WORKERS = 2
+PLAIN = {"model.dropout": "0", "train.epochs": "3"}
+CASES: dict[str, dict[str, str]] = {
+    "adam": {},
+    "unequal shares": {"train.batch_size": "33"},
+    "a last batch that is too small to share": {"train.batch_size": "52"},
+    "clipped": {"train.optimizer": "sgd", "train.lr": "0.1", "train.clip_norm": "0.5"},
+    "one cycle": {"train.optimizer": "adamw", "train.schedule": "one_cycle"},
+    "weighted": {"train.loss": "weighted_cross_entropy", "train.label_smoothing": "0.1"},
+}
+STRATEGIES = {
+    "ddp": lambda: strategies.Ddp(most=WORKERS),
+    "ddp of half its workers": lambda: strategies.Ddp(most=2 * WORKERS + 1),
+    "fsdp": lambda: strategies.Fsdp(most=WORKERS),
+    "fsdp of half its workers": lambda: strategies.Fsdp(most=2 * WORKERS),
+}
+RUNS = [
+    (strategy, case)
+    for strategy in STRATEGIES
+    for case in CASES
+    if strategy.startswith("ddp") or case in ("adam", "clipped", "weighted")
+]
+
+
+def build(folder: Path, options: dict[str, str], strategy: Any = None) -> training.Trainer:
+    chosen = test_training.experiment(folder, **{**PLAIN, **options})
+    return training.Trainer(chosen.default(), wine(), metric="log_loss", strategy=strategy)
+
+
+@functools.cache
+def wine() -> encoded.Encoded:
+    with tempfile.TemporaryDirectory() as folder:
+        return test_training.encode(test_training.experiment(Path(folder)))
+
+
+def work(rank: int, folder: Path, port: int) -> None:
+    """What each worker does; the leading one writes what it gets."""
+    torch.set_num_threads(1)
+    strategies.UNIT = 100  # of the first layer's weights, so that there are units
+    address = f"tcp://127.0.0.1:{port}"
+    distributed.init_process_group("gloo", address, rank=rank, world_size=WORKERS)
+    own = folder / str(rank)
+    own.mkdir()
+    for name, case in RUNS:
+        done = test_training.finish(build(own, CASES[case], STRATEGIES[name]()))
+        keep(folder / f"{name} {case}", done)
+    for name, strategy in STRATEGIES.items():
+        first = build(own, {}, strategy())
+        first.epoch()
+        (own / "state").write_bytes(checkpoints.dump(first))
+        distributed.barrier()
+        resumed = build(own, {}, strategy())
+        checkpoints.restore(resumed, (folder / "0" / "state").read_bytes())
+        keep(folder / f"{name} resumed", test_training.finish(resumed))
+        distributed.barrier()
+        if rank == 0:
+            (folder / f"{name} state").write_bytes((own / "state").read_bytes())
+    for precision in strategies.PRECISIONS:
+        done = test_training.finish(build(own, {}, strategies.Ddp(precision=precision)))
+        keep(folder / precision, done)
+    dropped = build(own, {"model.dropout": "0.5"}, strategies.Ddp())
+    next(dropped.batches(1))
+    (folder / f"seed {rank}").write_text(str(torch.initial_seed()))
+    distributed.destroy_process_group()
+
+
+def keep(path: Path, done: training.Trainer) -> None:
+    weights = checkpoints.dump(done)
+    if done.strategy.leads:
+        path.write_bytes(weights)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers have left the states of their trainings."""
+    where = tmp_path_factory.mktemp("group")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    multiprocessing.spawn(work, (where, port), nprocs=WORKERS)
+    return where
+
+
+def restored(folder: Path, name: str, options: dict[str, str]) -> training.Trainer:
+    """What a group has trained, in one process."""
+    own = build(folder, options)
+    checkpoints.restore(own, (folder / name).read_bytes())
+    return own
+
+
+def agree(group: training.Trainer, one: training.Trainer, tolerance: float = 1e-5) -> None:
+    """The loss curve is the same, and so are the weights."""
+    assert len(group.progress.history) == len(one.progress.history)
+    for own, other in zip(group.progress.history, one.progress.history, strict=True):
+        for name in ("loss", "train_loss", "log_loss"):
+            assert own[name] == pytest.approx(other[name], rel=tolerance)
+    for name, value in one.model.state_dict().items():
+        assert torch.allclose(group.model.state_dict()[name], value, atol=tolerance)
+
+
+@pytest.mark.parametrize(("strategy", "case"), RUNS)
+def test_the_loss_curve_of_a_group_is_that_of_one_worker(
+    folder: Path, tmp_path: Path, strategy: str, case: str
+) -> None:
+    one = test_training.finish(build(tmp_path, CASES[case]))
+    agree(restored(folder, f"{strategy} {case}", CASES[case]), one)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_group_goes_on_from_its_state_and_one_process_does_too(
+    folder: Path, tmp_path: Path, strategy: str
+) -> None:
+    one = test_training.finish(build(tmp_path, {}))
+    agree(restored(folder, f"{strategy} resumed", {}), one)
+    agree(test_training.finish(restored(folder, f"{strategy} state", {})), one)
+
+
+@pytest.mark.parametrize("precision", strategies.PRECISIONS)
+def test_half_precision_learns_about_the_same_in_a_group_and_in_one_process(
+    folder: Path, tmp_path: Path, precision: str
+) -> None:
+    own = test_training.finish(build(tmp_path, {}, strategies.OneProcess(precision=precision)))
+    whole = test_training.finish(build(tmp_path, {}))
+    assert own.progress.history != whole.progress.history
+    agree(own, whole, 0.03)
+    agree(restored(folder, precision, {}), own, 0.03)
+
+
+def test_each_worker_drops_out_its_own(folder: Path) -> None:
+    seeds = {(folder / f"seed {rank}").read_text() for rank in range(WORKERS)}
+    assert len(seeds) == WORKERS
