@@ -55,7 +55,7 @@ class Member:
     number: int
     values: dict[str, Any]
     place: Place
-    strategy: strategies.OneProcess
+    strategy: strategies.OneProcess = field(default_factory=strategies.OneProcess)
     ended: bool = False  # nothing is left to train or to report
     again: bool = False  # it failed, and is to start again
     _trainer: training.Trainer | None = None
