@@ -52,6 +52,8 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/ddp.py
+	$(BIN)/python benchmarks/driver.py
+	$(BIN)/python benchmarks/asha.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/quality.py
 

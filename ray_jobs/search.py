@@ -190,7 +190,8 @@ def hopeless(causes: Sequence[str | None]) -> bool:
 
     A cause is None for a trial that has not failed, or whose failure may not recur.
     """
-    return len(causes) >= MIN_FAILURES and len(set(causes)) == 1 and causes[0] is not None
+    alike = len(causes) >= MIN_FAILURES and causes[0] is not None
+    return alike and len(set(causes)) == 1
 
 
 def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
