@@ -12,7 +12,6 @@ import io
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
@@ -206,19 +205,3 @@ def lost_workers(failure: BaseException) -> bool:
     lost = (exceptions.WorkerHealthCheckFailedError, exceptions.WorkerHealthCheckTimeoutError)
     group = failure.worker_failures if isinstance(failure, WorkerGroupError) else {}
     return not group or any(isinstance(one, lost) for one in group.values())
-
-
-def announced_nodes() -> list[tuple[dict[str, float], int]] | None:
-    """Resources of the nodes that the autoscaler may start, and how many; None if it says nothing.
-
-    The autoscaler (v2) of the cluster that this process is connected to writes them.
-    """
-    from ray._private.state import state
-
-    config = state.get_cluster_config()
-    if config is None or not config.node_group_configs:
-        return None
-    return [
-        (dict(one.resources), one.max_count if one.max_count >= 0 else sys.maxsize)
-        for one in config.node_group_configs
-    ]

@@ -4,7 +4,6 @@ A pending trial makes Ray's autoscaler add a node. Ray does not tell how many no
 may still add, so the limit follows the nodes that are alive (docs/adr/0014).
 """
 
-import itertools
 import logging
 import os
 import time
@@ -44,35 +43,22 @@ def wanted(compute: spec.Compute) -> dict[str, float]:
 
 
 class Room:
-    """Counts the trials that fit on the living nodes.
+    """Counts the trials that fit on the living nodes, and `more`."""
 
-    Of trials with groups of workers, one more, where it makes the autoscaler add nodes.
-    """
-
-    def __init__(self, compute: spec.Compute) -> None:
-        self._compute, self._count, self._read_at = compute, 0, float("-inf")
-        self._more = int(compute.grouped and ray_compat.announced_nodes() is not None)
+    def __init__(self, compute: spec.Compute, more: int = 0) -> None:
+        self._compute, self._more, self._count, self._read_at = compute, more, 0, float("-inf")
 
     def __call__(self) -> int:
         if time.monotonic() - self._read_at >= READ_S:
             self._read_at = time.monotonic()
-            workers, fitting = self._compute.workers, room(_alive(), wanted(self._compute))
+            workers, fitting = self._compute.workers, room(alive(), wanted(self._compute))
             self._count = fitting // workers.max or int(fitting >= workers.min)
         return self._count + self._more
 
 
-def check(compute: spec.Compute, *, known: bool) -> None:
-    """Check that a trial fits on the nodes that are alive and those that the autoscaler announces.
-
-    Does nothing if these may not be all: `known` says that no other node can come unannounced.
-
-    Raises:
-        UserError: it never fits; names the largest that does.
-    """
-    announced = ray_compat.announced_nodes()
-    if known or announced is not None:
-        more = ([node] * min(count, compute.workers.min) for node, count in announced or ())
-        fit([*_alive(), *itertools.chain(*more)], compute)
+def alive() -> list[Resources]:
+    """The resources of the living nodes."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def fit(nodes: Sequence[Resources], compute: spec.Compute) -> None:
@@ -90,10 +76,6 @@ def fit(nodes: Sequence[Resources], compute: spec.Compute) -> None:
 
 def _shown(resources: Resources) -> str:
     return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-def _alive() -> list[Resources]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def room(nodes: Sequence[Resources], wanted: Resources) -> int:

@@ -100,16 +100,27 @@ def _tune(
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address):
-            cluster.check(searched.experiment.compute, known=address is None)
+            grows = address is not None
+            _check_room(searched.experiment.compute, out, grows=grows)
             with live.watch(searched, trials, out) as ended:
                 size = _pack_size(searched, trials, out)
-                ranked = tuning.run(searched, trials, ended, size=size)
+                ranked = tuning.run(searched, trials, ended, size=size, grows=grows)
         if searched.experiment.tune.budget and len(ranked) < searched.experiment.trials:
             out.print(f"the budget ends after {len(ranked)} of {searched.experiment.trials} trials")
         return ranked
     except KeyboardInterrupt:
         out.print("interrupted: run the same command to resume")
         raise
+
+
+def _check_room(compute: spec.Compute, out: console.Console, *, grows: bool) -> None:
+    """Refuse trials that never fit; of a cluster that may grow, only say so."""
+    try:
+        cluster.fit(cluster.alive(), compute)
+    except errors.UserError as misfit:
+        if not grows:
+            raise
+        out.print(f"note: {misfit}; trials wait for more nodes", soft_wrap=True)
 
 
 def _pack_size(

@@ -33,21 +33,25 @@ def run(
     ended: Callable[[searches.Record], None],
     *,
     size: int = 1,
+    grows: bool = True,
 ) -> list[searches.Record]:
     """Run the trials that are left; return all trials, the best first.
 
     `trials` holds those of earlier runs by number, and is updated in place. `ended` is called with
-    each trial that ends. Packs have `size` trials at most.
+    each trial that ends. Packs have `size` trials at most. `grows` says that the cluster may.
 
     Raises:
         LeaseLostError: another driver has taken over the search.
         SearchError: no trial gave a model.
         StorageError: storage fails after all retries.
     """
+    compute = searched.experiment.compute
     recorder = _Recorder(searched.records, trials, ended)
     budget = _Budget(searched.experiment, recorder, began=time.monotonic() - searched.seconds())
     try:
-        _tune(searched, list(trials.values()), recorder, budget, size=size)
+        # a group that waits makes the autoscaler add a node; elsewhere it only holds processes
+        room = cluster.Room(compute, more=int(compute.grouped and grows))
+        _tune(searched, recorder, budget, size=size, room=room)
     finally:
         recorder.flush()
     return searched.ranked(list(trials.values()))
@@ -55,14 +59,14 @@ def run(
 
 def _tune(
     searched: search.Search,
-    known: list[searches.Record],
     recorder: _Recorder,
     budget: _Budget,
     *,
     size: int,
+    room: cluster.Room,
 ) -> None:
     experiment, compute = searched.experiment, searched.experiment.compute
-    room = cluster.Room(compute)
+    known = recorder.known
     wanted = COORDINATOR if compute.grouped else cluster.wanted(compute)
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
@@ -149,6 +153,10 @@ class _Recorder(tune.Callback):
         self._over: set[tuple[str, int]] = set()  # members that have ended, by Ray's id and number
         self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
+
+    @property
+    def known(self) -> list[searches.Record]:
+        return list(self._trials.values())
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles it for its own recovery; a search resumes from its records

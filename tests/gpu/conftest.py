@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} sees no GPU on this machine")

@@ -9,8 +9,8 @@ import torch
 
 from eagleray import spec
 from ray_jobs import checkpoints, cluster, strategies, training
-from tests.integration import test_distributed as distributed
-from tests.integration import test_search_goes_on as searches
+from tests.integration.searches import test_distributed as distributed
+from tests.integration.searches import test_search_goes_on as searches
 from tests.unit import test_strategies, test_training
 
 CUDA = strategies.OneProcess("cuda")

@@ -107,15 +107,6 @@ def test_a_run_of_ray_train_tells_lost_workers_from_failures_of_their_own() -> N
     assert ray_compat.lost_workers(ControllerError(own))
 
 
-def test_the_autoscaler_announces_its_nodes_in_the_state_of_the_cluster() -> None:
-    from ray._private.state import state
-    from ray.core.generated import autoscaler_pb2
-
-    assert callable(state.get_cluster_config)
-    groups = autoscaler_pb2.ClusterConfig.DESCRIPTOR.fields_by_name["node_group_configs"]
-    assert {"resources", "max_count"} <= {one.name for one in groups.message_type.fields}
-
-
 @pytest.mark.parametrize("method", ["__serve_build_asgi_app__", "record_autoscaling_stats"])
 def test_serve_asks_a_replica_for_its_application_and_its_load(method: str) -> None:
     ours = Path(str(util.find_spec("serving.app").origin))  # type: ignore[union-attr]

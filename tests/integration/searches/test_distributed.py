@@ -1,18 +1,17 @@
-"""Trials with several workers, on real Ray."""
+"""Trials with several workers, on real Ray; each has a half of the cluster's CPU."""
 
 import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eagleray import spec
-from ray_jobs import cluster, search, training
-from tests.integration import test_search_goes_on as searches
+from ray_jobs import search, training
+from tests.integration.searches import test_search_goes_on as searches
 
 WORKERS = 2
 TRAINS = """
@@ -24,12 +23,6 @@ TRAINS = """
     time.sleep(0.1)
 """
 """Each pass forward leaves the process and the rank; it takes long enough for states and kills."""
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    with cluster.connected():
-        yield
 
 
 class Killer(threading.Thread):
@@ -56,7 +49,7 @@ def passes(log: Path) -> list[tuple[int, int]]:
 
 
 def grouped(folder: Path, in_training: str, **overrides: Any) -> spec.Experiment:
-    options = {"compute.workers": WORKERS, "compute.cpus": os.cpu_count() / WORKERS}
+    options = {"compute.workers": WORKERS, "compute.cpus": 1 / WORKERS}
     return searches.own_model(folder, in_training, **{**options, **overrides})
 
 
@@ -112,10 +105,21 @@ def test_a_group_starts_with_the_workers_that_fit_and_names_the_one_that_fails(
     assert [one.status for one in searches.on_record(failing).trials()] == ["failed"]
 
 
+@pytest.mark.slow
+def test_a_module_that_is_missing_on_a_worker_is_named_with_the_worker(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """Ray Train sets the variable in its workers, so the driver does not miss the module."""
+    missing = "    pass\nif 'WORLD_SIZE' in os.environ:\n    import absent\n"
+    found = r"worker \d on [\d.]+: own.py:\d+: own:Net: the module must import, .*'absent'"
+    with pytest.raises(searches.errors.SearchError, match=found):
+        searches.run(grouped(tmp_path, missing, **{"tune.trials": 1}))
+
+
 def test_more_workers_than_the_machine_has_are_refused_before_any_trial(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     too_many = searches.experiment(tmp_path, **{"compute.workers": 3})
-    with pytest.raises(searches.errors.UserError, match=r"at most 1 with \d+ CPU each, but got 3"):
+    with pytest.raises(searches.errors.UserError, match="at most 1 with 1 CPU each, but got 3"):
         searches.run(too_many)
     assert searches.on_record(too_many).trials() == []
