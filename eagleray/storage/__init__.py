@@ -4,6 +4,7 @@ What the bytes mean does not belong here. `tests/contract/test_storage.py` holds
 implementations to the same laws; `docs/adr/0002-storage.md` says where they come from.
 """
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ class Entry:
     size: int  # in bytes
     etag: str
     modified: datetime  # when it was last written, by the server's clock
+
+
+class Sink(Protocol):
+    """Takes bytes one after another, such as an unbuffered file."""
+
+    def write(self, data: bytes, /) -> object: ...
 
 
 class Storage(Protocol):
@@ -61,8 +68,14 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
 
-    def download(self, key: str, path: Path) -> None:
-        """Read an object into a file, in parallel ranges; `path` appears whole or not at all."""
+    def upload(self, key: str, source: io.BufferedIOBase) -> None:
+        """Write an object, whatever was there, from a seekable stream; large ones in parallel."""
+
+    def download(self, key: str, sink: Sink) -> None:
+        """Write an object's bytes to `sink` in their order, read in parallel ranges.
+
+        What `sink` has got is to be thrown away if this raises.
+        """
 
     def clock(self) -> datetime | None:
         """The server's time; None if it is this machine's."""

@@ -1,11 +1,15 @@
-"""Contents addressed by their hash, verified on every read."""
+"""Contents addressed by their hash, verified on every read.
+
+They are streams: a large content is sent and read in parallel parts, of which a few are in memory.
+"""
 
 import hashlib
+import io
 import re
 from dataclasses import dataclass
 
 from eagleray import errors
-from eagleray.storage import Storage
+from eagleray.storage import Sink, Storage
 
 PREFIX = "blobs/sha256/"
 _HASH = re.compile(rb"\b[0-9a-f]{64}\b")
@@ -19,26 +23,37 @@ class Blob:
     size: int
 
 
-def put(storage: Storage, data: bytes) -> Blob:
+def put(storage: Storage, content: bytes | io.BufferedIOBase) -> Blob:
     """Store a content, even if it is there: this repairs a corrupt one and makes it young.
 
-    A young content is not swept before a document refers to it (`eagleray.state.sweep`).
+    A young content is not swept before a document refers to it (`eagleray.state.sweep`). A stream
+    must be seekable, as it is read twice: its hash is the key, and hashing takes less than sending.
     """
-    blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
-    storage.put(key(blob), data)
+    source = io.BytesIO(content) if isinstance(content, bytes) else content
+    source.seek(0)
+    digest = hashlib.file_digest(source, "sha256")
+    blob = Blob(digest.hexdigest(), source.seek(0, io.SEEK_END))
+    source.seek(0)
+    storage.upload(key(blob), source)
     return blob
 
 
 def get(storage: Storage, blob: Blob) -> bytes:
     """Read a content; CorruptObjectError if its size or hash differs."""
-    data = storage.get(key(blob))
-    found = Blob(hashlib.sha256(data).hexdigest(), len(data))
-    if found != blob:
-        raise errors.CorruptObjectError(
-            f"{storage.uri}: key {key(blob)!r}: must hold {blob.size} bytes with this SHA-256, "
-            f"but got {found.size} bytes with {found.sha256}"
-        )
-    return data
+    content = io.BytesIO()
+    download(storage, blob, content)
+    return content.getvalue()
+
+
+def download(storage: Storage, blob: Blob, sink: Sink) -> None:
+    """Write a content to `sink`, hashed on the way; what it got is void if this raises.
+
+    Raises:
+        CorruptObjectError: its size or hash differs.
+    """
+    verified = _Verified(sink, storage, blob)
+    storage.download(key(blob), verified)
+    verified.check()
 
 
 def hashes(text: bytes) -> set[str]:
@@ -49,3 +64,29 @@ def hashes(text: bytes) -> set[str]:
 def key(blob: Blob) -> str:
     """The key of a content."""
     return PREFIX + blob.sha256
+
+
+class _Verified:
+    """Passes a content on, and compares its size and hash with what they must be."""
+
+    def __init__(self, sink: Sink, storage: Storage, blob: Blob) -> None:
+        self._sink, self._storage, self._blob = sink, storage, blob
+        self._digest, self._size = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._blob.size:
+            raise self._error("more")
+        self._digest.update(data)
+        self._sink.write(data)
+
+    def check(self) -> None:
+        found = Blob(self._digest.hexdigest(), self._size)
+        if found != self._blob:
+            raise self._error(f"{found.size} bytes with {found.sha256}")
+
+    def _error(self, found: str) -> errors.CorruptObjectError:
+        return errors.CorruptObjectError(
+            f"{self._storage.uri}: key {key(self._blob)!r}: must hold {self._blob.size} bytes with "
+            f"this SHA-256, but got {found}"
+        )

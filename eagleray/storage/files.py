@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -18,13 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eagleray import errors
-from eagleray.storage import Entry, checked
+from eagleray.storage import Entry, Sink, checked
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of the operating system for no room left."""
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PRIVATE = ".eagleray"  # below the root: unfinished files and locks; no key may start so
 _LOCKS = 64
+_CHUNK = 1 << 20  # bytes that are copied at once
 
 
 class FileStorage:
@@ -47,13 +49,12 @@ class FileStorage:
         return None if now == etag else (data, now)
 
     def put(self, key: str, data: bytes) -> str:
-        return self._replace(key, data, None)
+        self.upload(key, io.BytesIO(data))
+        return _etag(data)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
-        with self._errors(key), _scratch(self._private()) as unfinished:
-            path = self._path(key)
-            unfinished.write_bytes(data)
-            _sync(unfinished)
+        path = self._path(key)
+        with self._errors(key), self._written(io.BytesIO(data)) as unfinished:
             self._make_parents(path)
             try:
                 path.hardlink_to(unfinished)
@@ -63,7 +64,13 @@ class FileStorage:
         return _etag(data)
 
     def compare_and_swap(self, key: str, data: bytes, etag: str) -> str:
-        return self._replace(key, data, etag)
+        path = self._path(key)
+        with self._errors(key), self._written(io.BytesIO(data)) as unfinished, self._locked(key):
+            if self.get_tagged(key)[1] != etag:
+                raise errors.ObjectChangedError(self._message(key, "changed since it was read"))
+            self._make_parents(path)
+            _move(unfinished, path)
+        return _etag(data)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         if prefix:
@@ -82,9 +89,15 @@ class FileStorage:
         with contextlib.suppress(errors.ObjectNotFoundError), self._errors(key), self._locked(key):
             self._path(key).unlink()
 
-    def download(self, key: str, path: Path) -> None:
-        with self._errors(key), replacing(path) as unfinished:
-            shutil.copyfile(self._path(key), unfinished)
+    def upload(self, key: str, source: io.BufferedIOBase) -> None:
+        path = self._path(key)
+        with self._errors(key), self._written(source) as unfinished, self._locked(key):
+            self._make_parents(path)
+            _move(unfinished, path)
+
+    def download(self, key: str, sink: Sink) -> None:
+        with self._errors(key), self._path(key).open("rb") as source:
+            shutil.copyfileobj(source, sink, _CHUNK)
 
     def clock(self) -> None:
         return None
@@ -102,15 +115,14 @@ class FileStorage:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _replace(self, key: str, data: bytes, etag: str | None) -> str:
-        path = self._path(key)
-        with self._errors(key), self._locked(key), _scratch(self._private()) as unfinished:
-            if etag is not None and self.get_tagged(key)[1] != etag:
-                raise errors.ObjectChangedError(self._message(key, "changed since it was read"))
-            unfinished.write_bytes(data)
-            self._make_parents(path)
-            _move(unfinished, path)
-        return _etag(data)
+    @contextlib.contextmanager
+    def _written(self, source: io.BufferedIOBase) -> Iterator[Path]:
+        """Yield an unfinished file that holds what the stream gives, synced."""
+        with _scratch(self._private()) as unfinished:
+            with unfinished.open("wb") as sink:
+                shutil.copyfileobj(source, sink, _CHUNK)
+            _sync(unfinished)
+            yield unfinished
 
     def _make_parents(self, path: Path) -> None:
         """Make the folders above an object's file."""
@@ -158,6 +170,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(path.parent) as unfinished:
         yield unfinished
+        _sync(unfinished)
         _move(unfinished, path)
 
 
@@ -186,7 +199,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _move(unfinished: Path, path: Path) -> None:
-    _sync(unfinished)
     unfinished.replace(path)
     _sync(path.parent)
 

@@ -8,17 +8,19 @@ refused but finds its own mark has won.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import io
 import os
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
 import boto3.session
 from boto3.s3.transfer import TransferConfig
@@ -32,12 +34,14 @@ from botocore.exceptions import (
 )
 
 from eagleray import errors
-from eagleray.storage import Entry, checked, failures, files, server
+from eagleray.storage import Entry, Sink, checked, failures, server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CONNECTIONS = 64
+_PART = 8 << 20  # bytes of a part of a large object
+_PARTS = 6  # of one transfer that are in memory
 _INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
 
 
@@ -57,6 +61,12 @@ class Condition(TypedDict, total=False):
     IfMatch: str
 
 
+class Reading(Condition, total=False):
+    """The headers of a read."""
+
+    Range: str  # of bytes
+
+
 class S3Storage:
     """The objects of one bucket whose keys lie below a prefix."""
 
@@ -67,20 +77,23 @@ class S3Storage:
         self._below = f"{prefix}/" if prefix else ""
         self._attempts = patience.attempts
         self._transfer = TransferConfig(
-            num_download_attempts=patience.attempts, preferred_transfer_client="classic"
+            multipart_threshold=_PART,
+            multipart_chunksize=_PART,
+            preferred_transfer_client="classic",
         )
+        self._transfer.max_in_memory_upload_chunks = _PARTS
 
     def get(self, key: str) -> bytes:
         return self.get_tagged(key)[0]
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
         with self._errors(key):
-            return self._read(key, Condition())
+            return self._read(key, Reading())[:2]
 
     def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
         with self._errors(key):
             try:
-                return self._read(key, Condition(IfNoneMatch=_quoted(etag)) if etag else {})
+                return self._read(key, Reading(IfNoneMatch=_quoted(etag)) if etag else {})[:2]
             except ClientError as error:
                 if failures.status_of(error) == 304:
                     return None
@@ -113,13 +126,15 @@ class S3Storage:
         with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
-    def download(self, key: str, path: Path) -> None:
-        with (
-            self._errors(key),
-            files.replacing(path) as unfinished,
-            unfinished.open("wb") as sink,
-        ):
-            self._client.download_fileobj(self._bucket, self._key(key), sink, Config=self._transfer)
+    def upload(self, key: str, source: io.BufferedIOBase) -> None:
+        stream = cast(BinaryIO, source)  # boto3's types know no narrower one
+        with self._errors(key):
+            self._client.upload_fileobj(stream, self._bucket, self._key(key), Config=self._transfer)
+
+    def download(self, key: str, sink: Sink) -> None:
+        with self._errors(key), contextlib.closing(self._parts(key)) as parts:
+            for part in parts:
+                sink.write(part)
 
     def clock(self) -> datetime | None:
         with self._errors(""):
@@ -131,17 +146,44 @@ class S3Storage:
         date = headers.get("date")
         return parsedate_to_datetime(date) if date else None
 
-    def _read(self, key: str, condition: Condition) -> tuple[bytes, str]:
-        """Read an object; repeat when the body breaks off, which botocore does not."""
+    def _read(self, key: str, condition: Reading) -> tuple[bytes, str, str]:
+        """Read an object, its etag and its `Content-Range`; repeat when the body breaks off."""
         for pause in self._pauses():
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
             try:
-                return answer["Body"].read(), _bare(answer["ETag"])
+                data = answer["Body"].read()
+                return data, _bare(answer["ETag"]), answer.get("ContentRange", "")
             except _INTERRUPTED:
                 if pause is None:
                     raise
                 time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
+
+    def _parts(self, key: str) -> Generator[bytes]:
+        """Yield the parts of an object in their order, while the next ones are read.
+
+        s3transfer 0.19 does not do this: it waits for itself beyond ten parts of a plain stream.
+        """
+        try:
+            first, etag, found = self._read(key, Reading(Range=_range(0)))
+        except ClientError as error:
+            if failures.status_of(error) == 416:  # an empty object has no first byte
+                return
+            raise
+        yield first
+        starts = range(_PART, int(found.rpartition("/")[2] or 0), _PART)
+        with futures.ThreadPoolExecutor(_PARTS) as pool:
+            pending = collections.deque[futures.Future[tuple[bytes, str, str]]]()
+            try:
+                for start in starts:
+                    condition = Reading(Range=_range(start), IfMatch=_quoted(etag))
+                    pending.append(pool.submit(self._read, key, condition))
+                    if len(pending) == _PARTS:
+                        yield pending.popleft().result()[0]
+                while pending:
+                    yield pending.popleft().result()[0]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _put_if(
         self, key: str, data: bytes, condition: Condition, refusal: errors.StorageError
@@ -220,6 +262,10 @@ def connect(bucket: str, prefix: str = "", patience: Patience | None = None) -> 
     except (BotoCoreError, ValueError) as error:
         raise errors.UserError(f"storage: the AWS settings must be whole, but {error}") from error
     return S3Storage(client, bucket, prefix, patience)
+
+
+def _range(start: int) -> str:
+    return f"bytes={start}-{start + _PART - 1}"
 
 
 def _quoted(etag: str) -> str:

@@ -108,7 +108,8 @@ def _object(data: spec.Data) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, Path(key).name)
         try:
-            storage.open(f"s3://{bucket}").download(key, path)
+            with path.open("wb", buffering=0) as sink:
+                storage.open(f"s3://{bucket}").download(key, sink)
         except errors.ObjectNotFoundError as cause:
             raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause
         return files.read(Source(path, data.source, data.encoding, data.delimiter))
