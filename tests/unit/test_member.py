@@ -10,9 +10,11 @@ import pytest
 from eagleray import errors, spec, storage
 from eagleray.state import searches
 from eagleray.storage import blobs
-from ray_jobs import training
+from ray_jobs import strategies, training
 from ray_jobs.data import encoded, prepare
 from ray_jobs.member import Member, Place
+
+STRATEGY = strategies.OneProcess()
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def fail(member: Member, failure: Exception) -> None:
 def test_a_failure_of_its_own_is_tried_again_from_the_last_state_and_the_second_one_counts(
     place: Place, build: Any
 ) -> None:
-    member = Member(1, {"train.lr": 0.01}, place)
+    member = Member(1, {"train.lr": 0.01}, place, STRATEGY)
     member.start(build)
     member.trainer.epoch()
     member.save_state(wait=True)
@@ -84,7 +86,7 @@ def test_a_failure_of_its_own_is_tried_again_from_the_last_state_and_the_second_
 def test_a_failure_that_would_repeat_to_the_bit_and_one_of_storage_are_not_tried_again(
     place: Place, build: Any, failure: Exception, status: str
 ) -> None:
-    member = Member(1, {"train.lr": 0.01}, place)
+    member = Member(1, {"train.lr": 0.01}, place, STRATEGY)
     member.start(build)
     fail(member, failure)
     report = member.report("log_loss")
@@ -95,7 +97,9 @@ def test_a_failure_that_would_repeat_to_the_bit_and_one_of_storage_are_not_tried
 def test_a_clone_goes_on_from_anothers_weights_of_which_no_byte_is_copied(
     place: Place, build: Any
 ) -> None:
-    source, clone = (Member(number, {"train.lr": 0.1 / number}, place) for number in (1, 2))
+    source, clone = (
+        Member(number, {"train.lr": 0.1 / number}, place, STRATEGY) for number in (1, 2)
+    )
     for one in (source, clone):
         one.start(build)
         for _ in range(2):
@@ -118,16 +122,16 @@ def test_a_clone_goes_on_from_anothers_weights_of_which_no_byte_is_copied(
 def test_a_clone_whose_worker_is_lost_goes_on_under_its_changed_values(
     place: Place, build: Any
 ) -> None:
-    source = Member(1, {"train.lr": 0.1}, place)
+    source = Member(1, {"train.lr": 0.1}, place, STRATEGY)
     source.start(build)
     source.trainer.epoch()
     source.save_state(wait=True)
     state = place.records.state(1, None)
     assert state is not None
-    clone = Member(2, {"train.lr": 0.01}, place)
+    clone = Member(2, {"train.lr": 0.01}, place, STRATEGY)
     clone.start(build)
     clone.clone(build, {"train.lr": 0.3}, state)
-    again = Member(2, {"train.lr": 0.01}, place)
+    again = Member(2, {"train.lr": 0.01}, place, STRATEGY)
     again.start(build)
     assert (again.values, again.epoch) == ({"train.lr": 0.3}, 1)
     source.trainer.epoch()

@@ -161,6 +161,7 @@ def test_the_time_of_a_search_is_that_of_all_its_runs(tmp_path: Path) -> None:
         ({}, float("inf")),
         ({"tune.budget": "{minutes: 3}"}, float("inf")),
         ({"tune.budget": "{gpu_hours: 3}", "compute.gpus": "0.5"}, 6.0),
+        ({"tune.budget": "{gpu_hours: 3}", "compute": "{gpus: 0.5, workers: 2}"}, 3.0),
         ({"tune.budget": "{money: 10}", "compute.price": "2.5"}, 4.0),
         (
             {
