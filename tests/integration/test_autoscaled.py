@@ -28,7 +28,7 @@ FILE = """
 name: wine
 data: {source: 'dataset:wine', target: target}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 10, batch_size: 32, loss: 'own:loss'}
-tune: {trials: 10, metric: log_loss, scheduler: none}
+tune: {trials: 10, pack: 1, metric: log_loss, scheduler: none}
 """
 
 

@@ -20,7 +20,7 @@ name: wine
 data: {source: 'dataset:wine', target: target}
 model: {hidden: [16]}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 160, batch_size: 8}
-tune: {trials: 8, metric: log_loss, scheduler: none}
+tune: {trials: 8, pack: 1, metric: log_loss, scheduler: none}
 """
 DRIVE = """
 import sys

@@ -39,7 +39,7 @@ FILE = """
 name: sent
 data: {source: data/rows.csv, target: kind}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 24, batch_size: 16, loss: 'own:loss'}
-tune: {trials: 10, metric: log_loss, scheduler: none}
+tune: {trials: 10, pack: 1, metric: log_loss, scheduler: none}
 """
 
 
