@@ -48,7 +48,7 @@ class Group:
         self._asked: Any = None  # the step that is under way
 
     def step(self) -> dict[str, Any]:
-        """Reports of the workers, or none if it takes longer than usual.
+        """The workers' reports; none if the step takes longer than `session.REPORT_S`.
 
         Raises:
             ClusterError: a worker was lost.

@@ -73,7 +73,7 @@ class Member:
 
     @property
     def active(self) -> bool:
-        """Whether it trains on."""
+        """Whether it is still in training."""
         failed = self.ended or self.again or self._failure is not None
         return not failed and self._trainer is not None and not self._trainer.finished
 

@@ -1,5 +1,6 @@
 """How many trials are trained in one pass: what pays on this machine, for this model."""
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -10,12 +11,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from eagleray import errors, messages
 from ray_jobs import pack, probe, search, searcher, training
 
+log = logging.getLogger(__name__)
+
 SIZES = (4, 8, 16, 32)
 """Sizes of packs that are measured."""
 FOLLOWING_SIZE = 4
 """Largest pack where a searcher models results: larger ones find less (docs/adr/0026)."""
 MIN_GAIN = 1.3
-"""Packs that are less faster than this are not used."""
+"""Packs with a smaller gain in speed are not used."""
 STEPS, ROUNDS = 20, 3
 """What is measured: steps of an epoch, and how often."""
 
@@ -50,7 +53,8 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
     try:
         sizes = {min(size, most) for size in SIZES} if measured else {most}
         gains = _gains(searched, sorted(sizes))
-    except Exception as error:  # noqa: BLE001 - torch and the user's code raise what they like
+    except Exception as error:  # torch and the user's code raise what they like
+        log.info("packs cannot train this model", exc_info=error)
         return Choice(1, f"packs cannot train this model: {messages.shortened(str(error))}")
     size, gain = max(gains.items(), key=lambda one: one[1])
     if gain < MIN_GAIN and measured:

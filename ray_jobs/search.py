@@ -205,7 +205,7 @@ def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration
 
 
 def epochs(experiment: spec.Experiment) -> int:
-    """The most epochs of a trial."""
+    """The largest number of epochs that a trial can train."""
     return int(max(validation.options(experiment.searched, "epochs")))
 
 

@@ -236,7 +236,10 @@ class Searcher(tune.search.Searcher):
     def _ask(
         self, number: int, attempt: int = 0, *, parameters: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Values for a trial: the sampler's, or known `parameters`; 0 is of an earlier search."""
+        """Ask optuna for the values of a trial, or give it known `parameters`.
+
+        Number 0 is a trial of an earlier search.
+        """
         if parameters is not None:
             self._study.enqueue_trial(parameters)
         self._study.sampler = self._sampler(number, attempt)

@@ -80,7 +80,7 @@ class OneProcess:
         return output_BC
 
     def agree(self, decide: Callable[[], T]) -> T:
-        """What the leading worker decides, in every worker."""
+        """Decide in the leading worker; return its decision in every worker."""
         return decide()
 
     def whole(self, value: Tensor) -> Tensor:

@@ -81,9 +81,7 @@ def deploy(
     if dry_run and not as_json:
         typer.echo(_preview(done))
         return
-    head = f"{done.release}: {done.action}, revision {done.revision}, chart {done.chart}"
-    lines = [f"{head}; {_counted(done)}", *done.notes.splitlines()]
-    emit(done, as_json, table=[[line] for line in lines])
+    emit(done, as_json, table=[[line] for line in _lines(done)])
 
 
 def _deployed(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool) -> Deployed:
@@ -96,6 +94,11 @@ def _deployed(cluster: api.Api, release: str, wanted: Wanted, *, dry_run: bool) 
     except KeyboardInterrupt:
         print(f"{release}: interrupted; nothing has changed, or it was undone", file=sys.stderr)
         raise
+
+
+def _lines(done: Deployed) -> list[str]:
+    head = f"{done.release}: {done.action}, revision {done.revision}, chart {done.chart}"
+    return [f"{head}; {_counted(done)}", *done.notes.splitlines()]
 
 
 def _preview(done: Deployed) -> str:
