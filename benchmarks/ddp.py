@@ -101,13 +101,18 @@ def work(rank: int, port: int, folder: Path, rounds: int, batch_size: int) -> No
     ours = training.Trainer(
         chosen.default(), data, metric="accuracy", strategy=strategies.Ddp(most=WORKERS)
     )
+
+    def train(number: int) -> float:
+        ours.progress.epoch = number - 1
+        return ours.train() or 0.0
+
     steps = len(data.train.targets) // batch_size
     seconds: dict[str, list[float]] = {"torch": [], "eagleray": []}
     losses = {}
     for number in range(1, rounds + 2):  # the first is not counted
-        turns = [("torch", peer.train), ("eagleray", ours.train)]
-        for name, train in turns if number % 2 else reversed(turns):
-            took, losses[name] = timed(train, number)
+        turns = [("torch", peer.train), ("eagleray", train)]
+        for name, one in turns if number % 2 else reversed(turns):
+            took, losses[name] = timed(one, number)
             seconds[name].append(took / steps)
     assert abs(losses["torch"] / losses["eagleray"] - 1) < 1e-3, losses
     if rank == 0:

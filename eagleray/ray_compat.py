@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's job client prefers this variable to the address that it is given."""
+DRAIN_POLL_S = 2.0
+"""Time between two looks whether this node is drained."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Ray sets this variable when it starts a local cluster, and leaves it set."""
 
@@ -205,3 +207,52 @@ def lost_workers(failure: BaseException) -> bool:
     lost = (exceptions.WorkerHealthCheckFailedError, exceptions.WorkerHealthCheckTimeoutError)
     group = failure.worker_failures if isinstance(failure, WorkerGroupError) else {}
     return not group or any(isinstance(one, lost) for one in group.values())
+
+
+class Notice:
+    """Tells a worker that it is to end soon, by SIGTERM or because one of `nodes` is drained.
+
+    Ray drains a node when its `ray start --block` gets SIGTERM, such as from Kubernetes, and when
+    its autoscaler removes it. Outside of a `task` SIGTERM ends the worker at once, as Ray does it.
+    A thread that is not the main one, such as of Ray Train, hears no signal.
+    """
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self._nodes, self._given, self._busy = set(nodes), threading.Event(), False
+        if threading.current_thread() is threading.main_thread():
+            self._default: Any = signal.signal(signal.SIGTERM, self._terminate)
+        threading.Thread(target=self._watch, name="drain", daemon=True).start()
+
+    @contextlib.contextmanager
+    def task(self) -> Iterator[None]:
+        """Mark work that looks at `given` by itself."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    @property
+    def given(self) -> bool:
+        return self._given.is_set()
+
+    def _terminate(self, number: int, _: Any) -> None:
+        self._given.set()
+        if not self._busy:
+            signal.signal(number, self._default)
+            os.kill(os.getpid(), number)
+
+    def _watch(self) -> None:
+        from ray._private import state
+
+        while self._nodes and not self._given.wait(DRAIN_POLL_S):
+            with contextlib.suppress(Exception):  # the head may be away; SIGTERM comes without it
+                if not self._nodes.isdisjoint(state.state.get_draining_nodes()):
+                    self._given.set()
+
+
+def nodes() -> list[str]:
+    """The id of the node of this process; none without Ray."""
+    import ray
+
+    return [ray.get_runtime_context().get_node_id()] if ray.is_initialized() else []

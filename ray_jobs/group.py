@@ -163,6 +163,8 @@ def work(given: dict[str, Any]) -> None:
         except Exception as failure:
             log.exception("worker %s ends its group", strategy.rank)
             for report in own.report()["members"]:
+                if "failure" not in report:  # a worker is to end: the group starts anew
+                    continue
                 place = f"worker {strategy.rank} on {ray.util.get_node_ip_address()}"
                 ray.get(line.fail.remote({**report, "failure": f"{place}: {report['failure']}"}))
             raise errors.TrainingError(str(failure)) from None  # what Ray can carry

@@ -1,15 +1,13 @@
 """A configuration in training: its trainer, and what is saved of it.
 
-The worker itself saves a member's state in storage. If the worker is lost, the next one resumes
-from this state, even if the driver has received no report of it.
+The worker itself saves a member's checkpoints in storage. If the worker is lost, the next one
+resumes from the newest, even if the driver has received no report of it.
 """
 
 import contextlib
 import logging
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +15,11 @@ import torch
 
 from eagleray import errors
 from eagleray.state import searches
-from eagleray.storage import Storage, blobs
+from eagleray.storage import blobs
 from ray_jobs import checkpoints, costs, strategies, training
 
 log = logging.getLogger(__name__)
 
-STATE_S = 1.0
-"""Time from a trial's start to its first saved state, and minimum time between two."""
-UPLOAD_RATIO = 10
-"""Uploads of states, and of weights between rungs, take about one second in this many."""
 TRIES = 2
 """A configuration that fails by itself this often is marked `failed`."""
 FINAL_FAILURES = (errors.TrainingError, errors.SpecError, errors.StorageError)
@@ -36,25 +30,13 @@ OWN_FAILURES = (errors.TrainingError, errors.SpecError, torch.OutOfMemoryError, 
 """Failures of one configuration, which another configuration may not have."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the members of a trial are saved."""
-
-    storage: Storage
-    records: searches.Records
-    uploads: futures.Executor
-    files: frozenset[str]  # of the user's code
-    cost: str | None = None  # what is measured of each model, see `costs`
-    population: bool = False  # members go on from states of others, so states are kept
-
-
 @dataclass
 class Member:
     """One configuration of a trial; a pack has several."""
 
     number: int
     values: dict[str, Any]
-    place: Place
+    place: checkpoints.Place
     strategy: strategies.OneProcess = field(default_factory=strategies.OneProcess)
     ended: bool = False  # nothing is left to train or to report
     again: bool = False  # it failed, and is to start again
@@ -66,10 +48,8 @@ class Member:
     _trained: int = 0  # epochs of its history whose seconds were reported, or another's
     _weights: blobs.Blob | None = None
     _weights_epoch: int = 0
-    _weights_due: float = 0.0
-    _state: searches.State | None = None
-    _state_due: float = field(default_factory=lambda: time.monotonic() + STATE_S)
-    _saving: futures.Future[searches.State] | None = None
+    _saved: checkpoints.Checkpoints | None = None
+    _news: tuple[object, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -86,25 +66,27 @@ class Member:
         assert self._trainer is not None
         return self._trainer
 
-    def start(self, build: Callable[[dict[str, Any]], training.Trainer]) -> None:
-        """Start with a new trainer, from the last state if there is one; may be called again.
+    @property
+    def saved(self) -> checkpoints.Checkpoints:
+        assert self._saved is not None
+        return self._saved
 
-        In a population the state's values count: they may be later than those on record.
-        """
-        self.again, wanted = False, None if self.place.population else self.values
-        self._state = self.strategy.agree(lambda: self.place.records.state(self.number, wanted))
-        self._resume(build, self._state.values if self._state else self.values)
+    def start(self, build: Callable[[dict[str, Any]], training.Trainer]) -> None:
+        """Start, from the last checkpoint if there is one; may be called again."""
+        self.again, place = False, self.place
+        if self._saved is None:
+            self._saved = checkpoints.Checkpoints(place, self.number, self.values, self.strategy)
+        self._resume(build)
 
     def clone(
         self,
         build: Callable[[dict[str, Any]], training.Trainer],
         values: dict[str, Any],
-        state: searches.State,
+        checkpoint: searches.Checkpoint,
     ) -> None:
-        """Go on from another member's state under other values; its blob is shared, not copied."""
-        self._state = searches.State(values=values, epoch=state.epoch, blob=state.blob)
-        self.place.records.save_state(self.number, self._state)
-        self._resume(build, values)
+        """Go on from another member's checkpoint under other values; its files are shared."""
+        self.saved.adopt(values, checkpoint)
+        self._resume(build)
         self._weights_epoch = 0  # the other's best epoch is its own now
 
     @contextlib.contextmanager
@@ -122,7 +104,7 @@ class Member:
                 raise
 
     def fail(self, failure: Exception) -> None:
-        """Start again from the last state at the next step; the second failure counts."""
+        """Start again from the last checkpoint at the next step; the second failure counts."""
         log.error("trial %s fails", self.number, exc_info=failure)
         self._failures += 1
         final = self.strategy.size > 1 or isinstance(failure, FINAL_FAILURES)
@@ -136,33 +118,22 @@ class Member:
             "cause": self._cause(failure),
         }
 
-    def save(self, *, compared: bool) -> None:
-        """Upload the best epoch's weights, always when trials are compared.
+    def save(self) -> None:
+        """Upload the best epoch's weights for a comparison, and wait for it."""
+        best = self.trainer.progress.best_epoch
+        if self.strategy.leads and best != self._weights_epoch:
+            self._weights, self._weights_epoch = self.saved.weights(self.trainer), best
 
-        Other uploads take about a tenth of the time; they are for a search that runs out of time.
-        """
-        best, now = self.trainer.progress.best_epoch, time.monotonic()
-        if not self.strategy.leads:
-            return
-        if best != self._weights_epoch and (compared or now >= self._weights_due):
-            self._weights = blobs.put(self.place.storage, checkpoints.weights(self.trainer))
-            self._weights_epoch = best
-            self._weights_due = now + UPLOAD_RATIO * (time.monotonic() - now)
+    def save_state(self) -> None:
+        """Save a checkpoint in the background."""
+        if self.active:
+            self.saved.save(self.trainer)
 
-    def save_state(self, *, wait: bool = False) -> None:
-        """Upload the state in the background, in about a tenth of the time; or now, and wait."""
-        now = time.monotonic()
-        if self._saving is not None and (wait or self._saving.done()):
-            self._state, self._saving = self._saving.result(), None
-        if wait and self._state is not None and self._state.epoch == self.epoch:
-            return
-        due = self._saving is None and (wait or now >= self._state_due)
-        if self.strategy.agree(lambda: due and not self.trainer.finished):
-            data = checkpoints.dump(self.trainer)
-            if self.strategy.leads:
-                self._saving = self.place.uploads.submit(self._put_state, self.epoch, data, now)
-            if wait:
-                self.save_state(wait=True)
+    def close(self) -> None:
+        """End it, and give up what is not uploaded yet."""
+        self.ended = True
+        if self._saved is not None:
+            self._saved.close()
 
     def report(self, metric: str) -> dict[str, Any] | None:
         """Fields of a record, and its `history` since the last report; None without news."""
@@ -171,10 +142,14 @@ class Member:
         self.ended = not self.active
         if self._failure is not None:
             return {"number": self.number, "epoch": self.epoch, "done": True, **self._failure}
-        progress = self.trainer.progress
+        progress, last = self.trainer.progress, self.saved.saved
         fresh, own = progress.history[self._reported :], progress.history[self._trained :]
+        before, self._news = self._news, (len(progress.history), last)
+        if before == self._news and not self.ended:
+            return None
         self._reported = self._trained = len(progress.history)
-        report = {
+        evidence, self.saved.evidence = self.saved.evidence, []
+        return {
             "number": self.number,
             "values": self.values,
             "score": progress.best.get(metric),
@@ -185,32 +160,20 @@ class Member:
             "seconds": sum(epoch["seconds"] for epoch in own),
             "costs": self._costs,
             "weights": self._weights,
-            "state": self._state,
+            "weights_epoch": self._weights_epoch,
+            "state": last,
+            "evidence": evidence,
             "done": self.ended,
         }
-        return report if fresh else None
 
-    def _resume(
-        self, build: Callable[[dict[str, Any]], training.Trainer], values: dict[str, Any]
-    ) -> None:
-        self.values, trainer = values, build(values)
-        if self._state is not None:
-            checkpoints.restore(trainer, blobs.get(self.place.storage, self._state.blob))
+    def _resume(self, build: Callable[[dict[str, Any]], training.Trainer]) -> None:
+        self.values = self.saved.values
+        trainer = build(self.values)
+        self.saved.restore(trainer)
         self._trainer, self._trained = trainer, len(trainer.progress.history)
         self._reported = 0
         if self.place.cost is not None and not self._costs:
             self._costs[self.place.cost] = costs.REGISTRY[self.place.cost](trainer)
-
-    def _put_state(self, epoch: int, data: bytes, began: float) -> searches.State:
-        """Save a state, then delete the one before: one always exists."""
-        blob = blobs.put(self.place.storage, data)
-        state = searches.State(values=self.values, epoch=epoch, blob=blob)
-        self.place.records.save_state(self.number, state)
-        if self._state and self._state.blob != state.blob and not self.place.population:
-            self.place.storage.delete(blobs.key(self._state.blob))
-        ended = time.monotonic()
-        self._state_due = ended + max(STATE_S, UPLOAD_RATIO * (ended - began))
-        return state
 
     def _cause(self, failure: Exception) -> str | None:
         """Type and place of a failure, in the user's code if possible; None if it may not recur."""

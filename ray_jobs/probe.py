@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from eagleray import code, spec
-from ray_jobs import checkpoints, search, training
+from ray_jobs import search, snapshots, training
 from ray_jobs.data import encoded, prepare
 
 
@@ -21,7 +21,7 @@ def run(searched: search.Search) -> None:
                 configuration, data, metric=searched.metric, custom=searched.custom
             )
             trainer.probe()
-            checkpoints.weights(trainer)
+            snapshots.weights(trainer.best_weights, "probe")
 
 
 def sample(

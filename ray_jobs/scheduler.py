@@ -121,7 +121,7 @@ class Members(schedulers.FIFOScheduler):
 
     def _compare(self, report: dict[str, Any]) -> str:
         number, epoch = report["number"], report["epoch"]
-        if epoch not in self._rungs:
+        if epoch not in self._rungs or not report["history"]:  # without news, or news of a save
             return self.CONTINUE
         member, result = self._members[number], self._result(report)
         member.config = report["values"]
@@ -131,7 +131,7 @@ class Members(schedulers.FIFOScheduler):
     def _end(self, report: dict[str, Any]) -> None:
         member = self._members[report["number"]]
         member.finished = True
-        if "history" in report:
+        if report.get("history"):
             self._inner.on_trial_complete(self._controller, member, self._result(report))
 
     def _result(self, report: dict[str, Any]) -> dict[str, Any]:
@@ -144,8 +144,8 @@ class Members(schedulers.FIFOScheduler):
             actor.drop.remote(stopped)
         for number in running:
             member = self._members[number]
-            if (state := member.take_checkpoint()) is not None:
-                actor.clone.remote(number, member.config, state)
+            if (checkpoint := member.take_checkpoint()) is not None:
+                actor.clone.remote(number, member.config, checkpoint)
 
 
 def _asha(ladder: Ladder, brackets: int = 1) -> schedulers.TrialScheduler:

@@ -126,7 +126,8 @@ class Search:
             near = [one for one in able if self._gap(one, able[0]) <= tune.tolerance]
             able.insert(0, able.pop(able.index(min(near, key=self._cost))))
         listed = {record.number for record in able}
-        return able + [record for record in trials if record.number not in listed]
+        rest = [*self.scored(trials), *(record for record in trials if record.score is None)]
+        return able + [record for record in rest if record.number not in listed]
 
     def front(self, trials: list[searches.Record]) -> list[searches.Point]:
         """The Pareto front of score and cost, the best score first; empty without a cost."""
@@ -159,7 +160,7 @@ class Search:
     def _past(self, record: searches.Record) -> "Past | None":
         """A trial as the sampler takes it; None if it has no score or does not fit the space."""
         space, cost = self.experiment.space, self._cost(record)
-        able = record.weights is not None and self.metric in record.best
+        able = record.status != "failed" and self.metric in record.best
         if not able or record.values.keys() != space.keys():
             return None
         if self.experiment.tune.cost and cost == math.inf:

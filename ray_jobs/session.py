@@ -7,7 +7,9 @@ same steps; what depends on time, storage or the trial is decided by the leading
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import time
 from concurrent import futures
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import ray
 import torch
 
-from eagleray import code, spec, storage
+from eagleray import code, errors, ray_compat, spec, storage
 from eagleray.state import searches
-from ray_jobs import pack, strategies, training
+from eagleray.storage import cache
+from ray_jobs import checkpoints, pack, strategies, training
 from ray_jobs.data import encoded
-from ray_jobs.member import Member, Place
+from ray_jobs.member import Member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GRACE_S = 25.0
+"""How long a worker that is told to end waits for checkpoints; Ray and Kubernetes give it 30 s."""
 REPORT_S = 1.0
 """A trial reports at each rung, at its end, and this long after its last report."""
 
@@ -54,27 +59,39 @@ class Session:
         self._job, self._strategy = job, strategy
         torch.set_num_threads(max(1, int(job.experiment.compute.cpus)))
         store, self._uploads = storage.open(job.experiment.storage), futures.ThreadPoolExecutor(1)
-        records = searches.Records(store, job.experiment.name, job.search_id)
-        files = frozenset(one.filename for one in job.custom.values())
-        cost = job.experiment.tune.cost
-        self._place = Place(store, records, self._uploads, files, cost, job.population)
+        self._place = checkpoints.Place(
+            store,
+            searches.Records(store, job.experiment.name, job.search_id),
+            self._uploads,
+            cache.default(),
+            files=frozenset(one.filename for one in job.custom.values()),
+            cost=job.experiment.tune.cost,
+            population=job.population,
+        )
+        self._notice = ray_compat.Notice(itertools.chain(*strategy.each(ray_compat.nodes())))
         self._cache: dict[str, encoded.Encoded] = {}
+        self._members: list[Member] = []
         self.begin({})
 
     def begin(self, config: dict[str, Any]) -> None:
         """Turn to another trial; `config` is what `searcher.Searcher` suggests."""
-        self.config = config
-        self._members: list[Member] = []
+        for one in self._members:
+            one.close()
+        self.config, self._members = config, list[Member]()
         self._packs = not (self._job.population and self._job.custom)  # see `pack_size`
 
     def step(self) -> dict[str, Any]:
-        """Train until the next rung, the end, or the next report, whichever comes first."""
-        self._members = self._members or self._start()
-        for one in self._members:
-            if one.again:
-                with one.failing():
-                    one.start(self._trainer)
-        self._advance()
+        """Train until the next rung, the end, or the next report, whichever comes first.
+
+        A process that is told to end saves its members at once, and leaves.
+        """
+        with self._notice.task():
+            self._members = self._members or self._start()
+            for one in self._members:
+                if one.again:
+                    with one.failing():
+                        one.start(self._trainer)
+            self._advance()
         return self.report()
 
     def report(self) -> dict[str, Any]:
@@ -86,15 +103,18 @@ class Session:
     def drop(self, numbers: Sequence[int]) -> None:
         """End members that the scheduler has stopped."""
         for one in self._members:
-            one.ended |= one.number in numbers
+            if one.number in numbers:
+                one.close()
 
-    def clone(self, number: int, values: dict[str, Any], state: searches.State) -> None:
-        """Let a member go on from another's state, under values of its own."""
+    def clone(self, number: int, values: dict[str, Any], checkpoint: searches.Checkpoint) -> None:
+        """Let a member go on from another's checkpoint, under values of its own."""
         (one,) = (one for one in self._members if one.number == number)
         with one.failing():
-            one.clone(self._trainer, values, state)
+            one.clone(self._trainer, values, checkpoint)
 
     def close(self) -> None:
+        for one in self._members:
+            one.close()
         self._uploads.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> list[Member]:
@@ -138,26 +158,74 @@ class Session:
         while active := [one for one in self._members if one.active]:
             epoch = min(one.epoch for one in active)
             together = [one for one in active if one.epoch == epoch]
-            self._train(together)
-            for one in together:
-                with one.failing():
-                    one.save_state()
-            compared = epoch + 1 in self._job.rungs or not all(one.active for one in together)
-            if self._strategy.agree(lambda: time.monotonic() >= until) or compared:
+            self._train(together, until)
+            self._save_when_due()
+            self._leave_on_notice()
+            whole = any(one.epoch > epoch for one in together)
+            at_rung = whole and epoch + 1 in self._job.rungs
+            compared = at_rung or not all(one.active for one in together)
+            if compared or self._strategy.agree(lambda: time.monotonic() >= until):
                 break
+        if compared:
+            self._save_for_comparison()
+
+    def _train(self, members: list[Member], until: float) -> None:
+        """Train members that are in the same epoch, in one pass if they are several.
+
+        One alone stops between two batches for its checkpoint or its report.
+        """
+        packs = members[1:] and self._packs and not any(o.trainer.partial.batches for o in members)
+        passes = self._pack(members) if packs else None
+        due = min(until, self._due)
+
+        def stop() -> bool:
+            return self._notice.given or time.monotonic() >= due
+
+        for place, one in enumerate(members):
+            with one.failing():
+                one.trainer.record(passes[place]) if passes else one.trainer.epoch(stop)
+
+    @property
+    def _due(self) -> float:
+        """When the next checkpoints are to be saved; what is under way comes before."""
+        busy = any(one.active and one.saved.busy for one in self._members)
+        return math.inf if busy else self._place.pace.due
+
+    def _save_when_due(self) -> None:
+        if self._strategy.agree(lambda: time.monotonic() >= self._due):
+            self._place.pace.begin()
+            self._save()
+
+    def _save(self) -> None:
+        for one in self._members:
+            with one.failing():
+                one.save_state()
+
+    def _save_for_comparison(self) -> None:
+        """Save weights, of which a stopped trial's may be the best; and what others clone."""
         for one in self._members:
             if one.epoch and not one.ended:
                 with one.failing():
-                    one.save(compared=compared)
-                    if self._job.population and one.active and one.epoch in self._job.rungs:
-                        one.save_state(wait=True)
+                    one.save()
+        if self._job.population:
+            self._save()
+            for one in self._members:
+                if one.active:
+                    one.saved.flush(checkpoints.PATIENCE_S)
 
-    def _train(self, members: list[Member]) -> None:
-        """Train members that are in the same epoch, in one pass if they are several."""
-        passes = self._pack(members) if members[1:] and self._packs else None
-        for place, one in enumerate(members):
-            with one.failing():
-                one.trainer.record(passes[place]) if passes else one.trainer.epoch()
+    def _leave_on_notice(self) -> None:
+        """Save all members at once, and end this process or its group."""
+        active = [one for one in self._members if one.active]
+        if not active or not self._strategy.agree(lambda: self._notice.given):
+            return
+        until = time.monotonic() + GRACE_S
+        self._save()
+        whole = [one.saved.flush(max(0.0, until - time.monotonic())) for one in active]
+        log.warning("told to end: %s of %s trials are saved", sum(whole), len(active))
+        self._strategy.agree(lambda: None)  # the leading worker has saved them
+        if self._strategy.size > 1:
+            raise errors.ClusterError("a worker was told to end")
+        ray.actor.exit_actor()
 
     def _pack(self, members: list[Member]) -> list[training.Pass] | None:
         """Train in one pass; None if that fails, before any member is changed."""

@@ -9,6 +9,7 @@ Legend: B batch, C outputs.
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar, cast
@@ -24,6 +25,8 @@ T = TypeVar("T")
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 UNIT = 2**20
 """Parameters from which a layer is gathered by itself under `fsdp`; smaller ones all together."""
+ASK_S = 0.1
+"""Time between two questions of a group whether to stop between two batches."""
 MIN_ROWS = 2
 """Rows of a worker in a batch; batch norm needs two. A batch with fewer is trained whole by all."""
 
@@ -83,6 +86,14 @@ class OneProcess:
         """Decide in the leading worker; return its decision in every worker."""
         return decide()
 
+    def each(self, value: T) -> list[T]:
+        """The values of all workers."""
+        return [value]
+
+    def stopped(self, stop: Callable[[], bool]) -> bool:
+        """Whether all workers stop before the next batch; `stop` is asked in the leading one."""
+        return stop()
+
     def whole(self, value: Tensor) -> Tensor:
         """A tensor of the model or its optimizer, of which each worker may hold a part."""
         return value
@@ -103,6 +114,7 @@ class Ddp(OneProcess):
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self._most = max(most, self.size)
         self._spread: nn.Module | None = None
+        self._asked, self._unasked, self._every = time.monotonic(), 0, 1  # for `stopped`
 
     def spread(self, model: nn.Module) -> nn.Module:
         if self.device.type == "cuda":  # batch norm over the whole batch, which CPUs do not have
@@ -148,6 +160,24 @@ class Ddp(OneProcess):
         said = [decide() if self.leads else None]
         distributed.broadcast_object_list(said, src=0)
         return cast(T, said[0])
+
+    def each(self, value: T) -> list[T]:
+        found: list[T | None] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return cast(list[T], found)
+
+    def stopped(self, stop: Callable[[], bool]) -> bool:
+        self._unasked += 1
+        if self._unasked < self._every:
+            return False
+        found, every = self.agree(lambda: (stop(), self._batches()))
+        self._asked, self._unasked, self._every = time.monotonic(), 0, every
+        return found
+
+    def _batches(self) -> int:
+        """How many batches take about `ASK_S`."""
+        one = (time.monotonic() - self._asked) / self._unasked
+        return max(1, min(2 * self._every, int(ASK_S / one)))
 
     def _is_small(self, rows: int) -> bool:
         return rows < MIN_ROWS * self.size

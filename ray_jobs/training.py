@@ -1,14 +1,16 @@
 """The training loop, one for all trials.
 
-An epoch's randomness (row order, dropout) comes from the seed and the epoch's number alone, so a
-training that is interrupted and resumed equals one that was not, to the bit.
+An epoch's randomness (row order, dropout) comes from the seed and the epoch's number alone, and
+within the epoch from the generators' state, so a training that is interrupted between any two
+batches and resumed equals one that was not, to the bit.
 
 Legend: B batch, C outputs.
 """
 
+import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -38,6 +40,16 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
     stale: int = 0  # epochs without a gain, for early stopping
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
+
+
+@dataclass
+class Partial:
+    """The epoch that was begun and is not done."""
+
+    batches: int = 0  # done
+    loss: float = 0.0  # sum over the rows of these batches, float32
+    rows: int = 0
+    seconds: float = 0.0
 
 
 class Pass(NamedTuple):
@@ -74,7 +86,7 @@ class Trainer:
         self.options, self.data, self.metric = configuration.train, data, metric
         self.strategy = strategy or strategies.OneProcess()
         self.device = self.strategy.device
-        self.progress = Progress()
+        self.progress, self.partial = Progress(), Partial()
         self._sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
         self._task = tasks.of(data.target)
         self._scale = self._task.scale(data.train.targets)
@@ -100,42 +112,51 @@ class Trainer:
         impatient = stopping is not None and self.progress.stale >= stopping.patience
         return impatient or self.progress.epoch >= self.options.epochs
 
-    def epoch(self) -> dict[str, float]:
-        """Train one epoch and evaluate it.
+    def epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """Train to the end of the epoch and evaluate it; `stop` is called after each batch.
 
         Returns:
             Metrics of the validation part by name, its `loss` if finite, `train_loss` (mean of the
-            training rows) and `seconds`.
+            training rows) and `seconds`. None if `stop` returned true: the next call goes on.
 
         Raises:
             TrainingError: the training loss or an output is not finite; the metric is undefined.
             CodeError: the user's model or loss fails.
         """
-        began, number = time.perf_counter(), self.progress.epoch + 1
-        train_loss = self.train(number)
+        began = time.perf_counter() - self.partial.seconds
+        train_loss = self.train(stop)
+        if train_loss is None:
+            self.partial.seconds = time.perf_counter() - began
+            return None
         output_BC, loss = self._evaluate()
         return self.record(Pass(train_loss, output_BC, loss, time.perf_counter() - began))
 
-    def train(self, number: int) -> float:
-        """Train on all batches of an epoch; return the mean loss of the rows."""
+    def train(self, stop: Callable[[], bool] = lambda: False) -> float | None:
+        """Train on the batches that are left; return the mean loss of the rows, None if stopped."""
         self.model.train()
-        total, count = torch.zeros((), device=self.device), 0
-        for inputs, target_B in self.batches(number):
+        before = self.partial
+        batches, count = before.batches, before.rows
+        total = torch.tensor(before.loss if self.strategy.leads else 0.0, device=self.device)
+        for inputs, target_B in self.batches(self.progress.epoch + 1):
+            if batches > before.batches and self.strategy.stopped(stop):
+                self.partial = Partial(batches, float(self.strategy.total(total)), count)
+                return None
             self._step(inputs, target_B, total)
             count += len(target_B)
+            batches += 1
+        self.partial = Partial()
         return float(self.strategy.total(total)) / count
 
     def batches(self, number: int) -> Iterator[Batch]:
-        """Yield an epoch's shuffled batches, and seed what is random in them.
+        """Yield an epoch's shuffled batches that are not done, and seed what is random in them.
 
         A last batch of one row is left out: batch norm needs two.
         """
-        torch.manual_seed(self.options.seed * 1_000_003 + number)
-        order = torch.randperm(len(self._train[1])).to(self.device)
-        if self.strategy.rank:  # each worker drops out its own
-            torch.manual_seed(torch.initial_seed() ^ self.strategy.rank << 32)
-        for rows in order.split(self.options.batch_size):
-            if len(rows) > 1 or len(order) == 1:
+        generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + number)
+        order = torch.randperm(len(self._train[1]), generator=generator).to(self.device)
+        for batch, rows in enumerate(order.split(self.options.batch_size)):
+            if batch >= self.partial.batches and (len(rows) > 1 or len(order) == 1):
+                self._seed(number, batch)
                 yield _select(self._train, rows)
 
     def validation_batches(self) -> Iterator[Batch]:
@@ -173,6 +194,14 @@ class Trainer:
         with torch.inference_mode():
             self.loss(self.model(inputs), target_B)
             self.model(_select((inputs, target_B), slice(1))[0])
+
+    def _seed(self, *place: int) -> None:
+        """Seed what a batch draws at random, in each worker something else."""
+        text = repr((self.options.seed, *place, self.strategy.rank))
+        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
+        torch.default_generator.manual_seed(seed)  # takes 32 bits; much faster than all devices
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _step(self, inputs: dict[str, Tensor], target_B: Tensor, total: Tensor) -> None:
         """Update the weights with one batch; add the loss of this worker's rows to `total`."""

@@ -46,9 +46,9 @@ class Trial(tune.Trainable):
         """End members that the scheduler has stopped."""
         self._trains.drop(numbers)
 
-    def clone(self, number: int, values: dict[str, Any], state: searches.State) -> None:
-        """Let a member go on from another's state, under values of its own."""
-        self._trains.clone(number, values, state)
+    def clone(self, number: int, values: dict[str, Any], checkpoint: searches.Checkpoint) -> None:
+        """Let a member go on from another's checkpoint, under values of its own."""
+        self._trains.clone(number, values, checkpoint)
 
     def cleanup(self) -> None:
         self._trains.close()

@@ -16,7 +16,7 @@ from ray import tune
 
 from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
-from ray_jobs import cluster, scheduler, search, searcher, session, trial
+from ray_jobs import cluster, retention, scheduler, search, searcher, session, trial
 from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
@@ -46,7 +46,7 @@ def run(
         StorageError: storage fails after all retries.
     """
     compute = searched.experiment.compute
-    recorder = _Recorder(searched.records, trials, ended)
+    recorder = _Recorder(searched, trials, ended)
     budget = _Budget(searched.experiment, recorder, began=time.monotonic() - searched.seconds())
     try:
         # a group that waits makes the autoscaler add a node; elsewhere it only holds processes
@@ -145,11 +145,12 @@ class _Recorder(tune.Callback):
 
     def __init__(
         self,
-        records: searches.Records,
+        searched: search.Search,
         trials: dict[int, searches.Record],
         ended: Callable[[searches.Record], None],
     ) -> None:
-        self._records, self._trials, self._ended = records, trials, ended
+        self._records, self._trials, self._ended = searched.records, trials, ended
+        self._retention = retention.Retention(searched, trials)
         self._over: set[tuple[str, int]] = set()  # members that have ended, by Ray's id and number
         self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
@@ -178,11 +179,12 @@ class _Recorder(tune.Callback):
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         for report in result["members"]:
             record = self._trials[report["number"]]
-            state = report.get("state")
-            if state is not None and state.epoch > record.state_epoch:
+            last = report.get("state")
+            if last and (last.epoch, last.batch) > (record.state_epoch, record.state_batch):
                 ray_compat.allow_failures(trial, RETRIES)
             self.spent += report.get("seconds", 0.0)
             _update(record, report)
+            self._retention.replace(record, report.get("weights"), report.get("weights_epoch", 0))
             if report["done"]:
                 self._end(trial, record)
 
@@ -203,10 +205,13 @@ class _Recorder(tune.Callback):
             for record in self._trials.values():
                 if record.status == "running":
                     self._records.save(record)
+            self._retention.clean_up()
 
     def _end(self, trial: Any, record: searches.Record) -> None:
         self._over.add((trial.trial_id, record.number))
+        self._retention.settle(record)
         self._records.save(record)
+        self._retention.clean(record)
         self._ended(record)
 
     def _unended(self, trial: Any) -> list[searches.Record]:
@@ -225,10 +230,12 @@ def _update(record: searches.Record, report: dict[str, Any]) -> None:
         record.status, record.failure = report["status"], report["failure"]
         record.cause = report["cause"]
         return
-    for name in ("values", "score", "best_epoch", "best", "weights", "costs"):
+    for name in ("values", "score", "best_epoch", "best", "costs"):
         setattr(record, name, report[name])
-    record.state_epoch = report["state"].epoch if report["state"] else 0
+    if (last := report["state"]) is not None:
+        record.state_epoch, record.state_batch = last.epoch, last.batch
     record.spent = record.seconds + report["seconds"]
+    record.evidence += report["evidence"]
     before = record.epoch - len(report["history"])  # a retried trial reports epochs again
     record.history = [*record.history[:before], *report["history"]]
     if report["done"]:

@@ -40,6 +40,7 @@ class Replica:
 
         from eagleray import storage
         from eagleray.state.models import Registry
+        from eagleray.storage import cache
         from serving import alias_watcher, web
 
         # Replicas share a machine, and torch's idle threads spin.
@@ -59,7 +60,7 @@ class Replica:
             1, "batch", initializer=torch.set_num_threads, initargs=(1,)
         )
         self._watcher = alias_watcher.AliasWatcher(
-            Registry(storage.open(settings.storage)),
+            Registry(storage.open(settings.storage), local=cache.default()),
             settings.name,
             settings.alias,
             self._install,

@@ -15,6 +15,7 @@ import msgspec
 
 from eagleray import bundle, errors, ray_compat, storage
 from eagleray.state.models import Registry
+from eagleray.storage import cache
 from serving import environment, openapi
 from serving.settings import Settings
 
@@ -29,7 +30,7 @@ def serving(
     `address`, a Ray cluster of one node is started; nodes at `address` need `environment.FAST`.
     `eagleray.api.endpoints.serve` lists the errors.
     """
-    models = Registry(storage.open(settings.storage))
+    models = Registry(storage.open(settings.storage), local=cache.default())
     loaded = bundle.load(models, models.resolve(settings.name, settings.alias))
     loaded.verify()
     try:

@@ -25,7 +25,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and remove none.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Remove contents (weights, states, files of versions) that no document refers to."""
+    """Remove contents (weights, states, files of versions) that no document refers to.
+
+    Uploads that never ended, as a killed process leaves them, are removed too.
+    """
     report = sweeps.sweep(stores.open(storage), _age(older_than), dry_run=dry_run)
     removed = "would be removed" if dry_run else "removed"
     parts = {
@@ -39,6 +42,8 @@ def sweep(
         size = sum(one.size for one in entries)
         totals[name] = {"contents": len(entries), "bytes": size}
         table.append((words, f"{len(entries)} contents", f"{size} bytes"))
+    table.append((f"unfinished, {removed}", f"{report.unfinished} uploads", ""))
+    totals["unfinished"] = {"uploads": report.unfinished}
     keys = [one.key for one in report.removed]
     emit({"dry_run": dry_run, **totals, "keys": keys}, as_json, table=table)
 

@@ -12,7 +12,7 @@ from typing import Any
 from eagleray import errors, names, storage
 from eagleray.state import aliases, documents, keys
 from eagleray.state.aliases import CHAMPION, LATEST, Aliases, Event
-from eagleray.storage import blobs, files
+from eagleray.storage import blobs, cache, files
 
 _SWAPS = 100  # attempts before a ConflictError
 Skip = Callable[[errors.StorageError], None]
@@ -36,11 +36,21 @@ class Version(documents.Document, frozen=True):
 
 
 class Registry:
-    """The models of one storage; `now` gives nanoseconds since 1970."""
+    """The models of one storage; `now` gives nanoseconds since 1970.
 
-    def __init__(self, store: storage.Storage, *, now: Callable[[], int] = time.time_ns) -> None:
+    Files are read through `local`, if it is given.
+    """
+
+    def __init__(
+        self,
+        store: storage.Storage,
+        *,
+        now: Callable[[], int] = time.time_ns,
+        local: cache.Cache | None = None,
+    ) -> None:
         self._store = store
         self._now = now
+        self._local = local
 
     def register(
         self,
@@ -131,7 +141,10 @@ class Registry:
                 f"model {version.name}, version {version.number}: must be one of its files "
                 f"({', '.join(version.files)}), but got {path!r}{names.near(path, version.files)}"
             )
-        return blobs.get(self._store, version.files[path])
+        content = version.files[path]
+        if self._local is not None:
+            return self._local.get(self._store, content)
+        return blobs.get(self._store, content)
 
     def pull(self, version: Version, folder: Path) -> None:
         """Write the files of a version, verified, into a folder that is new or empty."""

@@ -5,10 +5,12 @@ trains, so that they do not depend on a report that may be lost. Weights and sta
 """
 
 import math
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pydantic
 
+from eagleray import errors
 from eagleray.state import documents, guarded, keys, leases
 from eagleray.storage import Storage, blobs
 
@@ -31,10 +33,13 @@ class Record(documents.Document):
     best_epoch: int = 0
     best: dict[str, float] = {}  # all metrics of the best epoch
     history: list[dict[str, float]] = []  # metrics of every epoch
-    weights: blobs.Blob | None = None  # of the best epoch's weights
+    weights: blobs.Blob | None = None  # None, too, where enough others are better
+    weights_epoch: int = 0  # the epoch of these weights
     costs: dict[str, float] = {}  # by `tune.cost`
-    state_epoch: int = 0  # the epoch of its last whole state in storage; 0 before the first
+    state_epoch: int = 0  # whole epochs of its last checkpoint; 0 before the first
+    state_batch: int = 0  # batches of the next epoch in that checkpoint
     spent: float = 0.0  # seconds of all epochs trained, repeated ones too; 0: those of `history`
+    evidence: list[str] = []  # contents of its checkpoints that were missing or corrupt
     failure: str | None = None  # why it failed
     cause: str | None = None  # equal for like failures; None: the next trial may do better
 
@@ -48,14 +53,38 @@ class Record(documents.Document):
         return self.spent or sum(epoch.get("seconds", 0.0) for epoch in self.history)
 
 
-class State(documents.Document, frozen=True):
-    """The last training state of a trial that was completely uploaded."""
+class Checkpoint(pydantic.BaseModel, frozen=True):
+    """A training state whose files are all in storage."""
 
-    KIND = "state"
+    epoch: int  # whole epochs done
+    batch: int = 0  # batches done of the next epoch
+    best_epoch: int = 0  # whose weights are the file `best`
+    files: dict[str, blobs.Blob]  # by name, see `ray_jobs.snapshots`
+
+
+def _in_files(state: dict[str, Any]) -> dict[str, Any]:
+    """Format 2: several checkpoints, each of several files; before, one of one file."""
+    checkpoint = {"epoch": state.get("epoch"), "files": {"whole": state.get("blob")}}
+    return documents.without(state, "epoch", "blob") | {"checkpoints": [checkpoint]}
+
+
+class State(documents.Replaceable, frozen=True):
+    """The manifest of a trial's checkpoints, the newest first; written after their files.
+
+    A compare-and-swap replaces it, so a worker that was taken for lost changes nothing.
+    """
+
+    KIND, FORMAT = "state", 2
+    MIGRATIONS = {1: _in_files}
 
     values: dict[str, Any]  # the trial's configuration, by dotted key
-    epoch: int  # epochs done
-    blob: blobs.Blob  # what `checkpoints.dump` gave
+    checkpoints: list[Checkpoint] = []  # the one before stays, in case that the newest is corrupt
+    writer: str = ""  # names the worker's turn at the trial
+
+    @property
+    def contents(self) -> set[blobs.Blob]:
+        """The contents of all its files."""
+        return {blob for one in self.checkpoints for blob in one.files.values()}
 
 
 class Row(pydantic.BaseModel, frozen=True):
@@ -180,13 +209,30 @@ class Records:
         """Write the curves of all trials, a Parquet file for other programs."""
         self._storage.put(self._key(keys.CURVES), table)
 
-    def state(self, number: int, values: dict[str, Any] | None) -> State | None:
-        """The last state of a trial; None if there is none of this configuration (None: of any)."""
-        found = State.find(self._storage, self._key(keys.STATE, number))
-        return found if found and values in (None, found.values) else None
+    def state(self, number: int, values: dict[str, Any], *, other: bool = False) -> State:
+        """The checkpoints of a trial; none if they are of an `other` configuration."""
+        key = self._key(keys.STATE, number)
+        try:
+            data, etag = self._storage.get_tagged(key)
+        except errors.ObjectNotFoundError:
+            return State(values=values)
+        found = State.tagged(data, etag, documents.where(self._storage, key))
+        return found if other or found.values == values else State(values=values, etag=etag)
 
-    def save_state(self, number: int, state: State) -> None:
-        self._storage.put(self._key(keys.STATE, number), state.encode())
+    def save_state(
+        self, number: int, state: State, checkpoints: list[Checkpoint], writer: str = ""
+    ) -> State:
+        """Commit checkpoints in place of those that were read; raises `documents.MISSED`."""
+        key = self._key(keys.STATE, number)
+        return state.replace(self._storage, key, checkpoints=checkpoints, writer=writer)
+
+    def stated(self) -> list[int]:
+        """The numbers of the trials that have a state."""
+        listed = self._storage.list(self._key(keys.STATES))
+        return sorted(int(name) for one in listed if (name := Path(one.key).stem).isdecimal())
+
+    def remove_state(self, number: int) -> None:
+        self._storage.delete(self._key(keys.STATE, number))
 
     def _read(self, kind: type[D], *wanted: str) -> list[D]:
         found = guarded.read(self._storage, self.lease_key, wanted)

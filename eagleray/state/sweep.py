@@ -33,10 +33,13 @@ class Report:
     referenced: list[Entry]  # contents that a document refers to
     young: list[Entry]  # contents without a reference, within the grace period or just removed
     removed: list[Entry]  # contents without a reference
+    unfinished: int  # uploads that never ended, removed
 
 
 def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Report:
-    """Remove contents that no document refers to; `older_than` is the grace period.
+    """Remove contents that no document refers to, and uploads that a killed process left.
+
+    `older_than` is the grace period.
 
     CorruptObjectError or NewerFormatError if a document cannot be read; nothing is removed then.
     """
@@ -55,7 +58,7 @@ def sweep(store: Storage, older_than: timedelta, *, dry_run: bool = False) -> Re
     parts: dict[str, list[Entry]] = {"referenced": [], "young": [], "removed": []}
     for part, one in zip(documents.read_all(sort, contents), contents, strict=True):
         parts[part].append(one)
-    return Report(len(known), **parts)
+    return Report(len(known), **parts, unfinished=store.discard(limit, dry_run=dry_run))
 
 
 def _hashes(store: Storage, key: str) -> set[str]:

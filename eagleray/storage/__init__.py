@@ -31,9 +31,9 @@ class Entry:
 
 
 class Sink(Protocol):
-    """Takes bytes one after another, such as an unbuffered file."""
+    """Takes bytes one after another, such as a file; they are valid until its next call returns."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes | memoryview, /) -> object: ...
 
 
 class Storage(Protocol):
@@ -76,6 +76,9 @@ class Storage(Protocol):
 
         What `sink` has got is to be thrown away if this raises.
         """
+
+    def discard(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Remove what uploads that began before then have left unfinished; return how many."""
 
     def clock(self) -> datetime | None:
         """The server's time; None if it is this machine's."""

@@ -6,6 +6,7 @@ They are streams: a large content is sent and read in parallel parts, of which a
 import hashlib
 import io
 import re
+from concurrent import futures
 from dataclasses import dataclass
 
 from eagleray import errors
@@ -51,8 +52,9 @@ def download(storage: Storage, blob: Blob, sink: Sink) -> None:
     Raises:
         CorruptObjectError: its size or hash differs.
     """
-    verified = _Verified(sink, storage, blob)
-    storage.download(key(blob), verified)
+    with futures.ThreadPoolExecutor(1, "hash") as hashing:
+        verified = _Verified(sink, storage, blob, hashing)
+        storage.download(key(blob), verified)
     verified.check()
 
 
@@ -69,16 +71,19 @@ def key(blob: Blob) -> str:
 class _Verified:
     """Passes a content on, and compares its size and hash with what they must be."""
 
-    def __init__(self, sink: Sink, storage: Storage, blob: Blob) -> None:
-        self._sink, self._storage, self._blob = sink, storage, blob
+    def __init__(self, sink: Sink, storage: Storage, blob: Blob, hashing: futures.Executor) -> None:
+        self._sink, self._storage, self._blob, self._hashing = sink, storage, blob, hashing
         self._digest, self._size = hashlib.sha256(), 0
+        self._hashed: futures.Future[None] | None = None  # the last part
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._size += len(data)
         if self._size > self._blob.size:
             raise self._error("more")
-        self._digest.update(data)
-        self._sink.write(data)
+        before, self._hashed = self._hashed, self._hashing.submit(self._digest.update, data)
+        self._sink.write(data)  # while it is hashed
+        if before is not None:
+            before.result()
 
     def check(self) -> None:
         found = Blob(self._digest.hexdigest(), self._size)

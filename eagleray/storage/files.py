@@ -99,6 +99,17 @@ class FileStorage:
         with self._errors(key), self._path(key).open("rb") as source:
             shutil.copyfileobj(source, sink, _CHUNK)
 
+    def discard(self, before: datetime, *, dry_run: bool = False) -> int:
+        with self._errors(""):
+            found = [
+                path
+                for path in self._private().glob(".*.unfinished")
+                if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
+            ]
+            for path in [] if dry_run else found:
+                path.unlink(missing_ok=True)
+        return len(found)
+
     def clock(self) -> None:
         return None
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import io
 import os
 import random
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,11 +38,13 @@ from eagleray import errors
 from eagleray.storage import Entry, Sink, checked, failures, server
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 _CONNECTIONS = 64
 _PART = 8 << 20  # bytes of a part of a large object
 _PARTS = 6  # of one transfer that are in memory
+_PIECE = 256 << 10  # bytes that are read from a connection at once
 _INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
 
 
@@ -70,9 +73,12 @@ class Reading(Condition, total=False):
 class S3Storage:
     """The objects of one bucket whose keys lie below a prefix."""
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str, patience: Patience) -> None:
+    def __init__(
+        self, client: Callable[[bool], S3Client], bucket: str, prefix: str, patience: Patience
+    ) -> None:
+        """`client` makes one that signs the bodies of requests, or does not."""
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._client = client
+        self._make, self._client = client, client(True)
         self._bucket = bucket
         self._below = f"{prefix}/" if prefix else ""
         self._attempts = patience.attempts
@@ -83,17 +89,22 @@ class S3Storage:
         )
         self._transfer.max_in_memory_upload_chunks = _PARTS
 
+    @functools.cached_property
+    def _sender(self) -> S3Client:
+        """A client for large contents: their hash is verified when they are read."""
+        return self._make(False)
+
     def get(self, key: str) -> bytes:
         return self.get_tagged(key)[0]
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
         with self._errors(key):
-            return self._read(key, Reading())[:2]
+            return self._read(key, Reading())
 
     def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
         with self._errors(key):
             try:
-                return self._read(key, Reading(IfNoneMatch=_quoted(etag)) if etag else {})[:2]
+                return self._read(key, Reading(IfNoneMatch=_quoted(etag)) if etag else {})
             except ClientError as error:
                 if failures.status_of(error) == 304:
                     return None
@@ -127,14 +138,32 @@ class S3Storage:
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
     def upload(self, key: str, source: io.BufferedIOBase) -> None:
-        stream = cast(BinaryIO, source)  # boto3's types know no narrower one
         with self._errors(key):
-            self._client.upload_fileobj(stream, self._bucket, self._key(key), Config=self._transfer)
+            data = source.read(_PART + 1)
+            if len(data) <= _PART:
+                self.put(key, data)
+                return
+            source.seek(0)
+            stream = cast(BinaryIO, source)  # boto3's types know no narrower one
+            self._sender.upload_fileobj(stream, self._bucket, self._key(key), Config=self._transfer)
 
     def download(self, key: str, sink: Sink) -> None:
         with self._errors(key), contextlib.closing(self._parts(key)) as parts:
             for part in parts:
                 sink.write(part)
+
+    def discard(self, before: datetime, *, dry_run: bool = False) -> int:
+        found, pages = 0, self._client.get_paginator("list_multipart_uploads")
+        with self._errors(""):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._below):
+                for one in page.get("Uploads", []):
+                    if one["Initiated"] < before:
+                        found += 1
+                        if not dry_run:
+                            self._client.abort_multipart_upload(
+                                Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"]
+                            )
+        return found
 
     def clock(self) -> datetime | None:
         with self._errors(""):
@@ -146,44 +175,64 @@ class S3Storage:
         date = headers.get("date")
         return parsedate_to_datetime(date) if date else None
 
-    def _read(self, key: str, condition: Reading) -> tuple[bytes, str, str]:
-        """Read an object, its etag and its `Content-Range`; repeat when the body breaks off."""
+    def _read(self, key: str, condition: Reading) -> tuple[bytes, str]:
+        """Read an object; repeat when the body breaks off, which botocore does not."""
         for pause in self._pauses():
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
             try:
-                data = answer["Body"].read()
-                return data, _bare(answer["ETag"]), answer.get("ContentRange", "")
+                return answer["Body"].read(), _bare(answer["ETag"])
             except _INTERRUPTED:
                 if pause is None:
                     raise
                 time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
 
-    def _parts(self, key: str) -> Generator[bytes]:
+    def _parts(self, key: str) -> Generator[memoryview]:
         """Yield the parts of an object in their order, while the next ones are read.
 
-        s3transfer 0.19 does not do this: it waits for itself beyond ten parts of a plain stream.
+        Each is valid until the next but one; buffers are reused. s3transfer 0.19 does not do this:
+        it waits for itself beyond ten parts of a stream that cannot seek.
         """
+        buffer = bytearray(_PART)
         try:
-            first, etag, found = self._read(key, Reading(Range=_range(0)))
+            length, etag, size = self._read_part(key, Reading(Range=_range(0)), buffer)
         except ClientError as error:
             if failures.status_of(error) == 416:  # an empty object has no first byte
                 return
             raise
-        yield first
-        starts = range(_PART, int(found.rpartition("/")[2] or 0), _PART)
+        yield memoryview(buffer)[:length]
+        starts = range(_PART, size, _PART)
+        free = [bytearray(_PART) for _ in starts[:_PARTS]]
         with futures.ThreadPoolExecutor(_PARTS) as pool:
-            pending = collections.deque[futures.Future[tuple[bytes, str, str]]]()
+            pending = collections.deque[tuple[bytearray, futures.Future[tuple[int, str, int]]]]()
             try:
                 for start in starts:
                     condition = Reading(Range=_range(start), IfMatch=_quoted(etag))
-                    pending.append(pool.submit(self._read, key, condition))
-                    if len(pending) == _PARTS:
-                        yield pending.popleft().result()[0]
-                while pending:
-                    yield pending.popleft().result()[0]
+                    into = free.pop()
+                    reading = pool.submit(self._read_part, key, condition, into)
+                    pending.append((into, reading))
+                    if not free:
+                        free.append(buffer)
+                        buffer, first = pending.popleft()
+                        yield memoryview(buffer)[: first.result()[0]]
+                for buffer, reading in pending:
+                    yield memoryview(buffer)[: reading.result()[0]]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_part(self, key: str, condition: Reading, buffer: bytearray) -> tuple[int, str, int]:
+        """Read a part into a buffer; return its length, and the object's etag and size."""
+        for pause in self._pauses():
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
+            try:
+                length = _fill(buffer, answer["Body"])
+                size = answer["ContentRange"].rpartition("/")[2]
+                return length, _bare(answer["ETag"]), int(size)
+            except _INTERRUPTED:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last attempt answers or raises")
 
     def _put_if(
         self, key: str, data: bytes, condition: Condition, refusal: errors.StorageError
@@ -240,28 +289,46 @@ def connect(bucket: str, prefix: str = "", patience: Patience | None = None) -> 
     patience, embedded = patience or Patience(), server.default_environment()
     settings = {**os.environ, **embedded}
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL")
-    config = Config(
+    session = boto3.session.Session()
+
+    def client(signs: bool) -> S3Client:
+        try:
+            return session.client(
+                "s3",
+                endpoint_url=endpoint,
+                aws_access_key_id=embedded.get("AWS_ACCESS_KEY_ID"),
+                aws_secret_access_key=embedded.get("AWS_SECRET_ACCESS_KEY"),
+                region_name=settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION"),
+                config=_config(patience, local=server.is_local(endpoint or ""), signs=signs),
+            )
+        except (BotoCoreError, ValueError) as error:
+            law = "the AWS settings must be whole, but"
+            raise errors.UserError(f"storage: {law} {error}") from error
+
+    return S3Storage(client, bucket, prefix, patience)
+
+
+def _config(patience: Patience, *, local: bool, signs: bool) -> Config:
+    return Config(
         retries={"mode": "standard", "total_max_attempts": patience.attempts},
         connect_timeout=patience.connect_s,
         read_timeout=patience.silence_s,
-        proxies={} if server.is_local(endpoint or "") else None,
+        proxies={} if local else None,
         max_pool_connections=_CONNECTIONS,
+        s3=None if signs else {"payload_signing_enabled": False},
         # the trailing checksums of newer SDKs are unknown to many S3-compatible servers
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    try:
-        client = boto3.session.Session().client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id=embedded.get("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=embedded.get("AWS_SECRET_ACCESS_KEY"),
-            region_name=settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION"),
-            config=config,
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise errors.UserError(f"storage: the AWS settings must be whole, but {error}") from error
-    return S3Storage(client, bucket, prefix, patience)
+
+
+def _fill(buffer: bytearray, body: StreamingBody) -> int:
+    """Read a body into a buffer by small pieces, whose memory is used again; return its length."""
+    done, view = 0, memoryview(buffer)
+    while piece := body.read(_PIECE):
+        view[done : done + len(piece)] = piece
+        done += len(piece)
+    return done
 
 
 def _range(start: int) -> str:

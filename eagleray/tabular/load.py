@@ -108,7 +108,7 @@ def _object(data: spec.Data) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, Path(key).name)
         try:
-            with path.open("wb", buffering=0) as sink:
+            with path.open("wb") as sink:
                 storage.open(f"s3://{bucket}").download(key, sink)
         except errors.ObjectNotFoundError as cause:
             raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause

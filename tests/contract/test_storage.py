@@ -169,6 +169,32 @@ def test_an_upload_replaces_what_was_there(store: storage.Storage) -> None:
     assert store.get("a") == b"new"
 
 
+KILLED = """
+import io, os, sys
+from eagleray import storage
+
+class Last(io.BytesIO):
+    def read(self, size=-1):
+        if self.tell() >= 32 << 20:
+            os.kill(os.getpid(), 9)
+        return super().read(size)
+
+storage.open(sys.argv[1]).upload("blobs/a", Last(bytes(64 << 20)))
+"""
+
+
+def test_an_upload_that_was_killed_is_not_seen_and_can_be_discarded(store: storage.Storage) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, store.uri], check=False)
+    assert killed.returncode == -9
+    assert list(store.list()) == []
+    now = store.clock() or datetime.now(UTC)
+    assert store.discard(now - timedelta(hours=1)) == 0
+    later = now + timedelta(hours=1)
+    assert [store.discard(later, dry_run=True), store.discard(later), store.discard(later)] == [
+        1, 1, 0,
+    ]  # fmt: skip
+
+
 class Failing(io.BytesIO):
     """A stream whose disk fails after 12 MiB."""
 

@@ -9,10 +9,11 @@ import pytest
 
 from eagleray import errors, spec, storage
 from eagleray.state import searches
-from eagleray.storage import blobs
+from eagleray.storage import blobs, cache
 from ray_jobs import strategies, training
+from ray_jobs.checkpoints import Place
 from ray_jobs.data import encoded, prepare
-from ray_jobs.member import Member, Place
+from ray_jobs.member import Member
 
 STRATEGY = strategies.OneProcess()
 
@@ -37,12 +38,11 @@ def data(chosen: spec.Experiment) -> encoded.Encoded:
 
 
 @pytest.fixture
-def place(chosen: spec.Experiment) -> Iterator[Place]:
+def place(chosen: spec.Experiment, tmp_path: Path) -> Iterator[Place]:
     store = storage.open(chosen.storage)
+    records, local = searches.Records(store, "wine", "s"), cache.Cache(tmp_path / "cache", 1 << 30)
     with futures.ThreadPoolExecutor(1) as uploads:
-        yield Place(
-            store, searches.Records(store, "wine", "s"), uploads, frozenset(), population=True
-        )
+        yield Place(store, records, uploads, local, population=True)
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def build(
     chosen: spec.Experiment, data: encoded.Encoded
 ) -> Callable[[dict[str, Any]], training.Trainer]:
     return lambda values: training.Trainer(chosen.configuration(values), data, metric="log_loss")
+
+
+def save(member: Member) -> None:
+    member.save_state()
+    assert member.saved.flush(10)
+
+
+def newest(place: Place, number: int) -> searches.Checkpoint:
+    return place.records.state(number, {}, other=True).checkpoints[0]
 
 
 def fail(member: Member, failure: Exception) -> None:
@@ -63,7 +72,7 @@ def test_a_failure_of_its_own_is_tried_again_from_the_last_state_and_the_second_
     member = Member(1, {"train.lr": 0.01}, place, STRATEGY)
     member.start(build)
     member.trainer.epoch()
-    member.save_state(wait=True)
+    save(member)
     member.trainer.epoch()
     fail(member, RuntimeError("the first time"))
     assert (member.again, member.active, member.report("log_loss")) == (True, False, None)
@@ -104,14 +113,13 @@ def test_a_clone_goes_on_from_anothers_weights_of_which_no_byte_is_copied(
         one.start(build)
         for _ in range(2):
             one.trainer.epoch()
-        one.save_state(wait=True)
-    state = place.records.state(1, None)
-    assert state is not None
+        save(one)
+    checkpoint = newest(place, 1)
     contents = [entry.key for entry in place.storage.list(blobs.PREFIX)]
-    clone.clone(build, {"train.lr": 0.2}, state)
+    clone.clone(build, {"train.lr": 0.2}, checkpoint)
     assert [entry.key for entry in place.storage.list(blobs.PREFIX)] == contents
     assert clone.trainer.progress == source.trainer.progress
-    assert place.records.state(2, None) == state.model_copy(update={"values": {"train.lr": 0.2}})
+    assert place.records.state(2, {"train.lr": 0.2}).checkpoints == [checkpoint]
     clone.trainer.epoch()
     report = clone.report("log_loss")
     assert report is not None
@@ -125,16 +133,16 @@ def test_a_clone_whose_worker_is_lost_goes_on_under_its_changed_values(
     source = Member(1, {"train.lr": 0.1}, place, STRATEGY)
     source.start(build)
     source.trainer.epoch()
-    source.save_state(wait=True)
-    state = place.records.state(1, None)
-    assert state is not None
+    save(source)
+    checkpoint = newest(place, 1)
     clone = Member(2, {"train.lr": 0.01}, place, STRATEGY)
     clone.start(build)
-    clone.clone(build, {"train.lr": 0.3}, state)
+    clone.clone(build, {"train.lr": 0.3}, checkpoint)
     again = Member(2, {"train.lr": 0.01}, place, STRATEGY)
     again.start(build)
     assert (again.values, again.epoch) == ({"train.lr": 0.3}, 1)
     source.trainer.epoch()
-    source.save_state(wait=True)
-    again.start(build)  # the state that it shares is still there
+    save(source)
+    save(source)
+    again.start(build)  # the files that it shares are still there
     assert again.epoch == 1

@@ -131,3 +131,12 @@ def test_variables_are_put_back_one_by_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert "EAGLERAY_B" not in os.environ
     assert "EAGLERAY_C" in os.environ
     del os.environ["EAGLERAY_C"]
+
+
+def test_a_worker_learns_of_its_end_by_a_signal_or_from_the_list_of_drained_nodes() -> None:
+    from ray._private import state
+
+    assert callable(state.state.get_draining_nodes)
+    worker, node = (ROOT / f"_private/{name}.py" for name in ("worker", "node"))
+    assert "set_sigterm_handler(sigterm_handler)" in worker.read_text()
+    assert "def _drain_node_before_shutdown(" in node.read_text()

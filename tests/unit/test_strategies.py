@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from ray_jobs import checkpoints, strategies, training
+from ray_jobs import snapshots, strategies, training
 from ray_jobs.data import encoded
 from tests.unit import test_training
 
@@ -59,31 +59,27 @@ def work(rank: int, folder: Path, port: int) -> None:
     own.mkdir()
     for name, case in RUNS:
         done = test_training.finish(build(own, CASES[case], STRATEGIES[name]()))
-        keep(folder / f"{name} {case}", done)
+        test_training.keep(done, folder / f"{name} {case}")
     for name, strategy in STRATEGIES.items():
         first = build(own, {}, strategy())
         first.epoch()
-        (own / "state").write_bytes(checkpoints.dump(first))
+        first.epoch(lambda: True)  # some batches more
+        test_training.keep(first, folder / f"{name} state")
         distributed.barrier()
         resumed = build(own, {}, strategy())
-        checkpoints.restore(resumed, (folder / "0" / "state").read_bytes())
-        keep(folder / f"{name} resumed", test_training.finish(resumed))
-        distributed.barrier()
-        if rank == 0:
-            (folder / f"{name} state").write_bytes((own / "state").read_bytes())
+        snapshots.restore(resumed, kept(folder / f"{name} state"))
+        test_training.keep(test_training.finish(resumed), folder / f"{name} resumed")
     for precision in strategies.PRECISIONS:
         done = test_training.finish(build(own, {}, strategies.Ddp(precision=precision)))
-        keep(folder / precision, done)
+        test_training.keep(done, folder / precision)
     dropped = build(own, {"model.dropout": "0.5"}, strategies.Ddp())
     next(dropped.batches(1))
-    (folder / f"seed {rank}").write_text(str(torch.initial_seed()))
+    (folder / f"drawn {rank}").write_text(str(torch.rand(1)))
     distributed.destroy_process_group()
 
 
-def keep(path: Path, done: training.Trainer) -> None:
-    weights = checkpoints.dump(done)
-    if done.strategy.leads:
-        path.write_bytes(weights)
+def kept(folder: Path) -> dict[str, Path]:
+    return {name: folder / name for name in snapshots.FILES}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def restored(folder: Path, name: str, options: dict[str, str]) -> training.Trainer:
     """What a group has trained, in one process."""
     own = build(folder, options)
-    checkpoints.restore(own, (folder / name).read_bytes())
+    snapshots.restore(own, kept(folder / name))
     return own
 
 
@@ -142,5 +138,5 @@ def test_half_precision_learns_about_the_same_in_a_group_and_in_one_process(
 
 
 def test_each_worker_drops_out_its_own(folder: Path) -> None:
-    seeds = {(folder / f"seed {rank}").read_text() for rank in range(WORKERS)}
-    assert len(seeds) == WORKERS
+    drawn = {(folder / f"drawn {rank}").read_text() for rank in range(WORKERS)}
+    assert len(drawn) == WORKERS

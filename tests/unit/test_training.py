@@ -1,6 +1,7 @@
 """The training loop, on data small enough to train in milliseconds."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from eagleray import errors, spec
-from ray_jobs import checkpoints, training
+from ray_jobs import snapshots, training
 from ray_jobs.data import encoded, prepare
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -54,23 +55,78 @@ def without_seconds(running: training.Trainer) -> list[dict[str, float]]:
     ]
 
 
+@pytest.mark.parametrize("batches", [0, 2])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_training_resumed_equals_one_that_was_not_interrupted_to_the_bit(
-    tmp_path: Path, optimizer: str, schedule: str
+    tmp_path: Path, optimizer: str, schedule: str, batches: int
 ) -> None:
+    """After whole epochs, and after some batches of the third, of which there are four."""
     options = {"train.optimizer": optimizer, "train.schedule": schedule, "model.dropout": "0.3"}
     whole = finish(trainer(tmp_path, **options))
     first = trainer(tmp_path, **options)
     first.epoch()
     first.epoch()
+    stops = iter([False] * (batches - 1) + [True])
+    assert not batches or first.epoch(lambda: next(stops)) is None
+    assert first.partial.batches == batches
     second = trainer(tmp_path, **options)
-    checkpoints.restore(second, checkpoints.dump(first))
-    assert checkpoints.dump(first) != checkpoints.dump(second)  # each is its writer's to delete
-    finish(second)
-    assert without_seconds(second) == without_seconds(whole)
-    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
-    assert checkpoints.weights(second) == checkpoints.weights(whole)
+    torch.manual_seed(99)  # as another process has drawn other numbers
+    copy(first, second, tmp_path)
+    for resumed in (first, second):
+        torch.manual_seed(98)
+        finish(resumed)
+        assert without_seconds(resumed) == without_seconds(whole)
+        assert equal(resumed.model.state_dict(), whole.model.state_dict())
+        assert equal(resumed.best_weights, whole.best_weights)
+
+
+def snapshot(running: training.Trainer, owner: str = "test/1") -> snapshots.Snapshot:
+    taken = snapshots.take(running, owner)
+    assert taken is not None  # as in the leading worker
+    return taken
+
+
+def keep(running: training.Trainer, folder: Path) -> dict[str, Path]:
+    """Write the files of a snapshot; of a group, in the leading worker's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken, files = snapshots.take(running, "test/1"), {n: folder / n for n in snapshots.FILES}
+    for name, path in files.items() if taken else ():
+        path.write_bytes(taken.stream(name).read())
+    return files
+
+
+def copy(first: training.Trainer, second: training.Trainer, folder: Path) -> None:
+    """Restore a training from another's snapshot."""
+    snapshots.restore(second, keep(first, folder))
+
+
+def equal(ones: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> bool:
+    same = (torch.equal(value, others[name]) for name, value in ones.items())
+    return ones.keys() == others.keys() and all(same)
+
+
+def test_a_snapshot_stays_as_it_is_while_training_goes_on(tmp_path: Path) -> None:
+    running = trainer(tmp_path)
+    running.epoch()
+    taken = snapshot(running)
+    before = [taken.stream(name).read() for name in snapshots.FILES]
+    finish(running)
+    assert [taken.stream(name).read() for name in snapshots.FILES] == before
+
+
+def test_weights_of_the_best_epoch_are_one_file_for_several_snapshots_of_one_owner(
+    tmp_path: Path,
+) -> None:
+    running = trainer(tmp_path)
+    running.epoch()
+    at_best = snapshot(running)
+    running.epoch(lambda: True)
+    after = snapshot(running)
+    best = at_best.stream(snapshots.BEST).read()
+    assert at_best.stream(snapshots.MODEL).read() == best == after.stream(snapshots.BEST).read()
+    assert after.stream(snapshots.MODEL).read() != best
+    assert snapshot(running, "test/2").stream(snapshots.BEST).read() != best
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -85,7 +141,7 @@ def test_a_state_goes_on_at_the_rates_of_the_trainer_that_loads_it(
     for _ in range(2):
         source.epoch()
         alone.epoch()
-    checkpoints.restore(clone, checkpoints.dump(source))
+    copy(source, clone, tmp_path / "files")
     assert torch.equal(next(clone.model.parameters()), next(source.model.parameters()))
     for _ in range(2):
         ours, theirs = (one.optimizer.param_groups[0] for one in (clone, alone))
@@ -114,7 +170,7 @@ def test_the_loss_of_an_epoch_is_that_of_the_validation_part(
     tmp_path: Path, weighted: bool
 ) -> None:
     options = {"train.label_smoothing": "0.1"} if weighted else {}
-    found = trainer(tmp_path, **options).epoch()
+    found = trainer(tmp_path, **options).epoch() or {}
     assert found["train_loss"] != found["loss"]
     assert (found["loss"] == pytest.approx(found["log_loss"], rel=1e-5)) is not weighted
 

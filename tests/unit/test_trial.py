@@ -1,5 +1,7 @@
 """A trial in its actor, called as Ray Tune calls it; data come without Ray's object store."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from eagleray import spec, storage
 from eagleray.state import searches
-from ray_jobs import member, search, session, trial
+from ray_jobs import checkpoints, search, session, trial
 from ray_jobs.data import encoded
 
 EPOCHS = 6
@@ -15,24 +17,25 @@ FILE = """
 name: wine
 data: {{source: 'dataset:wine', target: target}}
 model: {{hidden: [16], dropout: 0.0}}
-train: {{lr: {{loguniform: [1.0e-3, 1.0e-1]}}, epochs: {epochs}, batch_size: 32}}
+train: {{lr: {{loguniform: [1.0e-3, 1.0e-1]}}, epochs: {epochs}, batch_size: 1000}}
 tune: {{metric: log_loss, scheduler: none}}
 storage: file://{folder}
 """
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> session.Job:
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[session.Job]:
+    handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(session.ray, "get", lambda held: held)
-    monkeypatch.setattr(member, "STATE_S", 0.0)
-    monkeypatch.setattr(member, "UPLOAD_RATIO", 0)
+    monkeypatch.setattr(checkpoints, "FIRST_S", 0.0)
+    monkeypatch.setattr(checkpoints, "UPLOAD_RATIO", 0)
     monkeypatch.setattr(session, "REPORT_S", 0.0)
     (tmp_path / "storage").mkdir()
     file = tmp_path / "x.yaml"
     file.write_text(FILE.format(epochs=EPOCHS, folder=tmp_path / "storage"))
     found = search.Search(spec.load(file))
     data = found.dataset.encode(found.transforms(found.experiment.default()))
-    return session.Job(
+    yield session.Job(
         experiment=found.experiment,
         search_id=found.id,
         metric=found.metric,
@@ -42,6 +45,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> session.Job:
         shared={encoded.key({}): data},  # type: ignore[dict-item]
         dataset=found.dataset,  # type: ignore[arg-type]
     )
+    signal.signal(signal.SIGTERM, handler)
 
 
 def actor(job: session.Job, *rates: float) -> trial.Trial:
@@ -74,7 +78,7 @@ def uploaded(running: trial.Trial) -> None:
     """Wait until what was to be uploaded is there."""
     held = running._trains
     assert isinstance(held, session.Session)
-    held._uploads.submit(bool).result()
+    assert all(one.saved.flush(10) for one in held._members)
 
 
 def epochs(reports: list[dict[str, Any]]) -> int:

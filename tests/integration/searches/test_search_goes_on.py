@@ -150,7 +150,7 @@ class Killer(threading.Thread):
         (record,) = on_record(self.chosen).trials()
         state = on_record(self.chosen).state(record.number, record.values)
         os.kill(pid, signal.SIGKILL)
-        self.killed[pid] = state.epoch if state else 0
+        self.killed[pid] = state.checkpoints[0].epoch if state.checkpoints else 0
 
     def epochs(self) -> list[int]:
         """The worker of each epoch that was begun."""
@@ -181,3 +181,31 @@ def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
     assert len(saved) > tuning.RETRIES
     assert saved == sorted(saved)
     assert epochs - lives[last] >= saved[-1] > 0
+
+
+def test_a_worker_that_is_told_to_end_saves_in_mid_epoch_and_no_batch_is_repeated(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """SIGTERM, as from a machine that goes down; an epoch is eleven batches."""
+    log, told = tmp_path / "batches", threading.Event()
+    slow = f"    with open({str(log)!r}, 'a') as log:\n        print(os.getpid(), file=log)\n"
+    slow += "    time.sleep(0.1)\n"
+    settings = {"train.lr": 0.01, "train.epochs": 4, "train.batch_size": 10, "tune.trials": 1}
+    chosen = own_model(tmp_path, slow, **settings)
+
+    def tell() -> None:
+        while not told.wait(0.02):
+            pids = log.read_text().split() if log.exists() else []
+            if len(pids) % 11 == 6 and len(pids) > 11:
+                os.kill(int(pids[-1]), signal.SIGTERM)
+                told.set()
+
+    telling = threading.Thread(target=tell)
+    telling.start()
+    ended, _ = run(chosen)
+    told.set()
+    telling.join()
+    lives = Counter(log.read_text().split())
+    assert len(lives) == 2
+    assert sum(lives.values()) == 4 * 11
+    assert (ended.winner.epoch, len(ended.winner.history)) == (4, 4)

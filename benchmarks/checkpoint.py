@@ -1,0 +1,234 @@
+"""Checkpoints against boto3's own transfer and Ray Train's default path, on one SeaweedFS.
+
+All move the same bytes, one after another in each round; figures are medians of the rounds:
+
+    eagleray   `blobs.put`, which hashes the content first, and `blobs.download`, which verifies it
+    boto3      `upload_file` and `download_file` with its default configuration; verifies nothing
+    ray_train  `StorageContext.persist_current_checkpoint` and `Checkpoint.to_directory`, which copy
+               a local folder by pyarrow; writing the folder before is not counted
+
+A training of a model of real size is then checkpointed three times in a process of its own: how
+long it is blocked, how long the upload takes (medians), how much memory that needs above the copy
+of its state. Last, a
+process is killed in the middle of an upload: what a reader sees of it is counted.
+
+Run: python benchmarks/checkpoint.py [--mb 500] [--rounds 5]
+"""
+
+import argparse
+import json
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagleray import spec, storage
+from eagleray.state import searches
+from eagleray.storage import blobs, cache, server
+
+MIB = 1 << 20
+SAVES = 3
+SEARCH = ("bench", "0123456789ab")
+FILE = """
+name: bench
+data: {{source: "dataset:digits", target: target}}
+model: {{type: mlp, hidden: [{width}, {width}]}}
+train: {{epochs: 2, batch_size: 512}}
+tune: {{trials: 1, scheduler: none}}
+storage: {uri}
+"""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a training, as its process measured it."""
+
+    state_mb: float
+    blocked_s: float  # while its state was copied
+    upload_s: float
+    above_mb: float  # at the peak, above the training and the copy of its state
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def transfers(folder: Path, megabytes: int, rounds: int) -> dict[str, float]:
+    """Median seconds of each contestant, up and down."""
+    import boto3
+    import ray.train
+    from ray.train.v2._internal.execution.storage import StorageContext
+
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir()
+    source, target = checkpoint / "state", folder / "target"
+    source.write_bytes(os.urandom(MIB) * megabytes)
+    store, client = storage.open("s3://eagleray"), boto3.client("s3")
+    endpoint = os.environ["AWS_ENDPOINT_URL_S3"].removeprefix("http://")
+    uri = f"s3://eagleray/train?scheme=http&endpoint_override={endpoint}"
+    train = StorageContext(uri, "bench")
+    kept: dict[str, Any] = {}
+
+    def up() -> None:
+        with source.open("rb") as stream:
+            kept["blob"] = blobs.put(store, stream)
+
+    def down() -> None:
+        with target.open("wb") as sink:
+            blobs.download(store, kept["blob"], sink)
+
+    def persist() -> None:
+        made = ray.train.Checkpoint.from_directory(str(checkpoint))
+        kept["train"] = train.persist_current_checkpoint(made, "checkpoint_0")
+
+    work = {
+        "eagleray up": up,
+        "boto3 up": lambda: client.upload_file(str(source), "eagleray", "boto3"),
+        "ray_train up": persist,
+        "eagleray down": down,
+        "boto3 down": lambda: client.download_file("eagleray", "boto3", str(target)),
+        "ray_train down": lambda: kept["train"].to_directory(str(folder / "fetched")),
+    }
+    found = [{name: seconds(one) for name, one in work.items()} for _ in range(rounds + 1)]
+    return {name: statistics.median(one[name] for one in found[1:]) for name in work}
+
+
+def trained(folder: Path, uri: str, megabytes: int) -> tuple[Any, Any, Any]:
+    """A training in its second epoch whose state has this size, its records and its storage."""
+    from ray_jobs import training
+    from ray_jobs.data import prepare
+
+    width = int((megabytes * MIB / 4 / 4) ** 0.5)  # weights, best weights, two moments
+    file = folder / "bench.yaml"
+    file.write_text(FILE.format(width=width, uri=uri))
+    chosen = spec.load(file)
+    dataset = prepare.dataset(chosen)
+    data = dataset.encode(dataset.fit(chosen.default().features))
+    trainer = training.Trainer(chosen.default(), data, metric="accuracy")
+    trainer.epoch()
+    trainer.epoch(lambda: True)  # one batch more: the weights are not those of the best epoch
+    store = storage.open(uri)
+    return trainer, searches.Records(store, *SEARCH), store
+
+
+def save(folder: Path, uri: str, megabytes: int) -> Saved:
+    """Checkpoint a training in this process."""
+    from ray_jobs import checkpoints
+
+    trainer, records, store = trained(folder, uri, megabytes)
+    with futures.ThreadPoolExecutor(1) as pool:
+        place = checkpoints.Place(store, records, pool, cache.default())
+        saving = checkpoints.Checkpoints(place, 1, {})
+        store.put("warm", b"")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        times = []
+        for _ in range(SAVES):
+            times.append(
+                [seconds(lambda: saving.save(trainer)), seconds(lambda: saving.flush(3600))]
+            )
+            trainer.epoch(lambda: True)  # one batch more
+        blocked, upload = (statistics.median(one) for one in zip(*times, strict=True))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    saved = records.state(1, {}).checkpoints[0]
+    sizes = {name: blob.size / MIB for name, blob in saved.files.items()}
+    copied = sizes["model"] + sizes["optimizer"]  # the best weights lie in host memory already
+    return Saved(sum(sizes.values()), blocked, upload, peak - before - copied)
+
+
+def child(*arguments: object) -> list[str]:
+    return [sys.executable, __file__, *map(str, arguments)]
+
+
+def killed(folder: Path, uri: str, megabytes: int) -> int:
+    """Kill a process in the middle of its upload; the objects and states that are seen then."""
+    process = subprocess.Popen(child("--save", folder, uri, megabytes), stdout=subprocess.DEVNULL)
+    store = storage.open(uri)
+    while not _uploading(store):
+        if process.poll() is not None:
+            raise RuntimeError("the upload must be seen before it ends, but it has ended")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    seen = [one for one in store.list(blobs.PREFIX) if not _whole(store, one)]
+    return len(seen) + len(searches.Records(store, *SEARCH).state(1, {}).checkpoints)
+
+
+def _uploading(store: Any) -> bool:
+    """Whether a multipart upload is under way."""
+    time.sleep(0.02)
+    found = store._client.list_multipart_uploads(Bucket="eagleray", Prefix=store._below)
+    return bool(found.get("Uploads"))
+
+
+def _whole(store: storage.Storage, entry: storage.Entry) -> bool:
+    blob = blobs.Blob(entry.key.removeprefix(blobs.PREFIX), entry.size)
+    return len(blobs.get(store, blob)) == entry.size
+
+
+def claim(text: str, figures: dict[str, Any], *, holds: bool) -> None:
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
+    print(json.dumps({"claim": text, **rounded, "holds": holds}), flush=True)
+
+
+def faster(text: str, ours: float, peer: float, target: float) -> None:
+    figures = {"ours": ours, "peer": peer, "ratio": peer / ours, "target": target}
+    claim(text, figures, holds=peer / ours >= target)
+
+
+def report(found: dict[str, float], saved: Saved, seen: int, megabytes: int) -> None:
+    for way in ("up", "down"):
+        ours = found[f"eagleray {way}"]
+        for peer, target in (("boto3", 0.9), ("ray_train", 1.0)):
+            text = f"seconds of {megabytes} MB {way}, {peer} over eagleray"
+            faster(text, ours, found[f"{peer} {way}"], target)
+    share = saved.blocked_s / saved.upload_s
+    figures = {"ours": saved.blocked_s, "peer": saved.upload_s, "ratio": share, "target": 0.05}
+    text = f"seconds that a training is blocked over seconds of the upload, {saved.state_mb:.0f} MB"
+    claim(text, figures, holds=share < 0.05)
+    figures = {"ours": saved.above_mb, "peer": saved.state_mb, "target": 100}
+    claim("MB at the peak above the state's copy", figures, holds=saved.above_mb < 100)
+    figures = {"ours": seen, "peer": 0, "target": 0}
+    claim("incomplete objects and states seen after a killed upload", figures, holds=seen == 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mb", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--save", nargs=3, metavar=("FOLDER", "URI", "MB"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.save:
+        folder, uri, size = options.save
+        print(json.dumps(vars(save(Path(folder), uri, int(size)))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        running = server.up(folder / "server")
+        os.environ.update(server.environment(running))
+        try:
+            found = transfers(folder, options.mb, options.rounds)
+            made = subprocess.run(
+                child("--save", folder, "s3://eagleray/whole", options.mb),
+                check=True,
+                stdout=subprocess.PIPE,
+            )
+            saved = Saved(**json.loads(made.stdout))
+            seen = killed(folder, "s3://eagleray/killed", options.mb)
+        finally:
+            server.down(running.folder)
+    report(found, saved, seen, options.mb)
+
+
+if __name__ == "__main__":
+    main()

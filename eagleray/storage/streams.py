@@ -1,0 +1,59 @@
+"""Streams that copy nothing: several buffers as one file."""
+
+from __future__ import annotations
+
+import bisect
+import io
+import itertools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Buffer
+
+
+class Buffers(io.BufferedIOBase):
+    """A seekable stream of buffers, one after another, which lie where they are."""
+
+    def __init__(self, buffers: Sequence[Buffer]) -> None:
+        views = [memoryview(one).cast("B") for one in buffers]
+        self._views = [one for one in views if len(one)]
+        self._ends = list(itertools.accumulate(map(len, self._views)))
+        self._at, self.size = 0, sum(map(len, self._views))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        whole = size is None or size < 0
+        return b"".join(self._take(self.size if whole or size is None else size))
+
+    def readinto(self, target: Buffer, /) -> int:
+        view, done = memoryview(target).cast("B"), 0
+        for part in self._take(len(view)):
+            view[done : done + len(part)] = part
+            done += len(part)
+        return done
+
+    def _take(self, size: int) -> Iterator[memoryview]:
+        """Yield the next bytes, at most `size`, as parts of the buffers."""
+        end = min(self._at + size, self.size)
+        while self._at < end:
+            index = bisect.bisect_right(self._ends, self._at)
+            view = self._views[index]
+            start = self._at - (self._ends[index] - len(view))
+            part = view[start : start + end - self._at]
+            self._at += len(part)
+            yield part

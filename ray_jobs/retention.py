@@ -1,0 +1,85 @@
+"""What a search keeps of its trials: of those that run a checkpoint, of the best their weights.
+
+A trial that has ended needs no checkpoint, but for others of its population. Weights stay of the
+best few, and of the Pareto front: the winner's, and those that take its place when they are
+damaged. What removal leaves, such as after a crash, is removed
+when the search ends, or by `eagleray storage sweep`.
+"""
+
+import logging
+from contextlib import suppress
+
+from eagleray import errors
+from eagleray.state import searches
+from eagleray.storage import blobs
+from ray_jobs import search, snapshots
+
+log = logging.getLogger(__name__)
+
+BEST = 5
+"""Ended trials whose weights stay."""
+
+
+class Retention:
+    """The contents of a search; used by its driver, which holds the lease."""
+
+    def __init__(self, searched: search.Search, trials: dict[int, searches.Record]) -> None:
+        self._search, self._store, self._trials = searched, searched.storage, trials
+        self._records = searched.records
+        self._shared = searched.experiment.tune.scheduler == "pbt"
+        self._replaced: dict[int, set[blobs.Blob]] = {}  # weights by number of the trial
+
+    def replace(self, record: searches.Record, weights: blobs.Blob | None, epoch: int) -> None:
+        """Note a trial's newer weights; a worker that has just begun knows none."""
+        if weights is None or weights == record.weights:
+            return
+        if record.weights:
+            self._replaced.setdefault(record.number, set()).add(record.weights)
+        record.weights, record.weights_epoch = weights, epoch
+
+    def settle(self, record: searches.Record) -> None:
+        """Give an ended trial the newest weights in storage, and the scores of their epoch.
+
+        They are not of its best epoch where the search ran out of time.
+        """
+        if record.unfinished or record.status == "failed":
+            return
+        state = self._records.state(record.number, record.values)
+        for saved in state.checkpoints[:1]:
+            if record.weights_epoch < saved.best_epoch <= len(record.history):
+                self.replace(record, saved.files.get(snapshots.BEST), saved.best_epoch)
+        if record.weights and 0 < record.weights_epoch <= len(record.history):
+            record.best_epoch = record.weights_epoch
+            record.best = record.history[record.best_epoch - 1]
+            record.score = record.best[self._search.metric]
+
+    def clean(self, record: searches.Record) -> None:
+        """Remove what an ended trial, which is on record, does not need any more."""
+        sharing = self._trials.values() if self._shared else [record]
+        if any(one.unfinished for one in sharing):
+            return
+        state = self._records.state(record.number, record.values)
+        self._records.remove_state(record.number)
+        replaced = self._replaced.pop(record.number, set())
+        self._remove(state.contents | replaced)
+        ended = [one for one in self._trials.values() if one.weights and not one.unfinished]
+        front = {point.number for point in self._search.front(ended)}
+        for worse in self._search.scored(ended)[BEST:]:
+            if worse.number in front:
+                continue
+            contents, worse.weights = {one for one in (worse.weights,) if one}, None
+            self._records.save(worse)
+            self._remove(contents)
+
+    def clean_up(self) -> None:
+        """Remove checkpoints that a worker has written after its trial ended."""
+        with suppress(errors.StorageUnavailableError):
+            for number in self._records.stated():
+                if number in self._trials:
+                    self.clean(self._trials[number])
+
+    def _remove(self, contents: set[blobs.Blob]) -> None:
+        """Remove what no record refers to; members of a population may share weights."""
+        for blob in contents - {one.weights for one in self._trials.values()}:
+            with suppress(errors.StorageError):  # the sweep removes it
+                self._store.delete(blobs.key(blob))

@@ -1,0 +1,129 @@
+"""What stays in storage of the trials of a search, and of those that have ended."""
+
+from pathlib import Path
+
+import pytest
+
+from eagleray.state import searches
+from eagleray.storage import blobs
+from ray_jobs import retention, search
+from tests.unit.test_training import experiment
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> search.Search:
+    (tmp_path / "storage").mkdir()
+    settings = {"storage": (tmp_path / "storage").as_uri(), "tune.metric": "accuracy"}
+    return search.Search(experiment(tmp_path, **settings))
+
+
+def put(searched: search.Search, text: str) -> blobs.Blob:
+    return blobs.put(searched.storage, text.encode())
+
+
+def contents(searched: search.Search) -> set[str]:
+    return {one.key for one in searched.storage.list(blobs.PREFIX)}
+
+
+def history(*scores: float) -> list[dict[str, float]]:
+    return [{"accuracy": one} for one in scores]
+
+
+def trial(searched: search.Search, number: int, score: float, status: str) -> searches.Record:
+    """A trial of two epochs, the second the better, with weights of both and two checkpoints."""
+    weights = put(searched, f"weights 2 of {number}")
+    found = history(score - 0.1, score)
+    checkpoints = [
+        searches.Checkpoint(
+            epoch=epoch,
+            best_epoch=epoch,
+            files={
+                "best": put(searched, f"weights {epoch} of {number}"),
+                "optimizer": put(searched, f"optimizer {epoch} of {number}"),
+            },
+        )
+        for epoch in (2, 1)
+    ]
+    searched.records.save_state(number, searched.records.state(number, {}), checkpoints)
+    fields = {"number": number, "status": status, "history": found, "score": score}
+    return searches.Record.model_validate(
+        fields
+        | {"values": {}, "weights": weights, "weights_epoch": 2, "epoch": 2}
+        | {"best_epoch": 2, "best": found[1]}
+    )
+
+
+def end(searched: search.Search, trials: dict[int, searches.Record]) -> None:
+    kept = retention.Retention(searched, trials)
+    for record in trials.values():
+        kept.settle(record)
+        searched.records.save(record)
+        kept.clean(record)
+
+
+def test_of_ended_trials_the_best_keep_their_weights_and_none_a_checkpoint(
+    searched: search.Search,
+) -> None:
+    trials = {n: trial(searched, n, n / 10, "finished") for n in range(1, 8)}
+    end(searched, trials)
+    best = {n for n, one in trials.items() if one.weights}
+    assert best == {3, 4, 5, 6, 7}
+    assert contents(searched) == {blobs.key(trials[n].weights) for n in best}  # type: ignore[arg-type]
+    assert searched.records.stated() == []
+    assert searched.records.trials() == list(trials.values())
+    assert [one.number for one in searched.ranked(list(trials.values()))] == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_a_trial_that_goes_on_keeps_its_checkpoints(searched: search.Search) -> None:
+    trials = {
+        1: trial(searched, 1, 0.5, "running"),
+        2: trial(searched, 2, 0.6, "lost"),
+        3: trial(searched, 3, 0.7, "finished"),
+    }
+    end(searched, trials)
+    assert searched.records.stated() == [1, 2]
+    for number in (1, 2):
+        state = searched.records.state(number, {})
+        assert {blobs.key(one) for one in state.contents} <= contents(searched)
+
+
+def test_a_trial_that_ran_out_of_time_has_the_weights_of_its_last_checkpoint(
+    searched: search.Search,
+) -> None:
+    """Its scores are those of these weights, though a later epoch was better."""
+    record = trial(searched, 1, 0.5, "stopped")
+    record.weights, record.weights_epoch = None, 0
+    record.history, record.epoch = history(0.4, 0.5, 0.9), 3
+    record.best_epoch, record.best, record.score = 3, history(0.9)[0], 0.9
+    end(searched, {1: record})
+    assert record.weights == put(searched, "weights 2 of 1")
+    assert (record.best_epoch, record.score, record.best) == (2, 0.5, {"accuracy": 0.5})
+
+
+def test_weights_that_newer_ones_replaced_are_removed_when_the_trial_ends(
+    searched: search.Search,
+) -> None:
+    record = trial(searched, 1, 0.5, "finished")
+    newer, kept = put(searched, "weights 3 of 1"), retention.Retention(searched, {1: record})
+    record.history, record.best_epoch = history(0.3, 0.5, 0.6), 3
+    old = record.weights
+    kept.replace(record, newer, 3)
+    kept.replace(record, None, 0)  # a worker that has just begun
+    assert old
+    assert blobs.key(old) in contents(searched)
+    kept.settle(record)
+    kept.clean(record)
+    assert (record.weights, contents(searched)) == (newer, {blobs.key(newer)})
+
+
+def test_a_checkpoint_written_after_its_trial_ended_is_removed_with_the_search(
+    searched: search.Search,
+) -> None:
+    record = trial(searched, 1, 0.5, "stopped")
+    trials = {1: record}
+    end(searched, trials)
+    late = searches.Checkpoint(epoch=2, files={"optimizer": put(searched, "late")})
+    searched.records.save_state(1, searched.records.state(1, {}), [late])
+    retention.Retention(searched, trials).clean_up()
+    assert record.weights
+    assert contents(searched) == {blobs.key(record.weights)}
