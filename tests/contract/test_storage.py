@@ -175,11 +175,11 @@ from eagleray import storage
 
 class Last(io.BytesIO):
     def read(self, size=-1):
-        if self.tell() >= 32 << 20:
+        if self.tell() >= 64 << 20:  # more than is in memory: parts have been sent
             os.kill(os.getpid(), 9)
         return super().read(size)
 
-storage.open(sys.argv[1]).upload("blobs/a", Last(bytes(64 << 20)))
+storage.open(sys.argv[1]).upload("blobs/a", Last(bytes(96 << 20)))
 """
 
 
