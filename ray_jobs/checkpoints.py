@@ -8,6 +8,7 @@ While storage fails, training goes on, and the newest state is tried again until
 """
 
 import logging
+import math
 import threading
 import time
 import uuid
@@ -28,9 +29,13 @@ from ray_jobs import snapshots, strategies, training
 log = logging.getLogger(__name__)
 
 FIRST_S = 1.0
-"""Time from a trial's start to its first checkpoint, and minimum time between two."""
+"""Least time from a start to the first checkpoint, and between two."""
 UPLOAD_RATIO = 10
 """Uploads of checkpoints take about one second in this many."""
+UPLOAD_S = 0.02
+"""What an upload takes at least, in the first estimate."""
+BEST = 5
+"""Ended trials of a search whose weights stay."""
 PAUSE_S = 2.0
 """Time between two attempts while storage fails."""
 PATIENCE_S = 600.0
@@ -43,11 +48,11 @@ class Pace:
     """When the next checkpoints of the members of a session are worth their cost."""
 
     def __init__(self) -> None:
-        self.due = time.monotonic() + FIRST_S
+        self.due = math.inf
 
-    def begin(self) -> None:
-        """Some are saved now."""
-        self.due = time.monotonic() + FIRST_S
+    def begin(self, members: int) -> None:
+        """So many begin to train, or are saved now."""
+        self.due = time.monotonic() + max(FIRST_S, UPLOAD_RATIO * UPLOAD_S * members)
 
     def took(self, seconds: float) -> None:
         """The upload of one of them has ended."""

@@ -2,7 +2,7 @@
 
 The trial's actor asks for steps; the leading worker takes each and gives its reports back, over a
 `Line`. Like a single worker, a group stays for the next trial. A group that loses a worker ends;
-Ray Tune starts the trial again, which goes on from its last state (docs/adr/0025).
+Ray Tune starts the trial again, which goes on from its last checkpoint (docs/adr/0025).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ resumes from the newest, even if the driver has received no report of it.
 
 import contextlib
 import logging
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from eagleray import errors
+from eagleray.learn import metrics
 from eagleray.state import searches
 from eagleray.storage import blobs
 from ray_jobs import checkpoints, costs, strategies, training
@@ -118,11 +120,17 @@ class Member:
             "cause": self._cause(failure),
         }
 
-    def save(self) -> None:
-        """Upload the best epoch's weights for a comparison, and wait for it."""
+    def score(self, metric: str) -> float:
+        """Its best score so far; the higher, the better."""
+        sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
+        return sign * self.trainer.progress.best.get(metric, -sign * math.inf)
+
+    def save(self, *, worth: bool = True) -> None:
+        """Upload the best epoch's weights for a comparison, if worth it, and wait for it."""
         best = self.trainer.progress.best_epoch
         if self.strategy.leads and best != self._weights_epoch:
-            self._weights, self._weights_epoch = self.saved.weights(self.trainer), best
+            self._weights = self.saved.weights(self.trainer) if worth else None
+            self._weights_epoch = best
 
     def save_state(self) -> None:
         """Save a checkpoint in the background."""

@@ -12,12 +12,9 @@ from contextlib import suppress
 from eagleray import errors
 from eagleray.state import searches
 from eagleray.storage import blobs
-from ray_jobs import search, snapshots
+from ray_jobs import checkpoints, search, snapshots
 
 log = logging.getLogger(__name__)
-
-BEST = 5
-"""Ended trials whose weights stay."""
 
 
 class Retention:
@@ -30,8 +27,8 @@ class Retention:
         self._replaced: dict[int, set[blobs.Blob]] = {}  # weights by number of the trial
 
     def replace(self, record: searches.Record, weights: blobs.Blob | None, epoch: int) -> None:
-        """Note a trial's newer weights; a worker that has just begun knows none."""
-        if weights is None or weights == record.weights:
+        """Note a trial's newer weights, None where they cannot win; a new worker knows no epoch."""
+        if not epoch or (weights, epoch) == (record.weights, record.weights_epoch):
             return
         if record.weights:
             self._replaced.setdefault(record.number, set()).add(record.weights)
@@ -42,7 +39,7 @@ class Retention:
 
         They are not of its best epoch where the search ran out of time.
         """
-        if record.unfinished or record.status == "failed":
+        if record.unfinished or record.status == "failed" or not _has_checkpoint(record):
             return
         state = self._records.state(record.number, record.values)
         for saved in state.checkpoints[:1]:
@@ -55,31 +52,40 @@ class Retention:
 
     def clean(self, record: searches.Record) -> None:
         """Remove what an ended trial, which is on record, does not need any more."""
-        sharing = self._trials.values() if self._shared else [record]
-        if any(one.unfinished for one in sharing):
-            return
-        state = self._records.state(record.number, record.values)
-        self._records.remove_state(record.number)
-        replaced = self._replaced.pop(record.number, set())
-        self._remove(state.contents | replaced)
-        ended = [one for one in self._trials.values() if one.weights and not one.unfinished]
-        front = {point.number for point in self._search.front(ended)}
-        for worse in self._search.scored(ended)[BEST:]:
-            if worse.number in front:
-                continue
-            contents, worse.weights = {one for one in (worse.weights,) if one}, None
-            self._records.save(worse)
-            self._remove(contents)
+        self._clean(record, stated=_has_checkpoint(record))
 
     def clean_up(self) -> None:
         """Remove checkpoints that a worker has written after its trial ended."""
         with suppress(errors.StorageUnavailableError):
             for number in self._records.stated():
                 if number in self._trials:
-                    self.clean(self._trials[number])
+                    self._clean(self._trials[number], stated=True)
+
+    def _clean(self, record: searches.Record, *, stated: bool) -> None:
+        sharing = self._trials.values() if self._shared else [record]
+        if any(one.unfinished for one in sharing):
+            return
+        found = self._replaced.pop(record.number, set())
+        if stated:
+            found |= self._records.state(record.number, record.values).contents
+            self._records.remove_state(record.number)
+        self._remove(found)
+        ended = [one for one in self._trials.values() if one.weights and not one.unfinished]
+        front = {point.number for point in self._search.front(ended)}
+        for worse in self._search.scored(ended)[checkpoints.BEST :]:
+            if worse.number in front:
+                continue
+            contents, worse.weights = {one for one in (worse.weights,) if one}, None
+            self._records.save(worse)
+            self._remove(contents)
 
     def _remove(self, contents: set[blobs.Blob]) -> None:
         """Remove what no record refers to; members of a population may share weights."""
         for blob in contents - {one.weights for one in self._trials.values()}:
             with suppress(errors.StorageError):  # the sweep removes it
                 self._store.delete(blobs.key(blob))
+
+
+def _has_checkpoint(record: searches.Record) -> bool:
+    """Whether one is known of; one that came later than the reports waits for `clean_up`."""
+    return record.state_epoch + record.state_batch > 0

@@ -7,6 +7,7 @@ same steps; what depends on time, storage or the trial is decided by the leading
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
 import math
@@ -71,6 +72,7 @@ class Session:
         self._notice = ray_compat.Notice(itertools.chain(*strategy.each(ray_compat.nodes())))
         self._cache: dict[str, encoded.Encoded] = {}
         self._members: list[Member] = []
+        self._scores: dict[int, float] = {}  # by number; a trial below enough others cannot win
         self.begin({})
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -124,6 +126,7 @@ class Session:
             for one in self.config["members"]
         ]
         self._members = members
+        self._place.pace.begin(len(members))
         for one in members:
             with one.failing():
                 record = self._place.records.trial(one.number) if members[1:] else None
@@ -193,7 +196,7 @@ class Session:
 
     def _save_when_due(self) -> None:
         if self._strategy.agree(lambda: time.monotonic() >= self._due):
-            self._place.pace.begin()
+            self._place.pace.begin(len(self._members))
             self._save()
 
     def _save(self) -> None:
@@ -203,10 +206,12 @@ class Session:
 
     def _save_for_comparison(self) -> None:
         """Save weights, of which a stopped trial's may be the best; and what others clone."""
-        for one in self._members:
-            if one.epoch and not one.ended:
-                with one.failing():
-                    one.save()
+        trained = [one for one in self._members if one.epoch and not one.ended]
+        self._scores |= {one.number: one.score(self._job.metric) for one in trained}
+        best = heapq.nlargest(checkpoints.BEST, self._scores.values())
+        for one in trained:
+            with one.failing():
+                one.save(worth=self._place.cost is not None or self._scores[one.number] >= best[-1])
         if self._job.population:
             self._save()
             for one in self._members:

@@ -282,8 +282,11 @@ def test_a_trial_that_has_ended_sends_nothing_more(
 
 def test_the_next_checkpoints_are_due_a_multiple_of_their_uploads_later() -> None:
     began, pace = time.monotonic(), checkpoints.Pace()
+    assert pace.due == float("inf")
+    pace.begin(100)
+    assert pace.due >= began + 100 * checkpoints.UPLOAD_S * checkpoints.UPLOAD_RATIO
+    pace.begin(2)
     assert pace.due >= began + checkpoints.FIRST_S
-    pace.begin()
     before = pace.due
     for _ in range(2):  # of two members
         pace.took(3)

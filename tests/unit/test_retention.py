@@ -48,7 +48,7 @@ def trial(searched: search.Search, number: int, score: float, status: str) -> se
     fields = {"number": number, "status": status, "history": found, "score": score}
     return searches.Record.model_validate(
         fields
-        | {"values": {}, "weights": weights, "weights_epoch": 2, "epoch": 2}
+        | {"values": {}, "weights": weights, "weights_epoch": 2, "epoch": 2, "state_epoch": 2}
         | {"best_epoch": 2, "best": found[1]}
     )
 
@@ -72,6 +72,38 @@ def test_of_ended_trials_the_best_keep_their_weights_and_none_a_checkpoint(
     assert searched.records.stated() == []
     assert searched.records.trials() == list(trials.values())
     assert [one.number for one in searched.ranked(list(trials.values()))] == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_the_pareto_front_keeps_its_weights_however_low_its_scores(tmp_path: Path) -> None:
+    (tmp_path / "storage").mkdir()
+    settings = {"storage": (tmp_path / "storage").as_uri(), "tune.metric": "accuracy"}
+    costly = search.Search(experiment(tmp_path, **settings, **{"tune.cost": "size"}))
+    trials = {n: trial(costly, n, n / 10, "finished") for n in range(1, 9)}
+    for n, one in trials.items():
+        one.costs = {"size": 3.0 if n == 2 else 5.0 + (n == 1)}
+    end(costly, trials)
+    assert {n for n, one in trials.items() if one.weights} == {2, 4, 5, 6, 7, 8}
+
+
+def test_members_of_a_population_keep_their_checkpoints_until_all_have_ended(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "storage").mkdir()
+    settings = {"storage": (tmp_path / "storage").as_uri(), "tune.metric": "accuracy"}
+    options = {"tune.scheduler": "pbt", "tune.search": "random", "tune.trials": "3"}
+    options["train.lr"] = "{loguniform: [0.01, 0.1]}"
+    population = search.Search(experiment(tmp_path, **settings, **options))
+    trials = {n: trial(population, n, n / 10, "finished") for n in (1, 2)}
+    trials[3] = trial(population, 3, 0.3, "running")
+    end(population, trials)
+    assert population.records.stated() == [1, 2, 3]
+    trials[1].weights = trials[3].weights  # it goes on from the other's
+    trials[3].status = "finished"
+    end(population, {3: trials[3]} | trials)
+    retention.Retention(population, trials).clean_up()
+    assert population.records.stated() == []
+    kept = {blobs.key(one.weights) for one in trials.values() if one.weights}
+    assert (len(kept), contents(population)) == (2, kept)
 
 
 def test_a_trial_that_goes_on_keeps_its_checkpoints(searched: search.Search) -> None:

@@ -93,6 +93,15 @@ def test_every_member_is_reported_to_its_end(job: session.Job) -> None:
         assert found[-1]["weights"] is not None
 
 
+def test_weights_that_cannot_win_are_not_uploaded(job: session.Job) -> None:
+    reports = finish(actor(job, *(0.001 * 2**number for number in range(7))))
+    ends = {number: found[-1] for number, found in reports.items()}
+    best = sorted(ends, key=lambda n: ends[n]["score"], reverse=job.metric != "log_loss")[:5]
+    assert {n for n, end in ends.items() if end["weights"]} >= set(best)
+    assert len(best) < len(ends) == sum(end["weights_epoch"] > 0 for end in ends.values())
+    assert sum(end["weights"] is None for end in ends.values()) > 0
+
+
 def test_a_member_that_the_scheduler_drops_is_trained_and_reported_no_further(
     job: session.Job,
 ) -> None:
