@@ -144,6 +144,14 @@ def dashboard_headers() -> dict[str, str]:
     return http_token_authentication.get_auth_headers_if_auth_enabled({})
 
 
+def alone() -> bool:
+    """Whether this process has started the Ray that it is connected to: no node is added there."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return node is not None and bool(node.is_head())
+
+
 def allow_failures(trial: Trial, more: int) -> None:
     """Let Ray Tune restart a trial `more` times; its own limit is for the trial's whole life."""
     trial.max_failures = trial.num_failures + more

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich import console
 
-from eagleray import errors, spec
+from eagleray import errors, ray_compat, spec
 from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
@@ -100,7 +100,7 @@ def _tune(
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address):
-            grows = address is not None
+            grows = not ray_compat.alone()
             _check_room(searched.experiment.compute, out, grows=grows)
             with live.watch(searched, trials, out) as ended:
                 size = _pack_size(searched, trials, out)

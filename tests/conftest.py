@@ -1,6 +1,7 @@
 """What several tiers share: a real S3 server of our own."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from eagleray.storage import server
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# A shell that starts tests in the background ignores Ctrl-C, and so would their child processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before torch is imported: on a busy machine two threads of a tiny model wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -104,7 +104,7 @@ def _recall(rows: Rows) -> float:
 
 def _log_loss(rows: Rows) -> float:
     true_B = rows.outputs[np.arange(len(rows.truth_B)), rows.truth_B]
-    return float(-np.log(true_B.clip(np.finfo(float).eps)).mean())
+    return float(-np.log(true_B.clip(np.finfo(float).eps)).mean()) + 0.0  # never -0.0
 
 
 def _roc_auc(rows: Rows) -> float:

@@ -13,6 +13,7 @@ import pytest
 from eagleray import spec, storage
 from eagleray.state import searches
 from eagleray.state.models import Registry
+from tests import records
 
 pytestmark = pytest.mark.slow
 FILE = """
@@ -73,7 +74,7 @@ def test_who_comes_second_watches_and_takes_over_from_who_is_killed(
     assert (second.wait(120), third.wait(120)) == (0, 0), said(chosen, "second", "err")
     after = ended(chosen)
     assert sorted(after) == list(range(1, 9))
-    assert all(after[number] == before[number] for number in before)
+    assert records.unchanged(before, after)
     assert said(chosen, "third", "out") == said(chosen, "second", "out")
     assert json.loads(said(chosen, "third", "out"))["why"].startswith("it is the champion")
     assert "starting Ray" not in said(chosen, "third", "err")

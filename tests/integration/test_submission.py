@@ -169,7 +169,7 @@ def test_a_run_is_left_attached_to_stopped_killed_and_goes_on_each_time(
     wait("a trial has finished", lambda: bool(finished(uri, "sent")) or first.poll() is not None)
     wait("the table is drawn", lambda: "/10 trials, best log_loss" in "".join(screen) or screen)
     first.send_signal(signal.SIGINT)
-    assert first.wait(60) == 130, screen
+    assert first.wait(60) == 130, "".join(screen)
     again_with = "detached: the run goes on; attach again with: eagleray runs attach sent-"
     wait("it is told how to attach", lambda: again_with in "".join(screen) or screen)
 
@@ -201,7 +201,7 @@ def test_a_run_is_left_attached_to_stopped_killed_and_goes_on_each_time(
     assert "registered sent version 1" in last.out
     after = finished(uri, "sent")
     assert sorted(after) == list(range(1, 11))
-    assert all(after[number] == content for number, content in (before | kept).items())
+    assert records.unchanged(before | kept, after)
 
     shown = eagleray(*submit, "--json")
     assert "has already ended" in shown.err

@@ -120,6 +120,14 @@ def test_serve_wraps_its_server_in_the_middlewares_that_a_variable_names() -> No
     assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in source
 
 
+def test_ray_tells_a_process_that_started_it_from_one_that_joined() -> None:
+    from ray._private import node, worker
+
+    assert not ray_compat.alone()  # nothing is connected
+    assert hasattr(worker, "_global_node")
+    assert callable(node.Node.is_head)
+
+
 def test_variables_are_put_back_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EAGLERAY_A", "before")
     monkeypatch.delenv("EAGLERAY_B", raising=False)

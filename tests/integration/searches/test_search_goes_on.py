@@ -15,6 +15,7 @@ from eagleray import errors, spec, storage
 from eagleray.state import searches
 from ray_jobs import pipeline, tuning
 from ray_jobs.report.outcome import Outcome
+from tests import records
 
 FILE = """
 name: wine
@@ -86,7 +87,7 @@ def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
     before = {one.number: one for one in first.trials}
     after = {one.number: one for one in same.trials}
     assert sorted(after) == [1, 2, 3]
-    assert all(after[number] == one for number, one in before.items())
+    assert records.unchanged(before, after)
     assert same.result.version == first.result.version == 1
     better, _ = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 4}))
     assert better.winner.number == 4
