@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from eagleray import spec
+from eagleray import errors, spec
 from ray_jobs import training
 
 
@@ -36,7 +37,12 @@ def epoch(trainers: Sequence[training.Trainer]) -> list[training.Pass]:
     """Train one epoch of trainers that have one `key` and one epoch; record it with each.
 
     If it raises, no trainer has changed.
+
+    Raises:
+        UserError: the model must be trained alone.
     """
+    if any(isinstance(layer, _BatchNorm) for layer in trainers[0].model.modules()):
+        raise errors.UserError("batch norm turns rounding into other results")
     began, pack = time.perf_counter(), _Pack(trainers)
     train_loss_K = pack.train()
     output_KBC, loss_K = pack.evaluate()

@@ -1,5 +1,6 @@
 """A trial in its actor, called as Ray Tune calls it; data come without Ray's object store."""
 
+import dataclasses
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,3 +156,13 @@ def test_what_cannot_be_trained_in_one_pass_is_trained_one_by_one(
     monkeypatch.setattr(session.pack, "epoch", broken)
     reports = finish(actor(job, 0.01, 0.02))
     assert [epochs(found) for found in reports.values()] == [EPOCHS, EPOCHS]
+
+
+def test_members_with_batch_norm_are_trained_alone_whoever_put_them_together(
+    job: session.Job,
+) -> None:
+    chosen = spec.load(job.experiment.path, {"model.batch_norm": "true"})
+    population = dataclasses.replace(job, experiment=chosen, population=True)
+    together = finish(actor(population, 0.01, 0.02))[1]
+    alone = finish(actor(dataclasses.replace(population, search_id="another"), 0.01))[1]
+    assert [one["score"] for one in together] == [one["score"] for one in alone]
