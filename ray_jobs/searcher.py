@@ -51,6 +51,8 @@ class Kind(NamedTuple):
     sampler: Callable[[int, list[optuna.trial.FrozenTrial]], optuna.samplers.BaseSampler]
     startup: float  # suggestions that depend on no result
     stateful: bool = False  # keeps its state with optuna's trials, so each is asked for again
+    ahead: bool = True  # what is drawn for the trials after the next ones loses nothing
+    samples: bool = True  # else the points of the grid are tried in their order
 
 
 class Searcher(tune.search.Searcher):
@@ -183,8 +185,7 @@ class Searcher(tune.search.Searcher):
 
     def _draw(self) -> list[dict[str, Any]]:
         """The next members: of what is drawn, the most that can be trained in one pass."""
-        independent = self._experiment.tune.search != "tpe"  # what is drawn ahead loses nothing
-        ahead = AHEAD * self._pack if self._pack > 1 and independent else self._pack
+        ahead = AHEAD * self._pack if self._pack > 1 and self._kind.ahead else self._pack
         while len(self._drawn) < min(ahead, self._left):
             one = self._unfinished.pop(0) if self._unfinished else self._untried()
             if one is None:
@@ -218,7 +219,7 @@ class Searcher(tune.search.Searcher):
     def _untried(self) -> dict[str, Any] | None:
         """Suggest an untried configuration; None if there is none."""
         number = next(self._numbers)
-        for attempt in range(0 if self._experiment.tune.search == "grid" else SAMPLE_ATTEMPTS):
+        for attempt in range(SAMPLE_ATTEMPTS if self._kind.samples else 0):
             values = self._ask(number, attempt)
             if _key(values) not in self._tried:
                 break
@@ -304,10 +305,10 @@ def _random(seed: int, _: object) -> optuna.samplers.BaseSampler:
 
 
 REGISTRY = {
-    "tpe": Kind(_tpe, STARTUP),
+    "tpe": Kind(_tpe, STARTUP, ahead=False),
     "cma": Kind(_cma, 1, stateful=True),
     "random": Kind(_random, math.inf),
-    "grid": Kind(_random, math.inf),
+    "grid": Kind(_random, math.inf, samples=False),
 }
 
 
