@@ -21,6 +21,7 @@ tests: $(READY)
 		tests/integration tests/contract tests/chart tests/unit
 
 slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
+	$(BIN)/python -m tests.mlflow_server
 	$(BIN)/python -m pytest -m slow tests
 
 gpu: $(READY) ## what only a GPU shows; skipped, with the reason, where there is none
@@ -59,10 +60,12 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra dev \
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra mlflow --extra dev \
 		--no-annotate --no-header $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 		pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	echo mlflow | $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 \
+		--no-annotate --no-header --output-file tests/mlflow_server.txt -
 
 snapshots: $(READY) ## render the chart's examples anew into tests/chart/snapshots
 	$(BIN)/python -m tests.chart.snapshots

@@ -22,6 +22,7 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   └── LeaseLostError        another process holds the lease that allowed this write
 ├── TrainingError             (1) one trial cannot go on, such as a loss that is NaN
 ├── SearchError               (1) no trial of a search gave a model
+├── TrackingError             (1) MLflow's server does not answer, or refuses
 ├── ClusterError              (1) a cluster fails, refuses, or cannot be reached any more
 └── ServingError              (1) a version that cannot be served: golden rows not reproduced
 """
@@ -138,6 +139,10 @@ class TrainingError(EagleRayError):
 
 class SearchError(EagleRayError):
     """No trial of a search gave a model."""
+
+
+class TrackingError(EagleRayError):
+    """MLflow's server does not answer, or refuses; the message names it."""
 
 
 class ClusterError(EagleRayError):

@@ -18,7 +18,7 @@ from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pack_size, search, tuning, winner
-from ray_jobs.report import live
+from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
 POLL_S = 1.0
@@ -85,18 +85,24 @@ def _drive(
     searched: search.Search, lease: leases.Lease, out: console.Console, address: str | None
 ) -> Outcome:
     searched.write_under(lease)
-    finished = searched.finished()
-    trials = finished[0] if finished else _tune(searched, out, address)
-    best = winner.Winner(searched, trials)
-    lease.verify()
-    searched.records.save_curves(curves.parquet(trials))
-    return _promote(searched, trials, best.register())
+    finished, known = searched.finished(), searched.records.trials()
+    trials = {record.number: record for record in known}
+    with tracking.sent(searched, trials, out) as send:
+        ranked = finished[0] if finished else _tune(searched, trials, out, address)
+        best = winner.Winner(searched, ranked)
+        lease.verify()
+        searched.records.save_curves(curves.parquet(ranked))
+        result = best.register()
+        send(result)
+    return _promote(searched, ranked, result)
 
 
 def _tune(
-    searched: search.Search, out: console.Console, address: str | None
+    searched: search.Search,
+    trials: dict[int, searches.Record],
+    out: console.Console,
+    address: str | None,
 ) -> list[searches.Record]:
-    trials = {record.number: record for record in searched.records.trials()}
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address):

@@ -124,6 +124,18 @@ def tensorboard(
     typer.echo(f"{len(trials)} trials of {found.name}: tensorboard --logdir {out}")
 
 
+@app.command()
+def mlflow(run: Reference, storage: options.Storage = options.EMBEDDED) -> None:
+    """Send a run's trials to the MLflow at MLFLOW_TRACKING_URI; what it has stays."""
+    from eagleray.client import tracking
+    from eagleray.client.local import LocalRuns
+
+    found = runs.find(LocalRuns(storage), run)
+    records = Records(open_storage(storage), found.name, found.run)
+    sent, trials, url = tracking.send(records, found.state)
+    typer.echo(f"{sent} of {trials} trials of {found.name} sent: {url}")
+
+
 @app.command(hidden=True)
 def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")]) -> None:
     """Run the driver process inside the cluster."""

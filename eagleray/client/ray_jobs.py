@@ -16,7 +16,7 @@ import requests
 from ray import exceptions, job_submission
 
 from eagleray import errors, ray_compat
-from eagleray.client import runs
+from eagleray.client import runs, tracking
 from eagleray.client.runs import Attempt, State
 from eagleray.spec import document
 from eagleray.state.runs import Run
@@ -114,9 +114,13 @@ class RayJobs:
 
 
 def environment(address: str, run: Run) -> dict[str, str]:
-    """Variables that lead the driver to storage; UserError if only this machine reaches it."""
+    """Variables that lead the driver to storage, and to MLflow if that is used.
+
+    UserError if only this machine reaches storage.
+    """
     known = server.default_environment() or os.environ
     settings = {name: known[name] for name in PASSED if known.get(name)}
+    settings |= {name: os.environ[name] for name in tracking.PASSED if os.environ.get(name)}
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL") or ""
     local = server.is_local(endpoint) and not server.is_local(address)
     if local and run.storage.startswith("s3://"):
