@@ -36,6 +36,17 @@ class Finding:
         return replace(self, check=self.check or check)
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Why an object is in its state; of the whole namespace if nothing could be read."""
+
+    kind: str  # of the object; `Cluster` for a namespace
+    name: str  # of the object, or of the namespace
+    state: str
+    finding: Finding  # cause and fix; the evidence leads from the object down to the cause
+    unseen: tuple[str, ...]  # what could not be read, and why
+
+
 passed = partial(Finding, "pass")
 skipped = partial(Finding, "skip")
 warned = partial(Finding, "warn")

@@ -26,3 +26,10 @@ def setting(tree: dict[str, Any]) -> str:
     """A setting as one line of YAML in backquotes."""
     flow = yaml.safe_dump(tree, default_flow_style=True, width=10**6, allow_unicode=True)
     return f"`{flow.strip()[1:-1]}`"
+
+
+def span(seconds: float) -> str:
+    """`40 s`, `5 min`, `3 h`."""
+    if seconds < 120:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

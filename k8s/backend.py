@@ -1,5 +1,6 @@
 """Runs on Kubernetes: each attempt is a RayJob, for which KubeRay starts a cluster and a driver."""
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,15 @@ class Kubernetes:
     def attempts(self) -> Sequence[Attempt]:
         found = (attempt_of(job) for job in self._api.list(api.RAYJOBS))
         return [one for one in found if one is not None]
+
+    def most(self) -> list[dict[str, float]] | None:
+        spec = self._skeleton()["spec"]
+        shared = self._options.cluster or at(spec, "clusterSelector").get("ray.io/cluster")
+        if shared is None:
+            return rayjob.nodes(at(spec, "rayClusterSpec"))
+        with contextlib.suppress(errors.EagleRayError):  # it may be hidden from us
+            return rayjob.nodes(self._api.get(api.RAYCLUSTERS, shared)["spec"])
+        return None
 
     def plan(self, run: Run, number: int) -> str:
         return yaml.safe_dump(self._rendered(run, number), sort_keys=False, width=1000)

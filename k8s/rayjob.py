@@ -13,16 +13,22 @@ tolerations, the shape of the cluster. What KubeRay and Kueue ask of a RayJob:
 """
 
 import copy
+import math
 from dataclasses import dataclass
+
+from kubernetes.utils.quantity import parse_quantity
 
 from eagleray import errors
 from eagleray.client import runs
 from eagleray.state.runs import Run
 from k8s.api import Object
+from k8s.objects import at
 
 NAME, RUN, ATTEMPT = "eagleray/name", "eagleray/run", "eagleray/attempt"
 STORAGE = "eagleray/storage"
 QUEUE = "kueue.x-k8s.io/queue-name"
+PODS = 1000
+"""Most pods of a group that are counted: the limit of a group may be without bound."""
 GROUPS = 7
 """Most worker groups of a cluster that Kueue admits."""
 
@@ -68,6 +74,35 @@ def render(run: Run, number: int, skeleton: Object, options: Options) -> Object:
     else:
         _own_cluster(spec, options)
     return job
+
+
+def nodes(cluster: Object) -> list[dict[str, float]] | None:
+    """The CPUs and GPUs of each pod of a RayClusterSpec at its largest, as KubeRay tells Ray.
+
+    None if a pod may use what its node has.
+    """
+    groups = [(cluster.get("headGroupSpec", {}), 1)]
+    for group in cluster.get("workerGroupSpecs", []):
+        pods = int(group.get("maxReplicas", group.get("replicas", 1))) * group.get("numOfHosts", 1)
+        groups.append((group, min(pods, PODS)))
+    found = [(_node(group), pods) for group, pods in groups]
+    known = [node for node, pods in found if node is not None for _ in range(pods)]
+    return None if any(node is None for node, _ in found) else known
+
+
+def _node(group: Object) -> dict[str, float] | None:
+    """KubeRay counts what the first container is limited to, unless Ray's options say otherwise."""
+    containers = at(group, "template", "spec", "containers")
+    container: Object = containers[0] if containers else {}
+    limits, options = at(container, "resources", "limits"), at(group, "rayStartParams")
+    if "num-cpus" not in options and "cpu" not in limits:
+        return None
+    cpus = math.ceil(parse_quantity(limits.get("cpu", 0)))
+    gpus = sum(float(parse_quantity(n)) for key, n in limits.items() if key.endswith("gpu"))
+    return {
+        "CPU": float(options.get("num-cpus", cpus)),
+        "GPU": float(options.get("num-gpus", gpus)),
+    }
 
 
 def _share_cluster(spec: Object, options: Options) -> None:

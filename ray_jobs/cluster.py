@@ -16,6 +16,10 @@ from eagleray import errors, ray_compat, spec
 
 MAX_PENDING = 10
 """Maximum number of pending trials."""
+COORDINATOR = {"memory": 2.0**28}
+"""What Ray reserves for the actor of a trial with a group, whose workers Ray Train places."""
+AUTOSCALER_S = 15.0
+"""Time within which the autoscaler of a new cluster reports; it does so every 5 s."""
 READ_S = 1.0
 """Interval between two reads of the cluster's nodes."""
 
@@ -42,6 +46,11 @@ def wanted(compute: spec.Compute) -> dict[str, float]:
     return {"CPU": compute.cpus} | ({"GPU": compute.gpus} if compute.gpus else {})
 
 
+def reserved(compute: spec.Compute) -> dict[str, float]:
+    """What Ray Tune reserves for a trial: its worker, or the coordinator of its group."""
+    return COORDINATOR if compute.grouped else wanted(compute)
+
+
 class Room:
     """Counts the trials that fit on the living nodes, and `more`."""
 
@@ -61,21 +70,50 @@ def alive() -> list[Resources]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def grows() -> bool:
+    """Whether an autoscaler may add nodes; also where Ray does not tell.
+
+    The autoscaler of a cluster that has just started is waited for.
+    """
+    if ray_compat.alone():
+        return False
+    until = time.monotonic() + AUTOSCALER_S
+    try:
+        while (autoscaled := ray_compat.load().autoscaled) is None and time.monotonic() < until:
+            time.sleep(READ_S)
+    except Exception:  # noqa: BLE001 - Ray raises what it likes, such as behind its client
+        return True
+    return autoscaled is not False
+
+
 def fit(nodes: Sequence[Resources], compute: spec.Compute) -> None:
     """UserError if a trial does not fit on the nodes; names the largest that does."""
     asked, least = wanted(compute), compute.workers.min
-    fitting, each = room(nodes, asked), _shown(asked)
+    fitting, each = room(nodes, asked), shown(asked)
     if 0 < fitting < least:
         law = f"must fit on the cluster, at most {fitting} with {each} each"
         raise errors.UserError(f"compute.workers: {law}, but got {least}")
     if fitting < least:
-        largest = {name: max((one.get(name, 0.0) for one in nodes), default=0) for name in asked}
-        law = f"a worker must fit on a node, at most {_shown(largest)}"
+        law = f"a worker must fit on a node, at most {shown(largest(nodes, asked))}"
         raise errors.UserError(f"compute: {law}, but got {each}")
 
 
-def _shown(resources: Resources) -> str:
-    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+def largest(nodes: Sequence[Resources], asked: Resources) -> Resources:
+    """The most that a node has of each resource that is asked for."""
+    return {name: max((one.get(name, 0.0) for one in nodes), default=0) for name in asked}
+
+
+def shown(resources: Resources) -> str:
+    """Resources in words: `1 CPU and 0.5 GPU`."""
+    units = {"memory": "GiB of memory"}
+    return " and ".join(
+        f"{number(name, amount)} {units.get(name, name)}" for name, amount in resources.items()
+    )
+
+
+def number(name: str, amount: float) -> str:
+    """An amount of a resource without its name; memory in GiB."""
+    return f"{amount / 2**30:.3g}" if name == "memory" else f"{amount:g}"
 
 
 def room(nodes: Sequence[Resources], wanted: Resources) -> int:

@@ -50,6 +50,8 @@ class Group:
     def step(self) -> dict[str, Any]:
         """The workers' reports; none if the step takes longer than `session.REPORT_S`.
 
+        `waits` says beside none that no worker has started yet.
+
         Raises:
             ClusterError: a worker was lost.
         """
@@ -60,7 +62,9 @@ class Group:
         if ray.wait([self._asked], timeout=session.REPORT_S)[0]:
             asked, self._asked = self._asked, None
             return dict(ray.get(asked))
-        return self._ended(self._run) if self._run.done() else {"members": [], "done": False}
+        if self._run.done():
+            return self._ended(self._run)
+        return {"members": [], "done": False, "waits": not ray.get(self._line.begun.remote())}
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Nothing to do: a trial with workers has one member, and Ray Tune stops that itself."""
@@ -103,7 +107,7 @@ class Line:
     """
 
     def __init__(self) -> None:
-        self._turn, self._closed = 0, False
+        self._turn, self._begun, self._closed = 0, False, False
         self._config: dict[str, Any] | None = None
         self._result: dict[str, Any] | None = None
         self._failure: dict[str, Any] | None = None
@@ -122,6 +126,7 @@ class Line:
         self, turn: int, result: dict[str, Any] | None
     ) -> tuple[int, dict[str, Any]] | None:
         """Called by the leading worker with the step it has done; None: the group is to end."""
+        self._begun = True
         async with self._news:
             if turn == self._turn:
                 self._result, self._config = result, None
@@ -130,6 +135,10 @@ class Line:
                 ready = self._news.wait_for(lambda: self._closed or self._config is not None)
                 await asyncio.wait_for(ready, IDLE_S)
             return None if self._closed or self._config is None else (self._turn, self._config)
+
+    async def begun(self) -> bool:
+        """Whether a leading worker has called."""
+        return self._begun
 
     async def end(self) -> None:
         """End the group after its step."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich import console
 
-from eagleray import errors, ray_compat, spec
+from eagleray import errors, spec
 from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
-from ray_jobs import cluster, pack_size, search, tuning, winner
+from ray_jobs import cluster, pack_size, search, tuning, waiting, winner
 from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
@@ -106,11 +106,11 @@ def _tune(
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address):
-            grows = not ray_compat.alone()
-            _check_room(searched.experiment.compute, out, grows=grows)
-            with live.watch(searched, trials, out) as ended:
+            grows = _check_room(searched.experiment.compute, out)
+            queue = waiting.Queue(searched.experiment.compute)
+            with live.watch(searched, trials, out, queue) as ended:
                 size = _pack_size(searched, trials, out)
-                ranked = tuning.run(searched, trials, ended, size=size, grows=grows)
+                ranked = tuning.run(searched, trials, ended, queue=queue, size=size, grows=grows)
         if searched.experiment.tune.budget and len(ranked) < searched.experiment.trials:
             out.print(f"the budget ends after {len(ranked)} of {searched.experiment.trials} trials")
         return ranked
@@ -119,14 +119,19 @@ def _tune(
         raise
 
 
-def _check_room(compute: spec.Compute, out: console.Console, *, grows: bool) -> None:
-    """Refuse trials that never fit; of a cluster that may grow, only say so."""
+def _check_room(compute: spec.Compute, out: console.Console) -> bool:
+    """Refuse trials that never fit, and return whether the cluster may grow, where that counts.
+
+    Where it may, trials that do not fit are only noted.
+    """
     try:
         cluster.fit(cluster.alive(), compute)
     except errors.UserError as misfit:
-        if not grows:
+        if not cluster.grows():
             raise
         out.print(f"note: {misfit}; trials wait for more nodes", soft_wrap=True)
+        return True
+    return compute.grouped and cluster.grows()
 
 
 def _pack_size(

@@ -16,13 +16,20 @@ from ray import tune
 
 from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
-from ray_jobs import cluster, retention, scheduler, search, searcher, session, trial
+from ray_jobs import (
+    cluster,
+    retention,
+    scheduler,
+    search,
+    searcher,
+    session,
+    trial,
+    waiting,
+)
 from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
 """Maximum number of settings of `features` that are encoded once for all trials."""
-COORDINATOR = {"memory": 2.0**28}
-"""What Ray reserves for the actor of a trial with a group, whose workers Ray Train places."""
 RETRIES = 2
 """Retries of a trial whose worker is lost; a newer saved state resets the count."""
 
@@ -32,13 +39,15 @@ def run(
     trials: dict[int, searches.Record],
     ended: Callable[[searches.Record], None],
     *,
+    queue: waiting.Queue | None = None,
     size: int = 1,
     grows: bool = True,
 ) -> list[searches.Record]:
     """Run the trials that are left; return all trials, the best first.
 
     `trials` holds those of earlier runs by number, and is updated in place. `ended` is called with
-    each trial that ends. Packs have `size` trials at most. `grows` says that the cluster may.
+    each trial that ends, `queue` of those that wait. Packs have `size` trials at most. `grows` says
+    that the cluster may.
 
     Raises:
         LeaseLostError: another driver has taken over the search.
@@ -51,7 +60,7 @@ def run(
     try:
         # a group that waits makes the autoscaler add a node; elsewhere it only holds processes
         room = cluster.Room(compute, more=int(compute.grouped and grows))
-        _tune(searched, recorder, budget, size=size, room=room)
+        _tune(searched, (recorder, queue or waiting.Queue(compute)), budget, size=size, room=room)
     finally:
         recorder.flush()
     return searched.ranked(list(trials.values()))
@@ -59,15 +68,15 @@ def run(
 
 def _tune(
     searched: search.Search,
-    recorder: _Recorder,
+    callbacks: tuple[_Recorder, waiting.Queue],
     budget: _Budget,
     *,
     size: int,
     room: cluster.Room,
 ) -> None:
     experiment, compute = searched.experiment, searched.experiment.compute
+    recorder, _ = callbacks
     known = recorder.known
-    wanted = COORDINATOR if compute.grouped else cluster.wanted(compute)
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
         tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
@@ -75,7 +84,7 @@ def _tune(
         ray_compat.signals(recorder.interrupt, signal.SIGINT),
     ):
         tune.Tuner(
-            tune.with_resources(trainable, wanted),
+            tune.with_resources(trainable, cluster.reserved(compute)),
             tune_config=tune.TuneConfig(
                 metric="score",
                 mode=searched.mode,
@@ -93,7 +102,7 @@ def _tune(
             ),
             run_config=tune.RunConfig(
                 storage_path=folder,
-                callbacks=[recorder],
+                callbacks=[*callbacks],
                 stop=budget,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagleray import errors, spec
 from eagleray.api.results import Result
 from eagleray.client.runs import Attempt, Backend, Cluster
+from eagleray.findings import Explanation
 from eagleray.state import runs as records
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def plan(experiment: spec.Experiment, cluster: Cluster) -> str:
     from eagleray.client import package, runs
 
     with _storage_reached(cluster):
-        _check(experiment)
+        _check(experiment, cluster)
         return runs.plan(cluster, package.pack(experiment).run)
 
 
@@ -113,7 +115,7 @@ def submit(
     from eagleray.client import package, runs
 
     with _storage_reached(cluster):
-        _check(experiment)
+        _check(experiment, cluster)
         packed = package.pack(experiment)
         run = packed.run
         if packed.settled and (earlier := records.find(run, records.Result)):
@@ -147,11 +149,70 @@ def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
     runs.raise_for_state(backend, attempt)
 
 
+def explain(
+    name: str,
+    address: str | None = None,
+    *,
+    namespace: str | None = None,
+    storage: str | None = None,
+) -> list[Explanation]:
+    """Why a run or its trials wait or failed, or a model does not answer.
+
+    Kubernetes is asked, and storage: `storage`, or the embedded one while it runs.
+
+    Args:
+        name: of an attempt, run, search, experiment, release, RayService or model.
+        address: of Ray's dashboard, which alone is asked then.
+        namespace: on Kubernetes; kubectl's by default.
+        storage: where searches and models are.
+
+    Raises:
+        NotFoundError: nothing is called so.
+        UserError: there is neither a cluster to ask nor a storage.
+    """
+    from eagleray.client import local, runs
+    from eagleray.storage import EMBEDDED, server
+
+    if address is not None:
+        return [
+            _explained(
+                runs.find(backend(address, kubernetes=False, namespace=None, storage=""), name)
+            )
+        ]
+    place = storage or (EMBEDDED if server.default_environment() else None)
+    recorded = None
+    with contextlib.suppress(errors.NotFoundError, errors.StorageError):
+        recorded = runs.find(local.LocalRuns(place), name) if place and not namespace else None
+    try:
+        found = _on_kubernetes(name, namespace, storage)
+    except errors.UserError:
+        if recorded is None:
+            raise
+        found = []
+    if recorded is None or any(one.kind == "RayJob" for one in found):
+        return found
+    found = [one for one in found if one.kind != "Cluster"]  # no answer
+    return [_explained(recorded), *found] if recorded.active or not found else found
+
+
+def _explained(attempt: Attempt) -> Explanation:
+    from eagleray.client import screen, waits
+
+    return waits.explain(attempt, screen.view(attempt), time.time())
+
+
+def _on_kubernetes(name: str, namespace: str | None, storage: str | None) -> list[Explanation]:
+    from k8s import api, diagnose
+    from k8s.diagnose import snapshot
+
+    return [diagnose.explain(one) for one in snapshot.read(api.Api(namespace), name, storage)]
+
+
 def _attach(backend: Backend, attempt: Attempt) -> str:
     return f"eagleray runs attach {attempt.id} {backend.options}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _storage_reached(cluster: Cluster) -> Iterator[None]:
     """Add to a storage error the command that reaches storage inside a cluster."""
     try:
@@ -168,11 +229,13 @@ def _storage_reached(cluster: Cluster) -> Iterator[None]:
         ) from cause
 
 
-def _check(experiment: spec.Experiment) -> None:
+def _check(experiment: spec.Experiment, target: Cluster) -> None:
     """Check an experiment as the driver will; objects in S3 are left to the driver."""
     from eagleray.tabular import files
-    from ray_jobs import search
+    from ray_jobs import cluster, search
 
+    if (nodes := target.most()) is not None:
+        cluster.fit(nodes, experiment.compute)
     if experiment.data.source.startswith("s3://"):
         return
     for column in search.Search(experiment).dataset.schema.columns:

@@ -18,6 +18,9 @@ Storage = Annotated[
         "--storage", help="s3://bucket[/prefix] or file:///path.", envvar="EAGLERAY_STORAGE"
     ),
 ]
+Address = Annotated[
+    str | None, typer.Option(help="Ray's dashboard, http://head:8265; else this machine.")
+]
 Kubernetes = Annotated[bool, typer.Option("--kubernetes", help="A RayJob on Kubernetes.")]
 Namespace = Annotated[
     str | None, typer.Option(help="Its namespace; else that of the current context.")

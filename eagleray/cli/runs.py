@@ -18,14 +18,11 @@ app = options.group("Runs on clusters and on this machine.")
 Reference = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or the experiment's name for its latest.")
 ]
-Address = Annotated[
-    str | None, typer.Option(help="Ray's dashboard, http://head:8265; else this machine.")
-]
 
 
 @app.command("list")
 def list_(
-    address: Address = None,
+    address: options.Address = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     storage: options.Storage = options.EMBEDDED,
@@ -42,7 +39,7 @@ def list_(
 @app.command()
 def status(
     run: Reference,
-    address: Address = None,
+    address: options.Address = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     storage: options.Storage = options.EMBEDDED,
@@ -57,7 +54,7 @@ def status(
 @app.command()
 def logs(
     run: Reference,
-    address: Address = None,
+    address: options.Address = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     storage: options.Storage = options.EMBEDDED,
@@ -73,7 +70,7 @@ def logs(
 @app.command()
 def attach(
     run: Reference,
-    address: Address = None,
+    address: options.Address = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     storage: options.Storage = options.EMBEDDED,
@@ -90,7 +87,7 @@ def attach(
 @app.command()
 def stop(
     run: Reference,
-    address: Address = None,
+    address: options.Address = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     storage: options.Storage = options.EMBEDDED,

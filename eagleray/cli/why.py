@@ -11,23 +11,23 @@ from eagleray.cli import options
 from eagleray.cli.output import emit
 
 if TYPE_CHECKING:
-    from k8s.diagnose import Explanation
+    from eagleray.findings import Explanation
 
-_NAME = "A run, an attempt or an experiment; a release, a RayService or a model."
-_STORAGE = "Where the registry is, if the release's storage is not reached from here."
+_NAME = "A run, an attempt, a search or an experiment; a release, a RayService or a model."
+_STORAGE = "Where searches and models are, if the driver's or the release's is not reached."
 
 
 def why(
     name: Annotated[str, typer.Argument(help=_NAME)],
+    address: options.Address = None,
     namespace: options.Namespace = None,
-    storage: Annotated[str | None, typer.Option(help=_STORAGE)] = None,
+    storage: Annotated[str | None, typer.Option(help=_STORAGE, envvar="EAGLERAY_STORAGE")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Explain why a run waits or failed, or a model does not answer; exit with 1 if unknown."""
-    from k8s import api, diagnose
-    from k8s.diagnose import snapshot
+    """Explain why a run or its trials wait, or a model does not answer; exit with 1 if unknown."""
+    from eagleray.api.runs import explain
 
-    found = [diagnose.explain(one) for one in snapshot.read(api.Api(namespace), name, storage)]
+    found = explain(name, address, namespace=namespace, storage=storage)
     table = [[line] for one in found for line in ("", *lines(one))]
     emit(found, as_json, table=table[1:])
     if any(one.kind == "Cluster" for one in found):

@@ -56,6 +56,9 @@ class RayJobs:
             jobs = self._client.list_jobs()
         return [_attempt(job) for job in jobs if (job.metadata or {}).get("eagleray_run")]
 
+    def most(self) -> None:
+        """Unknown: the driver asks the cluster."""
+
     def plan(self, run: Run, number: int) -> str:
         hidden = dict.fromkeys(environment(self.address, run), "(hidden)")
         return document.write(_job(run, number) | {"runtime_env": {"env_vars": hidden}})

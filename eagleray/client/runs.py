@@ -7,7 +7,7 @@ What does not: the backends `client.ray_jobs` (Ray's job server), `k8s.backend` 
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -67,6 +67,9 @@ class Backend(Protocol):
 
 class Cluster(Backend, Protocol):
     """A backend that drivers can be sent to."""
+
+    def most(self) -> Sequence[Mapping[str, float]] | None:
+        """Resources of the nodes that trials can have at the most; None where that is unknown."""
 
     def plan(self, run: Run, number: int) -> str:
         """What `start` would send, as YAML."""

@@ -48,14 +48,19 @@ def live_table(read: Callable[[], View | None], out: console.Console) -> Iterato
 
 def view(attempt: Attempt) -> View | None:
     """An attempt's search, some seconds old; None before it starts or if storage is unreachable."""
+    with contextlib.suppress(errors.EagleRayError):
+        return stored(attempt)
+    return None
+
+
+def stored(attempt: Attempt, *, attempts: int | None = None) -> View | None:
+    """An attempt's search as `view` gives it; raises the error of storage, after `attempts`."""
     if not attempt.storage:
         return None
-    with contextlib.suppress(errors.EagleRayError):
-        run = runs.Run(attempt.name, attempt.run, attempt.storage)
-        begun = runs.find(run, runs.Begun)
-        search_id = begun.search if begun else run.id  # the same id on this machine
-        return Records(storage.open(run.storage), run.name, search_id).view()
-    return None
+    run = runs.Run(attempt.name, attempt.run, attempt.storage)
+    begun = runs.find(run, runs.Begun, attempts=attempts)
+    search_id = begun.search if begun else run.id  # the same id on this machine
+    return Records(storage.open(run.storage, attempts=attempts), run.name, search_id).view()
 
 
 @contextlib.contextmanager
@@ -115,11 +120,13 @@ def line(record: Record, view: View | None = None) -> str:
 
 def headline(view: View) -> str:
     """Trials done, best score, time gone and time left, in one line."""
-    if not view.started:
+    if not view.started and not view.waiting:
         return f"workers start, {_clock(view.gone)} gone"
     parts = [f"{view.ended}/{view.total} trials"]
     if view.best is not None:
         parts.append(f"best {view.metric} {view.best.score:.4f} (trial {view.best.number})")
+    if view.waiting:
+        parts.append(f"{len(view.waiting)} wait (eagleray why)")
     parts.append(f"{_clock(view.gone)} gone")
     fresh = view.ended - view.before
     if fresh > 0 and view.ended < view.total:

@@ -73,7 +73,7 @@ def put(run: Run, document: Sent | Begun | Result) -> None:
     storage.open(run.storage).put(key, document.encode())
 
 
-def find(run: Run, kind: type[D]) -> D | None:
-    """Read a document of a run; None where there is none yet."""
+def find(run: Run, kind: type[D], *, attempts: int | None = None) -> D | None:
+    """Read a document of a run; None where there is none yet. `attempts` limits the tries."""
     key = _KEYS[kind].format(name=run.name, id=run.id)
-    return kind.find(storage.open(run.storage), key)
+    return kind.find(storage.open(run.storage, attempts=attempts), key)

@@ -96,6 +96,15 @@ class Row(pydantic.BaseModel, frozen=True):
     score: float | None
 
 
+class Waiting(pydantic.BaseModel, frozen=True):
+    """A trial that waits for resources."""
+
+    numbers: list[int]  # of its members
+    since: float  # in seconds since 1970, by the driver's clock
+    why: str  # what it asks for, and what is missing on which nodes
+    never: bool = False  # the nodes that are there never have so much
+
+
 class View(documents.Document, frozen=True):
     """The progress of a search, for a screen on any machine."""
 
@@ -112,6 +121,7 @@ class View(documents.Document, frozen=True):
     before: int = 0  # of these, in an earlier run of the search
     best: Row | None  # the trial with the best score so far
     rows: list[Row]  # the trials to show
+    waiting: list[Waiting] = []  # the trials that wait for resources, the first first
 
 
 class Confusion(pydantic.BaseModel, frozen=True):

@@ -6,23 +6,10 @@ ray, pods     lead from a run or a service down to the cause: texts for the rule
 checks        of `eagleray doctor --kubernetes`, with definitions and capacity; doctor runs them
 """
 
-from dataclasses import dataclass
-
-from eagleray.findings import Finding, failed, first, passed
+from eagleray.findings import Explanation, Finding, failed, first, passed
 from k8s.diagnose import definitions, ray
 from k8s.diagnose.snapshot import Snapshot, http_status
 from k8s.objects import name
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an object is in its state; of the whole namespace if nothing could be read."""
-
-    kind: str  # of the object; else `Cluster`
-    name: str  # of the object; else of the namespace
-    state: str
-    finding: Finding  # cause and fix; the evidence leads from the object down to the cause
-    unseen: tuple[str, ...]  # what could not be read, and why
 
 
 def explain(snapshot: Snapshot) -> Explanation:

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from eagleray.findings import Finding, first
+from eagleray.messages import span
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.rules import last_line, one_line, span
+from k8s.diagnose.rules import last_line, one_line
 from k8s.diagnose.snapshot import UNNAMED, Snapshot
 from k8s.objects import at, condition, container_statuses, created, labels, name, ready
 

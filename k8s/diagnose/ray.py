@@ -6,13 +6,15 @@ from functools import partial
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from eagleray.client import waits
 from eagleray.findings import Finding, first
+from eagleray.messages import span
 from k8s import backend, helm, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions, pods
 from k8s.diagnose.pods import Findings
-from k8s.diagnose.rules import case, last_line, match, one_line, span
+from k8s.diagnose.rules import case, last_line, match, one_line
 from k8s.diagnose.snapshot import Snapshot, clusters_of, http_status
 from k8s.objects import at, concerned, condition, created, labels, name, ready
 
@@ -115,6 +117,29 @@ def _run(snapshot: Snapshot) -> Findings:
         yield snapshot.say("refused", text, text)
     if state(snapshot.subject) != "running":
         yield snapshot.say("run", "setting up")
+    yield _trials(snapshot)
+
+
+def _trials(snapshot: Snapshot) -> Finding | None:
+    """Trials that wait for resources, and how far the groups of workers may grow."""
+    found = waits.finding(snapshot.waiting, snapshot.now.timestamp())
+    if found is None:
+        return None
+    mine = [
+        one for one in snapshot.get("rayclusters") if name(one) in clusters_of(snapshot.subject)
+    ]
+    groups = [group for one in mine for group in at(one, "spec", "workerGroupSpecs")]
+    sizes = [(int(one.get("replicas") or 0), int(one.get("maxReplicas") or 0)) for one in groups]
+    lines = [
+        f"worker group {group['groupName']}: {now} of at most {most} replicas"
+        for group, (now, most) in zip(groups, sizes, strict=True)
+    ]
+    cases = {
+        "never": found.severity == "fail",
+        "full": bool(sizes) and all(now >= most for now, most in sizes),
+        "busy": True,
+    }
+    return snapshot.say("trials", f"{case(cases)}: {found.message}", *lines, *found.evidence)
 
 
 def _suspended(snapshot: Snapshot) -> Finding | None:

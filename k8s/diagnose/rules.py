@@ -65,13 +65,6 @@ def last_line(text: str) -> str:
     return one_line(text.rstrip().rpartition("\n")[2])
 
 
-def span(seconds: float) -> str:
-    """`40 s`, `5 min`, `3 h`."""
-    if seconds < 120:
-        return f"{max(0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
 def _rule(row: dict[str, str | None]) -> Rule:
     (pattern, cause), *more = row.items()
     verdict, fix = more[0] if more else ("pass", "")

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from eagleray import errors, names
 from eagleray import storage as storages
+from eagleray.client import screen
 from eagleray.findings import Finding
 from eagleray.state.models import Registry
+from eagleray.state.searches import Waiting
 from k8s import api, backend, rayjob
 from k8s import release as releases
 from k8s.api import Object
@@ -88,6 +90,7 @@ class Snapshot:
     metrics: Mapping[str, str] = field(default_factory=dict)  # what replicas expose, by pod
     upgrades: Sequence[str] = ()  # Helm's description of each revision, the oldest first
     alias: Alias | None = None  # what a service should serve; None if the registry is out of reach
+    waiting: Sequence[Waiting] = ()  # trials of a run that wait for resources
     # why something could not be read, by source or topic
     unread: Mapping[str, errors.EagleRayError] = field(default_factory=dict)
 
@@ -246,8 +249,10 @@ def _snapshot(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
     upgrades = reader.attempt("upgrades", history, list[str]()) if release else ()
     logs, metrics = _logs(reader, pods), _metrics(reader, pods) if arguments else {}
     alias = _alias(reader, arguments, storage)
+    waiting = _waiting(reader, subject, storage)
     found = reader.snapshot().about(subject)
-    return replace(found, logs=logs, metrics=metrics, alias=alias, upgrades=upgrades)
+    found = replace(found, logs=logs, metrics=metrics, alias=alias)
+    return replace(found, upgrades=upgrades, waiting=waiting)
 
 
 def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
@@ -295,6 +300,17 @@ def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None)
         return None
     moved, by = (moves[-1].at, moves[-1].by) if moves else ("", "")
     return Alias(model, called, uri, number, latest, moved, by)
+
+
+def _waiting(reader: Reader, subject: Object, storage: str | None) -> Sequence[Waiting]:
+    """Trials that wait, as the driver of a run that is under way has put it into storage."""
+    attempt = backend.attempt_of(subject) if subject["kind"] == "RayJob" else None
+    if attempt is None or attempt.state != "running":
+        return ()
+    attempt = replace(attempt, storage=storage or attempt.storage)
+    read = partial(screen.stored, attempt, attempts=ATTEMPTS)
+    view = reader.attempt("trials that wait", read, None)
+    return view.waiting if view else ()
 
 
 def _names(thing: Object) -> set[str]:

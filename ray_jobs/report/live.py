@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from rich import console, live
 
 from eagleray.client import screen
-from eagleray.state.searches import Record, Row, View
+from eagleray.state.searches import Record, Row, View, Waiting
 from ray_jobs import search
 
 ROWS = 12
@@ -21,9 +21,15 @@ PUBLISH_S = 2.0
 
 @contextmanager
 def watch(
-    searched: search.Search, trials: Mapping[int, Record], out: console.Console
+    searched: search.Search,
+    trials: Mapping[int, Record],
+    out: console.Console,
+    waits: Callable[[], list[Waiting]] = list,
 ) -> Iterator[Callable[[Record], None]]:
-    """Show and store the view of a search; yields a function to call with each ended trial."""
+    """Show and store the view of a search; yields a function to call with each ended trial.
+
+    `waits` gives the trials that wait for resources.
+    """
     began, resumed = time.monotonic(), {one.number for one in trials.values() if one.unfinished}
     before, earlier = len(trials) - len(resumed), searched.seconds()
 
@@ -31,7 +37,7 @@ def watch(
         known = list(trials.values())  # a copy: other threads call it
         running = [one for one in known if one.status == "running" or one.number in resumed]
         now = view(searched, known, running, seconds=time.monotonic() - began, before=before)
-        return now.model_copy(update={"earlier": earlier})
+        return now.model_copy(update={"earlier": earlier, "waiting": waits()})
 
     def print_line(line: str) -> None:
         out.print(line, highlight=False, soft_wrap=True)

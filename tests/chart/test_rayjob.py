@@ -42,6 +42,21 @@ def test_every_option_is_filled_in_and_legal():
     assert (spec["shutdownAfterJobFinishes"], spec["ttlSecondsAfterFinished"]) == (True, 60)
 
 
+def test_the_most_that_trials_can_have_is_told_from_the_groups_of_workers():
+    cluster = own()["spec"]["rayClusterSpec"]
+    head, *workers = rayjob.nodes(cluster)
+    assert head == {"CPU": 0.0, "GPU": 0.0}  # no trial runs there
+    assert workers == [{"CPU": 4.0, "GPU": 0.0}] * 4
+    group = cluster["workerGroupSpecs"][0]
+    del group["rayStartParams"]["num-cpus"]
+    group["maxReplicas"] = 2**31 - 1
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    limits |= {"cpu": "2500m", "nvidia.com/gpu": "2"}
+    assert rayjob.nodes(cluster)[1:] == [{"CPU": 3.0, "GPU": 2.0}] * rayjob.PODS
+    del limits["cpu"]
+    assert rayjob.nodes(cluster) is None
+
+
 def test_kueue_gets_a_cluster_of_fixed_size():
     cluster = rayjob.render(RUN, 1, own(), EVERY_OPTION)["spec"]["rayClusterSpec"]
     assert cluster["enableInTreeAutoscaling"] is False

@@ -11,8 +11,9 @@ import pytest
 import ray
 from rich import console
 
-from eagleray import spec
-from ray_jobs import cluster, pipeline
+from eagleray import errors, spec
+from eagleray.client import screen
+from ray_jobs import cluster, pipeline, search
 from tests import autoscaled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -66,6 +67,7 @@ def test_trials_run_at_once_as_workers_come_and_leave_none_behind(tmp_path: Path
     file.write_text(f"{FILE}storage: file://{tmp_path}/storage\n")
     with autoscaled.cluster(WORKERS, idle_s=5) as address, cluster.connected(address):
         assert workers() == 0
+        assert cluster.grows()
         with Watch() as watch:
             ended = pipeline.run(spec.load(file), console.Console(file=io.StringIO()))
         assert [one.status for one in ended.trials] == ["finished"] * 10
@@ -75,3 +77,23 @@ def test_trials_run_at_once_as_workers_come_and_leave_none_behind(tmp_path: Path
         while workers() and time.monotonic() < until:
             time.sleep(1)
         assert workers() == 0
+        assert_explained(file)
+
+
+def assert_explained(file: Path) -> None:
+    """A trial of a GPU, which no type of node has, is noted, and waits until the budget ends."""
+    chosen = spec.load(file, {"compute.gpus": "1", "tune.budget": "{minutes: 0.3}"})
+    out, seen = io.StringIO(), set[str]()
+    records = search.Search(chosen).records
+
+    def look() -> None:
+        if (view := records.view()) is not None:
+            seen.update(one.why for one in view.waiting if one.never)
+
+    with screen.beating(0.5, look), pytest.raises(errors.SearchError, match="no trial has run"):
+        pipeline.run(chosen, console.Console(file=out, width=200))
+    assert "note: compute: a worker must fit on a node, at most 0 CPU and 0 GPU" in out.getvalue()
+    assert (
+        "1 CPU and 1 GPU; no node has that, at most 0 CPU and 0 GPU; the autoscaler starts no node"
+        in seen
+    )

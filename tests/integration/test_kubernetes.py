@@ -239,6 +239,31 @@ def test_the_command_line_prints_a_dry_run_that_is_all_yaml(
     assert json.loads(capsys.readouterr().out) == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "law"),
+    [
+        ("compute.gpus=1", "at most 4 CPU and 0 GPU, but got 1 CPU and 1 GPU"),
+        ("compute.workers=17", "must fit on the cluster, at most 16 with 1 CPU each, but got 17"),
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_the_groups_of_workers_never_have_is_refused_before_it_is_sent(
+    server: Server, tmp_path: Path, capsys: Any, *, shared: bool, setting: str, law: str
+) -> None:
+    runs_ = chart.one(chart.documents(chart.MINIMAL), "ConfigMap", "-runs")
+    server.mock.objects["v1/configmaps", "ml", "demo-runs"]["data"] = runs_["data"]
+    job = yaml.safe_load(runs_["data"]["rayjob.yaml"])
+    cluster = {"metadata": {"name": "tuning"}, "spec": job["spec"]["rayClusterSpec"]}
+    server.mock.resources["ray.io/v1/rayclusters"] = {"namespaced": True}
+    server.mock.objects["ray.io/v1/rayclusters", "ml", "tuning"] = cluster
+    file = tmp_path / "wine.yaml"
+    file.write_text("name: wine\ndata: {source: 'dataset:wine', target: target}\n")
+    options = ["--kubernetes", *(["--cluster", "tuning"] if shared else [])]
+    assert cli.main(["run", str(file), *options, "--set", setting]) == 2
+    assert law in capsys.readouterr().err
+    assert len(server.mock["create"]) == 0
+
+
 def test_without_aws_variables_a_run_offers_a_port_to_the_store_of_the_release(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

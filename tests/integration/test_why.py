@@ -1,8 +1,10 @@
 """`eagleray why` against an emulation of the Kubernetes API behind real HTTP."""
 
 import json
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from eagleray import cli, storage
+from eagleray.state import runs, searches
 from eagleray.state.models import Registry
 from k8s import api
 from k8s.diagnose import ray, snapshot
@@ -116,6 +119,48 @@ def test_without_the_right_to_read_secrets_upgrades_are_not_looked_at(
     assert cli.main(["why", "demo"]) == 0
     told = "not checked: upgrades: the right to list secrets is missing\n"
     assert told in capsys.readouterr().out
+
+
+def view(*waiting: searches.Waiting) -> searches.View:
+    at = datetime.now(UTC).timestamp()
+    counts = {"epochs": 9, "total": 9, "started": 1, "ended": 0}
+    return searches.View(at=at, gone=9, metric="x", best=None, rows=[], waiting=waiting, **counts)
+
+
+def test_trials_that_wait_are_read_from_the_storage_of_their_run(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, uri = fill(server, "trials-wait")["subject"], tmp_path.as_uri()
+    runs.put(runs.Run("churn", "0123456789ab", uri), runs.Begun(search="ab0123456789"))
+    since = datetime.now(UTC).timestamp() - 300
+    told = view(searches.Waiting(numbers=[7], since=since, why="1 GPU; none free now"))
+    searches.Records(storage.open(uri), "churn", "ab0123456789").save(told)
+    assert cli.main(["why", "churn", "--storage", uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"RayJob {job['metadata']['name']}: running"
+    assert "worker group gpu: 2 of at most 2 replicas" in lines[1]
+    assert re.match(r"cause: trial 7 waits since .* UTC \(5 min\): 1 GPU; none free now", lines[-2])
+
+
+def test_a_storage_that_is_not_reached_is_named_and_the_rest_goes_on(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(server, "trials-wait")
+    assert cli.main(["why", "churn", "--storage", f"{tmp_path.as_uri()}/none"]) == 0
+    assert "not checked: trials that wait: " in capsys.readouterr().out
+
+
+def test_a_search_that_only_storage_knows_is_explained_from_there(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(server, "no-gpu")
+    uri = tmp_path.as_uri()
+    searches.Records(storage.open(uri), "wine", "ab0123456789").save(view())
+    assert cli.main(["why", "wine", "--storage", uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Run ab0123456789: unfinished: last seen ")
+    assert lines[-2] == "cause: no driver process"
+    assert cli.main(["why", "none", "--storage", uri]) == 2
 
 
 def test_an_unknown_name_is_told_with_the_nearest(

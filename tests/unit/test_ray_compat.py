@@ -1,6 +1,7 @@
 """The private and undocumented parts of Ray that we use are there; each test names its part."""
 
 import inspect
+import json
 import os
 from importlib import util
 from pathlib import Path
@@ -105,6 +106,26 @@ def test_a_run_of_ray_train_tells_lost_workers_from_failures_of_their_own() -> N
     assert not ray_compat.lost_workers(WorkerGroupError("", {0: own, 1: own}))
     assert ray_compat.lost_workers(WorkerGroupError("", {0: own, 1: lost}))
     assert ray_compat.lost_workers(ControllerError(own))
+
+
+def test_the_first_autoscaler_names_types_of_nodes_and_calls_those_without_one_by_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray._private import ray_constants
+    from ray.autoscaler._private.util import format_readonly_node_type
+    from ray.experimental import internal_kv
+
+    def told(report: dict[str, Any] | None) -> tuple[dict[str, int], bool | None]:
+        text = json.dumps({"autoscaler_report": report}) if report is not None else None
+        known = {ray_constants.DEBUG_AUTOSCALING_STATUS: text}
+        monkeypatch.setattr(internal_kv, "_internal_kv_get", known.get)
+        starting, autoscaled = ray_compat._first_autoscaler()
+        return dict(starting), autoscaled
+
+    assert told(None) == ({}, None)
+    assert told({"node_type_mapping": {"0a": format_readonly_node_type("0a")}}) == ({}, False)
+    pending = {"pending_launches": {"gpu": 2}, "pending_nodes": [["10.0.0.9", "gpu", "waiting"]]}
+    assert told({"node_type_mapping": {"10.0.0.8": "head"}, **pending}) == ({"gpu": 3}, True)
 
 
 @pytest.mark.parametrize("method", ["__serve_build_asgi_app__", "record_autoscaling_stats"])

@@ -15,6 +15,7 @@ import yaml
 from kubernetes.client.exceptions import ApiException
 
 from eagleray import errors
+from eagleray.state.searches import Waiting
 from k8s import diagnose
 from k8s.diagnose import rules
 from k8s.diagnose.snapshot import Alias, Snapshot
@@ -30,6 +31,7 @@ def read(file: Path) -> tuple[Snapshot, dict[str, Any]]:
     known = told.pop("situation")
     known["now"] = datetime.fromisoformat(known["now"])
     known["alias"] = Alias(**known["alias"]) if "alias" in known else None
+    known["waiting"] = [Waiting(**one) for one in known.get("waiting", [])]
     known["unread"] = {what: refusal(why) for what, why in known.get("unread", {}).items()}
     return Snapshot(**known), told
 
