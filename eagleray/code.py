@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib.util
 import linecache
+import platform
 import re
 import sys
 import traceback
@@ -94,6 +95,7 @@ def guard(law: str, *own: Code | None) -> Iterator[None]:
     """Turn what the user's code raises in the block into a CodeError with its file and line.
 
     `law` is what the code must do, such as `must give a loss`. Without `own`, nothing is caught.
+    A module that is not installed here is a MissingModuleError.
     Only KeyboardInterrupt passes: `sys.exit()` in a model ends neither a search nor a replica.
     """
     try:
@@ -104,7 +106,12 @@ def guard(law: str, *own: Code | None) -> Iterator[None]:
         involved = [one for one in own if one is not None]
         if not involved:
             raise
-        raise errors.CodeError(_blamed(law, involved, cause)) from cause
+        blamed = _blamed(law, involved, cause)
+        if isinstance(cause, ModuleNotFoundError):
+            place = f"{platform.node()}, and wherever else it trains or serves"
+            text = f"{blamed}; install its package on {place} (docs/code.md)"
+            raise errors.MissingModuleError(text, cause.name or "") from cause
+        raise errors.CodeError(blamed) from cause
 
 
 def from_files(name: str, files: Mapping[str, bytes]) -> Code:

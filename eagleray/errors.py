@@ -6,6 +6,7 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   │   ├── SpecError         of an experiment file
 │   │   └── DataError         of data that cannot be read or learned from
 │   ├── CodeError             the user's own `module:function` fails to import or to answer
+│   │   └── MissingModuleError    it imports a module that is not installed on this machine
 │   ├── RequestError          a prediction request; names the field
 │   ├── NotFoundError         no such model, version, alias or search
 │   └── ConflictError         another process changed it first
@@ -58,6 +59,14 @@ class DataError(ProblemsError):
 
 class CodeError(UserError):
     """The user's own `module:function` fails to import, or returns something invalid."""
+
+
+class MissingModuleError(CodeError):
+    """The user's own code imports `module`, which is not installed on this machine."""
+
+    def __init__(self, message: str, module: str = "") -> None:
+        super().__init__(message)
+        self.module = module
 
 
 class RequestError(UserError):

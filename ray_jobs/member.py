@@ -24,7 +24,12 @@ log = logging.getLogger(__name__)
 
 TRIES = 2
 """A configuration that fails by itself this often is marked `failed`."""
-FINAL_FAILURES = (errors.TrainingError, errors.SpecError, errors.StorageError)
+FINAL_FAILURES = (
+    errors.TrainingError,
+    errors.SpecError,
+    errors.StorageError,
+    errors.MissingModuleError,
+)
 """Failures that are not tried again at once: they would repeat, or have been tried enough."""
 ALIKE = (errors.TrainingError, errors.UserError)
 """Failures that all workers of a group have at once; any other one ends the group."""
@@ -187,6 +192,8 @@ class Member:
         """Type and place of a failure, in the user's code if possible; None if it may not recur."""
         if isinstance(failure, (*OWN_FAILURES, errors.StorageError)):
             return None
+        if isinstance(failure, errors.MissingModuleError):
+            return f"{searches.MISSING} {failure.module}"
         origin: BaseException = failure
         if isinstance(failure, errors.CodeError) and failure.__cause__ is not None:
             origin = failure.__cause__

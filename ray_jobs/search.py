@@ -189,10 +189,13 @@ def exhausted(experiment: spec.Experiment, trials: list[searches.Record]) -> boo
 def hopeless(causes: Sequence[str | None]) -> bool:
     """Whether all ended trials, at least `MIN_FAILURES`, failed with one cause that recurs.
 
-    A cause is None for a trial that has not failed, or whose failure may not recur.
+    A cause is None for a trial that has not failed, or whose failure may not recur. One trial is
+    enough where its machine lacks a module.
     """
-    alike = len(causes) >= MIN_FAILURES and causes[0] is not None
-    return alike and len(set(causes)) == 1
+    cause = causes[0] if causes else None
+    if cause is None or len(set(causes)) > 1:
+        return False
+    return len(causes) >= MIN_FAILURES or cause.startswith(searches.MISSING)
 
 
 def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
@@ -215,7 +218,7 @@ def _reasons(trials: list[searches.Record]) -> str:
     failed = [record for record in trials if record.failure]
     if not failed:
         return "no trial has run"
-    if hopeless([record.cause for record in failed]):
-        count = len(failed)
+    count = len(failed)
+    if count > 1 and hopeless([record.cause for record in failed]):
         return f"all {count} trials that ran failed with the same cause: {failed[0].failure}"
     return "; ".join(sorted({str(record.failure) for record in failed}))

@@ -16,6 +16,9 @@ from eagleray.storage import Storage, blobs
 
 D = TypeVar("D", bound=documents.Document)
 
+MISSING = "missing module"
+"""The begin of a trial's `cause` where its machine lacks a module of the user's code."""
+
 
 class Record(documents.Document):
     """One trial."""
@@ -46,7 +49,8 @@ class Record(documents.Document):
     @property
     def unfinished(self) -> bool:
         """Whether the next run of the search resumes it."""
-        return self.status in ("running", "lost")
+        lacks = self.status == "failed" and (self.cause or "").startswith(MISSING)
+        return lacks or self.status in ("running", "lost")
 
     @property
     def seconds(self) -> float:

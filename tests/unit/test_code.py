@@ -1,6 +1,7 @@
 """The user's own `module:function`."""
 
 import pickle
+import platform
 import traceback
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_it_comes_back_from_a_bundles_files_and_from_another_process(folder: Pat
     files = {found.path: found.source.encode()}
     assert code.from_files("models.deep:build", files) == found
     assert pickle.loads(pickle.dumps(found)).sha256 == found.sha256
+
+
+def test_a_module_that_is_not_installed_here_is_named_with_the_machine(folder: Path) -> None:
+    with pytest.raises(errors.MissingModuleError) as missing:
+        code.read("broken:build", folder)
+    assert missing.value.module == "no_such_module"
+    assert str(missing.value) == (
+        "broken.py:2: broken:build: the module must import, but raised ModuleNotFoundError: No "
+        f"module named 'no_such_module'; install its package on {platform.node()}, and wherever "
+        "else it trains or serves (docs/code.md)"
+    )
 
 
 def test_modules_of_one_name_do_not_stand_in_for_each_other(folder: Path) -> None:

@@ -115,6 +115,21 @@ def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_says_so_again
     assert on_record(chosen).trials() == kept
 
 
+def test_a_module_that_workers_lack_ends_a_search_at_once_which_goes_on_when_it_is_there(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    lacks = f"    sys.path.insert(0, {str(tmp_path)!r})\n    import absent\n"
+    lacks = f"    pass\nimport sys\nif os.getpid() != {os.getpid()}:\n{lacks}"
+    chosen = own_model(tmp_path, lacks, **{"tune.trials": 6})
+    named = r"own.py:\d+: own:Net: the module must import, .*'absent'; install its package on \S+,"
+    with pytest.raises(errors.SearchError, match=named):
+        run(chosen)
+    assert len(on_record(chosen).trials()) in (1, 2)  # the second is planned beside the first
+    (tmp_path / "absent.py").touch()
+    ended, _ = run(chosen)
+    assert [one.status for one in ended.trials] == ["finished"] * 6
+
+
 def test_a_trial_whose_worker_dies_again_and_again_without_progress_is_given_up(
     ray_cluster: None, one_retry: None, tmp_path: Path
 ) -> None:
