@@ -125,7 +125,7 @@ def headline(view: View) -> str:
     parts = [f"{view.ended}/{view.total} trials"]
     if view.best is not None:
         parts.append(f"best {view.metric} {view.best.score:.4f} (trial {view.best.number})")
-    if view.waiting:
+    if view.waiting and view.started == view.ended:  # one more than runs may always wait
         parts.append(f"{len(view.waiting)} wait (eagleray why)")
     parts.append(f"{_clock(view.gone)} gone")
     fresh = view.ended - view.before

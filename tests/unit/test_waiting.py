@@ -144,7 +144,7 @@ def test_a_cluster_that_does_not_tell_ends_no_search(monkeypatch: pytest.MonkeyP
 
 NOON = 1795694400.0  # 2026-11-26 12:00:00 UTC
 VIEW = View(
-    at=NOON, gone=60, metric="log_loss", epochs=9, total=9, started=2, ended=1, best=None, rows=[]
+    at=NOON, gone=60, metric="log_loss", epochs=9, total=9, started=1, ended=1, best=None, rows=[]
 )
 WAITS = [
     Waiting(numbers=[7], since=NOON - 240, why="1 GPU; none free now"),
