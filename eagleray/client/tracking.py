@@ -68,10 +68,10 @@ def send(records: Records, state: str) -> tuple[int, int, str]:
 
 
 class Tracker:
-    """Sends one search to the MLflow at `uri`; each method may raise TrackingError.
+    """Sends one search to the MLflow at `uri`.
 
     Attributes:
-        url: where people see the search; empty before the first `send`.
+        url: where people see the search; empty before the first `send`, and after one that failed.
     """
 
     def __init__(self, records: Records, uri: str) -> None:
@@ -86,6 +86,9 @@ class Tracker:
         """Send what MLflow lacks of these trials; return the number of those it lacked.
 
         `status` is the search's, in MLflow's words: RUNNING, FINISHED, FAILED or KILLED.
+
+        Raises:
+            TrackingError: MLflow does not answer, or refuses; the next call sends the rest.
         """
         with self._client() as client:
             if not self.url:
@@ -164,6 +167,8 @@ class Tracker:
             try:
                 yield MlflowClient(self.uri)
             except (exceptions.MlflowException, OSError, ImportError) as cause:
+                # it may have been carried out, or a run was deleted: all is looked up again
+                self.url, self._trials = "", {}
                 law = f"{URI}: must be an MLflow that answers, but {self.uri}: {_reason(cause)}"
                 raise errors.TrackingError(law) from cause
 

@@ -64,7 +64,7 @@ class _Sender(threading.Thread):
         words = ("eagleray runs mlflow", searched.id, "--storage", searched.experiment.storage)
         self._later = " ".join(words)
         self._ended, self._status = threading.Event(), "RUNNING"
-        self._failing, self._noted = False, False
+        self._failing = self._noted = self._shown = False
 
     def run(self) -> None:
         self._send()
@@ -85,7 +85,7 @@ class _Sender(threading.Thread):
             self._note(f"MLflow at {self._tracker.uri} is slow")
 
     def _send(self) -> None:
-        seen, trials = bool(self._tracker.url), list(self._trials.values())
+        trials = list(self._trials.values())
         try:
             self._tracker.send(trials, status=self._status, result=self._result)
         except errors.TrackingError as failure:
@@ -93,7 +93,8 @@ class _Sender(threading.Thread):
             self._note(str(failure))
             return
         self._failing = False
-        if not seen:
+        if not self._shown:
+            self._shown = True
             self._out.print(f"MLflow: {self._tracker.url}", soft_wrap=True)
 
     def _note(self, why: str) -> None:

@@ -179,7 +179,9 @@ def test_a_run_is_left_attached_to_stopped_killed_and_goes_on_each_time(
     assert f"run {run}-1: running" in again.out, again.err
     assert f"{run}-1: running already" in eagleray(*submit, "--dry-run").out
     lacks = "1 CPU; none free now: 2 of 2 CPU used on 2 nodes"
-    wait("one more trial waits", lambda: lacks in (why := eagleray("why", "sent", *there).out) or why)
+    wait(
+        "one more trial waits", lambda: lacks in (why := eagleray("why", "sent", *there).out) or why
+    )
     assert eagleray("runs", "stop", "sent", *there).out == f"{run}-1: stopped\n"
     assert state("sent") == "stopped"
     attached = eagleray("runs", "attach", "sent", *there)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eagleray import cli
+from eagleray import cli, errors, storage
 from eagleray.client import tracking
+from eagleray.state import searches
 from ray_jobs import pipeline
 from tests import mlflow_server, ray_nodes
 from tests.integration.searches import test_search
@@ -106,6 +107,22 @@ def test_what_mlflow_lacks_is_sent_later_and_only_that(
     client.delete_run(trials[1].info.run_id)
     assert send(ended, capsys).startswith("1 of 2 trials")
     assert runs(client, "unfollowed")[1].keys() == {1, 2}
+
+
+def test_a_run_that_is_deleted_meanwhile_is_made_again(
+    client: MlflowClient, address: str, tmp_path: Path
+) -> None:
+    trial = searches.Record(number=1, values={"train.lr": 0.1}, history=[{"loss": 2.0}])
+    records = searches.Records(storage.open(tmp_path.as_uri()), "deleted", "ab0123456789")
+    tracker = tracking.Tracker(records, address)
+    tracker.send([trial])
+    client.delete_run(runs(client, "deleted")[1][1].info.run_id)
+    trial.history = [*trial.history, {"loss": 1.0}]
+    with pytest.raises(errors.TrackingError, match="must be in the 'active' state"):
+        tracker.send([trial])
+    assert tracker.send([trial]) == 1
+    curve = client.get_metric_history(runs(client, "deleted")[1][1].info.run_id, "loss")
+    assert [one.value for one in curve] == [2.0, 1.0]
 
 
 def _trial(run: Run) -> bool:
