@@ -14,6 +14,8 @@ from ray_jobs import cluster
 
 READ_S = 2.0
 """Interval between two looks at the trials, and at the cluster."""
+PATIENCE_S = 30.0
+"""Time after which an autoscaler that starts no node is taken to have none that would do."""
 
 
 class _Wait(NamedTuple):
@@ -84,21 +86,23 @@ def told(waits: Sequence[_Wait], load: Callable[[], ray_compat.Load]) -> list[se
     for one in sorted(waits, key=lambda wait: wait.since, reverse=True):
         if groups[_key(one.asked)]:
             why, never = reason(one.asked, groups[_key(one.asked)].pop(), now)
+            never &= now.autoscaled is False or time.time() - one.since >= PATIENCE_S
             waiting = searches.Waiting(numbers=one.numbers, since=one.since, why=why, never=never)
             found.append(waiting)
     return found[::-1]
 
 
 def reason(asked: cluster.Resources, workers: int, load: ray_compat.Load) -> tuple[str, bool]:
-    """What workers of one trial lack, on which nodes; and whether these nodes never have it."""
+    """What workers of one trial lack, on which nodes; and whether no node that is there has it."""
     each = cluster.shown(asked)
     what = f"{workers} workers with {each} each" if workers > 1 else each
     fitting = cluster.room([node.total for node in load.nodes], asked)
     if fitting == 0:
         largest = cluster.largest([node.total for node in load.nodes], asked)
-        return f"{what}; no node has that, at most {cluster.shown(largest)}{_coming(load)}", True
+        text = f"{what}; no node has that, at most {cluster.shown(largest)}{_coming(load)}"
+        return text, not load.starting
     if fitting < workers:
-        return f"{what}; only {fitting} fit on the cluster{_coming(load)}", True
+        return f"{what}; only {fitting} fit on the cluster{_coming(load)}", not load.starting
     able = [node for node in load.nodes if cluster.room([node.total], asked)]
     kinds = itertools.groupby(sorted(able, key=lambda one: one.kind), key=lambda one: one.kind)
     used = "; ".join(_used(kind, list(nodes), asked) for kind, nodes in kinds)
@@ -122,11 +126,11 @@ def _used(kind: str, nodes: Sequence[ray_compat.Node], asked: cluster.Resources)
 
 def _coming(load: ray_compat.Load) -> str:
     """What the autoscaler does about it."""
-    if load.failed:
-        return f"; {load.failed[-1]}"
     if load.starting:
         starts = " and ".join(f"{count} of {kind}" for kind, count in load.starting.items())
         return f"; the autoscaler starts {starts}"
+    if load.failed:
+        return f"; {load.failed[-1]}"
     return "; the autoscaler starts no node" if load.autoscaled else ""
 
 

@@ -88,7 +88,7 @@ def assert_explained(file: Path) -> None:
 
     def look() -> None:
         if (view := records.view()) is not None:
-            seen.update(one.why for one in view.waiting if one.never)
+            seen.update(one.why for one in view.waiting)
 
     with screen.beating(0.5, look), pytest.raises(errors.SearchError, match="no trial has run"):
         pipeline.run(chosen, console.Console(file=out, width=200))

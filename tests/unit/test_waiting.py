@@ -1,5 +1,6 @@
 """Why trials wait, in words: what the driver says, and what `eagleray why` makes of it."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +54,12 @@ STARTING = {"gpu": 1}
             "1 CPU; none free now: 1 of 1 CPU used on 1 node; the autoscaler starts no node",
         ),
         (
+            ONE,
+            1,
+            Load([], [], starting=STARTING),
+            "1 CPU; no node has that, at most 0 CPU; the autoscaler starts 1 of gpu",
+        ),
+        (
             cluster.COORDINATOR,
             1,
             Load([Node("", {"memory": 2.0**30}, {"memory": 2.0**27})], []),
@@ -70,12 +77,6 @@ def test_what_is_missing_is_said_by_kind_of_node(
     ("asked", "workers", "load", "said"),
     [
         ({"GPU": 4.0}, 1, Load([BUSY], []), "4 GPU; no node has that, at most 1 GPU"),
-        (
-            ONE,
-            1,
-            Load([], [], starting=STARTING),
-            "1 CPU; no node has that, at most 0 CPU; the autoscaler starts 1 of gpu",
-        ),
         (
             GPU,
             3,
@@ -130,6 +131,15 @@ def test_a_group_that_has_not_started_waits_with_all_its_workers(
     queue.on_trial_result(trial=running, result={"members": []})
     looked(queue, running)
     assert queue() == []
+
+
+def test_only_a_cluster_that_does_not_grow_is_known_at_once_never_to_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for autoscaled, since_s, never in ((False, 0, True), (True, 0, False), (True, 60, True)):
+        load = Load([FREE], [({"CPU": 4.0}, 1)], autoscaled=autoscaled)
+        wait = waiting._Wait([1], time.time() - since_s, {"CPU": 4.0})
+        assert [one.never for one in waiting.told([wait], lambda load=load: load)] == [never]
 
 
 def test_a_cluster_that_does_not_tell_ends_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
