@@ -52,7 +52,8 @@ def install() -> None:
     if mark.exists() and mark.read_bytes() == REQUIREMENTS.read_bytes():
         return
     uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--clear", str(FOLDER)], check=True)
+    venv = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable]
+    subprocess.run([*venv, str(FOLDER)], check=True)
     python = str(FOLDER / "bin" / "python")
     pip = [*uv, "pip", "install", "--quiet", "--no-deps", "--python", python]
     subprocess.run([*pip, "--requirement", str(REQUIREMENTS)], check=True)
