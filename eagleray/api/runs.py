@@ -174,11 +174,8 @@ def explain(
     from eagleray.storage import EMBEDDED, server
 
     if address is not None:
-        return [
-            _explained(
-                runs.find(backend(address, kubernetes=False, namespace=None, storage=""), name)
-            )
-        ]
+        there = backend(address, kubernetes=False, namespace=None, storage="")
+        return [_explained(runs.find(there, name))]
     place = storage or (EMBEDDED if server.default_environment() else None)
     recorded = None
     with contextlib.suppress(errors.NotFoundError, errors.StorageError):

@@ -39,7 +39,8 @@ SETTINGS = {
 """Settings of MLflow's client where the environment has none: by default it tries for minutes."""
 LAST = 800
 """Metrics sent beside tags in one request, which takes 1000."""
-_STATUSES = {"running": "RUNNING", "failed": "FAILED", "lost": "KILLED"}
+_STATUSES = {"failed": "FAILED", "lost": "KILLED", "interrupted": "KILLED"}
+"""MLflow's words for a trial that does not run; for any other, FINISHED."""
 _FOREIGN = re.compile(r"[^\w.: -]")
 
 
@@ -93,7 +94,8 @@ class Tracker:
         with self._client() as client:
             if not self.url:
                 self._open(client)
-            sent = sum(self._send(client, one) for one in trials)
+            runs = status == "RUNNING"
+            sent = sum(self._send(client, one, runs=runs) for one in trials)
             if result is not None and self._version != str(result.version):
                 self._mark(client, result)
             if status != self._status:
@@ -119,24 +121,25 @@ class Tracker:
         self._version, self._status = parent.data.tags.get(VERSION, ""), parent.info.status
         self.url = f"{self.uri.rstrip('/')}/#/experiments/{experiment}/runs/{self._run}"
 
-    def _send(self, client: MlflowClient, record: Record) -> bool:
-        """Send what is new of a trial; whether there was something."""
+    def _send(self, client: MlflowClient, record: Record, *, runs: bool) -> bool:
+        """Send what is new of a trial; whether there was something. `runs`: its search does."""
         known = self._trials.get(record.number)
-        if known and (known.status, known.epochs) == (record.status, len(record.history)):
-            return False
         record = record.model_copy()  # the driver goes on changing it
+        state = "interrupted" if record.status == "running" and not runs else record.status
+        if known and (known.status, known.epochs) == (state, len(record.history)):
+            return False
         known, history = known or self._create(client, record), list(record.history)
-        if record.status != "running":
-            status = _STATUSES.get(record.status, "FINISHED")
+        if state != "running":
+            status = _STATUSES.get(state, "FINISHED")
             client.set_terminated(known.run, status, known.start_ms + int(record.seconds * 1000))
         elif known.status not in ("", "running"):
             client.update_run(known.run, "RUNNING")
-        tags = {STATUS: record.status, EPOCHS: str(len(history)), VALUES: json.dumps(record.values)}
+        tags = {STATUS: state, EPOCHS: str(len(history)), VALUES: json.dumps(record.values)}
         if record.failure or known.status == "lost":
             tags[FAILURE] = record.failure or ""
         values = {} if known.status else record.values  # MLflow refuses other ones
         _log(client, known.run, _news(record, history, known), tags, values)
-        known.status, known.epochs = record.status, len(history)
+        known.status, known.epochs = state, len(history)
         return True
 
     def _create(self, client: MlflowClient, record: Record) -> _Sent:

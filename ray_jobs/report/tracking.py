@@ -18,8 +18,8 @@ from ray_jobs import search
 
 SEND_S = 5.0
 """Interval between two sends."""
-END_S = 20.0
-"""Longest wait for the last send, at the end of a search."""
+END_S, BRIEF_S = 20.0, 3.0
+"""Longest wait for the last send: at the end of a search, and of one that failed or is left."""
 
 
 @contextmanager
@@ -41,10 +41,10 @@ def sent(
         status = "KILLED"
         raise
     except errors.LeaseLostError:
-        status = ""  # another driver goes on
+        status = ""  # another driver goes on, and sends
         raise
     finally:
-        sender.end(status)
+        sender.end(status, {"FINISHED": END_S, "": 0.0}.get(status, BRIEF_S))
 
 
 class _Sender(threading.Thread):
@@ -76,12 +76,12 @@ class _Sender(threading.Thread):
     def finish(self, result: Result) -> None:
         self._result = result
 
-    def end(self, status: str) -> None:
+    def end(self, status: str, patience_s: float) -> None:
         """Send the rest; wait for that a while."""
         self._status = status
         self._ended.set()
-        self.join(END_S)
-        if self.is_alive():
+        self.join(patience_s)
+        if status and self.is_alive():
             self._note(f"MLflow at {self._tracker.uri} is slow")
 
     def _send(self) -> None:

@@ -123,6 +123,10 @@ def test_a_run_that_is_deleted_meanwhile_is_made_again(
     assert tracker.send([trial]) == 1
     curve = client.get_metric_history(runs(client, "deleted")[1][1].info.run_id, "loss")
     assert [one.value for one in curve] == [2.0, 1.0]
+    for status in ("KILLED", "RUNNING"):
+        tracker.send([trial], status=status)
+        [search], trials = runs(client, "deleted")
+        assert (search.info.status, trials[1].info.status) == (status, status)
 
 
 def _trial(run: Run) -> bool:
