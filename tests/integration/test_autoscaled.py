@@ -82,7 +82,8 @@ def test_trials_run_at_once_as_workers_come_and_leave_none_behind(tmp_path: Path
 
 def assert_explained(file: Path) -> None:
     """A trial of a GPU, which no type of node has, is noted, and waits until the budget ends."""
-    chosen = spec.load(file, {"compute.gpus": "1", "tune.budget": "{minutes: 0.3}"})
+    own = {"train.seed": "1", "compute.gpus": "1", "tune.budget": "{minutes: 0.3}"}
+    chosen = spec.load(file, own)
     out, seen = io.StringIO(), set[str]()
     records = search.Search(chosen).records
 
