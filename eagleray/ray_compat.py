@@ -43,6 +43,8 @@ DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's job client prefers this variable to the address that it is given."""
+NODE_LABEL = "ray.io/node-id"
+"""The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -160,6 +162,25 @@ def allow_failures(trial: Trial, more: int) -> None:
 def actor(trial: Trial) -> Any:
     """The handle of a trial's actor; calls are run between its steps."""
     return trial.temporary_state.ray_actor
+
+
+def node_of(trial: Trial) -> str:
+    """The node of a trial's actor, which has started."""
+    from ray._private import state
+
+    return str(state.state.actor_table(actor(trial)._actor_id.hex())["Address"]["NodeID"])
+
+
+def draining() -> set[str]:
+    """The nodes that Ray is taking away: preempted, or idle."""
+    from ray._private import state
+
+    return set(state.state.get_draining_nodes())
+
+
+def hold(controller: Any, trial: Trial) -> None:
+    """Let a trial that is to start again wait until a scheduler chooses it."""
+    controller._set_trial_status(trial, trial.PAUSED)
 
 
 class Candidate:

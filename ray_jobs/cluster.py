@@ -56,9 +56,14 @@ class Room:
         return self._count + self._more
 
 
+def nodes() -> dict[str, Resources]:
+    """The resources of the living nodes, by id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
 def alive() -> list[Resources]:
     """The resources of the living nodes."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return list(nodes().values())
 
 
 def fit(nodes: Sequence[Resources], compute: spec.Compute) -> None:

@@ -65,6 +65,8 @@ def run(
     if (outcome := _finished(searched)) is not None:
         out.print(f"search {searched.id} has already ended; returning its result")
         return outcome
+    if not searched.records.trials():
+        _print_changes(searched, out)
     watcher = searched.records.watcher()
     while True:
         lease = _take(searched, watcher, out)
@@ -79,6 +81,16 @@ def _finished(searched: search.Search) -> Outcome | None:
     """The outcome of a search that has a result; None for any other."""
     trials, result = searched.finished() or ([], None)
     return _promote(searched, trials, result) if result else None
+
+
+def _print_changes(searched: search.Search, out: console.Console) -> None:
+    """Say in what a new search differs from those of its name that were interrupted."""
+    for before, changes in searched.predecessors().items():
+        out.print(
+            f"note: search {searched.id} is a new one; {before} is unfinished, and differs in "
+            f"{'; '.join(changes) or 'what this release means by the same file'}",
+            soft_wrap=True,
+        )
 
 
 def _drive(

@@ -16,14 +16,14 @@ from ray import tune
 
 from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
-from ray_jobs import cluster, retention, scheduler, search, searcher, session, trial
+from ray_jobs import cluster, retention, retries, scheduler, search, searcher, session, trial
 from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
 """Maximum number of settings of `features` that are encoded once for all trials."""
 COORDINATOR = {"memory": 2.0**28}
 """What Ray reserves for the actor of a trial with a group, whose workers Ray Train places."""
-RETRIES = 2
+RETRIES = 3
 """Retries of a trial whose worker is lost; a newer saved state resets the count."""
 
 
@@ -47,11 +47,16 @@ def run(
     """
     compute = searched.experiment.compute
     recorder = _Recorder(searched, trials, ended)
-    budget = _Budget(searched.experiment, recorder, began=time.monotonic() - searched.seconds())
+    began = time.monotonic() - searched.seconds()
+    # a group that waits makes the autoscaler add a node; elsewhere it only holds processes
+    room = cluster.Room(compute, more=int(compute.grouped and grows))
     try:
-        # a group that waits makes the autoscaler add a node; elsewhere it only holds processes
-        room = cluster.Room(compute, more=int(compute.grouped and grows))
-        _tune(searched, recorder, budget, size=size, room=room)
+        while True:
+            recorder.lost = retries.Retries(None if compute.grouped else cluster.wanted(compute))
+            budget = _Budget(searched.experiment, recorder, began)
+            _tune(searched, recorder, budget, size=size, room=room)
+            if not recorder.lost.stranded:
+                break
     finally:
         recorder.flush()
     return searched.ranked(list(trials.values()))
@@ -87,7 +92,7 @@ def _tune(
                     room=room,
                     pack=size,
                 ),
-                scheduler=scheduler.build(searched, known),
+                scheduler=scheduler.build(searched, known, recorder.lost),
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -120,7 +125,10 @@ def _job(searched: search.Search) -> session.Job:
 
 
 class _Budget(tune.Stopper):
-    """Ends a search when it has run for its minutes, or its trials for their hours."""
+    """Ends a search when it has run for its minutes, or its trials for their hours.
+
+    It ends a run of Ray Tune, too, in which a trial waits for a node that is gone.
+    """
 
     def __init__(self, experiment: spec.Experiment, recorder: _Recorder, began: float) -> None:
         self._recorder, self._seconds = recorder, experiment.hours * 3600
@@ -133,7 +141,8 @@ class _Budget(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return time.monotonic() >= self._until or self._recorder.spent >= self._seconds
+        over = time.monotonic() >= self._until or self._recorder.spent >= self._seconds
+        return over or self._recorder.lost.stranded
 
 
 class _Recorder(tune.Callback):
@@ -141,7 +150,10 @@ class _Recorder(tune.Callback):
 
     Attributes:
         spent: seconds of all trials in all runs of the search.
+        lost: holds back the trials that have lost their worker.
     """
+
+    lost: retries.Retries
 
     def __init__(
         self,
@@ -175,6 +187,7 @@ class _Recorder(tune.Callback):
         for record in self._unended(trial):
             record.status, record.failure, record.cause = "running", None, None
             self._records.save(record)
+        self.lost.start(trial, ray_compat.node_of(trial))
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         for report in result["members"]:
@@ -182,10 +195,12 @@ class _Recorder(tune.Callback):
             last = report.get("state")
             if last and (last.epoch, last.batch) > (record.state_epoch, record.state_batch):
                 ray_compat.allow_failures(trial, RETRIES)
+                self.lost.advance(trial)
             self.spent += report.get("seconds", 0.0)
             _update(record, report)
             self._retention.replace(record, report.get("weights"), report.get("weights_epoch", 0))
             if report["done"]:
+                self.lost.advance(trial)
                 self._end(trial, record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
