@@ -99,10 +99,25 @@ def _drive(
     searched.write_under(lease)
     finished = searched.finished()
     trials = finished[0] if finished else _tune(searched, out, address)
-    best = winner.Winner(searched, trials)
-    lease.verify()
-    searched.records.save_curves(curves.parquet(trials))
-    return _promote(searched, trials, best.register())
+    best: winner.Winner | None = None
+    try:
+        best = winner.Winner(searched, trials)
+        lease.verify()
+        searched.records.save_curves(curves.parquet(trials))
+        return _promote(searched, trials, best.register())
+    except errors.StorageUnavailableError as cause:
+        raise errors.StorageUnavailableError(_advice(searched, best, cause)) from cause
+
+
+def _advice(searched: search.Search, best: winner.Winner | None, cause: Exception) -> str:
+    """Keep the winner in the working directory; say where it is, and how to register it."""
+    file, name = searched.experiment.path, searched.experiment.name
+    said = f"{cause}; all trials have ended and are on record"
+    with contextlib.suppress(OSError, errors.StorageError):  # without a place for it
+        if best is not None:
+            kept = best.keep(Path.cwd() / f"eagleray-{name}-{searched.id}")
+            said += f"; the winner is kept in {kept} (eagleray serve {name} --storage {kept})"
+    return f"{said}; to register it, run the same command again: eagleray run {file}"
 
 
 def _tune(
@@ -122,6 +137,9 @@ def _tune(
         return ranked
     except KeyboardInterrupt:
         out.print("interrupted: run the same command to resume")
+        raise
+    except errors.StorageUnavailableError:
+        out.print("storage is away: run the same command to resume when it answers again")
         raise
 
 

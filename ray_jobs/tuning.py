@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import signal
@@ -16,7 +17,17 @@ from ray import tune
 
 from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
-from ray_jobs import cluster, retention, retries, scheduler, search, searcher, session, trial
+from ray_jobs import (
+    cluster,
+    outbox,
+    retention,
+    retries,
+    scheduler,
+    search,
+    searcher,
+    session,
+    trial,
+)
 from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
@@ -163,6 +174,7 @@ class _Recorder(tune.Callback):
     ) -> None:
         self._records, self._trials, self._ended = searched.records, trials, ended
         self._retention = retention.Retention(searched, trials)
+        self._outbox = outbox.Outbox()
         self._over: set[tuple[str, int]] = set()  # members that have ended, by Ray's id and number
         self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
@@ -177,16 +189,18 @@ class _Recorder(tune.Callback):
     def interrupt(self, *_: object) -> None:
         """Handle Ctrl-C: end the search between two steps; within one, Ray may swallow it."""
         self._interrupted = True
+        self._outbox.hurry()
 
     def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
         if self._interrupted:
             raise KeyboardInterrupt
         self._records.check()
+        self._outbox.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):
             record.status, record.failure, record.cause = "running", None, None
-            self._records.save(record)
+            self._save(record)
         self.lost.start(trial, ray_compat.node_of(trial))
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
@@ -219,15 +233,19 @@ class _Recorder(tune.Callback):
         with suppress(errors.LeaseLostError):  # the driver that took over has saved it
             for record in self._trials.values():
                 if record.status == "running":
-                    self._records.save(record)
-            self._retention.clean_up()
+                    self._save(record)
+            self._outbox.put(self._retention.clean_up)
+            self._outbox.close()
 
     def _end(self, trial: Any, record: searches.Record) -> None:
         self._over.add((trial.trial_id, record.number))
-        self._retention.settle(record)
-        self._records.save(record)
-        self._retention.clean(record)
-        self._ended(record)
+        for write in (self._retention.settle, self._records.save, self._retention.clean):
+            self._outbox.put(functools.partial(write, record))
+        self._outbox.put(lambda: self._ended(record))
+
+    def _save(self, record: searches.Record) -> None:
+        """Save a record as it is now."""
+        self._outbox.put(functools.partial(self._records.save, record.model_copy(deep=True)))
 
     def _unended(self, trial: Any) -> list[searches.Record]:
         """The records of a trial's members, without those that have ended in this run."""

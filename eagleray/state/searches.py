@@ -280,7 +280,7 @@ class Records:
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """Values by dotted key, as JSON."""
-    found = {}
+    found: dict[str, str] = {}
     for key, value in settings.items():
         nested = isinstance(value, Mapping)
         found |= _flat(value, f"{above}{key}.") if nested else {above + key: json.dumps(value)}

@@ -109,4 +109,9 @@ def _losses(done: Searched, record: searches.Record) -> list[float]:
         metric=done.search.metric,
         custom=done.search.custom,
     )
-    return [one.epoch()["train_loss"] for _ in range(record.epoch)]
+    losses = []
+    for _ in range(record.epoch):
+        metrics = one.epoch()
+        assert metrics is not None, "nothing stops it within an epoch"
+        losses.append(metrics["train_loss"])
+    return losses

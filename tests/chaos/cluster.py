@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from tests import ray_nodes
 from tests.chaos.searched import Searched
 
 HEAD, *NODES = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+START_S = 40.0
+"""A node that takes longer to start has failed."""
 Say = Callable[[str], None]
 
 
@@ -28,15 +32,16 @@ class Cluster:
     def __init__(self, say: Say) -> None:
         self._say, self.folder = say, Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets
         self.server = server.up(self.folder / "s3")
-        self._port = ray_nodes.free_port()
+        self.uri, self.address = f"s3://{server.BUCKET}", f"{HEAD}:{ray_nodes.free_port()}"
         self.environment = server.environment(self.server) | {
+            "RAY_ADDRESS": self.address,  # as KubeRay does; what a dead group held is freed by it
             "EAGLERAY_CACHE": str(self.folder / "cache"),
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "disabled",
         }
-        self.uri, self.address = f"s3://{server.BUCKET}", f"{HEAD}:{self._port}"
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self.starts = 0  # of whole clusters
+        self._starting: dict[str, threading.Thread] = {}  # nodes, by host
+        self._ending = threading.Event()
         self._start()
 
     def tend(self) -> bool:
@@ -50,10 +55,10 @@ class Cluster:
             self._start()
             return True
         for host in NODES:
-            if self._nodes[host].poll() is not None:
+            if self._nodes[host].poll() is not None and host not in self._starting:
                 self._say(f"node {host} is started again")
-                ray_nodes.end(self._nodes[host])
-                self._start_node(host, [f"--address={self.address}"])
+                self._starting[host] = threading.Thread(target=self._replace, args=(host,))
+                self._starting[host].start()
         return False
 
     def close(self) -> None:
@@ -74,21 +79,42 @@ class Cluster:
         return [running.pid] if running else []
 
     def _start(self) -> None:
-        self.starts += 1
-        head = ["--head", f"--port={self._port}", "--num-cpus=0", f"--temp-dir={self.folder}"]
-        head += ["--include-dashboard=false"]
-        head += [f"--ray-client-server-port={ray_nodes.free_port()}"]
-        ray_nodes.wait(self._start_node(HEAD, head))
-        for log in [self._start_node(host, [f"--address={self.address}"]) for host in NODES]:
-            ray_nodes.wait(log)
+        self._ending.clear()
+        for host in (HEAD, *NODES):
+            self._start_node(host)
 
-    def _start_node(self, host: str, options: list[str]) -> Path:
+    def _start_node(self, host: str) -> None:
+        """Start a node, and wait for it; again if it fails, such as for a port that is taken."""
+        while not self._starts(host) and not self._ending.is_set():
+            self._say(f"node {host} has not started: once more")
+
+    def _starts(self, host: str) -> bool:
         log = self.folder / f"node-{len(list(self.folder.glob('node-*')))}.log"
-        options = [*options, f"--node-ip-address={host}"]
-        self._nodes[host] = ray_nodes.start(options, self.folder, self.environment)
-        return log
+        options = [f"--address={self.address}"]
+        if host == HEAD:
+            options = ["--head", f"--port={self.address.rpartition(':')[2]}", "--num-cpus=0"]
+            options += [f"--temp-dir={self.folder}", "--dashboard-host=127.0.0.1"]
+            options += [f"--dashboard-port={ray_nodes.free_port()}"]
+            options += [f"--ray-client-server-port={ray_nodes.free_port()}"]
+        options.append(f"--node-ip-address={host}")
+        node = ray_nodes.start(options, self.folder, self.environment)
+        self._nodes[host], until = node, time.monotonic() + START_S
+        while node.poll() is None and time.monotonic() < until and not self._ending.is_set():
+            if "Ray runtime started" in log.read_text():
+                return True
+            time.sleep(0.1)
+        ray_nodes.end(node)
+        return False
+
+    def _replace(self, host: str) -> None:
+        ray_nodes.end(self._nodes[host])
+        self._start_node(host)
+        del self._starting[host]
 
     def _end(self) -> None:
+        self._ending.set()
+        for one in list(self._starting.values()):
+            one.join()
         for host in (*NODES, HEAD):
             ray_nodes.end(self._nodes[host])
 

@@ -5,19 +5,24 @@ part of each checkpoint: the first one that a worker writes is the one that it w
 """
 
 import os
+import pathlib
 import time
 
 import ray
 import torch
 
+from eagleray.learn import features
+
 LOG = ""
-PASS_S = 0.05
+PASS_S = 0.1
 
 
 class Net(torch.nn.Module):
     """One hidden layer; each trial has a width of its own, by which its passes are known."""
 
-    def __init__(self, shape, outputs, width):
+    place: torch.Tensor
+
+    def __init__(self, shape: features.Shape, outputs: int, width: int) -> None:
         super().__init__()
         self.width = width
         self.register_buffer("place", torch.tensor(0))  # batches trained
@@ -29,18 +34,19 @@ class Net(torch.nn.Module):
         if self.logs:
             self.write(0)
 
-    def forward(self, inputs):
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.training:
             self.place += 1
             if self.logs:
                 packed = torch._C._functorch.is_batchedtensor(self.place)
                 self.write(-1 if packed else int(self.place))
                 time.sleep(PASS_S)
-        return self.layers(inputs["numeric"])
+        outputs: torch.Tensor = self.layers(inputs["numeric"])
+        return outputs
 
-    def write(self, place):
+    def write(self, place: int) -> None:
         """A line: time, process, rank, width, batches trained; 0: made, -1: in a pack."""
         group = torch.distributed
         rank = group.get_rank() if group.is_initialized() else 0
-        with open(LOG, "a") as log:
+        with pathlib.Path(LOG).open("a") as log:
             log.write(f"{time.time()} {os.getpid()} {rank} {self.width} {place}\n")

@@ -1,4 +1,4 @@
-"""A search under chaos: its file, the passes that its workers write down, what storage has of it."""
+"""A search under chaos: its file, the passes of its workers, what storage has of it."""
 
 import contextlib
 import math
@@ -45,7 +45,7 @@ class Kind:
 
 KINDS = {
     "alone": Kind(trials=8, epochs=14, tune="pack: 1, scheduler: none"),
-    "asha": Kind(trials=12, epochs=18, tune="pack: 1, scheduler: asha"),
+    "asha": Kind(trials=12, epochs=27, tune="pack: 1, scheduler: asha"),
     "packs": Kind(trials=12, epochs=40, tune="pack: 3, scheduler: none", exact=False, packed=True),
     "workers": Kind(trials=6, epochs=14, tune="scheduler: none", workers=2, exact=False),
 }
