@@ -225,7 +225,7 @@ class _Recorder(tune.Callback):
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):
             record.status = "lost"
-            record.failure = f"worker lost {RETRIES + 1} times without progress"
+            record.failure = f"worker lost {RETRIES + 1} times without progress{_last_error(trial)}"
             self._end(trial, record)
 
     def flush(self) -> None:
@@ -255,6 +255,12 @@ class _Recorder(tune.Callback):
             if (trial.trial_id, one["number"]) not in self._over
         ]
         return [self._trials.setdefault(one["number"], searches.Record(**one)) for one in members]
+
+
+def _last_error(trial: Any) -> str:
+    """What a worker said of its machine; empty if it died without a word."""
+    error = getattr(trial.get_pickled_error(), "cause", None)
+    return f": {error}" if isinstance(error, errors.EagleRayError) else ""
 
 
 def _update(record: searches.Record, report: dict[str, Any]) -> None:
