@@ -103,11 +103,11 @@ class Cluster:
             if "Ray runtime started" in log.read_text():
                 return True
             time.sleep(0.1)
-        ray_nodes.end(node)
+        _kill(node)
         return False
 
     def _replace(self, host: str) -> None:
-        ray_nodes.end(self._nodes[host])
+        _kill(self._nodes[host])
         self._start_node(host)
         del self._starting[host]
 
@@ -115,8 +115,8 @@ class Cluster:
         self._ending.set()
         for one in list(self._starting.values()):
             one.join()
-        for host in (*NODES, HEAD):
-            ray_nodes.end(self._nodes[host])
+        for node in self._nodes.values():
+            _kill(node)
 
 
 class Drivers:
@@ -182,6 +182,13 @@ def alive(pid: int) -> bool:
 def send(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def _kill(node: subprocess.Popen[bytes]) -> None:
+    """End what is left of a node: its machine is lost."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
 
 
 def _processes(session: int, name: str) -> list[int]:
