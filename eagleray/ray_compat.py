@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import eagleray
 from eagleray import errors
 from eagleray.storage import server
 
@@ -47,6 +48,8 @@ NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
+DRIVER, JOB_DIGITS = "eagleray", 8
+"""Marks the jobs of our drivers, in their metadata; a group's id ends with that of its job."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Ray sets this variable when it starts a local cluster, and leaves it set."""
 
@@ -107,6 +110,7 @@ def connected(
         ClusterError: Ray does not start.
     """
     import ray
+    from ray import job_config
 
     if ray.is_initialized():
         raise errors.UserError(
@@ -121,6 +125,7 @@ def connected(
                 address or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                job_config=job_config.JobConfig(metadata={DRIVER: eagleray.__version__}),
                 **({} if address else alone),
             )
         except ConnectionError as cause:
@@ -137,6 +142,37 @@ def connected(
             # Ray prints the exit of its own processes as failures.
             with contextlib.redirect_stdout(io.StringIO()):
                 ray.shutdown()
+
+
+def free_reservations() -> list[str]:
+    """Remove placement groups of our drivers that died, which Ray keeps: their ids.
+
+    Ray 2.60 frees the groups that a job has when it ends. A run of Ray Train that outlives its
+    driver by a moment makes another one.
+    """
+    from ray import _raylet
+    from ray._private import state
+    from ray.core.generated import gcs_pb2
+    from ray.util.placement_group import (
+        PlacementGroup,
+        placement_group_table,
+        remove_placement_group,
+    )
+
+    accessor = state.state._connect_and_get_accessor()
+    table = accessor.get_job_table(
+        skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+    )
+    jobs = [gcs_pb2.JobTableData.FromString(one) for one in table]
+    dead = {one.job_id.hex() for one in jobs if one.is_dead and DRIVER in one.config.metadata}
+    left = [
+        name
+        for name, one in placement_group_table().items()
+        if one["state"] != "REMOVED" and name[-JOB_DIGITS:] in dead
+    ]
+    for name in left:
+        remove_placement_group(PlacementGroup(_raylet.PlacementGroupID(bytes.fromhex(name))))
+    return left
 
 
 def dashboard_headers() -> dict[str, str]:

@@ -127,6 +127,7 @@ def _tune(
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address):
+            ray_compat.free_reservations()
             grows = not ray_compat.alone()
             _check_room(searched.experiment.compute, out, grows=grows)
             with live.watch(searched, trials, out) as ended:
