@@ -45,9 +45,9 @@ class Kind:
 
 KINDS = {
     "alone": Kind(trials=8, epochs=14, tune="pack: 1, scheduler: none"),
-    "asha": Kind(trials=12, epochs=27, tune="pack: 1, scheduler: asha"),
+    "asha": Kind(trials=10, epochs=27, tune="pack: 1, scheduler: asha"),
     "packs": Kind(trials=12, epochs=40, tune="pack: 3, scheduler: none", exact=False, packed=True),
-    "workers": Kind(trials=6, epochs=14, tune="scheduler: none", workers=2, exact=False),
+    "workers": Kind(trials=4, epochs=16, tune="scheduler: none", workers=2, exact=False),
 }
 
 

@@ -1,4 +1,4 @@
-"""A storage that goes away at the end of a search: nothing of the result is lost."""
+"""A storage that goes away at the end of a search, or is away at its start: nothing is lost."""
 
 import io
 import os
@@ -57,6 +57,9 @@ def test_a_winner_that_cannot_be_registered_is_kept_and_the_same_command_registe
     assert kept
     local = Registry(storage.open(kept[1])).versions("wine")
     assert [one.number for one in local] == [1]
+    with pytest.raises(errors.StorageUnavailableError):
+        run(file, said := io.StringIO())
+    assert "starting Ray" not in said.getvalue(), "storage is asked before anything is started"
     server.up(tmp_path / "s3")
     try:
         ended = run(file)
@@ -68,5 +71,5 @@ def test_a_winner_that_cannot_be_registered_is_kept_and_the_same_command_registe
     assert [one.status for one in ended.trials] == ["finished"]
 
 
-def run(file: Path) -> pipeline.Outcome:
-    return pipeline.run(spec.load(file), console.Console(file=io.StringIO(), width=200))
+def run(file: Path, said: io.StringIO | None = None) -> pipeline.Outcome:
+    return pipeline.run(spec.load(file), console.Console(file=said or io.StringIO(), width=200))
