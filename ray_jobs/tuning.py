@@ -231,11 +231,13 @@ class _Recorder(tune.Callback):
     def flush(self) -> None:
         """Save the records of running trials, from which an interrupted search resumes."""
         with suppress(errors.LeaseLostError):  # the driver that took over has saved it
-            for record in self._trials.values():
-                if record.status == "running":
-                    self._save(record)
-            self._outbox.put(self._retention.clean_up)
-            self._outbox.close()
+            try:
+                for record in self._trials.values():
+                    if record.status == "running":
+                        self._save(record)
+                self._outbox.put(self._retention.clean_up)
+            finally:
+                self._outbox.close()
 
     def _end(self, trial: Any, record: searches.Record) -> None:
         self._over.add((trial.trial_id, record.number))
