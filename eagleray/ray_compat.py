@@ -44,6 +44,8 @@ DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's job client prefers this variable to the address that it is given."""
+ACTOR = "actor_id"
+"""What an error of a dead actor says of it."""
 NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
@@ -201,10 +203,13 @@ def actor(trial: Trial) -> Any:
 
 
 def node_of(trial: Trial) -> str:
-    """The node of a trial's actor, which has started."""
+    """The node of a trial's actor; of one that died before it had started, too. Empty: unknown."""
     from ray._private import state
 
-    return str(state.state.actor_table(actor(trial)._actor_id.hex())["Address"]["NodeID"])
+    running = actor(trial)
+    name = running._actor_id.hex() if running else getattr(trial.get_pickled_error(), ACTOR, None)
+    entry = state.state.actor_table(name) if name else None
+    return str(entry["Address"]["NodeID"]) if entry else ""
 
 
 def draining() -> set[str]:

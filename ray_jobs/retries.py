@@ -26,7 +26,7 @@ class Retries:
 
     `wanted` is what a trial takes of a node; None for a trial with a group, whose workers Ray Train
     places. `nodes` gives the resources of the living nodes by id, `draining` the ids of those that
-    are being taken away.
+    are being taken away, `node_of` that of a trial's worker.
     """
 
     def __init__(
@@ -35,9 +35,11 @@ class Retries:
         *,
         nodes: Callable[[], Mapping[str, cluster.Resources]] = cluster.nodes,
         draining: Callable[[], set[str]] = ray_compat.draining,
+        node_of: Callable[[Trial], str] = ray_compat.node_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wanted, self._nodes, self._draining = wanted, nodes, draining
+        self._node_of = node_of
         self._clock, self._looked, self._stranded = clock, clock(), False
         self._on: dict[str, str] = {}  # where each trial's worker is, by Ray's id of the trial
         self._in_a_row: Counter[str] = Counter()  # losses of a trial without progress
@@ -47,8 +49,8 @@ class Retries:
         self._avoiding: dict[str, frozenset[str]] = {}  # of trials that wait for a node
         self._lost_on: dict[str, str] = {}
 
-    def start(self, trial: Trial, node: str) -> None:
-        self._on[trial.trial_id] = node
+    def start(self, trial: Trial) -> None:
+        self._on[trial.trial_id] = self._node_of(trial)
         self._avoiding.pop(trial.trial_id, None)
 
     def advance(self, trial: Trial) -> None:
@@ -58,12 +60,12 @@ class Retries:
 
     def lose(self, trial: Trial) -> None:
         """Hold a trial back that has lost its worker."""
-        name, node = trial.trial_id, self._on.pop(trial.trial_id, "")
-        wait_s = 0.0
+        name, wait_s = trial.trial_id, 0.0
+        node = self._on.pop(name, "") or self._node_of(trial)
         if not self._is_preempted(trial, node):
             wait_s = min(FIRST_S * FACTOR ** self._in_a_row[name], LONGEST_S)
             self._in_a_row[name] += 1
-            self._of_node[node] += 1
+            self._of_node[node] += bool(node)
         self._lost_on[name] = node
         self._held[name] = self._clock() + wait_s, trial
 

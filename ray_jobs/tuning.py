@@ -201,7 +201,7 @@ class _Recorder(tune.Callback):
         for record in self._unended(trial):
             record.status, record.failure, record.cause = "running", None, None
             self._save(record)
-        self.lost.start(trial, ray_compat.node_of(trial))
+        self.lost.start(trial)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         for report in result["members"]:

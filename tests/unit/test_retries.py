@@ -15,6 +15,7 @@ class World:
 
     nodes: set[str] = field(default_factory=lambda: {"a", "b"})
     draining: set[str] = field(default_factory=set)
+    workers: dict[str, str] = field(default_factory=dict)  # where each trial's worker is or was
     now: float = 0.0
 
     def retries(self, *, grouped: bool = False) -> retries.Retries:
@@ -22,13 +23,21 @@ class World:
             None if grouped else {"CPU": 1.0},
             nodes=lambda: {name: {"CPU": 2.0} for name in self.nodes},
             draining=lambda: self.draining,
+            node_of=lambda trial: self.workers.get(trial.trial_id, ""),
             clock=lambda: self.now,
         )
 
+    def start(self, known: retries.Retries, trial: Trial, node: str) -> None:
+        self.workers[trial.trial_id] = node
+        known.start(trial)
 
-def lose(known: retries.Retries, trial: Trial, node: str, *, counts: bool = True) -> None:
-    """Start a trial on a node, where it loses its worker, as Ray Tune goes about it."""
-    known.start(trial, node)
+    def lose(self, known: retries.Retries, trial: Trial, node: str, *, counts: bool = True) -> None:
+        """Start a trial on a node, where it loses its worker, as Ray Tune goes about it."""
+        self.start(known, trial, node)
+        fail(known, trial, counts=counts)
+
+
+def fail(known: retries.Retries, trial: Trial, *, counts: bool = True) -> None:
     trial.run_metadata.num_failures += counts
     known.lose(trial)
     trial.set_status(Trial.PAUSED)
@@ -56,23 +65,23 @@ def test_a_trial_waits_longer_after_each_loss_until_it_comes_further(trial: Tria
     world = World()
     known, waits = world.retries(), []
     for _ in range(5):
-        lose(known, trial, "a")
+        world.lose(known, trial, "a")
         waits.append(wait_s(world, known, trial))
     assert waits == [2, 8, 32, 60, 60]
-    known.start(trial, "a")
+    world.start(known, trial, "a")
     known.advance(trial)
-    lose(known, trial, "a")
+    world.lose(known, trial, "a")
     assert wait_s(world, known, trial) == 2
 
 
 def test_a_trial_starts_again_on_another_node_if_there_is_one(trial: Trial) -> None:
     world = World()
     known = world.retries()
-    lose(known, trial, "a")
+    world.lose(known, trial, "a")
     wait_s(world, known, trial)
     assert avoided(trial) == "!in(a)"
     world.nodes = {"a"}
-    lose(known, trial, "a")
+    world.lose(known, trial, "a")
     wait_s(world, known, trial)
     assert avoided(trial) == ""
 
@@ -81,47 +90,60 @@ def test_all_trials_avoid_a_node_that_has_lost_three_workers_in_a_row(trial: Tri
     world = World()
     known, fresh = world.retries(), Trial("PPO", stub=True)
     for _ in range(2):
-        lose(known, Trial("PPO", stub=True), "a")
+        world.lose(known, Trial("PPO", stub=True), "a")
     known.place(fresh)
     assert avoided(fresh) == ""
-    lose(known, trial, "a")
+    world.lose(known, trial, "a")
     known.place(fresh)
     assert avoided(fresh) == "!in(a)"
-    known.start(trial, "a")
+    world.start(known, trial, "a")
     known.advance(trial)
     known.place(fresh)
     assert avoided(fresh) == ""
+
+
+def test_a_node_is_known_where_workers_die_before_they_have_started(trial: Trial) -> None:
+    world = World()
+    known = world.retries()
+    world.workers[trial.trial_id] = "a"
+    fail(known, trial)
+    wait_s(world, known, trial)
+    assert avoided(trial) == "!in(a)"
+    unknown = Trial("PPO", stub=True)
+    fail(known, unknown)
+    wait_s(world, known, unknown)
+    assert avoided(unknown) == ""
 
 
 def test_a_preemption_is_no_failure_and_waits_for_nothing(trial: Trial) -> None:
     world = World(draining={"a"})
     known = world.retries()
     for _ in range(9):
-        lose(known, trial, "a")
+        world.lose(known, trial, "a")
         assert wait_s(world, known, trial) == 0
         assert trial.should_recover()
     world.draining = set()
-    lose(known, trial, "b", counts=False)  # Ray has seen that it was preempted
+    world.lose(known, trial, "b", counts=False)  # Ray has seen that it was preempted
     assert wait_s(world, known, trial) == 0
-    lose(known, trial, "b")
+    world.lose(known, trial, "b")
     assert wait_s(world, known, trial) == 2
 
 
 def test_a_group_waits_but_ray_train_places_its_workers(trial: Trial) -> None:
     world = World()
     known = world.retries(grouped=True)
-    lose(known, trial, "a")
+    world.lose(known, trial, "a")
     assert wait_s(world, known, trial) == 2
     assert trial.placement_group_factory is None
     world.draining = {"b"}
-    lose(known, trial, "a")
+    world.lose(known, trial, "a")
     assert wait_s(world, known, trial) == 0
 
 
 def test_a_trial_that_waits_for_a_node_that_is_gone_strands_the_run(trial: Trial) -> None:
     world = World()
     known = world.retries()
-    lose(known, trial, "a")
+    world.lose(known, trial, "a")
     wait_s(world, known, trial)
     world.now += 1
     assert not known.stranded
