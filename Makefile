@@ -5,7 +5,7 @@ READY := .venv/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 unexport PYTHONDONTWRITEBYTECODE # tests start dozens of processes, each of which would compile our modules
 
-.PHONY: help demo test tests check unit slow gpu bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
+.PHONY: help demo test tests check unit slow chaos gpu bench lock snapshots chart-readme clean e2e kind-up kind-demo kind-down
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -23,6 +23,9 @@ tests: $(READY)
 slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
 	$(BIN)/python -m tests.mlflow_server
 	$(BIN)/python -m pytest -m slow tests
+
+chaos: $(READY) ## thirty kills and pauses over several searches; SEED=… repeats a run
+	$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED))
 
 gpu: $(READY) ## what only a GPU shows; skipped, with the reason, where there is none
 	$(BIN)/python -m pytest -rs tests/gpu

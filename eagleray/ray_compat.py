@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import eagleray
 from eagleray import errors
 from eagleray.storage import server
 
@@ -45,8 +46,14 @@ DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """A worker that asks for no GPU keeps the variables that name devices."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's job client prefers this variable to the address that it is given."""
+ACTOR = "actor_id"
+"""What an error of a dead actor says of it."""
+NODE_LABEL = "ray.io/node-id"
+"""The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
+DRIVER, JOB_DIGITS = "eagleray", 8
+"""Marks the jobs of our drivers, in their metadata; a group's id ends with that of its job."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Ray sets this variable when it starts a local cluster, and leaves it set."""
 
@@ -107,6 +114,7 @@ def connected(
         ClusterError: Ray does not start.
     """
     import ray
+    from ray import job_config
 
     if ray.is_initialized():
         raise errors.UserError(
@@ -121,6 +129,7 @@ def connected(
                 address or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                job_config=job_config.JobConfig(metadata={DRIVER: eagleray.__version__}),
                 **({} if address else alone),
             )
         except ConnectionError as cause:
@@ -137,6 +146,38 @@ def connected(
             # Ray prints the exit of its own processes as failures.
             with contextlib.redirect_stdout(io.StringIO()):
                 ray.shutdown()
+
+
+def free_reservations() -> list[str]:
+    """Remove placement groups of our drivers that died, which Ray keeps: their ids.
+
+    Ray 2.60 frees the groups that a job has when it ends. A run of Ray Train that outlives its
+    driver by a moment makes another one.
+    """
+    from ray import _raylet
+    from ray._private import state
+    from ray.core.generated import gcs_pb2
+    from ray.util.placement_group import (
+        PlacementGroup,
+        placement_group_table,
+        remove_placement_group,
+    )
+
+    accessor = state.state._connect_and_get_accessor()
+    table = accessor.get_job_table(
+        skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+    )
+    kind: Any = gcs_pb2.JobTableData  # type: ignore[attr-defined] # made at import
+    jobs = [kind.FromString(one) for one in table]
+    dead = {one.job_id.hex() for one in jobs if one.is_dead and DRIVER in one.config.metadata}
+    left = [
+        name
+        for name, one in placement_group_table().items()
+        if one["state"] != "REMOVED" and name[-JOB_DIGITS:] in dead
+    ]
+    for name in left:
+        remove_placement_group(PlacementGroup(_raylet.PlacementGroupID(bytes.fromhex(name))))
+    return left
 
 
 def dashboard_headers() -> dict[str, str]:
@@ -162,6 +203,28 @@ def allow_failures(trial: Trial, more: int) -> None:
 def actor(trial: Trial) -> Any:
     """The handle of a trial's actor; calls are run between its steps."""
     return trial.temporary_state.ray_actor
+
+
+def node_of(trial: Trial) -> str:
+    """The node of a trial's actor; of one that died before it had started, too. Empty: unknown."""
+    from ray._private import state
+
+    running = actor(trial)
+    name = running._actor_id.hex() if running else getattr(trial.get_pickled_error(), ACTOR, None)
+    entry = state.state.actor_table(name) if name else None
+    return str(entry["Address"]["NodeID"]) if entry else ""
+
+
+def draining() -> set[str]:
+    """The nodes that Ray is taking away: preempted, or idle."""
+    from ray._private import state
+
+    return set(state.state.get_draining_nodes())
+
+
+def hold(controller: Any, trial: Trial) -> None:
+    """Let a trial that is to start again wait until a scheduler chooses it."""
+    controller._set_trial_status(trial, trial.PAUSED)
 
 
 class Candidate:

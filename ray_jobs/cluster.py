@@ -65,9 +65,14 @@ class Room:
         return self._count + self._more
 
 
+def nodes() -> dict[str, Resources]:
+    """The resources of the living nodes, by id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
 def alive() -> list[Resources]:
     """The resources of the living nodes."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return list(nodes().values())
 
 
 def grows() -> bool:

@@ -7,17 +7,19 @@ resumes from the newest, even if the driver has received no report of it.
 import contextlib
 import logging
 import math
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
 import torch
 
 from eagleray import errors
 from eagleray.learn import metrics
 from eagleray.state import searches
-from eagleray.storage import blobs
+from eagleray.storage import blobs, files
 from ray_jobs import checkpoints, costs, strategies, training
 
 log = logging.getLogger(__name__)
@@ -100,11 +102,15 @@ class Member:
     def failing(self) -> Iterator[None]:
         """End this member if the block fails; the others of its pack go on.
 
-        A failure that the other workers of its group may not have is raised too.
+        A failure that the other workers of its group may not have is raised too, and one of this
+        machine, as ClusterError: the trial starts again on another one.
         """
         try:
             yield
         except Exception as failure:
+            if _is_full(failure):
+                law = f"{socket.gethostname()}: a disk must have room"
+                raise errors.ClusterError(f"{law}, but {failure}") from failure
             self.fail(failure)
             alike = isinstance(failure, ALIKE) and not isinstance(failure, errors.CodeError)
             if self.strategy.size > 1 and not alike:
@@ -201,3 +207,11 @@ class Member:
         users = [frame for frame in frames if frame.filename in self.place.files]
         place = (users or frames)[-1]
         return f"{type(origin).__name__} at {place.filename}:{place.lineno}"
+
+
+def _is_full(failure: BaseException | None) -> bool:
+    """Whether a disk of this machine is full; a storage that is says so by itself."""
+    if failure is None or isinstance(failure, errors.StorageError):
+        return False
+    full = isinstance(failure, OSError) and failure.errno in files.FULL
+    return full or isinstance(failure, ray.exceptions.OutOfDiskError) or _is_full(failure.__cause__)

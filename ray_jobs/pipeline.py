@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich import console
 
-from eagleray import errors, spec
+from eagleray import errors, ray_compat, spec
 from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
@@ -65,6 +65,8 @@ def run(
     if (outcome := _finished(searched)) is not None:
         out.print(f"search {searched.id} has already ended; returning its result")
         return outcome
+    if not searched.records.trials():
+        _print_changes(searched, out)
     watcher = searched.records.watcher()
     while True:
         lease = _take(searched, watcher, out)
@@ -81,6 +83,16 @@ def _finished(searched: search.Search) -> Outcome | None:
     return _promote(searched, trials, result) if result else None
 
 
+def _print_changes(searched: search.Search, out: console.Console) -> None:
+    """Say in what a new search differs from those of its name that were interrupted."""
+    for before, changes in searched.predecessors().items():
+        out.print(
+            f"note: search {searched.id} is a new one; {before} is unfinished, and differs in "
+            f"{'; '.join(changes) or 'what this release means by the same file'}",
+            soft_wrap=True,
+        )
+
+
 def _drive(
     searched: search.Search, lease: leases.Lease, out: console.Console, address: str | None
 ) -> Outcome:
@@ -89,12 +101,34 @@ def _drive(
     trials = {record.number: record for record in known}
     with tracking.sent(searched, trials, out) as send:
         ranked = finished[0] if finished else _tune(searched, trials, out, address)
+        outcome = _register(searched, ranked, lease)
+        send(outcome.result)
+    return outcome
+
+
+def _register(
+    searched: search.Search, ranked: list[searches.Record], lease: leases.Lease
+) -> Outcome:
+    """Evaluate the winner, register and promote it; keep it here if storage is away."""
+    best: winner.Winner | None = None
+    try:
         best = winner.Winner(searched, ranked)
         lease.verify()
         searched.records.save_curves(curves.parquet(ranked))
-        result = best.register()
-        send(result)
-    return _promote(searched, ranked, result)
+        return _promote(searched, ranked, best.register())
+    except errors.StorageUnavailableError as cause:
+        raise errors.StorageUnavailableError(_advice(searched, best, cause)) from cause
+
+
+def _advice(searched: search.Search, best: winner.Winner | None, cause: Exception) -> str:
+    """Keep the winner in the working directory; say where it is, and how to register it."""
+    file, name = searched.experiment.path, searched.experiment.name
+    said = f"{cause}; all trials have ended and are on record"
+    with contextlib.suppress(OSError, errors.StorageError):  # without a place for it
+        if best is not None:
+            kept = best.keep(Path.cwd() / f"eagleray-{name}-{searched.id}")
+            said += f"; the winner is kept in {kept} (eagleray serve {name} --storage {kept})"
+    return f"{said}; to register it, run the same command again: eagleray run {file}"
 
 
 def _tune(
@@ -106,6 +140,7 @@ def _tune(
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address):
+            ray_compat.free_reservations()
             grows = _check_room(searched.experiment.compute, out)
             queue = waiting.Queue(searched.experiment.compute)
             with live.watch(searched, trials, out, queue) as ended:
@@ -116,6 +151,9 @@ def _tune(
         return ranked
     except KeyboardInterrupt:
         out.print("interrupted: run the same command to resume")
+        raise
+    except errors.StorageUnavailableError:
+        out.print("storage is away: run the same command to resume when it answers again")
         raise
 
 

@@ -62,15 +62,17 @@ class Retention:
                     self._clean(self._trials[number], stated=True)
 
     def _clean(self, record: searches.Record, *, stated: bool) -> None:
-        sharing = self._trials.values() if self._shared else [record]
+        sharing = list(self._trials.values()) if self._shared else [record]
         if any(one.unfinished for one in sharing):
             return
-        found = self._replaced.pop(record.number, set())
+        found = set(self._replaced.get(record.number, ()))
         if stated:
             found |= self._records.state(record.number, record.values).contents
             self._records.remove_state(record.number)
         self._remove(found)
-        ended = [one for one in self._trials.values() if one.weights and not one.unfinished]
+        self._replaced.pop(record.number, None)
+        trials = list(self._trials.values())  # others may begin meanwhile
+        ended = [one for one in trials if one.weights and not one.unfinished]
         front = {point.number for point in self._search.front(ended)}
         for worse in self._search.scored(ended)[checkpoints.BEST :]:
             if worse.number in front:
@@ -81,7 +83,7 @@ class Retention:
 
     def _remove(self, contents: set[blobs.Blob]) -> None:
         """Remove what no record refers to; members of a population may share weights."""
-        for blob in contents - {one.weights for one in self._trials.values()}:
+        for blob in contents - {one.weights for one in list(self._trials.values())}:
             with suppress(errors.StorageError):  # the sweep removes it
                 self._store.delete(blobs.key(blob))
 

@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from eagleray import ray_compat, spec
 from eagleray.spec import space
 from eagleray.state import searches
-from ray_jobs import search
+from ray_jobs import retries, search
 
 REDUCTION = 3
 """ASHA keeps one trial in this many at each rung (Li et al. 2018, arXiv:1810.05934)."""
@@ -45,12 +45,19 @@ def rungs(experiment: spec.Experiment) -> list[int]:
     return found if len(found) > 1 else []
 
 
-def build(searched: search.Search, known: Iterable[searches.Record]) -> "Members":
-    """The scheduler of a search, which has compared the known trials at their rungs."""
+def build(
+    searched: search.Search,
+    known: Iterable[searches.Record],
+    lost: retries.Retries | None = None,
+) -> "Members":
+    """The scheduler of a search, which has compared the known trials at their rungs.
+
+    Trials that lose their worker wait until `lost` says that they are due.
+    """
     experiment, mode = searched.experiment, searched.mode
     ladder = Ladder(experiment, mode, search.epochs(experiment), rungs(experiment))
     kind = REGISTRY[experiment.tune.scheduler if ladder.rungs else "none"]
-    members = Members(kind.build(ladder), ladder, searched.metric)
+    members = Members(kind.build(ladder), ladder, searched.metric, lost or retries.Retries(None))
     for record in known:
         members.replay(record)
     return members
@@ -64,8 +71,9 @@ class Members(schedulers.FIFOScheduler):
     number and its epoch.
     """
 
-    def __init__(self, inner: Any, ladder: Ladder, metric: str) -> None:
+    def __init__(self, inner: Any, ladder: Ladder, metric: str, lost: retries.Retries) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._lost = lost
         # it is given what it needs of Ray's trials and controller, not these themselves
         self._inner, self._rungs, self._metric = inner, frozenset(ladder.rungs), metric
         self._best = max if ladder.mode == "max" else min
@@ -79,10 +87,23 @@ class Members(schedulers.FIFOScheduler):
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True  # `build` has set them
 
-    def on_trial_add(self, _: Any, trial: Trial) -> None:
+    def on_trial_add(self, controller: Any, trial: Trial) -> None:
+        if self._lost.holds(trial):
+            ray_compat.hold(controller, trial)
+        else:
+            self._lost.place(trial)
         self._running[trial.trial_id] = {one["number"] for one in trial.config["members"]}
         for one in trial.config["members"]:
             self._add(one["number"], one["values"])
+
+    def on_trial_error(self, _: Any, trial: Trial) -> None:
+        self._lost.lose(trial)
+
+    def choose_trial_to_run(self, controller: Any) -> Trial | None:
+        # of all trials there may be thousands, which Ray's own method asks at each step
+        waiting = (one for one in controller.get_live_trials() if one.status == Trial.PENDING)
+        first = min(waiting, key=lambda one: int(one.config["members"][0]["number"]), default=None)
+        return self._lost.due() or first
 
     def on_trial_result(self, _: Any, trial: Trial, result: dict[str, Any]) -> str:
         running, stopped = self._running[trial.trial_id], []

@@ -56,6 +56,22 @@ class Search:
         """Write records under this lease from now on, and adopt those of earlier drivers."""
         self.records = searches.Records(self.storage, self.experiment.name, self.id, lease)
         self.records.adopt()
+        self.records.define(self.definition)
+
+    @property
+    def definition(self) -> searches.Definition:
+        code = {name: one.sha256 for name, one in self.custom.items()}
+        settings, rows = self.experiment.counted(), self.dataset.fingerprint
+        return searches.Definition(settings=settings, rows=rows, code=code)
+
+    def predecessors(self) -> dict[str, list[str]]:
+        """Unfinished searches of this name by id, and in what this one differs from each."""
+        found = {}
+        for one in searches.all_of(self.storage, self.experiment.name):
+            then = None if one.search_id == self.id or one.result() else one.definition()
+            if then is not None:
+                found[one.search_id] = self.definition.differences(then)
+        return found
 
     def transforms(self, configuration: spec.Configuration) -> features.Transforms:
         """The transforms of a configuration; fitted once for each setting of `features`."""

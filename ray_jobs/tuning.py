@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import signal
@@ -18,7 +19,9 @@ from eagleray import errors, ray_compat, spec
 from eagleray.state import searches
 from ray_jobs import (
     cluster,
+    outbox,
     retention,
+    retries,
     scheduler,
     search,
     searcher,
@@ -30,7 +33,7 @@ from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
 """Maximum number of settings of `features` that are encoded once for all trials."""
-RETRIES = 2
+RETRIES = 3
 """Retries of a trial whose worker is lost; a newer saved state resets the count."""
 
 
@@ -56,11 +59,18 @@ def run(
     """
     compute = searched.experiment.compute
     recorder = _Recorder(searched, trials, ended)
-    budget = _Budget(searched.experiment, recorder, began=time.monotonic() - searched.seconds())
+    began = time.monotonic() - searched.seconds()
+    # a group that waits makes the autoscaler add a node; elsewhere it only holds processes
+    room = cluster.Room(compute, more=int(compute.grouped and grows))
     try:
-        # a group that waits makes the autoscaler add a node; elsewhere it only holds processes
-        room = cluster.Room(compute, more=int(compute.grouped and grows))
-        _tune(searched, (recorder, queue or waiting.Queue(compute)), budget, size=size, room=room)
+        while True:
+            recorder.lost = retries.Retries(None if compute.grouped else cluster.wanted(compute))
+            budget = _Budget(searched.experiment, recorder, began)
+            _tune(
+                searched, (recorder, queue or waiting.Queue(compute)), budget, size=size, room=room
+            )
+            if not recorder.lost.stranded:
+                break
     finally:
         recorder.flush()
     return searched.ranked(list(trials.values()))
@@ -96,7 +106,7 @@ def _tune(
                     room=room,
                     pack=size,
                 ),
-                scheduler=scheduler.build(searched, known),
+                scheduler=scheduler.build(searched, known, recorder.lost),
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -129,7 +139,10 @@ def _job(searched: search.Search) -> session.Job:
 
 
 class _Budget(tune.Stopper):
-    """Ends a search when it has run for its minutes, or its trials for their hours."""
+    """Ends a search when it has run for its minutes, or its trials for their hours.
+
+    It ends a run of Ray Tune, too, in which a trial waits for a node that is gone.
+    """
 
     def __init__(self, experiment: spec.Experiment, recorder: _Recorder, began: float) -> None:
         self._recorder, self._seconds = recorder, experiment.hours * 3600
@@ -142,7 +155,8 @@ class _Budget(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return time.monotonic() >= self._until or self._recorder.spent >= self._seconds
+        over = time.monotonic() >= self._until or self._recorder.spent >= self._seconds
+        return over or self._recorder.lost.stranded
 
 
 class _Recorder(tune.Callback):
@@ -150,7 +164,10 @@ class _Recorder(tune.Callback):
 
     Attributes:
         spent: seconds of all trials in all runs of the search.
+        lost: holds back the trials that have lost their worker.
     """
+
+    lost: retries.Retries
 
     def __init__(
         self,
@@ -160,6 +177,7 @@ class _Recorder(tune.Callback):
     ) -> None:
         self._records, self._trials, self._ended = searched.records, trials, ended
         self._retention = retention.Retention(searched, trials)
+        self._outbox = outbox.Outbox()
         self._over: set[tuple[str, int]] = set()  # members that have ended, by Ray's id and number
         self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
@@ -174,16 +192,19 @@ class _Recorder(tune.Callback):
     def interrupt(self, *_: object) -> None:
         """Handle Ctrl-C: end the search between two steps; within one, Ray may swallow it."""
         self._interrupted = True
+        self._outbox.hurry()
 
     def on_step_begin(self, **_: Any) -> None:  # type: ignore[override]
         if self._interrupted:
             raise KeyboardInterrupt
         self._records.check()
+        self._outbox.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):
             record.status, record.failure, record.cause = "running", None, None
-            self._records.save(record)
+            self._save(record)
+        self.lost.start(trial)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         for report in result["members"]:
@@ -191,10 +212,12 @@ class _Recorder(tune.Callback):
             last = report.get("state")
             if last and (last.epoch, last.batch) > (record.state_epoch, record.state_batch):
                 ray_compat.allow_failures(trial, RETRIES)
+                self.lost.advance(trial)
             self.spent += report.get("seconds", 0.0)
             _update(record, report)
             self._retention.replace(record, report.get("weights"), report.get("weights_epoch", 0))
             if report["done"]:
+                self.lost.advance(trial)
                 self._end(trial, record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
@@ -205,23 +228,29 @@ class _Recorder(tune.Callback):
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):
             record.status = "lost"
-            record.failure = f"worker lost {RETRIES + 1} times without progress"
+            record.failure = f"worker lost {RETRIES + 1} times without progress{_last_error(trial)}"
             self._end(trial, record)
 
     def flush(self) -> None:
         """Save the records of running trials, from which an interrupted search resumes."""
         with suppress(errors.LeaseLostError):  # the driver that took over has saved it
-            for record in self._trials.values():
-                if record.status == "running":
-                    self._records.save(record)
-            self._retention.clean_up()
+            try:
+                for record in self._trials.values():
+                    if record.status == "running":
+                        self._save(record)
+                self._outbox.put(self._retention.clean_up)
+            finally:
+                self._outbox.close()
 
     def _end(self, trial: Any, record: searches.Record) -> None:
         self._over.add((trial.trial_id, record.number))
-        self._retention.settle(record)
-        self._records.save(record)
-        self._retention.clean(record)
-        self._ended(record)
+        for write in (self._retention.settle, self._records.save, self._retention.clean):
+            self._outbox.put(functools.partial(write, record))
+        self._outbox.put(lambda: self._ended(record))
+
+    def _save(self, record: searches.Record) -> None:
+        """Save a record as it is now."""
+        self._outbox.put(functools.partial(self._records.save, record.model_copy(deep=True)))
 
     def _unended(self, trial: Any) -> list[searches.Record]:
         """The records of a trial's members, without those that have ended in this run."""
@@ -231,6 +260,12 @@ class _Recorder(tune.Callback):
             if (trial.trial_id, one["number"]) not in self._over
         ]
         return [self._trials.setdefault(one["number"], searches.Record(**one)) for one in members]
+
+
+def _last_error(trial: Any) -> str:
+    """What a worker said of its machine; empty if it died without a word."""
+    error = getattr(trial.get_pickled_error(), "cause", None)
+    return f": {error}" if isinstance(error, errors.EagleRayError) else ""
 
 
 def _update(record: searches.Record, report: dict[str, Any]) -> None:

@@ -1,9 +1,11 @@
 """The winner of a search: evaluated once on the test part, packed, and registered."""
 
+import contextlib
 import io
 import math
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from safetensors import torch as safe_torch
 
 import eagleray
-from eagleray import bundle
+from eagleray import bundle, errors, storage
 from eagleray.learn import features, metrics, models, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
@@ -45,6 +47,22 @@ class Winner:
 
     def register(self) -> searches.Result:
         """Register the model and save the result; a winner registered before keeps its version."""
+        result = self._result(self._register(self._search.storage))
+        self._search.records.save(result)
+        return result
+
+    def keep(self, folder: Path) -> str:
+        """Register the model in a storage of its own in this folder; return that storage's URI."""
+        folder.mkdir(exist_ok=True)
+        store, name = storage.open(folder.absolute().as_uri()), self._search.experiment.name
+        version = self._register(store)
+        with contextlib.suppress(errors.ConflictError):  # kept before
+            Registry(store).promote(
+                name, version, why="kept locally", by="eagleray run", expect=None
+            )
+        return store.uri
+
+    def _register(self, store: storage.Storage) -> int:
         dataset, manifest = self._search.dataset, self._manifest()
         golden = prepare.evenly_spaced(dataset.split.validation, bundle.GOLDEN_ROWS)
         reference = features.reference.describe(dataset.schema, dataset.take(dataset.split.train))
@@ -52,15 +70,13 @@ class Winner:
             self._bundle, schema.to_json(dataset.schema, dataset.take(golden)), reference
         )
         files[bundle.PREDICTIONS] = self._predictions
-        version = Registry(self._search.storage).register(
+        version = Registry(store).register(
             self._search.experiment.name,
             files,
             manifest,
             same=lambda other: other.manifest.get("lineage") == manifest["lineage"],
         )
-        result = self._result(version.number)
-        self._search.records.save(result)
-        return result
+        return version.number
 
     def _result(self, version: int) -> searches.Result:
         tune, hours = self._search.experiment.tune, self._search.experiment.hours

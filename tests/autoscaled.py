@@ -52,11 +52,12 @@ class Provider(node_provider.FakeMultiNodeProvider):
 
 
 @contextlib.contextmanager
-def cluster(workers: int, *, idle_s: float) -> Iterator[str]:
+def cluster(workers: int, *, idle_s: float, gpus: int = 0) -> Iterator[str]:
     """Start a head without CPUs; end it, and all nodes that it has then, at the end.
 
     Args:
         workers: the most nodes of one CPU that the autoscaler starts; it begins with none.
+        gpus: what each node says it has; no program uses them.
         idle_s: how long an idle node stays.
 
     Yields:
@@ -65,7 +66,7 @@ def cluster(workers: int, *, idle_s: float) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     port = ray_nodes.free_port()
     config = folder / "autoscaler.json"
-    config.write_text(json.dumps(_config(f"{HOST}:{port}", workers, idle_s)))
+    config.write_text(json.dumps(_config(f"{HOST}:{port}", workers, idle_s, gpus)))
     options = ["--head", f"--port={port}", f"--node-ip-address={HOST}", "--num-cpus=0"]
     options += ["--include-dashboard=false", f"--temp-dir={folder}"]
     options += [f"--ray-client-server-port={ray_nodes.free_port()}"]
@@ -79,9 +80,11 @@ def cluster(workers: int, *, idle_s: float) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _config(address: str, workers: int, idle_s: float) -> dict[str, object]:
+def _config(address: str, workers: int, idle_s: float, gpus: int) -> dict[str, object]:
     def node_type(cpus: int, most: int) -> dict[str, object]:
         resources = {"CPU": cpus, "object_store_memory": 100_000_000}
+        if cpus and gpus:
+            resources["GPU"] = gpus
         return {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": most}
 
     return {

@@ -112,16 +112,22 @@ class Experiment(File):
     def search_id(self, data_fingerprint: str) -> str:
         """12 hex digits of what decides the outcome: data, code, space and search.
 
-        Only keys that are set count, so another release's defaults make no other search. `storage`,
-        `serve`, `LIMITS`, and of `compute` all but half precision do not count.
+        `storage`, `serve`, `LIMITS`, and of `compute` all but half precision do not count.
+        """
+        text = json.dumps([SEMANTICS, self.counted(), data_fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def counted(self) -> dict[str, Any]:
+        """The keys by which searches differ.
+
+        Only keys that are set count, so another release's defaults make no other search.
         """
         explicit = self.explicit()
         counted = {name: explicit[name] for name in explicit if name in _COUNTED}
         counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
         if self.compute.precision != "fp32":
             counted["compute"] = {"precision": self.compute.precision}
-        text = json.dumps([SEMANTICS, counted, data_fingerprint], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return counted
 
     def metric(self, task: str) -> str:
         """The metric that trials are compared by; UserError if it does not fit the task."""

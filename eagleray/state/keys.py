@@ -13,6 +13,7 @@ MODELS, RUNS, SEARCHES = FOLDERS
 
 SEARCH = SEARCHES + "{name}/{search}/"  # one search, see `searches`
 LEASE = SEARCH + "lease.json"  # who drives it, see `leases`; beside it `lease.fence.json`
+DEFINITION = SEARCH + "definition.json"  # what it is a search of
 TRIALS = SEARCH + "trials/"
 TRIAL = TRIALS + "{number:05}.json"
 STATES = SEARCH + "states/"

@@ -4,7 +4,9 @@ Only documents of the driver that holds the lease count. States are written by t
 trains, so that they do not depend on a report that may be lost. Weights and states are blobs.
 """
 
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -89,6 +91,32 @@ class State(documents.Replaceable, frozen=True):
     def contents(self) -> set[blobs.Blob]:
         """The contents of all its files."""
         return {blob for one in self.checkpoints for blob in one.files.values()}
+
+
+class Definition(documents.Document, frozen=True):
+    """What makes a search, and tells it from others of its name."""
+
+    KIND = "search-definition"
+
+    settings: dict[str, Any]  # keys of the experiment file that count
+    rows: str  # of the data: their hash
+    code: dict[str, str] = {}  # of the user's own: hashes by name
+
+    def differences(self, other: "Definition") -> list[str]:
+        """Each key that differs, with both values; `unset` where one has none."""
+        ours, theirs = _flat(self.settings), _flat(other.settings)
+        found = [
+            f"{key}: {ours.get(key, 'unset')} now, {theirs.get(key, 'unset')} then"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+        if self.rows != other.rows:
+            found.append("data: the rows, or how they are split, have changed")
+        return found + [
+            f"{name}: the code has changed"
+            for name in sorted(self.code.keys() & other.code.keys())
+            if self.code[name] != other.code[name]
+        ]
 
 
 class Row(pydantic.BaseModel, frozen=True):
@@ -216,6 +244,14 @@ class Records:
         """The progress as the driver last wrote it."""
         return next(iter(self._read(View, self._key(keys.VIEW))), None)
 
+    def define(self, definition: Definition) -> None:
+        """Note what this is a search of; it is the same for all who write it."""
+        self._storage.put(self._key(keys.DEFINITION), definition.encode())
+
+    def definition(self) -> Definition | None:
+        """What this is a search of; None if an earlier release has begun it."""
+        return Definition.find(self._storage, self._key(keys.DEFINITION))
+
     def result(self) -> Result | None:
         return next(iter(self._read(Result, self._key(keys.RESULT))), None)
 
@@ -254,6 +290,15 @@ class Records:
 
     def _key(self, template: str, number: int = 0) -> str:
         return template.format(name=self.name, search=self.search_id, number=number)
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Values by dotted key, as JSON."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        nested = isinstance(value, Mapping)
+        found |= _flat(value, f"{above}{key}.") if nested else {above + key: json.dumps(value)}
+    return found
 
 
 def all_of(store: Storage, name: str | None = None) -> list[Records]:

@@ -20,7 +20,7 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
     for one in (
         *(leases.Fence, leases.LeaseDocument, Aliases, Event, models.Version),
         *(runs.Begun, runs.Result, runs.Sent),
-        *(searches.Record, searches.Result, searches.State, searches.View),
+        *(searches.Definition, searches.Record, searches.Result, searches.State, searches.View),
     )
 }
 

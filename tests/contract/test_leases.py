@@ -210,6 +210,22 @@ def test_a_holder_that_shows_signs_of_life_keeps_its_lease(store: storage.Storag
         lease.beat()
 
 
+@pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])
+def test_a_watcher_whose_clock_is_an_hour_off_takes_over_no_sooner_and_no_later(
+    store: storage.Storage, skew_s: float
+) -> None:
+    lease, now = hold(store)[0], [skew_s]
+    other = watcher(store, lambda: now[0])
+    assert other.acquire() is None
+    now[0] += leases.TTL_S
+    lease.beat()
+    assert other.acquire() is None
+    now[0] += leases.TTL_S - 1
+    assert other.acquire() is None
+    now[0] += 1
+    assert other.acquire() is not None
+
+
 def test_a_lease_that_was_left_is_free_at_once(store: storage.Storage) -> None:
     lease, writer = hold(store)
     writer.put(DOCUMENTS[0], {"value": 1})

@@ -17,7 +17,6 @@ from ray_jobs import cluster, pipeline, search
 from tests import autoscaled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-WORKERS = 4
 SLOW = (
     "import time\n"
     "import torch\n"
@@ -29,15 +28,15 @@ FILE = """
 name: wine
 data: {source: 'dataset:wine', target: target}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 10, batch_size: 32, loss: 'own:loss'}
-tune: {trials: 10, pack: 1, metric: log_loss, scheduler: none}
+tune: {trials: TRIALS, pack: 1, metric: log_loss, scheduler: none}
 """
 
 
 class Watch:
-    """Counts, every now and then, the nodes with a CPU and the trials that run on them."""
+    """Counts, every now and then, the nodes with a CPU and the CPUs in use."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, int]] = []
+        self.seen: list[tuple[int, float]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -52,32 +51,49 @@ class Watch:
     def _look(self) -> None:
         while not self._ended.wait(0.5):
             free = ray.available_resources().get("CPU", 0.0)
-            self.seen.append((workers(), workers() - int(free)))
+            self.seen.append((nodes(), nodes() - free))
 
 
-def workers() -> int:
+def nodes() -> int:
     """Nodes with a CPU."""
     return sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())
 
 
-def test_trials_run_at_once_as_workers_come_and_leave_none_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("most", "compute", "gpus", "sharing"),
+    [
+        pytest.param(4, "{cpus: 1}", 0, 1, id="a trial a node"),
+        pytest.param(2, "{cpus: 0.5, gpus: 0.5}", 1, 2, id="two trials a GPU"),
+    ],
+)
+def test_trials_run_at_once_as_nodes_come_and_leave_none_behind(
+    tmp_path: Path, most: int, compute: str, gpus: int, sharing: int
+) -> None:
     (tmp_path / "own.py").write_text(SLOW)
     (tmp_path / "storage").mkdir()
-    file = tmp_path / "wine.yaml"
-    file.write_text(f"{FILE}storage: file://{tmp_path}/storage\n")
-    with autoscaled.cluster(WORKERS, idle_s=5) as address, cluster.connected(address):
-        assert workers() == 0
+    file, trials = tmp_path / "wine.yaml", 10 * sharing
+    text = FILE.replace("TRIALS", str(trials))
+    file.write_text(f"{text}compute: {compute}\nstorage: file://{tmp_path}/storage\n")
+    with (
+        autoscaled.cluster(most, idle_s=5, gpus=gpus) as address,
+        cluster.connected(address),
+    ):
+        assert nodes() == 0
         assert cluster.grows()
         with Watch() as watch:
             ended = pipeline.run(spec.load(file), console.Console(file=io.StringIO()))
-        assert [one.status for one in ended.trials] == ["finished"] * 10
-        assert max(busy for _, busy in watch.seen) == WORKERS, watch.seen
+        assert [one.status for one in ended.trials] == ["finished"] * trials
         assert watch.seen[0][0] == 0
+        assert {count for count, _ in watch.seen} >= {1, most}, watch.seen
+        # as many trials as nodes have room for, which have all been there
+        assert max(used * sharing for _, used in watch.seen) == most * sharing, watch.seen
+        assert any(count == 1 and used == 1 for count, used in watch.seen), watch.seen
         until = time.monotonic() + 120
-        while workers() and time.monotonic() < until:
+        while nodes() and time.monotonic() < until:
             time.sleep(1)
-        assert workers() == 0
-        assert_explained(file)
+        assert nodes() == 0
+        if not gpus:
+            assert_explained(file)
 
 
 def assert_explained(file: Path) -> None:

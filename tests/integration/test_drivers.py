@@ -24,25 +24,30 @@ train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 160, batch_size: 8}
 tune: {trials: 8, pack: 1, metric: log_loss, scheduler: none}
 """
 DRIVE = """
-import sys
+import sys, time
 from eagleray import cli
 from eagleray.state import leases
 
 leases.TTL_S = 4.0
+now = time.time
+time.time = lambda: now() + float(sys.argv[2])
 sys.exit(cli.main(["run", sys.argv[1], "--json"]))
 """
 
 
-Drive = Callable[[spec.Experiment, str], subprocess.Popen[bytes]]
+Drive = Callable[[spec.Experiment, str, int], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
 def drive() -> Iterator[Drive]:
-    """Starts drivers whose words go to files beside the experiment."""
+    """Starts drivers whose words go to files beside the experiment.
+
+    Their clocks are so many seconds ahead.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(chosen: spec.Experiment, name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", DRIVE, str(chosen.path)]
+    def start(chosen: spec.Experiment, name: str, ahead_s: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", DRIVE, str(chosen.path), str(ahead_s)]
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
         streams = [path(chosen, name, stream).open("wb") for stream in ("out", "err")]
         started.append(
@@ -61,16 +66,17 @@ def drive() -> Iterator[Drive]:
 def test_who_comes_second_watches_and_takes_over_from_who_is_killed(
     tmp_path: Path, drive: Drive
 ) -> None:
+    """Their clocks differ by an hour and by two: none is compared with another one."""
     chosen = experiment(tmp_path)
-    first = drive(chosen, "first")
+    first = drive(chosen, "first", 0)
     wait_for_words(chosen, "first", "starting Ray")
-    second = drive(chosen, "second")
+    second = drive(chosen, "second", 3600)
     wait_for_words(chosen, "second", "runs this search; Ctrl-C")
     wait_for_trials(chosen, 2)
     first.kill()
     wait_for_words(chosen, "second", "starting Ray")
     before = ended(chosen)
-    third = drive(chosen, "third")
+    third = drive(chosen, "third", -3600)
     assert (second.wait(120), third.wait(120)) == (0, 0), said(chosen, "second", "err")
     after = ended(chosen)
     assert sorted(after) == list(range(1, 9))

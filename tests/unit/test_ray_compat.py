@@ -72,6 +72,29 @@ def test_a_trial_may_fail_again_once_it_got_further() -> None:
     assert "self.max_failures" in inspect.getsource(Trial.should_recover)
 
 
+def test_a_trial_is_held_back_by_its_status_and_placed_by_a_label_of_the_node() -> None:
+    from ray._private import state
+    from ray.tune.execution import tune_controller
+    from ray.tune.experiment import Trial
+
+    controller = inspect.getsource(tune_controller.TuneController)
+    assert "def _set_trial_status(self, trial: Trial, status: str)" in controller
+    assert Trial.PAUSED == "PAUSED"
+    assert "self._scheduler_alg.on_trial_add(self._wrapped(), trial)" in controller
+    assert '"NodeID"' in inspect.getsource(state)
+    assert "def get_draining_nodes" in inspect.getsource(state)
+
+
+def test_a_jobs_metadata_and_the_end_of_a_groups_id_tell_whose_group_it_is() -> None:
+    from ray._private import state
+    from ray.core.generated import gcs_pb2
+
+    job = gcs_pb2.JobTableData(job_id=bytes.fromhex("02000000"), is_dead=True)
+    job.config.metadata[ray_compat.DRIVER] = "1"
+    assert len(job.job_id.hex()) == ray_compat.JOB_DIGITS
+    assert "accessor.get_job_table(" in inspect.getsource(state)
+
+
 def test_population_based_training_gives_a_trial_anothers_checkpoint_and_changed_values() -> None:
     """It needs nothing of Ray's trials and controller that ours lack."""
     from ray.tune.schedulers import PopulationBasedTraining

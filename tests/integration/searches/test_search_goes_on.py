@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import threading
 import time
@@ -113,6 +114,9 @@ def test_a_search_whose_trials_all_fail_alike_ends_after_three_and_says_so_again
     with pytest.raises(errors.SearchError, match=before):
         run(chosen)
     assert on_record(chosen).trials() == kept
+    _, said = run(own_model(tmp_path, "    pass\n", **{"tune.trials": 1, "train.epochs": 3}))
+    new = r"note: search \w+ is a new one; \w+ is unfinished, and differs in "
+    assert re.search(new + "train.epochs: 3 now, 5 then; own:Net: the code has changed", said)
 
 
 def test_a_module_that_workers_lack_ends_a_search_at_once_which_goes_on_when_it_is_there(

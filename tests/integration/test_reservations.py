@@ -1,0 +1,34 @@
+"""What Ray keeps reserved for a driver that is gone is freed by the next one."""
+
+import pytest
+import ray
+from ray.util import placement_group
+
+from eagleray import ray_compat
+from tests.integration.test_preemption import nodes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+OURS = {"name": "late", "namespace": "eagleray-test"}
+
+
+class Late:
+    """Reserves a CPU when its driver has ended, as a run of Ray Train does that outlives it."""
+
+    def reserve(self) -> str:
+        made = placement_group([{"CPU": 1}])
+        assert made.wait(60)
+        return str(made.id.hex())
+
+
+def test_a_reservation_that_was_made_after_its_driver_ended_is_freed_and_no_other() -> None:
+    late = ray.remote(num_cpus=0)(Late)
+    with nodes() as (address, _):
+        with ray_compat.connected(address):
+            ray.get(late.options(lifetime="detached", **OURS).remote().__ray_ready__.remote())
+        with ray_compat.connected(address):
+            reserved = ray.get(ray.get_actor(**OURS).reserve.remote())
+            own = placement_group([{"CPU": 1}])
+            assert own.wait(60)
+            assert ray_compat.free_reservations() == [reserved]
+            assert ray_compat.free_reservations() == []
+            assert placement_group([{"CPU": 1}]).wait(60), "the place is free again"
