@@ -89,9 +89,9 @@ class _Pack:
         """Train on all batches; return the mean loss of each member's rows (K)."""
         self._model.train()
         total_K, count = torch.zeros(len(self._trainers), device=self._first.device), 0
-        for inputs, target_B in self._first.batches(self._first.progress.epoch + 1):
-            total_K += self._step(inputs, target_B) * len(target_B)
-            count += len(target_B)
+        for batch in self._first.batches(self._first.progress.epoch + 1):
+            total_K += self._step(batch.inputs, batch.target_B) * len(batch.target_B)
+            count += len(batch.target_B)
         return total_K / count
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
