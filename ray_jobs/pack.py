@@ -99,7 +99,7 @@ class _Pack:
         self._model.eval()
         outputs, total_K, count = [], torch.zeros_like(self._lr[0].flatten()), 0
         with torch.no_grad():
-            for inputs, target_B in self._first.validation_batches():
+            for inputs, target_B, _ in self._first.validation_batches():
                 output_KBC, loss_K = self._forward(inputs, target_B)
                 outputs.append(output_KBC)
                 total_K += loss_K * len(target_B)

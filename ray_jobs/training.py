@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from eagleray import bundle, code, errors, spec
-from eagleray.learn import losses, metrics, models, tasks
+from eagleray.learn import features, losses, metrics, models, tasks
 from ray_jobs import strategies
-from ray_jobs.data import encoded, reading
+from ray_jobs.data import encoded
 from ray_jobs.data.reading import Batch
 
 EVALUATION_ROWS = 4096
@@ -95,8 +95,9 @@ class Trainer:
         self._spread = self.strategy.spread(self.model)
         self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
         self._weight_C = self._class_weights(targets)
-        self._train = reading.Whole(self._load(data.train))
-        self._validation = self._load(data.validation)
+        place = {"rank": self.strategy.rank, "size": self.strategy.size}
+        self._train = data.train.reader(self._load, **place)
+        self._validation = self._load(data.validation.inputs, data.validation.targets)
         whole, rest = divmod(len(self._train), self.options.batch_size)
         steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `batches` has them
         self.optimizer = build_optimizer(self.options, self.model.parameters())
@@ -141,7 +142,7 @@ class Trainer:
                 self.partial = Partial(batches, float(self.strategy.total(total)), count)
                 return None
             self._step(batch, total)
-            count += len(batch.target_B)
+            count += batch.rows
             batches += 1
         self.partial = Partial()
         return float(self.strategy.total(total)) / count
@@ -202,7 +203,8 @@ class Trainer:
     def _step(self, batch: Batch, total: Tensor) -> None:
         """Update the weights with one batch; add the loss of this worker's rows to `total`."""
         self.optimizer.zero_grad(set_to_none=True)
-        for piece in self.strategy.pieces(len(batch.target_B)):
+        batch = self.strategy.shareable(batch)
+        for piece in self.strategy.pieces(batch.rows, batch.shares):
             self._piece(piece, batch, total)
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -215,21 +217,24 @@ class Trainer:
 
     def _piece(self, piece: strategies.Piece, batch: Batch, total: Tensor) -> None:
         """Add the gradients of a piece of a batch."""
-        own, own_B = batch.select(piece.rows)
-        share = self._share(own_B, batch.target_B) / piece.copies
+        own, own_B, _ = batch.select(piece.rows)
+        share = self._share(own_B, batch) / piece.copies
         with self.strategy.syncing(piece):
             with self.strategy.casting():
                 loss = self.loss(self._spread(own), own_B)
             # a group takes the mean of its workers' gradients, but here they add up
             factor = share * self.strategy.size
             self._backward(self.scaler.scale(loss if factor == 1 else loss * factor))
-        total.add_(loss.detach() * share, alpha=len(batch.target_B))
+        total.add_(loss.detach() * share, alpha=batch.rows)
 
-    def _share(self, own_B: Tensor, target_B: Tensor) -> Tensor | float:
+    def _share(self, own_B: Tensor, batch: Batch) -> Tensor | float:
         """How much some rows count in the mean loss of their batch."""
-        if self._weight_C is None or len(own_B) == len(target_B):
-            return len(own_B) / len(target_B)
-        return self._weight_C[own_B].sum() / self._weight_C[target_B].sum()
+        if self._weight_C is None or len(own_B) == batch.rows:
+            return len(own_B) / batch.rows
+        weight = self._weight_C[batch.target_B].sum()
+        return self._weight_C[own_B].sum() / (
+            self.strategy.total(weight) if batch.shares else weight
+        )
 
     def _backward(self, loss: Tensor) -> None:
         with code.guard("must give gradients", self._custom_loss, self._custom_model):
@@ -271,10 +276,10 @@ class Trainer:
         weight_C = losses.class_weights(self.options, targets, self._task.width)
         return None if weight_C is None else torch.from_numpy(weight_C).to(self.device)
 
-    def _load(self, part: encoded.Part) -> Batch:
-        inputs = {name: bundle.tensor(value).to(self.device) for name, value in part.inputs.items()}
-        targets = self._task.scaled(part.targets, self._scale)
-        return Batch(inputs, bundle.tensor(targets).to(self.device))
+    def _load(self, inputs: features.Inputs, targets: np.ndarray) -> Batch:
+        scaled = bundle.tensor(self._task.scaled(targets, self._scale))
+        tensors = {name: bundle.tensor(value).to(self.device) for name, value in inputs.items()}
+        return Batch(tensors, scaled.to(self.device))
 
 
 def build_optimizer(train: spec.Train, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -113,10 +113,11 @@ class Experiment(File):
         """12 hex digits of what decides the outcome: data, code, space and search.
 
         Only keys that are set count, so another release's defaults make no other search. `storage`,
-        `serve`, `LIMITS`, and of `compute` all but half precision do not count.
+        `serve`, `LIMITS`, `data.memory`, and of `compute` all but half precision do not count.
         """
         explicit = self.explicit()
         counted = {name: explicit[name] for name in explicit if name in _COUNTED}
+        counted["data"] = self.data.model_dump(mode="json", exclude_unset=True, exclude={"memory"})
         counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
         if self.compute.precision != "fp32":
             counted["compute"] = {"precision": self.compute.precision}

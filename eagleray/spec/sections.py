@@ -86,6 +86,18 @@ class Data(Section):
         description="Delimiter of a text file. Default: comma, semicolon, tab or bar, whichever "
         "gives the header most columns.",
     )
+    memory: terms.Memory | None = Field(
+        None,
+        description="Memory for the rows, such as `4GB`; larger Parquet and CSV are streamed. "
+        "Default: an eighth of the memory of the machine that reads them.",
+    )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` in bytes."""
+        if self.memory is None:
+            return None
+        return int(self.memory[:-2]) * {"MB": 10**6, "GB": 10**9}[self.memory[-2:]]
 
     @pydantic.field_validator("drop")
     @classmethod
