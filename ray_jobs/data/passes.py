@@ -8,10 +8,12 @@ hold all CPUs. Legend: B rows.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import itertools
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,27 +178,30 @@ def _run(job: Job, function: Callable[..., Any]) -> Iterator[tuple[Place, int]]:
 @contextlib.contextmanager
 def _quiet(block: int) -> Iterator[None]:
     """Settings of Ray Data in the block: small blocks in their order, and no words of its own."""
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    wanted = {
-        "target_max_block_size": block,
-        "target_min_block_size": 1,
-        "enable_progress_bars": False,
-        "print_on_execution_start": False,
-        "raise_original_map_exception": True,
-    }
-    before = {name: getattr(context, name) for name in wanted}
-    ordered, level = context.execution_options.preserve_order, logger.level
-    try:
-        for name, value in wanted.items():
-            setattr(context, name, value)
-        context.execution_options.preserve_order = True
-        logger.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-        context.execution_options.preserve_order = ordered
-        logger.setLevel(level)
+    logger, level = logging.getLogger("ray.data"), logging.getLogger("ray.data").level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Ray's own settings
+        context = ray.data.DataContext.get_current()
+        ordered = copy.copy(context.execution_options)
+        ordered.preserve_order = True
+        wanted = {
+            "target_max_block_size": block,
+            "target_min_block_size": 1,
+            "enable_progress_bars": False,
+            "print_on_execution_start": False,
+            "raise_original_map_exception": True,
+            "execution_options": ordered,
+        }
+        before = {name: getattr(context, name) for name in wanted}
+        try:
+            for name, value in wanted.items():
+                setattr(context, name, value)
+            logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(context, name, value)
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
