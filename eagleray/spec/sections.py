@@ -63,8 +63,9 @@ class Data(Section):
     """Where rows come from, and what is predicted."""
 
     source: Filled = Field(
-        description="Path (beside this file, or in the working directory), `s3://…`, "
-        "`dataset:NAME` of scikit-learn, or `module:function` that gives a pandas frame."
+        description="Path of a file, a folder or a pattern with `*` (beside this file, or in the "
+        "working directory), the same in `s3://…`, `dataset:NAME` of scikit-learn, or "
+        "`module:function` that gives a pandas frame."
     )
     target: Filled = Field(description="Column to predict.")
     positive: Filled | None = Field(

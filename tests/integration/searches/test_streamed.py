@@ -1,10 +1,16 @@
 """Data that are streamed: searches on several files that take more memory than they are given."""
 
+import subprocess
+import sys
+import threading
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from rich import console
 
@@ -196,3 +202,116 @@ def test_objects_are_streamed_and_one_that_goes_away_is_named(
     store.delete("rows/1.parquet")
     with pytest.raises(errors.DataError, match=r"rows/1\.parquet"):
         search.Search(experiment(parquet, **remote), size)
+
+
+MANY, WIDTH = 4_000_000, 16
+"""Rows and columns; encoded they take 256 MB."""
+STORE, HEAP, MOST = 80, 96, 640
+"""Megabytes: of the object store, of the heap of a trial above what it has when it begins, and of
+the heap of any process; those that do nothing have 300."""
+LIMITED = f"""
+import resource
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, shape, width):
+        super().__init__()
+        self.layer = torch.nn.Linear(shape.numeric, width)
+        self.bound = False
+
+    def forward(self, inputs):
+        if not self.bound:
+            with open('/proc/self/status') as file:
+                words = dict(line.split(':') for line in file)
+            most = (int(words['VmData'].split()[0]) << 10) + ({HEAP} << 20)
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+            self.bound = True
+        return self.layer(inputs['numeric'])
+
+def build(shape, width):
+    return Net(shape, width)
+"""
+PROGRAM = f"""
+import sys
+from rich import console
+from eagleray import ray_compat, spec
+from ray_jobs import pipeline
+
+size = {{"num_cpus": 1, "object_store_memory": {STORE} << 20}}
+with ray_compat.connected(None, ray_compat.DEVICES, **size):
+    pipeline.run(spec.load(sys.argv[1]), console.Console(width=300))
+"""
+
+
+class Heaps(threading.Thread):
+    """The largest heap, in megabytes, of each process below one, by its id."""
+
+    def __init__(self, root: int) -> None:
+        super().__init__(daemon=True)
+        self._root, self._ended = root, threading.Event()
+        self.most: dict[int, int] = defaultdict(int)
+
+    def run(self) -> None:
+        while not self._ended.wait(0.05):
+            for pid in self._below():
+                for line in _lines(pid, "status"):
+                    if line.startswith("RssAnon"):
+                        self.most[pid] = max(self.most[pid], int(line.split()[1]) >> 10)
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def _below(self) -> set[int]:
+        parents = {}
+        for pid in (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal()):
+            for line in _lines(pid, "status"):
+                if line.startswith("PPid"):
+                    parents[pid] = int(line.split()[1])
+        found, fresh = {self._root}, {self._root}
+        while fresh:
+            fresh = {pid for pid, parent in parents.items() if parent in fresh} - found
+            found |= fresh
+        return found
+
+
+def _lines(pid: int, name: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text().splitlines()
+    except OSError:
+        return []  # it has ended
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_more_rows_are_trained_on_than_the_memory_of_any_process_holds(
+    tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "rows").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(8):
+        numbers = random.normal(size=(WIDTH, MANY // 8)).astype(np.float32)
+        label = np.where(numbers[0] > numbers[1], "yes", "no")
+        table = pa.table({f"x{n}": column for n, column in enumerate(numbers)} | {"y": label})
+        pyarrow.parquet.write_table(table, tmp_path / "rows" / f"{number}.parquet")
+    del numbers, table
+    (tmp_path / "own.py").write_text(LIMITED)
+    chosen = experiment(
+        tmp_path,
+        **{"data.memory": "32MB", "model": "{type: 'own:build'}", "train.epochs": 1},
+        **{"train.batch_size": 8192, "train.lr": 0.05},
+        **{"compute.workers": workers, "compute.cpus": 1 / workers},
+    )
+    (tmp_path / "whole.yaml").write_text(spec.document.write(chosen.explicit()))
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "whole.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        heaps = Heaps(running.pid)
+        heaps.start()
+        screen = running.communicate()[0].decode()
+        heaps.stop()
+    assert running.returncode == 0, screen
+    (version,) = Registry(storage.open(f"file://{tmp_path}/store")).versions("streamed")
+    assert version.manifest["metrics"]["test"]["roc_auc"] > 0.99
+    assert version.manifest["rows"]["train"] > MANY * 0.95
+    assert max(heaps.most.values()) < MOST, heaps.most
