@@ -77,8 +77,14 @@ def stream(source: Source, block: int) -> Iterator[pa.Table]:
         layout = _layout(source)
         layouts.append(layout)
         options = _options(source, layout, block)
-        for piece in pyarrow.csv.open_csv(source.path, **options):
-            yield pa.Table.from_batches([piece]).rename_columns(layout.columns)
+        try:
+            for piece in pyarrow.csv.open_csv(source.path, **options):
+                yield pa.Table.from_batches([piece]).rename_columns(layout.columns)
+        except pa.ArrowInvalid as cause:
+            if "straddl" not in str(cause):
+                raise
+            law = f"a row of a streamed file has at most {block:,} bytes, but one has more"
+            raise errors.DataError(f"{source.name}: {law}") from cause
 
 
 def frame(table: pa.Table) -> pd.DataFrame:

@@ -100,13 +100,23 @@ class Encoding:
         return encoded.Part(inputs, task.encode(raw[name]))
 
     def fault(self, raw: Mapping[str, Raw]) -> tuple[int, str]:
-        """The first row that cannot be encoded, from 0, and why."""
-        for row in range(len(next(iter(raw.values())))):
-            try:
-                self.part({name: values[row : row + 1] for name, values in raw.items()})
-            except errors.DataError as cause:
-                return row, str(cause)
-        raise AssertionError("rows that fail together have one that fails alone")
+        """The first row that cannot be encoded, from 0, and why; `raw` has such a row."""
+        first, end = 0, len(next(iter(raw.values())))
+        while end - first > 1:
+            middle = (first + end) // 2
+            if self._why(raw, slice(first, middle)):
+                end = middle
+            else:
+                first = middle
+        return first, self._why(raw, slice(first, end))
+
+    def _why(self, raw: Mapping[str, Raw], rows: slice) -> str:
+        """Why rows cannot be encoded; empty if they can."""
+        try:
+            self.part({name: values[rows] for name, values in raw.items()})
+        except errors.DataError as cause:
+            return str(cause)
+        return ""
 
 
 @dataclass(frozen=True)
@@ -124,16 +134,16 @@ def scan(job: Job) -> list[Scanned]:
     """Read all files, and keep the rows in the ranges of a job; raises as `streamed.dataset`."""
     with _raised(job):
         places = [place for place, _ in _run(job, functools.partial(_scanned, job))]
-        found = [row for place in places for row in ray.get(place).to_pylist()]
+        made = pa.concat_tables(map(ray.get, places))
     return [
         Scanned(
-            rows=one["rows"],
-            digest=one["digest"],
-            held=pa.ipc.open_stream(one["held"]).read_all() if one["held"] else None,
-            row_B=np.array(one["row"], np.int64),
-            lot_B=np.array(one["lot"], np.float64),
+            rows=made["rows"][place].as_py(),
+            digest=made["digest"][place].as_py(),
+            held=_table(made["held"][place].as_buffer()),
+            row_B=made["row"][place].values.to_numpy(),
+            lot_B=made["lot"][place].values.to_numpy(),
         )
-        for one in found
+        for place in range(len(made))
     ]
 
 
@@ -238,20 +248,29 @@ def _scan(job: Job, number: int, path: Path) -> pa.Table:
         rows = before + len(table)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    found = {"rows": rows, "digest": digest, "held": _bytes(held)}
-    arrays = {"row": np.concatenate(row_B), "lot": np.concatenate(lots_B)}
-    return pa.Table.from_pylist([found | {name: one.tolist() for name, one in arrays.items()}])
+    found = {
+        "rows": pa.array([rows]),
+        "digest": pa.array([digest]),
+        "held": pa.array([_bytes(held)], pa.large_binary()),
+        "row": pa.array([np.concatenate(row_B)], pa.large_list(pa.int64())),
+        "lot": pa.array([np.concatenate(lots_B)], pa.large_list(pa.float64())),
+    }
+    return pa.table(found)
 
 
-def _bytes(held: list[pa.Table]) -> bytes | None:
+def _bytes(held: list[pa.Table]) -> bytes:
     if not held:
-        return None
+        return b""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, held[0].schema) as writer:
         for table in held:
             writer.write_table(table)
     stream: bytes = sink.getvalue().to_pybytes()
     return stream
+
+
+def _table(stream: pa.Buffer) -> pa.Table | None:
+    return pa.ipc.open_stream(stream).read_all() if stream.size else None
 
 
 def _encoded(encoding: Encoding, span: pa.Table) -> Iterator[pa.Table]:
