@@ -54,6 +54,7 @@ class Bare:
         self.optimizer = torch.optim.Adam(model.parameters(), configuration.train.lr, fused=True)
         self.loss = torch.nn.CrossEntropyLoss()
         self.rows = configuration.train.batch_size // WORKERS
+        assert isinstance(data.train, encoded.Part)
         inputs = data.train.inputs.items()
         self.inputs = {name: torch.from_numpy(value.copy()) for name, value in inputs}
         self.targets = torch.from_numpy(data.train.targets.copy())

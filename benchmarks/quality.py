@@ -72,6 +72,7 @@ def peer(name: str, chosen: spec.Experiment, dataset: prepare.Dataset) -> float:
     data = dataset.encode(dataset.fit(chosen.default().features))
     test = dataset.part(data.transforms, dataset.split.test)
     model, target = AIMS[name].peer, dataset.schema.target
+    assert isinstance(data.train, encoded.Part)
     model.fit(_matrix(data, data.train), data.train.targets)
     rows = _matrix(data, test)
     if target.task == "regression":

@@ -100,14 +100,21 @@ def _weed() -> Finding:
         return warned(str(error), "pip install 'eagleray[local]'")
 
 
+def total_memory() -> int:
+    """Bytes of memory, those of this container where it has a limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP / "memory.max"
+    most = limit.read_text().strip() if limit.exists() else ""
+    return min(int(most), total) if most.isdecimal() else total
+
+
 def _memory() -> tuple[int, int]:
     """Bytes in total and in use, those of this container where it has a limit."""
     kib = _fields(Path("/proc/meminfo"))
     total = kib["MemTotal:"] << 10
-    limit = _CGROUP / "memory.max"
-    if limit.exists() and (most := limit.read_text().strip()).isdecimal() and int(most) < total:
+    if (limit := total_memory()) < total:
         cache = _fields(_CGROUP / "memory.stat")["inactive_file"]  # the kernel drops it on demand
-        return int(most), int((_CGROUP / "memory.current").read_text()) - cache
+        return limit, int((_CGROUP / "memory.current").read_text()) - cache
     return total, total - (kib["MemAvailable:"] << 10)
 
 

@@ -95,9 +95,9 @@ class _Pack:
         """Train on all batches; return the mean loss of each member's rows (K)."""
         self._model.train()
         total_K, count = torch.zeros(len(self._trainers), device=self._first.device), 0
-        for inputs, target_B in self._first.batches(self._first.progress.epoch + 1):
-            total_K += self._step(inputs, target_B) * len(target_B)
-            count += len(target_B)
+        for batch in self._first.batches(self._first.progress.epoch + 1):
+            total_K += self._step(batch.inputs, batch.target_B) * len(batch.target_B)
+            count += len(batch.target_B)
         return total_K / count
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ class _Pack:
         self._model.eval()
         outputs, total_K, count = [], torch.zeros_like(self._lr[0].flatten()), 0
         with torch.no_grad():
-            for inputs, target_B in self._first.validation_batches():
+            for inputs, target_B, _ in self._first.validation_batches():
                 output_KBC, loss_K = self._forward(inputs, target_B)
                 outputs.append(output_KBC)
                 total_K += loss_K * len(target_B)

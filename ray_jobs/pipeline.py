@@ -18,6 +18,7 @@ from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pack_size, search, tuning, waiting, winner
+from ray_jobs.data import extent
 from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
@@ -52,7 +53,22 @@ def run(
     search, this one watches it, and takes over if the other one dies. `began` is called with the
     search's id before the search starts; for `address` see `cluster.connected`.
     """
-    searched = search.Search(experiment)
+    size = extent.measure(experiment)
+    with contextlib.ExitStack() as stack:
+        if size is not None:
+            out.print(str(size), soft_wrap=True)
+            if size.streamed:
+                stack.enter_context(cluster.connected(address))
+        return _run(search.Search(experiment, size), out, address, began)
+
+
+def _run(
+    searched: search.Search,
+    out: console.Console,
+    address: str | None,
+    began: Callable[[str], None],
+) -> Outcome:
+    experiment = searched.experiment
     for note in searched.dataset.notes:
         out.print(f"note: {note}", soft_wrap=True)
     if 1 < experiment.trials < experiment.tune.trials:

@@ -14,7 +14,7 @@ from eagleray import errors, spec, storage
 from eagleray.learn import features, metrics
 from eagleray.spec import validation
 from eagleray.state import leases, searches
-from ray_jobs.data import encoded, prepare
+from ray_jobs.data import encoded, extent, prepare
 
 MIN_FAILURES = 3
 """A search ends when this many trials have ended, all of them failed with the same cause."""
@@ -22,6 +22,9 @@ MIN_FAILURES = 3
 
 class Search:
     """An experiment with its data, read once, and its records.
+
+    `size` is what `extent.measure` gave, if it was called. Data larger than memory are read on the
+    Ray cluster that this process is connected to, else on one of this machine alone.
 
     Attributes:
         custom: the user's code by its name in the file.
@@ -32,9 +35,9 @@ class Search:
         EagleRayError: the data or the code is at fault, or does not fit the experiment.
     """
 
-    def __init__(self, experiment: spec.Experiment) -> None:
+    def __init__(self, experiment: spec.Experiment, size: extent.Extent | None = None) -> None:
         self.experiment = experiment
-        self.dataset = prepare.dataset(experiment)
+        self.dataset = _dataset(experiment, size or extent.measure(experiment))
         if misfits := list(prepare.misfits(experiment, self.dataset)):
             raise errors.DataError(*misfits)
         self.metric = experiment.metric(self.dataset.schema.target.task)
@@ -194,6 +197,14 @@ class Past(NamedTuple):
     parameters: dict[str, object]  # in the sampler's terms
     score: float
     cost: float  # infinite if it is unknown
+
+
+def _dataset(experiment: spec.Experiment, size: extent.Extent | None) -> prepare.Dataset:
+    if size is None or not size.streamed:
+        return prepare.dataset(experiment)
+    from ray_jobs.data import streamed
+
+    return streamed.dataset(experiment, size)
 
 
 def exhausted(experiment: spec.Experiment, trials: list[searches.Record]) -> bool:

@@ -10,15 +10,17 @@ Legend: B batch, C outputs.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from ray_jobs.data import reading
 
 T = TypeVar("T")
 
@@ -56,8 +58,12 @@ class OneProcess:
         """What is called in place of the model; before its optimizer is built."""
         return model
 
-    def pieces(self, rows: int) -> list[Piece]:
-        """This worker's part of a batch."""
+    def shareable(self, batch: reading.Batch) -> reading.Batch:
+        """The batch; all of its rows in each worker if some worker has too few of them."""
+        return batch
+
+    def pieces(self, rows: int, shares: Sequence[int] = ()) -> list[Piece]:
+        """This worker's part of a batch, of which workers hold `shares`, or else all rows each."""
         return [Piece(slice(0, rows))]
 
     def syncing(self, piece: Piece) -> AbstractContextManager[None]:
@@ -122,12 +128,21 @@ class Ddp(OneProcess):
         self._spread = DistributedDataParallel(model)
         return self._spread
 
-    def pieces(self, rows: int) -> list[Piece]:
-        share = self.share(rows)
+    def shareable(self, batch: reading.Batch) -> reading.Batch:
+        if not batch.shares or min(batch.shares) >= MIN_ROWS:
+            return batch
+        held: list[Any] = [None] * self.size
+        own = {name: value.cpu() for name, value in batch.inputs.items()}
+        distributed.all_gather_object(held, (own, batch.target_B.cpu()))
+        return reading.joined([reading.Batch(*one) for one in held]).to(self.device)
+
+    def pieces(self, rows: int, shares: Sequence[int] = ()) -> list[Piece]:
+        share = slice(0, shares[self.rank]) if shares else self.share(rows)
         if self._is_small(rows):
             return [Piece(share, copies=self.size)]
         # as many in each worker: those of a sharded model wait for one another
-        largest, most, least = -(-rows // self._most), -(-rows // self.size), rows // self.size
+        largest, most = -(-rows // self._most), -(-rows // self.size)
+        least = min(shares, default=rows // self.size)
         count = min(-(-most // largest), least // MIN_ROWS)
         pieces = _cut(share.stop - share.start, count, share.start)
         return [Piece(one, one.stop == share.stop) for one in pieces]

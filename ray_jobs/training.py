@@ -20,15 +20,13 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from eagleray import bundle, code, errors, spec
-from eagleray.learn import losses, metrics, models, tasks
+from eagleray.learn import features, losses, metrics, models, tasks
 from ray_jobs import strategies
 from ray_jobs.data import encoded
+from ray_jobs.data.reading import Batch
 
 EVALUATION_ROWS = 4096
 """Validation rows in a batch."""
-
-Batch = tuple[dict[str, Tensor], Tensor]
-"""Inputs by name, and targets (B)."""
 
 
 @dataclass
@@ -97,8 +95,10 @@ class Trainer:
         self._spread = self.strategy.spread(self.model)
         self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
         self._weight_C = self._class_weights(targets)
-        self._train, self._validation = self._tensors(data.train), self._tensors(data.validation)
-        whole, rest = divmod(len(targets), self.options.batch_size)
+        place = {"rank": self.strategy.rank, "size": self.strategy.size}
+        self._train = data.train.reader(self._load, **place)
+        self._validation = self._load(data.validation.inputs, data.validation.targets)
+        whole, rest = divmod(len(self._train), self.options.batch_size)
         steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `batches` has them
         self.optimizer = build_optimizer(self.options, self.model.parameters())
         self.schedule = _schedule(self.options, self.optimizer, steps)
@@ -137,31 +137,28 @@ class Trainer:
         before = self.partial
         batches, count = before.batches, before.rows
         total = torch.tensor(before.loss if self.strategy.leads else 0.0, device=self.device)
-        for inputs, target_B in self.batches(self.progress.epoch + 1):
+        for batch in self.batches(self.progress.epoch + 1):
             if batches > before.batches and self.strategy.stopped(stop):
                 self.partial = Partial(batches, float(self.strategy.total(total)), count)
                 return None
-            self._step(inputs, target_B, total)
-            count += len(target_B)
+            self._step(batch, total)
+            count += batch.rows
             batches += 1
         self.partial = Partial()
         return float(self.strategy.total(total)) / count
 
     def batches(self, number: int) -> Iterator[Batch]:
-        """Yield an epoch's shuffled batches that are not done, and seed what is random in them.
-
-        A last batch of one row is left out: batch norm needs two.
-        """
+        """Yield an epoch's shuffled batches that are not done, and seed what is random in them."""
         generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + number)
-        order = torch.randperm(len(self._train[1]), generator=generator).to(self.device)
-        for batch, rows in enumerate(order.split(self.options.batch_size)):
-            if batch >= self.partial.batches and (len(rows) > 1 or len(order) == 1):
-                self._seed(number, batch)
-                yield _select(self._train, rows)
+        start = self.partial.batches
+        batches = self._train.shuffled(self.options.batch_size, generator, start)
+        for place, batch in enumerate(batches, start):
+            self._seed(number, place)
+            yield batch
 
     def validation_batches(self) -> Iterator[Batch]:
-        for start in range(0, len(self._validation[1]), EVALUATION_ROWS):
-            yield _select(self._validation, slice(start, start + EVALUATION_ROWS))
+        for start in range(0, len(self._validation.target_B), EVALUATION_ROWS):
+            yield self._validation.select(slice(start, start + EVALUATION_ROWS))
 
     def record(self, done: Pass) -> dict[str, float]:
         """Evaluate what a pass gave, and end its epoch; see `epoch`."""
@@ -187,13 +184,13 @@ class Trainer:
             CodeError: the user's model or loss fails.
         """
         self.model.train()
-        inputs, target_B = next(self.batches(1))
-        self._backward(self.loss(self.model(inputs), target_B))
+        batch = next(self.batches(1))
+        self._backward(self.loss(self.model(batch.inputs), batch.target_B))
         self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
         with torch.inference_mode():
-            self.loss(self.model(inputs), target_B)
-            self.model(_select((inputs, target_B), slice(1))[0])
+            self.loss(self.model(batch.inputs), batch.target_B)
+            self.model(batch.select(slice(1)).inputs)
 
     def _seed(self, *place: int) -> None:
         """Seed what a batch draws at random, in each worker something else."""
@@ -203,11 +200,12 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _step(self, inputs: dict[str, Tensor], target_B: Tensor, total: Tensor) -> None:
+    def _step(self, batch: Batch, total: Tensor) -> None:
         """Update the weights with one batch; add the loss of this worker's rows to `total`."""
         self.optimizer.zero_grad(set_to_none=True)
-        for piece in self.strategy.pieces(len(target_B)):
-            self._piece(piece, inputs, target_B, total)
+        batch = self.strategy.shareable(batch)
+        for piece in self.strategy.pieces(batch.rows, batch.shares):
+            self._piece(piece, batch, total)
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
@@ -217,25 +215,26 @@ class Trainer:
         if self.scaler.get_scale() >= before:  # a smaller scale: a gradient was infinite, no step
             self.schedule.step()
 
-    def _piece(
-        self, piece: strategies.Piece, inputs: dict[str, Tensor], target_B: Tensor, total: Tensor
-    ) -> None:
+    def _piece(self, piece: strategies.Piece, batch: Batch, total: Tensor) -> None:
         """Add the gradients of a piece of a batch."""
-        own, own_B = _select((inputs, target_B), piece.rows)
-        share = self._share(own_B, target_B) / piece.copies
+        own, own_B, _ = batch.select(piece.rows)
+        share = self._share(own_B, batch) / piece.copies
         with self.strategy.syncing(piece):
             with self.strategy.casting():
                 loss = self.loss(self._spread(own), own_B)
             # a group takes the mean of its workers' gradients, but here they add up
             factor = share * self.strategy.size
             self._backward(self.scaler.scale(loss if factor == 1 else loss * factor))
-        total.add_(loss.detach() * share, alpha=len(target_B))
+        total.add_(loss.detach() * share, alpha=batch.rows)
 
-    def _share(self, own_B: Tensor, target_B: Tensor) -> Tensor | float:
+    def _share(self, own_B: Tensor, batch: Batch) -> Tensor | float:
         """How much some rows count in the mean loss of their batch."""
-        if self._weight_C is None or len(own_B) == len(target_B):
-            return len(own_B) / len(target_B)
-        return self._weight_C[own_B].sum() / self._weight_C[target_B].sum()
+        if self._weight_C is None or len(own_B) == batch.rows:
+            return len(own_B) / batch.rows
+        weight = self._weight_C[batch.target_B].sum()
+        return self._weight_C[own_B].sum() / (
+            self.strategy.total(weight) if batch.shares else weight
+        )
 
     def _backward(self, loss: Tensor) -> None:
         with code.guard("must give gradients", self._custom_loss, self._custom_model):
@@ -246,12 +245,12 @@ class Trainer:
         self.model.eval()
         chunks, total = [], 0.0
         with torch.inference_mode():
-            for inputs, target_B in self.validation_batches():
-                rows = self.strategy.share(len(target_B))
-                own = self._spread(_select((inputs, target_B), rows)[0])
-                chunks.append(self.strategy.joined(own, len(target_B)))
-                total += float(self.loss(chunks[-1], target_B)) * len(target_B)
-        return torch.cat(chunks), total / len(self._validation[1])
+            for batch in self.validation_batches():
+                count = len(batch.target_B)
+                own = self._spread(batch.select(self.strategy.share(count)).inputs)
+                chunks.append(self.strategy.joined(own, count))
+                total += float(self.loss(chunks[-1], batch.target_B)) * count
+        return torch.cat(chunks), total / len(self._validation.target_B)
 
     def _record(self, found: dict[str, float]) -> None:
         if self.metric not in found:
@@ -277,15 +276,10 @@ class Trainer:
         weight_C = losses.class_weights(self.options, targets, self._task.width)
         return None if weight_C is None else torch.from_numpy(weight_C).to(self.device)
 
-    def _tensors(self, part: encoded.Part) -> Batch:
-        inputs = {name: bundle.tensor(value).to(self.device) for name, value in part.inputs.items()}
-        targets = self._task.scaled(part.targets, self._scale)
-        return inputs, bundle.tensor(targets).to(self.device)
-
-
-def _select(part: Batch, rows: Tensor | slice) -> Batch:
-    inputs, target_B = part
-    return {name: value[rows] for name, value in inputs.items()}, target_B[rows]
+    def _load(self, inputs: features.Inputs, targets: np.ndarray) -> Batch:
+        scaled = bundle.tensor(self._task.scaled(targets, self._scale))
+        tensors = {name: bundle.tensor(value).to(self.device) for name, value in inputs.items()}
+        return Batch(tensors, scaled.to(self.device))
 
 
 def build_optimizer(train: spec.Train, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

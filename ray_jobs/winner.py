@@ -100,7 +100,6 @@ class Winner:
 
     def _manifest(self) -> dict[str, Any]:
         experiment, dataset, trial = self._search.experiment, self._search.dataset, self._trial
-        split = dataset.split
         return {
             "task": dataset.schema.target.task,
             "metric": self._search.metric,
@@ -108,7 +107,7 @@ class Winner:
             "warnings": self._evaluation.warnings,
             "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
             "values": trial.values,
-            "rows": {name: len(rows) for name, rows in vars(split).items()},
+            "rows": dataset.counts,
             "lineage": {  # equal for the same winner of the same search
                 "search": self._search.id,
                 "trial": trial.number,

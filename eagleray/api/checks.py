@@ -115,7 +115,7 @@ def _facts(searched: search.Search) -> dict[str, Any]:
         "experiment": experiment.resolved(),
         "columns": [column.model_dump(mode="json") for column in dataset.schema.columns],
         "target": target.model_dump(mode="json"),
-        "rows": {name: len(rows) for name, rows in dataset.split.parts().items()},
+        "rows": dict(zip(dataset.split.parts(), dataset.counts.values(), strict=True)),
         "about_target": tasks.of(target).summary(dataset.targets),
         "notes": [*dataset.notes, *prepare.remarks(experiment, dataset)],
         "metric": searched.metric,

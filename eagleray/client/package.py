@@ -13,11 +13,11 @@ import json
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from eagleray import code, errors, spec, storage
+from eagleray import code, errors, spec
 from eagleray.spec import document
 from eagleray.state import runs
 from eagleray.state.runs import Run
-from eagleray.tabular import load
+from eagleray.tabular import sources
 
 FILE = "experiment.yaml"
 LIMIT = 100 << 20
@@ -59,11 +59,11 @@ def pack(experiment: spec.Experiment) -> Package:
     source, folder, etags = experiment.data.source, experiment.path.parent, {}
     own, table = list(experiment.code().values()), {}
     if source.startswith("s3://"):
-        etags[source] = _etag(source)
+        etags.update({one.name: one.version for one in sources.find(source, folder)})
     elif code.is_name(source) and not source.startswith("dataset:"):
         own.append(code.read(source, folder))
     elif not source.startswith("dataset:"):
-        table[source] = _table(source, folder)
+        table = _table(source, folder)
     files = {one.file: one.source.encode() for one in own} | table
     hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
     limits = experiment.tune.model_dump(mode="json", include=spec.LIMITS)
@@ -105,25 +105,20 @@ def _unpack(archive: bytes, folder: Path) -> None:
             target.write_bytes(content.read())
 
 
-def _table(source: str, folder: Path) -> bytes:
+def _table(source: str, folder: Path) -> dict[str, bytes]:
+    """The files of a table by their path below the folder of the experiment."""
     if Path(source).is_absolute() or ".." in Path(source).parts:
         raise errors.DataError(
             "data.source: must be a path below the experiment file's folder or the working "
             f"directory, or s3://…, to travel to a cluster, but got {source!r}"
         )
-    path = load.locate(source, folder)
-    size = path.stat().st_size
+    found = sources.find(source, folder)
+    size = sum(one.size for one in found)
     if size > LIMIT:
         raise errors.DataError(
             f"data.source: at most {LIMIT >> 20} MB travel with an experiment, but {source!r} has "
             f"{size >> 20} MB; put it into storage and name it s3://bucket/key"
         )
-    return path.read_bytes()
-
-
-def _etag(source: str) -> str:
-    bucket, _, key = source.removeprefix("s3://").partition("/")
-    found = [one.etag for one in storage.open(f"s3://{bucket}").list(key) if one.key == key]
-    if not found:
-        raise errors.DataError(f"data.source: an object is needed, but there is no {source}")
-    return found[0]
+    root = next(one for one in (folder, Path.cwd()) if Path(found[0].name).is_relative_to(one))
+    paths = (Path(one.name) for one in found)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}

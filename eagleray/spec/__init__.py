@@ -112,7 +112,8 @@ class Experiment(File):
     def search_id(self, data_fingerprint: str) -> str:
         """12 hex digits of what decides the outcome: data, code, space and search.
 
-        `storage`, `serve`, `LIMITS`, and of `compute` all but half precision do not count.
+        `storage`, `serve`, `LIMITS`, `data.memory`, and of `compute` all but half precision do not
+        count.
         """
         text = json.dumps([SEMANTICS, self.counted(), data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -124,6 +125,7 @@ class Experiment(File):
         """
         explicit = self.explicit()
         counted = {name: explicit[name] for name in explicit if name in _COUNTED}
+        counted["data"] = self.data.model_dump(mode="json", exclude_unset=True, exclude={"memory"})
         counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
         if self.compute.precision != "fp32":
             counted["compute"] = {"precision": self.compute.precision}

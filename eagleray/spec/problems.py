@@ -38,6 +38,7 @@ _PATTERNS = {
     terms.NAME: "must be lowercase letters, digits and hyphens, at most 40, from a letter on",
     terms.STORAGE: "must be s3://bucket, s3://bucket/prefix or file:///folder",
     terms.CHARACTER: "must be one ASCII character",
+    terms.MEMORY: "must be a whole number with MB or GB, such as 4GB",
     code.PATTERN: "must be module:function",
 }
 _NOT_BUILT = ("monitor", "serve.slo", "serve.rollout", "recommender")

@@ -63,8 +63,9 @@ class Data(Section):
     """Where rows come from, and what is predicted."""
 
     source: Filled = Field(
-        description="Path (beside this file, or in the working directory), `s3://…`, "
-        "`dataset:NAME` of scikit-learn, or `module:function` that gives a pandas frame."
+        description="Path of a file, a folder or a pattern with `*` (beside this file, or in the "
+        "working directory), the same in `s3://…`, `dataset:NAME` of scikit-learn, or "
+        "`module:function` that gives a pandas frame."
     )
     target: Filled = Field(description="Column to predict.")
     positive: Filled | None = Field(
@@ -86,6 +87,18 @@ class Data(Section):
         description="Delimiter of a text file. Default: comma, semicolon, tab or bar, whichever "
         "gives the header most columns.",
     )
+    memory: terms.Memory | None = Field(
+        None,
+        description="Memory for the rows, such as `4GB`; larger Parquet and CSV are streamed. "
+        "Default: an eighth of the memory of the machine that reads them.",
+    )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` in bytes."""
+        if self.memory is None:
+            return None
+        return int(self.memory[:-2]) * {"MB": 10**6, "GB": 10**9}[self.memory[-2:]]
 
     @pydantic.field_validator("drop")
     @classmethod

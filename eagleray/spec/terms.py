@@ -14,6 +14,7 @@ from eagleray import code
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 STORAGE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$"
 SEARCH = r"^[0-9a-f]{12}$"
+MEMORY = r"^[1-9][0-9]{0,8}(MB|GB)$"
 CHARACTER = r"^[\x00-\x09\x0b\x0c\x0e-!#-\x7f]$"
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
 """Suggestions for a misspelt encoding; Python knows many more."""
@@ -129,5 +130,6 @@ TrueOrSearch = Annotated[
         {"anyOf": [{"type": "boolean"}, {"pattern": SEARCH, "type": "string"}]}
     ),
 ]
+Memory = Annotated[str, Field(pattern=MEMORY)]
 Character = Annotated[str, Field(pattern=CHARACTER)]
 One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]

@@ -1,6 +1,7 @@
 """Delimited text (CSV and its like) as a table of texts, and its faults by line."""
 
 import codecs
+import contextlib
 import csv
 import functools
 import io
@@ -8,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -51,23 +52,39 @@ class Layout(NamedTuple):
     skipped: int
     names: list[str]
 
+    @property
+    def columns(self) -> list[str]:
+        return [name.strip() or f"Unnamed: {place}" for place, name in enumerate(self.names)]
+
 
 def read(source: Source) -> pd.DataFrame:
     """Read a table of Arrow's texts; skip comments unless they have as many cells as the header.
 
     DataError for a line that is not in the encoding, or is longer or shorter than the header.
     """
-    layout = None
-    try:
+    with _explained(source) as layouts:
+        layouts.append(_layout(source))
+        table = _parsed(source, layouts[0])
+    return frame(table.rename_columns(layouts[0].columns))
+
+
+def stream(source: Source, block: int) -> Iterator[pa.Table]:
+    """Yield the table in pieces of about `block` bytes of the file; see `read`.
+
+    DataError also for a row of more than `block` bytes.
+    """
+    with _explained(source) as layouts:
         layout = _layout(source)
-        table = _parsed(source, layout)
-    except (pa.ArrowException, UnicodeError):
-        _check_encoding(source)
-        if layout is not None:
-            _check_rows(source, layout)
-        raise
-    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(layout.names)]
-    return frame(table.rename_columns(names))
+        layouts.append(layout)
+        options = _options(source, layout, block)
+        try:
+            for piece in pyarrow.csv.open_csv(source.path, **options):
+                yield pa.Table.from_batches([piece]).rename_columns(layout.columns)
+        except pa.ArrowInvalid as cause:
+            if "straddl" not in str(cause):
+                raise
+            law = f"a row of a streamed file has at most {block:,} bytes, but one has more"
+            raise errors.DataError(f"{source.name}: {law}") from cause
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
@@ -82,6 +99,19 @@ def header_hint(names: Sequence[str]) -> str:
     if not any(map(values.is_number, names)):
         return ""
     return "; if line 1 holds values, put a line of names above it"
+
+
+@contextlib.contextmanager
+def _explained(source: Source) -> Iterator[list[Layout]]:
+    """Find the faulty line if Arrow fails in the block, which gives the layout once it is known."""
+    layouts: list[Layout] = []
+    try:
+        yield layouts
+    except (pa.ArrowException, UnicodeError):
+        _check_encoding(source)
+        for layout in layouts:
+            _check_rows(source, layout)
+        raise
 
 
 def _layout(source: Source) -> Layout:
@@ -122,21 +152,24 @@ def _parsed(source: Source, layout: Layout) -> pa.Table:
 
 
 def _parsed_by(source: Source, layout: Layout, block: int) -> pa.Table:
+    return pyarrow.csv.read_csv(source.path, **_options(source, layout, block))
+
+
+def _options(source: Source, layout: Layout, block: int) -> dict[str, Any]:
     encoding = source.codec.removesuffix("-sig")  # Arrow skips UTF-8's byte order mark by itself
-    return pyarrow.csv.read_csv(
-        source.path,
-        read_options=pyarrow.csv.ReadOptions(
+    return {
+        "read_options": pyarrow.csv.ReadOptions(
             block_size=block, encoding=encoding, skip_rows=layout.skipped
         ),
-        parse_options=pyarrow.csv.ParseOptions(
+        "parse_options": pyarrow.csv.ParseOptions(
             delimiter=layout.delimiter,
             newlines_in_values=True,
             invalid_row_handler=lambda row: "skip" if row.text.startswith(COMMENT) else "error",
         ),
-        convert_options=pyarrow.csv.ConvertOptions(
+        "convert_options": pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(layout.names, pa.string()), strings_can_be_null=False
         ),
-    )
+    }
 
 
 def _check_encoding(source: Source) -> None:

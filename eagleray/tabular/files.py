@@ -26,6 +26,7 @@ from eagleray.tabular.delimited import Source
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 PICTURES = (".png", ".jpg", ".jpeg")
 ARCHIVE = ".zip"
+BUFFER = 1 << 20  # bytes of a column that are read of a Parquet file at once
 UNPACKERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _UNREADABLE = (
     EOFError,
@@ -42,6 +43,8 @@ class Kind(NamedTuple):
 
     read: Callable[[Source], pd.DataFrame]
     options: tuple[str, ...] = ()
+    # pieces of a source, of so many rows or bytes; None where a file is read whole
+    stream: Callable[[Source, int, int], Iterator[pa.Table]] | None = None
 
 
 def read(source: Source) -> pd.DataFrame:
@@ -49,16 +52,30 @@ def read(source: Source) -> pd.DataFrame:
 
     DataError for an unknown format, an option that it does not take, and an unreadable file.
     """
-    try:
-        with _unpacked(source.path) as plain:
-            unpacked = dataclasses.replace(source, path=plain)
-            read_one = _kind(unpacked).read
-            if not plain.stat().st_size:
-                raise errors.DataError(f"{source.name}: a table is needed, but the file is empty")
-            return read_one(unpacked)
-    except (OSError, ValueError, *_UNREADABLE) as cause:
-        first = (str(cause).splitlines() or [repr(cause)])[0]
-        raise errors.DataError(f"{source.name}: a readable table is needed, but {first}") from cause
+    with _named(source), _unpacked(source.path) as plain:
+        unpacked = dataclasses.replace(source, path=plain)
+        read_one = _kind(unpacked).read
+        _check_filled(unpacked)
+        return read_one(unpacked)
+
+
+def stream(source: Source, rows: int, block: int) -> Iterator[pa.Table]:
+    """Yield the table in a file in pieces: of `rows` of Parquet, of `block` bytes of text.
+
+    DataError as in `read`, and for a format that is not streamed (see `is_streamed`).
+    """
+    with _named(source):
+        _check_filled(source)
+        pieces = _kind(source).stream
+        if pieces is None:
+            law = f"only {', '.join(STREAMED)} are streamed"
+            raise errors.DataError(f"{source.name}: {law}, but got {source.path.suffix!r}")
+        yield from pieces(source, rows, block)
+
+
+def is_streamed(path: Path) -> bool:
+    """Whether a file with this suffix can be read in pieces."""
+    return path.suffix.lower() in STREAMED
 
 
 def is_known(path: Path) -> bool:
@@ -84,6 +101,21 @@ def read_pictures(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
             contents = [_content(str(name), value, base) for value in frame[name]]
             frame[name] = pd.Series(contents, dtype=object)
     return frame
+
+
+@contextlib.contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Turn what readers raise into a DataError that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, *_UNREADABLE) as cause:
+        first = (str(cause).splitlines() or [repr(cause)])[0]
+        raise errors.DataError(f"{source.name}: a readable table is needed, but {first}") from cause
+
+
+def _check_filled(source: Source) -> None:
+    if not source.path.stat().st_size:
+        raise errors.DataError(f"{source.name}: a table is needed, but the file is empty")
 
 
 def _content(column: str, value: object, base: Path) -> bytes | None:
@@ -161,14 +193,27 @@ def _json_lines(source: Source) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-_PARQUET = Kind(lambda source: delimited.frame(pyarrow.parquet.read_table(source.path)))
+def _parquet_pieces(source: Source, rows: int) -> Iterator[pa.Table]:
+    with pyarrow.parquet.ParquetFile(source.path, buffer_size=BUFFER) as file:
+        for piece in file.iter_batches(batch_size=rows, use_threads=False):
+            yield pa.Table.from_batches([piece])
+
+
+_PARQUET = Kind(
+    lambda source: delimited.frame(pyarrow.parquet.read_table(source.path)),
+    stream=lambda source, rows, _: _parquet_pieces(source, rows),
+)
 _LINES = Kind(_json_lines, ("encoding",))
+_TEXT = Kind(
+    delimited.read,
+    ("encoding", "delimiter"),
+    lambda source, _, block: delimited.stream(source, block),
+)
 KINDS = {
-    **dict.fromkeys(
-        (".csv", ".tsv", ".txt", ".data"), Kind(delimited.read, ("encoding", "delimiter"))
-    ),
+    **dict.fromkeys((".csv", ".tsv", ".txt", ".data"), _TEXT),
     ".parquet": _PARQUET,
     ".pq": _PARQUET,
     ".jsonl": _LINES,
     ".ndjson": _LINES,
 }
+STREAMED = tuple(suffix for suffix, kind in KINDS.items() if kind.stream is not None)

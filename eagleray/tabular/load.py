@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from eagleray import code, errors, names, spec, storage
+from eagleray import code, errors, names, spec
 from eagleray.learn import schema
 from eagleray.learn.columns.arrow import Texts
-from eagleray.tabular import delimited, files
+from eagleray.tabular import delimited, files, sources
 from eagleray.tabular.delimited import Source
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -38,17 +39,24 @@ def file(path: Path, base: Path, *, shown: str | None = None) -> pd.DataFrame:
     return _checked(files.read(Source(path, shown or str(path))), shown or str(path), base)
 
 
-def locate(source: str, base: Path) -> Path:
-    """The file in `base` or in the working directory; DataError where there is none."""
-    tried = [base / source, Path.cwd() / source]
-    for path in tried:
-        if path.is_file():
-            return path
-    folders = [path.parent for path in tried if path.parent.is_dir()]
-    beside = [path.name for folder in folders for path in folder.iterdir() if files.is_known(path)]
-    raise errors.DataError(
-        f"data.source: a file is needed, but there is no {source!r} beside the experiment file or"
-        f" in the working directory{names.near(Path(source).name, beside)}"
+def joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows of several files by name, in the columns' order of the first one.
+
+    DataError if a file has other columns.
+    """
+    first, whole = next(iter(frames.items()))
+    if len(frames) == 1:
+        return whole
+    needed = [str(column) for column in whole.columns]
+    for name, frame in frames.items():
+        sources.check_columns(name, [str(column) for column in frame.columns], first, needed)
+    return pd.concat([frame[whole.columns] for frame in frames.values()], ignore_index=True)
+
+
+def is_file(source: str) -> bool:
+    """Whether a source is a file or several, and neither a bundled data set nor a function."""
+    return source.startswith(sources.SCHEME) or not (
+        source.startswith("dataset:") or code.is_name(source)
     )
 
 
@@ -70,11 +78,8 @@ def _checked(frame: pd.DataFrame, source: str, base: Path) -> pd.DataFrame:
 
 def _read(data: spec.Data, base: Path) -> pd.DataFrame:
     source = data.source
-    if source.startswith("s3://"):
-        return _object(data)
-    if not source.startswith("dataset:") and not code.is_name(source):
-        path = locate(source, base)
-        return files.read(Source(path, str(path), data.encoding, data.delimiter))
+    if is_file(source):
+        return _files(data, base)
     for key in ("encoding", "delimiter"):
         if getattr(data, key) is not None:
             got = f"but data.source is {source!r}"
@@ -101,18 +106,18 @@ def _bundled(name: str) -> pd.DataFrame:
     return frame.assign(target=target)
 
 
-def _object(data: spec.Data) -> pd.DataFrame:
-    bucket, _, key = data.source.removeprefix("s3://").partition("/")
-    if not key:
-        raise errors.DataError(f"data.source: s3://bucket/key is needed, but got {data.source!r}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, Path(key).name)
-        try:
-            with path.open("wb") as sink:
-                storage.open(f"s3://{bucket}").download(key, sink)
-        except errors.ObjectNotFoundError as cause:
-            raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause
-        return files.read(Source(path, data.source, data.encoding, data.delimiter))
+def _files(data: spec.Data, base: Path) -> pd.DataFrame:
+    if data.source.startswith(sources.SCHEME) and not sources.is_several(data.source):
+        with tempfile.TemporaryDirectory() as folder:  # without a listing, which may be forbidden
+            path = Path(folder, Path(data.source).name)
+            sources.fetch(data.source, path)
+            return files.read(Source(path, data.source, data.encoding, data.delimiter))
+    frames = {}
+    for file in sources.find(data.source, base):
+        with file.opened() as path:
+            source = Source(path, file.name, data.encoding, data.delimiter)
+            frames[file.name] = files.read(source)
+    return joined(frames)
 
 
 def _called(source: str, base: Path) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from eagleray.learn import columns, schema, tasks
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.learn.columns.arrow import SAMPLE, Texts
 from eagleray.learn.columns.words import hints_at_identifier
-from eagleray.learn.schema import Columns, Schema
+from eagleray.learn.schema import Column, Columns, Schema
 from eagleray.tabular import inference
 from eagleray.tabular.delimited import header_hint
 
@@ -30,6 +30,7 @@ class Learnable:
     schema: Schema
     columns: Columns  # canonical, of the B rows that are left
     targets: np.ndarray  # see `tasks.Task.encode`
+    label: Column  # how the target is read in a table
     rows: np.ndarray  # number of each row in the source (B), from 1
     groups: np.ndarray | None  # a name for each row (B), with `data.split.group`
     times: np.ndarray | None  # a number for each row (B), with `data.split.time`
@@ -43,6 +44,15 @@ def infer(
     return _Inference(table, data, features).learnable(preferred)
 
 
+def only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
+    """The raw values of the rows (B) that are true."""
+    if keep_B.all():
+        return raw
+    if isinstance(raw, Texts):
+        return raw.filter(keep_B)
+    return raw[keep_B] if isinstance(raw, np.ndarray) else list(itertools.compress(raw, keep_B))
+
+
 class _Inference:
     def __init__(self, table: Table, data: spec.Data, features: Features) -> None:
         self._table, self._data, self._features = table, data, features
@@ -51,6 +61,7 @@ class _Inference:
         self._left_out = {*data.drop, *no_inputs}
         self._problems: list[str] = []
         self._notes: list[str] = []
+        self._labels: dict[str, schema.Column] = {}
 
     def learnable(self, preferred: Container[str]) -> Learnable:
         self._problems += self._absent()
@@ -72,6 +83,7 @@ class _Inference:
             schema=Schema(columns=tuple(one.column for one in used), target=task.target),
             columns={one.column.name: one.array for one in used},
             targets=targets,
+            label=self._labels[self._data.target],
             rows=rows,
             groups=arrays[split.group] if split.group else None,
             times=arrays[split.time] if split.time else None,
@@ -118,7 +130,7 @@ class _Inference:
             law = f"a row needs a value in each of {', '.join(arrays)}"
             self._problems.append(f"{data.source}: {law}, but none of {count} rows has all")
         if not self._problems:
-            self._table = {name: _only(raw, keep_B) for name, raw in self._table.items()}
+            self._table = {name: only(raw, keep_B) for name, raw in self._table.items()}
         return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
 
     def _required(self, name: str) -> np.ndarray:
@@ -133,9 +145,11 @@ class _Inference:
             raise errors.DataError(
                 f"data.split.time: dates or numbers are needed, but {name} is {column.type}"
             )
+        self._labels[name] = column
         if kind.target in (None, kind.name):
             return found.array
-        return schema.parse_column(column.model_copy(update={"type": kind.target}), raw)
+        self._labels[name] = column.model_copy(update={"type": kind.target})
+        return schema.parse_column(self._labels[name], raw)
 
     def _declared(self, name: str) -> ColumnKind | None:
         """The kind that the experiment file names; None where it is inferred."""
@@ -187,14 +201,6 @@ def _columns(known: list[str]) -> str:
     if len(known) == 1:
         return f"; its only column is {known[0]!r}: set data.delimiter to the separator"
     return f"; its columns are {messages.listed(known, MOST_SHOWN)}{header_hint(known)}"
-
-
-def _only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
-    if keep_B.all():
-        return raw
-    if isinstance(raw, Texts):
-        return raw.filter(keep_B)
-    return raw[keep_B] if isinstance(raw, np.ndarray) else list(itertools.compress(raw, keep_B))
 
 
 def _only_identifies(found: inference.Inferred) -> bool:

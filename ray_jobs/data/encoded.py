@@ -1,12 +1,32 @@
 """Data sets as models take them. Workers import this module, and none that reads tables."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from eagleray import spec
 from eagleray.learn import features, schema
+
+if TYPE_CHECKING:
+    from ray_jobs.data import reading
+
+
+class Training(Protocol):
+    """The training part: a `Part` in memory, or `blocks.Blocks` elsewhere."""
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Targets from which scale and weights follow, of all rows or of a sample."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    def reader(self, load: reading.Load, *, rank: int = 0, size: int = 1) -> reading.Reader:
+        """How the worker `rank` of a group of `size` reads the rows."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +36,15 @@ class Part:
     inputs: features.Inputs
     targets: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def reader(self, load: reading.Load, **_: int) -> reading.Reader:
+        """Each worker of a group holds all rows."""
+        from ray_jobs.data import reading
+
+        return reading.Whole(load(self.inputs, self.targets))
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -23,7 +52,7 @@ class Encoded:
 
     transforms: features.Transforms
     target: schema.Target
-    train: Part
+    train: Training
     validation: Part
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 import eagleray
-from eagleray import spec
+from eagleray import errors, spec
 from eagleray.storage import files
 from eagleray.tabular import load
-from ray_jobs.data import prepare
+from ray_jobs.data import extent, prepare
 
 
 def export(experiment: spec.Experiment, folder: Path) -> dict[str, Any]:
@@ -24,7 +24,12 @@ def export(experiment: spec.Experiment, folder: Path) -> dict[str, Any]:
 
     Raises:
         UserError: the folder is not empty; see also `prepare.dataset`.
+        DataError: the rows are more than `data.memory` holds.
     """
+    size = extent.measure(experiment)
+    if size is not None and size.streamed:
+        law = "parts are written of rows that are held in memory"
+        raise errors.DataError(f"data.memory: {law}, but {size}")
     data, frame = experiment.data, load.read(experiment.data, experiment.path.parent)
     dataset = prepare.dataset(experiment, frame)
     suffix = "csv" if all(map(_is_flat, (frame[name] for name in frame))) else "parquet"

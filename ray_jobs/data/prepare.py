@@ -27,6 +27,11 @@ class Dataset:
     fingerprint: str  # sha256 of schema, columns, targets and split
     notes: list[str]  # for people: what was left out or looks odd
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The rows of each part."""
+        return {name: len(rows) for name, rows in vars(self.split).items()}
+
     def take(self, rows: np.ndarray) -> Columns:
         return {name: column[rows] for name, column in self.columns.items()}
 
@@ -64,7 +69,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         rows=table.rows,
         targets=table.targets,
         split=parts,
-        fingerprint=_fingerprint(table, parts),
+        fingerprint=fingerprint(table, parts),
         notes=list(table.notes),
     )
 
@@ -113,7 +118,8 @@ def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         yield from column.kind.remarks(column, array, prepared.split.train, named)
 
 
-def _fingerprint(table: tables.Learnable, parts: split.Split) -> str:
+def fingerprint(table: tables.Learnable, parts: split.Split) -> str:
+    """A hash of rows and parts; see `Dataset`."""
     digest = hashlib.sha256()
     described = table.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())

@@ -50,13 +50,18 @@ def indices(
         split = _by_group(groups, data)
     else:
         split = _at_random(targets, task, data)
+    check(split, targets, task)
+    return split
+
+
+def check(split: Split, targets: np.ndarray, task: tasks.Task) -> None:
+    """DataError for a part that a model cannot be trained or evaluated on."""
     for name, rows in split.parts().items():
         if not len(rows):
             raise errors.DataError(
                 f"data.split: each part needs rows, but the {name} part has none"
             )
         task.check_part(name, targets[rows])
-    return split
 
 
 def _by_time(times: np.ndarray, shares: spec.Split) -> Split:

@@ -12,7 +12,7 @@ from torch import distributed, multiprocessing
 
 from ray_jobs import snapshots, strategies, training
 from ray_jobs.data import encoded
-from tests.unit import test_training
+from tests.unit import test_reading, test_training
 
 WORKERS = 2
 PLAIN = {"model.dropout": "0", "train.epochs": "3"}
@@ -23,7 +23,11 @@ CASES: dict[str, dict[str, str]] = {
     "clipped": {"train.optimizer": "sgd", "train.lr": "0.1", "train.clip_norm": "0.5"},
     "one cycle": {"train.optimizer": "adamw", "train.schedule": "one_cycle"},
     "weighted": {"train.loss": "weighted_cross_entropy", "train.label_smoothing": "0.1"},
+    "streamed": {},
+    "streamed and weighted": {"train.loss": "weighted_cross_entropy"},
+    "streamed, a last batch that is too small to share": {"train.batch_size": "52"},
 }
+"""Data of a case named so are in blocks, of which each worker reads its own."""
 STRATEGIES = {
     "ddp": lambda: strategies.Ddp(most=WORKERS),
     "ddp of half its workers": lambda: strategies.Ddp(most=2 * WORKERS + 1),
@@ -34,19 +38,21 @@ RUNS = [
     (strategy, case)
     for strategy in STRATEGIES
     for case in CASES
-    if strategy.startswith("ddp") or case in ("adam", "clipped", "weighted")
+    if strategy.startswith("ddp") or case in ("adam", "clipped", "weighted", "streamed")
 ]
 
 
-def build(folder: Path, options: dict[str, str], strategy: Any = None) -> training.Trainer:
-    chosen = test_training.experiment(folder, **{**PLAIN, **options})
-    return training.Trainer(chosen.default(), wine(), metric="log_loss", strategy=strategy)
+def build(folder: Path, case: str = "adam", strategy: Any = None, **more: str) -> training.Trainer:
+    chosen = test_training.experiment(folder, **{**PLAIN, **CASES[case], **more})
+    data = wine(case.startswith("streamed"))
+    return training.Trainer(chosen.default(), data, metric="log_loss", strategy=strategy)
 
 
 @functools.cache
-def wine() -> encoded.Encoded:
+def wine(streamed: bool) -> encoded.Encoded:
     with tempfile.TemporaryDirectory() as folder:
-        return test_training.encode(test_training.experiment(Path(folder)))
+        data = test_training.encode(test_training.experiment(Path(folder)))
+    return test_reading.streamed(data) if streamed else data
 
 
 def work(rank: int, folder: Path, port: int) -> None:
@@ -58,21 +64,21 @@ def work(rank: int, folder: Path, port: int) -> None:
     own = folder / str(rank)
     own.mkdir()
     for name, case in RUNS:
-        done = test_training.finish(build(own, CASES[case], STRATEGIES[name]()))
+        done = test_training.finish(build(own, case, STRATEGIES[name]()))
         test_training.keep(done, folder / f"{name} {case}")
     for name, strategy in STRATEGIES.items():
-        first = build(own, {}, strategy())
+        first = build(own, strategy=strategy())
         first.epoch()
         first.epoch(lambda: True)  # some batches more
         test_training.keep(first, folder / f"{name} state")
         distributed.barrier()
-        resumed = build(own, {}, strategy())
+        resumed = build(own, strategy=strategy())
         snapshots.restore(resumed, kept(folder / f"{name} state"))
         test_training.keep(test_training.finish(resumed), folder / f"{name} resumed")
     for precision in strategies.PRECISIONS:
-        done = test_training.finish(build(own, {}, strategies.Ddp(precision=precision)))
+        done = test_training.finish(build(own, strategy=strategies.Ddp(precision=precision)))
         test_training.keep(done, folder / precision)
-    dropped = build(own, {"model.dropout": "0.5"}, strategies.Ddp())
+    dropped = build(own, "adam", strategies.Ddp(), **{"model.dropout": "0.5"})
     next(dropped.batches(1))
     (folder / f"drawn {rank}").write_text(str(torch.rand(1)))
     distributed.destroy_process_group()
@@ -92,9 +98,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def restored(folder: Path, name: str, options: dict[str, str]) -> training.Trainer:
+def restored(folder: Path, name: str, case: str = "adam") -> training.Trainer:
     """What a group has trained, in one process."""
-    own = build(folder, options)
+    own = build(folder, case)
     snapshots.restore(own, kept(folder / name))
     return own
 
@@ -113,28 +119,28 @@ def agree(group: training.Trainer, one: training.Trainer, tolerance: float = 1e-
 def test_the_loss_curve_of_a_group_is_that_of_one_worker(
     folder: Path, tmp_path: Path, strategy: str, case: str
 ) -> None:
-    one = test_training.finish(build(tmp_path, CASES[case]))
-    agree(restored(folder, f"{strategy} {case}", CASES[case]), one)
+    one = test_training.finish(build(tmp_path, case))
+    agree(restored(folder, f"{strategy} {case}", case), one)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_group_goes_on_from_its_state_and_one_process_does_too(
     folder: Path, tmp_path: Path, strategy: str
 ) -> None:
-    one = test_training.finish(build(tmp_path, {}))
-    agree(restored(folder, f"{strategy} resumed", {}), one)
-    agree(test_training.finish(restored(folder, f"{strategy} state", {})), one)
+    one = test_training.finish(build(tmp_path))
+    agree(restored(folder, f"{strategy} resumed"), one)
+    agree(test_training.finish(restored(folder, f"{strategy} state")), one)
 
 
 @pytest.mark.parametrize("precision", strategies.PRECISIONS)
 def test_half_precision_learns_about_the_same_in_a_group_and_in_one_process(
     folder: Path, tmp_path: Path, precision: str
 ) -> None:
-    own = test_training.finish(build(tmp_path, {}, strategies.OneProcess(precision=precision)))
-    whole = test_training.finish(build(tmp_path, {}))
+    own = test_training.finish(build(tmp_path, strategy=strategies.OneProcess(precision=precision)))
+    whole = test_training.finish(build(tmp_path))
     assert own.progress.history != whole.progress.history
     agree(own, whole, 0.03)
-    agree(restored(folder, precision, {}), own, 0.03)
+    agree(restored(folder, precision), own, 0.03)
 
 
 def test_each_worker_drops_out_its_own(folder: Path) -> None:

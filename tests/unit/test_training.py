@@ -208,7 +208,7 @@ def test_shared_arrays_are_read_where_they_lie(tmp_path: Path) -> None:
     )
     running = training.Trainer(chosen.default(), locked, metric="log_loss")
     running.epoch()
-    tensor = running._train[0]["numeric"]
+    tensor = running._train.rows.inputs["numeric"]
     assert tensor.data_ptr() == locked.train.inputs["numeric"].ctypes.data
 
 

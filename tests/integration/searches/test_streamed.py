@@ -1,0 +1,317 @@
+"""Data that are streamed: searches on several files that take more memory than they are given."""
+
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from rich import console
+
+from eagleray import errors, spec, storage
+from eagleray.learn import schema
+from eagleray.state.models import Registry
+from ray_jobs import pipeline, search, training
+from ray_jobs.data import blocks, extent
+from tests.conftest import Bucket
+
+FILES, ROWS = 3, 12_000
+MEMORY = {"data.memory": "1MB"}
+
+
+def frame(seed: int, rows: int = ROWS) -> pd.DataFrame:
+    """Rows whose class follows from their columns, but for one in ten."""
+    random = np.random.default_rng(seed)
+    numbers = {name: random.normal(size=rows).round(4) for name in "abcd"}
+    kind = random.choice(["red", "green", "blue"], rows)
+    score = numbers["a"] - numbers["b"] + 2 * (kind == "red") - 0.7
+    wrong = random.random(rows) < 0.1
+    table = pd.DataFrame(numbers).assign(kind=kind, y=np.where((score > 0) ^ wrong, "yes", "no"))
+    table.loc[::100, "c"] = np.nan
+    return table
+
+
+def write(folder: Path, suffix: str, **changes: pd.DataFrame) -> None:
+    (folder / "rows").mkdir()
+    for number in range(FILES):
+        table = changes.get(f"file{number}", frame(number))
+        path = folder / "rows" / f"{number}.{suffix}"
+        if suffix == "csv":
+            table.to_csv(path, index=False)
+        else:
+            table.to_parquet(path, row_group_size=5000)
+
+
+def experiment(folder: Path, **overrides: Any) -> spec.Experiment:
+    (folder / "store").mkdir(exist_ok=True)
+    file = folder / "e.yaml"
+    file.write_text(
+        "name: streamed\ndata: {source: rows, target: y}\nmodel: {hidden: [16]}\n"
+        "train: {epochs: 2, batch_size: 256, lr: 0.01}\ntune: {trials: 1, scheduler: none}\n"
+        f"storage: file://{folder}/store\n"
+    )
+    return spec.load(file, {key: str(value) for key, value in {**MEMORY, **overrides}.items()})
+
+
+def run(chosen: spec.Experiment, folder: Path) -> tuple[Any, str]:
+    with (folder / "screen").open("w") as file:
+        ended = pipeline.run(chosen, console.Console(file=file, width=300))
+    return ended, (folder / "screen").read_text()
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parquet")
+    write(folder, "parquet")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_several_files_larger_than_their_memory_give_a_model_as_good_as_in_memory(
+    ray_cluster: None, tmp_path: Path, suffix: str
+) -> None:
+    write(tmp_path, suffix)
+    ended, screen = run(experiment(tmp_path), tmp_path)
+    assert "larger than 1 MB (data.memory): they are streamed" in screen
+    assert "transforms fitted on these" in screen
+    (version,) = Registry(storage.open(f"file://{tmp_path}/store")).versions("streamed")
+    rows = version.manifest["rows"]
+    assert sum(rows.values()) == FILES * ROWS
+    assert rows["train"] > 30_000
+    other = search.Search(experiment(tmp_path, **{"data.memory": "1GB"}))
+    assert other.id != ended.search.id
+    configuration = other.experiment.default()
+    data = other.dataset.encode(other.transforms(configuration))
+    whole = training.Trainer(configuration, data, metric="roc_auc")
+    for _ in range(2):
+        score = whole.epoch()["roc_auc"]
+    assert ended.trials[0].score == pytest.approx(score, abs=0.02)
+    assert ended.result.test["roc_auc"] > 0.85
+    again, screen = run(experiment(tmp_path), tmp_path)
+    assert again.search.id == ended.search.id
+    assert "has already ended" in screen
+
+
+def test_blocks_hold_the_rows_that_train_each_once_as_they_are_encoded_in_memory(
+    ray_cluster: None, parquet: Path
+) -> None:
+    searched = search.Search(experiment(parquet))
+    made, frames = searched.dataset, pd.concat([frame(n) for n in range(FILES)])
+    data = made.encode(searched.transforms(searched.experiment.default()))
+    assert isinstance(data.train, blocks.Blocks)
+    held = set(made.rows[[*made.split.validation, *made.split.test]].tolist())
+    left = [row for row in range(FILES * ROWS) if row + 1 not in held]
+    table = frames.iloc[left].reset_index(drop=True)
+    raw = {name: table[name].to_numpy() for name in table if name != "y"}
+    wanted = data.transforms.apply(schema.parse(made.schema, raw))
+    parts = [data.train.part(number) for number in range(len(data.train.sizes))]
+    assert len(parts) > 3
+    for name, array in wanted.items():
+        assert np.array_equal(np.concatenate([part.inputs[name] for part in parts]), array)
+    assert [len(part.targets) for part in parts] == list(data.train.sizes)
+    for row, number in zip(made.columns["a"], made.rows, strict=True):
+        assert row == frames["a"].iloc[number - 1]
+
+
+LATE = {
+    "a": "2.csv: row 12,000: a: a number is needed, but got 'n.a. yet'; .*data.missing",
+    "y": "2.csv: row 12,000: y: one of the target's classes is needed, but got 'n.a. yet'",
+}
+
+
+@pytest.mark.parametrize("column", LATE)
+def test_a_value_after_the_sample_that_its_column_cannot_hold_is_named_with_file_and_row(
+    ray_cluster: None, tmp_path: Path, column: str
+) -> None:
+    table = frame(2).astype(object)
+    table.loc[ROWS - 1, column] = "n.a. yet"
+    write(tmp_path, "csv", file2=table)
+    with pytest.raises(errors.DataError, match=LATE[column]):
+        run(experiment(tmp_path), tmp_path)
+
+
+def test_values_after_the_sample_that_are_new_or_extreme_are_encoded(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    table = frame(2)
+    table.loc[11_999, ["a", "kind", "d"]] = [1e300, "violet", np.nan]
+    table.loc[11_998, "y"] = None
+    write(tmp_path, "csv", file2=table)
+    searched = search.Search(experiment(tmp_path))
+    data = searched.dataset.encode(searched.transforms(searched.experiment.default()))
+    assert isinstance(data.train, blocks.Blocks)
+    last = data.train.part(len(data.train.sizes) - 1)
+    assert np.isfinite(last.inputs["numeric"]).all()
+    assert last.inputs["numeric"].max() > 1e5
+    assert last.inputs["categories"][-1] == [1]
+    assert len(data.train) == searched.dataset.counts["train"] - 1
+
+
+HEADER = b"a,b,c,d,kind,y\n"
+FAULTY = {
+    "other columns": (b"a,b,c,d,kind,z\n1,2,3,4,red,yes\n", r"1\.csv: .*lacks 'y' and has 'z'"),
+    "a short row": (HEADER + b"1,2,3,4,red,yes\n" * 9000 + b"1,2\n", r"1\.csv:9002: a row needs"),
+    "nothing": (b"", r"1\.csv: a table is needed, but the file is empty"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_file_at_fault_among_several_is_named(
+    ray_cluster: None, tmp_path: Path, fault: str
+) -> None:
+    content, message = FAULTY[fault]
+    write(tmp_path, "csv")
+    (tmp_path / "rows" / "1.csv").write_bytes(content)
+    with pytest.raises(errors.DataError, match=message):
+        search.Search(experiment(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data.split.group": "kind"}, "data.split.group: streamed rows are split by chance"),
+        ({"data.split.time": "a"}, "data.split.time: streamed rows are split by chance"),
+        ({"data.split.stratify": "true"}, "data.split.stratify: streamed rows"),
+        ({"features": "{kind: {max_categories: {randint: [5, 50]}}}"}, "features: .*at most 8"),
+    ],
+)
+def test_what_needs_all_rows_in_memory_is_refused(
+    parquet: Path, overrides: dict[str, str], message: str
+) -> None:
+    with pytest.raises(errors.DataError, match=message):
+        search.Search(experiment(parquet, **overrides))
+
+
+def test_objects_are_streamed_and_one_that_goes_away_is_named(
+    ray_cluster: None, s3: Bucket, parquet: Path
+) -> None:
+    store = storage.open(s3.uri)
+    for number in range(FILES):
+        content = (parquet / "rows" / f"{number}.parquet").read_bytes()
+        store.put(f"rows/{number}.parquet", content)
+    remote = {"data.source": f"{s3.uri}/rows/*.parquet"}
+    found = search.Search(experiment(parquet, **remote)).dataset
+    assert sum(found.counts.values()) == FILES * ROWS
+    size = extent.measure(experiment(parquet, **remote))
+    store.delete("rows/1.parquet")
+    with pytest.raises(errors.DataError, match=r"rows/1\.parquet"):
+        search.Search(experiment(parquet, **remote), size)
+
+
+MANY, WIDTH = 4_000_000, 16
+"""Rows and columns; encoded they take 256 MB."""
+STORE, HEAP, MOST = 80, 96, 640
+"""Megabytes: of the object store, of the heap of a trial above what it has when it begins, and of
+the heap of any process; those that do nothing have 300."""
+LIMITED = f"""
+import resource
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, shape, width):
+        super().__init__()
+        self.layer = torch.nn.Linear(shape.numeric, width)
+        self.bound = False
+
+    def forward(self, inputs):
+        if not self.bound:
+            with open('/proc/self/status') as file:
+                words = dict(line.split(':') for line in file)
+            most = (int(words['VmData'].split()[0]) << 10) + ({HEAP} << 20)
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+            self.bound = True
+        return self.layer(inputs['numeric'])
+
+def build(shape, width):
+    return Net(shape, width)
+"""
+PROGRAM = f"""
+import sys
+from rich import console
+from eagleray import ray_compat, spec
+from ray_jobs import pipeline
+
+size = {{"num_cpus": 1, "object_store_memory": {STORE} << 20}}
+with ray_compat.connected(None, ray_compat.DEVICES, **size):
+    pipeline.run(spec.load(sys.argv[1]), console.Console(width=300))
+"""
+
+
+class Heaps(threading.Thread):
+    """The largest heap, in megabytes, of each process below one, by its id."""
+
+    def __init__(self, root: int) -> None:
+        super().__init__(daemon=True)
+        self._root, self._ended = root, threading.Event()
+        self.most: dict[int, int] = defaultdict(int)
+
+    def run(self) -> None:
+        while not self._ended.wait(0.05):
+            for pid in self._below():
+                for line in _lines(pid, "status"):
+                    if line.startswith("RssAnon"):
+                        self.most[pid] = max(self.most[pid], int(line.split()[1]) >> 10)
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def _below(self) -> set[int]:
+        parents = {}
+        for pid in (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal()):
+            for line in _lines(pid, "status"):
+                if line.startswith("PPid"):
+                    parents[pid] = int(line.split()[1])
+        found, fresh = {self._root}, {self._root}
+        while fresh:
+            fresh = {pid for pid, parent in parents.items() if parent in fresh} - found
+            found |= fresh
+        return found
+
+
+def _lines(pid: int, name: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text().splitlines()
+    except OSError:
+        return []  # it has ended
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_more_rows_are_trained_on_than_the_memory_of_any_process_holds(
+    tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "rows").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(8):
+        numbers = random.normal(size=(WIDTH, MANY // 8)).astype(np.float32)
+        label = np.where(numbers[0] > numbers[1], "yes", "no")
+        table = pa.table({f"x{n}": column for n, column in enumerate(numbers)} | {"y": label})
+        pyarrow.parquet.write_table(table, tmp_path / "rows" / f"{number}.parquet")
+    del numbers, table
+    (tmp_path / "own.py").write_text(LIMITED)
+    chosen = experiment(
+        tmp_path,
+        **{"data.memory": "32MB", "model": "{type: 'own:build'}", "train.epochs": 1},
+        **{"train.batch_size": 8192, "train.lr": 0.05},
+        **{"compute.workers": workers, "compute.cpus": 1 / workers},
+    )
+    (tmp_path / "whole.yaml").write_text(spec.document.write(chosen.explicit()))
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "whole.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        heaps = Heaps(running.pid)
+        heaps.start()
+        screen = running.communicate()[0].decode()
+        heaps.stop()
+    assert running.returncode == 0, screen
+    (version,) = Registry(storage.open(f"file://{tmp_path}/store")).versions("streamed")
+    assert version.manifest["metrics"]["test"]["roc_auc"] > 0.99
+    assert version.manifest["rows"]["train"] > MANY * 0.95
+    assert max(heaps.most.values()) < MOST, heaps.most
