@@ -11,13 +11,13 @@ from ray_jobs import pack, probe, search, searcher, training
 
 log = logging.getLogger(__name__)
 
-SIZES = (4, 8, 16, 32)
+SIZES = (8, 32)
 """Sizes of packs that are measured."""
 FOLLOWING_SIZE = 4
 """Largest pack where a searcher models results: larger ones find less (docs/adr/0026)."""
 MIN_GAIN = 1.3
 """Packs with a smaller gain in speed are not used."""
-STEPS, ROUNDS = 20, 3
+STEPS, ROUNDS = 10, 2
 """What is measured: steps of an epoch, and how often."""
 
 
