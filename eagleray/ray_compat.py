@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
@@ -97,6 +98,21 @@ def unchanged_authentication() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def errors_on_stderr() -> Iterator[None]:
+    """In the block, print what Ray says of lost workers to stderr: results go to stdout."""
+    from ray._private import worker
+
+    def to_stderr(data: Mapping[str, Any], **_: Any) -> None:
+        print(*data["lines"], sep="\n", file=sys.stderr)
+
+    before, worker.print_to_stdstream = worker.print_to_stdstream, to_stderr
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
+@contextlib.contextmanager
 def connected(
     address: str | None, settings: Mapping[str, str] | None = None, **own: Any
 ) -> Iterator[None]:
@@ -121,7 +137,7 @@ def connected(
         )
     alone = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, **own}
     home = {"EAGLERAY_HOME": str(server.find())}
-    with variables(home | dict(settings or {})), unchanged_authentication():
+    with variables(home | dict(settings or {})), unchanged_authentication(), errors_on_stderr():
         try:
             ray.init(
                 address or "local",

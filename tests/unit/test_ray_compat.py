@@ -62,6 +62,18 @@ def test_a_cluster_of_ones_own_leaves_no_mode_of_authentication_behind(
     assert ray_compat.dashboard_headers() == {}
 
 
+def test_what_ray_says_of_lost_workers_is_kept_out_of_the_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ray._private import worker
+
+    assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
+    with ray_compat.errors_on_stderr():
+        worker.print_to_stdstream({"lines": ["A worker died"]}, ignore_prefix=False)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "A worker died\n")
+
+
 def test_a_trial_may_fail_again_once_it_got_further() -> None:
     from ray.tune.experiment import Trial
 
