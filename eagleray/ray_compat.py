@@ -51,8 +51,8 @@ NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
-DRIVER, JOB_DIGITS = "eagleray", 8
-"""Marks the jobs of our drivers, in their metadata; a group's id ends with that of its job."""
+DRIVER = "eagleray"
+"""Marks the jobs of our drivers, in their metadata."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Ray sets this variable when it starts a local cluster, and leaves it set."""
 
@@ -163,34 +163,33 @@ def connected(
 
 
 def free_reservations() -> list[str]:
-    """Remove placement groups of our drivers that died, which Ray keeps: their ids.
+    """Remove placement groups of our drivers whose makers died, which Ray keeps; return their ids.
 
-    Ray 2.60 frees the groups that a job has when it ends. A run of Ray Train that outlives its
-    driver by a moment makes another one.
+    Ray 2.60 removes a group when its job ends after the actor that made it, but neither one that an
+    actor makes a moment after its job, nor any before the job ends: Ray Train's controllers die
+    with groups that wait for room.
     """
     from ray import _raylet
     from ray._private import state
     from ray.core.generated import gcs_pb2
-    from ray.util.placement_group import (
-        PlacementGroup,
-        placement_group_table,
-        remove_placement_group,
-    )
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     accessor = state.state._connect_and_get_accessor()
     table = accessor.get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )
     jobs = [gcs_pb2.JobTableData.FromString(one) for one in table]
-    dead = {one.job_id.hex() for one in jobs if one.is_dead and DRIVER in one.config.metadata}
+    dead = {one.job_id: one.is_dead for one in jobs if DRIVER in one.config.metadata}
+    groups = map(gcs_pb2.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
     left = [
-        name
-        for name, one in placement_group_table().items()
-        if one["state"] != "REMOVED" and name[-JOB_DIGITS:] in dead
+        one.placement_group_id
+        for one in groups
+        if one.creator_job_id in dead and one.state != one.REMOVED and not one.is_detached
+        if dead[one.creator_job_id] or (one.creator_actor_dead and one.creator_actor_id != driver)
     ]
     for name in left:
-        remove_placement_group(PlacementGroup(_raylet.PlacementGroupID(bytes.fromhex(name))))
-    return left
+        remove_placement_group(PlacementGroup(_raylet.PlacementGroupID(name)))
+    return [name.hex() for name in left]
 
 
 def dashboard_headers() -> dict[str, str]:

@@ -96,14 +96,19 @@ def test_a_trial_is_held_back_by_its_status_and_placed_by_a_label_of_the_node() 
     assert "def get_draining_nodes" in inspect.getsource(state)
 
 
-def test_a_jobs_metadata_and_the_end_of_a_groups_id_tell_whose_group_it_is() -> None:
+def test_ray_says_who_made_a_placement_group_and_whether_that_has_died() -> None:
     from ray._private import state
     from ray.core.generated import gcs_pb2
 
-    job = gcs_pb2.JobTableData(job_id=bytes.fromhex("02000000"), is_dead=True)
+    job = gcs_pb2.JobTableData(job_id=b"1", is_dead=True)
     job.config.metadata[ray_compat.DRIVER] = "1"
-    assert len(job.job_id.hex()) == ray_compat.JOB_DIGITS
-    assert "accessor.get_job_table(" in inspect.getsource(state)
+    group = gcs_pb2.PlacementGroupTableData(creator_actor_id=b"1", creator_job_id=b"1")
+    assert not group.creator_actor_dead
+    assert not group.is_detached
+    assert group.state != group.REMOVED
+    source = inspect.getsource(state)
+    assert "accessor.get_job_table(" in source
+    assert "accessor.get_placement_group_table()" in source
 
 
 def test_population_based_training_gives_a_trial_anothers_checkpoint_and_changed_values() -> None:
