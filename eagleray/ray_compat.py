@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,8 +53,8 @@ NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
-DRIVER, JOB_DIGITS = "eagleray", 8
-"""Marks the jobs of our drivers, in their metadata; a group's id ends with that of its job."""
+DRIVER = "eagleray"
+"""Marks the jobs of our drivers, in their metadata."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Ray sets this variable when it starts a local cluster, and leaves it set."""
 
@@ -99,6 +100,21 @@ def unchanged_authentication() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def errors_on_stderr() -> Iterator[None]:
+    """In the block, print what Ray says of lost workers to stderr: results go to stdout."""
+    from ray._private import worker
+
+    def to_stderr(data: Mapping[str, Any], **_: Any) -> None:
+        print(*data["lines"], sep="\n", file=sys.stderr)
+
+    before, worker.print_to_stdstream = worker.print_to_stdstream, to_stderr
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
+@contextlib.contextmanager
 def connected(
     address: str | None, settings: Mapping[str, str] | None = None, **own: Any
 ) -> Iterator[None]:
@@ -123,7 +139,7 @@ def connected(
         )
     alone = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, **own}
     home = {"EAGLERAY_HOME": str(server.find())}
-    with variables(home | dict(settings or {})), unchanged_authentication():
+    with variables(home | dict(settings or {})), unchanged_authentication(), errors_on_stderr():
         try:
             ray.init(
                 address or "local",
@@ -149,35 +165,34 @@ def connected(
 
 
 def free_reservations() -> list[str]:
-    """Remove placement groups of our drivers that died, which Ray keeps: their ids.
+    """Remove placement groups of our drivers whose makers died, which Ray keeps; return their ids.
 
-    Ray 2.60 frees the groups that a job has when it ends. A run of Ray Train that outlives its
-    driver by a moment makes another one.
+    Ray 2.60 removes a group when its job ends after the actor that made it, but neither one that an
+    actor makes a moment after its job, nor any before the job ends: Ray Train's controllers die
+    with groups that wait for room.
     """
     from ray import _raylet
     from ray._private import state
     from ray.core.generated import gcs_pb2
-    from ray.util.placement_group import (
-        PlacementGroup,
-        placement_group_table,
-        remove_placement_group,
-    )
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     accessor = state.state._connect_and_get_accessor()
     table = accessor.get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )
-    kind: Any = gcs_pb2.JobTableData  # type: ignore[attr-defined] # made at import
-    jobs = [kind.FromString(one) for one in table]
-    dead = {one.job_id.hex() for one in jobs if one.is_dead and DRIVER in one.config.metadata}
+    tables: Any = gcs_pb2  # its types are made when it is imported
+    jobs = [tables.JobTableData.FromString(one) for one in table]
+    dead = {one.job_id: one.is_dead for one in jobs if DRIVER in one.config.metadata}
+    groups = map(tables.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
     left = [
-        name
-        for name, one in placement_group_table().items()
-        if one["state"] != "REMOVED" and name[-JOB_DIGITS:] in dead
+        one.placement_group_id
+        for one in groups
+        if one.creator_job_id in dead and one.state != one.REMOVED and not one.is_detached
+        if dead[one.creator_job_id] or (one.creator_actor_dead and one.creator_actor_id != driver)
     ]
     for name in left:
-        remove_placement_group(PlacementGroup(_raylet.PlacementGroupID(bytes.fromhex(name))))
-    return left
+        remove_placement_group(PlacementGroup(_raylet.PlacementGroupID(name)))
+    return [name.hex() for name in left]
 
 
 def dashboard_headers() -> dict[str, str]:

@@ -33,6 +33,8 @@ from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
 """Maximum number of settings of `features` that are encoded once for all trials."""
+FREE_S = 10.0
+"""Time between two looks for what groups that were lost still hold."""
 RETRIES = 3
 """Retries of a trial whose worker is lost; a newer saved state resets the count."""
 
@@ -181,6 +183,7 @@ class _Recorder(tune.Callback):
         self._over: set[tuple[str, int]] = set()  # members that have ended, by Ray's id and number
         self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
+        self._grouped, self._freed = searched.experiment.compute.grouped, time.monotonic()
 
     @property
     def known(self) -> list[searches.Record]:
@@ -199,6 +202,9 @@ class _Recorder(tune.Callback):
             raise KeyboardInterrupt
         self._records.check()
         self._outbox.check()
+        if self._grouped and time.monotonic() - self._freed >= FREE_S:
+            self._freed = time.monotonic()
+            ray_compat.free_reservations()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):

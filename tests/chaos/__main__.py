@@ -18,7 +18,9 @@ from tests.chaos import checks, cluster, plan, searched
 
 EVENTS = 30
 PAUSE_S = leases.TTL_S + 5
-"""Another driver has taken over by then, and Ray has given up a node."""
+"""Longer than a lease lasts."""
+TAKEOVER_S = 90.0
+"""Another driver has started by then, and has waited for the lease."""
 SEARCH_S = 900.0
 """A search that takes longer hangs."""
 
@@ -99,7 +101,7 @@ class Chaos:
         pids = {
             "worker": lambda: [pid for pid in one.workers() if cluster.alive(pid)],
             "raylet": self._cluster.raylets,
-            "driver": drivers.alive,
+            "driver": lambda: [pid for pid in drivers.alive() if pid == one.lease()[0]],
             "head": self._cluster.gcs,
             "s3": self._cluster.s3,
         }[event.victim]()
@@ -111,16 +113,25 @@ class Chaos:
         if event.act == "kill":
             cluster.send(pid, signal.SIGKILL)
             return True
-        cluster.send(pid, signal.SIGSTOP)
-        if event.victim == "driver":
-            drivers.start()  # somebody submits it again, and takes over
-        until = time.monotonic() + PAUSE_S
-        while time.monotonic() < until:
-            self._tend(drivers)
-            time.sleep(0.1)
-        cluster.send(pid, signal.SIGCONT)
+        self._pause(pid, one, drivers, driver=event.victim == "driver")
         self._say(f"{one.name} at {one.progress():.2f}: {event.victim} {pid} goes on")
         return True
+
+    def _pause(
+        self, pid: int, one: searched.Searched, drivers: cluster.Drivers, *, driver: bool
+    ) -> None:
+        """Stop a process past the lease: a driver until another one has taken over."""
+        _, fence = one.lease()
+        cluster.send(pid, signal.SIGSTOP)
+        if driver:
+            drivers.start()  # somebody submits it again
+        until = time.monotonic() + (TAKEOVER_S if driver else PAUSE_S)
+        while time.monotonic() < until and not (driver and one.lease()[1] > fence):
+            self._tend(drivers)
+            time.sleep(0.1)
+        if driver and one.lease()[1] == fence:
+            self._break(f"{one.name}: another driver must take over within {TAKEOVER_S:g} s")
+        cluster.send(pid, signal.SIGCONT)
 
     def _check(
         self, one: searched.Searched, drivers: cluster.Drivers, seen: list[searched.Seen]

@@ -1,5 +1,6 @@
 """What must hold when a search under chaos has ended; each check yields what is broken."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -72,8 +73,9 @@ def version(done: Searched, printed: Iterable[str]) -> Iterator[str]:
     """One version is registered, and all drivers that ended well have printed the same of it."""
     if done.versions != [1]:
         yield f"{done.name}: one version must be registered, but got {done.versions}"
-    if len(set(printed)) != 1:
-        yield f"{done.name}: drivers must print one result, but got {sorted(set(printed))}"
+    if len({_canonical(one) for one in printed}) != 1:
+        shown = [one[:300] for one in sorted(set(printed))]
+        yield f"{done.name}: drivers must print one result in JSON, but got {shown}"
 
 
 def repeated(lives: list[Life], seen: list[Seen]) -> Iterator[str]:
@@ -99,6 +101,14 @@ def whole(lives: list[Life], last: int) -> Iterator[str]:
     for width, count in times.items():
         if count > 1:
             yield f"width {width}: must be trained to its end once, but was {count} times"
+
+
+def _canonical(printed: str) -> str:
+    """JSON with sorted keys; of anything else, what it is."""
+    try:
+        return json.dumps(json.loads(printed), sort_keys=True)
+    except json.JSONDecodeError:
+        return f"not JSON: {printed}"
 
 
 def _losses(done: Searched, record: searches.Record) -> list[float]:

@@ -98,11 +98,15 @@ class Cluster:
             options += [f"--ray-client-server-port={ray_nodes.free_port()}"]
         options.append(f"--node-ip-address={host}")
         node = ray_nodes.start(options, self.folder, self.environment)
-        self._nodes[host], until = node, time.monotonic() + START_S
+        self._nodes[host], until, began = node, time.monotonic() + START_S, False
         while node.poll() is None and time.monotonic() < until and not self._ending.is_set():
             if "Ray runtime started" in log.read_text():
                 return True
-            time.sleep(0.1)
+            raylets = _processes(node.pid, "raylet")
+            if began and not raylets:  # `ray start` would wait for it
+                break
+            began |= bool(raylets)
+            time.sleep(0.2)
         _kill(node)
         return False
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from eagleray import errors, spec, storage
-from eagleray.state import models, searches
+from eagleray.state import leases, models, searches
 from ray_jobs import scheduler, search
 
 LOOK_S = 0.3
@@ -113,6 +113,14 @@ class Searched:
     @cached_property
     def records(self) -> searches.Records:
         return searches.Records(self.store, self.name, self.search.id)
+
+    def lease(self) -> tuple[int, int]:
+        """Process and number of the driver that holds the lease; zeros if there is none to see."""
+        with contextlib.suppress(errors.StorageError):
+            found = leases.read(self.store, self.records.lease_key)
+            if not found.free:
+                return int(found.owner.rpartition(":")[2]), found.fence or 0
+        return 0, 0
 
     @cached_property
     def batches(self) -> int:

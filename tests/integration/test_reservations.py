@@ -1,4 +1,6 @@
-"""What Ray keeps reserved for a driver that is gone is freed by the next one."""
+"""What Ray keeps reserved for drivers and actors that are gone is freed."""
+
+import time
 
 import pytest
 import ray
@@ -32,3 +34,19 @@ def test_a_reservation_that_was_made_after_its_driver_ended_is_freed_and_no_othe
             assert ray_compat.free_reservations() == [reserved]
             assert ray_compat.free_reservations() == []
             assert placement_group([{"CPU": 1}]).wait(60), "the place is free again"
+
+
+def test_a_reservation_of_an_actor_that_died_is_freed_while_its_driver_goes_on() -> None:
+    with nodes() as (address, _), ray_compat.connected(address):
+        maker = ray.remote(num_cpus=0)(Late).remote()
+        reserved = ray.get(maker.reserve.remote())
+        own = placement_group([{"CPU": 1}])
+        assert own.wait(60)
+        assert ray_compat.free_reservations() == [], "who made it is alive"
+        ray.kill(maker)
+        until = time.monotonic() + 60
+        while not (freed := ray_compat.free_reservations()):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert freed == [reserved]
+        assert placement_group([{"CPU": 1}]).wait(60), "the place is free again"

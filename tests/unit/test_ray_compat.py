@@ -63,6 +63,18 @@ def test_a_cluster_of_ones_own_leaves_no_mode_of_authentication_behind(
     assert ray_compat.dashboard_headers() == {}
 
 
+def test_what_ray_says_of_lost_workers_is_kept_out_of_the_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ray._private import worker
+
+    assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
+    with ray_compat.errors_on_stderr():
+        worker.print_to_stdstream({"lines": ["A worker died"]}, ignore_prefix=False)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "A worker died\n")
+
+
 def test_a_trial_may_fail_again_once_it_got_further() -> None:
     from ray.tune.experiment import Trial
 
@@ -85,14 +97,19 @@ def test_a_trial_is_held_back_by_its_status_and_placed_by_a_label_of_the_node() 
     assert "def get_draining_nodes" in inspect.getsource(state)
 
 
-def test_a_jobs_metadata_and_the_end_of_a_groups_id_tell_whose_group_it_is() -> None:
+def test_ray_says_who_made_a_placement_group_and_whether_that_has_died() -> None:
     from ray._private import state
     from ray.core.generated import gcs_pb2
 
-    job = gcs_pb2.JobTableData(job_id=bytes.fromhex("02000000"), is_dead=True)
+    job = gcs_pb2.JobTableData(job_id=b"1", is_dead=True)
     job.config.metadata[ray_compat.DRIVER] = "1"
-    assert len(job.job_id.hex()) == ray_compat.JOB_DIGITS
-    assert "accessor.get_job_table(" in inspect.getsource(state)
+    group = gcs_pb2.PlacementGroupTableData(creator_actor_id=b"1", creator_job_id=b"1")
+    assert not group.creator_actor_dead
+    assert not group.is_detached
+    assert group.state != group.REMOVED
+    source = inspect.getsource(state)
+    assert "accessor.get_job_table(" in source
+    assert "accessor.get_placement_group_table()" in source
 
 
 def test_population_based_training_gives_a_trial_anothers_checkpoint_and_changed_values() -> None:
