@@ -59,6 +59,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/driver.py
 	$(BIN)/python benchmarks/asha.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/quality.py
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ray_jobs import training
+from ray_jobs import pack, training
 from ray_jobs.data import blocks, encoded, reading
 from tests.unit import test_training
 
@@ -164,3 +164,38 @@ def test_a_training_from_blocks_equals_one_from_memory_where_the_batches_do(tmp_
     assert [epoch["log_loss"] for epoch in trainings[1].progress.history] == pytest.approx(
         [epoch["log_loss"] for epoch in trainings[0].progress.history], rel=1e-5
     )
+
+
+def test_trials_in_a_pack_read_blocks_once_and_train_as_they_do_alone(tmp_path: Path) -> None:
+    read: list[int] = []
+    chosen = test_training.experiment(tmp_path, **{"model.dropout": "0", "train.epochs": "2"})
+    data, configuration = test_training.encode(chosen), chosen.default()
+    assert isinstance(data.train, encoded.Part)
+    sizes = (40, 30, len(data.train) - 70)
+    data = dataclasses.replace(data, train=in_blocks(data.train, sizes, read.append))
+
+    def build() -> training.Trainer:
+        return training.Trainer(configuration, data, metric="log_loss")
+
+    members = [build(), build()]
+    for _ in range(2):
+        for one, done in zip(members, pack.epoch(members), strict=True):
+            one.record(done)
+    assert len(read) == 2 * len(sizes)
+    alone = test_training.finish(build())
+    for one in members:
+        for left, right in zip(one.progress.history, alone.progress.history, strict=True):
+            assert left["train_loss"] == pytest.approx(right["train_loss"], rel=1e-5)
+
+
+def test_an_epoch_that_stops_between_two_batches_goes_on_to_the_bit(tmp_path: Path) -> None:
+    chosen = test_training.experiment(tmp_path, **{"model.dropout": "0.3", "train.epochs": "2"})
+    data = streamed(test_training.encode(chosen))
+    whole, parted = (training.Trainer(chosen.default(), data, metric="log_loss") for _ in range(2))
+    test_training.finish(whole)
+    stops = iter([False, True])
+    assert parted.epoch(lambda: next(stops)) is None
+    test_training.finish(parted)
+    weights = test_training.weights(parted)
+    for name, value in test_training.weights(whole).items():
+        assert torch.equal(value, weights[name])

@@ -32,7 +32,7 @@ def frame(seed: int, rows: int = ROWS) -> pd.DataFrame:
     kind = random.choice(["red", "green", "blue"], rows)
     score = numbers["a"] - numbers["b"] + 2 * (kind == "red") - 0.7
     wrong = random.random(rows) < 0.1
-    table = pd.DataFrame(numbers).assign(kind=kind, y=np.where((score > 0) ^ wrong, "yes", "no"))
+    table = pd.DataFrame(numbers).assign(kind=kind, y=np.where((score > 0) ^ wrong, "high", "low"))
     table.loc[::100, "c"] = np.nan
     return table
 
@@ -155,8 +155,8 @@ def test_values_after_the_sample_that_are_new_or_extreme_are_encoded(
 
 HEADER = b"a,b,c,d,kind,y\n"
 FAULTY = {
-    "other columns": (b"a,b,c,d,kind,z\n1,2,3,4,red,yes\n", r"1\.csv: .*lacks 'y' and has 'z'"),
-    "a short row": (HEADER + b"1,2,3,4,red,yes\n" * 9000 + b"1,2\n", r"1\.csv:9002: a row needs"),
+    "other columns": (b"a,b,c,d,kind,z\n1,2,3,4,red,high\n", r"1\.csv: .*lacks 'y' and has 'z'"),
+    "a short row": (HEADER + b"1,2,3,4,red,high\n" * 9000 + b"1,2\n", r"1\.csv:9002: a row needs"),
     "nothing": (b"", r"1\.csv: a table is needed, but the file is empty"),
 }
 
@@ -178,7 +178,10 @@ def test_a_file_at_fault_among_several_is_named(
         ({"data.split.group": "kind"}, "data.split.group: streamed rows are split by chance"),
         ({"data.split.time": "a"}, "data.split.time: streamed rows are split by chance"),
         ({"data.split.stratify": "true"}, "data.split.stratify: streamed rows"),
-        ({"features": "{kind: {max_categories: {randint: [5, 50]}}}"}, "features: .*at most 8"),
+        (
+            {"features": "{kind: {type: categorical, max_categories: {randint: [5, 50]}}}"},
+            "features: .*at most 8",
+        ),
     ],
 )
 def test_what_needs_all_rows_in_memory_is_refused(
