@@ -104,7 +104,7 @@ def errors_on_stderr() -> Iterator[None]:
     """In the block, print what Ray says of lost workers to stderr: results go to stdout."""
     from ray._private import worker
 
-    def to_stderr(data: Mapping[str, Any], **_: Any) -> None:
+    def to_stderr(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
         print(*data["lines"], sep="\n", file=sys.stderr)
 
     before, worker.print_to_stdstream = worker.print_to_stdstream, to_stderr
@@ -184,6 +184,7 @@ def free_reservations() -> list[str]:
     jobs = [tables.JobTableData.FromString(one) for one in table]
     dead = {one.job_id: one.is_dead for one in jobs if DRIVER in one.config.metadata}
     groups = map(tables.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
+    driver = _raylet.ActorID.nil().binary()  # what a driver makes is of no actor
     left = [
         one.placement_group_id
         for one in groups
