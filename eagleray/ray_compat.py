@@ -180,6 +180,7 @@ def free_reservations() -> list[str]:
     )
     jobs = [gcs_pb2.JobTableData.FromString(one) for one in table]
     dead = {one.job_id: one.is_dead for one in jobs if DRIVER in one.config.metadata}
+    driver = _raylet.ActorID.nil().binary()  # what a driver makes is of no actor
     groups = map(gcs_pb2.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
     left = [
         one.placement_group_id
