@@ -100,7 +100,9 @@ def unchanged_authentication() -> Iterator[None]:
 @contextlib.contextmanager
 def errors_on_stderr() -> Iterator[None]:
     """In the block, print what Ray says of lost workers to stderr: results go to stdout."""
-    from ray._private import worker
+    from ray._private import worker as ray_worker
+
+    worker: Any = ray_worker
 
     def to_stderr(data: Mapping[str, Any], **_: Any) -> None:
         print(*data["lines"], sep="\n", file=sys.stderr)
@@ -174,14 +176,15 @@ def free_reservations() -> list[str]:
     from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+    messages: Any = gcs_pb2  # generated, and untyped
     accessor = state.state._connect_and_get_accessor()
     table = accessor.get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )
-    jobs = [gcs_pb2.JobTableData.FromString(one) for one in table]
+    jobs = [messages.JobTableData.FromString(one) for one in table]
     dead = {one.job_id: one.is_dead for one in jobs if DRIVER in one.config.metadata}
     driver = _raylet.ActorID.nil().binary()  # what a driver makes is of no actor
-    groups = map(gcs_pb2.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
+    groups = map(messages.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
     left = [
         one.placement_group_id
         for one in groups
