@@ -53,7 +53,7 @@ class Chaos:
         try:
             for planned in self._plan:
                 self._search(planned.kind, planned.events)
-            while self._late:
+            while self._late and not self._broken:
                 self._search(plan.KINDS[-1], ())
         finally:
             self._cluster.close()
