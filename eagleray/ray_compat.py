@@ -288,6 +288,13 @@ class Controller:
         return result["state"]
 
 
+def is_out_of_disk(failure: BaseException) -> bool:
+    """Whether Ray has no room on this machine for what it moves to disk."""
+    from ray import exceptions
+
+    return isinstance(failure, exceptions.OutOfDiskError)
+
+
 def lost_workers(failure: BaseException) -> bool:
     """Whether a run of Ray Train failed because a worker died, and not by an error of its own."""
     from ray.train import WorkerGroupError
