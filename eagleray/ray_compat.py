@@ -102,9 +102,11 @@ def unchanged_authentication() -> Iterator[None]:
 @contextlib.contextmanager
 def errors_on_stderr() -> Iterator[None]:
     """In the block, print what Ray says of lost workers to stderr: results go to stdout."""
-    from ray._private import worker
+    from ray._private import worker as ray_worker
 
-    def to_stderr(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+    worker: Any = ray_worker
+
+    def to_stderr(data: Mapping[str, Any], **_: Any) -> None:
         print(*data["lines"], sep="\n", file=sys.stderr)
 
     before, worker.print_to_stdstream = worker.print_to_stdstream, to_stderr
@@ -176,15 +178,15 @@ def free_reservations() -> list[str]:
     from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+    messages: Any = gcs_pb2  # generated, and untyped
     accessor = state.state._connect_and_get_accessor()
     table = accessor.get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )
-    tables: Any = gcs_pb2  # its types are made when it is imported
-    jobs = [tables.JobTableData.FromString(one) for one in table]
+    jobs = [messages.JobTableData.FromString(one) for one in table]
     dead = {one.job_id: one.is_dead for one in jobs if DRIVER in one.config.metadata}
-    groups = map(tables.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
     driver = _raylet.ActorID.nil().binary()  # what a driver makes is of no actor
+    groups = map(messages.PlacementGroupTableData.FromString, accessor.get_placement_group_table())
     left = [
         one.placement_group_id
         for one in groups
@@ -286,6 +288,13 @@ class Controller:
 
     def _schedule_trial_save(self, _: Candidate, *, result: dict[str, Any]) -> Any:
         return result["state"]
+
+
+def is_out_of_disk(failure: BaseException) -> bool:
+    """Whether Ray has no room on this machine for what it moves to disk."""
+    from ray import exceptions
+
+    return isinstance(failure, exceptions.OutOfDiskError)
 
 
 def lost_workers(failure: BaseException) -> bool:

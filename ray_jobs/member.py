@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 import torch
 
-from eagleray import errors
+from eagleray import errors, ray_compat
 from eagleray.learn import metrics
 from eagleray.state import searches
 from eagleray.storage import blobs, files
@@ -214,4 +213,4 @@ def _is_full(failure: BaseException | None) -> bool:
     if failure is None or isinstance(failure, errors.StorageError):
         return False
     full = isinstance(failure, OSError) and failure.errno in files.FULL
-    return full or isinstance(failure, ray.exceptions.OutOfDiskError) or _is_full(failure.__cause__)
+    return full or ray_compat.is_out_of_disk(failure) or _is_full(failure.__cause__)

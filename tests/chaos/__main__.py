@@ -44,19 +44,22 @@ class Chaos:
         self._happened: Counter[str] = Counter()
         self._broken: list[str] = []
         self._numbers: Counter[str] = Counter()
+        self._searches, self._late = 0, list[plan.Event]()
 
     def run(self) -> dict[str, Any]:
         """Run all searches; return the summary."""
         self._cluster = cluster.Cluster(self._say)
         os.environ.update(self._cluster.environment)
         try:
-            for number, planned in enumerate(self._plan, start=1):
-                self._search(number, planned)
+            for planned in self._plan:
+                self._search(planned.kind, planned.events)
+            while self._late and not self._broken:
+                self._search(plan.KINDS[-1], ())
         finally:
             self._cluster.close()
         return {
             "seed": self._seed,
-            "searches": len(self._plan),
+            "searches": self._searches,
             "events": self._happened.total(),
             **self._numbers,
             "happened": dict(sorted(self._happened.items())),
@@ -64,29 +67,35 @@ class Chaos:
             "broken": self._broken,
         }
 
-    def _search(self, number: int, planned: plan.Search) -> None:
-        kind, folder = searched.KINDS[planned.kind], self._cluster.folder / f"search-{number}"
-        one = searched.Searched(f"{planned.kind}-{number}", kind, folder, self._cluster.uri)
-        self._say(f"search {one.name}: {len(planned.events)} events")
+    def _search(self, kind: str, events: tuple[plan.Event, ...]) -> None:
+        """Run a search; what came too late for the one before happens to this one."""
+        self._searches += 1
+        name, uri = f"{kind}-{self._searches}", self._cluster.uri
+        one = searched.Searched(name, searched.KINDS[kind], self._cluster.folder / name, uri)
+        due = sorted((*self._late, *events), key=lambda event: event.after)
+        self._say(f"search {one.name}: {len(due)} events")
         drivers = cluster.Drivers(self._cluster, one, self._say)
         try:
             with searched.Watch(one) as watch:
-                self._run(planned, one, drivers)
+                self._late = self._run(due, one, drivers)
         finally:
             drivers.kill()
         self._check(one, drivers, watch.seen)
 
-    def _run(self, planned: plan.Search, one: searched.Searched, drivers: cluster.Drivers) -> None:
-        events, until = list(planned.events), time.monotonic() + SEARCH_S
+    def _run(
+        self, events: list[plan.Event], one: searched.Searched, drivers: cluster.Drivers
+    ) -> list[plan.Event]:
+        """Wait until a search has ended; return the events that it was too short for."""
+        until = time.monotonic() + SEARCH_S
         while not self._tend(drivers):
             due = events and one.progress() >= events[0].after
             if due and self._let_happen(events[0], one, drivers):
                 events.pop(0)
             if time.monotonic() > until:
                 self._break(f"{one.name}: must end, but hangs at {one.progress():.2f}")
-                return
+                break
             time.sleep(0.1)
-        self._broken += [f"{one.name}: has ended before {event}" for event in events]
+        return events
 
     def _tend(self, drivers: cluster.Drivers) -> bool:
         """Start again what is lost; True once the search has ended."""

@@ -1,5 +1,6 @@
 """A trial's member: what it does when it fails, and when it goes on from another's state."""
 
+import errno
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_a_failure_that_would_repeat_to_the_bit_and_one_of_storage_are_not_tried
     report = member.report("log_loss")
     assert report is not None
     assert (report["status"], report["done"]) == (status, True)
+
+
+def test_a_full_disk_is_a_failure_of_the_machine(place: Place, build: Any) -> None:
+    """The trial's worker ends, and another one goes on with it."""
+    member = Member(1, {"train.lr": 0.01}, place, STRATEGY)
+    member.start(build)
+    full = errors.CodeError("own:Net: forward must answer, but raised OSError: no space")
+    full.__cause__ = OSError(errno.ENOSPC, "no space")
+    with pytest.raises(errors.ClusterError, match="a disk must have room, but own:Net"):
+        fail(member, full)
+    assert member.active
+    assert "failure" not in (member.report("log_loss") or {})
 
 
 def test_a_clone_goes_on_from_anothers_weights_of_which_no_byte_is_copied(
