@@ -18,7 +18,7 @@ class World:
     workers: dict[str, str] = field(default_factory=dict)  # where each trial's worker is or was
     now: float = 0.0
 
-    def made(self, *, grouped: bool = False) -> retries.Retries:
+    def build(self, *, grouped: bool = False) -> retries.Retries:
         return retries.Retries(
             None if grouped else {"CPU": 1.0},
             nodes=lambda: {name: {"CPU": 2.0} for name in self.nodes},
@@ -63,7 +63,7 @@ def trial() -> Trial:
 
 def test_a_trial_waits_longer_after_each_loss_until_it_comes_further(trial: Trial) -> None:
     world = World()
-    known, waits = world.made(), []
+    known, waits = world.build(), []
     for _ in range(5):
         world.lose(known, trial, "a")
         waits.append(wait_s(world, known, trial))
@@ -76,7 +76,7 @@ def test_a_trial_waits_longer_after_each_loss_until_it_comes_further(trial: Tria
 
 def test_a_trial_starts_again_on_another_node_if_there_is_one(trial: Trial) -> None:
     world = World()
-    known = world.made()
+    known = world.build()
     world.lose(known, trial, "a")
     wait_s(world, known, trial)
     assert avoided(trial) == "!in(a)"
@@ -88,7 +88,7 @@ def test_a_trial_starts_again_on_another_node_if_there_is_one(trial: Trial) -> N
 
 def test_all_trials_avoid_a_node_that_has_lost_three_workers_in_a_row(trial: Trial) -> None:
     world = World()
-    known, fresh = world.made(), Trial("PPO", stub=True)
+    known, fresh = world.build(), Trial("PPO", stub=True)
     for _ in range(2):
         world.lose(known, Trial("PPO", stub=True), "a")
     known.place(fresh)
@@ -104,7 +104,7 @@ def test_all_trials_avoid_a_node_that_has_lost_three_workers_in_a_row(trial: Tri
 
 def test_a_node_is_known_where_workers_die_before_they_have_started(trial: Trial) -> None:
     world = World()
-    known = world.made()
+    known = world.build()
     world.workers[trial.trial_id] = "a"
     fail(known, trial)
     wait_s(world, known, trial)
@@ -117,7 +117,7 @@ def test_a_node_is_known_where_workers_die_before_they_have_started(trial: Trial
 
 def test_a_preemption_is_no_failure_and_waits_for_nothing(trial: Trial) -> None:
     world = World(draining={"a"})
-    known = world.made()
+    known = world.build()
     for _ in range(9):
         world.lose(known, trial, "a")
         assert wait_s(world, known, trial) == 0
@@ -131,7 +131,7 @@ def test_a_preemption_is_no_failure_and_waits_for_nothing(trial: Trial) -> None:
 
 def test_a_group_waits_but_ray_train_places_its_workers(trial: Trial) -> None:
     world = World()
-    known = world.made(grouped=True)
+    known = world.build(grouped=True)
     world.lose(known, trial, "a")
     assert wait_s(world, known, trial) == 2
     assert trial.placement_group_factory is None
@@ -142,7 +142,7 @@ def test_a_group_waits_but_ray_train_places_its_workers(trial: Trial) -> None:
 
 def test_a_trial_that_waits_for_a_node_that_is_gone_strands_the_run(trial: Trial) -> None:
     world = World()
-    known = world.made()
+    known = world.build()
     world.lose(known, trial, "a")
     wait_s(world, known, trial)
     world.now += 1
