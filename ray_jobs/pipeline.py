@@ -55,11 +55,13 @@ def run(
     """
     size = extent.measure(experiment)
     with contextlib.ExitStack() as stack:
-        if size is not None:
+        if size is not None and size.streamed:  # the first pass takes a while
             out.print(str(size), soft_wrap=True)
-            if size.streamed:
-                stack.enter_context(cluster.connected(address))
-        return _run(search.Search(experiment, size), out, address, began)
+            stack.enter_context(cluster.connected(address))
+        searched = search.Search(experiment, size)
+        if size is not None and not size.streamed:
+            out.print(str(size), soft_wrap=True)
+        return _run(searched, out, address, began)
 
 
 def _run(
