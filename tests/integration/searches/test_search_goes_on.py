@@ -182,9 +182,14 @@ class Killer(threading.Thread):
     ("trial_s", "every_s"), [(5, 1.8), pytest.param(60, 5, marks=pytest.mark.slow)]
 )
 def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
-    ray_cluster: None, tmp_path: Path, trial_s: int, every_s: float
+    ray_cluster: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trial_s: int,
+    every_s: float,
 ) -> None:
     """More often than any number of retries, and it trains on from its last state each time."""
+    monkeypatch.setattr(tuning, "RETRIES", 1)
     log, epochs = tmp_path / "epochs", trial_s * 4
     slow = f"    with open({str(log)!r}, 'a') as log:\n        print(os.getpid(), file=log)\n"
     slow += "    time.sleep(0.25)\n"
