@@ -19,6 +19,8 @@ FIRST_S, FACTOR, LONGEST_S = 2.0, 4.0, 60.0
 """Waits after the first, second, … loss without progress: 2, 8, 32, 60, 60, … seconds."""
 SUSPECT = 3
 """A node is avoided after this many losses in a row, of whatever trials."""
+IDLE_S = 20.0
+"""Time without any trial that runs after which one that waits for a node waits in vain."""
 
 
 class Retries:
@@ -48,10 +50,15 @@ class Retries:
         self._held: dict[str, tuple[float, Trial]] = {}  # when each trial is due
         self._avoiding: dict[str, frozenset[str]] = {}  # of trials that wait for a node
         self._lost_on: dict[str, str] = {}
+        self._ran = clock()  # when a trial last ran, or began to wait for a node
 
     def start(self, trial: Trial) -> None:
         self._on[trial.trial_id] = self._node_of(trial)
         self._avoiding.pop(trial.trial_id, None)
+
+    def end(self, trial: Trial) -> None:
+        self._on.pop(trial.trial_id, None)
+        self._ran = self._clock()
 
     def advance(self, trial: Trial) -> None:
         """Forget losses: the trial has come further, and its node works."""
@@ -90,7 +97,7 @@ class Retries:
         own = {self._lost_on.pop(trial.trial_id, "")} - {""}
         for avoided in (frozenset(suspects | own), frozenset(suspects), frozenset(own)):
             if avoided and self._fits(avoided):
-                self._avoiding[trial.trial_id] = avoided
+                self._avoiding[trial.trial_id], self._ran = avoided, self._clock()
                 break
         trial.placement_group_factory = _request(  # type: ignore[assignment] # untyped in Ray
             self._wanted, self._avoiding.get(trial.trial_id, frozenset())
@@ -98,13 +105,17 @@ class Retries:
 
     @property
     def stranded(self) -> bool:
-        """Whether a trial waits for a node that is gone; looks every `cluster.READ_S`, then stays.
+        """Whether a trial waits in vain; looks every `cluster.READ_S`, then stays.
 
-        What is avoided was part of a placement, which cannot be changed: the search starts again.
+        The nodes that it does not avoid are gone, or their room is held by workers without a trial,
+        which Ray Tune keeps for others. What is avoided was part of a placement, which cannot be
+        changed: the search starts again.
         """
-        if self._avoiding and self._clock() - self._looked >= cluster.READ_S:
-            self._looked = self._clock()
-            self._stranded |= not all(map(self._fits, set(self._avoiding.values())))
+        now = self._clock()
+        if self._avoiding and now - self._looked >= cluster.READ_S:
+            self._looked = now
+            gone = not all(map(self._fits, set(self._avoiding.values())))
+            self._stranded |= gone or (not self._on and now - self._ran >= IDLE_S)
         return self._stranded
 
     def _fits(self, avoided: frozenset[str]) -> bool:

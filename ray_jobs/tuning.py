@@ -143,7 +143,7 @@ def _job(searched: search.Search) -> session.Job:
 class _Budget(tune.Stopper):
     """Ends a search when it has run for its minutes, or its trials for their hours.
 
-    It ends a run of Ray Tune, too, in which a trial waits for a node that is gone.
+    It ends a run of Ray Tune, too, in which a trial waits for a node in vain.
     """
 
     def __init__(self, experiment: spec.Experiment, recorder: _Recorder, began: float) -> None:
@@ -227,6 +227,7 @@ class _Recorder(tune.Callback):
                 self._end(trial, record)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        self.lost.end(trial)
         for record in self._unended(trial):
             record.status = "stopped"
             self._end(trial, record)

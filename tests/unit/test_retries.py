@@ -152,3 +152,19 @@ def test_a_trial_that_waits_for_a_node_that_is_gone_strands_the_run(trial: Trial
     assert known.stranded
     world.nodes = {"a", "b"}
     assert known.stranded
+
+
+def test_a_trial_that_waits_while_nothing_runs_strands_the_run(trial: Trial) -> None:
+    """The node that it could take holds a worker that Ray Tune keeps for other trials."""
+    world, other = World(), Trial("Trial", stub=True)
+    known = world.build()
+    world.start(known, other, "b")
+    world.lose(known, trial, "a")
+    wait_s(world, known, trial)
+    world.now += 2 * retries.IDLE_S
+    assert not known.stranded
+    known.end(other)
+    world.now += 1
+    assert not known.stranded
+    world.now += retries.IDLE_S
+    assert known.stranded
