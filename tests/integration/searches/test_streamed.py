@@ -223,7 +223,7 @@ class Net(torch.nn.Module):
     def forward(self, inputs):
         if not self.bound:
             with open('/proc/self/status') as file:
-                words = dict(line.split(':') for line in file)
+                words = dict(line.split(':', 1) for line in file)
             most = (int(words['VmData'].split()[0]) << 10) + ({HEAP} << 20)
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
             self.bound = True
