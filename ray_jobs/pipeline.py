@@ -31,7 +31,7 @@ def drive(submitted: runs.Run) -> None:
     with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
         outcome = run(
             spec.load(package.fetch(submitted, Path(folder))),
-            console.Console(highlight=False),
+            console.Console(highlight=False, markup=False),
             os.environ.get("RAY_ADDRESS", "auto"),
             began=lambda search_id: runs.put(submitted, runs.Begun(search=search_id)),
         )

@@ -77,7 +77,7 @@ class Experiment:
 
         from eagleray.api import runs
 
-        out = console or rich.Console(highlight=False)
+        out = console or rich.Console(highlight=False, markup=False)
         target = cluster or runs.cluster(address)
         if target is None:
             return runs.run_local(self.spec, out, address)

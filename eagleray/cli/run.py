@@ -81,7 +81,7 @@ def run(
     if target is not None and dry_run:
         typer.echo(runs.plan(experiment, target))
         return
-    out, show = Console(stderr=as_json, highlight=False), not as_json
+    out, show = Console(stderr=as_json, highlight=False, markup=False), not as_json
     result = (
         runs.run_local(experiment, out, address, show=show)
         if target is None

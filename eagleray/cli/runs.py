@@ -81,7 +81,7 @@ def attach(
     from eagleray.api.runs import follow
 
     found = _find(run, address, kubernetes, namespace, storage)
-    follow(*found, Console(highlight=False))
+    follow(*found, Console(highlight=False, markup=False))
 
 
 @app.command()

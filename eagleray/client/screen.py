@@ -76,7 +76,7 @@ def trials(records: Records, out: console.Console) -> Iterator[Callable[[], None
         view = None if out.is_terminal else records.view()
         if view is not None and view.ended != len(printed):
             for record in newly_ended(records, printed):
-                out.print(line(record, view), highlight=False, soft_wrap=True)
+                out.print(line(record, view), highlight=False, markup=False, soft_wrap=True)
 
     with live_table(records.view, out) if out.is_terminal else contextlib.nullcontext():
         yield refresh

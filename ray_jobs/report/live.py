@@ -40,7 +40,7 @@ def watch(
         return now.model_copy(update={"earlier": earlier, "waiting": waits()})
 
     def print_line(line: str) -> None:
-        out.print(line, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def ended(record: Record) -> None:
         resumed.discard(record.number)

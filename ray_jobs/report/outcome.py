@@ -65,7 +65,7 @@ class Outcome:
     def page(self) -> str:
         """The outcome as text for people."""
         written = io.StringIO()
-        self.show(console.Console(file=written, width=WIDTH, highlight=False))
+        self.show(console.Console(file=written, width=WIDTH, highlight=False, markup=False))
         return written.getvalue().rstrip()
 
     def show(self, out: console.Console) -> None:
@@ -199,7 +199,7 @@ def _room(cells: Cells, width: int) -> int:
 
 def _needed(drawn: table.Table) -> int:
     """Characters in a line of the table if nothing is cut."""
-    wide = console.Console(width=100_000)
+    wide = console.Console(width=100_000, markup=False)
     return measure.Measurement.get(wide, wide.options, drawn).maximum
 
 

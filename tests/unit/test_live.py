@@ -91,6 +91,14 @@ def test_lines_are_printed_where_there_is_no_terminal(searched: search.Search) -
     )
 
 
+def test_a_failure_with_brackets_is_printed_as_it_is(searched: search.Search) -> None:
+    out, why = Console(file=io.StringIO(), width=200), "worker 0: [/gloo/tcp/pair.cc:537] closed"
+    failed = record(1, status="failed", failure=why, epoch=2)
+    with live.watch(searched, {1: failed}, out) as ended:
+        ended(failed)
+    assert why in out.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_the_view_is_published_while_the_search_runs_and_storage_may_fail(
     searched: search.Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
