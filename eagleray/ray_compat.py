@@ -1,4 +1,4 @@
-"""The private and undocumented parts of Ray 2.60, used here alone.
+"""The private and undocumented parts of Ray 2.60, used here and in `ray_load` alone.
 
 `tests/unit/test_ray_compat.py` names each part and fails when a release of Ray drops it. The
 variables that a node of Serve is started with are in `serving/environment.py`, under the same test.
@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import eagleray
 from eagleray import errors
@@ -205,7 +203,7 @@ def dashboard_headers() -> dict[str, str]:
     return http_token_authentication.get_auth_headers_if_auth_enabled({})
 
 
-def alone() -> bool:
+def started_here() -> bool:
     """Whether this process has started the Ray that it is connected to: no node is added there."""
     from ray._private import worker
 
@@ -315,8 +313,9 @@ class Notice:
     A thread that is not the main one, such as of Ray Train, hears no signal.
     """
 
-    def __init__(self, nodes: Iterable[str]) -> None:
-        self._nodes, self._given, self._busy = set(nodes), threading.Event(), False
+    def __init__(self, nodes: Iterable[str | None]) -> None:
+        self._nodes = {node for node in nodes if node is not None}
+        self._given, self._busy = threading.Event(), False
         if threading.current_thread() is threading.main_thread():
             self._default: Any = signal.signal(signal.SIGTERM, self._terminate)
         threading.Thread(target=self._watch, name="drain", daemon=True).start()
@@ -341,88 +340,14 @@ class Notice:
             os.kill(os.getpid(), number)
 
     def _watch(self) -> None:
-        from ray._private import state
-
         while self._nodes and not self._given.wait(DRAIN_POLL_S):
             with contextlib.suppress(Exception):  # the head may be away; SIGTERM comes without it
-                if not self._nodes.isdisjoint(state.state.get_draining_nodes()):
+                if not self._nodes.isdisjoint(draining()):
                     self._given.set()
 
 
-def nodes() -> list[str]:
-    """The id of the node of this process; none without Ray."""
+def own_node() -> str | None:
+    """The id of the node of this process; None without Ray."""
     import ray
 
-    return [ray.get_runtime_context().get_node_id()] if ray.is_initialized() else []
-
-
-class Node(NamedTuple):
-    """A living node; amounts are by resource."""
-
-    kind: str  # the autoscaler's type of node; empty if it has none
-    total: dict[str, float]
-    free: dict[str, float]
-
-
-class Load(NamedTuple):
-    """What a cluster has, what it is asked for in vain, and what its autoscaler does about it."""
-
-    nodes: list[Node]
-    requests: list[tuple[dict[str, float], int]]  # groups that wait: each bundle, and how many
-    autoscaled: bool | None = None  # whether an autoscaler may add nodes; None: not known yet
-    starting: Mapping[str, int] = {}  # nodes that are being started, by type
-    failed: Sequence[str] = ()  # why nodes could not be started, the latest last
-
-
-def load() -> Load:
-    """The load of the cluster that this process is connected to."""
-    import ray
-    from ray.autoscaler.v2 import sdk
-
-    status = sdk.get_cluster_status(ray.get_runtime_context().gcs_address, timeout=5)
-    demands = status.resource_demands.placement_group_demand
-    starting, autoscaled = _first_autoscaler()
-    starting.update({one.ray_node_type_name: one.count for one in status.pending_launches})
-    starting.update(one.ray_node_type_name for one in status.pending_nodes)
-    return Load(
-        nodes=[_node(one) for one in (*status.active_nodes, *status.idle_nodes)],
-        requests=[
-            (dict(bundle.bundle), bundle.count)
-            for demand in demands
-            for bundle in demand.bundles_by_count
-        ],
-        autoscaled=True if status.stats.autoscaler_version != "0" else autoscaled,
-        starting=starting,
-        failed=[
-            f"{one.ray_node_type_name} could not be started: {one.details}"
-            for one in status.failed_launches
-        ],
-    )
-
-
-def _first_autoscaler() -> tuple[Counter[str], bool | None]:
-    """What version 1 of the autoscaler starts, and whether it may; None: it has not reported yet.
-
-    It runs on every head; without types of nodes it calls each node's type by the node.
-    """
-    from ray._private import ray_constants
-    from ray.autoscaler._private.util import format_readonly_node_type
-    from ray.experimental import internal_kv
-
-    text = internal_kv._internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
-    report = json.loads(text or "{}").get("autoscaler_report") or {}
-    starting = Counter(report.get("pending_launches") or {})
-    starting.update(kind for _, kind, _ in report.get("pending_nodes") or [])
-    kinds = (report.get("node_type_mapping") or {}).items()
-    own = [kind != format_readonly_node_type(node) for node, kind in kinds]
-    return starting, any(own) if own else None
-
-
-def _node(found: Any) -> Node:
-    usage = found.resource_usage.usage
-    kind = found.ray_node_type_name or ""
-    return Node(
-        kind="" if kind == f"node_{found.node_id}" else kind,
-        total={one.resource_name: one.total for one in usage},
-        free={one.resource_name: one.total - one.used for one in usage},
-    )
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else None

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 
 import ray
 
-from eagleray import errors, ray_compat, spec
+from eagleray import errors, ray_compat, ray_load, spec
+
+log = logging.getLogger(__name__)
 
 MAX_PENDING = 10
 """Maximum number of pending trials."""
@@ -80,13 +82,14 @@ def grows() -> bool:
 
     The autoscaler of a cluster that has just started is waited for.
     """
-    if ray_compat.alone():
+    if ray_compat.started_here():
         return False
     until = time.monotonic() + AUTOSCALER_S
     try:
-        while (autoscaled := ray_compat.load().autoscaled) is None and time.monotonic() < until:
+        while (autoscaled := ray_load.load().autoscaled) is None and time.monotonic() < until:
             time.sleep(READ_S)
-    except Exception:  # noqa: BLE001 - Ray raises what it likes, such as behind its client
+    except Exception as failure:  # Ray raises what it likes, such as behind its client
+        log.info("Ray does not tell of its autoscaler", exc_info=failure)
         return True
     return autoscaled is not False
 

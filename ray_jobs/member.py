@@ -6,7 +6,6 @@ resumes from the newest, even if the driver has received no report of it.
 
 import contextlib
 import logging
-import math
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 
 from eagleray import errors, ray_compat
-from eagleray.learn import metrics
 from eagleray.state import searches
 from eagleray.storage import blobs, files
 from ray_jobs import checkpoints, costs, strategies, training
@@ -129,11 +127,6 @@ class Member:
             "status": "lost" if isinstance(failure, errors.StorageError) else "failed",
             "cause": self._cause(failure),
         }
-
-    def score(self, metric: str) -> float:
-        """Its best score so far; the higher, the better."""
-        sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
-        return sign * self.trainer.progress.best.get(metric, -sign * math.inf)
 
     def save(self, *, worth: bool = True) -> None:
         """Upload the best epoch's weights for a comparison, if worth it, and wait for it."""

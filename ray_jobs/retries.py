@@ -24,7 +24,9 @@ IDLE_S = 20.0
 
 
 class Retries:
-    """Told of each trial's start, progress and loss; says which one is due, and where.
+    """Decides when and where a trial that has lost its worker starts again.
+
+    It is told of each start, progress, end and lost worker.
 
     `wanted` is what a trial takes of a node; None for a trial with a group, whose workers Ray Train
     places. `nodes` gives the resources of the living nodes by id, `draining` the ids of those that

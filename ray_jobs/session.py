@@ -8,7 +8,6 @@ same steps; what depends on time, storage or the trial is decided by the leading
 from __future__ import annotations
 
 import heapq
-import itertools
 import logging
 import math
 import time
@@ -69,7 +68,7 @@ class Session:
             cost=job.experiment.tune.cost,
             population=job.population,
         )
-        self._notice = ray_compat.Notice(itertools.chain(*strategy.each(ray_compat.nodes())))
+        self._notice = ray_compat.Notice(strategy.each(ray_compat.own_node()))
         self._cache: dict[str, encoded.Encoded] = {}
         self._members: list[Member] = []
         self._scores: dict[int, float] = {}  # by number; a trial below enough others cannot win
@@ -207,7 +206,7 @@ class Session:
     def _save_for_comparison(self) -> None:
         """Save weights, of which a stopped trial's may be the best; and what others clone."""
         trained = [one for one in self._members if one.epoch and not one.ended]
-        self._scores |= {one.number: one.score(self._job.metric) for one in trained}
+        self._scores |= {one.number: one.trainer.score for one in trained}
         best = heapq.nlargest(checkpoints.BEST, self._scores.values())
         for one in trained:
             with one.failing():

@@ -112,6 +112,12 @@ class Trainer:
         impatient = stopping is not None and self.progress.stale >= stopping.patience
         return impatient or self.progress.epoch >= self.options.epochs
 
+    @property
+    def score(self) -> float:
+        """The metric of the best epoch, the higher the better; -inf before the first."""
+        best = self.progress.best
+        return self._sign * best[self.metric] if best else -math.inf
+
     def epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """Train to the end of the epoch and evaluate it; `stop` is called after each batch.
 

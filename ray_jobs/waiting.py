@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ray import tune
 
-from eagleray import ray_compat, spec
+from eagleray import ray_load, spec
 from eagleray.state import searches
 from ray_jobs import cluster
 
@@ -55,7 +55,7 @@ class Queue(tune.Callback):
             return []
         if time.monotonic() - self._read_at >= READ_S:
             self._read_at = time.monotonic()
-            self._read = told(list(self._waits.values()), ray_compat.load)
+            self._read = told(list(self._waits.values()), ray_load.load)
         return self._read
 
     def _look(self, trials: Iterable[Any]) -> Iterable[tuple[str, _Wait]]:
@@ -70,7 +70,7 @@ class Queue(tune.Callback):
                 yield trial.trial_id, _Wait(numbers, known.since if known else time.time(), asked)
 
 
-def told(waits: Sequence[_Wait], load: Callable[[], ray_compat.Load]) -> list[searches.Waiting]:
+def told(waits: Sequence[_Wait], load: Callable[[], ray_load.Load]) -> list[searches.Waiting]:
     """Say of each trial what it lacks; nothing of those whose resources are there already.
 
     Ray does not say whose a request is: of trials that ask for the same, the last ones wait.
@@ -92,7 +92,7 @@ def told(waits: Sequence[_Wait], load: Callable[[], ray_compat.Load]) -> list[se
     return found[::-1]
 
 
-def reason(asked: cluster.Resources, workers: int, load: ray_compat.Load) -> tuple[str, bool]:
+def reason(asked: cluster.Resources, workers: int, load: ray_load.Load) -> tuple[str, bool]:
     """What workers of one trial lack, on which nodes; and whether no node that is there has it."""
     each = cluster.shown(asked)
     what = f"{workers} workers with {each} each" if workers > 1 else each
@@ -110,7 +110,7 @@ def reason(asked: cluster.Resources, workers: int, load: ray_compat.Load) -> tup
     return f"{what}; {free or 'none'} free now: {used}{_coming(load)}", False
 
 
-def _used(kind: str, nodes: Sequence[ray_compat.Node], asked: cluster.Resources) -> str:
+def _used(kind: str, nodes: Sequence[ray_load.Node], asked: cluster.Resources) -> str:
     """What of the resources that are short is used on the nodes of a kind."""
     short = [
         name for name in asked if not any(one.free.get(name, 0) >= asked[name] for one in nodes)
@@ -124,7 +124,7 @@ def _used(kind: str, nodes: Sequence[ray_compat.Node], asked: cluster.Resources)
     return f"{' and '.join(parts)} used on {count}{f' of {kind}' if kind else ''}"
 
 
-def _coming(load: ray_compat.Load) -> str:
+def _coming(load: ray_load.Load) -> str:
     """What the autoscaler does about it."""
     if load.starting:
         starts = " and ".join(f"{count} of {kind}" for kind, count in load.starting.items())

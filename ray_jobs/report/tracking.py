@@ -77,7 +77,7 @@ class _Sender(threading.Thread):
         self._result = result
 
     def end(self, status: str, patience_s: float) -> None:
-        """Send the rest; wait for that a while."""
+        """Send what is left, and wait for that up to `END_S`."""
         self._status = status
         self._ended.set()
         self.join(patience_s)

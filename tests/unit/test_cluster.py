@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagleray import errors, ray_compat, spec
+from eagleray import errors, ray_load, spec
 from ray_jobs import cluster
 
 COUNTS = st.integers(0, 100)
@@ -67,10 +67,10 @@ def test_what_never_fits_is_refused_with_the_largest_that_does(
 def test_a_cluster_that_ray_does_not_tell_of_may_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "AUTOSCALER_S", 0.0)
     for autoscaled, grows in ((None, True), (True, True), (False, False)):
-        load = ray_compat.Load([], [], autoscaled=autoscaled)
-        monkeypatch.setattr(ray_compat, "load", lambda load=load: load)
+        load = ray_load.Load([], [], autoscaled=autoscaled)
+        monkeypatch.setattr(ray_load, "load", lambda load=load: load)
         assert cluster.grows() == grows
-    monkeypatch.setattr(ray_compat, "load", None)  # calling it raises
+    monkeypatch.setattr(ray_load, "load", None)  # calling it raises
     assert cluster.grows()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eagleray import ray_compat
+from eagleray import ray_compat, ray_load
 from serving import environment
 
 ROOT = Path(str(util.find_spec("ray").origin)).parent  # type: ignore[union-attr]
@@ -159,7 +159,7 @@ def test_the_first_autoscaler_names_types_of_nodes_and_calls_those_without_one_b
         text = json.dumps({"autoscaler_report": report}) if report is not None else None
         known = {ray_constants.DEBUG_AUTOSCALING_STATUS: text}
         monkeypatch.setattr(internal_kv, "_internal_kv_get", known.get)
-        starting, autoscaled = ray_compat._first_autoscaler()
+        starting, autoscaled = ray_load._first_autoscaler()
         return dict(starting), autoscaled
 
     assert told(None) == ({}, None)
@@ -184,7 +184,7 @@ def test_serve_wraps_its_server_in_the_middlewares_that_a_variable_names() -> No
 def test_ray_tells_a_process_that_started_it_from_one_that_joined() -> None:
     from ray._private import node, worker
 
-    assert not ray_compat.alone()  # nothing is connected
+    assert not ray_compat.started_here()  # nothing is connected
     assert hasattr(worker, "_global_node")
     assert callable(node.Node.is_head)
 

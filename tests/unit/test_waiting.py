@@ -9,7 +9,7 @@ import pytest
 from eagleray import spec
 from eagleray.client import waits
 from eagleray.client.runs import Attempt
-from eagleray.ray_compat import Load, Node
+from eagleray.ray_load import Load, Node
 from eagleray.state.searches import View, Waiting
 from ray_jobs import cluster, waiting
 
@@ -106,7 +106,7 @@ def test_of_trials_that_ask_alike_the_last_ones_wait_as_many_as_there_are_reques
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load = Load([Node("", {"CPU": 2.0}, {})], [({"CPU": 1.0}, 1), ({"GPU": 1.0}, 1)])
-    monkeypatch.setattr(waiting.ray_compat, "load", lambda: load)
+    monkeypatch.setattr(waiting.ray_load, "load", lambda: load)
     queue = waiting.Queue(spec.Compute())
     looked(queue, trial(1, "RUNNING"), trial(2))
     first = queue._waits["t2"].since
@@ -121,7 +121,7 @@ def test_a_group_that_has_not_started_waits_with_all_its_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load = Load([Node("", {"CPU": 4.0}, {"CPU": 3.0})], [({"CPU": 1.0}, 4)])
-    monkeypatch.setattr(waiting.ray_compat, "load", lambda: load)
+    monkeypatch.setattr(waiting.ray_load, "load", lambda: load)
     queue = waiting.Queue(spec.Compute(workers=4))  # type: ignore[arg-type]
     running = trial(1, "RUNNING")
     queue.on_trial_result(trial=running, result={"members": [], "waits": True})
@@ -146,7 +146,7 @@ def test_a_cluster_that_does_not_tell_ends_no_search(monkeypatch: pytest.MonkeyP
     def broken() -> Load:
         raise RuntimeError("no answer")
 
-    monkeypatch.setattr(waiting.ray_compat, "load", broken)
+    monkeypatch.setattr(waiting.ray_load, "load", broken)
     queue = waiting.Queue(spec.Compute())
     looked(queue, trial(1))
     assert [one.why for one in queue()] == ["Ray does not tell what is missing: no answer"]
