@@ -84,17 +84,22 @@ def signals(handler: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]
 
 @contextlib.contextmanager
 def unchanged_authentication() -> Iterator[None]:
-    """Restore the authentication mode after the block; its token is for the local cluster only."""
+    """Restore the authentication mode after the block; its token is for the local cluster only.
+
+    Ray caches both. With a token left over, this process as the next cluster's driver refuses its
+    calls, and that cluster ends each actor that this process starts.
+    """
     before = os.environ.get(AUTH_MODE)
     try:
         yield
     finally:
-        if before is None and AUTH_MODE in os.environ:
-            from ray import _raylet
+        from ray import _raylet
 
+        raylet: Any = _raylet  # untyped
+        if before is None and AUTH_MODE in os.environ:
             del os.environ[AUTH_MODE]
-            # Ray caches the variable.
-            _raylet.Config.initialize("")  # type: ignore[attr-defined]
+            raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -60,6 +60,21 @@ def test_a_cluster_of_ones_own_leaves_no_mode_of_authentication_behind(
         assert setup.enable_token_auth_by_default()  # as `ray.init` does
         assert os.environ[ray_compat.AUTH_MODE] == "token"
     assert ray_compat.AUTH_MODE not in os.environ
+
+
+def test_the_token_of_one_cluster_is_not_kept_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ray import _raylet
+
+    loader = _raylet.AuthenticationTokenLoader.instance()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with ray_compat.unchanged_authentication():
+        with monkeypatch.context() as own:
+            own.setenv("RAY_AUTH_TOKEN", "0" * 32)
+            assert loader.has_token(ignore_auth_mode=True)
+        assert loader.has_token(ignore_auth_mode=True)  # the cached one
+    assert not loader.has_token(ignore_auth_mode=True)
     assert ray_compat.dashboard_headers() == {}
 
 
