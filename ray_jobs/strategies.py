@@ -12,15 +12,16 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ray_jobs.data import reading
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 T = TypeVar("T")
 
@@ -201,10 +202,13 @@ class Ddp(OneProcess):
 class Fsdp(Ddp):
     """Trains in a group, each worker with a part of the weights, gradients and moments.
 
-    Source: Zhao et al. 2023, arXiv:2304.11277.
+    Source: Zhao et al. 2023, arXiv:2304.11277. Its part of torch, which takes a second to import,
+    is imported where it is used.
     """
 
     def spread(self, model: nn.Module) -> nn.Module:
+        from torch.distributed.fsdp import fully_shard
+
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         for layer in list(model.modules())[1:]:
@@ -215,13 +219,17 @@ class Fsdp(Ddp):
 
     @contextlib.contextmanager
     def syncing(self, piece: Piece) -> Iterator[None]:
-        cast(FSDPModule, self._spread).set_requires_gradient_sync(piece.last)
+        cast("FSDPModule", self._spread).set_requires_gradient_sync(piece.last)
         yield
 
     def whole(self, value: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
         return value.full_tensor() if isinstance(value, DTensor) else value
 
     def like(self, whole: Tensor, held: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
         if not isinstance(held, DTensor):
             return whole
         mesh, placements = held.device_mesh, held.placements

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ray import tune
 
-from ray_jobs import group, session, strategies
+from ray_jobs import session, strategies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eagleray.state import searches
+    from ray_jobs import group
 
 
 class Trial(tune.Trainable):
@@ -27,6 +28,8 @@ class Trial(tune.Trainable):
         # `tune.with_parameters` passes the job
         compute = job.experiment.compute
         if compute.grouped:
+            from ray_jobs import group  # with Ray Train, which others need not import
+
             self._trains: group.Group | session.Session = group.Group(job)
         else:
             device = "cuda" if compute.gpus and torch.cuda.is_available() else "cpu"
