@@ -10,7 +10,7 @@ Legend: K members, B batch, C outputs.
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,21 +73,24 @@ class _Pack:
 
     def __init__(self, trainers: Sequence[training.Trainer]) -> None:
         self._trainers, self._first = trainers, trainers[0]
-        self._model, self._rates = _with_rates([one.model for one in trainers])
-        self._parameters = {
-            name: torch.stack(same).detach().requires_grad_(same[0].requires_grad)
-            for name, same in _alike([one.model.named_parameters() for one in trainers])
+        models = [one.model for one in trainers]
+        self._model, rates = _with_rates(models, self._first.device)
+        self._columns = _linear_weights(models[0])
+        self._parameters = _alike([dict(one.named_parameters()) for one in models])
+        self._buffers = _alike([dict(one.named_buffers()) for one in models])
+        leaves = {
+            name: self._stack(name, same).detach().requires_grad_(same[0].requires_grad)
+            for name, same in self._parameters.items()
         }
-        self._buffers = {
-            name: torch.stack(same)
-            for name, same in _alike([one.model.named_buffers() for one in trainers])
-        }
-        self._leaves = list(self._parameters.values())
+        buffers = {name: torch.stack(same) for name, same in self._buffers.items()}
+        self._leaves, self._tensors = list(leaves.values()), leaves | buffers | rates
         self._optimizer = self._stacked_optimizer()
         for one in trainers:
             one.optimizer.zero_grad(set_to_none=True)
-            one.optimizer.step()  # changes nothing, but its schedule waits for it
+            if not one.progress.epoch:
+                one.optimizer.step()  # changes nothing, but its schedule waits for it
         self._lr, self._decay = self._own("lr"), self._own("weight_decay")
+        self._decays = any(one.options.weight_decay for one in trainers)
         clips = self._first.options.clip_norm is not None
         self._clip_K = self._own("clip_norm")[0].flatten() if clips else None
 
@@ -115,17 +118,17 @@ class _Pack:
     @torch.no_grad()
     def unstack(self) -> None:
         """Write weights, buffers and the optimizer's state back into the trainers."""
-        for member, one in enumerate(self._trainers):
-            for name, value in one.model.state_dict(keep_vars=True).items():
-                stacked = self._parameters.get(name, self._buffers.get(name))
-                assert stacked is not None
-                value.copy_(stacked[member])
-            for own, leaf in zip(one.model.parameters(), self._leaves, strict=True):
-                state = self._optimizer.state[leaf].items()
-                one.optimizer.state[own] = {
-                    name: (value if _is_shared(value, leaf) else value[member]).clone()
-                    for name, value in state
-                }
+        for name, same in (self._parameters | self._buffers).items():
+            for value, row in zip(same, self._tensors[name].unbind(), strict=True):
+                value.copy_(row)
+        for leaf, same in zip(self._leaves, self._parameters.values(), strict=True):
+            state = self._optimizer.state[leaf]
+            for name, value in state.items():
+                shared = _is_shared(value, leaf)
+                rows = [value] * len(same) if shared else value.unbind()
+                for one, own, row in zip(self._trainers, same, rows, strict=True):
+                    like = row if shared else own  # as its optimizer would have it in memory
+                    one.optimizer.state[own][name] = torch.empty_like(like).copy_(row)
 
     def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
         for leaf in self._leaves:
@@ -142,13 +145,11 @@ class _Pack:
     def _forward(self, inputs: dict[str, Tensor], target_B: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (K, B, C) and losses (K)."""
 
-        def one(*tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        def one(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             output_BC = functional_call(self._model, tensors, (inputs,))
             return output_BC, self._first.loss(output_BC, target_B)
 
-        both: tuple[Tensor, Tensor] = vmap(one, randomness="same")(
-            self._parameters, self._buffers, self._rates
-        )
+        both: tuple[Tensor, Tensor] = vmap(one, randomness="same")(self._tensors)
         return both
 
     def _clip(self) -> None:
@@ -174,32 +175,37 @@ class _Pack:
         self._optimizer.param_groups[0].update(cycled)
         decoupled = self._first.options.optimizer == "adamw"
         before = [leaf.clone() for leaf in self._leaves]
-        for leaf, decay in zip(self._leaves, self._decay, strict=True):
-            if leaf.grad is not None and not decoupled:
-                leaf.grad.addcmul_(leaf, decay)
+        if self._decays and not decoupled:
+            for leaf, decay in zip(self._leaves, self._decay, strict=True):
+                if leaf.grad is not None:
+                    leaf.grad.addcmul_(leaf, decay)
         self._optimizer.step()
         for leaf, old, lr, decay in zip(self._leaves, before, self._lr, self._decay, strict=True):
             torch.lerp(old, leaf, lr * factor, out=leaf)
-            if decoupled:
+            if self._decays and decoupled:
                 leaf.addcmul_(old, decay * lr, value=-factor)
 
     def _stacked_optimizer(self) -> torch.optim.Optimizer:
         options = self._first.options.model_copy(update={"lr": 1.0, "weight_decay": 0.0})
         optimizer = training.build_optimizer(options, self._leaves)
-        own = [one.model.parameters() for one in self._trainers]
-        for leaf, *parameters in zip(self._leaves, *own, strict=True):
-            states = [
-                one.optimizer.state[p] for one, p in zip(self._trainers, parameters, strict=True)
-            ]
-            optimizer.state[leaf] = {
-                name: (
-                    value.clone()
-                    if _is_shared(value, parameters[0])
-                    else torch.stack([state[name] for state in states])
-                )
-                for name, value in states[0].items()
-            }
+        for leaf, (name, same) in zip(self._leaves, self._parameters.items(), strict=True):
+            pairs = zip(self._trainers, same, strict=True)
+            states = [one.optimizer.state[own] for one, own in pairs]
+            for field, value in states[0].items():
+                shared = _is_shared(value, same[0])
+                rows = [state[field] for state in states]
+                optimizer.state[leaf][field] = value.clone() if shared else self._stack(name, rows)
         return optimizer
+
+    def _stack(self, name: str, same: Sequence[Tensor]) -> Tensor:
+        """Stack a parameter of all members, or what belongs to it.
+
+        The weights of a linear layer lie by columns, as torch computes their gradients; those in
+        another order would be copied in each step.
+        """
+        if name in self._columns:
+            return torch.stack([one.mT for one in same]).mT
+        return torch.stack(list(same))
 
     def _own(self, name: str) -> list[Tensor]:
         """An option of each member, shaped to multiply the stacked leaves."""
@@ -208,20 +214,28 @@ class _Pack:
         return [_shaped(value_K, leaf) for leaf in self._leaves]
 
 
-def _with_rates(models: Sequence[nn.Module]) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A model without weights whose rates of dropout are buffers, and the members' rates (K)."""
+def _with_rates(
+    models: Sequence[nn.Module], device: torch.device
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A model without weights, and the rates (K) of dropout where members differ in them."""
     model, rates = copy.deepcopy(models[0]).to("meta"), {}
     for name, layer in models[0].named_modules():
         if isinstance(layer, nn.Dropout):
-            model.set_submodule(name, Rate(layer.p))
-            same = [one.get_submodule(name) for one in models]
-            rates[f"{name}.rate"] = torch.tensor([one.p for one in same])
+            same = [one.get_submodule(name).p for one in models]
+            if len(set(same)) > 1:
+                model.set_submodule(name, Rate(layer.p))
+                rates[f"{name}.rate"] = torch.tensor(same, device=device)
     return model, rates
 
 
-def _alike(named: Sequence[Iterator[tuple[str, Tensor]]]) -> Iterator[tuple[str, list[Tensor]]]:
-    for same in zip(*named, strict=True):
-        yield same[0][0], [value for _, value in same]
+def _linear_weights(model: nn.Module) -> set[str]:
+    layers = model.named_modules()
+    return {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Linear)}
+
+
+def _alike(named: Sequence[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
+    """By name, the tensors of all members."""
+    return {name: [one[name] for one in named] for name in named[0]}
 
 
 def _is_shared(state: Tensor, parameter: Tensor) -> bool:
