@@ -51,6 +51,8 @@ NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
+ENDED = 50
+"""Ended trials that Ray Tune still knows, whose actors may end or be reused."""
 DRIVER = "eagleray"
 """Marks the jobs of our drivers, in their metadata."""
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -246,6 +248,18 @@ def draining() -> set[str]:
 def hold(controller: Any, trial: Trial) -> None:
     """Let a trial that is to start again wait until a scheduler chooses it."""
     controller._set_trial_status(trial, trial.PAUSED)
+
+
+def forget(controller: Any) -> None:
+    """Drop ended trials, of which Ray Tune keeps all to the end of its run; the latest stay."""
+    tuner = controller._tune_controller
+    ended = [one for one in tuner._trials if one.is_finished()]
+    if len(ended) < 2 * ENDED:
+        return
+    gone = set(ended[:-ENDED])
+    tuner._trials[:] = [one for one in tuner._trials if one not in gone]
+    for named in (tuner._stopped_trials, tuner._failed_trials, tuner._trials_to_cache):
+        named.difference_update(gone)
 
 
 class Candidate:

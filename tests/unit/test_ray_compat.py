@@ -5,6 +5,7 @@ import json
 import os
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,6 +111,31 @@ def test_a_trial_is_held_back_by_its_status_and_placed_by_a_label_of_the_node() 
     assert "self._scheduler_alg.on_trial_add(self._wrapped(), trial)" in controller
     assert '"NodeID"' in inspect.getsource(state)
     assert "def get_draining_nodes" in inspect.getsource(state)
+
+
+def test_of_the_trials_that_have_ended_a_controller_keeps_the_latest() -> None:
+    from ray.tune.execution import tune_controller
+    from ray.tune.experiment import Trial
+
+    ended = [Trial("PPO", stub=True) for _ in range(2 * ray_compat.ENDED + 3)]
+    for one in ended:
+        one.set_status(Trial.TERMINATED)
+    runs = Trial("PPO", stub=True)
+    tuner = SimpleNamespace(
+        _trials=[*ended[:5], runs, *ended[5:]],
+        _stopped_trials=set(ended),
+        _failed_trials=set(),
+        _trials_to_cache={runs, *ended},
+    )
+    source, listed = inspect.getsource(tune_controller), tuner._trials
+    assert all(f"self.{name}: " in source for name in vars(tuner) if name != "_trials_to_cache")
+    assert "self._trials_to_cache" in source
+    assert "self._tune_controller = tune_controller" in source
+    ray_compat.forget(SimpleNamespace(_tune_controller=tuner))
+    latest = ended[-ray_compat.ENDED :]
+    assert tuner._trials == [runs, *latest]
+    assert tuner._trials is listed  # Ray Tune's callbacks hold it
+    assert (tuner._stopped_trials, tuner._trials_to_cache) == (set(latest), {runs, *latest})
 
 
 def test_ray_says_who_made_a_placement_group_and_whether_that_has_died() -> None:
