@@ -136,8 +136,8 @@ class Member:
             self._weights_epoch = best
 
     def save_state(self) -> None:
-        """Save a checkpoint in the background."""
-        if self.active:
+        """Save a checkpoint in the background, if there is something to save."""
+        if self.active and (self.epoch or self.trainer.partial.batches):
             self.saved.save(self.trainer)
 
     def close(self) -> None:

@@ -39,6 +39,9 @@ TPE takes no more than the best 25 for good ones.
 """
 RETURNS = 2
 """Times that a trial lost to storage comes back in one run of a search."""
+IN_TURN_S, IN_TURN = 1.0, 8
+"""Trials that follow from no result and are shorter are handed out several at once, about this many
+seconds of them and at most this many: a worker waits tens of milliseconds for its next trial."""
 AHEAD = 2
 """Configurations drawn for a pack, over its size: those that fit together are trained first."""
 SAMPLE_ATTEMPTS = 100
@@ -60,7 +63,8 @@ class Searcher(tune.search.Searcher):
 
     `known` are trials of earlier runs, `earlier` those of earlier searches; `room` returns the
     number of trials that fit on the cluster. A suggestion has up to `pack` members that can be
-    trained in one pass.
+    trained in one pass; short trials that are not packed come several at once, to be trained
+    `in_turn`.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Searcher(tune.search.Searcher):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._experiment, self._room, self._left = experiment, room, experiment.trials
         self._pack, self._drawn = pack, list[dict[str, Any]]()
+        self._seconds, self._trained = 0.0, 0  # of trials that have ended in this run
         self._kind, self._mode = REGISTRY[experiment.tune.search], mode
         self._study, self._modelled = self._new_study(), 0
         self._optuna: dict[int, optuna.trial.Trial] = {}  # by number of the trial
@@ -121,10 +126,12 @@ class Searcher(tune.search.Searcher):
         self._independent -= len(members)
         self._running[trial_id] = {one["number"]: {} for one in members}
         self._suggested |= {one["number"]: one for one in members}
-        return {"members": members}
+        return {"members": members, "in_turn": self._pack == 1 and len(members) > 1}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         for report in result["members"]:
+            self._seconds += report.get("seconds", 0.0)
+            self._trained += report["done"]
             self._running[trial_id][report["number"]] = report
             if report.get("score") is not None:
                 self._scored.add(report["number"])
@@ -185,7 +192,8 @@ class Searcher(tune.search.Searcher):
 
     def _draw(self) -> list[dict[str, Any]]:
         """The next members: of what is drawn, the most that can be trained in one pass."""
-        ahead = AHEAD * self._pack if self._pack > 1 and self._kind.ahead else self._pack
+        size = self._pack if self._pack > 1 else self._in_turn
+        ahead = AHEAD * size if self._pack > 1 and self._kind.ahead else size
         while len(self._drawn) < min(ahead, self._left):
             one = self._unfinished.pop(0) if self._unfinished else self._untried()
             if one is None:
@@ -194,9 +202,19 @@ class Searcher(tune.search.Searcher):
         alike: dict[str, list[dict[str, Any]]] = {}
         for one in self._drawn:
             alike.setdefault(self._key(one), []).append(one)
-        members = max(alike.values(), key=len, default=[])[: self._pack]
+        members = max(alike.values(), key=len, default=[])[:size]
         self._drawn = [one for one in self._drawn if one not in members]
         return members
+
+    @property
+    def _in_turn(self) -> int:
+        """How many trials a worker gets at once, to train one after another."""
+        experiment = self._experiment
+        if experiment.compute.grouped or experiment.tune.scheduler != "none" or not self._seconds:
+            return 1
+        short = IN_TURN_S * self._trained / self._seconds
+        share = self._left / (2 * max(1, self._room()))  # so that workers end at about one time
+        return round(max(1, min(short, share, IN_TURN, self._independent)))
 
     def _key(self, suggestion: dict[str, Any]) -> str:
         if self._pack == 1:

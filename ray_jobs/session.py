@@ -7,6 +7,7 @@ same steps; what depends on time, storage or the trial is decided by the leading
 
 from __future__ import annotations
 
+import functools
 import heapq
 import logging
 import math
@@ -80,6 +81,7 @@ class Session:
             one.close()
         self.config, self._members = config, list[Member]()
         self._packs = not (self._job.population and self._job.custom)  # see `pack_size`
+        self._in_turn = bool(config.get("in_turn"))  # one member after another
 
     def step(self) -> dict[str, Any]:
         """Train until the next rung, the end, or the next report, whichever comes first.
@@ -125,14 +127,19 @@ class Session:
             for one in self.config["members"]
         ]
         self._members = members
-        self._place.pace.begin(len(members))
+        self._begin_pace()
+        ended = functools.cache(lambda: self._ended(members))
         for one in members:
             with one.failing():
-                record = self._place.records.trial(one.number) if members[1:] else None
-                one.ended = record is not None and not record.unfinished
+                one.ended = len(members) > 1 and one.number in ended()
                 if not one.ended:
                     one.start(self._trainer)
         return members
+
+    def _ended(self, members: Sequence[Member]) -> set[int]:
+        """The numbers of those that are on record as ended."""
+        records = self._place.records.some([one.number for one in members])
+        return {number for number, record in records.items() if not record.unfinished}
 
     def _trainer(self, values: dict[str, Any]) -> training.Trainer:
         configuration = self._job.experiment.configuration(values)
@@ -156,20 +163,24 @@ class Session:
         return self._cache[key]
 
     def _advance(self) -> None:
-        until, compared = time.monotonic() + REPORT_S, False
+        until = time.monotonic() + REPORT_S
         while active := [one for one in self._members if one.active]:
-            epoch = min(one.epoch for one in active)
-            together = [one for one in active if one.epoch == epoch]
+            first = active[:1] if self._in_turn else active
+            epoch = min(one.epoch for one in first)
+            together = [one for one in first if one.epoch == epoch]
             self._train(together, until)
             self._save_when_due()
             self._leave_on_notice()
             whole = any(one.epoch > epoch for one in together)
             at_rung = whole and epoch + 1 in self._job.rungs
-            compared = at_rung or not all(one.active for one in together)
-            if compared or self._strategy.agree(lambda: time.monotonic() >= until):
+            ends = not all(one.active for one in together)
+            if at_rung or ends:
+                self._save_for_comparison()
+            if ends and self._in_turn:
+                self._begin_pace()  # the next one's
+            over = at_rung or (ends and not self._in_turn)
+            if over or self._strategy.agree(lambda: time.monotonic() >= until):
                 break
-        if compared:
-            self._save_for_comparison()
 
     def _train(self, members: list[Member], until: float) -> None:
         """Train members that are in the same epoch, in one pass if they are several.
@@ -195,8 +206,11 @@ class Session:
 
     def _save_when_due(self) -> None:
         if self._strategy.agree(lambda: time.monotonic() >= self._due):
-            self._place.pace.begin(len(self._members))
+            self._begin_pace()
             self._save()
+
+    def _begin_pace(self) -> None:
+        self._place.pace.begin(1 if self._in_turn else len(self._members))
 
     def _save(self) -> None:
         for one in self._members:

@@ -229,8 +229,9 @@ class _Recorder(tune.Callback):
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         self.lost.end(trial)
         for record in self._unended(trial):
-            record.status = "stopped"
-            self._end(trial, record)
+            if record.epoch:  # else it has not begun: the next run of the search trains it
+                record.status = "stopped"
+                self._end(trial, record)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         for record in self._unended(trial):

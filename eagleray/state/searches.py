@@ -6,7 +6,7 @@ trains, so that they do not depend on a report that may be lost. Weights and sta
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -236,9 +236,10 @@ class Records:
         listed = self._storage.list(self._key(keys.TRIALS))
         return self._read(Record, *sorted(entry.key for entry in listed))
 
-    def trial(self, number: int) -> Record | None:
-        """One trial; None if it is not on record."""
-        return next(iter(self._read(Record, self._key(keys.TRIAL, number))), None)
+    def some(self, numbers: Iterable[int]) -> dict[int, Record]:
+        """Those of these trials that are on record, by number."""
+        found = self._read(Record, *(self._key(keys.TRIAL, number) for number in numbers))
+        return {record.number: record for record in found}
 
     def view(self) -> View | None:
         """The progress as the driver last wrote it."""

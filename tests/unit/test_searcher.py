@@ -335,6 +335,51 @@ def test_a_pack_has_trials_of_one_shape_and_every_configuration_is_tried_once(
     assert len(suggested) < 10
 
 
+@pytest.mark.parametrize(
+    ("seconds", "tune", "several"),
+    [
+        (0.2, {"search": "random"}, [5, 5, 5, 5]),
+        (0.01, {"search": "random"}, [8, 8, 8, 8]),
+        (3.0, {"search": "random"}, [1, 1, 1, 1]),
+        (0.2, {"search": "random", "scheduler": "asha"}, [1, 1, 1, 1]),
+        (0.2, {"search": "tpe"}, [5, 4, 1, 1]),  # ten depend on no result
+    ],
+)
+def test_short_trials_that_depend_on_no_result_are_handed_out_several_at_once(
+    folder: Path, seconds: float, tune: dict[str, str], several: list[int]
+) -> None:
+    chosen = experiment(folder, ENDLESS, **{"scheduler": "none", "trials": 100} | tune)
+    finder = searcher.Searcher(chosen, "max", [], room=lambda: 1)
+    sizes = []
+    for trial_id in map(str, range(5)):
+        suggested = finder.suggest(trial_id)
+        assert isinstance(suggested, dict)
+        sizes.append(len(suggested["members"]))
+        assert suggested["in_turn"] == (sizes[-1] > 1)
+        reports = [
+            {"number": one["number"], "done": True, "score": 0.5, "seconds": seconds}
+            for one in suggested["members"]
+        ]
+        finder.on_trial_complete(trial_id, {"members": reports})
+    assert sizes == [1, *several]
+
+
+def test_the_last_trials_are_shared_among_the_workers(folder: Path) -> None:
+    chosen = experiment(folder, ENDLESS, search="random", scheduler="none")
+    finder = searcher.Searcher(chosen, "max", [], room=lambda: 2)
+    sizes = []
+    for trial_id in map(str, range(TRIALS)):
+        suggested = finder.suggest(trial_id)
+        if not isinstance(suggested, dict):
+            break
+        sizes.append(len(suggested["members"]))
+        ends = [
+            {"number": one["number"], "done": True, "score": 0.5} for one in suggested["members"]
+        ]
+        finder.on_trial_complete(trial_id, {"members": [one | {"seconds": 0.01} for one in ends]})
+    assert sizes == [1, 4, 3, 2, 2, 1, 1, 1, 1]
+
+
 def test_a_search_in_packs_goes_on_with_what_was_not_ended(folder: Path) -> None:
     chosen = experiment(folder, ENDLESS, search="random", trials=8)
     finder = searcher.Searcher(chosen, "max", [], pack=4)

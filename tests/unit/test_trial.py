@@ -136,6 +136,35 @@ def test_after_the_loss_of_its_worker_a_pack_goes_on_without_those_that_had_ende
     assert reports[1][-1]["score"] == pytest.approx(alone[-1]["score"], rel=1e-5)
 
 
+def test_members_in_turn_become_what_they_become_alone_to_the_bit(
+    job: session.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = actor(job, 0.01, 0.02, 0.03)
+    together.reset_config(together._trains.config | {"in_turn": True})
+    assert len(together.step()["members"][0]["history"]) == 1  # after each epoch, see `job`
+    monkeypatch.setattr(session, "REPORT_S", 60.0)
+    rest = together.step()  # of which the ends are no reason to report
+    assert [len(one["history"]) for one in rest["members"]] == [EPOCHS - 1, EPOCHS, EPOCHS]
+    assert rest["done"]
+    for one, rate in zip(rest["members"], (0.01, 0.02, 0.03), strict=True):
+        alone = finish(actor(job, rate))[1][-1]
+        assert (one["score"], one["best_epoch"]) == (alone["score"], alone["best_epoch"])
+
+
+def test_members_in_turn_go_on_from_the_one_in_training(job: session.Job) -> None:
+    lost = actor(job, 0.01, 0.02)
+    lost.reset_config(lost._trains.config | {"in_turn": True})
+    for _ in range(EPOCHS + 2):
+        lost.step()
+        uploaded(lost)
+    assert [number for number in (1, 2) if records(job).state(number, {}, other=True).checkpoints]
+    again = actor(job, 0.01, 0.02)
+    again.reset_config(again._trains.config | {"in_turn": True})
+    reports = finish(again)
+    assert len(reports[2][0]["history"]) > 1  # of its saved state
+    assert epochs(reports[1]) == epochs(reports[2]) == EPOCHS
+
+
 def test_members_that_are_behind_catch_up_first(job: session.Job) -> None:
     ahead = actor(job, 0.01)
     for _ in range(2):
