@@ -3,7 +3,8 @@
 Short trainings of small models are bound by the overhead of each operation. A pack stacks the
 weights of its members, so that an operation serves them all (`torch.func`); learning rate, weight
 decay, gradient clipping and dropout are each member's own. Members see the same batches, since the
-order of rows follows from seed and epoch; without dropout, each trains as it does alone.
+order of rows follows from seed and epoch, and draw the same random numbers; each trains as it does
+alone, but for dropout where members differ in its rate.
 
 Legend: K members, B batch, C outputs.
 """
@@ -78,12 +79,14 @@ class _Pack:
         self._columns = _linear_weights(models[0])
         self._parameters = _alike([dict(one.named_parameters()) for one in models])
         self._buffers = _alike([dict(one.named_buffers()) for one in models])
+        stacked = {name: self._stack(name, same) for name, same in self._parameters.items()}
         leaves = {
-            name: self._stack(name, same).detach().requires_grad_(same[0].requires_grad)
-            for name, same in self._parameters.items()
+            name: self._turned(name, one).requires_grad_(self._parameters[name][0].requires_grad)
+            for name, one in stacked.items()
         }
         buffers = {name: torch.stack(same) for name, same in self._buffers.items()}
-        self._leaves, self._tensors = list(leaves.values()), leaves | buffers | rates
+        self._stacked, self._leaves = list(stacked.values()), list(leaves.values())
+        self._tensors = leaves | buffers | rates
         self._optimizer = self._stacked_optimizer()
         for one in trainers:
             one.optimizer.zero_grad(set_to_none=True)
@@ -121,14 +124,13 @@ class _Pack:
         for name, same in (self._parameters | self._buffers).items():
             for value, row in zip(same, self._tensors[name].unbind(), strict=True):
                 value.copy_(row)
-        for leaf, same in zip(self._leaves, self._parameters.values(), strict=True):
-            state = self._optimizer.state[leaf]
-            for name, value in state.items():
-                shared = _is_shared(value, leaf)
-                rows = [value] * len(same) if shared else value.unbind()
+        for stacked, (name, same) in zip(self._stacked, self._parameters.items(), strict=True):
+            for field, value in self._optimizer.state[stacked].items():
+                shared = _is_shared(value, stacked)
+                rows = [value] * len(same) if shared else self._turned(name, value).unbind()
                 for one, own, row in zip(self._trainers, same, rows, strict=True):
                     like = row if shared else own  # as its optimizer would have it in memory
-                    one.optimizer.state[own][name] = torch.empty_like(like).copy_(row)
+                    one.optimizer.state[own][field] = torch.empty_like(like).copy_(row)
 
     def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
         for leaf in self._leaves:
@@ -136,6 +138,10 @@ class _Pack:
         _, loss_K = self._forward(inputs, target_B)
         loss_K.sum().backward()
         with torch.no_grad():
+            for name, leaf, stacked in zip(
+                self._parameters, self._leaves, self._stacked, strict=True
+            ):
+                stacked.grad = None if leaf.grad is None else self._turned(name, leaf.grad)
             self._clip()
             self._update()
         for trainer in self._trainers:
@@ -155,7 +161,7 @@ class _Pack:
     def _clip(self) -> None:
         if self._clip_K is None:
             return
-        grads = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
+        grads = [one.grad for one in self._stacked if one.grad is not None]
         norm_K = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)
         scale_K = (self._clip_K / (norm_K + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
         for grad in grads:
@@ -174,44 +180,48 @@ class _Pack:
         }
         self._optimizer.param_groups[0].update(cycled)
         decoupled = self._first.options.optimizer == "adamw"
-        before = [leaf.clone() for leaf in self._leaves]
+        before = [one.clone() for one in self._stacked]
         if self._decays and not decoupled:
-            for leaf, decay in zip(self._leaves, self._decay, strict=True):
-                if leaf.grad is not None:
-                    leaf.grad.addcmul_(leaf, decay)
+            for one, decay in zip(self._stacked, self._decay, strict=True):
+                if one.grad is not None:
+                    one.grad.addcmul_(one, decay)
         self._optimizer.step()
-        for leaf, old, lr, decay in zip(self._leaves, before, self._lr, self._decay, strict=True):
-            torch.lerp(old, leaf, lr * factor, out=leaf)
+        for one, old, lr, decay in zip(self._stacked, before, self._lr, self._decay, strict=True):
+            torch.lerp(old, one, lr * factor, out=one)
             if self._decays and decoupled:
-                leaf.addcmul_(old, decay * lr, value=-factor)
+                one.addcmul_(old, decay * lr, value=-factor)
 
     def _stacked_optimizer(self) -> torch.optim.Optimizer:
         options = self._first.options.model_copy(update={"lr": 1.0, "weight_decay": 0.0})
-        optimizer = training.build_optimizer(options, self._leaves)
-        for leaf, (name, same) in zip(self._leaves, self._parameters.items(), strict=True):
+        optimizer = training.build_optimizer(options, self._stacked)
+        for stacked, (name, same) in zip(self._stacked, self._parameters.items(), strict=True):
             pairs = zip(self._trainers, same, strict=True)
             states = [one.optimizer.state[own] for one, own in pairs]
             for field, value in states[0].items():
                 shared = _is_shared(value, same[0])
                 rows = [state[field] for state in states]
-                optimizer.state[leaf][field] = value.clone() if shared else self._stack(name, rows)
+                optimizer.state[stacked][field] = (
+                    value.clone() if shared else self._stack(name, rows)
+                )
         return optimizer
 
     def _stack(self, name: str, same: Sequence[Tensor]) -> Tensor:
-        """Stack a parameter of all members, or what belongs to it.
+        """Stack a parameter of all members, or its moments.
 
-        The weights of a linear layer lie by columns, as torch computes their gradients; those in
-        another order would be copied in each step.
+        Weights of linear layers are stacked transposed, as torch computes their gradients: in
+        another order these would be copied in each step.
         """
-        if name in self._columns:
-            return torch.stack([one.mT for one in same]).mT
-        return torch.stack(list(same))
+        return torch.stack([self._turned(name, one.detach()) for one in same])
+
+    def _turned(self, name: str, value: Tensor) -> Tensor:
+        """A parameter as it is stacked, or a stacked one as its layer has it."""
+        return value.mT if name in self._columns else value.view_as(value)
 
     def _own(self, name: str) -> list[Tensor]:
-        """An option of each member, shaped to multiply the stacked leaves."""
+        """An option of each member, shaped to multiply what is stacked."""
         values = [getattr(one.options, name) for one in self._trainers]
         value_K = torch.tensor(values, device=self._first.device)
-        return [_shaped(value_K, leaf) for leaf in self._leaves]
+        return [_shaped(value_K, one) for one in self._stacked]
 
 
 def _with_rates(
@@ -243,5 +253,5 @@ def _is_shared(state: Tensor, parameter: Tensor) -> bool:
     return state.dim() == 0 and parameter.dim() > 0
 
 
-def _shaped(value_K: Tensor, leaf: Tensor) -> Tensor:
-    return value_K.reshape(-1, *[1] * (leaf.dim() - 1))
+def _shaped(value_K: Tensor, stacked: Tensor) -> Tensor:
+    return value_K.reshape(-1, *[1] * (stacked.dim() - 1))

@@ -98,6 +98,31 @@ def test_a_state_saved_in_a_pack_goes_on_alone_and_in_another_pack(
         assert_same(last, other)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_member_that_goes_on_alone_becomes_what_it_becomes_alone(
+    tmp_path: Path, optimizer: str
+) -> None:
+    chosen = experiment(tmp_path, optimizer=optimizer)
+    alone, packed = trainers(chosen, VALUES), trainers(chosen, VALUES)
+    train(packed, 1)
+    for one, other in zip(alone, packed, strict=True):
+        while not one.finished:
+            one.epoch()
+        while not other.finished:
+            other.epoch()
+        assert_same(one, other)
+
+
+def test_members_of_one_rate_of_dropout_drop_what_they_drop_alone(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path, model="dropout: 0.5")
+    alone, packed = trainers(chosen, VALUES), trainers(chosen, VALUES)
+    train(packed, EPOCHS)
+    for one, other in zip(alone, packed, strict=True):
+        while not one.finished:
+            one.epoch()
+        assert_same(one, other)
+
+
 def test_a_member_that_diverges_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     chosen = experiment(tmp_path, optimizer="sgd")
     values = [VALUES[0], VALUES[0] | {"train.lr": 1e38}]
