@@ -2,6 +2,8 @@
 
 import dataclasses
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,13 @@ def uploaded(running: trial.Trial) -> None:
 
 def epochs(reports: list[dict[str, Any]]) -> int:
     return sum(len(report["history"]) for report in reports)
+
+
+def test_the_process_of_a_trial_of_one_worker_does_not_import_what_groups_need() -> None:
+    groups = {"ray.train.torch", "torch.distributed.fsdp", "torch.distributed.tensor"}
+    script = f"import sys, ray_jobs.trial; print(sorted({groups} & sys.modules.keys()))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.stdout.strip() == "[]", ended.stderr
 
 
 def test_every_member_is_reported_to_its_end(job: session.Job) -> None:
