@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from eagleray import errors, spec
+from eagleray.learn import losses
 from ray_jobs import training
 
 
@@ -87,6 +88,8 @@ class _Pack:
         buffers = {name: torch.stack(same) for name, same in self._buffers.items()}
         self._stacked, self._leaves = list(stacked.values()), list(leaves.values())
         self._tensors = leaves | buffers | rates
+        loss = losses.stacked(self._first.options, self._first.data.target)
+        self._loss = loss or vmap(self._first.loss, in_dims=(0, None))
         self._optimizer = self._stacked_optimizer()
         for one in trainers:
             one.optimizer.zero_grad(set_to_none=True)
@@ -151,12 +154,12 @@ class _Pack:
     def _forward(self, inputs: dict[str, Tensor], target_B: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (K, B, C) and losses (K)."""
 
-        def one(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            output_BC = functional_call(self._model, tensors, (inputs,))
-            return output_BC, self._first.loss(output_BC, target_B)
+        def one(tensors: dict[str, Tensor]) -> Tensor:
+            output_BC: Tensor = functional_call(self._model, tensors, (inputs,))
+            return output_BC
 
-        both: tuple[Tensor, Tensor] = vmap(one, randomness="same")(self._tensors)
-        return both
+        output_KBC = vmap(one, randomness="same")(self._tensors)
+        return output_KBC, self._loss(output_KBC, target_B)
 
     def _clip(self) -> None:
         if self._clip_K is None:
