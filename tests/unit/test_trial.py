@@ -51,13 +51,13 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[session.Job
     signal.signal(signal.SIGTERM, handler)
 
 
-def actor(job: session.Job, *rates: float) -> trial.Trial:
+def actor(job: session.Job, *rates: float, in_turn: bool = False) -> trial.Trial:
     made = trial.Trial.__new__(trial.Trial)
     members = [
         {"number": number, "values": {"train.lr": rate}, "parameters": {}}
         for number, rate in enumerate(rates, 1)
     ]
-    made.setup({"members": members}, job=job)
+    made.setup({"members": members, "in_turn": in_turn}, job=job)
     return made
 
 
@@ -148,8 +148,7 @@ def test_after_the_loss_of_its_worker_a_pack_goes_on_without_those_that_had_ende
 def test_members_in_turn_become_what_they_become_alone_to_the_bit(
     job: session.Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = actor(job, 0.01, 0.02, 0.03)
-    together.reset_config(together._trains.config | {"in_turn": True})
+    together = actor(job, 0.01, 0.02, 0.03, in_turn=True)
     assert len(together.step()["members"][0]["history"]) == 1  # after each epoch, see `job`
     monkeypatch.setattr(session, "REPORT_S", 60.0)
     rest = together.step()  # of which the ends are no reason to report
@@ -161,15 +160,12 @@ def test_members_in_turn_become_what_they_become_alone_to_the_bit(
 
 
 def test_members_in_turn_go_on_from_the_one_in_training(job: session.Job) -> None:
-    lost = actor(job, 0.01, 0.02)
-    lost.reset_config(lost._trains.config | {"in_turn": True})
+    lost = actor(job, 0.01, 0.02, in_turn=True)
     for _ in range(EPOCHS + 2):
         lost.step()
         uploaded(lost)
     assert [number for number in (1, 2) if records(job).state(number, {}, other=True).checkpoints]
-    again = actor(job, 0.01, 0.02)
-    again.reset_config(again._trains.config | {"in_turn": True})
-    reports = finish(again)
+    reports = finish(actor(job, 0.01, 0.02, in_turn=True))
     assert len(reports[2][0]["history"]) > 1  # of its saved state
     assert epochs(reports[1]) == epochs(reports[2]) == EPOCHS
 
