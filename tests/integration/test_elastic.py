@@ -2,8 +2,6 @@
 
 import io
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,12 +33,11 @@ class Story(threading.Thread):
         self.log, self.hurry = folder / "log", folder / "hurry"
 
     def run(self) -> None:
-        self._wait(lambda: len(self.passes(1)) > PASSES)
-        self._nodes.join()
-        self._wait(lambda: len(self.passes(2)) > 2 * PASSES)
-        self._nodes.kill(next(pid for pid, rank in reversed(self.passes(2)) if rank == 1))
-        alone = len(self.passes(1))
-        self._wait(lambda: len(self.passes(1)) > alone + PASSES)
+        if self._has(1, PASSES):
+            self._nodes.join()
+        if self._has(2, 2 * PASSES):
+            self._nodes.kill(next(pid for pid, rank in reversed(self.passes(2)) if rank == 1))
+            self._has(1, len(self.passes(1)) + PASSES)
         self.hurry.touch()
 
     def passes(self, size: int) -> list[tuple[int, int]]:
@@ -51,9 +48,12 @@ class Story(threading.Thread):
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [(int(pid), int(rank), int(size)) for pid, rank, size in map(str.split, lines)]
 
-    def _wait(self, until: Callable[[], bool]) -> None:
-        while not until() and not self._ended.is_set():
-            time.sleep(0.1)
+    def _has(self, size: int, passes: int) -> bool:
+        """Wait for so many passes of groups of this size; False if the search has ended."""
+        while len(self.passes(size)) < passes:
+            if self._ended.wait(0.1):
+                return False
+        return True
 
     def __enter__(self) -> None:
         self.start()
