@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
@@ -329,14 +330,13 @@ class Notice:
 
     Ray drains a node when its `ray start --block` gets SIGTERM, such as from Kubernetes, and when
     its autoscaler removes it. Outside of a `task` SIGTERM ends the worker at once, as Ray does it.
-    A thread that is not the main one, such as of Ray Train, hears no signal.
     """
 
     def __init__(self, nodes: Iterable[str | None]) -> None:
         self._nodes = {node for node in nodes if node is not None}
         self._given, self._busy = threading.Event(), False
-        if threading.current_thread() is threading.main_thread():
-            self._default: Any = signal.signal(signal.SIGTERM, self._terminate)
+        self._default: Any = signal.SIG_DFL
+        _in_main_thread(self._listen)
         threading.Thread(target=self._watch, name="drain", daemon=True).start()
 
     @contextlib.contextmanager
@@ -352,6 +352,9 @@ class Notice:
     def given(self) -> bool:
         return self._given.is_set()
 
+    def _listen(self) -> None:
+        self._default = signal.signal(signal.SIGTERM, self._terminate)
+
     def _terminate(self, number: int, _: Any) -> None:
         self._given.set()
         if not self._busy:
@@ -363,6 +366,28 @@ class Notice:
             with contextlib.suppress(Exception):  # the head may be away; SIGTERM comes without it
                 if not self._nodes.isdisjoint(draining()):
                     self._given.set()
+
+
+_CALLS: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+"""What the main thread of this process is to call."""
+
+
+def _in_main_thread(function: Callable[[], None]) -> None:
+    """Call a function in the main thread, also from the loop of a worker of Ray Train.
+
+    That is another thread; the main one takes the calls of its actor.
+    """
+    import ray
+
+    if threading.current_thread() is threading.main_thread():
+        function()
+    elif ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+        _CALLS.put(function)
+        ray.get(ray.get_runtime_context().current_actor.execute.remote(_call))
+
+
+def _call() -> None:
+    _CALLS.get_nowait()()
 
 
 def own_node() -> str | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import train
 from ray.train import torch as ray_torch
+from torch import distributed
 
 from eagleray import errors, ray_compat
 from ray_jobs import cluster, session, strategies
@@ -38,7 +39,7 @@ class Group:
     """Has the interface of `session.Session`, and a session in each of its workers."""
 
     def __init__(self, job: session.Job) -> None:
-        self._job = job
+        self._job, self._node = job, ray.get_runtime_context().get_node_id()
         self._run: futures.Future[None] | None = None
         self._line: Any = None
         self.begin({})
@@ -78,13 +79,16 @@ class Group:
             futures.wait([self._run], LEAVE_S)  # what has not started ends with this process
 
     def _start(self) -> None:
-        self._line, self._run = ray.remote(num_cpus=0)(Line).remote(), futures.Future()
+        here = {ray_compat.NODE_LABEL: self._node}  # the run's controller is on this node too
+        self._line = ray.remote(num_cpus=0, label_selector=here)(Line).remote()
+        self._run = futures.Future()
         threading.Thread(target=self._fit, args=(self._run, self._line), daemon=True).start()
 
     def _fit(self, run: futures.Future[None], line: Any) -> None:
         try:
             with tempfile.TemporaryDirectory() as folder, ray_compat.variables(ray_compat.TRAIN):
-                _trainer(self._job, line, folder).fit()
+                given = {"job": self._job, "line": line, "node": self._node}
+                _trainer(given, folder).fit()
             run.set_result(None)
         except BaseException as failure:  # noqa: BLE001 - raised by `step`
             run.set_exception(failure)
@@ -127,6 +131,8 @@ class Line:
     ) -> tuple[int, dict[str, Any]] | None:
         """Called by the leading worker with the step it has done; None: the group is to end."""
         self._begun = True
+        if not turn:  # of a new group: that before it has ended, whatever its workers failed by
+            self._failure = None
         async with self._news:
             if turn == self._turn:
                 self._result, self._config = result, None
@@ -158,7 +164,7 @@ def work(given: dict[str, Any]) -> None:
     """What each worker runs: steps, until none is asked for."""
     job, line = given["job"], given["line"]
     strategy = _strategy(job)
-    own = session.Session(job, strategy)
+    own = session.Session(job, strategy, given["node"])
     turn, result = 0, None
     while True:
         asked = strategy.agree(functools.partial(_next, line, turn, result))
@@ -172,10 +178,11 @@ def work(given: dict[str, Any]) -> None:
         except Exception as failure:
             log.exception("worker %s ends its group", strategy.rank)
             for report in own.report()["members"]:
-                if "failure" not in report:  # a worker is to end: the group starts anew
-                    continue
-                place = f"worker {strategy.rank} on {ray.util.get_node_ip_address()}"
-                ray.get(line.fail.remote({**report, "failure": f"{place}: {report['failure']}"}))
+                # without a failure a worker is to end, and the group starts anew
+                if "failure" in report and not _is_of_a_peer(failure):
+                    place = f"worker {strategy.rank} on {ray.util.get_node_ip_address()}"
+                    report["failure"] = f"{place}: {report['failure']}"
+                    ray.get(line.fail.remote(report))
             raise errors.TrainingError(str(failure)) from None  # what Ray can carry
     own.close()
 
@@ -185,8 +192,16 @@ def _next(line: Any, *done: Any) -> tuple[int, dict[str, Any]] | None:
     return asked
 
 
-def _trainer(job: session.Job, line: Any, folder: str) -> ray_torch.TorchTrainer:
-    compute = job.experiment.compute
+def _is_of_a_peer(failure: BaseException | None) -> bool:
+    """Whether workers could not exchange what they have: one has died, or failed by itself."""
+    if failure is None:
+        return False
+    broken = isinstance(failure, distributed.DistError) or "gloo/transport" in str(failure)
+    return broken or _is_of_a_peer(failure.__cause__)
+
+
+def _trainer(given: dict[str, Any], folder: str) -> ray_torch.TorchTrainer:
+    compute = given["job"].experiment.compute
     least, most = compute.workers.min, compute.workers.max
     workers: Any = most if least == most else (least, most)
     own_logs: Any = {"logging_config": train.LoggingConfig(log_level="ERROR")}  # untyped in Ray
@@ -194,7 +209,7 @@ def _trainer(job: session.Job, line: Any, folder: str) -> ray_torch.TorchTrainer
     backend = "cpu:gloo,cuda:nccl" if compute.gpus >= 1 else "gloo"
     return ray_torch.TorchTrainer(
         work,
-        train_loop_config={"job": job, "line": line},
+        train_loop_config=given,
         torch_config=ray_torch.TorchConfig(backend=backend),
         scaling_config=train.ScalingConfig(
             num_workers=workers,

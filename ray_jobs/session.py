@@ -54,9 +54,12 @@ class Job:
 
 
 class Session:
-    """Trains one trial after another; the encoded data stays."""
+    """Trains one trial after another; the encoded data stays.
 
-    def __init__(self, job: Job, strategy: strategies.OneProcess) -> None:
+    `node` is that of the trial whose group this is a worker of: the group ends with it.
+    """
+
+    def __init__(self, job: Job, strategy: strategies.OneProcess, node: str | None = None) -> None:
         self._job, self._strategy = job, strategy
         torch.set_num_threads(max(1, int(job.experiment.compute.cpus)))
         store, self._uploads = storage.open(job.experiment.storage), futures.ThreadPoolExecutor(1)
@@ -69,7 +72,7 @@ class Session:
             cost=job.experiment.tune.cost,
             population=job.population,
         )
-        self._notice = ray_compat.Notice(strategy.each(ray_compat.own_node()))
+        self._notice = ray_compat.Notice([node, *strategy.each(ray_compat.own_node())])
         self._cache: dict[str, encoded.Encoded] = {}
         self._members: list[Member] = []
         self._scores: dict[int, float] = {}  # by number; a trial below enough others cannot win
@@ -234,7 +237,7 @@ class Session:
     def _leave_on_notice(self) -> None:
         """Save all members at once, and end this process or its group."""
         active = [one for one in self._members if one.active]
-        if not active or not self._strategy.agree(lambda: self._notice.given):
+        if not active or not any(self._strategy.each(self._notice.given)):
             return
         until = time.monotonic() + GRACE_S
         self._save()

@@ -1,4 +1,7 @@
-"""A Ray cluster of two nodes on this machine, as an operator would start it, token and all."""
+"""Ray clusters of several nodes on this machine.
+
+`running` starts one as an operator would, token and all; `joining` one that nodes join and leave.
+"""
 
 import contextlib
 import os
@@ -53,6 +56,78 @@ def running() -> Iterator[Cluster]:
         for node in reversed(nodes):
             end(node)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Nodes:
+    """A head without CPUs at `address`; nodes of one CPU join it, are drained and are lost."""
+
+    def __init__(self, variables: dict[str, str] | None = None) -> None:
+        self._variables = {"RAY_AUTH_MODE": "disabled", **(variables or {})}
+        self._folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Unix sockets lie below it
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.address = f"{HOSTS[0]}:{free_port()}"
+
+    def begin(self) -> None:
+        head = ["--head", f"--port={self.address.rpartition(':')[2]}", "--num-cpus=0"]
+        head += ["--memory=1"]  # a byte: no trial of a group is there
+        head += [f"--node-ip-address={HOSTS[0]}", f"--temp-dir={self._folder}"]
+        head += ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
+        self._start(head)
+
+    def join(self) -> None:
+        self._start([f"--address={self.address}", f"--node-ip-address={HOSTS[1]}"])
+
+    def drain(self, process: int) -> None:
+        """Tell the node of a process to end, as Kubernetes tells a pod: its `ray start` alone."""
+        os.kill(self._node(process).pid, signal.SIGTERM)
+
+    def kill(self, process: int) -> None:
+        """End the node of a process, and all that it started, without a word."""
+        node = self._node(process)
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+    def find(self, title: str) -> int:
+        """A process of this cluster whose title begins so."""
+        sessions = {one.pid for one in self._started}
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):  # no process, or one that has ended
+                ours = os.getsid(int(folder.name)) in sessions
+                if ours and (folder / "cmdline").read_text().startswith(title):
+                    return int(folder.name)
+        raise LookupError(f"no process of this cluster is a {title}")
+
+    def other(self, process: int) -> int:
+        """A process of a node with a CPU that is not the node of this process."""
+        own = self._node(process)
+        return next(one.pid for one in self._started[1:] if one is not own)
+
+    def close(self) -> None:
+        for node in reversed(self._started):
+            end(node)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, options: list[str]) -> None:
+        log = self._folder / f"node-{len(self._started)}.log"
+        self._started.append(start(options, self._folder, self._variables))
+        wait(log)
+
+    def _node(self, process: int) -> subprocess.Popen[bytes]:
+        session = os.getsid(process)
+        return next(one for one in self._started[1:] if one.pid == session)
+
+
+@contextlib.contextmanager
+def joining(nodes: int, variables: dict[str, str] | None = None) -> Iterator[Nodes]:
+    """A cluster that so many nodes have joined."""
+    cluster = Nodes(variables)
+    try:
+        cluster.begin()
+        for _ in range(nodes):
+            cluster.join()
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def free_port() -> int:

@@ -40,8 +40,12 @@ class File:
             StorageError: it cannot be fetched.
         """
         if self.is_local:
-            self._check(_local(Path(self.name)))
-            yield Path(self.name)
+            path = Path(self.name)
+            self._check(_local(path))
+            try:
+                yield path
+            finally:  # also if it could not be read, as what it was read for has changed
+                self._check(_local(path))
             return
         with tempfile.TemporaryDirectory(prefix="eagleray-source-") as folder:
             path = Path(folder, Path(self.name).name)
@@ -73,13 +77,16 @@ def is_several(source: str) -> bool:
 
 
 def fetch(uri: str, path: Path) -> None:
-    """Write an object to a file; DataError where there is none."""
+    """Write an object to a file; DataError where there is none, or another one meanwhile."""
     bucket, key = _address(uri)
     try:
         with path.open("wb") as sink:
             storage.open(f"{SCHEME}{bucket}").download(key, sink)
     except errors.ObjectNotFoundError as cause:
         raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause
+    except errors.ObjectChangedError as cause:
+        law = "an object must stay as it is while it is read"
+        raise errors.DataError(f"data.source: {law}, but {cause}") from cause
 
 
 def check_columns(name: str, got: Sequence[str], first: str, needed: Sequence[str]) -> None:

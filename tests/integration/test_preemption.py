@@ -1,77 +1,82 @@
-"""A node that is told to end, as Kubernetes tells a pod: its trial goes on elsewhere."""
+"""Nodes that are told to end, as Kubernetes tells a pod: their trials go on elsewhere."""
 
-import contextlib
 import io
-import os
-import shutil
-import signal
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich import console
 
-from eagleray import spec
 from ray_jobs import cluster, pipeline
 from tests import ray_nodes
+from tests.integration.searches import test_distributed as distributed
 from tests.integration.searches.test_search_goes_on import own_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-VARIABLES = {"RAY_AUTH_MODE": "disabled"}
 EPOCHS, BATCHES = 6, 11
+SETTINGS = {
+    "train.epochs": EPOCHS,
+    "train.batch_size": 10,
+    "train.lr": 0.01,
+    "tune.trials": 1,
+    "compute.cpus": 1,
+}
 
 
-@contextlib.contextmanager
-def nodes() -> Iterator[tuple[str, list[int]]]:
-    """A head without CPUs and two nodes of one; its address, and the processes of the two."""
-    folder, port = Path(tempfile.mkdtemp(prefix="ray-")), ray_nodes.free_port()
-    first, second = ray_nodes.HOSTS
-    head = ["--head", f"--port={port}", f"--node-ip-address={first}", "--num-cpus=0"]
-    head += ["--include-dashboard=false", f"--temp-dir={folder}"]
-    head += [f"--ray-client-server-port={ray_nodes.free_port()}"]
-    joins = [f"--address={first}:{port}", f"--node-ip-address={second}"]
-    started = [ray_nodes.start(head, folder, VARIABLES)]
-    try:
-        ray_nodes.wait(folder / "node-0.log")
-        for number in (1, 2):
-            started.append(ray_nodes.start(joins, folder, VARIABLES))
-            ray_nodes.wait(folder / f"node-{number}.log")
-        yield f"{first}:{port}", [one.pid for one in started[1:]]
-    finally:
-        for node in reversed(started):
-            ray_nodes.end(node)
-        shutil.rmtree(folder, ignore_errors=True)
+class Drain(threading.Thread):
+    """Drains a node, once a log has enough lines: that on which the last one was written.
+
+    With a `title` it is the node of the process of this title, a part of that of Ray Tune's actor.
+    """
+
+    def __init__(self, nodes: ray_nodes.Nodes, log: Path, title: str = "") -> None:
+        super().__init__(daemon=True)
+        self._nodes, self._log, self._title = nodes, log, title
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.05):
+            lines = self._log.read_text().splitlines() if self._log.exists() else []
+            if len(lines) > BATCHES:
+                last = int(lines[-1].split()[0])
+                self._nodes.drain(self._nodes.find(self._title) if self._title else last)
+                return
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
 
 
 def test_a_trial_leaves_a_node_that_is_drained_and_repeats_no_batch(tmp_path: Path) -> None:
-    log, told = tmp_path / "batches", threading.Event()
+    log = tmp_path / "batches"
     slow = f"    with open({str(log)!r}, 'a') as log:\n        print(os.getpid(), file=log)\n"
-    slow += "    time.sleep(0.3)\n"
-    settings = {"train.epochs": EPOCHS, "train.batch_size": 10, "tune.trials": 1}
-    chosen: spec.Experiment = own_model(
-        tmp_path, slow, **settings, **{"train.lr": 0.01, "compute.cpus": 1}
-    )
-
-    def tell(processes: list[int]) -> None:
-        """Send SIGTERM to the `ray start` of the node on which the trial trains, to it alone."""
-        while not told.wait(0.05):
-            workers = log.read_text().split() if log.exists() else []
-            if len(workers) > BATCHES:
-                node = os.getsid(int(workers[-1]))
-                assert node in processes
-                os.kill(node, signal.SIGTERM)
-                told.set()
-
-    with nodes() as (address, processes), cluster.connected(address):
-        telling = threading.Thread(target=tell, args=(processes,))
-        telling.start()
+    chosen = own_model(tmp_path, slow + "    time.sleep(0.3)\n", **SETTINGS)
+    with ray_nodes.joining(2) as nodes, cluster.connected(nodes.address), Drain(nodes, log):
         ended = pipeline.run(chosen, console.Console(file=io.StringIO(), width=200))
-        told.set()
-        telling.join()
     lives = Counter(log.read_text().split())
     assert len(lives) == 2
     assert sum(lives.values()) == EPOCHS * BATCHES
     assert (ended.winner.status, ended.winner.epoch) == ("finished", EPOCHS)
+
+
+@pytest.mark.parametrize("title", ["", "ray::ResourceTrainable"], ids=["a worker", "the trial"])
+def test_a_group_leaves_a_node_that_is_drained_and_repeats_no_batch(
+    tmp_path: Path, title: str
+) -> None:
+    log = tmp_path / "batches"
+    slow = distributed.TRAINS.format(log=str(log)) + "    time.sleep(0.2)\n"
+    chosen = distributed.grouped(tmp_path, slow, **SETTINGS)
+    with ray_nodes.joining(3) as nodes, cluster.connected(nodes.address), Drain(nodes, log, title):
+        ended = pipeline.run(chosen, console.Console(file=io.StringIO(), width=200))
+        (record,) = ended.trials
+        losses = distributed.curve(chosen, record.values, EPOCHS)
+    for rank in range(distributed.WORKERS):
+        lives = Counter(pid for pid, one in distributed.passes(log) if one == rank)
+        assert len(lives) == 2
+        assert sum(lives.values()) == EPOCHS * BATCHES
+    assert (record.status, record.epoch) == ("finished", EPOCHS)
+    assert [epoch["train_loss"] for epoch in record.history] == pytest.approx(losses, rel=1e-5)

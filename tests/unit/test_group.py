@@ -50,6 +50,19 @@ def test_a_step_that_a_group_did_not_end_is_given_to_the_next_group() -> None:
     run(story())
 
 
+def test_what_ended_a_group_is_forgotten_when_the_next_one_begins() -> None:
+    async def story() -> None:
+        line = group.Line()
+        asked = await started(line.step(ONE))
+        await line.next(0, None)
+        await line.fail({"failure": "a worker of a group that is resized"})
+        assert await line.next(0, None) == (1, ONE)
+        assert await line.failure() is None
+        asked.cancel()
+
+    run(story())
+
+
 def test_the_result_of_a_step_that_the_trial_has_left_is_not_taken_for_the_next_one() -> None:
     async def story() -> None:
         line = group.Line()

@@ -73,6 +73,15 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     (tmp_path / "a.csv").unlink()
     with pytest.raises(errors.DataError, match="but it is gone"), found.opened():
         pass
+    write(tmp_path, a_csv="x,y\n1,2\n")
+    (found,) = sources.find("a.csv", tmp_path)
+
+    def written_while_it_is_read(path: Path) -> None:
+        path.write_text("x,y\n1,2\n3\n")
+        files.read(Source(path, "a.csv"))  # fails for the row that is not whole yet
+
+    with pytest.raises(errors.DataError, match="but it has changed"), found.opened() as path:
+        written_while_it_is_read(path)
 
 
 TEXT = "# made by hand\nx;y\n" + "".join(f'{n};"line\n{n}"\n' for n in range(5000)) + "#end\n"

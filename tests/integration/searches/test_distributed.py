@@ -26,11 +26,11 @@ TRAINS = """
 
 
 class Killer(threading.Thread):
-    """Kills the second worker of a group, once, when it has done so many passes."""
+    """Sends a signal to the second worker of a group, once, when it has done so many passes."""
 
-    def __init__(self, log: Path, passes: int) -> None:
+    def __init__(self, log: Path, passes: int, number: int = signal.SIGKILL) -> None:
         super().__init__(daemon=True)
-        self._log, self._passes, self.killed = log, passes, 0
+        self._log, self._passes, self._number, self.killed = log, passes, number, 0
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -39,7 +39,7 @@ class Killer(threading.Thread):
             for pid, count in done.items():
                 if count >= self._passes:
                     self.killed = pid
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, self._number)
 
 
 def passes(log: Path) -> list[tuple[int, int]]:
@@ -87,6 +87,26 @@ def test_a_lost_worker_costs_one_restart_from_the_last_state_and_asha_stops_what
         assert losses == pytest.approx(curve(chosen, record.values, record.epoch), rel=1e-5)
     needed = sum(record.epoch for record in ended.trials) * 4
     assert needed < passed < needed + 40  # what it had done since its last state, once more
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_lets_its_group_save_and_no_batch_is_trained_twice(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    log, epochs = tmp_path / "log", 27
+    options = {"train.epochs": epochs, "train.batch_size": 32, "tune.trials": 1}
+    chosen = grouped(tmp_path, TRAINS.format(log=str(log)), **options)
+    killer = Killer(log, passes=40, number=signal.SIGTERM)
+    killer.start()
+    ended, _ = searches.run(chosen)
+    killer.ended.set()
+    for rank in range(WORKERS):
+        lives = Counter(pid for pid, one in passes(log) if one == rank)
+        assert len(lives) == 2
+        assert sum(lives.values()) == epochs * 4
+    (record,) = ended.trials
+    losses = [epoch["train_loss"] for epoch in record.history]
+    assert losses == pytest.approx(curve(chosen, record.values, epochs), rel=1e-5)
 
 
 @pytest.mark.slow
