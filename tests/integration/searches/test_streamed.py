@@ -2,15 +2,11 @@
 
 import subprocess
 import sys
-import threading
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 from rich import console
 
@@ -22,6 +18,7 @@ from ray_jobs.data import blocks
 from tests.conftest import Bucket
 
 FILES, ROWS = 3, 12_000
+slow = pytest.mark.slow  # what another case shows as well
 MEMORY = {"data.memory": "1MB"}
 
 
@@ -72,7 +69,7 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("suffix", [pytest.param("csv", marks=slow), "parquet"])
 def test_several_files_larger_than_their_memory_give_a_model_as_good_as_in_memory(
     ray_cluster: None, tmp_path: Path, suffix: str
 ) -> None:
@@ -125,7 +122,7 @@ LATE = {
 }
 
 
-@pytest.mark.parametrize("column", LATE)
+@pytest.mark.parametrize("column", ["a", pytest.param("y", marks=slow)])
 def test_a_value_after_the_sample_that_its_column_cannot_hold_is_named_with_file_and_row(
     ray_cluster: None, tmp_path: Path, column: str
 ) -> None:
@@ -161,7 +158,9 @@ FAULTY = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTY)
+@pytest.mark.parametrize(
+    "fault", ["a short row", *(pytest.param(o, marks=slow) for o in ("other columns", "nothing"))]
+)
 def test_a_file_at_fault_among_several_is_named(
     ray_cluster: None, tmp_path: Path, fault: str
 ) -> None:
@@ -203,116 +202,3 @@ def test_objects_are_streamed_by_a_check(s3: Bucket, parquet: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "rows are streamed" in done.stdout
-
-
-MANY, WIDTH = 4_000_000, 16
-"""Rows and columns; encoded they take 256 MB."""
-STORE, HEAP, MOST = 80, 96, 640
-"""Megabytes: of the object store, of the heap of a trial above what it has when it begins, and of
-the heap of any process; those that do nothing have 300."""
-LIMITED = f"""
-import resource
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self, shape, width):
-        super().__init__()
-        self.layer = torch.nn.Linear(shape.numeric, width)
-        self.bound = False
-
-    def forward(self, inputs):
-        if not self.bound:
-            with open('/proc/self/status') as file:
-                words = dict(line.split(':', 1) for line in file)
-            most = (int(words['VmData'].split()[0]) << 10) + ({HEAP} << 20)
-            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-            self.bound = True
-        return self.layer(inputs['numeric'])
-
-def build(shape, outputs):
-    return Net(shape, outputs)
-"""
-PROGRAM = f"""
-import sys
-from rich import console
-from eagleray import ray_compat, spec
-from ray_jobs import pipeline
-
-size = {{"num_cpus": 1, "object_store_memory": {STORE} << 20}}
-with ray_compat.connected(None, ray_compat.DEVICES, **size):
-    pipeline.run(spec.load(sys.argv[1]), console.Console(width=300))
-"""
-
-
-class Heaps(threading.Thread):
-    """The largest heap, in megabytes, of each process below one, by its id."""
-
-    def __init__(self, root: int) -> None:
-        super().__init__(daemon=True)
-        self._root, self._ended = root, threading.Event()
-        self.most: dict[int, int] = defaultdict(int)
-
-    def run(self) -> None:
-        while not self._ended.wait(0.05):
-            for pid in self._below():
-                for line in _lines(pid, "status"):
-                    if line.startswith("RssAnon"):
-                        self.most[pid] = max(self.most[pid], int(line.split()[1]) >> 10)
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
-
-    def _below(self) -> set[int]:
-        parents = {}
-        for pid in (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal()):
-            for line in _lines(pid, "status"):
-                if line.startswith("PPid"):
-                    parents[pid] = int(line.split()[1])
-        found, fresh = {self._root}, {self._root}
-        while fresh:
-            fresh = {pid for pid, parent in parents.items() if parent in fresh} - found
-            found |= fresh
-        return found
-
-
-def _lines(pid: int, name: str) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_text().splitlines()
-    except OSError:
-        return []  # it has ended
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_more_rows_are_trained_on_than_the_memory_of_any_process_holds(
-    tmp_path: Path, workers: int
-) -> None:
-    (tmp_path / "rows").mkdir()
-    random = np.random.default_rng(0)
-    for number in range(8):
-        numbers = random.normal(size=(WIDTH, MANY // 8)).astype(np.float32)
-        label = np.where(numbers[0] > numbers[1], "yes", "no")
-        table = pa.table({f"x{n}": column for n, column in enumerate(numbers)} | {"y": label})
-        pyarrow.parquet.write_table(table, tmp_path / "rows" / f"{number}.parquet")
-    del numbers, table
-    (tmp_path / "own.py").write_text(LIMITED)
-    chosen = experiment(
-        tmp_path,
-        **{"data.memory": "32MB", "model": "{type: 'own:build'}", "train.epochs": 1},
-        **{"train.batch_size": 8192, "train.lr": 0.05},
-        **{"compute.workers": workers, "compute.cpus": 1 / workers},
-    )
-    (tmp_path / "whole.yaml").write_text(spec.document.write(chosen.explicit()))
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "whole.yaml")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
-        heaps = Heaps(running.pid)
-        heaps.start()
-        screen = running.communicate()[0].decode()
-        heaps.stop()
-    assert running.returncode == 0, screen
-    (version,) = Registry(storage.open(f"file://{tmp_path}/store")).versions("streamed")
-    assert version.manifest["metrics"]["test"]["roc_auc"] > 0.99
-    assert version.manifest["rows"]["train"] > MANY * 0.95
-    assert max(heaps.most.values()) < MOST, heaps.most
