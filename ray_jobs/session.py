@@ -161,6 +161,8 @@ class Session:
             epoch = min(one.epoch for one in active)
             together = [one for one in active if one.epoch == epoch]
             self._train(together, until)
+            for one in together:
+                one.saved.gather()
             self._save_when_due()
             self._leave_on_notice()
             whole = any(one.epoch > epoch for one in together)
