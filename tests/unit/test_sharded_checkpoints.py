@@ -93,8 +93,10 @@ def _damaged(rank: int, folder: Path, strategy: strategies.Fsdp) -> list[Any]:
     for _ in range(3):
         first.trainer.epoch()
         first.save()
+    distributed.barrier()  # the leading worker has written the manifest
     newest = saved(first, DAMAGED)[0]
     rotten = blobs.key(newest.parts[1]["optimizer"])
+    distributed.barrier()
     if rank == 0:
         first.store.put(rotten, b"rotten")
     distributed.barrier()

@@ -125,7 +125,6 @@ def test_a_group_goes_on_from_its_state_and_one_process_does_too(
 ) -> None:
     one = test_training.finish(build(tmp_path))
     resumed, whole = (restored(folder, f"{strategy} {of}") for of in ("resumed", "adam"))
-    assert test_training.without_seconds(resumed) == test_training.without_seconds(whole)
     assert test_training.equal(resumed.model.state_dict(), whole.model.state_dict())
     agree(resumed, one)
     agree(test_training.finish(restored(folder, f"{strategy} state")), one)
