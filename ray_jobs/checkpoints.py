@@ -114,7 +114,7 @@ class Checkpoints:
         self._saving = threading.Condition()
         self._waiting: snapshots.Snapshot | list[Part] | None = None
         self._part: Part | None = None  # uploaded; those of the other workers may not be yet
-        self._spare: snapshots.Snapshot | None = None  # sent: its memory is used again
+        self._spare: snapshots.Spare | None = None  # of what was sent
         self._running = self._superseded = False
         self._closed = threading.Event()
         self.saved: searches.Checkpoint | None = None
@@ -264,7 +264,7 @@ class Checkpoints:
         while (work := self._next()) is not None:
             try:
                 if isinstance(work, snapshots.Snapshot):
-                    self._spare, work = work, [self._upload(work)]
+                    work, self._spare = [self._upload(work)], work.spare
                 if len(work) == self._strategy.parts:
                     self._commit(work)
                 else:

@@ -44,16 +44,27 @@ class Snapshot:
     rows: Mapping[str, Mapping[str, tensors.Rows]]  # of what is sharded
     plain: str
 
+    @property
+    def spare(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """What a later copy may overwrite: not the best weights, which the training has too."""
+        best = self.files[BEST]
+        return {name: held for name, held in self.files.items() if held is not best}
+
     def stream(self, file: str) -> streams.Buffers:
         """The bytes of a file."""
         plain = {"state": self.plain} if file == OPTIMIZER else {}
         return tensors.stream(self.files[file], {"owner": self.owner} | plain, self.rows[file])
 
 
-def take(trainer: training.Trainer, owner: str, spare: Snapshot | None = None) -> Snapshot | None:
+Spare = Mapping[str, Mapping[str, Tensor]]
+"""Tensors of files that nobody needs any more, but for their memory."""
+
+
+def take(trainer: training.Trainer, owner: str, spare: Spare | None = None) -> Snapshot | None:
     """Copy the state of a training at rest, but for the best weights, which nobody changes.
 
-    The copy takes the memory of a `spare` one. None if another worker saves what this one holds.
+    The copy takes the memory that an earlier one has to spare. None if another worker saves what
+    this one holds.
     """
     if not trainer.strategy.saves:
         return None
@@ -73,17 +84,16 @@ def take(trainer: training.Trainer, owner: str, spare: Snapshot | None = None) -
         },
         "scaler": trainer.scaler.state_dict(),
     }
-    before = spare.files if spare else {}
-    free = before.get(MODEL) if before.get(MODEL) is not before.get(BEST) else None
+    free = spare or {}
     best, weights = trainer.best_weights, trainer.model.state_dict()
-    model = best if at_best else _on_host(trainer, weights, free)
+    model = best if at_best else _on_host(trainer, weights, free.get(MODEL))
     rows = {MODEL: _rows(trainer, weights), OPTIMIZER: _rows(trainer, moments)}
     return Snapshot(
         progress.epoch,
         partial.batches,
         progress.best_epoch,
         owner,
-        {MODEL: model, BEST: best, OPTIMIZER: _on_host(trainer, moments, before.get(OPTIMIZER))},
+        {MODEL: model, BEST: best, OPTIMIZER: _on_host(trainer, moments, free.get(OPTIMIZER))},
         rows | {BEST: rows[MODEL]},
         json.dumps(state),
     )
