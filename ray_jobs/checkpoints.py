@@ -264,7 +264,8 @@ class Checkpoints:
         while (work := self._next()) is not None:
             try:
                 if isinstance(work, snapshots.Snapshot):
-                    work, self._spare = [self._upload(work)], work.spare
+                    part, self._spare = self._upload(work), work.spare
+                    work = [part]
                 if len(work) == self._strategy.parts:
                     self._commit(work)
                 else:
