@@ -4,6 +4,9 @@ A training is blocked while its state is copied to host memory. The copy waits f
 most one waits, and a newer one replaces it. The manifest (`searches.State`) is written after all
 files, and names the checkpoint before too, whose files are removed one checkpoint later.
 
+Under `fsdp` each worker uploads what it holds; the leading one writes the manifest when it has seen
+between two batches that all have done so.
+
 While storage fails, training goes on, and the newest state is tried again until it is saved.
 """
 
@@ -12,18 +15,15 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Mapping
 from concurrent import futures
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from eagleray import errors
 from eagleray.state import documents, searches
-from eagleray.storage import Storage, blobs, cache
+from eagleray.storage import Storage, blobs, cache, streams
 from ray_jobs import snapshots, strategies, training
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,17 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A checkpoint of one worker, in storage but not committed."""
+
+    epoch: int
+    batch: int
+    best_epoch: int
+    files: dict[str, blobs.Blob]
+    seconds: float  # of its upload
+
+
+@dataclass(frozen=True)
 class Place:
     """What the members of a session share beside their data: where and when they are saved."""
 
@@ -76,7 +87,7 @@ class Place:
 class Checkpoints:
     """The checkpoints of one trial, in the process that trains it.
 
-    Of the workers of a group the leading one saves; all take part.
+    All workers of a group take part in each call.
 
     Raises:
         StorageError: the manifest cannot be read.
@@ -96,15 +107,15 @@ class Checkpoints:
             # in a population its values count: they may be later than those on record
             lambda: place.records.state(number, values, other=place.population)
         )
-        self._protected = {
-            one.files[snapshots.BEST] for one in self._state.checkpoints if _has_best(one)
-        }
+        found = self._state.checkpoints
+        self._protected = {blob for one in found for blob in one.every(snapshots.BEST)}
         self._best: tuple[int, blobs.Blob] | None = None  # the epoch whose weights are in storage
         self._best_lock = threading.Lock()
         self._saving = threading.Condition()
-        self._waiting: snapshots.Snapshot | None = None
-        self._spare: snapshots.Snapshot | None = None  # sent: its memory is used again
-        self.busy = self._superseded = False
+        self._waiting: snapshots.Snapshot | list[Part] | None = None
+        self._part: Part | None = None  # uploaded; those of the other workers may not be yet
+        self._spare: snapshots.Spare | None = None  # of what was sent
+        self._running = self._superseded = False
         self._closed = threading.Event()
         self.saved: searches.Checkpoint | None = None
         self.evidence: list[str] = []  # what was found damaged
@@ -113,6 +124,11 @@ class Checkpoints:
     def values(self) -> dict[str, Any]:
         """The configuration that the checkpoints are of."""
         return self._state.values
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is not committed yet."""
+        return self._running or self._part is not None
 
     def restore(self, trainer: training.Trainer) -> None:
         """Load the newest checkpoint that is whole, if there is one.
@@ -124,9 +140,9 @@ class Checkpoints:
         for checkpoint in self._state.checkpoints:
             damage = self._load(trainer, checkpoint)
             if damage is None:
-                self.saved = checkpoint
-                if _has_best(checkpoint):
-                    self._best = checkpoint.best_epoch, checkpoint.files[snapshots.BEST]
+                self.saved, best = checkpoint, checkpoint.every(snapshots.BEST)
+                if len(best) == self._strategy.parts:
+                    self._best = checkpoint.best_epoch, best[self._strategy.rank % len(best)]
                 return
             log.error(
                 "trial %s: the checkpoint of epoch %s is damaged, the one before is used: %s",
@@ -151,36 +167,52 @@ class Checkpoints:
         with self._saving:
             spare, self._spare = self._spare, None
         snapshot = snapshots.take(trainer, self._owner, spare)
-        if snapshot is None:
+        if snapshot is not None:
+            with self._saving:
+                self._begin(snapshot)
+
+    def gather(self) -> None:
+        """Commit the newest checkpoint of which all workers have uploaded their parts."""
+        if self._strategy.parts == 1:
             return
+        own = self._part
+        parts = [one for one in self._strategy.each(own) if one is not None]
+        places = {(one.epoch, one.batch) for one in parts}
         with self._saving:
-            self._waiting = snapshot
-            if not self.busy:
-                self.busy = True
-                self._place.uploads.submit(self._drain)
+            if len(parts) < self._strategy.parts or len(places) > 1 or self._part is not own:
+                return
+            self._part = None
+            if self._strategy.leads and self._waiting is None:
+                self._begin(parts)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until what was saved is committed; False if it is not in time."""
-        with self._saving:
-            return self._saving.wait_for(lambda: not self.busy, timeout_s)
+        until = time.monotonic() + timeout_s
+        self._wait(until)
+        self.gather()
+        return self._wait(until)
 
-    def weights(self, trainer: training.Trainer) -> blobs.Blob:
+    def weights(self, trainer: training.Trainer) -> tuple[blobs.Blob, ...]:
         """Upload the weights of the best epoch, unless they are there; waits for storage.
+
+        Returns:
+            The part of each worker that saves, which call it alone.
 
         Raises:
             StorageError: storage refuses, or does not answer for `PATIENCE_S`.
         """
-        until = time.monotonic() + PATIENCE_S
+        until, epoch = time.monotonic() + PATIENCE_S, trainer.progress.best_epoch
         while True:
             try:
-                blob = self._put_best(trainer.progress.best_epoch, trainer.best_weights)
+                own = self._put_best(epoch, snapshots.best(trainer, self._owner))
             except errors.StorageUnavailableError:
                 if time.monotonic() >= until:
                     raise
                 self._closed.wait(PAUSE_S)
                 continue
-            self._protected.add(blob)  # a record may refer to it
-            return blob
+            found = tuple(self._strategy.each(own)) if self._strategy.parts > 1 else (own,)
+            self._protected.update(found)  # a record may refer to them
+            return found
 
     def close(self) -> None:
         """Give up what is not uploaded yet."""
@@ -191,93 +223,120 @@ class Checkpoints:
     def _load(self, trainer: training.Trainer, checkpoint: searches.Checkpoint) -> str | None:
         """Load a checkpoint; return what is damaged of it, as the leading worker finds it."""
         with ExitStack() as stack:
-            files, own = self._open(stack, checkpoint)
-            damage = self._strategy.agree(lambda: own)
+            wanted = snapshots.needed(trainer, len(checkpoint.parts))
+            parts, own = self._open(stack, [checkpoint.parts[number] for number in wanted])
+            damage = next((one for one in self._strategy.each(own) if one is not None), None)
             if damage is None:
-                if own is not None:  # on this worker's machine alone
-                    raise errors.CorruptObjectError(own)
-                snapshots.restore(trainer, files)
+                snapshots.restore(trainer, parts)
             return damage
 
     def _open(
-        self, stack: ExitStack, checkpoint: searches.Checkpoint
-    ) -> tuple[dict[str, Path], str | None]:
-        """The files of a checkpoint, verified; or what is damaged of them."""
-        place, files = self._place, dict[str, Path]()
+        self, stack: ExitStack, parts: list[dict[str, blobs.Blob]]
+    ) -> tuple[list[dict[str, Path]], str | None]:
+        """The files of parts of a checkpoint, verified; or what is damaged of them."""
+        place = self._place
+
+        def opened(blob: blobs.Blob) -> Path:
+            return stack.enter_context(place.local.open(place.storage, blob))
+
         try:
-            for name, blob in checkpoint.files.items():
-                files[name] = stack.enter_context(place.local.open(place.storage, blob))
+            found = [{name: opened(blob) for name, blob in one.items()} for one in parts]
         except UNFIT as cause:
-            return {}, str(cause)
-        return files, None
+            return [], str(cause)
+        return found, None
+
+    def _begin(self, work: snapshots.Snapshot | list[Part]) -> None:
+        """Give work to the thread of uploads, in place of what waits; holds the lock."""
+        self._waiting = work
+        if not self._running:
+            self._running = True
+            self._place.uploads.submit(self._drain)
+
+    def _wait(self, until: float) -> bool:
+        """Wait until this worker has nothing more to do for what was saved."""
+        with self._saving:
+            left = max(0.0, until - time.monotonic())
+            self._saving.wait_for(lambda: not self._running, left)
+            return not self.busy
 
     def _drain(self) -> None:
-        """Commit what waits, in the thread of uploads."""
-        while (snapshot := self._next()) is not None:
-            began = time.monotonic()
+        """Upload what waits and commit it, in the thread of uploads."""
+        while (work := self._next()) is not None:
             try:
-                self._commit(snapshot)
-            except documents.MISSED as cause:
-                self._missed(snapshot, cause)
+                if isinstance(work, snapshots.Snapshot):
+                    part, self._spare = self._upload(work), work.spare
+                    work = [part]
+                if len(work) == self._strategy.parts:
+                    self._commit(work)
+                else:
+                    (self._part,) = work
             except errors.StorageError as cause:
                 log.warning("trial %s: its checkpoint waits: %s", self._number, cause)
-                self._again(snapshot)
+                self._again(work)
             except Exception:
                 log.exception("trial %s: its checkpoint is not saved", self._number)
-            else:
-                self._spare = snapshot
-                self._place.pace.took(time.monotonic() - began)
 
-    def _next(self) -> snapshots.Snapshot | None:
+    def _next(self) -> snapshots.Snapshot | list[Part] | None:
         with self._saving:
-            snapshot, self._waiting = self._waiting, None
-            if snapshot is None or self._closed.is_set() or self._superseded:
-                self.busy = False
+            work, self._waiting = self._waiting, None
+            if work is None or self._closed.is_set() or self._superseded:
+                self._running = False
                 self._saving.notify_all()
                 return None
-            return snapshot
+            return work
 
-    def _missed(self, snapshot: snapshots.Snapshot, cause: errors.StorageError) -> None:
-        """Try again if a write of this worker, whose answer was lost, is what was found."""
-        try:
-            found = self._place.records.state(self._number, self._state.values)
-        except errors.StorageError:
-            self._again(snapshot)
+    def _upload(self, snapshot: snapshots.Snapshot) -> Part:
+        began = time.monotonic()
+        best = self._put_best(snapshot.best_epoch, snapshot.stream(snapshots.BEST))
+        files = {snapshots.BEST: best, snapshots.MODEL: best}
+        if snapshot.files[snapshots.MODEL] is not snapshot.files[snapshots.BEST]:
+            files[snapshots.MODEL] = self._put(snapshot.stream(snapshots.MODEL))
+        files[snapshots.OPTIMIZER] = self._put(snapshot.stream(snapshots.OPTIMIZER))
+        seconds = time.monotonic() - began
+        return Part(snapshot.epoch, snapshot.batch, snapshot.best_epoch, files, seconds)
+
+    def _commit(self, parts: list[Part]) -> None:
+        """Write the manifest of a checkpoint, whose parts are in storage."""
+        if self._closed.is_set():
             return
+        first, *others = parts
+        checkpoint = searches.Checkpoint(
+            epoch=first.epoch,
+            batch=first.batch,
+            best_epoch=first.best_epoch,
+            files=first.files,
+            others=[one.files for one in others],
+        )
+        began = time.monotonic()
+        try:
+            self._write(self._state, [checkpoint, *([self.saved] if self.saved else [])])
+        except documents.MISSED as cause:
+            self._missed(parts, cause)
+        else:
+            longest = max(one.seconds for one in parts)
+            self._place.pace.took(longest + time.monotonic() - began)
+
+    def _missed(self, parts: list[Part], cause: errors.StorageError) -> None:
+        """Try again if a write of this worker, whose answer was lost, is what was found."""
+        found = self._place.records.state(self._number, self._state.values)
         if found.writer != self._writer:
             log.warning("trial %s: another worker trains it: %s", self._number, cause)
             self._superseded = True
             return
         self._committed(found)
         newest = found.checkpoints[0]
-        if (newest.epoch, newest.batch) != (snapshot.epoch, snapshot.batch):
-            self._again(snapshot)
+        if (newest.epoch, newest.batch) != (parts[0].epoch, parts[0].batch):
+            self._again(parts)
 
-    def _again(self, snapshot: snapshots.Snapshot) -> None:
-        """Let a state wait again, unless a newer one does."""
+    def _again(self, work: snapshots.Snapshot | list[Part]) -> None:
+        """Let work wait again, unless newer work does."""
         self._closed.wait(PAUSE_S)
         with self._saving:
             if not self._closed.is_set():
-                self._waiting = self._waiting or snapshot
+                self._waiting = self._waiting or work
 
-    def _commit(self, snapshot: snapshots.Snapshot) -> None:
-        best = self._put_best(snapshot.best_epoch, snapshot.tensors[snapshots.BEST])
-        files = {snapshots.BEST: best, snapshots.MODEL: best}
-        if snapshot.tensors[snapshots.MODEL] is not snapshot.tensors[snapshots.BEST]:
-            files[snapshots.MODEL] = self._put(snapshot, snapshots.MODEL)
-        files[snapshots.OPTIMIZER] = self._put(snapshot, snapshots.OPTIMIZER)
-        if self._closed.is_set():
-            return
-        checkpoint = searches.Checkpoint(
-            epoch=snapshot.epoch,
-            batch=snapshot.batch,
-            best_epoch=snapshot.best_epoch,
-            files=files,
-        )
-        self._write(self._state, [checkpoint, *([self.saved] if self.saved else [])])
-
-    def _put(self, snapshot: snapshots.Snapshot, file: str) -> blobs.Blob:
-        return blobs.put(self._place.storage, snapshot.stream(file))
+    def _put(self, content: streams.Buffers) -> blobs.Blob:
+        return blobs.put(self._place.storage, content)
 
     def _write(self, over: searches.State, found: list[searches.Checkpoint]) -> None:
         self._committed(self._place.records.save_state(self._number, over, found, self._writer))
@@ -288,12 +347,11 @@ class Checkpoints:
         if not self._place.population:
             self._remove(before.contents - state.contents - self._protected)
 
-    def _put_best(self, epoch: int, weights: Mapping[str, Tensor]) -> blobs.Blob:
+    def _put_best(self, epoch: int, weights: streams.Buffers) -> blobs.Blob:
         """Upload the weights of the best epoch, unless they are there."""
         with self._best_lock:
             if self._best is None or self._best[0] != epoch:
-                blob = blobs.put(self._place.storage, snapshots.weights(weights, self._owner))
-                self._best = epoch, blob
+                self._best = epoch, self._put(weights)
             return self._best[1]
 
     def _remove(self, contents: set[blobs.Blob]) -> None:
@@ -302,7 +360,3 @@ class Checkpoints:
                 self._place.storage.delete(blobs.key(blob))
             except errors.StorageError as cause:
                 log.warning("trial %s: a content is left to the sweep: %s", self._number, cause)
-
-
-def _has_best(checkpoint: searches.Checkpoint) -> bool:
-    return snapshots.BEST in checkpoint.files

@@ -52,7 +52,7 @@ class Member:
     _failures: int = 0
     _reported: int = 0  # epochs
     _trained: int = 0  # epochs of its history whose seconds were reported, or another's
-    _weights: blobs.Blob | None = None
+    _weights: tuple[blobs.Blob, ...] = ()
     _weights_epoch: int = 0
     _saved: checkpoints.Checkpoints | None = None
     _news: tuple[object, ...] = ()
@@ -131,8 +131,8 @@ class Member:
     def save(self, *, worth: bool = True) -> None:
         """Upload the best epoch's weights for a comparison, if worth it, and wait for it."""
         best = self.trainer.progress.best_epoch
-        if self.strategy.leads and best != self._weights_epoch:
-            self._weights = self.saved.weights(self.trainer) if worth else None
+        if self.strategy.saves and best != self._weights_epoch:
+            self._weights = self.saved.weights(self.trainer) if worth else ()
             self._weights_epoch = best
 
     def save_state(self) -> None:

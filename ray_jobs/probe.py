@@ -21,7 +21,7 @@ def run(searched: search.Search) -> None:
                 configuration, data, metric=searched.metric, custom=searched.custom
             )
             trainer.probe()
-            snapshots.weights(trainer.best_weights, "probe")
+            snapshots.best(trainer, "probe")
 
 
 def sample(

@@ -26,12 +26,11 @@ class Retention:
         self._shared = searched.experiment.tune.scheduler == "pbt"
         self._replaced: dict[int, set[blobs.Blob]] = {}  # weights by number of the trial
 
-    def replace(self, record: searches.Record, weights: blobs.Blob | None, epoch: int) -> None:
-        """Note a trial's newer weights, None where they cannot win; a new worker knows no epoch."""
+    def replace(self, record: searches.Record, weights: tuple[blobs.Blob, ...], epoch: int) -> None:
+        """Note a trial's newer weights, none where they cannot win; a new worker knows no epoch."""
         if not epoch or (weights, epoch) == (record.weights, record.weights_epoch):
             return
-        if record.weights:
-            self._replaced.setdefault(record.number, set()).add(record.weights)
+        self._replaced.setdefault(record.number, set()).update(record.weights)
         record.weights, record.weights_epoch = weights, epoch
 
     def settle(self, record: searches.Record) -> None:
@@ -44,7 +43,7 @@ class Retention:
         state = self._records.state(record.number, record.values)
         for saved in state.checkpoints[:1]:
             if record.weights_epoch < saved.best_epoch <= len(record.history):
-                self.replace(record, saved.files.get(snapshots.BEST), saved.best_epoch)
+                self.replace(record, saved.every(snapshots.BEST), saved.best_epoch)
         if record.weights and 0 < record.weights_epoch <= len(record.history):
             record.best_epoch = record.weights_epoch
             record.best = record.history[record.best_epoch - 1]
@@ -77,13 +76,13 @@ class Retention:
         for worse in self._search.scored(ended)[checkpoints.BEST :]:
             if worse.number in front:
                 continue
-            contents, worse.weights = {one for one in (worse.weights,) if one}, None
+            contents, worse.weights = set(worse.weights), ()
             self._records.save(worse)
             self._remove(contents)
 
     def _remove(self, contents: set[blobs.Blob]) -> None:
         """Remove what no record refers to; members of a population may share weights."""
-        for blob in contents - {one.weights for one in list(self._trials.values())}:
+        for blob in contents.difference(*(one.weights for one in list(self._trials.values()))):
             with suppress(errors.StorageError):  # the sweep removes it
                 self._store.delete(blobs.key(blob))
 

@@ -172,6 +172,8 @@ class Session:
             epoch = min(one.epoch for one in first)
             together = [one for one in first if one.epoch == epoch]
             self._train(together, until)
+            for one in together:
+                one.saved.gather()
             self._save_when_due()
             self._leave_on_notice()
             whole = any(one.epoch > epoch for one in together)

@@ -4,6 +4,9 @@
     best       weights of the best epoch: a file of its own, so that it is sent once
     optimizer  moments, named `{parameter}.{field}`; in its metadata, as JSON, what is no tensor
 
+Of a group under `fsdp`, each worker has such files with what it holds: its rows of the sharded
+tensors, and all of the others. Any number of workers reads them.
+
 Nothing is pickled. A training at rest is between two batches (`training.Trainer.epoch`).
 """
 
@@ -14,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from eagleray.storage import streams
-from ray_jobs import tensors, training
+from ray_jobs import strategies, tensors, training
 
 MODEL, BEST, OPTIMIZER = FILES = ("model", "best", "optimizer")
 WHOLE = "whole"
@@ -38,21 +40,34 @@ class Snapshot:
     batch: int  # batches done of the next one
     best_epoch: int
     owner: str
-    tensors: Mapping[str, Mapping[str, Tensor]]  # of each file; equal ones are the same object
+    files: Mapping[str, Mapping[str, Tensor]]  # their tensors; equal ones are the same object
+    rows: Mapping[str, Mapping[str, tensors.Rows]]  # of what is sharded
     plain: str
+
+    @property
+    def spare(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """What a later copy may overwrite: not the best weights, which the training has too."""
+        best = self.files[BEST]
+        return {name: held for name, held in self.files.items() if held is not best}
 
     def stream(self, file: str) -> streams.Buffers:
         """The bytes of a file."""
         plain = {"state": self.plain} if file == OPTIMIZER else {}
-        return tensors.stream(self.tensors[file], {"owner": self.owner} | plain)
+        return tensors.stream(self.files[file], {"owner": self.owner} | plain, self.rows[file])
 
 
-def take(trainer: training.Trainer, owner: str, spare: Snapshot | None = None) -> Snapshot | None:
+Spare = Mapping[str, Mapping[str, Tensor]]
+"""Tensors of files that nobody needs any more, but for their memory."""
+
+
+def take(trainer: training.Trainer, owner: str, spare: Spare | None = None) -> Snapshot | None:
     """Copy the state of a training at rest, but for the best weights, which nobody changes.
 
-    The copy takes the memory of a `spare` one. All workers of a group take part; it is in the
-    leading one, and None in the others.
+    The copy takes the memory that an earlier one has to spare. None if another worker saves what
+    this one holds.
     """
+    if not trainer.strategy.saves:
+        return None
     progress, partial = trainer.progress, trainer.partial
     saved = trainer.optimizer.state_dict()
     moments, plain = _moments(saved["state"])
@@ -69,43 +84,63 @@ def take(trainer: training.Trainer, owner: str, spare: Snapshot | None = None) -
         },
         "scaler": trainer.scaler.state_dict(),
     }
-    before = spare.tensors if spare else {}
-    free = before.get(MODEL) if before.get(MODEL) is not before.get(BEST) else None
-    best = trainer.best_weights
-    model = best if at_best else _on_host(trainer, trainer.model.state_dict(), free)
-    optimizer = _on_host(trainer, moments, before.get(OPTIMIZER))
-    if not trainer.strategy.leads:
-        return None
+    free = spare or {}
+    best, weights = trainer.best_weights, trainer.model.state_dict()
+    model = best if at_best else _on_host(trainer, weights, free.get(MODEL))
+    rows = {MODEL: _rows(trainer, weights), OPTIMIZER: _rows(trainer, moments)}
     return Snapshot(
         progress.epoch,
         partial.batches,
         progress.best_epoch,
         owner,
-        {MODEL: model, BEST: best, OPTIMIZER: optimizer},
+        {MODEL: model, BEST: best, OPTIMIZER: _on_host(trainer, moments, free.get(OPTIMIZER))},
+        rows | {BEST: rows[MODEL]},
         json.dumps(state),
     )
 
 
-def restore(trainer: training.Trainer, files: Mapping[str, Path]) -> None:
-    """Load the files of a snapshot into a new trainer.
+def best(trainer: training.Trainer, owner: str) -> streams.Buffers:
+    """The bytes of the file `best`, as any snapshot of the same best epoch has them."""
+    rows = _rows(trainer, trainer.model.state_dict())
+    return tensors.stream(trainer.best_weights, {"owner": owner}, rows)
+
+
+def needed(trainer: training.Trainer, count: int) -> list[int]:
+    """The parts, of so many of a state, that hold what this worker does."""
+    strategy = trainer.strategy
+    if strategy.parts == 1:
+        return list(range(count))
+    held = _rows(trainer, trainer.model.state_dict()).values()
+    return sorted(
+        {
+            part
+            for own in held
+            for part, rows in enumerate(strategies.sharded(own.total, count))
+            if max(own.start, rows.start) < min(own.stop, rows.stop)
+        }
+    ) or [min(strategy.rank, count - 1)]
+
+
+def restore(trainer: training.Trainer, parts: Sequence[Mapping[str, Path]]) -> None:
+    """Load the files of a snapshot into a new trainer; `parts` are those that are `needed`.
 
     Its configuration is that of the snapshot, but for rates, clipping and weight decay, which stay
     the trainer's own, and for the number of workers.
+
+    Raises:
+        CorruptObjectError: the parts do not hold all that this worker is to hold.
     """
-    found: dict[str, Tensor] = {}
-    state: dict[str, Any] = {}
-    for name, path in files.items():
-        with safe_open(path, "pt") as file:
-            prefix = "" if name == WHOLE else f"{name}."
-            found |= {prefix + key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            state |= json.loads((file.metadata() or {}).get("state", "{}"))
-    held, like = trainer.model.state_dict(), trainer.strategy.like
-    saved = _with_prefix(found, "model.")
-    trainer.model.load_state_dict({name: like(saved[name], held[name]) for name in held})
-    trainer.best_weights = tensors.on_host(_with_prefix(found, "best.").items())
-    rates = trainer.schedule.base_lrs
+    model, best, moments = (_opened(parts, name) for name in FILES)
+    held, strategy = trainer.model.state_dict(), trainer.strategy
+    rows = {name: strategy.rows(value) for name, value in held.items()}
+    trainer.model.load_state_dict(
+        {name: strategy.like(model.read(name, rows[name]), held[name]) for name in held}
+    )
+    if strategy.saves:
+        trainer.best_weights = tensors.on_host((name, best.read(name, rows[name])) for name in held)
+    state, rates = json.loads(moments.metadata["state"]), trainer.schedule.base_lrs
     trainer.optimizer.load_state_dict(
-        {"state": _fields(trainer, found, state["plain"]), "param_groups": state["groups"]}
+        {"state": _fields(trainer, moments, state["plain"]), "param_groups": state["groups"]}
     )
     trainer.schedule.load_state_dict(trainer.schedule.state_dict() | state["schedule"])
     _keep_options(trainer, rates)
@@ -113,11 +148,6 @@ def restore(trainer: training.Trainer, files: Mapping[str, Path]) -> None:
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.progress = training.Progress(**state["progress"])
     trainer.partial = training.Partial(**state.get("partial", {}))
-
-
-def weights(found: Mapping[str, Tensor], owner: str) -> streams.Buffers:
-    """The bytes of a file that has no state but its tensors."""
-    return tensors.stream(found, {"owner": owner})
 
 
 def _moments(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -136,23 +166,35 @@ def _moments(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor],
 def _on_host(
     trainer: training.Trainer, named: Mapping[str, Tensor], spare: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
-    """Whole tensors in the leading worker's memory, none in the others'; all take part."""
-    strategy, ordered = trainer.strategy, sorted(named.items())  # as in the other workers
-    whole = ((name, strategy.whole(value)) for name, value in ordered)
-    return tensors.on_host((one for one in whole if strategy.leads), spare)
+    """What this worker holds of these tensors, copied."""
+    local = trainer.strategy.local
+    return tensors.on_host(((name, local(value)) for name, value in named.items()), spare)
+
+
+def _rows(trainer: training.Trainer, named: Mapping[str, Tensor]) -> dict[str, tensors.Rows]:
+    """The rows that this worker holds of those that are sharded."""
+    found = {name: trainer.strategy.rows(value) for name, value in named.items()}
+    return {name: rows for name, rows in found.items() if rows is not None}
+
+
+def _opened(parts: Sequence[Mapping[str, Path]], name: str) -> tensors.Parts:
+    if WHOLE in parts[0]:
+        return tensors.Parts([parts[0][WHOLE]], f"{name}.")
+    return tensors.Parts([part[name] for part in parts])
 
 
 def _fields(
-    trainer: training.Trainer, found: Mapping[str, Tensor], plain: Mapping[str, Any]
+    trainer: training.Trainer, moments: tensors.Parts, plain: Mapping[str, Any]
 ) -> dict[int, dict[str, Any]]:
     """An optimizer's state by parameter; the opposite of `_moments`."""
     fields: dict[int, dict[str, Any]] = {int(key): value for key, value in plain.items()}
-    parameters = list(trainer.model.parameters())
-    for name, value in tensors.on_host(_with_prefix(found, "optimizer.").items()).items():
+    parameters, strategy = list(trainer.model.parameters()), trainer.strategy
+    for name in moments.names():
         parameter, field = name.split(".", 1)
         held = parameters[int(parameter)].data
-        own = value if value.dim() == 0 else trainer.strategy.like(value, held)
-        fields.setdefault(int(parameter), {})[field] = own
+        own = moments.read(name, strategy.rows(held)).clone()  # it may be mapped
+        like = strategy.like(own, held) if own.dim() else own
+        fields.setdefault(int(parameter), {})[field] = like
     return fields
 
 
@@ -165,8 +207,3 @@ def _keep_options(trainer: training.Trainer, rates: Sequence[Any]) -> None:
             if name in group:
                 group[name] *= own / loaded  # 1.0 where they are equal: the same bits
     trainer.schedule.base_lrs = list(rates)
-
-
-def _with_prefix(found: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    cut = len(prefix)
-    return {name[cut:]: value for name, value in found.items() if name.startswith(prefix)}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ray_jobs import tensors
 from ray_jobs.data import reading
 
 if TYPE_CHECKING:
@@ -46,14 +47,21 @@ class OneProcess:
     """Trains in this process alone."""
 
     rank, size = 0, 1
+    parts = 1
+    """Workers that save a checkpoint together: the leading one, or all if each holds a part."""
 
     def __init__(self, device: str = "cpu", precision: str = "fp32") -> None:
         self.device, self.precision = torch.device(device), precision
 
     @property
     def leads(self) -> bool:
-        """Whether this worker speaks for its group: it reports and saves."""
+        """Whether this worker speaks for its group: it reports, and commits checkpoints."""
         return self.rank == 0
+
+    @property
+    def saves(self) -> bool:
+        """Whether this worker saves what it holds."""
+        return self.rank < self.parts
 
     def spread(self, model: nn.Module) -> nn.Module:
         """What is called in place of the model; before its optimizer is built."""
@@ -101,13 +109,17 @@ class OneProcess:
         """Whether all workers stop before the next batch; `stop` is asked in the leading one."""
         return stop()
 
-    def whole(self, value: Tensor) -> Tensor:
-        """A tensor of the model or its optimizer, of which each worker may hold a part."""
+    def local(self, value: Tensor) -> Tensor:
+        """What this worker holds of a tensor of the model or its optimizer."""
         return value
 
-    def like(self, whole: Tensor, held: Tensor) -> Tensor:
-        """The part of a whole tensor that a worker holds as `held`; the opposite of `whole`."""
-        return whole
+    def rows(self, value: Tensor) -> tensors.Rows | None:
+        """The rows of such a tensor that this worker holds; None: it holds all."""
+        return None
+
+    def like(self, local: Tensor, held: Tensor) -> Tensor:
+        """A tensor as `held`, of which `local` is what this worker holds."""
+        return local
 
 
 class Ddp(OneProcess):
@@ -206,6 +218,12 @@ class Fsdp(Ddp):
     is imported where it is used.
     """
 
+    def __init__(self, device: str = "cpu", precision: str = "fp32", *, most: int = 1) -> None:
+        from torch.distributed.tensor import DTensor
+
+        super().__init__(device, precision, most=most)
+        self.parts, self._sharded = self.size, DTensor
+
     def spread(self, model: nn.Module) -> nn.Module:
         from torch.distributed.fsdp import fully_shard
 
@@ -222,18 +240,32 @@ class Fsdp(Ddp):
         cast("FSDPModule", self._spread).set_requires_gradient_sync(piece.last)
         yield
 
-    def whole(self, value: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor
+    def local(self, value: Tensor) -> Tensor:
+        return value.to_local() if isinstance(value, self._sharded) else value
 
-        return value.full_tensor() if isinstance(value, DTensor) else value
+    def rows(self, value: Tensor) -> tensors.Rows | None:
+        if not isinstance(value, self._sharded):
+            return None
+        return sharded(len(value), self.size)[self.rank]
 
-    def like(self, whole: Tensor, held: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor, distribute_tensor
+    def like(self, local: Tensor, held: Tensor) -> Tensor:
+        if not isinstance(held, self._sharded):
+            return local
+        return self._sharded.from_local(
+            local.to(self.device),
+            held.device_mesh,
+            held.placements,
+            run_check=False,
+            shape=held.shape,
+            stride=held.stride(),
+        )
 
-        if not isinstance(held, DTensor):
-            return whole
-        mesh, placements = held.device_mesh, held.placements
-        return distribute_tensor(whole.to(self.device), mesh, placements, src_data_rank=None)
+
+def sharded(rows: int, parts: int) -> list[tensors.Rows]:
+    """The rows of a tensor that each worker holds under `fsdp`, as `torch.chunk` cuts them."""
+    most = -(-rows // parts)
+    ends = [min(part * most, rows) for part in range(parts + 1)]
+    return [tensors.Rows(*bounds, rows) for bounds in itertools.pairwise(ends)]
 
 
 def _cut(rows: int, parts: int, start: int = 0) -> list[slice]:

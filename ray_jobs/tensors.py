@@ -1,15 +1,21 @@
-"""Tensors as a safetensors file that is a stream: none of them is copied.
+"""Tensors in safetensors files: written as streams that copy nothing, read mapped.
 
 The format is https://github.com/huggingface/safetensors#format: the length of a JSON header in 8
 bytes, the header, then each tensor's bytes. The library writes it from a copy of the whole.
+
+A file may hold a part of a tensor: some of its rows. Its metadata says which, as JSON, in `rows`.
 """
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
+from eagleray import errors
 from eagleray.storage import streams
 
 _NAMES = {
@@ -19,9 +25,64 @@ _NAMES = {
 }  # fmt: skip
 
 
-def stream(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> streams.Buffers:
-    """A safetensors file of contiguous tensors in host memory; they must outlive it unchanged."""
-    header, start = dict[str, object](__metadata__=dict(metadata)), 0
+class Rows(NamedTuple):
+    """The rows of a tensor that a part of it is."""
+
+    start: int
+    stop: int
+    total: int  # of the whole tensor
+
+
+class Parts:
+    """The tensors of one file, or of several that hold parts of them, in the parts' order.
+
+    Names begin with `prefix`, which is left out. Nothing is read before it is used.
+    """
+
+    def __init__(self, paths: Iterable[Path], prefix: str = "") -> None:
+        self._files: list[Any] = [safe_open(path, "pt") for path in paths]  # untyped
+        about = [file.metadata() or {} for file in self._files]
+        self._rows = [json.loads(one.get("rows", "{}")) for one in about]
+        self._prefix, self.metadata = prefix, about[0]
+
+    def names(self) -> list[str]:
+        found, cut = self._files[0].keys(), len(self._prefix)
+        return [name[cut:] for name in found if name.startswith(self._prefix)]
+
+    def read(self, name: str, wanted: Rows | None = None) -> Tensor:
+        """A tensor, or the rows of it that are wanted; it may be mapped memory.
+
+        Raises:
+            CorruptObjectError: the files do not hold all of them.
+        """
+        values: list[Tensor] = [one.get_tensor(self._prefix + name) for one in self._files]
+        if not values[0].dim():
+            return values[0]
+        found = list[Tensor]()
+        for value, rows in zip(values, self._rows, strict=True):
+            held = Rows(*rows.get(name, (0, len(value), len(value))))
+            wanted = wanted or Rows(0, held.total, held.total)
+            start, stop = max(held.start, wanted.start), min(held.stop, wanted.stop)
+            if start < stop and wanted.start + sum(map(len, found)) == start:
+                found.append(value[start - held.start : stop - held.start])
+        count = sum(map(len, found))
+        if wanted is None or count != wanted.stop - wanted.start:
+            law = f"{name}: parts must hold all rows that are wanted"
+            raise errors.CorruptObjectError(f"{law}, but of {wanted} got {count}")
+        return torch.cat(found) if len(found) > 1 else found[0] if found else values[0][:0]
+
+
+def stream(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    rows: Mapping[str, Rows] | None = None,
+) -> streams.Buffers:
+    """A safetensors file of contiguous tensors in host memory; they must outlive it unchanged.
+
+    `rows` has the names of those that are parts.
+    """
+    about = {**metadata, **({"rows": json.dumps(rows)} if rows else {})}
+    header, start = dict[str, object](__metadata__=about), 0
     ordered = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # aligned
     for name in ordered:
         value, end = tensors[name], start + tensors[name].nbytes

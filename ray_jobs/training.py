@@ -21,7 +21,7 @@ from torch.optim import lr_scheduler
 
 from eagleray import bundle, code, errors, spec
 from eagleray.learn import features, losses, metrics, models, tasks
-from ray_jobs import strategies
+from ray_jobs import strategies, tensors
 from ray_jobs.data import encoded
 from ray_jobs.data.reading import Batch
 
@@ -274,9 +274,9 @@ class Trainer:
             progress.stale += 1
 
     def _weights(self) -> dict[str, Tensor]:
-        """A copy of the weights, in the leading worker."""
-        whole = ((k, self.strategy.whole(v.detach())) for k, v in self.model.state_dict().items())
-        return {name: value.cpu().clone() for name, value in whole if self.strategy.leads}
+        """A copy of what this worker holds of the weights; none if another one saves them."""
+        held = self.model.state_dict() if self.strategy.saves else {}
+        return tensors.on_host((name, self.strategy.local(one)) for name, one in held.items())
 
     def _class_weights(self, targets: np.ndarray) -> Tensor | None:
         weight_C = losses.class_weights(self.options, targets, self._task.width)

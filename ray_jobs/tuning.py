@@ -221,7 +221,9 @@ class _Recorder(tune.Callback):
                 self.lost.advance(trial)
             self.spent += report.get("seconds", 0.0)
             _update(record, report)
-            self._retention.replace(record, report.get("weights"), report.get("weights_epoch", 0))
+            self._retention.replace(
+                record, report.get("weights", ()), report.get("weights_epoch", 0)
+            )
             if report["done"]:
                 self.lost.advance(trial)
                 self._end(trial, record)

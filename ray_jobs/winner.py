@@ -12,15 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import torch
-from safetensors import torch as safe_torch
 
 import eagleray
 from eagleray import bundle, errors, storage
 from eagleray.learn import features, metrics, models, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
-from eagleray.storage import blobs
-from ray_jobs import search
+from eagleray.storage import cache
+from ray_jobs import search, tensors
 from ray_jobs.data import prepare
 
 
@@ -136,13 +135,15 @@ def predictions(
 
 def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     dataset = searched.dataset
-    assert trial.weights is not None
     configuration = searched.experiment.configuration(trial.values)
     transforms = searched.transforms(configuration)
     custom = searched.custom.get(configuration.model.type)
     task = tasks.of(dataset.schema.target)
     model = models.build(configuration.model, transforms.shape, task.width, custom=custom)
-    model.load_state_dict(safe_torch.load(blobs.get(searched.storage, trial.weights)))
+    with contextlib.ExitStack() as stack:
+        opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
+        weights = tensors.Parts(map(stack.enter_context, opened))
+        model.load_state_dict({name: weights.read(name) for name in weights.names()})
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),
         transforms=transforms,

@@ -22,10 +22,17 @@ MISSING = "missing module"
 """The begin of a trial's `cause` where its machine lacks a module of the user's code."""
 
 
+def _several_weights(record: Any) -> Any:
+    """Format 2: several contents; before, one or none."""
+    one = record.get("weights") if isinstance(record, dict) else None
+    return record | {"weights": [one]} if one else documents.without(record, "weights")
+
+
 class Record(documents.Document):
     """One trial."""
 
-    KIND = "trial"
+    KIND, FORMAT = "trial", 2
+    MIGRATIONS = {1: _several_weights}
 
     number: int  # its place in the search, from 1
     values: dict[str, Any]  # its configuration, by dotted key
@@ -38,7 +45,8 @@ class Record(documents.Document):
     best_epoch: int = 0
     best: dict[str, float] = {}  # all metrics of the best epoch
     history: list[dict[str, float]] = []  # metrics of every epoch
-    weights: blobs.Blob | None = None  # None, too, where enough others are better
+    # one content, or a part of each worker; none, too, where enough others are better
+    weights: tuple[blobs.Blob, ...] = ()
     weights_epoch: int = 0  # the epoch of these weights
     costs: dict[str, float] = {}  # by `tune.cost`
     state_epoch: int = 0  # whole epochs of its last checkpoint; 0 before the first
@@ -66,6 +74,16 @@ class Checkpoint(pydantic.BaseModel, frozen=True):
     batch: int = 0  # batches done of the next epoch
     best_epoch: int = 0  # whose weights are the file `best`
     files: dict[str, blobs.Blob]  # by name, see `ray_jobs.snapshots`
+    others: list[dict[str, blobs.Blob]] = []  # of the other workers, if each has saved a part
+
+    @property
+    def parts(self) -> list[dict[str, blobs.Blob]]:
+        """The files of all workers that have saved it, by rank."""
+        return [self.files, *self.others]
+
+    def every(self, name: str) -> tuple[blobs.Blob, ...]:
+        """The files of this name of all workers; none in old formats, which have no such file."""
+        return tuple(files[name] for files in self.parts if name in files)
 
 
 def _in_files(state: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +108,8 @@ class State(documents.Replaceable, frozen=True):
     @property
     def contents(self) -> set[blobs.Blob]:
         """The contents of all its files."""
-        return {blob for one in self.checkpoints for blob in one.files.values()}
+        parts = [part for one in self.checkpoints for part in one.parts]
+        return {blob for part in parts for blob in part.values()}
 
 
 class Definition(documents.Document, frozen=True):

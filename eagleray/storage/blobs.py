@@ -10,7 +10,7 @@ from concurrent import futures
 from dataclasses import dataclass
 
 from eagleray import errors
-from eagleray.storage import Sink, Storage
+from eagleray.storage import Sink, Storage, streams
 
 PREFIX = "blobs/sha256/"
 _HASH = re.compile(rb"\b[0-9a-f]{64}\b")
@@ -30,7 +30,7 @@ def put(storage: Storage, content: bytes | io.BufferedIOBase) -> Blob:
     A young content is not swept before a document refers to it (`eagleray.state.sweep`). A stream
     must be seekable, as it is read twice: its hash is the key, and hashing takes less than sending.
     """
-    source = io.BytesIO(content) if isinstance(content, bytes) else content
+    source = streams.Buffers([content]) if isinstance(content, bytes) else content
     source.seek(0)
     digest = hashlib.file_digest(source, "sha256")
     blob = Blob(digest.hexdigest(), source.seek(0, io.SEEK_END))

@@ -11,12 +11,11 @@ from botocore.exceptions import (
     NoCredentialsError,
     ReadTimeoutError,
 )
-from s3transfer.exceptions import RetriesExceededError
 
 from eagleray import errors
 from eagleray.storage import files, server
 
-ERRORS = (ClientError, BotoCoreError, RetriesExceededError, OSError)
+ERRORS = (ClientError, BotoCoreError, OSError)
 """What boto3 raises; an OSError comes from this machine's side of a transfer."""
 
 _DENIED = {"ExpiredToken", "InvalidToken"}  # have status 400
@@ -34,8 +33,6 @@ def classify(error: BaseException, endpoint: str) -> Failure:
     if isinstance(error, NoCredentialsError):
         what = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         return errors.AccessDeniedError, what + _hint(endpoint)
-    if isinstance(error, RetriesExceededError):
-        return _unanswered(error.last_exception)
     if isinstance(error, BotoCoreError):
         return _unanswered(error)
     full = isinstance(error, OSError) and error.errno in files.FULL

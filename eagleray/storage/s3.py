@@ -16,7 +16,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
 import boto3.session
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -35,15 +34,17 @@ from botocore.exceptions import (
 )
 
 from eagleray import errors
-from eagleray.storage import Entry, Sink, checked, failures, server
+from eagleray.storage import Entry, Sink, checked, failures, server, streams
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 _CONNECTIONS = 64
 _PART = 8 << 20  # bytes of a part of a large object
-_PARTS = 6  # of one transfer that are in memory
+_PARTS = 6  # of one transfer that are under way
+_MOST_PARTS = 10_000  # that S3 takes
 _PIECE = 256 << 10  # bytes that are read from a connection at once
 _INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
 
@@ -70,6 +71,14 @@ class Reading(Condition, total=False):
     Range: str  # of bytes
 
 
+class Upload(TypedDict):
+    """The parameters of every request of a multipart upload, named as in boto3."""
+
+    Bucket: str
+    Key: str
+    UploadId: str
+
+
 class S3Storage:
     """The objects of one bucket whose keys lie below a prefix."""
 
@@ -82,12 +91,6 @@ class S3Storage:
         self._bucket = bucket
         self._below = f"{prefix}/" if prefix else ""
         self._attempts = patience.attempts
-        self._transfer = TransferConfig(
-            multipart_threshold=_PART,
-            multipart_chunksize=_PART,
-            preferred_transfer_client="classic",
-        )
-        self._transfer.max_in_memory_upload_chunks = _PARTS
 
     @functools.cached_property
     def _sender(self) -> S3Client:
@@ -139,13 +142,12 @@ class S3Storage:
 
     def upload(self, key: str, source: io.BufferedIOBase) -> None:
         with self._errors(key):
-            data = source.read(_PART + 1)
-            if len(data) <= _PART:
-                self.put(key, data)
+            size = source.seek(0, io.SEEK_END)
+            if size > _PART:
+                self._send(key, source, size)
                 return
             source.seek(0)
-            stream = cast(BinaryIO, source)  # boto3's types know no narrower one
-            self._sender.upload_fileobj(stream, self._bucket, self._key(key), Config=self._transfer)
+            self.put(key, source.read())
 
     def download(self, key: str, sink: Sink) -> None:
         with self._errors(key), contextlib.closing(self._parts(key)) as parts:
@@ -186,6 +188,43 @@ class S3Storage:
                     raise
                 time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
+
+    def _send(self, key: str, source: io.BufferedIOBase, size: int) -> None:
+        """Write an object in parts; it is seen when all are there."""
+        bucket, path = self._bucket, self._key(key)
+        begun = self._sender.create_multipart_upload(Bucket=bucket, Key=path)
+        upload = Upload(Bucket=bucket, Key=path, UploadId=begun["UploadId"])
+        try:
+            parts = self._send_parts(upload, source, size)
+            self._sender.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        except BaseException:
+            with contextlib.suppress(*failures.ERRORS):  # `discard` removes what stays
+                self._sender.abort_multipart_upload(**upload)
+            raise
+
+    def _send_parts(
+        self, upload: Upload, source: io.BufferedIOBase, size: int
+    ) -> Sequence[CompletedPartTypeDef]:
+        """Send the parts of an object, a few at once."""
+
+        def send(number: int, body: streams.Buffers) -> CompletedPartTypeDef:
+            stream = cast(BinaryIO, body)  # boto3's types know no narrower one
+            answer = self._sender.upload_part(**upload, PartNumber=number, Body=stream)
+            return {"ETag": answer["ETag"], "PartNumber": number}
+
+        step = max(_PART, -(-size // _MOST_PARTS))
+        pending: collections.deque[futures.Future[CompletedPartTypeDef]] = collections.deque()
+        done: list[CompletedPartTypeDef] = []
+        with futures.ThreadPoolExecutor(_PARTS) as pool:
+            try:
+                for number, start in enumerate(range(0, size, step), 1):
+                    body = streams.cut(source, start, start + step)
+                    pending.append(pool.submit(send, number, body))
+                    if len(pending) > _PARTS:
+                        done.append(pending.popleft().result())
+                return done + [one.result() for one in pending]
+            finally:
+                pool.shutdown(cancel_futures=True)  # no part may come after `abort`
 
     def _parts(self, key: str) -> Generator[memoryview]:
         """Yield the parts of an object in their order, while the next ones are read.

@@ -47,13 +47,25 @@ class Buffers(io.BufferedIOBase):
             done += len(part)
         return done
 
-    def _take(self, size: int) -> Iterator[memoryview]:
-        """Yield the next bytes, at most `size`, as parts of the buffers."""
-        end = min(self._at + size, self.size)
-        while self._at < end:
-            index = bisect.bisect_right(self._ends, self._at)
+    def between(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes from `start` to `stop`, as parts of the buffers."""
+        while start < stop:
+            index = bisect.bisect_right(self._ends, start)
             view = self._views[index]
-            start = self._at - (self._ends[index] - len(view))
-            part = view[start : start + end - self._at]
-            self._at += len(part)
+            first = start - (self._ends[index] - len(view))
+            part = view[first : first + stop - start]
+            start += len(part)
             yield part
+
+    def _take(self, size: int) -> Iterator[memoryview]:
+        """The next bytes, at most `size`, as parts of the buffers."""
+        start, self._at = self._at, max(self._at, min(self._at + size, self.size))
+        return self.between(start, self._at)
+
+
+def cut(source: io.BufferedIOBase, start: int, stop: int) -> Buffers:
+    """Some bytes of a seekable stream; not copied if it is one of buffers."""
+    if isinstance(source, Buffers):
+        return Buffers(list(source.between(start, min(stop, source.size))))
+    source.seek(start)
+    return Buffers([source.read(stop - start)])

@@ -62,7 +62,7 @@ def contents(done: Searched, records: list[searches.Record]) -> Iterator[str]:
         if one.evidence:
             yield f"{done.name}: trial {one.number} has met with damage: {one.evidence}"
         state = done.records.state(one.number, one.values)
-        for blob in {*state.contents, *([one.weights] if one.weights else [])}:
+        for blob in {*state.contents, *one.weights}:
             try:
                 blobs.get(done.store, blob)
             except errors.StorageError as cause:

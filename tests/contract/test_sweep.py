@@ -43,9 +43,9 @@ class Meddled:
 def fill(store: storage.Storage) -> set[str]:
     """Each kind of document that refers to a content; the contents."""
     records = searches.Records(store, "spam", "0123456789ab")
-    weights, state = blobs.put(store, b"weights"), blobs.put(store, b"state")
-    records.save(searches.Record(number=1, values={}, weights=weights))
-    saved = searches.Checkpoint(epoch=1, files={"model": state})
+    parts = [blobs.put(store, text) for text in (b"weights", b"more", b"state", b"other")]
+    records.save(searches.Record(number=1, values={}, weights=tuple(parts[:2])))
+    saved = searches.Checkpoint(epoch=1, files={"model": parts[2]}, others=[{"model": parts[3]}])
     records.save_state(1, records.state(1, {}), [saved])
     version = Registry(store).register("spam", {"model": b"model"}, {})
     Registry(store).promote("spam", 1)
@@ -53,7 +53,7 @@ def fill(store: storage.Storage) -> set[str]:
     runs.send(run, b"package", settled=True)
     runs.put(run, runs.Begun(search="0123456789ab"))
     package = runs.Sent.read(store, "runs/spam/ba9876543210.json").package
-    return {blobs.key(one) for one in (weights, state, *version.files.values(), package)}
+    return {blobs.key(one) for one in (*parts, *version.files.values(), package)}
 
 
 def contents(store: storage.Storage) -> set[str]:

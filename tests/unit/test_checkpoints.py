@@ -142,7 +142,7 @@ def test_weights_that_are_in_storage_are_not_sent_again(
 ) -> None:
     running, saving = trainer(tmp_path), worker(store, pool)
     train(running, saving, 1)
-    best = blobs.key(saving.weights(running))
+    (best,) = map(blobs.key, saving.weights(running))
     assert store.uploaded[0] == best
     assert len(store.uploaded) == 2  # model and best are one, and the optimizer
     for _ in range(2):
@@ -180,7 +180,7 @@ def test_weights_wait_for_storage_and_a_refusal_is_raised(
         waiting = other.submit(saving.weights, running)
         assert store.tried.acquire(timeout=10)
         store.away.clear()
-        assert blobs.key(waiting.result(timeout=10)) in contents(store)
+        assert set(map(blobs.key, waiting.result(timeout=10))) <= contents(store)
     store.away.set()
     running.epoch()
     monkeypatch.setattr(checkpoints, "PATIENCE_S", 0.0)
@@ -218,7 +218,7 @@ def test_a_killed_upload_leaves_the_checkpoint_before_whatever_was_sent(
         left = iter(range(0))
     saving._best = None  # so that all files are sent
     with pytest.raises(Crash):
-        saving._commit(snapshot(running, "0123456789ab/1"))
+        saving._commit([saving._upload(snapshot(running, "0123456789ab/1"))])
     assert [(one.epoch, one.batch) for one in saved(store)] == [(2, 0), (1, 0)]
     monkeypatch.undo()
     again, restored = trainer(tmp_path), worker(store, pool, local)
@@ -301,7 +301,7 @@ def test_a_checkpoint_of_one_file_as_earlier_releases_wrote_it_is_restored(
     first = trainer(tmp_path)
     first.epoch()
     taken = snapshot(first, "")
-    named = {f"{file}.{k}": v for file, one in taken.tensors.items() for k, v in one.items()}
+    named = {f"{file}.{k}": v for file, one in taken.files.items() for k, v in one.items()}
     whole = blobs.put(store.real, tensors.stream(named, {"state": taken.plain}))
     document = {"values": {}, "epoch": 1, "blob": vars(whole)}
     store.real.put("searches/wine/0123456789ab/states/00001.json", json.dumps(document).encode())

@@ -29,27 +29,31 @@ def history(*scores: float) -> list[dict[str, float]]:
     return [{"accuracy": one} for one in scores]
 
 
+def weights(searched: search.Search, epoch: int, number: int) -> tuple[blobs.Blob, ...]:
+    return tuple(put(searched, f"weights {epoch} of {number}, {part}") for part in range(2))
+
+
+def parts(searched: search.Search, epoch: int, number: int) -> list[dict[str, blobs.Blob]]:
+    return [
+        {"best": best, "optimizer": put(searched, f"optimizer {epoch} of {number}, {part}")}
+        for part, best in enumerate(weights(searched, epoch, number))
+    ]
+
+
 def trial(searched: search.Search, number: int, score: float, status: str) -> searches.Record:
-    """A trial of two epochs, the second the better, with weights of both and two checkpoints."""
-    weights = put(searched, f"weights 2 of {number}")
+    """A trial of two epochs, the second the better, with two checkpoints; of two workers' parts."""
     found = history(score - 0.1, score)
     checkpoints = [
-        searches.Checkpoint(
-            epoch=epoch,
-            best_epoch=epoch,
-            files={
-                "best": put(searched, f"weights {epoch} of {number}"),
-                "optimizer": put(searched, f"optimizer {epoch} of {number}"),
-            },
-        )
+        searches.Checkpoint(epoch=epoch, best_epoch=epoch, files=files, others=others)
         for epoch in (2, 1)
+        for files, *others in [parts(searched, epoch, number)]
     ]
     searched.records.save_state(number, searched.records.state(number, {}), checkpoints)
     fields = {"number": number, "status": status, "history": found, "score": score}
     return searches.Record.model_validate(
         fields
-        | {"values": {}, "weights": weights, "weights_epoch": 2, "epoch": 2, "state_epoch": 2}
-        | {"best_epoch": 2, "best": found[1]}
+        | {"values": {}, "weights": weights(searched, 2, number), "weights_epoch": 2}
+        | {"epoch": 2, "state_epoch": 2, "best_epoch": 2, "best": found[1]}
     )
 
 
@@ -68,7 +72,7 @@ def test_of_ended_trials_the_best_keep_their_weights_and_none_a_checkpoint(
     end(searched, trials)
     best = {n for n, one in trials.items() if one.weights}
     assert best == {3, 4, 5, 6, 7}
-    assert contents(searched) == {blobs.key(trials[n].weights) for n in best}  # type: ignore[arg-type]
+    assert contents(searched) == {blobs.key(blob) for n in best for blob in trials[n].weights}
     assert searched.records.stated() == []
     assert searched.records.trials() == list(trials.values())
     assert [one.number for one in searched.ranked(list(trials.values()))] == [7, 6, 5, 4, 3, 2, 1]
@@ -102,8 +106,8 @@ def test_members_of_a_population_keep_their_checkpoints_until_all_have_ended(
     end(population, {3: trials[3]} | trials)
     retention.Retention(population, trials).clean_up()
     assert population.records.stated() == []
-    kept = {blobs.key(one.weights) for one in trials.values() if one.weights}
-    assert (len(kept), contents(population)) == (2, kept)
+    kept = {blobs.key(blob) for one in trials.values() for blob in one.weights}
+    assert (len(kept), contents(population)) == (4, kept)
 
 
 def test_a_trial_that_goes_on_keeps_its_checkpoints(searched: search.Search) -> None:
@@ -124,11 +128,11 @@ def test_a_trial_that_ran_out_of_time_has_the_weights_of_its_last_checkpoint(
 ) -> None:
     """Its scores are those of these weights, though a later epoch was better."""
     record = trial(searched, 1, 0.5, "stopped")
-    record.weights, record.weights_epoch = None, 0
+    record.weights, record.weights_epoch = (), 0
     record.history, record.epoch = history(0.4, 0.5, 0.9), 3
     record.best_epoch, record.best, record.score = 3, history(0.9)[0], 0.9
     end(searched, {1: record})
-    assert record.weights == put(searched, "weights 2 of 1")
+    assert record.weights == weights(searched, 2, 1)
     assert (record.best_epoch, record.score, record.best) == (2, 0.5, {"accuracy": 0.5})
 
 
@@ -136,16 +140,16 @@ def test_weights_that_newer_ones_replaced_are_removed_when_the_trial_ends(
     searched: search.Search,
 ) -> None:
     record = trial(searched, 1, 0.5, "finished")
-    newer, kept = put(searched, "weights 3 of 1"), retention.Retention(searched, {1: record})
+    newer, kept = weights(searched, 3, 1), retention.Retention(searched, {1: record})
     record.history, record.best_epoch = history(0.3, 0.5, 0.6), 3
     old = record.weights
     kept.replace(record, newer, 3)
-    kept.replace(record, None, 0)  # a worker that has just begun
+    kept.replace(record, (), 0)  # a worker that has just begun
     assert old
-    assert blobs.key(old) in contents(searched)
+    assert set(map(blobs.key, old)) <= contents(searched)
     kept.settle(record)
     kept.clean(record)
-    assert (record.weights, contents(searched)) == (newer, {blobs.key(newer)})
+    assert (record.weights, contents(searched)) == (newer, set(map(blobs.key, newer)))
 
 
 def test_a_checkpoint_written_after_its_trial_ended_is_removed_with_the_search(
@@ -158,4 +162,4 @@ def test_a_checkpoint_written_after_its_trial_ended_is_removed_with_the_search(
     searched.records.save_state(1, searched.records.state(1, {}), [late])
     retention.Retention(searched, trials).clean_up()
     assert record.weights
-    assert contents(searched) == {blobs.key(record.weights)}
+    assert contents(searched) == set(map(blobs.key, record.weights))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from ray_jobs import snapshots, strategies, training
+from ray_jobs import strategies, training
 from ray_jobs.data import encoded
 from tests.unit import test_reading, test_training
 
@@ -73,7 +73,7 @@ def work(rank: int, folder: Path, port: int) -> None:
         test_training.keep(first, folder / f"{name} state")
         distributed.barrier()
         resumed = build(own, strategy=strategy())
-        snapshots.restore(resumed, kept(folder / f"{name} state"))
+        test_training.load(resumed, folder / f"{name} state")
         test_training.keep(test_training.finish(resumed), folder / f"{name} resumed")
     for precision in strategies.PRECISIONS:
         done = test_training.finish(build(own, strategy=strategies.Ddp(precision=precision)))
@@ -82,10 +82,6 @@ def work(rank: int, folder: Path, port: int) -> None:
     next(dropped.batches(1))
     (folder / f"drawn {rank}").write_text(str(torch.rand(1)))
     distributed.destroy_process_group()
-
-
-def kept(folder: Path) -> dict[str, Path]:
-    return {name: folder / name for name in snapshots.FILES}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def restored(folder: Path, name: str, case: str = "adam") -> training.Trainer:
     """What a group has trained, in one process."""
     own = build(folder, case)
-    snapshots.restore(own, kept(folder / name))
+    test_training.load(own, folder / name)
     return own
 
 
@@ -128,7 +124,9 @@ def test_a_group_goes_on_from_its_state_and_one_process_does_too(
     folder: Path, tmp_path: Path, strategy: str
 ) -> None:
     one = test_training.finish(build(tmp_path))
-    agree(restored(folder, f"{strategy} resumed"), one)
+    resumed, whole = (restored(folder, f"{strategy} {of}") for of in ("resumed", "adam"))
+    assert test_training.equal(resumed.model.state_dict(), whole.model.state_dict())
+    agree(resumed, one)
     agree(test_training.finish(restored(folder, f"{strategy} state")), one)
 
 

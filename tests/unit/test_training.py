@@ -87,18 +87,26 @@ def snapshot(running: training.Trainer, owner: str = "test/1") -> snapshots.Snap
     return taken
 
 
-def keep(running: training.Trainer, folder: Path) -> dict[str, Path]:
-    """Write the files of a snapshot; of a group, in the leading worker's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    taken, files = snapshots.take(running, "test/1"), {n: folder / n for n in snapshots.FILES}
-    for name, path in files.items() if taken else ():
-        path.write_bytes(taken.stream(name).read())
-    return files
+def keep(running: training.Trainer, folder: Path) -> None:
+    """Write the files of a snapshot; of a group, each worker's in a folder of its own."""
+    taken, own = snapshots.take(running, "test/1"), folder / str(running.strategy.rank)
+    if taken is not None:
+        own.mkdir(parents=True, exist_ok=True)
+        for name in snapshots.FILES:
+            (own / name).write_bytes(taken.stream(name).read())
+
+
+def load(running: training.Trainer, folder: Path) -> None:
+    """Restore what `keep` has written."""
+    count = len(list(folder.iterdir()))
+    parts = [folder / str(number) for number in snapshots.needed(running, count)]
+    snapshots.restore(running, [{name: one / name for name in snapshots.FILES} for one in parts])
 
 
 def copy(first: training.Trainer, second: training.Trainer, folder: Path) -> None:
     """Restore a training from another's snapshot."""
-    snapshots.restore(second, keep(first, folder))
+    keep(first, folder / "kept")
+    load(second, folder / "kept")
 
 
 def equal(ones: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> bool:
