@@ -93,7 +93,7 @@ def test_the_command_says_how_many_and_how_large(
     command = ["storage", "sweep", "--storage", store.uri]
     assert cli.main([*command, "--older-than", "1d"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "referenced by 6 documents 4 contents 24 bytes" in told
+    assert "referenced by 6 documents 6 contents 33 bytes" in told
     assert "not referenced, younger than 1d 1 contents 5 bytes" in told
     assert cli.main([*command, "--older-than", "1 day"]) == 2
     assert "must be a number and s, m, h or d, but got '1 day'" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eagleray import spec
-from ray_jobs import checkpoints, cluster, strategies, training
+from ray_jobs import cluster, strategies, training
 from tests.integration.searches import test_distributed as distributed
 from tests.integration.searches import test_search_goes_on as searches
 from tests.unit import test_strategies, test_training
@@ -40,7 +40,8 @@ def test_a_state_of_the_gpu_goes_on_where_there_is_none_and_back(tmp_path: Path)
         first = test_strategies.build(tmp_path, {}, one)
         first.epoch()
         second = test_strategies.build(tmp_path, {}, other)
-        checkpoints.restore(second, checkpoints.dump(first))
+        test_training.keep(first, tmp_path / "state")
+        test_training.load(second, tmp_path / "state")
         assert losses(test_training.finish(second)) == pytest.approx(losses(whole), rel=1e-3)
 
 
