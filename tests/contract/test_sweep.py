@@ -102,7 +102,7 @@ def test_the_command_says_how_many_and_how_large(
     assert cli.main([*command, "--older-than", "0s", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert blobs.key(loose) in told["keys"]
-    assert told["referenced"] == {"contents": 4, "bytes": 24}
+    assert told["referenced"] == {"contents": 6, "bytes": 33}
     assert told["removed"] == {"contents": 1, "bytes": 5}
 
 

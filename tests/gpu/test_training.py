@@ -40,8 +40,7 @@ def test_a_state_of_the_gpu_goes_on_where_there_is_none_and_back(tmp_path: Path)
         first = test_strategies.build(tmp_path, {}, one)
         first.epoch()
         second = test_strategies.build(tmp_path, {}, other)
-        test_training.keep(first, tmp_path / "state")
-        test_training.load(second, tmp_path / "state")
+        test_training.copy(first, second, tmp_path)
         assert losses(test_training.finish(second)) == pytest.approx(losses(whole), rel=1e-3)
 
 
