@@ -7,8 +7,8 @@ import pytest
 from rich import console
 
 from ray_jobs import cluster, pipeline, retries
+from tests import ray_nodes
 from tests.integration.searches.test_search_goes_on import own_model
-from tests.integration.test_preemption import nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TRIALS, EPOCHS = 6, 3
@@ -36,7 +36,7 @@ def test_trials_go_to_another_node_than_the_one_that(fault: str, tmp_path: Path)
     bad = BAD.format(folder=str(passes), what=FAULTS[fault])
     settings = {"train.epochs": EPOCHS, "tune.trials": TRIALS, "compute.cpus": 1}
     chosen = own_model(tmp_path, bad, **settings)
-    with nodes() as (address, _), cluster.connected(address):
+    with ray_nodes.joining(2) as nodes, cluster.connected(nodes.address):
         ended = pipeline.run(chosen, console.Console(file=io.StringIO(), width=200))
     assert [one.status for one in ended.trials] == ["finished"] * TRIALS
     assert [one.epoch for one in ended.trials] == [EPOCHS] * TRIALS

@@ -7,7 +7,7 @@ import ray
 from ray.util import placement_group
 
 from eagleray import ray_compat
-from tests.integration.test_preemption import nodes
+from tests import ray_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 OURS = {"name": "late", "namespace": "eagleray-test"}
@@ -24,10 +24,10 @@ class Late:
 
 def test_a_reservation_that_was_made_after_its_driver_ended_is_freed_and_no_other() -> None:
     late = ray.remote(num_cpus=0)(Late)
-    with nodes() as (address, _):
-        with ray_compat.connected(address):
+    with ray_nodes.joining(2) as nodes:
+        with ray_compat.connected(nodes.address):
             ray.get(late.options(lifetime="detached", **OURS).remote().__ray_ready__.remote())
-        with ray_compat.connected(address):
+        with ray_compat.connected(nodes.address):
             reserved = ray.get(ray.get_actor(**OURS).reserve.remote())
             own = placement_group([{"CPU": 1}])
             assert own.wait(60)
@@ -37,7 +37,7 @@ def test_a_reservation_that_was_made_after_its_driver_ended_is_freed_and_no_othe
 
 
 def test_a_reservation_of_an_actor_that_died_is_freed_while_its_driver_goes_on() -> None:
-    with nodes() as (address, _), ray_compat.connected(address):
+    with ray_nodes.joining(2) as nodes, ray_compat.connected(nodes.address):
         maker = ray.remote(num_cpus=0)(Late).remote()
         reserved = ray.get(maker.reserve.remote())
         own = placement_group([{"CPU": 1}])

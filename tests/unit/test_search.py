@@ -34,7 +34,7 @@ def trial(
         status="finished",
         score=score,
         best={} if score is None else {"accuracy": score},
-        weights=WEIGHTS,
+        weights=(WEIGHTS,),
         costs={} if cost is None else {"size": 1000 * cost},
     ).model_copy(update=more)
 
@@ -47,7 +47,7 @@ TRIALS = [
     trial(5, 0.93, 3.0),
     trial(6, None),
     trial(7, 0.99, 1.0, status="failed"),
-    trial(8, 0.96, 12.0, weights=None),
+    trial(8, 0.96, 12.0, weights=()),
 ]
 
 
