@@ -250,3 +250,9 @@ def test_a_worker_learns_of_its_end_by_a_signal_or_from_the_list_of_drained_node
     worker, node = (ROOT / f"_private/{name}.py" for name in ("worker", "node"))
     assert "set_sigterm_handler(sigterm_handler)" in worker.read_text()
     assert "def _drain_node_before_shutdown(" in node.read_text()
+
+
+def test_a_worker_of_ray_train_calls_what_it_is_given_in_its_main_thread() -> None:
+    source = (ROOT / "train/v2/_internal/execution/worker_group/worker.py").read_text()
+    assert "        return fn(*fn_args, **fn_kwargs)\n" in source.partition("def execute(self")[2]
+    assert "def run_train_fn(" in source  # the loop is in a thread of its own
