@@ -56,9 +56,12 @@ class Document(pydantic.BaseModel, extra="allow"):
 
         CorruptObjectError if it is of another kind or invalid, NewerFormatError if it is newer.
         """
-        for number in range(cls.check(content, where), cls.FORMAT):
-            content = cls.MIGRATIONS[number](content) if number in cls.MIGRATIONS else content
         law = f"{where}: must be a {cls.KIND}, but"
+        for number in range(cls.check(content, where), cls.FORMAT):
+            try:
+                content = cls.MIGRATIONS[number](content) if number in cls.MIGRATIONS else content
+            except (AttributeError, LookupError, TypeError, ValueError) as cause:
+                raise errors.CorruptObjectError(f"{law} got {content!r:.60}") from cause
         if not isinstance(content, dict):
             raise errors.CorruptObjectError(f"{law} got {content!r:.60}")
         try:

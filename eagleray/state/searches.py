@@ -22,10 +22,10 @@ MISSING = "missing module"
 """The begin of a trial's `cause` where its machine lacks a module of the user's code."""
 
 
-def _several_weights(record: Any) -> Any:
+def _several_weights(record: dict[str, Any]) -> dict[str, Any]:
     """Format 2: several contents; before, one or none."""
-    one = record.get("weights") if isinstance(record, dict) else None
-    return record | {"weights": [one]} if one else documents.without(record, "weights")
+    one = record.get("weights")
+    return record | {"weights": [one] if one else []}
 
 
 class Record(documents.Document):

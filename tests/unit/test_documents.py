@@ -37,7 +37,7 @@ def test_only_state_and_storage_know_keys() -> None:
 
 @given(unknown=st.dictionaries(st.text(min_size=1).filter(lambda key: key[0] == "x"), JSON))
 def test_a_document_keeps_what_it_does_not_know(unknown: dict[str, Any]) -> None:
-    fields = {"number": 1, "values": {"train.lr": 0.1}, "kind": "trial", "format": 1} | unknown
+    fields = {"number": 1, "values": {"train.lr": 0.1}, "kind": "trial", "format": 2} | unknown
     record = searches.Record.decode(fields, "here")
     record.status = "finished"
     written = json.loads(record.encode())
@@ -62,14 +62,14 @@ def test_a_format_is_migrated_step_by_step_and_written_as_the_newest() -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"kind": "trial", "format": 2, "written_by": "7.1.0"}, "EagleRay 7.1.0 reads it"),
-        ({"kind": "trial", "format": 2}, "a newer EagleRay has written it"),
+        ({"kind": "trial", "format": 3, "written_by": "7.1.0"}, "EagleRay 7.1.0 reads it"),
+        ({"kind": "trial", "format": 3}, "a newer EagleRay has written it"),
     ],
 )
 def test_a_newer_format_is_refused_with_the_version_that_reads_it(
     document: dict[str, Any], message: str
 ) -> None:
-    law = f"here: must be a trial of format 1 or older, but got 2; {message}"
+    law = f"here: must be a trial of format 2 or older, but got 3; {message}"
     with pytest.raises(errors.NewerFormatError, match=law):
         searches.Record.decode(document, "here")
 
@@ -108,7 +108,7 @@ def test_every_document_says_what_it_is_and_who_wrote_it(tmp_path: Path) -> None
     written = {one.key: json.loads(store.get(one.key)) for one in store.list()}
     kinds = {one["kind"] for one in written.values()}
     assert kinds == {"lease", "fence", "trial", "version", "aliases", "event"}
-    assert {one["format"] for one in written.values()} == {1}
+    assert {one["format"] for one in written.values()} == {1, searches.Record.FORMAT}
     assert {one["written_by"] for one in written.values()} == {eagleray.__version__}
 
 
