@@ -183,7 +183,8 @@ def test_each_worker_saves_what_it_holds_and_reads_it_back_to_the_bit(
         assert worker["same history"]
         assert worker["same weights"]
     newest, before = saved(one, WHOLE)
-    assert [(at.epoch, at.batch) for at in (newest, before)] == [(1, 1), (1, 0)]
+    assert (before.epoch, before.batch) == (1, 0)
+    assert (newest.epoch, newest.batch) > (1, 0)  # how far follows from the clock
     sizes = [sum(blob.size for blob in part.values()) for part in newest.parts]
     assert len(sizes) == PARTS
     assert max(sizes) < 1.2 * min(sizes)
@@ -195,6 +196,7 @@ def test_one_process_goes_on_from_what_a_group_has_saved(
     test_strategies.agree(one.restore().finish(), whole)
 
 
+@pytest.mark.slow
 def test_a_group_of_another_size_goes_on_and_reads_what_it_needs(
     folder: Path, one: Worker, whole: training.Trainer, tmp_path: Path
 ) -> None:
