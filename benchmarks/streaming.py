@@ -1,4 +1,4 @@
-"""What an epoch's shuffled batches cost that are streamed, beside Ray Data's own iteration.
+"""Time of an epoch of shuffled, streamed batches, against Ray Data's own iteration.
 
 The same rows by the same transforms, encoded once into Ray's object store, of which a part is
 spilled to disk; batches of tensors, as one training takes them:
@@ -57,7 +57,7 @@ def write(folder: Path, rows: int) -> None:
         pyarrow.parquet.write_table(table, folder / f"{number}.parquet")
 
 
-def prepared(folder: Path, memory: str) -> tuple[search.Search, encoded.Encoded]:
+def prepare(folder: Path, memory: str) -> tuple[search.Search, encoded.Encoded]:
     """The experiment with this `data.memory`, read and encoded; prints what that took."""
     file, began = folder / f"{memory}.yaml", time.perf_counter()
     file.write_text(FILE.format(memory=memory))
@@ -69,13 +69,13 @@ def prepared(folder: Path, memory: str) -> tuple[search.Search, encoded.Encoded]
     return searched, data
 
 
-def ours(data: encoded.Encoded, batch_size: int) -> Epoch:
+def eagleray_epoch(data: encoded.Encoded, batch_size: int) -> Epoch:
     reader = data.train.reader(_tensors)
     return lambda: sum(one.rows for one in reader.shuffled(batch_size, torch.Generator()))
 
 
-def theirs(searched: search.Search, data: encoded.Encoded, batch_size: int) -> Epoch:
-    """Ray Data with a shuffle buffer as large as a window."""
+def ray_data_epoch(searched: search.Search, data: encoded.Encoded, batch_size: int) -> Epoch:
+    """An epoch by Ray Data, whose shuffle buffer is as large as our window of blocks."""
     made, train = searched.dataset, data.train
     assert isinstance(made, streamed.Dataset)
     assert isinstance(train, Blocks)
@@ -145,11 +145,11 @@ def main() -> int:
     ):
         folder = Path(name)
         write(folder / "rows", given.rows)
-        searched, data = prepared(folder, "32MB")
+        searched, data = prepare(folder, "32MB")
         epochs = {
-            "Ray Data": theirs(searched, data, given.batch_size),
-            "eagleray": ours(data, given.batch_size),
-            "arrays": ours(prepared(folder, "64GB")[1], given.batch_size),
+            "Ray Data": ray_data_epoch(searched, data, given.batch_size),
+            "eagleray": eagleray_epoch(data, given.batch_size),
+            "arrays": eagleray_epoch(prepare(folder, "64GB")[1], given.batch_size),
         }
         report(measure(epochs, given.rounds))
     return 0

@@ -52,8 +52,8 @@ NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
-ENDED = 50
-"""Ended trials that Ray Tune still knows, whose actors may end or be reused."""
+KEPT_TRIALS = 50
+"""Ended trials that Ray Tune keeps: their actors may still be ending, or be reused."""
 DRIVER = "eagleray"
 """Marks the jobs of our drivers, in their metadata."""
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -251,13 +251,13 @@ def hold(controller: Any, trial: Trial) -> None:
     controller._set_trial_status(trial, trial.PAUSED)
 
 
-def forget(controller: Any) -> None:
-    """Drop ended trials, of which Ray Tune keeps all to the end of its run; the latest stay."""
+def forget_ended_trials(controller: Any) -> None:
+    """Drop all but the latest ended trials, which Ray Tune keeps until its run ends."""
     tuner = controller._tune_controller
     ended = [one for one in tuner._trials if one.is_finished()]
-    if len(ended) < 2 * ENDED:
+    if len(ended) < 2 * KEPT_TRIALS:
         return
-    gone = set(ended[:-ENDED])
+    gone = set(ended[:-KEPT_TRIALS])
     tuner._trials[:] = [one for one in tuner._trials if one not in gone]
     for named in (tuner._stopped_trials, tuner._failed_trials, tuner._trials_to_cache):
         named.difference_update(gone)
@@ -369,7 +369,7 @@ class Notice:
 
 
 _CALLS: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-"""What the main thread of this process is to call."""
+"""Functions that wait to be called in the main thread."""
 
 
 def _in_main_thread(function: Callable[[], None]) -> None:
@@ -390,7 +390,7 @@ def _call() -> None:
     _CALLS.get_nowait()()
 
 
-def own_node() -> str | None:
+def own_node_id() -> str | None:
     """The id of the node of this process; None without Ray."""
     import ray
 

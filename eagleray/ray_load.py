@@ -1,4 +1,4 @@
-"""What a Ray cluster has, what it is asked for in vain, and what its autoscaler does about it.
+"""The resources of a Ray cluster, its pending requests, and the state of its autoscaler.
 
 Parts of Ray 2.60 that are private or undocumented, under the test of `ray_compat`.
 """
@@ -18,7 +18,7 @@ class Node(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a cluster has, what it is asked for in vain, and what its autoscaler does about it."""
+    """A cluster's resources, its pending requests, and what its autoscaler does about them."""
 
     nodes: list[Node]
     requests: list[tuple[dict[str, float], int]]  # groups that wait: each bundle, and how many

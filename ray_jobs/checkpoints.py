@@ -60,8 +60,8 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A checkpoint of one worker, in storage but not committed."""
+class UploadedPart:
+    """One worker's part of a checkpoint: in storage, but in no manifest yet."""
 
     epoch: int
     batch: int
@@ -108,12 +108,14 @@ class Checkpoints:
             lambda: place.records.state(number, values, other=place.population)
         )
         found = self._state.checkpoints
-        self._protected = {blob for one in found for blob in one.every(snapshots.BEST)}
+        self._protected = {blob for one in found for blob in one.files_named(snapshots.BEST)}
         self._best: tuple[int, blobs.Blob] | None = None  # the epoch whose weights are in storage
         self._best_lock = threading.Lock()
         self._saving = threading.Condition()
-        self._waiting: snapshots.Snapshot | list[Part] | None = None
-        self._part: Part | None = None  # uploaded; those of the other workers may not be yet
+        self._waiting: snapshots.Snapshot | list[UploadedPart] | None = None
+        self._part: UploadedPart | None = (
+            None  # uploaded; those of the other workers may not be yet
+        )
         self._spare: snapshots.Spare | None = None  # of what was sent
         self._running = self._superseded = False
         self._closed = threading.Event()
@@ -126,8 +128,8 @@ class Checkpoints:
         return self._state.values
 
     @property
-    def busy(self) -> bool:
-        """Whether a checkpoint is not committed yet."""
+    def pending(self) -> bool:
+        """Whether a checkpoint was saved but is not committed yet."""
         return self._running or self._part is not None
 
     def restore(self, trainer: training.Trainer) -> None:
@@ -140,7 +142,7 @@ class Checkpoints:
         for checkpoint in self._state.checkpoints:
             damage = self._load(trainer, checkpoint)
             if damage is None:
-                self.saved, best = checkpoint, checkpoint.every(snapshots.BEST)
+                self.saved, best = checkpoint, checkpoint.files_named(snapshots.BEST)
                 if len(best) == self._strategy.parts:
                     self._best = checkpoint.best_epoch, best[self._strategy.rank % len(best)]
                 return
@@ -192,7 +194,7 @@ class Checkpoints:
         self.gather()
         return self._wait(until)
 
-    def weights(self, trainer: training.Trainer) -> tuple[blobs.Blob, ...]:
+    def upload_weights(self, trainer: training.Trainer) -> tuple[blobs.Blob, ...]:
         """Upload the weights of the best epoch, unless they are there; waits for storage.
 
         Returns:
@@ -204,7 +206,7 @@ class Checkpoints:
         until, epoch = time.monotonic() + PATIENCE_S, trainer.progress.best_epoch
         while True:
             try:
-                own = self._put_best(epoch, snapshots.best(trainer, self._owner))
+                own = self._put_best(epoch, snapshots.best_weights(trainer, self._owner))
             except errors.StorageUnavailableError:
                 if time.monotonic() >= until:
                     raise
@@ -223,7 +225,7 @@ class Checkpoints:
     def _load(self, trainer: training.Trainer, checkpoint: searches.Checkpoint) -> str | None:
         """Load a checkpoint; return what is damaged of it, as the leading worker finds it."""
         with ExitStack() as stack:
-            wanted = snapshots.needed(trainer, len(checkpoint.parts))
+            wanted = snapshots.needed_parts(trainer, len(checkpoint.parts))
             parts, own = self._open(stack, [checkpoint.parts[number] for number in wanted])
             damage = next((one for one in self._strategy.each(own) if one is not None), None)
             if damage is None:
@@ -245,8 +247,8 @@ class Checkpoints:
             return [], str(cause)
         return found, None
 
-    def _begin(self, work: snapshots.Snapshot | list[Part]) -> None:
-        """Give work to the thread of uploads, in place of what waits; holds the lock."""
+    def _begin(self, work: snapshots.Snapshot | list[UploadedPart]) -> None:
+        """Queue work for the upload thread, in place of what waits; the caller holds the lock."""
         self._waiting = work
         if not self._running:
             self._running = True
@@ -257,7 +259,7 @@ class Checkpoints:
         with self._saving:
             left = max(0.0, until - time.monotonic())
             self._saving.wait_for(lambda: not self._running, left)
-            return not self.busy
+            return not self.pending
 
     def _drain(self) -> None:
         """Upload what waits and commit it, in the thread of uploads."""
@@ -276,7 +278,7 @@ class Checkpoints:
             except Exception:
                 log.exception("trial %s: its checkpoint is not saved", self._number)
 
-    def _next(self) -> snapshots.Snapshot | list[Part] | None:
+    def _next(self) -> snapshots.Snapshot | list[UploadedPart] | None:
         with self._saving:
             work, self._waiting = self._waiting, None
             if work is None or self._closed.is_set() or self._superseded:
@@ -285,7 +287,7 @@ class Checkpoints:
                 return None
             return work
 
-    def _upload(self, snapshot: snapshots.Snapshot) -> Part:
+    def _upload(self, snapshot: snapshots.Snapshot) -> UploadedPart:
         began = time.monotonic()
         best = self._put_best(snapshot.best_epoch, snapshot.stream(snapshots.BEST))
         files = {snapshots.BEST: best, snapshots.MODEL: best}
@@ -293,10 +295,10 @@ class Checkpoints:
             files[snapshots.MODEL] = self._put(snapshot.stream(snapshots.MODEL))
         files[snapshots.OPTIMIZER] = self._put(snapshot.stream(snapshots.OPTIMIZER))
         seconds = time.monotonic() - began
-        return Part(snapshot.epoch, snapshot.batch, snapshot.best_epoch, files, seconds)
+        return UploadedPart(snapshot.epoch, snapshot.batch, snapshot.best_epoch, files, seconds)
 
-    def _commit(self, parts: list[Part]) -> None:
-        """Write the manifest of a checkpoint, whose parts are in storage."""
+    def _commit(self, parts: list[UploadedPart]) -> None:
+        """Write the manifest of a checkpoint after all workers have uploaded their parts."""
         if self._closed.is_set():
             return
         first, *others = parts
@@ -316,7 +318,7 @@ class Checkpoints:
             longest = max(one.seconds for one in parts)
             self._place.pace.took(longest + time.monotonic() - began)
 
-    def _missed(self, parts: list[Part], cause: errors.StorageError) -> None:
+    def _missed(self, parts: list[UploadedPart], cause: errors.StorageError) -> None:
         """Try again if a write of this worker, whose answer was lost, is what was found."""
         found = self._place.records.state(self._number, self._state.values)
         if found.writer != self._writer:
@@ -328,7 +330,7 @@ class Checkpoints:
         if (newest.epoch, newest.batch) != (parts[0].epoch, parts[0].batch):
             self._again(parts)
 
-    def _again(self, work: snapshots.Snapshot | list[Part]) -> None:
+    def _again(self, work: snapshots.Snapshot | list[UploadedPart]) -> None:
         """Let work wait again, unless newer work does."""
         self._closed.wait(PAUSE_S)
         with self._saving:

@@ -132,7 +132,7 @@ class Member:
         """Upload the best epoch's weights for a comparison, if worth it, and wait for it."""
         best = self.trainer.progress.best_epoch
         if self.strategy.saves and best != self._weights_epoch:
-            self._weights = self.saved.weights(self.trainer) if worth else ()
+            self._weights = self.saved.upload_weights(self.trainer) if worth else ()
             self._weights_epoch = best
 
     def save_state(self) -> None:

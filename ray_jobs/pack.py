@@ -88,7 +88,7 @@ class _Pack:
         buffers = {name: torch.stack(same) for name, same in self._buffers.items()}
         self._stacked, self._leaves = list(stacked.values()), list(leaves.values())
         self._tensors = leaves | buffers | rates
-        loss = losses.stacked(self._first.options, self._first.data.target)
+        loss = losses.build_stacked(self._first.options, self._first.data.target)
         self._loss = loss or vmap(self._first.loss, in_dims=(0, None))
         self._optimizer = self._stacked_optimizer()
         for one in trainers:
@@ -209,7 +209,7 @@ class _Pack:
         return optimizer
 
     def _stack(self, name: str, same: Sequence[Tensor]) -> Tensor:
-        """Stack a parameter of all members, or its moments.
+        """Stack a parameter, or a moment of the optimizer, of all members.
 
         Weights of linear layers are stacked transposed, as torch computes their gradients: in
         another order these would be copied in each step.
@@ -230,7 +230,7 @@ class _Pack:
 def _with_rates(
     models: Sequence[nn.Module], device: torch.device
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A model without weights, and the rates (K) of dropout where members differ in them."""
+    """Return the model without weights, and the dropout rates (K) in which members differ."""
     model, rates = copy.deepcopy(models[0]).to("meta"), {}
     for name, layer in models[0].named_modules():
         if isinstance(layer, nn.Dropout):

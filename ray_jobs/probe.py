@@ -21,7 +21,7 @@ def run(searched: search.Search) -> None:
                 configuration, data, metric=searched.metric, custom=searched.custom
             )
             trainer.probe()
-            snapshots.best(trainer, "probe")
+            snapshots.best_weights(trainer, "probe")
 
 
 def sample(

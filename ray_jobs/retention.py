@@ -27,7 +27,7 @@ class Retention:
         self._replaced: dict[int, set[blobs.Blob]] = {}  # weights by number of the trial
 
     def replace(self, record: searches.Record, weights: tuple[blobs.Blob, ...], epoch: int) -> None:
-        """Note a trial's newer weights, none where they cannot win; a new worker knows no epoch."""
+        """Record a trial's newer weights, empty if it cannot win; epoch 0 changes nothing."""
         if not epoch or (weights, epoch) == (record.weights, record.weights_epoch):
             return
         self._replaced.setdefault(record.number, set()).update(record.weights)
@@ -43,7 +43,7 @@ class Retention:
         state = self._records.state(record.number, record.values)
         for saved in state.checkpoints[:1]:
             if record.weights_epoch < saved.best_epoch <= len(record.history):
-                self.replace(record, saved.every(snapshots.BEST), saved.best_epoch)
+                self.replace(record, saved.files_named(snapshots.BEST), saved.best_epoch)
         if record.weights and 0 < record.weights_epoch <= len(record.history):
             record.best_epoch = record.weights_epoch
             record.best = record.history[record.best_epoch - 1]

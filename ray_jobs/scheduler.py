@@ -100,7 +100,7 @@ class Members(schedulers.FIFOScheduler):
         self._lost.lose(trial)
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
-        ray_compat.forget(controller)
+        ray_compat.forget_ended_trials(controller)
         # of all trials there may be thousands, which Ray's own method asks at each step
         waiting = (one for one in controller.get_live_trials() if one.status == Trial.PENDING)
         first = min(waiting, key=lambda one: int(one.config["members"][0]["number"]), default=None)

@@ -208,7 +208,7 @@ class Searcher(tune.search.Searcher):
 
     @property
     def _in_turn(self) -> int:
-        """How many trials a worker gets at once, to train one after another."""
+        """Number of short trials that a worker gets at once, and trains one after another."""
         experiment = self._experiment
         if experiment.compute.grouped or experiment.tune.scheduler != "none" or not self._seconds:
             return 1

@@ -72,7 +72,7 @@ class Session:
             cost=job.experiment.tune.cost,
             population=job.population,
         )
-        self._notice = ray_compat.Notice([node, *strategy.each(ray_compat.own_node())])
+        self._notice = ray_compat.Notice([node, *strategy.each(ray_compat.own_node_id())])
         self._cache: dict[str, encoded.Encoded] = {}
         self._members: list[Member] = []
         self._scores: dict[int, float] = {}  # by number; a trial below enough others cannot win
@@ -141,7 +141,7 @@ class Session:
 
     def _ended(self, members: Sequence[Member]) -> set[int]:
         """The numbers of those that are on record as ended."""
-        records = self._place.records.some([one.number for one in members])
+        records = self._place.records.trials_by_number([one.number for one in members])
         return {number for number, record in records.items() if not record.unfinished}
 
     def _trainer(self, values: dict[str, Any]) -> training.Trainer:
@@ -206,7 +206,7 @@ class Session:
     @property
     def _due(self) -> float:
         """When the next checkpoints are to be saved; what is under way comes before."""
-        busy = any(one.active and one.saved.busy for one in self._members)
+        busy = any(one.active and one.saved.pending for one in self._members)
         return math.inf if busy else self._place.pace.due
 
     def _save_when_due(self) -> None:

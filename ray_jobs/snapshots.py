@@ -41,12 +41,12 @@ class Snapshot:
     best_epoch: int
     owner: str
     files: Mapping[str, Mapping[str, Tensor]]  # their tensors; equal ones are the same object
-    rows: Mapping[str, Mapping[str, tensors.Rows]]  # of what is sharded
+    rows: Mapping[str, Mapping[str, tensors.RowRange]]  # of what is sharded
     plain: str
 
     @property
     def spare(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """What a later copy may overwrite: not the best weights, which the training has too."""
+        """Tensors whose memory the next snapshot may reuse: not the best weights, still in use."""
         best = self.files[BEST]
         return {name: held for name, held in self.files.items() if held is not best}
 
@@ -99,14 +99,14 @@ def take(trainer: training.Trainer, owner: str, spare: Spare | None = None) -> S
     )
 
 
-def best(trainer: training.Trainer, owner: str) -> streams.Buffers:
-    """The bytes of the file `best`, as any snapshot of the same best epoch has them."""
+def best_weights(trainer: training.Trainer, owner: str) -> streams.Buffers:
+    """The file `best` as a stream: the same bytes as in any snapshot with this best epoch."""
     rows = _rows(trainer, trainer.model.state_dict())
     return tensors.stream(trainer.best_weights, {"owner": owner}, rows)
 
 
-def needed(trainer: training.Trainer, count: int) -> list[int]:
-    """The parts, of so many of a state, that hold what this worker does."""
+def needed_parts(trainer: training.Trainer, count: int) -> list[int]:
+    """Which of `count` saved parts hold rows of this worker."""
     strategy = trainer.strategy
     if strategy.parts == 1:
         return list(range(count))
@@ -115,14 +115,14 @@ def needed(trainer: training.Trainer, count: int) -> list[int]:
         {
             part
             for own in held
-            for part, rows in enumerate(strategies.sharded(own.total, count))
+            for part, rows in enumerate(strategies.shard_rows(own.total, count))
             if max(own.start, rows.start) < min(own.stop, rows.stop)
         }
     ) or [min(strategy.rank, count - 1)]
 
 
 def restore(trainer: training.Trainer, parts: Sequence[Mapping[str, Path]]) -> None:
-    """Load the files of a snapshot into a new trainer; `parts` are those that are `needed`.
+    """Load the files of a snapshot into a new trainer; `parts` are those of `needed_parts`.
 
     Its configuration is that of the snapshot, but for rates, clipping and weight decay, which stay
     the trainer's own, and for the number of workers.
@@ -132,9 +132,9 @@ def restore(trainer: training.Trainer, parts: Sequence[Mapping[str, Path]]) -> N
     """
     model, best, moments = (_opened(parts, name) for name in FILES)
     held, strategy = trainer.model.state_dict(), trainer.strategy
-    rows = {name: strategy.rows(value) for name, value in held.items()}
+    rows = {name: strategy.local_rows(value) for name, value in held.items()}
     trainer.model.load_state_dict(
-        {name: strategy.like(model.read(name, rows[name]), held[name]) for name in held}
+        {name: strategy.from_local(model.read(name, rows[name]), held[name]) for name in held}
     )
     if strategy.saves:
         trainer.best_weights = tensors.on_host((name, best.read(name, rows[name])) for name in held)
@@ -167,24 +167,24 @@ def _on_host(
     trainer: training.Trainer, named: Mapping[str, Tensor], spare: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """What this worker holds of these tensors, copied."""
-    local = trainer.strategy.local
+    local = trainer.strategy.to_local
     return tensors.on_host(((name, local(value)) for name, value in named.items()), spare)
 
 
-def _rows(trainer: training.Trainer, named: Mapping[str, Tensor]) -> dict[str, tensors.Rows]:
+def _rows(trainer: training.Trainer, named: Mapping[str, Tensor]) -> dict[str, tensors.RowRange]:
     """The rows that this worker holds of those that are sharded."""
-    found = {name: trainer.strategy.rows(value) for name, value in named.items()}
+    found = {name: trainer.strategy.local_rows(value) for name, value in named.items()}
     return {name: rows for name, rows in found.items() if rows is not None}
 
 
-def _opened(parts: Sequence[Mapping[str, Path]], name: str) -> tensors.Parts:
+def _opened(parts: Sequence[Mapping[str, Path]], name: str) -> tensors.Reader:
     if WHOLE in parts[0]:
-        return tensors.Parts([parts[0][WHOLE]], f"{name}.")
-    return tensors.Parts([part[name] for part in parts])
+        return tensors.Reader([parts[0][WHOLE]], f"{name}.")
+    return tensors.Reader([part[name] for part in parts])
 
 
 def _fields(
-    trainer: training.Trainer, moments: tensors.Parts, plain: Mapping[str, Any]
+    trainer: training.Trainer, moments: tensors.Reader, plain: Mapping[str, Any]
 ) -> dict[int, dict[str, Any]]:
     """An optimizer's state by parameter; the opposite of `_moments`."""
     fields: dict[int, dict[str, Any]] = {int(key): value for key, value in plain.items()}
@@ -192,8 +192,8 @@ def _fields(
     for name in moments.names():
         parameter, field = name.split(".", 1)
         held = parameters[int(parameter)].data
-        own = moments.read(name, strategy.rows(held)).clone()  # it may be mapped
-        like = strategy.like(own, held) if own.dim() else own
+        own = moments.read(name, strategy.local_rows(held)).clone()  # it may be mapped
+        like = strategy.from_local(own, held) if own.dim() else own
         fields.setdefault(int(parameter), {})[field] = like
     return fields
 

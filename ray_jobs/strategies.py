@@ -60,7 +60,7 @@ class OneProcess:
 
     @property
     def saves(self) -> bool:
-        """Whether this worker saves what it holds."""
+        """Whether this worker uploads a part of each checkpoint."""
         return self.rank < self.parts
 
     def spread(self, model: nn.Module) -> nn.Module:
@@ -109,16 +109,16 @@ class OneProcess:
         """Whether all workers stop before the next batch; `stop` is asked in the leading one."""
         return stop()
 
-    def local(self, value: Tensor) -> Tensor:
-        """What this worker holds of a tensor of the model or its optimizer."""
+    def to_local(self, value: Tensor) -> Tensor:
+        """The rows of a tensor that this worker holds; all, if it is not sharded."""
         return value
 
-    def rows(self, value: Tensor) -> tensors.Rows | None:
-        """The rows of such a tensor that this worker holds; None: it holds all."""
+    def local_rows(self, value: Tensor) -> tensors.RowRange | None:
+        """Which rows of a tensor this worker holds; None if it is not sharded."""
         return None
 
-    def like(self, local: Tensor, held: Tensor) -> Tensor:
-        """A tensor as `held`, of which `local` is what this worker holds."""
+    def from_local(self, local: Tensor, held: Tensor) -> Tensor:
+        """Make a tensor that is sharded like `held` from the rows of this worker."""
         return local
 
 
@@ -240,15 +240,15 @@ class Fsdp(Ddp):
         cast("FSDPModule", self._spread).set_requires_gradient_sync(piece.last)
         yield
 
-    def local(self, value: Tensor) -> Tensor:
+    def to_local(self, value: Tensor) -> Tensor:
         return value.to_local() if isinstance(value, self._sharded) else value
 
-    def rows(self, value: Tensor) -> tensors.Rows | None:
+    def local_rows(self, value: Tensor) -> tensors.RowRange | None:
         if not isinstance(value, self._sharded):
             return None
-        return sharded(len(value), self.size)[self.rank]
+        return shard_rows(len(value), self.size)[self.rank]
 
-    def like(self, local: Tensor, held: Tensor) -> Tensor:
+    def from_local(self, local: Tensor, held: Tensor) -> Tensor:
         if not isinstance(held, self._sharded):
             return local
         return self._sharded.from_local(
@@ -261,11 +261,11 @@ class Fsdp(Ddp):
         )
 
 
-def sharded(rows: int, parts: int) -> list[tensors.Rows]:
-    """The rows of a tensor that each worker holds under `fsdp`, as `torch.chunk` cuts them."""
+def shard_rows(rows: int, parts: int) -> list[tensors.RowRange]:
+    """Which rows of a tensor each worker holds under `fsdp`; `torch.chunk` cuts them so."""
     most = -(-rows // parts)
     ends = [min(part * most, rows) for part in range(parts + 1)]
-    return [tensors.Rows(*bounds, rows) for bounds in itertools.pairwise(ends)]
+    return [tensors.RowRange(*bounds, rows) for bounds in itertools.pairwise(ends)]
 
 
 def _cut(rows: int, parts: int, start: int = 0) -> list[slice]:

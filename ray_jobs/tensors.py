@@ -25,16 +25,16 @@ _NAMES = {
 }  # fmt: skip
 
 
-class Rows(NamedTuple):
-    """The rows of a tensor that a part of it is."""
+class RowRange(NamedTuple):
+    """A range of rows of a tensor: the shard that one worker holds."""
 
     start: int
     stop: int
     total: int  # of the whole tensor
 
 
-class Parts:
-    """The tensors of one file, or of several that hold parts of them, in the parts' order.
+class Reader:
+    """Reads the tensors of one file, or of several that hold shards of them, by rank.
 
     Names begin with `prefix`, which is left out. Nothing is read before it is used.
     """
@@ -49,7 +49,7 @@ class Parts:
         found, cut = self._files[0].keys(), len(self._prefix)
         return [name[cut:] for name in found if name.startswith(self._prefix)]
 
-    def read(self, name: str, wanted: Rows | None = None) -> Tensor:
+    def read(self, name: str, wanted: RowRange | None = None) -> Tensor:
         """A tensor, or the rows of it that are wanted; it may be mapped memory.
 
         Raises:
@@ -60,8 +60,8 @@ class Parts:
             return values[0]
         found = list[Tensor]()
         for value, rows in zip(values, self._rows, strict=True):
-            held = Rows(*rows.get(name, (0, len(value), len(value))))
-            wanted = wanted or Rows(0, held.total, held.total)
+            held = RowRange(*rows.get(name, (0, len(value), len(value))))
+            wanted = wanted or RowRange(0, held.total, held.total)
             start, stop = max(held.start, wanted.start), min(held.stop, wanted.stop)
             if start < stop and wanted.start + sum(map(len, found)) == start:
                 found.append(value[start - held.start : stop - held.start])
@@ -75,11 +75,11 @@ class Parts:
 def stream(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
-    rows: Mapping[str, Rows] | None = None,
+    rows: Mapping[str, RowRange] | None = None,
 ) -> streams.Buffers:
-    """A safetensors file of contiguous tensors in host memory; they must outlive it unchanged.
+    """Stream contiguous tensors in host memory as a safetensors file, without copies.
 
-    `rows` has the names of those that are parts.
+    They must stay unchanged until it is read. `rows` says of each shard which rows it has.
     """
     about = {**metadata, **({"rows": json.dumps(rows)} if rows else {})}
     header, start = dict[str, object](__metadata__=about), 0

@@ -276,7 +276,7 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         """A copy of what this worker holds of the weights; none if another one saves them."""
         held = self.model.state_dict() if self.strategy.saves else {}
-        return tensors.on_host((name, self.strategy.local(one)) for name, one in held.items())
+        return tensors.on_host((name, self.strategy.to_local(one)) for name, one in held.items())
 
     def _class_weights(self, targets: np.ndarray) -> Tensor | None:
         weight_C = losses.class_weights(self.options, targets, self._task.width)

@@ -55,7 +55,7 @@ class Queue(tune.Callback):
             return []
         if time.monotonic() - self._read_at >= READ_S:
             self._read_at = time.monotonic()
-            self._read = told(list(self._waits.values()), ray_load.load)
+            self._read = explain_waits(list(self._waits.values()), ray_load.load)
         return self._read
 
     def _look(self, trials: Iterable[Any]) -> Iterable[tuple[str, _Wait]]:
@@ -70,8 +70,10 @@ class Queue(tune.Callback):
                 yield trial.trial_id, _Wait(numbers, known.since if known else time.time(), asked)
 
 
-def told(waits: Sequence[_Wait], load: Callable[[], ray_load.Load]) -> list[searches.Waiting]:
-    """Say of each trial what it lacks; nothing of those whose resources are there already.
+def explain_waits(
+    waits: Sequence[_Wait], load: Callable[[], ray_load.Load]
+) -> list[searches.Waiting]:
+    """Explain for each waiting trial what it lacks; those with free resources are left out.
 
     Ray does not say whose a request is: of trials that ask for the same, the last ones wait.
     """
@@ -85,14 +87,14 @@ def told(waits: Sequence[_Wait], load: Callable[[], ray_load.Load]) -> list[sear
         groups[_key(bundle)].append(count)
     for one in sorted(waits, key=lambda wait: wait.since, reverse=True):
         if groups[_key(one.asked)]:
-            why, never = reason(one.asked, groups[_key(one.asked)].pop(), now)
+            why, never = explain(one.asked, groups[_key(one.asked)].pop(), now)
             never &= now.autoscaled is False or time.time() - one.since >= PATIENCE_S
             waiting = searches.Waiting(numbers=one.numbers, since=one.since, why=why, never=never)
             found.append(waiting)
     return found[::-1]
 
 
-def reason(asked: cluster.Resources, workers: int, load: ray_load.Load) -> tuple[str, bool]:
+def explain(asked: cluster.Resources, workers: int, load: ray_load.Load) -> tuple[str, bool]:
     """What workers of one trial lack, on which nodes; and whether no node that is there has it."""
     each = cluster.shown(asked)
     what = f"{workers} workers with {each} each" if workers > 1 else each

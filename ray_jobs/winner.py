@@ -142,7 +142,7 @@ def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     model = models.build(configuration.model, transforms.shape, task.width, custom=custom)
     with contextlib.ExitStack() as stack:
         opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
-        weights = tensors.Parts(map(stack.enter_context, opened))
+        weights = tensors.Reader(map(stack.enter_context, opened))
         model.load_state_dict({name: weights.read(name) for name in weights.names()})
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),

@@ -67,8 +67,8 @@ def build(
     return REGISTRY[name].build(train, targets, task.width)
 
 
-def stacked(train: spec.Train, target: schema.Target) -> Function | None:
-    """A form of a loss that is faster for the outputs of K models, (K, B, C) to (K); None: no such.
+def build_stacked(train: spec.Train, target: schema.Target) -> Function | None:
+    """Build the loss of K models at once, from outputs (K, B, C) to (K); None: vmap does as well.
 
     torch.func decomposes torch's cross entropy into operations that Python calls one by one.
     """

@@ -23,7 +23,7 @@ MISSING = "missing module"
 
 
 def _several_weights(record: dict[str, Any]) -> dict[str, Any]:
-    """Format 2: several contents; before, one or none."""
+    """Migrate format 1, where `weights` is one content or null, to a list of contents."""
     one = record.get("weights")
     return record | {"weights": [one] if one else []}
 
@@ -81,8 +81,8 @@ class Checkpoint(pydantic.BaseModel, frozen=True):
         """The files of all workers that have saved it, by rank."""
         return [self.files, *self.others]
 
-    def every(self, name: str) -> tuple[blobs.Blob, ...]:
-        """The files of this name of all workers; none in old formats, which have no such file."""
+    def files_named(self, name: str) -> tuple[blobs.Blob, ...]:
+        """The file of this name of every worker; empty in old formats, which have no such file."""
         return tuple(files[name] for files in self.parts if name in files)
 
 
@@ -255,8 +255,8 @@ class Records:
         listed = self._storage.list(self._key(keys.TRIALS))
         return self._read(Record, *sorted(entry.key for entry in listed))
 
-    def some(self, numbers: Iterable[int]) -> dict[int, Record]:
-        """Those of these trials that are on record, by number."""
+    def trials_by_number(self, numbers: Iterable[int]) -> dict[int, Record]:
+        """Read the records of these trials, by number; trials without a record are left out."""
         found = self._read(Record, *(self._key(keys.TRIAL, number) for number in numbers))
         return {record.number: record for record in found}
 

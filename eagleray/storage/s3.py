@@ -71,8 +71,8 @@ class Reading(Condition, total=False):
     Range: str  # of bytes
 
 
-class Upload(TypedDict):
-    """The parameters of every request of a multipart upload, named as in boto3."""
+class MultipartUpload(TypedDict):
+    """The parameters that all requests of a multipart upload share, named as in boto3."""
 
     Bucket: str
     Key: str
@@ -193,7 +193,7 @@ class S3Storage:
         """Write an object in parts; it is seen when all are there."""
         bucket, path = self._bucket, self._key(key)
         begun = self._sender.create_multipart_upload(Bucket=bucket, Key=path)
-        upload = Upload(Bucket=bucket, Key=path, UploadId=begun["UploadId"])
+        upload = MultipartUpload(Bucket=bucket, Key=path, UploadId=begun["UploadId"])
         try:
             parts = self._send_parts(upload, source, size)
             self._sender.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
@@ -203,9 +203,9 @@ class S3Storage:
             raise
 
     def _send_parts(
-        self, upload: Upload, source: io.BufferedIOBase, size: int
+        self, upload: MultipartUpload, source: io.BufferedIOBase, size: int
     ) -> Sequence[CompletedPartTypeDef]:
-        """Send the parts of an object, a few at once."""
+        """Upload the parts of an object, a few at once; return them for the last request."""
 
         def send(number: int, body: streams.Buffers) -> CompletedPartTypeDef:
             stream = cast(BinaryIO, body)  # boto3's types know no narrower one
@@ -218,7 +218,7 @@ class S3Storage:
         with futures.ThreadPoolExecutor(_PARTS) as pool:
             try:
                 for number, start in enumerate(range(0, size, step), 1):
-                    body = streams.cut(source, start, start + step)
+                    body = streams.byte_range(source, start, start + step)
                     pending.append(pool.submit(send, number, body))
                     if len(pending) > _PARTS:
                         done.append(pending.popleft().result())

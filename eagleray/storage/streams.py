@@ -47,8 +47,8 @@ class Buffers(io.BufferedIOBase):
             done += len(part)
         return done
 
-    def between(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Yield the bytes from `start` to `stop`, as parts of the buffers."""
+    def views(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield views of the bytes from `start` to `stop`."""
         while start < stop:
             index = bisect.bisect_right(self._ends, start)
             view = self._views[index]
@@ -60,12 +60,12 @@ class Buffers(io.BufferedIOBase):
     def _take(self, size: int) -> Iterator[memoryview]:
         """The next bytes, at most `size`, as parts of the buffers."""
         start, self._at = self._at, max(self._at, min(self._at + size, self.size))
-        return self.between(start, self._at)
+        return self.views(start, self._at)
 
 
-def cut(source: io.BufferedIOBase, start: int, stop: int) -> Buffers:
-    """Some bytes of a seekable stream; not copied if it is one of buffers."""
+def byte_range(source: io.BufferedIOBase, start: int, stop: int) -> Buffers:
+    """Return a range of bytes of a seekable stream, as views if it is a `Buffers`, else copied."""
     if isinstance(source, Buffers):
-        return Buffers(list(source.between(start, min(stop, source.size))))
+        return Buffers(list(source.views(start, min(stop, source.size))))
     source.seek(start)
     return Buffers([source.read(stop - start)])

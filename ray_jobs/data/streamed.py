@@ -24,7 +24,8 @@ from eagleray.tabular import delimited, load, tables
 from ray_jobs.data import blocks, encoded, extent, passes, prepare, sample, split
 
 HELD, HELD_SHARE = 200_000, 16
-"""Most rows of a part in memory; it takes at most one in so many bytes of `data.memory`."""
+"""Maximum number of rows of the validation or test part in memory; each part takes at most a
+sixteenth of `data.memory`."""
 CANDIDATES = 2
 """How many times as many rows the first pass keeps: their number is estimated before it."""
 MOST_SETTINGS = 8

@@ -142,7 +142,7 @@ def test_weights_that_are_in_storage_are_not_sent_again(
 ) -> None:
     running, saving = trainer(tmp_path), worker(store, pool)
     train(running, saving, 1)
-    (best,) = map(blobs.key, saving.weights(running))
+    (best,) = map(blobs.key, saving.upload_weights(running))
     assert store.uploaded[0] == best
     assert len(store.uploaded) == 2  # model and best are one, and the optimizer
     for _ in range(2):
@@ -177,7 +177,7 @@ def test_weights_wait_for_storage_and_a_refusal_is_raised(
     running.epoch()
     store.away.set()
     with futures.ThreadPoolExecutor(1) as other:
-        waiting = other.submit(saving.weights, running)
+        waiting = other.submit(saving.upload_weights, running)
         assert store.tried.acquire(timeout=10)
         store.away.clear()
         assert set(map(blobs.key, waiting.result(timeout=10))) <= contents(store)
@@ -185,7 +185,7 @@ def test_weights_wait_for_storage_and_a_refusal_is_raised(
     running.epoch()
     monkeypatch.setattr(checkpoints, "PATIENCE_S", 0.0)
     with pytest.raises(errors.StorageUnavailableError):
-        saving.weights(running)
+        saving.upload_weights(running)
 
 
 class Crash(BaseException):

@@ -117,7 +117,7 @@ def test_of_the_trials_that_have_ended_a_controller_keeps_the_latest() -> None:
     from ray.tune.execution import tune_controller
     from ray.tune.experiment import Trial
 
-    ended = [Trial("PPO", stub=True) for _ in range(2 * ray_compat.ENDED + 3)]
+    ended = [Trial("PPO", stub=True) for _ in range(2 * ray_compat.KEPT_TRIALS + 3)]
     for one in ended:
         one.set_status(Trial.TERMINATED)
     runs = Trial("PPO", stub=True)
@@ -131,8 +131,8 @@ def test_of_the_trials_that_have_ended_a_controller_keeps_the_latest() -> None:
     assert all(f"self.{name}: " in source for name in vars(tuner) if name != "_trials_to_cache")
     assert "self._trials_to_cache" in source
     assert "self._tune_controller = tune_controller" in source
-    ray_compat.forget(SimpleNamespace(_tune_controller=tuner))
-    latest = ended[-ray_compat.ENDED :]
+    ray_compat.forget_ended_trials(SimpleNamespace(_tune_controller=tuner))
+    latest = ended[-ray_compat.KEPT_TRIALS :]
     assert tuner._trials == [runs, *latest]
     assert tuner._trials is listed  # Ray Tune's callbacks hold it
     assert (tuner._stopped_trials, tuner._trials_to_cache) == (set(latest), {runs, *latest})

@@ -82,7 +82,7 @@ def two(rank: int, folder: Path) -> dict[str, Any]:
     ends = [one.finish() for one in (first, second)]
     said["same history"] = len({str(test_training.without_seconds(one)) for one in ends}) == 1
     said["same weights"] = test_training.equal(*(one.best_weights for one in ends))
-    said["weights"] = [vars(blob) for blob in second.saving.weights(second.trainer)]
+    said["weights"] = [vars(blob) for blob in second.saving.upload_weights(second.trainer)]
     said["damage"] = _damaged(rank, folder, strategy)
     said["lost"] = _lose(rank, folder, strategy)
     return said
@@ -230,7 +230,7 @@ def test_the_winner_of_a_group_is_the_bundle_that_one_worker_would_have_made(
     weights = tuple(blobs.Blob(**blob) for blob in said[0]["weights"])
     assert len(weights) == PARTS
     with contextlib.ExitStack() as stack:
-        parts = tensors.Parts(stack.enter_context(one.local.open(one.store, of)) for of in weights)
+        parts = tensors.Reader(stack.enter_context(one.local.open(one.store, of)) for of in weights)
         whole = tensors.stream({name: parts.read(name) for name in parts.names()}, {})
         alone = (blobs.put(one.store, whole),)
     group = _registered(one, weights, tmp_path / "group")

@@ -99,7 +99,7 @@ def keep(running: training.Trainer, folder: Path) -> None:
 def load(running: training.Trainer, folder: Path) -> None:
     """Restore what `keep` has written."""
     count = len(list(folder.iterdir()))
-    parts = [folder / str(number) for number in snapshots.needed(running, count)]
+    parts = [folder / str(number) for number in snapshots.needed_parts(running, count)]
     snapshots.restore(running, [{name: one / name for name in snapshots.FILES} for one in parts])
 
 

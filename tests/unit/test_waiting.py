@@ -70,7 +70,7 @@ STARTING = {"gpu": 1}
 def test_what_is_missing_is_said_by_kind_of_node(
     asked: dict[str, float], workers: int, load: Load, said: str
 ) -> None:
-    assert waiting.reason(asked, workers, load) == (said, False)
+    assert waiting.explain(asked, workers, load) == (said, False)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_is_missing_is_said_by_kind_of_node(
 def test_what_the_nodes_never_have_is_told_apart(
     asked: dict[str, float], workers: int, load: Load, said: str
 ) -> None:
-    assert waiting.reason(asked, workers, load) == (said, True)
+    assert waiting.explain(asked, workers, load) == (said, True)
 
 
 def trial(number: int, status: str = "PENDING") -> Any:
@@ -139,7 +139,9 @@ def test_only_a_cluster_that_does_not_grow_is_known_at_once_never_to_have_it(
     for autoscaled, since_s, never in ((False, 0, True), (True, 0, False), (True, 60, True)):
         load = Load([FREE], [({"CPU": 4.0}, 1)], autoscaled=autoscaled)
         wait = waiting._Wait([1], time.time() - since_s, {"CPU": 4.0})
-        assert [one.never for one in waiting.told([wait], lambda load=load: load)] == [never]
+        assert [one.never for one in waiting.explain_waits([wait], lambda load=load: load)] == [
+            never
+        ]
 
 
 def test_a_cluster_that_does_not_tell_ends_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
