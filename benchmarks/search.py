@@ -2,20 +2,24 @@
 
 All train the same trials (same data, same configuration but for the learning rate, same loop):
 
-    ideal     the bare loop in one process: work of a trial, over the cores
+    ideal     the bare loop on all cores at once, a process each: what no search can be faster than
     eagleray  `ray_jobs.search`, records and weights in storage included; each trial alone, and
               in packs of the size that `tune.pack: auto` measures
     optuna    a process a core, sharing one study
     ray_tune  a function trial in Ray Tune, as its documentation starts with; fewer of them, since
               each takes a fresh process: its seconds a trial do not depend on their number
 
+A machine's speed drifts: the ideal is measured before and after each search, and its mean is what
+the search is compared with. Figures are medians of the rounds.
+
 What Ray Tune's fresh processes cost does not depend on what a trial does, so the ratio to it falls
 as trials grow longer: `--epochs 48` shows trials of about two seconds.
 
-Run: python benchmarks/search.py [--trials 100] [--peer-trials 8] [--epochs 6]
+Run: python benchmarks/search.py [--trials 100] [--rounds 3] [--peer-trials 8] [--epochs 6]
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -23,8 +27,9 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eagleray import spec
 from ray_jobs import pack_size, search, training, tuning
@@ -65,19 +70,25 @@ def encode(chosen: spec.Experiment) -> encoded.Encoded:
     return dataset.encode(dataset.fit(chosen.default().features))
 
 
-def bare(chosen: spec.Experiment, rounds: int = 10) -> float:
-    """Median seconds of one trial in the bare loop, one process, one thread."""
+def bare(file: Path, trials: int) -> float:
+    """Seconds of a trial in the bare loop, in this process by one thread."""
+    chosen = spec.load(file)
+    data = _encoded(file)
+    began = time.perf_counter()
+    for _ in range(trials):
+        train(chosen.default(), data)
+    return (time.perf_counter() - began) / trials
+
+
+@functools.cache
+def _encoded(file: Path) -> encoded.Encoded:
     import torch
 
     torch.set_num_threads(1)
+    chosen = spec.load(file)
     data = encode(chosen)
-    train(chosen.default(), data)
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        train(chosen.default(), data)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    train(chosen.default(), data)  # warm
+    return data
 
 
 def ours(chosen: spec.Experiment, *, packed: bool) -> tuple[float, float]:
@@ -163,16 +174,48 @@ def _optimize(file: str, journal: str, trials: int) -> None:
     study.optimize(objective, n_trials=trials)
 
 
-def claim(text: str, ours: float, peer: float, target: float, *, at_least: bool) -> None:
-    ratio = peer / ours if at_least else ours / peer
-    holds = ratio >= target if at_least else ratio <= target
-    figures = {"ours": round(ours, 4), "peer": round(peer, 4), "ratio": round(ratio, 2)}
-    print(json.dumps({"claim": text, **figures, "target": target, "holds": holds}), flush=True)
+class Ideal:
+    """The bare loop in a process a core, which wait while they are not asked."""
+
+    def __init__(self, file: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._file, self._pool = file, futures.ProcessPoolExecutor(CORES, context)
+        self.measure(1)
+
+    def measure(self, trials: int = 10) -> float:
+        """Seconds of a trial, over the cores, now."""
+        each = [self._pool.submit(bare, self._file, trials) for _ in range(CORES)]
+        return statistics.mean(one.result() for one in each) / CORES
+
+
+class Round(NamedTuple):
+    """Seconds a trial: of single trials and of packs, start included and warm, and each's ideal."""
+
+    single: float
+    single_warm: float
+    single_ideal: float
+    packed: float
+    packed_warm: float
+    packed_ideal: float
+
+
+def measured(folder: Path, ideal: Ideal, options: argparse.Namespace, seed: int) -> Round:
+    def chosen(seed: int) -> spec.Experiment:
+        return experiment(folder, trials=options.trials, epochs=options.epochs, seed=seed)
+
+    ideals = [ideal.measure()]
+    single = ours(chosen(2 * seed), packed=False)
+    ideals.append(ideal.measure())
+    packed = ours(chosen(2 * seed + 1), packed=True)
+    ideals.append(ideal.measure())
+    before, between, after = ideals
+    return Round(*single, (before + between) / 2, *packed, (between + after) / 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer-trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
@@ -181,29 +224,55 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chosen = experiment(folder, trials=options.trials, epochs=options.epochs)
+        ideal = Ideal(chosen.path)
         with cluster.connected():
-            whole, warm = ours(chosen, packed=False)
-            again = experiment(folder, trials=options.trials, epochs=options.epochs, seed=1)
-            packed, packed_warm = ours(again, packed=True)
-            work = bare(chosen)
+            rounds = [measured(folder, ideal, options, seed) for seed in range(options.rounds)]
             tuned = plain(chosen, options.peer_trials)
         shared = processes(chosen, folder, options.trials)
-    print(f"bare loop {work:.3f} s a trial; seconds a trial on {CORES} cores:", file=sys.stderr)
-    for label, value in (
-        ("ideal", work / CORES),
-        ("eagleray warm", warm),
-        ("eagleray", whole),
-        ("packs warm", packed_warm),
-        ("packs", packed),
-        ("optuna processes", shared),
-        ("plain Ray Tune", tuned),
-    ):
-        print(f"  {label:18}{value:8.3f}", file=sys.stderr)
-    ideal = work / CORES
-    claim("seconds a trial, optuna processes over EagleRay", whole, shared, 0.8, at_least=True)
-    claim("seconds a warm trial over the ideal", warm, ideal, 1.2, at_least=False)
-    claim("seconds a trial, plain Ray Tune over packs", packed, tuned, 40, at_least=True)
-    claim("seconds a warm trial, the ideal over packs", packed_warm, ideal, 3, at_least=True)
+    for one in rounds:
+        print({name: round(value, 3) for name, value in one._asdict().items()}, file=sys.stderr)
+    median = Round(*map(statistics.median, zip(*rounds, strict=True)))
+    ratios = [
+        (one.single_warm / one.single_ideal, one.packed_ideal / one.packed_warm) for one in rounds
+    ]
+    over, under = (statistics.median(each) for each in zip(*ratios, strict=True))
+    claim(
+        "optuna in processes over single trials",
+        (median.single, shared),
+        shared / median.single,
+        0.8,
+    )
+    claim(
+        "plain Ray Tune over packs, start of workers included",
+        (median.packed, tuned),
+        tuned / median.packed,
+        40,
+    )
+    claim(
+        "plain Ray Tune over warm packs",
+        (median.packed_warm, tuned),
+        tuned / median.packed_warm,
+        40,
+    )
+    claim(
+        "warm single trials over the ideal",
+        (median.single_warm, median.single_ideal),
+        over,
+        1.2,
+        most=True,
+    )
+    claim("the ideal over warm packs", (median.packed_warm, median.packed_ideal), under, 3)
+
+
+def claim(
+    text: str, seconds: tuple[float, float], ratio: float, target: float, *, most: bool = False
+) -> None:
+    """Print a ratio of seconds a trial, ours and the peer's."""
+    ours, peer = (round(one, 4) for one in seconds)
+    holds = ratio <= target if most else ratio >= target
+    found = {"claim": f"seconds a trial: {text}", "ours": ours, "peer": peer}
+    found |= {"ratio": round(ratio, 2), "target": target, "holds": holds}
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

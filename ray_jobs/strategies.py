@@ -29,7 +29,7 @@ T = TypeVar("T")
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 UNIT = 2**20
 """Parameters from which a layer is gathered by itself under `fsdp`; smaller ones all together."""
-ASK_S = 0.1
+ASK_S = 0.25
 """Time between two questions of a group whether to stop between two batches."""
 MIN_ROWS = 2
 """Rows of a worker in a batch; batch norm needs two. A batch with fewer is trained whole by all."""

@@ -223,7 +223,8 @@ class Trainer:
 
     def _piece(self, piece: strategies.Piece, batch: Batch, total: Tensor) -> None:
         """Add the gradients of a piece of a batch."""
-        own, own_B, _ = batch.select(piece.rows)
+        whole = piece.rows == slice(0, batch.rows)
+        own, own_B, _ = batch if whole else batch.select(piece.rows)
         share = self._share(own_B, batch) / piece.copies
         with self.strategy.syncing(piece):
             with self.strategy.casting():
@@ -231,7 +232,7 @@ class Trainer:
             # a group takes the mean of its workers' gradients, but here they add up
             factor = share * self.strategy.size
             self._backward(self.scaler.scale(loss if factor == 1 else loss * factor))
-        total.add_(loss.detach() * share, alpha=batch.rows)
+        total.add_(loss.detach() * (share * batch.rows))
 
     def _share(self, own_B: Tensor, batch: Batch) -> Tensor | float:
         """How much some rows count in the mean loss of their batch."""
