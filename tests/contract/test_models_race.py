@@ -25,7 +25,7 @@ from eagleray.storage import blobs
 from tests.contract import actors
 
 NAME, CHAMPION = "spam", "champion"
-FEW = settings(max_examples=50, stateful_step_count=40, report_multiple_bugs=False)
+FEW = settings(max_examples=30, stateful_step_count=40, report_multiple_bugs=False)
 
 
 class Race(RuleBasedStateMachine):

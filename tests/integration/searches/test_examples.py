@@ -43,8 +43,8 @@ class Reduced(NamedTuple):
 TEXT = {"features.text.vocabulary": "10000", "features.text.ngrams": "[1, 3]", "train.lr": "0.003"}
 """Texts are encoded once for each setting; a rate that learns within few epochs."""
 EXAMPLES = {
-    "breast_cancer": Reduced("roc_auc", 0.95, {"train.epochs": "10"}),
-    "diabetes": Reduced("r2", 0.2, {"train.epochs": "20"}),
+    "breast_cancer": Reduced("roc_auc", 0.95, {"train.epochs": "10", "tune.trials": "1"}),
+    "diabetes": Reduced("r2", 0.2, {"train.epochs": "20", "tune.trials": "1"}),
     "digits": Reduced("accuracy", 0.9, {"train.epochs": "5", "tune.trials": "1"}),
     "adult": Reduced("roc_auc", 0.88, {"train.epochs": "2"}),
     "sms_spam": Reduced("f1", 0.8, {"train.epochs": "3", "tune.trials": "1", **TEXT}),

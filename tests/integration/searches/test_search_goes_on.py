@@ -177,24 +177,18 @@ class Killer(threading.Thread):
         return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("trial_s", "every_s"), [(5, 1.8), pytest.param(60, 5, marks=pytest.mark.slow)]
-)
 def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
-    ray_cluster: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    trial_s: int,
-    every_s: float,
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More often than any number of retries, and it trains on from its last state each time."""
     monkeypatch.setattr(tuning, "RETRIES", 1)
-    log, epochs = tmp_path / "epochs", trial_s * 4
+    log, epochs = tmp_path / "epochs", 240  # of a quarter of a second
     slow = f"    with open({str(log)!r}, 'a') as log:\n        print(os.getpid(), file=log)\n"
     slow += "    time.sleep(0.25)\n"
     chosen = own_model(tmp_path, slow, **{"train.lr": 0.01, "train.epochs": epochs})
-    killer = Killer(chosen, log, every_s)
+    killer = Killer(chosen, log, 5)
     killer.start()
     ended, _ = run(chosen)
     killer.ended.set()
