@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import http.client
 import io
 import os
 import random
@@ -21,7 +22,7 @@ from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, cast
 
 import boto3.session
 from botocore.config import Config
@@ -45,7 +46,6 @@ _CONNECTIONS = 64
 _PART = 8 << 20  # bytes of a part of a large object
 _PARTS = 6  # of one transfer that are under way
 _MOST_PARTS = 10_000  # that S3 takes
-_PIECE = 256 << 10  # bytes that are read from a connection at once
 _INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
 
 
@@ -264,7 +264,7 @@ class S3Storage:
         for pause in self._pauses():
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
             try:
-                length = _fill(buffer, answer["Body"])
+                length = _fill(buffer, answer["Body"], answer["ContentLength"])
                 size = answer["ContentRange"].rpartition("/")[2]
                 return length, _bare(answer["ETag"]), int(size)
             except _INTERRUPTED:
@@ -361,12 +361,22 @@ def _config(patience: Patience, *, local: bool, signs: bool) -> Config:
     )
 
 
-def _fill(buffer: bytearray, body: StreamingBody) -> int:
-    """Read a body into a buffer by small pieces, whose memory is used again; return its length."""
-    done, view = 0, memoryview(buffer)
-    while piece := body.read(_PIECE):
-        view[done : done + len(piece)] = piece
-        done += len(piece)
+def _fill(buffer: bytearray, body: StreamingBody, expected: int) -> int:
+    """Read a body of so many bytes into a buffer; return its length.
+
+    It is read below urllib3, which would copy it twice while it holds up all other threads.
+    """
+    response, done, view = cast(Any, body)._raw_stream, 0, memoryview(buffer)
+    try:
+        while done < expected and (got := response._fp.readinto(view[done:])):
+            done += got
+    except (OSError, http.client.HTTPException) as cause:
+        response.close()
+        raise ResponseStreamingError(error=cause) from cause
+    if done < expected:
+        response.close()
+        raise IncompleteReadError(actual_bytes=done, expected_bytes=expected)
+    response.release_conn()
     return done
 
 
