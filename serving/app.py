@@ -25,6 +25,8 @@ from serving.settings import Settings
 
 if TYPE_CHECKING:
     from eagleray import bundle
+    from eagleray.state.rollouts import Evidence
+    from serving import predictor, routing, versions
 
 log = logging.getLogger("ray.serve")
 
@@ -40,8 +42,9 @@ class Replica:
 
         from eagleray import storage
         from eagleray.state.models import Registry
+        from eagleray.state.rollouts import Rollouts
         from eagleray.storage import cache
-        from serving import alias_watcher, web
+        from serving import controller, versions, web
 
         # Replicas share a machine, and torch's idle threads spin.
         torch.set_num_threads(1)
@@ -55,30 +58,35 @@ class Replica:
             scrape.Server(settings.metrics_port, *answers).start()
         capacity = admission.Capacity(settings.queue_rows)
         self._application = web.Application(settings.name, self._metrics, capacity)
+        self._split: routing.Split | None = None
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         self._thread = ThreadPoolExecutor(
             1, "batch", initializer=torch.set_num_threads, initargs=(1,)
         )
-        self._watcher = alias_watcher.AliasWatcher(
-            Registry(storage.open(settings.storage), local=cache.default()),
+        store = storage.open(settings.storage)
+        self._versions = versions.Versions(
+            Registry(store, local=cache.default()),
             settings.name,
             settings.alias,
-            self._install,
-            self._metrics,
+            build=self._build,
+            follow=self._follow,
+            observer=self._metrics,
         )
+        self._controller = controller.Controller(Rollouts(store), settings.name, self._counted)
 
     async def __serve_build_asgi_app__(self) -> object:
         """Return the application once it can answer; Ray Serve sends traffic after that."""
         settings = self._settings
-        await asyncio.to_thread(self._watcher.check)
-        if self._watcher.serving is None:
+        await asyncio.to_thread(self._versions.check)
+        if self._versions.serving is None:
             log.warning(
                 "%s: no version with alias %s can be served yet", settings.name, settings.alias
             )
-        while self._watcher.serving is None:
+        while self._versions.serving is None:
             await asyncio.sleep(settings.poll_s)
-            await asyncio.to_thread(self._watcher.check)
-        self._watcher.start(settings.poll_s)
+            await asyncio.to_thread(self._versions.check)
+        self._versions.start(settings.poll_s)
+        self._controller.start()
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
         self._busy = autoscaling.Busy()  # of this thread, which runs the event loop
@@ -98,10 +106,10 @@ class Replica:
         self._metrics.busy.set(busy)
         return {autoscaling.ONGOING: average, autoscaling.BUSY: busy}
 
-    def _install(self, loaded: bundle.Bundle) -> None:
+    def _build(self, loaded: bundle.Bundle) -> predictor.Predictor:
         from serving import predictor
 
-        self._application.predictor = predictor.Predictor(
+        return predictor.Predictor(
             loaded,
             self._limits,
             self._thread,
@@ -109,8 +117,33 @@ class Replica:
             extra_fields=self._settings.extra_fields,
         )
 
+    def _follow(self, now: versions.Followed) -> None:
+        """Serve other versions from the next request on."""
+        from serving import routing
+
+        application, route = self._application, now.route
+        application.predictor = now.stable
+        if route is None:
+            application.split = self._split = None
+            return
+        if self._split is None or self._split.rollout != route.rollout:
+            outcome = now.stable.outcome
+            self._split = routing.Split(route.rollout, application.capacity, outcome)
+        if now.candidate is None:
+            application.split = None
+            return
+        self._split.follow(now.stable, now.candidate, route)
+        application.split = self._split
+
+    def _counted(self) -> tuple[str, Evidence] | None:
+        """What this replica has counted in the rollout that is under way."""
+        if (split := self._split) is None:
+            return None
+        return split.rollout, split.evidence(self._versions.refused)
+
     def __del__(self) -> None:
-        self._watcher.stop()
+        self._versions.stop()
+        self._controller.stop()
 
 
 def build(args: Mapping[str, object]) -> serve.Application:

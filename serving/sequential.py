@@ -51,10 +51,14 @@ def log_e_apart(stable: Count, candidate: Count, before: tuple[Count, Count], by
     return _log_e(stable, candidate, (old, new), -by) if new < old - by else 0.0
 
 
-def mean(logs: Sequence[float]) -> float:
-    """Log of the mean of e-values, which is one, however they depend on each other."""
-    most = max(logs, default=0.0)
-    return most + math.log(sum(math.exp(one - most) for one in logs) / len(logs)) if logs else 0.0
+def mean(weighted: Sequence[tuple[float, float]]) -> float:
+    """Log of the mean of e-values, which is one, however they depend on each other.
+
+    `weighted` are fixed weights, 1 at most together, and logs; what is left of 1 counts as e = 1.
+    """
+    parts = [*weighted, (max(0.0, 1 - sum(weight for weight, _ in weighted)), 0.0)]
+    most = max(log for _, log in parts)
+    return most + math.log(sum(weight * math.exp(log - most) for weight, log in parts))
 
 
 def _log_e(

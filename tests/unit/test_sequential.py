@@ -90,9 +90,12 @@ def test_a_block_without_traffic_of_one_version_says_nothing() -> None:
 
 
 def test_the_mean_of_e_values_is_not_moved_by_small_ones() -> None:
-    assert sequential.mean([math.log(300), -50.0, -50.0]) == pytest.approx(math.log(100))
+    third = 1 / 3
+    few = [(third, math.log(300)), (third, -50.0), (third, -50.0)]
+    assert sequential.mean(few) == pytest.approx(math.log(100))
     assert sequential.mean([]) == 0.0
-    assert sequential.mean([900.0, 900.0]) == pytest.approx(900.0)
+    assert sequential.mean([(0.5, 900.0), (0.5, 900.0)]) == pytest.approx(900.0)
+    assert sequential.mean([(0.1, -50.0)]) == pytest.approx(math.log(0.9))  # the rest counts as 1
 
 
 def _mass(events: int, trials: int, rate: float) -> float:
