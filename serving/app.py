@@ -11,22 +11,15 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from serving import admission, autoscaling, batching, fast_path, metrics, readiness, scrape
+from serving import autoscaling, fast_path, metrics, readiness, scrape
 from serving.settings import Settings
-
-if TYPE_CHECKING:
-    from eagleray import bundle
-    from eagleray.state.rollouts import Evidence
-    from serving import predictor, routing, versions
 
 log = logging.getLogger("ray.serve")
 
@@ -40,11 +33,7 @@ class Replica:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from eagleray import storage
-        from eagleray.state.models import Registry
-        from eagleray.state.rollouts import Rollouts
-        from eagleray.storage import cache
-        from serving import controller, versions, web
+        from serving import served
 
         # Replicas share a machine, and torch's idle threads spin.
         torch.set_num_threads(1)
@@ -56,94 +45,41 @@ class Replica:
         if settings.metrics_port:
             answers = self._metrics.exposition, self._readiness.probe
             scrape.Server(settings.metrics_port, *answers).start()
-        capacity = admission.Capacity(settings.queue_rows)
-        self._application = web.Application(settings.name, self._metrics, capacity)
-        self._split: routing.Split | None = None
-        self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
-        self._thread = ThreadPoolExecutor(
-            1, "batch", initializer=torch.set_num_threads, initargs=(1,)
-        )
-        store = storage.open(settings.storage)
-        self._versions = versions.Versions(
-            Registry(store, local=cache.default()),
-            settings.name,
-            settings.alias,
-            build=self._build,
-            follow=self._follow,
-            observer=self._metrics,
-        )
-        self._controller = controller.Controller(Rollouts(store), settings.name, self._counted)
+        self._served = served.Served(settings, self._metrics)
 
     async def __serve_build_asgi_app__(self) -> object:
         """Return the application once it can answer; Ray Serve sends traffic after that."""
         settings = self._settings
-        await asyncio.to_thread(self._versions.check)
-        if self._versions.serving is None:
+        await asyncio.to_thread(self._served.versions.check)
+        if not self._served.ready:
             log.warning(
                 "%s: no version with alias %s can be served yet", settings.name, settings.alias
             )
-        while self._versions.serving is None:
+        while not self._served.ready:
             await asyncio.sleep(settings.poll_s)
-            await asyncio.to_thread(self._versions.check)
-        self._versions.start(settings.poll_s)
-        self._controller.start()
+            await asyncio.to_thread(self._served.versions.check)
+        self._served.start()
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
         self._busy = autoscaling.Busy()  # of this thread, which runs the event loop
-        fast_path.enable(self._application)
-        return self._application
+        fast_path.enable(self._served.application)
+        return self._served.application
 
     def check_health(self) -> None:
         """Raise if batches cannot run any more; Ray Serve then replaces the replica."""
-        loaded = self._application.predictor
+        loaded = self._served.application.predictor
         if loaded is not None and loaded.failure is not None:
             raise RuntimeError(loaded.failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the metrics for `autoscaling.policy`; Ray Serve calls this periodically."""
-        average, busy = self._application.ongoing.average(), self._busy.share()
+        average, busy = self._served.application.ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
         self._metrics.busy.set(busy)
         return {autoscaling.ONGOING: average, autoscaling.BUSY: busy}
 
-    def _build(self, loaded: bundle.Bundle) -> predictor.Predictor:
-        from serving import predictor
-
-        return predictor.Predictor(
-            loaded,
-            self._limits,
-            self._thread,
-            self._metrics,
-            extra_fields=self._settings.extra_fields,
-        )
-
-    def _follow(self, now: versions.Followed) -> None:
-        """Serve other versions from the next request on."""
-        from serving import routing
-
-        application, route = self._application, now.route
-        application.predictor = now.stable
-        if route is None:
-            application.split = self._split = None
-            return
-        if self._split is None or self._split.rollout != route.rollout:
-            outcome = now.stable.outcome
-            self._split = routing.Split(route.rollout, application.capacity, outcome)
-        if now.candidate is None:
-            application.split = None
-            return
-        self._split.follow(now.stable, now.candidate, route)
-        application.split = self._split
-
-    def _counted(self) -> tuple[str, Evidence] | None:
-        """What this replica has counted in the rollout that is under way."""
-        if (split := self._split) is None:
-            return None
-        return split.rollout, split.evidence(self._versions.refused)
-
     def __del__(self) -> None:
-        self._versions.stop()
-        self._controller.stop()
+        self._served.stop()
 
 
 def build(args: Mapping[str, object]) -> serve.Application:

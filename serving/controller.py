@@ -23,6 +23,8 @@ log = logging.getLogger("ray.serve")
 
 LOOK_S = 2.0
 """Time between two looks at a rollout."""
+BY = "rollout"
+"""Who moves aliases and routes, in the log."""
 Counted = Callable[[], tuple[str, Evidence] | None]
 """The id of the rollout that a replica takes part in, and what it has counted."""
 
@@ -47,6 +49,11 @@ class Controller:
         self._looked: float | None = None
         self._stopped = threading.Event()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this replica decides."""
+        return self._lease is not None
+
     def start(self, every_s: float = LOOK_S) -> None:
         threading.Thread(target=self._loop, args=(every_s,), name="rollout", daemon=True).start()
 
@@ -67,7 +74,7 @@ class Controller:
         if self._written != counted:
             self._rollouts.put_evidence(rollout, self._name, self._replica, evidence)
             self._written = counted
-        if self._leads(rollout):
+        if self._lead(rollout):
             self._decide(rollout)
 
     def _decide(self, rollout: str) -> None:
@@ -80,25 +87,25 @@ class Controller:
         def step(one: Rollout) -> Rollout:
             return decisions.step(one, evidence, passed_s)
 
-        self._rollout = self._rollouts.change(known, step)
+        self._rollout = self._rollouts.change(known, step, by=BY)
         self._looked = now
         for made in self._rollout.decisions[before:]:
             log.info("%s: rollout %s %s: %s", self._name, rollout, made.action, made.why)
 
-    def _leads(self, rollout: str) -> bool:
-        """Whether this replica decides on the rollout, as its lease says."""
+    def _lead(self, rollout: str) -> bool:
+        """Hold the lease of the rollout, if no other replica does."""
         if self._watcher is None or self._watcher[0] != rollout:
             self._leave()
             key = keys.ROLLOUT_LEASE.format(name=self._name, id=rollout)
-            self._watcher = rollout, leases.Watcher(self._rollouts.store, key)
+            self._watcher = rollout, leases.Watcher(self._rollouts.store, key, clock=self._clock)
         if self._lease is None:
             self._lease = self._watcher[1].acquire()
-            return self._lease is not None
+            return self.leads
         try:
             self._lease.beat()
         except errors.LeaseLostError:
             self._lease = self._rollout = self._looked = None
-        return self._lease is not None
+        return self.leads
 
     def _leave(self) -> None:
         lease, self._lease = self._lease, None

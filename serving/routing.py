@@ -24,6 +24,8 @@ log = logging.getLogger("ray.serve")
 Outcome = Callable[[Mapping[str, Any]], str]
 MOST_SHADOWS = 16
 """Requests whose answers a shadow is computing; further ones are not compared."""
+LATE_S = 10.0
+"""A candidate that takes longer has failed a request."""
 _LOG_S = 10.0
 
 
@@ -149,7 +151,8 @@ class Split:
         """Answer by the candidate, or if it fails by the stable version."""
         began = time.perf_counter()
         try:
-            predictions = await candidate.predict(body, reservation, compressed=compressed)
+            async with asyncio.timeout(LATE_S):
+                predictions = await candidate.predict(body, reservation, compressed=compressed)
             self.candidate.answered(time.perf_counter() - began, self._outcome(predictions[0]))
             return candidate.encode(predictions), candidate.header
         except errors.RequestError as refusal:
@@ -184,7 +187,8 @@ class Split:
     ) -> None:
         reservation, began = admission.Reservation(self._capacity), time.perf_counter()
         try:
-            theirs = await candidate.predict(body, reservation, compressed=compressed)
+            async with asyncio.timeout(LATE_S):
+                theirs = await candidate.predict(body, reservation, compressed=compressed)
         except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
             if not isinstance(cause, errors.RequestError) or cause.status != 503:
                 self._fail(candidate, cause)

@@ -178,7 +178,9 @@ class Rollouts:
             ConflictError: the alias points nowhere, to this version, or is in a rollout.
         """
         self._registry.version(name, number)
-        stable = self._registry.aliases(name).values.get(alias)
+        now = self._registry.aliases(name)
+        aliases.check_unrouted(now, alias, name)
+        stable = now.values.get(alias)
         if stable is None or stable == number:
             where = "points nowhere" if stable is None else f"points to version {number} already"
             law = f"model {name}: {alias} must point to another version"
@@ -221,11 +223,13 @@ class Rollouts:
         ids = {key.key.removeprefix(prefix).split("/")[0] for key in self.store.list(prefix)}
         for one in sorted(ids, reverse=True):
             found = self.read(name, one)
-            if found.alias == alias:
+            if found.alias == alias and not found.open:  # else it never got a route
                 return found
         raise errors.NotFoundError(f"model {name}: {alias} must have had a rollout, but had none")
 
-    def change(self, rollout: Rollout, change: Callable[[Rollout], Rollout]) -> Rollout:
+    def change(
+        self, rollout: Rollout, change: Callable[[Rollout], Rollout], *, by: str | None = None
+    ) -> Rollout:
         """Change a rollout, and its route accordingly; `change` may be repeated, or raise."""
         for _ in range(_SWAPS):
             after = change(rollout)
@@ -235,12 +239,12 @@ class Rollouts:
                 except documents.MISSED:
                     rollout = self.read(rollout.model, rollout.id)
                     continue
-            self.apply(after)
+            self.apply(after, by=by)
             return after
         law = f"model {rollout.model}: rollout {rollout.id}"
         raise errors.ConflictError(f"{law} changed during {_SWAPS} attempts")
 
-    def apply(self, rollout: Rollout) -> None:
+    def apply(self, rollout: Rollout, *, by: str | None = None) -> None:
         """Make the route of the alias what the rollout says; again, nothing happens."""
         alias, last = rollout.alias, rollout.decisions[-1]
 
@@ -256,7 +260,7 @@ class Rollouts:
         promoted = rollout.status == "promoted"
         action = "promoted" if promoted else f"rollout-{last.action}"
         self._registry.route(
-            rollout.model, alias, follow, action=action, why=_reason(rollout), by=rollout.by
+            rollout.model, alias, follow, action=action, why=_reason(rollout), by=by
         )
 
     def pause(self, rollout: Rollout, *, why: str = "") -> Rollout:
