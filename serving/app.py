@@ -39,13 +39,13 @@ class Replica:
         torch.set_num_threads(1)
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
-        folder = Path(tempfile.gettempdir(), "eagleray", session, "metrics", settings.name)
-        self._metrics = metrics.Metrics(folder, settings.name)
+        folder = Path(tempfile.gettempdir(), "eagleray", session)
+        self._metrics = metrics.Metrics(folder / "metrics" / settings.name, settings.name)
         self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
             answers = self._metrics.exposition, self._readiness.probe
             scrape.Server(settings.metrics_port, *answers).start()
-        self._served = served.Served(settings, self._metrics)
+        self._served = served.Served(settings, self._metrics, shared=folder / "aliases")
 
     async def __serve_build_asgi_app__(self) -> object:
         """Return the application once it can answer; Ray Serve sends traffic after that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 
@@ -12,8 +13,21 @@ from eagleray import bundle, storage
 from eagleray.state.models import Registry
 from eagleray.state.rollouts import Evidence, Rollouts
 from eagleray.storage import cache
-from serving import admission, batching, controller, metrics, predictor, routing, versions, web
+from serving import (
+    admission,
+    batching,
+    controller,
+    metrics,
+    node,
+    predictor,
+    routing,
+    versions,
+    web,
+)
 from serving.settings import Settings
+
+STALE = 5.0
+"""Polls after which a node's copy of the aliases is not believed any more."""
 
 
 class Served:
@@ -24,17 +38,24 @@ class Served:
         settings: Settings,
         observer: metrics.Metrics,
         *,
+        shared: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Replicas of one node have the folder `shared` in common."""
         self._settings, self._metrics = settings, observer
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         capacity, store = admission.Capacity(settings.queue_rows), storage.open(settings.storage)
         self.application = web.Application(settings.name, observer, capacity)
         self._split: routing.Split | None = None
+        registry, watch = Registry(store, local=cache.default()), None
+        if shared is not None:
+            stale_s = STALE * settings.poll_s
+            watch = node.NodeAliases(registry, settings.name, shared, stale_s=stale_s).watch
         self.versions = versions.Versions(
-            Registry(store, local=cache.default()),
+            registry,
             settings.name,
             settings.alias,
+            watch=watch,
             build=self._predictor,
             follow=self._follow,
             observer=observer,

@@ -8,6 +8,7 @@ while storage is unreachable.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from eagleray import bundle, errors
-from eagleray.state.aliases import Route
+from eagleray.state.aliases import Aliases, Route
 from eagleray.state.models import Registry
 from serving.predictor import Predictor
 
@@ -46,8 +47,9 @@ class Observer(Protocol):
 class Versions:
     """Reads the aliases of a model in a thread; `follow` is called with what to serve from now on.
 
-    `build` makes a predictor of a verified bundle. Versions that are not in use any more stay
-    loaded up to `memory` bytes, the latest used ones, so that a rollback takes no download.
+    `watch` reads them in place of the registry, `build` makes a predictor of a verified bundle.
+    Versions that are not in use any more stay loaded up to `memory` bytes, the latest used ones, so
+    that a rollback takes no download.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Versions:
         name: str,
         alias: str,
         *,
+        watch: Callable[[str | None], Aliases | None] | None = None,
         build: Callable[[bundle.Bundle], Predictor],
         follow: Callable[[Followed], None],
         observer: Observer,
         memory: int = MEMORY,
     ) -> None:
         self._registry, self._name, self._alias = registry, name, alias
+        self._watch = watch or functools.partial(registry.watch, name)
         self._build, self._follow, self._observer = build, follow, observer
         self._memory = memory
         self._etag: str | None = None
@@ -92,7 +96,7 @@ class Versions:
     def check(self) -> None:
         """Read the aliases once, load what they name, and serve it."""
         try:
-            aliases = self._registry.watch(self._name, self._etag)
+            aliases = self._watch(self._etag)
             if aliases is not None:
                 self._etag = aliases.etag
                 self._wanted = aliases.values.get(self._alias, self._wanted)
