@@ -30,17 +30,19 @@ Counted = Callable[[], tuple[str, Evidence] | None]
 
 
 class Controller:
-    """Takes part in the rollouts of a model; `counted` is None while there is none."""
+    """Takes part in the rollouts of an alias; `counted` gives None while there is none."""
 
     def __init__(
         self,
         rollouts: Rollouts,
         name: str,
+        alias: str,
         counted: Counted,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rollouts, self._name, self._counted, self._clock = rollouts, name, counted, clock
+        self._rollouts, self._name, self._alias = rollouts, name, alias
+        self._counted, self._clock = counted, clock
         self._replica = f"{socket.gethostname()}-{secrets.token_hex(6)}"
         self._written: tuple[str, Evidence] | None = None
         self._watcher: tuple[str, leases.Watcher] | None = None  # of a rollout
@@ -75,7 +77,10 @@ class Controller:
             self._rollouts.put_evidence(rollout, self._name, self._replica, evidence)
             self._written = counted
         if self._lead(rollout):
-            self._decide(rollout)
+            try:
+                self._decide(rollout)
+            except errors.CorruptObjectError as cause:  # it must not stick where it is
+                self._rollouts.drop(self._name, self._alias, why=str(cause), by=BY)
 
     def _decide(self, rollout: str) -> None:
         now = self._clock()

@@ -46,6 +46,9 @@ def step(rollout: Rollout, evidence: Evidence, passed_s: float) -> Rollout:
     )
     if evidence.refused is not None:
         return looked.decided("stopped", evidence.refused, status="stopped")
+    if evidence.grown_mb > rollout.plan.more_memory_mb:
+        grown = f"memory: a replica has grown by {evidence.grown_mb:.0f} MiB since it came"
+        return looked.decided("stopped", f"{grown}; {summary(looked)}", status="stopped")
     if _log_e(looked) >= -math.log(rollout.plan.false_stops):
         return looked.decided("stopped", _against(looked), status="stopped")
     if looked.age_s >= rollout.plan.deadline_s:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from eagleray import errors
@@ -104,14 +106,21 @@ class Split:
         self._logged = -_LOG_S
         self._shadows: set[asyncio.Task[None]] = set()
         self._turn: tuple[Predictor, Predictor, Choice, bool] | None = None
+        self._memory_mb = 0.0  # of this process when the candidate came
 
     def follow(self, stable: Predictor, candidate: Predictor, route: aliases.Route) -> None:
         """Share the requests of these two as the route says."""
+        self._memory_mb = self._memory_mb or _memory_mb()
         self._turn = stable, candidate, Choice.of(route), route.shadow
 
     def evidence(self, refused: str | None) -> Evidence:
-        counts = self.stable.counts(), self.candidate.counts()
-        return Evidence(stable=counts[0], candidate=counts[1], refused=refused)
+        grown_mb = max(0.0, _memory_mb() - self._memory_mb) if self._turn else 0.0
+        return Evidence(
+            stable=self.stable.counts(),
+            candidate=self.candidate.counts(),
+            grown_mb=round(grown_mb, -1),
+            refused=refused,
+        )
 
     async def answer(
         self,
@@ -199,3 +208,9 @@ class Split:
         self.candidate.answered(time.perf_counter() - began, outcomes[1][0])
         differing = sum(one != other for one, other in zip(*outcomes, strict=True))
         self.candidate.compared(len(answers), differing)
+
+
+def _memory_mb() -> float:
+    """The resident memory of this process, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -61,7 +61,7 @@ class Served:
             observer=observer,
         )
         self.controller = controller.Controller(
-            Rollouts(store), settings.name, self._counted, clock=clock
+            Rollouts(store), settings.name, settings.alias, self._counted, clock=clock
         )
 
     @property

@@ -191,8 +191,17 @@ class Model:
         return self._rollouts.resume(self.rollout(alias), why=why)
 
     def abort(self, alias: str = CHAMPION, *, why: str = "") -> Rollout:
-        """Give all traffic back to the version of the alias; ConflictError if it has ended."""
-        return self._rollouts.abort(self.rollout(alias), why=why)
+        """Give all traffic back to the version of the alias, also if its rollout is damaged.
+
+        Raises:
+            ConflictError: it has ended.
+            CorruptObjectError: it is damaged; the traffic was given back.
+        """
+        try:
+            return self._rollouts.abort(self.rollout(alias), why=why)
+        except errors.CorruptObjectError as cause:
+            self._rollouts.drop(self.name, alias, why=why or str(cause))
+            raise
 
     def rollback(self, alias: str = CHAMPION, *, why: str = "", dry_run: bool = False) -> Move:
         """Point an alias to the version it pointed to before, whatever its columns.

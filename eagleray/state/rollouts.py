@@ -8,10 +8,12 @@ nothing half done.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from typing import Literal
 
 import pydantic
@@ -44,6 +46,7 @@ class Plan(pydantic.BaseModel, frozen=True, extra="allow"):
     more_errors: float = pydantic.Field(0.01, ge=0, lt=1)  # allowed, as shares of the requests
     more_slow: float = pydantic.Field(0.1, ge=0, lt=1)  # allowed share above the p95 or objective
     apart: float = pydantic.Field(0.15, ge=0, lt=1)  # allowed difference of a prediction's share
+    more_memory_mb: float = pydantic.Field(1024.0, gt=0)  # that a replica may grow by, in MiB
     false_stops: float = pydantic.Field(0.01, gt=0, lt=1)
     """Largest probability that a candidate within these limits is stopped, ever."""
 
@@ -67,23 +70,24 @@ class Counts(pydantic.BaseModel, frozen=True, extra="allow"):
     differing: int = 0  # of these, the rows whose outcomes differ
 
     def plus(self, other: Counts) -> Counts:
-        return self._combined(other, lambda one, more: one + more)
+        return Counts(
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            seconds=Counter(self.seconds) + Counter(other.seconds),
+            outcomes=Counter(self.outcomes) + Counter(other.outcomes),
+            compared=self.compared + other.compared,
+            differing=self.differing + other.differing,
+        )
 
     def minus(self, earlier: Counts) -> Counts:
         """What was counted since; never below zero."""
-        return self._combined(earlier, lambda now, before: max(0, now - before))
-
-    def _combined(self, other: Counts, combine: Callable[[int, int], int]) -> Counts:
-        def by_key(one: Mapping, two: Mapping) -> dict:  # type: ignore[type-arg]
-            return {key: combine(one.get(key, 0), two.get(key, 0)) for key in {*one, *two}}
-
         return Counts(
-            requests=combine(self.requests, other.requests),
-            errors=combine(self.errors, other.errors),
-            seconds=by_key(self.seconds, other.seconds),
-            outcomes=by_key(self.outcomes, other.outcomes),
-            compared=combine(self.compared, other.compared),
-            differing=combine(self.differing, other.differing),
+            requests=max(0, self.requests - earlier.requests),
+            errors=max(0, self.errors - earlier.errors),
+            seconds=Counter(self.seconds) - Counter(earlier.seconds),
+            outcomes=Counter(self.outcomes) - Counter(earlier.outcomes),
+            compared=max(0, self.compared - earlier.compared),
+            differing=max(0, self.differing - earlier.differing),
         )
 
 
@@ -94,12 +98,14 @@ class Evidence(documents.Document, frozen=True):
 
     stable: Counts = Counts()
     candidate: Counts = Counts()
+    grown_mb: float = 0.0  # memory of a replica since the candidate came, in MiB; the largest
     refused: str | None = None  # why the candidate cannot be served
 
     def plus(self, other: Evidence) -> Evidence:
         return Evidence(
             stable=self.stable.plus(other.stable),
             candidate=self.candidate.plus(other.candidate),
+            grown_mb=max(self.grown_mb, other.grown_mb),
             refused=self.refused or other.refused,
         )
 
@@ -286,16 +292,27 @@ class Rollouts:
         """What all replicas have counted, also those that have ended."""
         prefix = keys.EVIDENCE.format(name=rollout.model, id=rollout.id)
         listed = [entry.key for entry in self.store.list(prefix)]
-        found = documents.read_all(lambda key: Evidence.read(self.store, key), listed)
-        return total(found)
+        return functools.reduce(
+            Evidence.plus, documents.read_all(self._evidence, listed), Evidence()
+        )
 
+    def drop(self, name: str, alias: str, *, why: str, by: str | None = None) -> None:
+        """Give all traffic back to the version of an alias whose rollout cannot be read."""
+        self._registry.route(
+            name,
+            alias,
+            lambda now: aliases.routed(now, alias, None),
+            action="rollout-stopped",
+            why=why,
+            by=by,
+        )
 
-def total(evidence: Iterable[Evidence]) -> Evidence:
-    """The sum of what replicas have counted."""
-    whole = Evidence()
-    for one in evidence:
-        whole = whole.plus(one)
-    return whole
+    def _evidence(self, key: str) -> Evidence:
+        """A replica's evidence; none if its document is damaged, which must not end a rollout."""
+        try:
+            return Evidence.read(self.store, key)
+        except (errors.CorruptObjectError, errors.NewerFormatError):
+            return Evidence()
 
 
 def _turn(before: Status, after: Status, action: str, why: str) -> Callable[[Rollout], Rollout]:

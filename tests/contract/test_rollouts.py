@@ -127,6 +127,10 @@ BAD = {
     "raises on some rows": (bundles.behaving("assert not (age > 3).any()"), "errors"),
     "is slow": (bundles.behaving("time.sleep(0.05)"), "slow requests"),
     "knows one class": (bundles.behaving(bias=50.0), "predictions of"),
+    "eats memory": (
+        bundles.behaving("self.held = [*getattr(self, 'held', []), torch.ones(2**18)]"),
+        "memory",
+    ),
     "gives NaN": (bundles.behaving("age[age > 3] = float('nan')"), "errors"),
 }
 
@@ -137,7 +141,8 @@ def test_a_bad_version_is_stopped_and_no_client_sees_an_error(
 ) -> None:
     files, reason = BAD[fault]
     endpoint.add(bundles.behaving(), files)
-    endpoint.rollouts.start("left", 2, plan=PLAN.model_copy(update={"bake_s": 1000}))
+    patient = PLAN.model_copy(update={"bake_s": 1000, "more_memory_mb": 100})
+    endpoint.rollouts.start("left", 2, plan=patient)
     ended = endpoint.run()
     assert (ended.status, ended.age_s < 60) == ("stopped", True)
     assert ended.decisions[-1].why.startswith(reason)
@@ -185,6 +190,23 @@ def test_a_process_that_dies_between_decision_and_route_leaves_nothing_half_done
         endpoint.rollouts.abort(begun)
     assert "champion" in endpoint.registry.aliases("left").routes
     endpoint.follow()
+    endpoint.pass_time()
+    assert endpoint.registry.aliases("left").routes == {}
+    assert endpoint.actions[-1] == ("rollout-stopped", 2)
+
+
+def test_damaged_documents_neither_stop_a_rollout_nor_make_it_stick(endpoint: Endpoint) -> None:
+    endpoint.add(bundles.behaving(), bundles.behaving())
+    begun = endpoint.rollouts.start("left", 2, plan=PLAN)
+    endpoint.follow()
+    folder = f"models/left/rollouts/{begun.id}"
+    endpoint.store.put(f"{folder}/evidence/damaged.json", b"{")
+    asyncio.run(endpoint.ask(40))
+    endpoint.pass_time()
+    assert endpoint.rollouts.current("left").seen.candidate.requests > 0
+    endpoint.store.put(f"{folder}/rollout.json", b"{")
+    for replica in endpoint.replicas:
+        replica.controller._rollout = None  # as in a process that has just started
     endpoint.pass_time()
     assert endpoint.registry.aliases("left").routes == {}
     assert endpoint.actions[-1] == ("rollout-stopped", 2)

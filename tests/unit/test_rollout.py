@@ -112,6 +112,12 @@ def test_a_candidate_that_is_refused_somewhere_is_stopped_at_once() -> None:
     assert (made.status, made.decisions[-1].why) == ("stopped", "golden rows are off")
 
 
+def test_a_candidate_with_which_a_replica_grows_is_stopped() -> None:
+    assert rollout.step(begun(), Evidence(grown_mb=900), 2.0).open
+    made = rollout.step(begun(), Evidence(grown_mb=1100), 2.0)
+    assert made.decisions[-1].why.startswith("memory: a replica has grown by 1100 MiB")
+
+
 def test_paused_it_stays_at_its_step_and_is_still_stopped() -> None:
     paused, traffic = begun().decided("paused", "", status="paused"), Traffic(good, 0)
     for _ in range(20):
