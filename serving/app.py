@@ -11,20 +11,15 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from serving import admission, autoscaling, batching, fast_path, metrics, readiness, scrape
+from serving import autoscaling, fast_path, metrics, readiness, scrape
 from serving.settings import Settings
-
-if TYPE_CHECKING:
-    from eagleray import bundle
 
 log = logging.getLogger("ray.serve")
 
@@ -38,79 +33,53 @@ class Replica:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from eagleray import storage
-        from eagleray.state.models import Registry
-        from eagleray.storage import cache
-        from serving import alias_watcher, web
+        from serving import served
 
         # Replicas share a machine, and torch's idle threads spin.
         torch.set_num_threads(1)
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
-        folder = Path(tempfile.gettempdir(), "eagleray", session, "metrics", settings.name)
-        self._metrics = metrics.Metrics(folder, settings.name)
+        folder = Path(tempfile.gettempdir(), "eagleray", session)
+        self._metrics = metrics.Metrics(folder / "metrics" / settings.name, settings.name)
         self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
             answers = self._metrics.exposition, self._readiness.probe
             scrape.Server(settings.metrics_port, *answers).start()
-        capacity = admission.Capacity(settings.queue_rows)
-        self._application = web.Application(settings.name, self._metrics, capacity)
-        self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
-        self._thread = ThreadPoolExecutor(
-            1, "batch", initializer=torch.set_num_threads, initargs=(1,)
-        )
-        self._watcher = alias_watcher.AliasWatcher(
-            Registry(storage.open(settings.storage), local=cache.default()),
-            settings.name,
-            settings.alias,
-            self._install,
-            self._metrics,
-        )
+        self._served = served.Served(settings, self._metrics, shared=folder / "aliases")
 
     async def __serve_build_asgi_app__(self) -> object:
         """Return the application once it can answer; Ray Serve sends traffic after that."""
         settings = self._settings
-        await asyncio.to_thread(self._watcher.check)
-        if self._watcher.serving is None:
+        await asyncio.to_thread(self._served.versions.check)
+        if not self._served.ready:
             log.warning(
                 "%s: no version with alias %s can be served yet", settings.name, settings.alias
             )
-        while self._watcher.serving is None:
+        while not self._served.ready:
             await asyncio.sleep(settings.poll_s)
-            await asyncio.to_thread(self._watcher.check)
-        self._watcher.start(settings.poll_s)
+            await asyncio.to_thread(self._served.versions.check)
+        self._served.start()
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
         self._busy = autoscaling.Busy()  # of this thread, which runs the event loop
-        fast_path.enable(self._application)
-        return self._application
+        fast_path.enable(self._served.application)
+        return self._served.application
 
     def check_health(self) -> None:
         """Raise if batches cannot run any more; Ray Serve then replaces the replica."""
-        loaded = self._application.predictor
+        loaded = self._served.application.predictor
         if loaded is not None and loaded.failure is not None:
             raise RuntimeError(loaded.failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the metrics for `autoscaling.policy`; Ray Serve calls this periodically."""
-        average, busy = self._application.ongoing.average(), self._busy.share()
+        average, busy = self._served.application.ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
         self._metrics.busy.set(busy)
         return {autoscaling.ONGOING: average, autoscaling.BUSY: busy}
 
-    def _install(self, loaded: bundle.Bundle) -> None:
-        from serving import predictor
-
-        self._application.predictor = predictor.Predictor(
-            loaded,
-            self._limits,
-            self._thread,
-            self._metrics,
-            extra_fields=self._settings.extra_fields,
-        )
-
     def __del__(self) -> None:
-        self._watcher.stop()
+        self._served.stop()
 
 
 def build(args: Mapping[str, object]) -> serve.Application:

@@ -1,7 +1,7 @@
 """One version of a model in service: its bundle, codec and batches."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,8 @@ from eagleray.learn import schema
 from serving import admission, batching, encoding, metrics, openapi, protocol
 from serving.protocol import Body
 
+Answers = Sequence[dict[str, Any]]
+Header = tuple[bytes, bytes]
 LARGE = 256 * 1024  # a body with more bytes is decoded in a thread
 
 
@@ -40,16 +42,29 @@ class Predictor:
     async def answer(
         self, body: Body, reservation: admission.Reservation, *, compressed: bool = False
     ) -> bytes:
-        """Answer a request, whose body is gzip if `compressed`.
+        """Answer a request, whose body is gzip if `compressed`; raises what `predict` raises."""
+        return self.encode(await self.predict(body, reservation, compressed=compressed))
+
+    async def predict(
+        self, body: Body, reservation: admission.Reservation, *, compressed: bool = False
+    ) -> Answers:
+        """Predict the rows of a request.
 
         RequestError if it is invalid or beyond the capacity, ServingError if the model fails.
         """
         rows = await self._rows(body, reservation, compressed)
         del body
         reservation.decoded(len(rows))
-        predictions = await self._batcher.submit(rows)
+        return await self._batcher.submit(rows)
+
+    def encode(self, predictions: Answers) -> bytes:
+        """The body of the answer with these predictions."""
         answer = {"model": self._bundle.name, "version": self.number, "predictions": predictions}
         return self._encode(answer)
+
+    def outcome(self, answer: Mapping[str, Any]) -> str:
+        """What an answer counts as, see `Task.outcome`."""
+        return self._bundle.task.outcome(answer, self._bundle.scale)
 
     @property
     def failure(self) -> str | None:
@@ -75,7 +90,7 @@ class Predictor:
         plain = encoding.decompress(body) if compressed else body
         return self._codec.parse(self._codec.rows(plain))
 
-    def _run(self, rows: protocol.Rows) -> Sequence[dict[str, Any]]:
+    def _run(self, rows: protocol.Rows) -> Answers:
         prediction = self._bundle.predict_columns(self._codec.columns(rows))
         self._metrics.batch(len(rows), sum(map(len, prediction.warnings)))
         return self._codec.answers(prediction)

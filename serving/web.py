@@ -12,12 +12,11 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from eagleray import errors
-from serving import admission, autoscaling, docs, encoding, metrics, protocol
-from serving.predictor import Predictor
+from serving import admission, autoscaling, docs, encoding, metrics, protocol, routing
+from serving.predictor import Header, Predictor
 
 log = logging.getLogger("ray.serve")
 
-Header = tuple[bytes, bytes]
 _JSON = b"application/json"
 _FORM = b"application/x-www-form-urlencoded"  # what `curl -d` declares
 _ENCODINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}  # is it compressed?
@@ -38,7 +37,10 @@ class Response:
 
 
 class Application:
-    """Answers HTTP requests for one model: predictions once it has a `predictor`."""
+    """Answers HTTP requests for one model: predictions once it has a `predictor`.
+
+    While it has a `split`, a candidate answers a share of them.
+    """
 
     def __init__(
         self,
@@ -49,9 +51,10 @@ class Application:
         read_s: float = READ_S,
     ) -> None:
         self.predictor: Predictor | None = None
+        self.split: routing.Split | None = None
         self.ongoing = autoscaling.Ongoing()
         self._name, self._metrics = name, observer
-        self._capacity = capacity or admission.Capacity()
+        self.capacity = self._capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         model = f"/v1/models/{name}"
         named = self._predict_path = f"{model}:predict"
@@ -153,16 +156,19 @@ class Application:
         self._capacity.check_rows()
         self._capacity.check_bytes(length)
         try:
-            answer = await predictor.answer(
-                await self._read(receive, reservation),
-                reservation,
-                compressed=_ENCODINGS[compression],
-            )
+            body, packed = await self._read(receive, reservation), _ENCODINGS[compression]
+            if (split := self.split) is None:
+                answer, header = (
+                    await predictor.answer(body, reservation, compressed=packed),
+                    predictor.header,
+                )
+            else:
+                answer, header = await split.answer(body, reservation, headers, compressed=packed)
         except errors.RequestError as error:
             if content_type == _FORM and error.status == 400:
                 raise _wrong_type(content_type) from error
             raise
-        return Response(200, answer, headers=(predictor.header,))
+        return Response(200, answer, headers=(header,))
 
     async def _read(self, receive: Receive, reservation: admission.Reservation) -> protocol.Body:
         """Read the body; refuse it once it is too long, too late or exceeds the capacity."""

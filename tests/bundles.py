@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from eagleray import bundle
+from eagleray import bundle, code
 from eagleray.learn import features, models, schema
 
 CITIES = ("Bern", "Oslo", "Rome")
@@ -67,3 +67,34 @@ def golden(made: bundle.Bundle) -> bundle.Golden:
     """Golden rows of a model, as `bundle.pack` would make them."""
     raw = rows(4, seed=7)
     return bundle.Golden(raw, made.predict(raw).outputs.tolist())
+
+
+NET = """
+import time
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, shape, outputs):
+        super().__init__()
+        self.layer = torch.nn.Linear(shape.numeric, outputs)
+
+    def forward(self, inputs):
+        age = inputs["numeric"][:, 0]
+        {behaviour}
+        return self.layer(inputs["numeric"])
+"""
+"""A model of one's own; `behaviour` is a statement before each prediction."""
+
+
+def behaving(behaviour: str = "pass", *, bias: float = 0.0) -> dict[str, bytes]:
+    """The files of a model whose code does something; `bias` is added to the last class."""
+    known = make()
+    own = code.Code("net:Net", NET.format(behaviour=behaviour))
+    options = models.parse({"type": "net:Net"})
+    torch.manual_seed(0)
+    model = models.build(options, known.transforms.shape, 2, custom=own)
+    with torch.no_grad():
+        model.layer.bias[-1] += bias
+    parts = {"transforms": known.transforms, "options": options, "model": model, "custom": own}
+    made = bundle.Bundle(schema=known.schema, scale=known.scale, **parts)
+    return bundle.pack(made, rows(bundle.GOLDEN_ROWS, seed=7), {})

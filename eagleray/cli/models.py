@@ -76,6 +76,9 @@ def promote(
     allow_schema_change: Annotated[
         bool, typer.Option("--allow-schema-change", help="Allow a schema that breaks clients.")
     ] = False,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="In steps, by evidence: as `eagleray rollout start`.")
+    ] = False,
     why: Why = "",
     dry_run: DryRun = False,
     storage: Storage = EMBEDDED,
@@ -84,6 +87,15 @@ def promote(
     """Point an alias, champion by default, to a version."""
     model = _model(storage, name)
     found = model.version(version)
+    if canary:
+        if expect is not None or dry_run:
+            raise UserError("--canary: must stand without --expect and --dry-run, but got both")
+        begun = model.roll_out(
+            found.number, alias, allow_schema_change=allow_schema_change, why=why
+        )
+        line = f"{name}: version {found.number} gets {begun.share:.0%} of the requests of {alias}"
+        emit(begun, as_json, table=[[f"{line}; eagleray rollout status {name} shows how it goes"]])
+        return
     move = model.promote(
         found.number,
         alias,

@@ -10,6 +10,8 @@ import os
 import secrets
 from datetime import UTC, datetime
 
+import pydantic
+
 from eagleray import errors, names
 from eagleray.state import documents
 
@@ -26,7 +28,7 @@ class Event(documents.Document, frozen=True):
 
     id: str  # unique; ids of moves sort by time
     at: str  # when, in ISO 8601, by the clock of the machine that did it
-    action: str  # `registered`, `promoted` or `rolled-back`
+    action: str  # `registered`, `promoted`, `rolled-back`, or `rollout-…`
     number: int  # the version
     by: str  # who did it
     why: str = ""  # the reason
@@ -34,13 +36,24 @@ class Event(documents.Document, frozen=True):
     previous: int | None = None  # the version that it pointed to
 
 
+class Route(pydantic.BaseModel, frozen=True, extra="allow"):
+    """How an alias shares its traffic with a candidate."""
+
+    rollout: str  # id of the rollout that the candidate is in
+    candidate: int  # the version
+    share: float = pydantic.Field(ge=0, le=1)  # of the requests, that the candidate answers
+    shadow: bool = False  # its answers to that share are compared, and not returned
+    sticky: str | None = None  # header; requests with the same value go to the same version
+
+
 class Aliases(documents.Replaceable, frozen=True):
-    """Where each alias points, and what it pointed to before."""
+    """Where each alias points, what it pointed to before, and who shares its traffic."""
 
     KIND = "aliases"
 
     values: dict[str, int] = {}  # versions by alias
     history: dict[str, list[int]] = {}  # earlier versions by alias, latest last
+    routes: dict[str, Route] = {}  # by alias, while a rollout is under way
     last: Event | None = None  # of the last move
 
 
@@ -76,20 +89,41 @@ def rolled_back(aliases: Aliases, alias: str, name: str) -> Aliases:
     return _moved(aliases, alias, history[-1], history[:-1])
 
 
+def routed(aliases: Aliases, alias: str, route: Route | None) -> Aliases:
+    """Return the aliases with another route; None ends it. The same object if nothing changes."""
+    if aliases.routes.get(alias) == route:
+        return aliases
+    routes = {name: one for name, one in aliases.routes.items() if name != alias}
+    if route is not None:
+        routes[alias] = route
+    return aliases.model_copy(update={"routes": routes})
+
+
+def check_unrouted(aliases: Aliases, alias: str, name: str) -> None:
+    """Raise ConflictError while a rollout moves the alias of model `name`."""
+    if route := aliases.routes.get(alias):
+        raise errors.ConflictError(
+            f"model {name}: {alias} must not be in a rollout, but version {route.candidate} is its"
+            f" candidate; `eagleray rollout abort {name}` ends it"
+        )
+
+
 def event(
     before: Aliases, after: Aliases, *, action: str, alias: str, by: str | None, why: str, now: int
 ) -> Event:
-    """The event of a move at `now`, in nanoseconds since 1970.
+    """The event of a move at `now`, in nanoseconds since 1970, or of a change of a route.
 
     It is dated after the last event even if clocks differ: the log keeps the order of moves.
     """
     if before.last is not None:
         now = max(now, int(before.last.id[:_NS_DIGITS], 16) + 1)
+    route = after.routes.get(alias) or before.routes.get(alias)
+    moved = after.values[alias] != before.values.get(alias) or route is None
     return Event(
         id=f"{now:0{_NS_DIGITS}x}{secrets.token_hex(5)}",
         at=iso(now),
         action=action,
-        number=after.values[alias],
+        number=after.values[alias] if moved or route is None else route.candidate,
         by=by or user(),
         why=why,
         alias=alias,

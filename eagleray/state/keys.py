@@ -31,6 +31,11 @@ VERSION = VERSIONS + "{number}.json"  # written once
 ALIASES = MODELS + "{name}/aliases.json"  # where aliases point, and the last move
 EVENTS = MODELS + "{name}/events/"  # the moves before
 EVENT = EVENTS + "{id}.json"
+ROLLOUTS = MODELS + "{name}/rollouts/"
+ROLLOUT = ROLLOUTS + "{id}/rollout.json"  # see `rollouts`
+ROLLOUT_LEASE = ROLLOUTS + "{id}/lease.json"  # who decides on it
+EVIDENCE = ROLLOUTS + "{id}/evidence/"
+EVIDENCE_OF = EVIDENCE + "{replica}.json"  # what one replica has counted
 
 _SEARCH = re.compile(r"searches/([^/]+)/([^/]+)/.+")
 _VERSION = re.compile(r"models/([^/]+)/versions/([1-9][0-9]*)\.json")

@@ -189,6 +189,7 @@ class Registry:
         version = self.version(name, number)
 
         def point(now: Aliases) -> Aliases:
+            aliases.check_unrouted(now, alias, name)
             current = now.values.get(alias)
             if expect is not ... and current not in (expect, number):
                 raise errors.ConflictError(
@@ -213,6 +214,7 @@ class Registry:
         seen = self.aliases(name).values.get(alias)
 
         def back(now: Aliases) -> Aliases:
+            aliases.check_unrouted(now, alias, name)
             if now.values.get(alias) != seen:
                 raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
             return aliases.rolled_back(now, alias, name)
@@ -221,6 +223,20 @@ class Registry:
             aliases.event, action="rolled-back", alias=alias, by=None, why=why
         )
         return self._swap(name, back, event, dry_run=dry_run)
+
+    def route(
+        self,
+        name: str,
+        alias: str,
+        change: Callable[[Aliases], Aliases],
+        *,
+        action: str,
+        why: str,
+        by: str | None = None,
+    ) -> Aliases:
+        """Change the route of an alias, or end it; `change` may be repeated, or raise to refuse."""
+        event = functools.partial(aliases.event, action=action, alias=alias, by=by, why=why)
+        return self._swap(name, change, event, dry_run=False)
 
     def events(self, name: str) -> list[Event]:
         """The log of a model, the oldest first."""

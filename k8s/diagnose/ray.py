@@ -270,7 +270,7 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
     """Why replicas serve another version than the alias's; or none, by Serve's text `unloaded`.
 
     A replica refuses a version that does not reproduce its golden rows, and keeps the one before
-    (serving/alias_watcher.py). Its metrics show both.
+    (serving/versions.py). Its metrics show both.
     """
     known = {name(one): labels(one).get("ray.io/node-type") for one in snapshot.get("pods")}
     pod = ["POD", *(one for one, kind in known.items() if kind == "worker")][-1]

@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from eagleray import bundle, storage
+from eagleray import bundle, cli, storage
 from eagleray.state.models import Registry
+from eagleray.state.rollouts import Rollouts
 from serving import environment, protocol
 from tests import bundles
 
@@ -249,6 +250,36 @@ def test_a_version_that_does_not_reproduce_its_golden_rows_is_refused(served: Se
     assert served.version() == 2
     assert served.predict(ROWS[:1]).headers["x-eagleray-version"] == "2"
     served.promote(2)
+
+
+def test_a_bad_candidate_is_stopped_and_a_good_one_takes_over_and_no_request_fails(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = served.models.register(NAME, bundles.behaving(bias=-50.0), {}).number
+    good = served.models.register(NAME, bundles.files(seed=1), {}).number
+    storage_of = ["--storage", served.folder.as_uri()]
+
+    def roll_out(number: int) -> dict[str, Any]:
+        steps = ["--steps", "20,50", "--bake-s", "2", "--least", "40", *storage_of]
+        assert cli.main(["rollout", "start", NAME, str(number), *steps]) == 0
+        rollouts = Rollouts(storage.open(served.folder.as_uri()))
+        wait(lambda: not rollouts.current(NAME).open, 120)
+        capsys.readouterr()
+        assert cli.main(["rollout", "status", NAME, "--json", *storage_of]) == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    with Load(served, clients=3) as load:
+        stopped = roll_out(other)
+        promoted = roll_out(good)
+        wait(lambda: served.version() == good, 120)
+        time.sleep(1)
+    assert load.failed() == []
+    assert stopped["status"] == "stopped"
+    assert stopped["decisions"][-1]["why"].startswith("predictions of no: ")
+    assert [one["action"] for one in promoted["decisions"]] == ["started", "advanced", "promoted"]
+    assert load.versions == {"2", str(other), str(good)}
+    served.promote(2)
+    wait(lambda: served.version() == 2, 120)
 
 
 def test_while_storage_is_gone_the_version_keeps_serving(served: Served) -> None:

@@ -122,6 +122,9 @@ class Classes(Task, Protocol):
                 "probabilities": dict(zip(classes, row, strict=True)),
             }
 
+    def outcome(self, answer: Mapping[str, Any], scale: Scale) -> str:
+        return str(answer["label"])
+
     def answer_schema(self) -> dict[str, Any]:
         classes, number = list(self.target.classes), {"type": "number"}
         shares = {"type": "object", "properties": dict.fromkeys(classes, number)}

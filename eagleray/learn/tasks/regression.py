@@ -1,6 +1,8 @@
 """`regression`: a number for each row. Legend: B rows, C outputs of the model."""
 
+import bisect
 from collections.abc import Iterator, Mapping
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColu
 
 STRATA = 10  # maximum number of strata
 FEW_VALUES = 100  # maximum number of different whole numbers that may be classes
+TENTHS = NormalDist().quantiles(10)
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -82,6 +85,11 @@ class Regression(Task):
 
     def answers(self, outputs: np.ndarray) -> Iterator[dict[str, Any]]:
         yield from ({"value": value} for value in outputs.tolist())
+
+    def outcome(self, answer: Mapping[str, Any], scale: Scale) -> str:
+        """The tenth of the training targets that the value is in, as if these were normal."""
+        tenth = bisect.bisect(TENTHS, (answer["value"] - scale["mean"]) / scale["deviation"])
+        return f"tenth {tenth + 1}"
 
     def answer_schema(self) -> dict[str, Any]:
         return {"value": {"type": "number"}}

@@ -137,6 +137,10 @@ class Task(Protocol):
     def answers(self, outputs: np.ndarray) -> Iterator[dict[str, Any]]:
         """The endpoint's answer for each row."""
 
+    def outcome(self, answer: Mapping[str, Any], scale: Scale) -> str:
+        """What an answer counts as where two versions are compared: a class, or a range."""
+        return ""
+
     def answer_schema(self) -> dict[str, Any]:
         """JSON Schema of each value of an answer, by key."""
 

@@ -1,0 +1,345 @@
+"""Rollouts: a candidate takes over the traffic of an alias in steps, by evidence.
+
+A rollout is one document, which is changed by compare-and-swap. Replicas follow the route in the
+aliases document alone; each writes what it has counted to a document of its own. Whoever reads a
+rollout makes the route what the rollout says, so a process that dies between two writes leaves
+nothing half done.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import pydantic
+
+from eagleray import errors
+from eagleray.state import aliases, documents, keys
+from eagleray.state.aliases import CHAMPION, Aliases, Route
+from eagleray.state.models import Registry
+from eagleray.storage import Storage
+
+Mode = Literal["canary", "shadow", "split"]
+Status = Literal["running", "paused", "promoted", "stopped", "ended"]
+OPEN: frozenset[Status] = frozenset({"running", "paused"})
+_SWAPS = 100
+_MOST_DECISIONS = 200
+
+
+class Plan(pydantic.BaseModel, frozen=True, extra="allow"):
+    """How a rollout proceeds; docs/rollout.md says more about each field."""
+
+    mode: Mode = "canary"
+    steps: tuple[float, ...] = (0.05, 0.25, 0.5)
+    """Shares of the requests that the candidate answers, one after another; then all of them.
+    A shadow or a split has one."""
+    bake_s: float = pydantic.Field(60.0, ge=0)  # least seconds of a step
+    least: int = pydantic.Field(200, ge=1)  # requests of the candidate in a step, at least
+    deadline_s: float = pydantic.Field(3600.0, gt=0)  # then it is stopped, wherever it is
+    sticky: str | None = None  # see `aliases.Route`
+    p95_ms: float | None = pydantic.Field(None, gt=0)  # objective; None: the champion's p95
+    more_errors: float = pydantic.Field(0.01, ge=0, lt=1)  # allowed, as shares of the requests
+    more_slow: float = pydantic.Field(0.1, ge=0, lt=1)  # allowed share above the p95 or objective
+    apart: float = pydantic.Field(0.15, ge=0, lt=1)  # allowed difference of a prediction's share
+    more_memory_mb: float = pydantic.Field(1024.0, gt=0)  # that a replica may grow by, in MiB
+    false_stops: float = pydantic.Field(0.01, gt=0, lt=1)
+    """Largest probability that a candidate within these limits is stopped, ever."""
+
+    @pydantic.field_validator("steps")
+    @classmethod
+    def _rising(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
+        rising = all(low < high for low, high in itertools.pairwise(steps))
+        if not steps or not rising or not 0 < steps[0] <= steps[-1] <= 1:
+            raise ValueError(f"must be rising shares above 0 and at most 1, but got {steps}")
+        return steps
+
+
+class Counts(pydantic.BaseModel, frozen=True, extra="allow"):
+    """What was counted of one version."""
+
+    requests: int = 0  # answered, or failed with an error of the server
+    errors: int = 0
+    seconds: dict[int, int] = {}  # requests by `bucket` of their time
+    outcomes: dict[str, int] = {}  # predicted rows by `Task.outcomes`
+    compared: int = 0  # rows that both versions predicted, of a shadow
+    differing: int = 0  # of these, the rows whose outcomes differ
+
+    def plus(self, other: Counts) -> Counts:
+        return Counts(
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            seconds=Counter(self.seconds) + Counter(other.seconds),
+            outcomes=Counter(self.outcomes) + Counter(other.outcomes),
+            compared=self.compared + other.compared,
+            differing=self.differing + other.differing,
+        )
+
+    def minus(self, earlier: Counts) -> Counts:
+        """What was counted since; never below zero."""
+        return Counts(
+            requests=max(0, self.requests - earlier.requests),
+            errors=max(0, self.errors - earlier.errors),
+            seconds=Counter(self.seconds) - Counter(earlier.seconds),
+            outcomes=Counter(self.outcomes) - Counter(earlier.outcomes),
+            compared=max(0, self.compared - earlier.compared),
+            differing=max(0, self.differing - earlier.differing),
+        )
+
+
+class Evidence(documents.Document, frozen=True):
+    """What one replica has counted in a rollout since it began."""
+
+    KIND = "evidence"
+
+    stable: Counts = Counts()
+    candidate: Counts = Counts()
+    grown_mb: float = 0.0  # memory of a replica since the candidate came, in MiB; the largest
+    refused: str | None = None  # why the candidate cannot be served
+
+    def plus(self, other: Evidence) -> Evidence:
+        return Evidence(
+            stable=self.stable.plus(other.stable),
+            candidate=self.candidate.plus(other.candidate),
+            grown_mb=max(self.grown_mb, other.grown_mb),
+            refused=self.refused or other.refused,
+        )
+
+
+class Decision(pydantic.BaseModel, frozen=True, extra="allow"):
+    """One decision, with its reason in numbers."""
+
+    at: str  # when, in ISO 8601
+    action: str  # `started`, `advanced`, `promoted`, `stopped`, `ended`, `paused` or `resumed`
+    share: float
+    why: str
+
+
+class Rollout(documents.Replaceable, frozen=True):
+    """A rollout: its plan, and how far it is."""
+
+    KIND = "rollout"
+
+    id: str
+    model: str
+    alias: str
+    stable: int
+    candidate: int
+    by: str
+    plan: Plan
+    status: Status = "running"
+    step: int = 0  # index in `plan.steps`
+    age_s: float = 0.0  # since it began, as controllers have measured it
+    baked_s: float = 0.0  # since this step began
+    seen: Evidence = Evidence()  # all that was counted when it was last decided on
+    entered: int = 0  # of that, the candidate's requests when this step began
+    logs: dict[str, float] = {}  # of the e-values against the candidate, by what was tested
+    decisions: list[Decision] = []
+
+    @property
+    def open(self) -> bool:
+        return self.status in OPEN
+
+    @property
+    def share(self) -> float:
+        return self.plan.steps[self.step]
+
+    @property
+    def route(self) -> Route | None:
+        """The route of its alias; None if it has ended."""
+        if not self.open:
+            return None
+        return Route(
+            rollout=self.id,
+            candidate=self.candidate,
+            share=self.share,
+            shadow=self.plan.mode == "shadow",
+            sticky=self.plan.sticky,
+        )
+
+    def decided(self, action: str, why: str, **changes: object) -> Rollout:
+        """The rollout after a decision."""
+        after = self.model_copy(update=changes)
+        made = Decision(at=aliases.iso(time.time_ns()), action=action, share=after.share, why=why)
+        return after.model_copy(update={"decisions": [*self.decisions, made][-_MOST_DECISIONS:]})
+
+
+class Rollouts:
+    """The rollouts of one storage."""
+
+    def __init__(self, store: Storage) -> None:
+        self.store, self._registry = store, Registry(store)
+
+    def start(
+        self, name: str, number: int, *, plan: Plan, alias: str = CHAMPION, why: str = ""
+    ) -> Rollout:
+        """Begin a rollout of a version; replicas follow within seconds.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ConflictError: the alias points nowhere, to this version, or is in a rollout.
+        """
+        self._registry.version(name, number)
+        now = self._registry.aliases(name)
+        aliases.check_unrouted(now, alias, name)
+        stable = now.values.get(alias)
+        if stable is None or stable == number:
+            where = "points nowhere" if stable is None else f"points to version {number} already"
+            law = f"model {name}: {alias} must point to another version"
+            raise errors.ConflictError(f"{law}, but {where}")
+        made = Rollout(
+            id=f"{time.time_ns():016x}{secrets.token_hex(5)}",
+            model=name,
+            alias=alias,
+            stable=stable,
+            candidate=number,
+            by=aliases.user(),
+            plan=plan,
+        ).decided("started", why)
+        made = made.replace(self.store, _key(made))
+
+        def begin(now: Aliases) -> Aliases:
+            aliases.check_unrouted(now, alias, name)
+            if now.values.get(alias) != stable:
+                raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
+            return aliases.routed(now, alias, made.route)
+
+        self._registry.route(name, alias, begin, action="rollout-started", why=_reason(made))
+        return made
+
+    def read(self, name: str, rollout: str) -> Rollout:
+        """A rollout; NotFoundError if there is none of this id."""
+        key = keys.ROLLOUT.format(name=name, id=rollout)
+        try:
+            return Rollout.tagged(*self.store.get_tagged(key), documents.where(self.store, key))
+        except errors.ObjectNotFoundError as cause:
+            law = f"model {name}: there must be a rollout {rollout}"
+            raise errors.NotFoundError(f"{law}, but there is none") from cause
+
+    def current(self, name: str, alias: str = CHAMPION) -> Rollout:
+        """The rollout that an alias is in, else the last one; NotFoundError without any."""
+        route = self._registry.aliases(name).routes.get(alias)
+        if route is not None:
+            return self.read(name, route.rollout)
+        prefix = keys.ROLLOUTS.format(name=name)
+        ids = {key.key.removeprefix(prefix).split("/")[0] for key in self.store.list(prefix)}
+        for one in sorted(ids, reverse=True):
+            found = self.read(name, one)
+            if found.alias == alias and not found.open:  # else it never got a route
+                return found
+        raise errors.NotFoundError(f"model {name}: {alias} must have had a rollout, but had none")
+
+    def change(
+        self, rollout: Rollout, change: Callable[[Rollout], Rollout], *, by: str | None = None
+    ) -> Rollout:
+        """Change a rollout, and its route accordingly; `change` may be repeated, or raise."""
+        for _ in range(_SWAPS):
+            after = change(rollout)
+            if after is not rollout:
+                try:
+                    after = after.replace(self.store, _key(rollout))
+                except documents.MISSED:
+                    rollout = self.read(rollout.model, rollout.id)
+                    continue
+            self.apply(after, by=by)
+            return after
+        law = f"model {rollout.model}: rollout {rollout.id}"
+        raise errors.ConflictError(f"{law} changed during {_SWAPS} attempts")
+
+    def apply(self, rollout: Rollout, *, by: str | None = None) -> None:
+        """Make the route of the alias what the rollout says; again, nothing happens."""
+        alias, last = rollout.alias, rollout.decisions[-1]
+
+        def follow(now: Aliases) -> Aliases:
+            held = now.routes.get(alias)
+            if held is None or held.rollout != rollout.id:
+                return now  # it has ended, and perhaps another one has begun
+            after = aliases.routed(now, alias, rollout.route)
+            if rollout.status == "promoted":
+                return aliases.promoted(after, alias, rollout.candidate)
+            return after
+
+        promoted = rollout.status == "promoted"
+        action = "promoted" if promoted else f"rollout-{last.action}"
+        self._registry.route(
+            rollout.model, alias, follow, action=action, why=_reason(rollout), by=by
+        )
+
+    def pause(self, rollout: Rollout, *, why: str = "") -> Rollout:
+        """Hold a rollout at its step; evidence against the candidate still stops it."""
+        return self.change(rollout, _turn("running", "paused", "paused", why))
+
+    def resume(self, rollout: Rollout, *, why: str = "") -> Rollout:
+        return self.change(rollout, _turn("paused", "running", "resumed", why))
+
+    def abort(self, rollout: Rollout, *, why: str = "") -> Rollout:
+        """Give all traffic back to the version that the alias points to."""
+
+        def end(now: Rollout) -> Rollout:
+            return _checked(now).decided("stopped", why or "aborted by hand", status="stopped")
+
+        return self.change(rollout, end)
+
+    def put_evidence(self, rollout: str, name: str, replica: str, evidence: Evidence) -> None:
+        key = keys.EVIDENCE_OF.format(name=name, id=rollout, replica=replica)
+        self.store.put(key, evidence.encode())
+
+    def evidence(self, rollout: Rollout) -> Evidence:
+        """What all replicas have counted, also those that have ended."""
+        prefix = keys.EVIDENCE.format(name=rollout.model, id=rollout.id)
+        listed = [entry.key for entry in self.store.list(prefix)]
+        return functools.reduce(
+            Evidence.plus, documents.read_all(self._evidence, listed), Evidence()
+        )
+
+    def drop(self, name: str, alias: str, *, why: str, by: str | None = None) -> None:
+        """Give all traffic back to the version of an alias whose rollout cannot be read."""
+        self._registry.route(
+            name,
+            alias,
+            lambda now: aliases.routed(now, alias, None),
+            action="rollout-stopped",
+            why=why,
+            by=by,
+        )
+
+    def _evidence(self, key: str) -> Evidence:
+        """A replica's evidence; none if its document is damaged, which must not end a rollout."""
+        try:
+            return Evidence.read(self.store, key)
+        except (errors.CorruptObjectError, errors.NewerFormatError):
+            return Evidence()
+
+
+def _turn(before: Status, after: Status, action: str, why: str) -> Callable[[Rollout], Rollout]:
+    def turn(now: Rollout) -> Rollout:
+        if _checked(now).status == after:
+            return now
+        return now.decided(action, why, status=after)
+
+    assert before != after
+    return turn
+
+
+def _checked(rollout: Rollout) -> Rollout:
+    """The rollout; ConflictError if it has ended."""
+    if not rollout.open:
+        raise errors.ConflictError(
+            f"model {rollout.model}: the rollout of version {rollout.candidate} must be under way,"
+            f" but it was {rollout.status}: {rollout.decisions[-1].why}"
+        )
+    return rollout
+
+
+def _reason(rollout: Rollout) -> str:
+    last = rollout.decisions[-1]
+    text = f"rollout at {rollout.share:.0%}" if rollout.open else "rollout"
+    return f"{text}: {last.why}" if last.why else text
+
+
+def _key(rollout: Rollout) -> str:
+    return keys.ROLLOUT.format(name=rollout.model, id=rollout.id)

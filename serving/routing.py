@@ -1,0 +1,216 @@
+"""Which of two versions answers a request, and what is counted of both."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagleray import errors
+from eagleray.state import aliases
+from eagleray.state.rollouts import Counts, Evidence
+from serving import admission, rollout
+from serving.predictor import Answers, Header, Predictor
+from serving.protocol import Body
+
+log = logging.getLogger("ray.serve")
+
+Outcome = Callable[[Mapping[str, Any]], str]
+MOST_SHADOWS = 16
+"""Requests whose answers a shadow is computing; further ones are not compared."""
+LATE_S = 10.0
+"""A candidate that takes longer has failed a request."""
+_LOG_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Chooses the candidate for a share of the requests: by a header's value, or else by chance.
+
+    As the share grows, a value that has got the candidate keeps it.
+    """
+
+    share: float
+    header: bytes | None
+    salt: bytes  # another one shuffles the values anew
+
+    @classmethod
+    def of(cls, route: aliases.Route) -> Choice:
+        header = route.sticky.lower().encode() if route.sticky else None
+        return cls(route.share, header, route.rollout.encode())
+
+    def candidate(self, headers: Mapping[bytes, bytes], chance: float) -> bool:
+        """Whether the candidate is chosen; `chance` is uniform in [0, 1)."""
+        value = headers.get(self.header) if self.header else None
+        return (chance if value is None else self._place(value)) < self.share
+
+    def _place(self, value: bytes) -> float:
+        digest = hashlib.blake2b(value, digest_size=8, key=self.salt[:64]).digest()
+        return int.from_bytes(digest) / 2**64
+
+
+class Tally:
+    """What this replica counts of one version; one thread counts, others read."""
+
+    def __init__(self) -> None:
+        self._requests = self._errors = self._compared = self._differing = 0
+        self._seconds, self._outcomes = Counter[int](), Counter[str]()
+
+    def answered(self, seconds: float, outcome: str) -> None:
+        """Count a request by its time, and what was predicted for its first row.
+
+        The rows of a request depend on each other, requests hopefully do not.
+        """
+        self._requests += 1
+        self._seconds[rollout.bucket(seconds)] += 1
+        if outcome:
+            self._outcomes[outcome] += 1
+
+    def failed(self) -> None:
+        self._requests += 1
+        self._errors += 1
+
+    def compared(self, rows: int, differing: int) -> None:
+        self._compared += rows
+        self._differing += differing
+
+    def counts(self) -> Counts:
+        return Counts(
+            requests=self._requests,
+            errors=self._errors,
+            seconds=dict(self._seconds),
+            outcomes=dict(self._outcomes),
+            compared=self._compared,
+            differing=self._differing,
+        )
+
+
+class Split:
+    """Shares the requests of a stable version with a candidate, for one rollout.
+
+    A request that the candidate fails is answered by the stable version, and counts against it.
+    """
+
+    def __init__(self, rollout_id: str, capacity: admission.Capacity, outcome: Outcome) -> None:
+        """`outcome` says what an answer of either version counts as."""
+        self.rollout, self._capacity, self._outcome = rollout_id, capacity, outcome
+        self.stable, self.candidate = Tally(), Tally()
+        self._logged = -_LOG_S
+        self._shadows: set[asyncio.Task[None]] = set()
+        self._turn: tuple[Predictor, Predictor, Choice, bool] | None = None
+        self._memory_mb = 0.0  # of this process when the candidate came
+
+    def follow(self, stable: Predictor, candidate: Predictor, route: aliases.Route) -> None:
+        """Share the requests of these two as the route says."""
+        self._memory_mb = self._memory_mb or _memory_mb()
+        self._turn = stable, candidate, Choice.of(route), route.shadow
+
+    def evidence(self, refused: str | None) -> Evidence:
+        grown_mb = max(0.0, _memory_mb() - self._memory_mb) if self._turn else 0.0
+        return Evidence(
+            stable=self.stable.counts(),
+            candidate=self.candidate.counts(),
+            grown_mb=round(grown_mb, -1),
+            refused=refused,
+        )
+
+    async def answer(
+        self,
+        body: Body,
+        reservation: admission.Reservation,
+        headers: Mapping[bytes, bytes],
+        *,
+        compressed: bool,
+    ) -> tuple[bytes, Header]:
+        """Answer as `Predictor.answer`; also return the header that names the version."""
+        assert self._turn is not None
+        stable, candidate, choice, shadow = self._turn
+        chosen = choice.candidate(headers, random.random())  # noqa: S311 - a draw, not a secret
+        if chosen and not shadow:
+            return await self._try(stable, candidate, body, reservation, compressed)
+        began = time.perf_counter()
+        try:
+            predictions = await stable.predict(body, reservation, compressed=compressed)
+        except errors.RequestError:
+            raise
+        except Exception:
+            self.stable.failed()
+            raise
+        self.stable.answered(time.perf_counter() - began, self._outcome(predictions[0]))
+        if chosen:
+            self._compare_later(candidate, bytes(body), compressed, predictions)
+        return stable.encode(predictions), stable.header
+
+    async def _try(
+        self,
+        stable: Predictor,
+        candidate: Predictor,
+        body: Body,
+        reservation: admission.Reservation,
+        compressed: bool,
+    ) -> tuple[bytes, Header]:
+        """Answer by the candidate, or if it fails by the stable version."""
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(LATE_S):
+                predictions = await candidate.predict(body, reservation, compressed=compressed)
+            self.candidate.answered(time.perf_counter() - began, self._outcome(predictions[0]))
+            return candidate.encode(predictions), candidate.header
+        except errors.RequestError as refusal:
+            if refusal.status == 503:  # of the replica, whatever the version
+                raise
+            cause: Exception = refusal
+        except Exception as failure:  # noqa: BLE001 (a user's model may raise anything)
+            cause = failure
+        # raises what is wrong with the request, which is then not the candidate's fault
+        answer = await stable.answer(body, reservation, compressed=compressed)
+        self._fail(candidate, cause)
+        return answer, stable.header
+
+    def _fail(self, candidate: Predictor, cause: Exception) -> None:
+        self.candidate.failed()
+        if time.monotonic() - self._logged >= _LOG_S:
+            self._logged = time.monotonic()
+            law = "version %s failed, and the stable version answered: %r"
+            log.error(law, candidate.number, cause, exc_info=cause)
+
+    def _compare_later(
+        self, candidate: Predictor, body: bytes, compressed: bool, answers: Answers
+    ) -> None:
+        """Let the candidate answer too, when the request has its answer; or not under load."""
+        if len(self._shadows) < MOST_SHADOWS:
+            task = asyncio.create_task(self._compare(candidate, body, compressed, answers))
+            self._shadows.add(task)
+            task.add_done_callback(self._shadows.discard)
+
+    async def _compare(
+        self, candidate: Predictor, body: bytes, compressed: bool, answers: Answers
+    ) -> None:
+        reservation, began = admission.Reservation(self._capacity), time.perf_counter()
+        try:
+            async with asyncio.timeout(LATE_S):
+                theirs = await candidate.predict(body, reservation, compressed=compressed)
+        except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
+            if not isinstance(cause, errors.RequestError) or cause.status != 503:
+                self._fail(candidate, cause)
+            return
+        finally:
+            reservation.release()
+        outcomes = [[self._outcome(one) for one in each] for each in (answers, theirs)]
+        self.candidate.answered(time.perf_counter() - began, outcomes[1][0])
+        differing = sum(one != other for one, other in zip(*outcomes, strict=True))
+        self.candidate.compared(len(answers), differing)
+
+
+def _memory_mb() -> float:
+    """The resident memory of this process, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,104 @@
+"""A model in this replica: its versions, the application that answers, and its part in rollouts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from eagleray import bundle, storage
+from eagleray.state.models import Registry
+from eagleray.state.rollouts import Evidence, Rollouts
+from eagleray.storage import cache
+from serving import (
+    admission,
+    batching,
+    controller,
+    metrics,
+    node,
+    predictor,
+    routing,
+    versions,
+    web,
+)
+from serving.settings import Settings
+
+STALE = 5.0
+"""Polls after which a node's copy of the aliases is not believed any more."""
+
+
+class Served:
+    """Serves the version that an alias names, beside the candidate of its rollout."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        observer: metrics.Metrics,
+        *,
+        shared: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Replicas of one node have the folder `shared` in common."""
+        self._settings, self._metrics = settings, observer
+        self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
+        capacity, store = admission.Capacity(settings.queue_rows), storage.open(settings.storage)
+        self.application = web.Application(settings.name, observer, capacity)
+        self._split: routing.Split | None = None
+        registry, watch = Registry(store, local=cache.default()), None
+        if shared is not None:
+            stale_s = STALE * settings.poll_s
+            watch = node.NodeAliases(registry, settings.name, shared, stale_s=stale_s).watch
+        self.versions = versions.Versions(
+            registry,
+            settings.name,
+            settings.alias,
+            watch=watch,
+            build=self._predictor,
+            follow=self._follow,
+            observer=observer,
+        )
+        self.controller = controller.Controller(
+            Rollouts(store), settings.name, settings.alias, self._counted, clock=clock
+        )
+
+    @property
+    def ready(self) -> bool:
+        return self.versions.serving is not None
+
+    def start(self) -> None:
+        """Follow the alias and take part in rollouts, in threads."""
+        self.versions.start(self._settings.poll_s)
+        self.controller.start()
+
+    def stop(self) -> None:
+        self.versions.stop()
+        self.controller.stop()
+
+    def _predictor(self, loaded: bundle.Bundle) -> predictor.Predictor:
+        """A version with a thread of its own: if it hangs, the others go on."""
+        name = f"batch-{loaded.number}"
+        thread = ThreadPoolExecutor(1, name, initializer=torch.set_num_threads, initargs=(1,))
+        fields = self._settings.extra_fields
+        return predictor.Predictor(loaded, self._limits, thread, self._metrics, extra_fields=fields)
+
+    def _follow(self, now: versions.Followed) -> None:
+        """Serve other versions from the next request on."""
+        route, application = now.route, self.application
+        if route is None:
+            self._split = None
+        elif self._split is None or self._split.rollout != route.rollout:
+            capacity, outcome = application.capacity, now.stable.outcome
+            self._split = routing.Split(route.rollout, capacity, outcome)
+        if self._split is not None and now.candidate is not None and route is not None:
+            self._split.follow(now.stable, now.candidate, route)
+        application.predictor = now.stable
+        application.split = self._split if now.candidate is not None else None
+
+    def _counted(self) -> tuple[str, Evidence] | None:
+        """What this replica has counted in the rollout that is under way."""
+        if (split := self._split) is None:
+            return None
+        return split.rollout, split.evidence(self.versions.refused)

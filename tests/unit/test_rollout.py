@@ -1,0 +1,169 @@
+"""Decisions of rollouts, on simulated traffic."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eagleray.state import aliases
+from eagleray.state.rollouts import Counts, Evidence, Plan, Rollout
+from serving import rollout, routing
+
+PLAN = Plan(bake_s=10, least=100, deadline_s=600)
+Behaviour = Callable[[random.Random], tuple[float, str] | None]
+"""Seconds and outcome of a request; None if it fails."""
+
+
+def good(chance: random.Random) -> tuple[float, str]:
+    return chance.lognormvariate(-6.0, 0.5), "yes" if chance.random() < 0.3 else "no"
+
+
+def begun(plan: Plan = PLAN) -> Rollout:
+    return Rollout(
+        id="r", model="spam", alias="champion", stable=1, candidate=2, by="ada", plan=plan
+    ).decided("started", "")
+
+
+class Traffic:
+    """Requests for two versions, some a second."""
+
+    def __init__(self, candidate: Behaviour, seed: int, *, rate: int = 200) -> None:
+        self.stable, self.candidate = routing.Tally(), routing.Tally()
+        self._behaves, self._rate, self._chance = candidate, rate, random.Random(seed)
+
+    def second(self, share: float) -> Evidence:
+        for _ in range(self._rate):
+            chosen = self._chance.random() < share
+            tally = self.candidate if chosen else self.stable
+            got = (self._behaves if chosen else good)(self._chance)
+            tally.answered(*got) if got else tally.failed()
+        return Evidence(stable=self.stable.counts(), candidate=self.candidate.counts())
+
+
+def roll(candidate: Behaviour, seed: int = 0, plan: Plan = PLAN, *, rate: int = 200) -> Rollout:
+    """Look every two seconds until it has ended."""
+    made, traffic = begun(plan), Traffic(candidate, seed, rate=rate)
+    while made.open:
+        share = made.share
+        traffic.second(share)
+        made = rollout.step(made, traffic.second(share), 2.0)
+    return made
+
+
+def test_a_good_candidate_takes_over_step_by_step_and_each_decision_has_numbers() -> None:
+    made = roll(good)
+    assert [one.action for one in made.decisions] == ["started", "advanced", "advanced", "promoted"]
+    assert [one.share for one in made.decisions] == [0.05, 0.25, 0.5, 0.5]
+    assert made.status == "promoted"
+    assert "errors 0.00% (champion 0.00%)" in made.decisions[-1].why
+    assert made.route is None
+
+
+def test_of_fifty_good_candidates_at_most_two_are_stopped() -> None:
+    quick = Plan(steps=(0.25, 0.5), bake_s=20, least=50)
+    stopped = [seed for seed in range(50) if roll(good, seed, quick, rate=50).status != "promoted"]
+    assert len(stopped) <= 2
+
+
+def failing(chance: random.Random) -> tuple[float, str] | None:
+    return None if chance.random() < 0.05 else good(chance)
+
+
+def slow(chance: random.Random) -> tuple[float, str]:
+    seconds, outcome = good(chance)
+    return 3 * seconds, outcome
+
+
+def stubborn(chance: random.Random) -> tuple[float, str]:
+    return good(chance)[0], "no"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [(failing, "errors"), (slow, "slow requests"), (stubborn, "predictions of")],
+)
+def test_a_bad_candidate_is_stopped_within_a_minute_for_the_right_reason(
+    candidate: Behaviour, reason: str
+) -> None:
+    for seed in range(10):
+        made = roll(candidate, seed, Plan())
+        assert made.status == "stopped"
+        assert made.decisions[-1].why.startswith(reason)
+        assert made.age_s < 60
+        requests = made.seen.candidate.requests, made.seen.stable.requests
+        assert requests[0] < 0.1 * sum(requests)
+
+
+def test_an_objective_takes_the_place_of_the_champions_own_p95() -> None:
+    assert roll(slow, plan=PLAN.model_copy(update={"p95_ms": 50.0})).status == "promoted"
+    assert roll(slow, plan=PLAN.model_copy(update={"p95_ms": 5.0})).status == "stopped"
+
+
+def test_without_requests_it_waits_until_its_deadline_and_never_sticks() -> None:
+    made = roll(good, rate=0)
+    assert (made.status, made.age_s) == ("stopped", 600)
+    assert made.decisions[-1].why.startswith("its 600 s are over: 0 requests")
+
+
+def test_a_candidate_that_is_refused_somewhere_is_stopped_at_once() -> None:
+    made = rollout.step(begun(), Evidence(refused="golden rows are off"), 2.0)
+    assert (made.status, made.decisions[-1].why) == ("stopped", "golden rows are off")
+
+
+def test_a_candidate_with_which_a_replica_grows_is_stopped() -> None:
+    assert rollout.step(begun(), Evidence(grown_mb=900), 2.0).open
+    made = rollout.step(begun(), Evidence(grown_mb=1100), 2.0)
+    assert made.decisions[-1].why.startswith("memory: a replica has grown by 1100 MiB")
+
+
+def test_paused_it_stays_at_its_step_and_is_still_stopped() -> None:
+    paused, traffic = begun().decided("paused", "", status="paused"), Traffic(good, 0)
+    for _ in range(20):
+        paused = rollout.step(paused, traffic.second(0.05), 2.0)
+    assert (paused.step, paused.baked_s) == (0, 0.0)
+    worse = Traffic(failing, 0)
+    paused = begun().decided("paused", "", status="paused")
+    while paused.open:
+        paused = rollout.step(paused, worse.second(0.05), 2.0)
+    assert paused.status == "stopped"
+
+
+def test_a_shadow_ends_with_what_differs_and_a_split_lasts_until_its_deadline() -> None:
+    compared = Counts(requests=300, compared=300, differing=3)
+    made = rollout.step(
+        begun(Plan(mode="shadow", steps=(1.0,), bake_s=0)), Evidence(candidate=compared), 2.0
+    )
+    assert (made.status, made.route) == ("ended", None)
+    assert "1.0% of 300 predictions differ" in made.decisions[-1].why
+    split = roll(good, plan=Plan(mode="split", steps=(0.5,), bake_s=0, deadline_s=20))
+    assert (split.status, split.age_s) == ("ended", 20)
+
+
+def test_what_has_ended_does_not_change_any_more() -> None:
+    ended = begun().decided("stopped", "", status="stopped")
+    assert rollout.step(ended, Evidence(), 100.0) is ended
+
+
+@given(st.binary(min_size=1), st.floats(0, 1), st.floats(0, 1))
+def test_who_has_got_the_candidate_keeps_it_as_its_share_grows(
+    value: bytes, share: float, more: float
+) -> None:
+    low, high = sorted((share, more))
+    few, many = (
+        routing.Choice.of(aliases.Route(rollout="r", candidate=2, share=one, sticky="X-User"))
+        for one in (low, high)
+    )
+    assert few.candidate({b"x-user": value}, 0.5) <= many.candidate({b"x-user": value}, 0.5)
+
+
+def test_a_header_chooses_as_often_as_chance_does() -> None:
+    choice = routing.Choice.of(aliases.Route(rollout="r", candidate=2, share=0.3, sticky="x-user"))
+    users = [{b"x-user": b"%d" % number} for number in range(4000)]
+    assert 0.27 < sum(choice.candidate(one, 0.9) for one in users) / 4000 < 0.33
+    other = routing.Choice.of(aliases.Route(rollout="s", candidate=2, share=0.3, sticky="x-user"))
+    both = sum(choice.candidate(one, 0.9) and other.candidate(one, 0.9) for one in users)
+    assert both / 4000 < 0.12, "another rollout asks other users"
+    assert not choice.candidate({}, 0.9)
+    assert choice.candidate({}, 0.1)

@@ -1,0 +1,104 @@
+"""`eagleray rollout …` and `models promote --canary`, on a storage folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagleray import cli, storage
+from eagleray.learn import schema
+from eagleray.state.models import Registry
+from tests import bundles
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Two versions, of which the first is champion, and one that breaks clients."""
+    monkeypatch.setenv("EAGLERAY_STORAGE", tmp_path.as_uri())
+    made = Registry(storage.open(tmp_path.as_uri()))
+    other = schema.Target(name="left", task="binary", classes=("maybe", "never"))
+    for files in (bundles.files(), bundles.files(seed=1), bundles.files(target=other)):
+        made.register("left", files, {})
+    made.promote("left", 1)
+    return made
+
+
+def say(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    assert cli.main(list(words)) == code
+    said = capsys.readouterr()
+    return said.err if code else said.out
+
+
+def status(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return dict(json.loads(say(capsys, "rollout", "status", "left", "--json")))
+
+
+def test_a_rollout_is_started_steered_and_shown(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--steps", "10,50", "--bake-s", "5", "--sticky", "x-user", "--why", "more data"]
+    said = say(capsys, "rollout", "start", "left", "2", *options)
+    assert said.startswith("left: version 2 beside 1, the champion: canary, running at 10%\n")
+    route = registry.aliases("left").routes["champion"]
+    assert (route.candidate, route.share, route.sticky) == (2, 0.1, "x-user")
+    say(capsys, "rollout", "pause", "left")
+    assert status(capsys)["status"] == "paused"
+    say(capsys, "rollout", "resume", "left")
+    said = say(capsys, "rollout", "abort", "left", "--why", "lunch")
+    assert said.startswith("left: version 2 beside 1, the champion: canary, stopped\n")
+    assert [one["action"] for one in status(capsys)["decisions"]] == [
+        "started",
+        "paused",
+        "resumed",
+        "stopped",
+    ]
+    assert registry.aliases("left").routes == {}
+    events = say(capsys, "models", "events", "left")
+    assert "rollout-started" in events
+    assert "lunch" in events
+
+
+def test_a_canary_of_promote_is_a_rollout_with_the_defaults(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = say(capsys, "models", "promote", "left", "latest", "--canary", code=2)
+    assert "must answer clients of version 1" in said
+    said = say(capsys, "models", "promote", "left", "2", "--canary")
+    assert said.startswith("left: version 2 gets 5% of the requests of champion; ")
+    assert registry.aliases("left").values == {"champion": 1}
+    assert status(capsys)["plan"]["steps"] == [0.05, 0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("words", "law"),
+    [
+        (["2", "--steps", "50,10"], "--steps: Value error, must be rising shares"),
+        (["2", "--steps", "5,x"], "--steps: must be percents such as 5,25,50, but got '5,x'"),
+        (["2", "--shadow", "0"], "--steps: Value error, must be rising shares"),
+        (["2", "--shadow", "5", "--split", "5"], "--shadow and --split: at most one may be given"),
+        (["2", "--least", "0"], "--least: Input should be greater than or equal to 1"),
+        (["1"], "points to version 1 already"),
+        (["9"], "must be one of its versions"),
+        (["3"], "promote it with --allow-schema-change"),
+    ],
+)
+def test_what_cannot_be_rolled_out_is_refused_with_the_law(
+    registry: Registry, capsys: pytest.CaptureFixture[str], words: list[str], law: str
+) -> None:
+    code = 2 if "already" not in law else cli.main(["rollout", "start", "left", *words])
+    capsys.readouterr()
+    assert law in say(capsys, "rollout", "start", "left", *words, code=code)
+    assert registry.aliases("left").routes == {}
+    assert "must have had a rollout" in say(capsys, "rollout", "status", "left", code=2)
+
+
+def test_during_a_rollout_its_alias_moves_by_it_alone(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(capsys, "rollout", "start", "left", "2", "--split", "50")
+    for words in (["models", "promote", "left", "2"], ["models", "rollback", "left"]):
+        assert cli.main(words) != 0
+        assert "`eagleray rollout abort left` ends it" in capsys.readouterr().err
+    registry.promote("left", 2, "challenger")
+    assert registry.aliases("left").values == {"champion": 1, "challenger": 2}

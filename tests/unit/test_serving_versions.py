@@ -1,0 +1,209 @@
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from eagleray import bundle, errors, storage
+from eagleray.state import aliases
+from eagleray.state.models import Registry
+from eagleray.state.rollouts import Plan, Rollouts
+from serving import versions
+from tests import bundles
+
+
+class Replica:
+    """What the versions report to; `stable` were put into service, `unfit` were refused."""
+
+    def __init__(self) -> None:
+        self.followed: list[versions.Followed] = []
+        self.built: list[int] = []
+        self.unfit: list[int] = []
+        self.failures = 0
+
+    @property
+    def stable(self) -> list[int]:
+        """Each version that was put into service, in order."""
+        numbers = [one.stable.number for one in self.followed]
+        return [one for one, _ in itertools.groupby(numbers)]
+
+    def build(self, loaded: bundle.Bundle) -> SimpleNamespace:
+        self.built.append(loaded.number)
+        return SimpleNamespace(number=loaded.number)
+
+    def serving(self, version: int, *, instead_of: int | None) -> None:
+        assert instead_of == (self.stable[-2] if len(self.stable) > 1 else None)
+        assert version == self.stable[-1]
+
+    def refused(self, version: int) -> None:
+        self.unfit.append(version)
+
+    def storage_error(self) -> None:
+        self.failures += 1
+
+
+class Flaky(Registry):
+    """A registry whose storage can be made unreachable."""
+
+    down = False
+
+    def watch(self, name: str, etag: str | None) -> aliases.Aliases | None:
+        if self.down:
+            raise errors.StorageUnavailableError("down")
+        return super().watch(name, etag)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Flaky:
+    return Flaky(storage.open(tmp_path.as_uri()))
+
+
+@pytest.fixture
+def replica() -> Replica:
+    return Replica()
+
+
+def watching(models: Flaky, replica: Replica, memory: int = versions.MEMORY) -> versions.Versions:
+    return versions.Versions(
+        models,
+        "left",
+        "champion",
+        build=replica.build,
+        follow=replica.followed.append,
+        observer=replica,
+        memory=memory,
+    )
+
+
+@pytest.fixture
+def watcher(models: Flaky, replica: Replica) -> versions.Versions:
+    return watching(models, replica)
+
+
+def test_the_version_follows_the_alias(
+    models: Flaky, replica: Replica, watcher: versions.Versions
+) -> None:
+    watcher.check()
+    assert replica.stable == []
+    for seed in (0, 1):
+        number = models.register("left", bundles.files(seed=seed), {}).number
+        models.promote("left", number)
+        watcher.check()
+        watcher.check()
+    models.rollback("left")
+    watcher.check()
+    assert replica.stable == [1, 2, 1]
+    assert replica.built == [1, 2], "a version that is loaded is not loaded again"
+
+
+def test_a_version_that_is_unfit_is_refused_once_and_the_old_one_stays(
+    models: Flaky, replica: Replica, watcher: versions.Versions
+) -> None:
+    made = bundles.files()
+    models.register("left", made, {})
+    models.promote("left", 1)
+    watcher.check()
+    golden = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
+    models.register("left", made | {"golden.json": golden}, {})
+    models.register("left", made | {"model.safetensors": b"nonsense"}, {})
+    for number in (2, 3):
+        models.promote("left", number)
+        watcher.check()
+        watcher.check()
+    assert (replica.stable, replica.unfit, watcher.serving) == ([1], [2, 3], 1)
+    models.promote("left", 1)
+    watcher.check()
+    assert replica.stable == [1]
+
+
+def test_a_corrupt_blob_is_refused(
+    models: Flaky, replica: Replica, watcher: versions.Versions, tmp_path: Path
+) -> None:
+    version = models.register("left", bundles.files(), {})
+    models.promote("left", 1)
+    digest = version.files["model.safetensors"].sha256
+    (blob,) = tmp_path.rglob(f"*{digest}")
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    watcher.check()
+    assert (replica.unfit, watcher.serving) == ([1], None)
+
+
+def test_a_version_that_a_newer_release_has_registered_is_refused(
+    models: Flaky, replica: Replica, watcher: versions.Versions, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        models.register("left", bundles.files(), {})
+    models.promote("left", 1)
+    watcher.check()
+    models.promote("left", 2)
+    manifest = tmp_path / "models/left/versions/2.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    watcher.check()
+    assert (replica.unfit, replica.failures, watcher.serving) == ([2], 0, 1)
+
+
+def test_while_storage_is_out_of_reach_nothing_changes(
+    models: Flaky, replica: Replica, watcher: versions.Versions
+) -> None:
+    models.register("left", bundles.files(), {})
+    models.register("left", bundles.files(seed=1), {})
+    models.promote("left", 1)
+    watcher.check()
+    models.promote("left", 2)
+    models.down = True
+    watcher.check()
+    assert (replica.stable, replica.failures) == ([1], 1)
+    models.down = False
+    watcher.check()
+    assert replica.stable == [1, 2]
+
+
+def test_a_candidate_is_loaded_before_it_gets_requests_and_leaves_with_its_rollout(
+    models: Flaky, replica: Replica, watcher: versions.Versions, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        models.register("left", bundles.files(seed=seed), {})
+    models.promote("left", 1)
+    watcher.check()
+    rollouts = Rollouts(storage.open(tmp_path.as_uri()))
+    begun = rollouts.start("left", 2, plan=Plan(steps=(0.05, 0.5)))
+    watcher.check()
+    now = replica.followed[-1]
+    assert (now.stable.number, now.candidate.number, now.route.share) == (1, 2, 0.05)
+    rollouts.abort(begun)
+    watcher.check()
+    assert replica.followed[-1] == (now.stable, None, None)
+    assert replica.stable == [1]
+
+
+def test_a_candidate_that_is_unfit_gets_no_request_and_says_why(
+    models: Flaky, replica: Replica, watcher: versions.Versions, tmp_path: Path
+) -> None:
+    made = bundles.files()
+    golden = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
+    for files in (made, made | {"golden.json": golden}):
+        models.register("left", files, {})
+    models.promote("left", 1)
+    Rollouts(storage.open(tmp_path.as_uri())).start("left", 2, plan=Plan())
+    watcher.check()
+    watcher.check()
+    assert (replica.followed[-1].candidate, replica.unfit) == (None, [2])
+    assert "golden rows must be reproduced" in watcher.refused
+
+
+def test_beyond_their_memory_the_versions_that_were_used_first_are_unloaded(
+    models: Flaky, replica: Replica
+) -> None:
+    sizes = [
+        sum(
+            blob.size
+            for blob in models.register("left", bundles.files(seed=seed), {}).files.values()
+        )
+        for seed in range(3)
+    ]
+    watcher = watching(models, replica, memory=max(sizes))
+    for number in (1, 2, 3, 2, 1):
+        models.promote("left", number)
+        watcher.check()
+    assert replica.stable == [1, 2, 3, 2, 1]
+    assert replica.built == [1, 2, 3, 1]
