@@ -39,7 +39,8 @@ class Waiting:
 
     async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, until it is answered or refused."""
-        held, settled = 0, asyncio.Event()  # settled: answered, or too much is held
+        held, answered, settled = 0, False, asyncio.Event()
+        self._requests += 1
 
         async def count() -> Message:
             nonlocal held
@@ -56,7 +57,6 @@ class Waiting:
             settled.set()
             await send(message)
 
-        answered, self._requests = False, self._requests + 1
         task = asyncio.ensure_future(self._app(scope, count, answer))
         task.add_done_callback(lambda _: settled.set())
         try:
