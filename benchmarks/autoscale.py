@@ -260,17 +260,21 @@ class Sleepy:
         self._busy = usage.Busy(worked=self._worked)
 
     def __serve_build_asgi_app__(self) -> object:
-        return self._answer
+        from starlette.applications import Starlette
+        from starlette.routing import Route
 
-    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        return Starlette(routes=[Route("/", self._answer)])
+
+    async def _answer(self, _: Any) -> Any:
+        from starlette.responses import Response
+
         self._ongoing.add(1)
         now = time.perf_counter()
         self._free_at = max(self._free_at, now) + self._service_s
         self._assigned += self._service_s
         try:
             await asyncio.sleep(self._free_at - now)
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"{}"})
+            return Response("{}")
         finally:
             self._ongoing.add(-1)
 
@@ -341,7 +345,7 @@ def watch(moments: list[replicas.Moment], began: float, ended: threading.Event) 
 
     while not ended.wait(0.25):
         states = serve.status().applications[NAME].deployments[NAME].replica_states
-        count = {str(state.value): number for state, number in states.items()}
+        count = {str(state): number for state, number in states.items()}
         running = count.get("RUNNING", 0)
         wanted = running + count.get("STARTING", 0)
         at = time.perf_counter() - began

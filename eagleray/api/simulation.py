@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from eagleray import errors
 if TYPE_CHECKING:
     from serving.settings import Settings
     from serving.simulation import loads
-    from serving.simulation.replicas import Kind, Moment, Outcome
+    from serving.simulation.replicas import Moment, Outcome
 
 BEGIN = 1_767_571_200.0  # Monday 2026-01-05, 00:00 UTC
 
@@ -38,6 +37,21 @@ class Load:
     minutes: float = 30.0
     begin: float = BEGIN
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """What each replica is like; measure a real one before you trust the figures.
+
+    Attributes:
+        service_ms: mean time that a request takes it.
+        variation: standard deviation of that time, divided by the mean.
+        start_s: time that it takes to start.
+    """
+
+    service_ms: float = 10.0
+    variation: float = 1.0
+    start_s: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -116,14 +130,18 @@ class Simulation:
 
 
 def simulate(
-    load: Load, settings: Settings, *, kind: Kind | None = None, price: float | None = None
+    load: Load,
+    settings: Settings,
+    *,
+    replica: Replica | None = None,
+    price: float | None = None,
 ) -> Simulation:
     """Run the policy of an endpoint on a load.
 
     Args:
         load: arrivals of requests.
         settings: of the endpoint, from `endpoints.read`.
-        kind: what its replicas are like; measure a real one before you trust the figures.
+        replica: what its replicas are like.
         price: of a replica hour.
 
     Raises:
@@ -132,14 +150,17 @@ def simulate(
     from serving.autoscaling import policy
     from serving.simulation import replicas
 
-    sent, begin = _arrivals(load)
-    kind = kind or replicas.Kind()
-    paced = dataclasses.replace(
-        kind, report_s=settings.metrics_interval_s, look_back_s=settings.look_back_s
+    (sent, begin), like, plan = _arrivals(load), replica or Replica(), settings.plan()
+    kind = replicas.Kind(
+        service_s=like.service_ms / 1000,
+        variation=like.variation,
+        start_s=like.start_s,
+        report_s=settings.metrics_interval_s,
+        look_back_s=settings.look_back_s,
     )
-    scaler = policy.Scaler(settings.plan())
-    first = settings.plan().floor(begin)
-    outcome = replicas.simulate(sent, paced, scaler, replicas=first, begin=begin, seed=load.seed)
+    first = plan.floor(begin)
+    scaler = policy.Scaler(plan)
+    outcome = replicas.simulate(sent, kind, scaler, replicas=first, begin=begin, seed=load.seed)
     return Simulation(settings.p95_ms, price, outcome)
 
 

@@ -47,7 +47,6 @@ def simulate(
 ) -> None:
     """Simulate autoscaling on a load, with the policy of the endpoint."""
     from eagleray.api import endpoints, simulation
-    from serving.simulation.replicas import Kind
 
     given = {
         "p95_ms": p95_ms,
@@ -58,7 +57,7 @@ def simulate(
     done = simulation.simulate(
         simulation.Load(shape=load, trace=trace, rate=rate, minutes=minutes, seed=seed),
         endpoints.read(name or "simulated", given),
-        kind=Kind(service_s=service_ms / 1000, variation=variation, start_s=start_s),
+        replica=simulation.Replica(service_ms=service_ms, variation=variation, start_s=start_s),
         price=price,
     )
     if picture is not None:

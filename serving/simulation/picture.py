@@ -50,13 +50,15 @@ def _load(axes: Axes, sent: Times, window: float) -> None:
 
 
 def _replicas(axes: Axes, outcome: Outcome) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     at = [moment.at / 60 for moment in outcome.moments]
     wanted = [moment.wanted for moment in outcome.moments]
     running = [moment.running for moment in outcome.moments]
     axes.step(at, wanted, where="post", color=ORANGE, linewidth=1, linestyle="--")
     axes.fill_between(at, running, step="post", color=BLUE, alpha=0.25, linewidth=0)
     axes.step(at, running, where="post", color=BLUE)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _title(axes, "Replicas: running (filled) and wanted (dashed)")
 
 
@@ -85,8 +87,15 @@ def _latency(axes: Axes, outcome: Outcome, objective_ms: float | None, window: f
 def _label(axes: Axes, x: float, values: Times, text: str, color: str) -> None:
     finite = values[np.isfinite(values)]
     if len(finite):
-        place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(text, (x, finite[-1]), color=color, fontsize=9, **place)
+        axes.annotate(
+            text,
+            (x, finite[-1]),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            fontsize=9,
+        )
 
 
 def _title(axes: Axes, text: str) -> None:
