@@ -345,9 +345,8 @@ def watch(moments: list[replicas.Moment], began: float, ended: threading.Event) 
 
     while not ended.wait(0.25):
         states = serve.status().applications[NAME].deployments[NAME].replica_states
-        count = {str(state): number for state, number in states.items()}
-        running = count.get("RUNNING", 0)
-        wanted = running + count.get("STARTING", 0)
+        running = states.get("RUNNING", 0)
+        wanted = running + states.get("STARTING", 0)
         at = time.perf_counter() - began
         if at > 0:
             moments.append(replicas.Moment(at, wanted, running, 0, ""))

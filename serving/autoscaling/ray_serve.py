@@ -41,26 +41,44 @@ class Policy:
 
     def __init__(self, **plan: Any) -> None:
         self._plan = msgspec.convert(plan, Plan)
+        self._reports = Reports()
 
     def __call__(self, context: Context) -> tuple[int, dict[str, Any]]:
         """Return the wanted replicas, and the state for the next call."""
         now, replicas = float(context.current_time or 0.0), context.target_num_replicas
         state = context.policy_state.get(_STATE) or policy.State.begin(replicas, now)
-        decision = policy.decide(self._plan, load(context), replicas, state, now=now)
+        load = self._reports.load(context)
+        decision = policy.decide(self._plan, load, replicas, state, now=now)
         if decision.replicas != replicas:
             log.info("%d -> %d replicas: %s", replicas, decision.replicas, decision.reason)
         return decision.replicas, {_STATE: decision.state}
 
 
-def load(context: Context) -> policy.Load:
-    """Return what the replicas reported."""
-    reports = context.raw_metrics or {}
-    series = [reports.get(name, {}) for name in usage.METRICS]
-    replicas = ([one.get(replica, ()) for one in series] for replica in series[0])
-    return policy.Load.of(
-        (
-            [policy.Reading(*(point.value for point in points)) for points in zip(*four)]  # noqa: B905
-            for four in replicas
-        ),
-        context.total_queued_requests or 0.0,
-    )
+class Reports:
+    """What replicas reported; a report is read once, though it is looked at until the next one."""
+
+    def __init__(self) -> None:
+        self._read: dict[Any, tuple[object, policy.Load]] = {}  # by replica
+
+    def load(self, context: Context) -> policy.Load:
+        """Return the load of all replicas that have reported."""
+        metrics = context.raw_metrics or {}
+        series = [metrics.get(name, {}) for name in usage.METRICS]
+        self._read = {
+            replica: self._of(replica, points, [one.get(replica, ()) for one in series])
+            for replica, points in series[0].items()
+        }
+        loads = [load for _, load in self._read.values()]
+        return policy.Load(
+            recent=tuple(one for load in loads for one in load.recent),
+            mean=tuple(one for load in loads for one in load.mean),
+            waiting=context.total_queued_requests or 0.0,
+        )
+
+    def _of(self, replica: object, points: object, series: list[Any]) -> tuple[object, policy.Load]:
+        known = self._read.get(replica)
+        if known is not None and known[0] is points:
+            return known
+        rows = zip(*series)  # noqa: B905 (a new replica may have reported some metrics only)
+        readings = [policy.Reading(*(point.value for point in row)) for row in rows]
+        return points, policy.Load.of([readings])

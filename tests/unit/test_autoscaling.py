@@ -343,11 +343,18 @@ def test_ray_serve_gives_the_plan_as_json_and_keeps_the_state() -> None:
 def test_a_replica_counts_from_its_first_whole_report_on() -> None:
     metrics = reports([(4, 1, 1, 0.5)] * 5)
     metrics[METRICS[0]]["new"] = [SimpleNamespace(value=1.0)]
-    load = ray_serve.load(Context(metrics, total_queued_requests=2.0))
+    load = ray_serve.Reports().load(Context(metrics, total_queued_requests=2.0))
     assert load == policy.Load(*((policy.Reading(4, 1, 1, 0.5),),) * 2, waiting=2.0)
 
 
 def test_the_recent_mean_is_that_of_the_last_reports() -> None:
-    load = ray_serve.load(Context(reports([(0, 0, 0, 0)] * 8 + [(10, 5, 5, 1)] * 2)))
+    load = ray_serve.Reports().load(Context(reports([(0, 0, 0, 0)] * 8 + [(10, 5, 5, 1)] * 2)))
     assert load.recent[0] == policy.Reading(10, 5, 5, 1)
     assert load.mean[0] == policy.Reading(2, 1, 1, 0.2)
+
+
+def test_a_report_is_read_once_and_the_next_one_anew() -> None:
+    reader, first = ray_serve.Reports(), Context(reports([(4, 1, 1, 0.5)]))
+    assert reader.load(first).mean == reader.load(first).mean == (policy.Reading(4, 1, 1, 0.5),)
+    assert reader.load(Context(reports([(8, 1, 1, 0.5)]))).mean[0].ongoing == 8
+    assert reader.load(Context(reports())).mean == ()
