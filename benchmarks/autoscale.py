@@ -106,15 +106,16 @@ def simulated() -> None:
 
 def real(after: int, *, peer: bool = True) -> None:
     """One run of each policy; what the simulation says of ours stands in a line of its own."""
-    step = Step(service_s=0.05, busy=0.4, objective=5, variation=0.0, after=after)
-    ours, start_s = run(step, default=False)
+    step = Step(service_s=0.1, busy=0.3, objective=5, variation=0.0, after=after)
+    ours = run(step, default=False)
+    start_s = started_s(ours)
     kind = replicas.Kind(service_s=step.service_s, variation=0.0, start_s=start_s)
     scaler = policy.Scaler(step.settings(max_replicas=8).plan())
     same = replicas.simulate(ours.sent, kind, scaler, replicas=1)
     compare(ours, same, step, start_s)
     if not peer:
         return
-    theirs, _ = run(step, default=True)
+    theirs = run(step, default=True)
     found = {
         name: [(back_s(outcome, step), outcome.turns, late(outcome, step))]
         for name, outcome in (("eagleray", ours), ("ray serve", theirs))
@@ -286,8 +287,8 @@ class Sleepy:
         return self._assigned - max(0.0, self._free_at - time.perf_counter())
 
 
-def run(step: Step, *, default: bool) -> tuple[replicas.Outcome, float]:
-    """Serve the step by real replicas; return what came of it, and how long a replica starts."""
+def run(step: Step, *, default: bool) -> replicas.Outcome:
+    """Serve the step by real replicas."""
     from ray import serve
     from ray.serve.config import AutoscalingConfig
 
@@ -306,11 +307,9 @@ def run(step: Step, *, default: bool) -> tuple[replicas.Outcome, float]:
     (port,) = environment.free_ports(1)
     with cluster():
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        began = time.perf_counter()
         serve.run(deploy(serve.ingress()(Sleepy)).bind(step.service_s), name=NAME)
-        start_s = time.perf_counter() - began
         try:
-            return drive(step, f"http://127.0.0.1:{port}/"), start_s
+            return drive(step, port)
         finally:
             serve.shutdown()
 
@@ -324,7 +323,7 @@ def cluster() -> Iterator[None]:
             yield
 
 
-def drive(step: Step, url: str) -> replicas.Outcome:
+def drive(step: Step, port: int) -> replicas.Outcome:
     """Send each request at its time, whether those before were answered or not."""
     moments: list[replicas.Moment] = []
     ended = threading.Event()
@@ -332,18 +331,31 @@ def drive(step: Step, url: str) -> replicas.Outcome:
     watcher = threading.Thread(target=watch, args=(moments, began, ended))
     watcher.start()
     sent = step.sent()
-    latencies = asyncio.run(_ask_all(url, sent, began))
-    ended.set()
-    watcher.join()
+    try:
+        latencies = asyncio.run(_ask_all(port, sent, began))
+    finally:
+        ended.set()
+        watcher.join()
     there = [moment.wanted for moment in moments]
     return replicas.Outcome(sent, latencies, moments, statistics.mean(there) * moments[-1].at)
+
+
+def started_s(outcome: replicas.Outcome) -> float:
+    """Return the longest time from more replicas that are wanted until as many run."""
+    times, wanted = [0.0], outcome.moments[0].wanted
+    for asked in outcome.moments:
+        if asked.wanted > wanted:
+            running = (later.at for later in outcome.moments if later.running >= asked.wanted)
+            times.append(next((at for at in running if at > asked.at), np.inf) - asked.at)
+        wanted = asked.wanted
+    return max(times)
 
 
 def watch(moments: list[replicas.Moment], began: float, ended: threading.Event) -> None:
     """Note how many replicas there are, until the end."""
     from ray import serve
 
-    while not ended.wait(0.25):
+    while not ended.wait(0.5):
         states = serve.status().applications[NAME].deployments[NAME].replica_states
         running = states.get("RUNNING", 0)
         wanted = running + states.get("STARTING", 0)
@@ -352,21 +364,23 @@ def watch(moments: list[replicas.Moment], began: float, ended: threading.Event) 
             moments.append(replicas.Moment(at, wanted, running, 0, ""))
 
 
-async def _ask_all(url: str, sent: loads.Times, began: float) -> Any:
-    import httpx
-
+async def _ask_all(port: int, sent: loads.Times, began: float) -> Any:
+    """Ask with a connection each, by hand: a client library would take the replicas' processor."""
     latencies = np.full(len(sent), np.inf)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
 
-    async def ask(client: httpx.AsyncClient, number: int) -> None:
+    async def ask(number: int) -> None:
         due = began + sent[number]
         await asyncio.sleep(due - time.perf_counter())
-        with contextlib.suppress(httpx.HTTPError):
-            if (await client.get(url)).status_code == 200:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            if answer.startswith(b"HTTP/1.1 200 "):
                 latencies[number] = time.perf_counter() - due
 
-    async with httpx.AsyncClient(limits=limits, timeout=60) as client:
-        await asyncio.gather(*(ask(client, number) for number in range(len(sent))))
+    async with asyncio.timeout(sent[-1] + 60):
+        await asyncio.gather(*(ask(number) for number in range(len(sent))))
     return latencies
 
 
