@@ -5,7 +5,7 @@
 answer one request after another and sleep for it, so that many fit on few cores; beside it what the
 simulation says of the same requests. `zero`: a real endpoint without replicas is asked.
 
-    python benchmarks/autoscale.py [--parts simulated real zero] [--after 60] [--rounds 3]
+    python -m benchmarks.autoscale [--parts simulated real zero] [--after 60] [--rounds 3]
 
 p95 is back in the objective at the first second from which on the requests of 5 s keep it, by the
 time at which they were sent. Figures of a busy machine are worth little: its load is printed too.

@@ -65,6 +65,7 @@ Steps = tuple[tuple[float, int], ...]
 class State:
     """What the policy remembers from one decision to the next."""
 
+    replicas: int  # what was decided
     lows: Steps  # candidates for the minimum of `Pace.up_s`
     highs: Steps  # candidates for the maximum of `Pace.down_s`
     changed: float = -math.inf  # time of the last step
@@ -73,7 +74,8 @@ class State:
     @classmethod
     def begin(cls, replicas: int, now: float) -> State:
         """Return the state of a deployment that has just got this many replicas."""
-        return cls(lows=((now, replicas),), highs=((now, replicas),), used=now)
+        steps = ((now, replicas),)
+        return cls(replicas=replicas, lows=steps, highs=steps, used=now)
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,17 @@ def decide(plan: Plan, load: Load, replicas: int, state: State, *, now: float) -
         now: in seconds since 1970.
     """
     least = plan.floor(now)
+    if replicas != state.replicas:  # Ray Serve starts the first replica by itself
+        state = State.begin(replicas, now)
     if not load.idle:
         state = dataclasses.replace(state, used=now)
     if not replicas:
         wanted = max(least, 1 if load.waiting else 0)
         return Decision(wanted, _opening(wanted, least, load), State.begin(wanted, now))
     if not load.mean:
-        return Decision(max(replicas, least), "no replica has reported yet", state)
+        wanted = max(replicas, least)
+        state = dataclasses.replace(state, replicas=wanted)
+        return Decision(wanted, "no replica has reported yet", state)
     wanted, reason = _wanted(plan, load, replicas, least, now - state.used)
     spike, cause = need(plan, load.recent, 1 + plan.pace.spare, service_s=service(load.mean))
     panics = spike >= wanted and spike >= plan.pace.panic * replicas
@@ -113,11 +119,13 @@ def decide(plan: Plan, load: Load, replicas: int, state: State, *, now: float) -
         lows=_remember(state.lows, wanted, now, plan.pace.up_s, sign=1),
         highs=_remember(state.highs, wanted, now, plan.pace.down_s, sign=-1),
     )
-    target = wanted if panics or not wanted else _step(plan, replicas, state, now)
+    target = wanted if panics else _step(plan, replicas, state, now)
+    if not wanted:  # Ray Serve goes to zero from one alone
+        target = min(1, replicas - 1)
     if target < least:
         target, reason = least, f"a minimum of {least}"
     changed = state.changed if target == replicas else now
-    return Decision(target, reason, dataclasses.replace(state, changed=changed))
+    return Decision(target, reason, dataclasses.replace(state, replicas=target, changed=changed))
 
 
 class Scaler:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -78,9 +77,8 @@ def test_a_request_that_waits_too_long_for_the_first_replica_gets_a_503(tmp_path
 
 def test_the_simulation_says_what_real_replicas_do_after_a_step_of_the_load() -> None:
     """The bands: a machine of 2 cores, shared with other tests, adds milliseconds and seconds."""
-    command = [sys.executable, "benchmarks/autoscale.py", "--parts", "real", "--ours"]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, cwd=ROOT, env=variables, text=True, capture_output=True)
+    command = [sys.executable, "-m", "benchmarks.autoscale", "--parts", "real", "--ours"]
+    run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert run.returncode == 0, run.stderr[-2000:]
     (line,) = [line for line in run.stdout.splitlines() if line.startswith('{"comparison"')]
     said = json.loads(line)["comparison"]

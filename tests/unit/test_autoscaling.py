@@ -250,6 +250,29 @@ def test_the_last_replica_ends_after_a_time_without_requests_and_comes_back_for_
     assert "wait for a first replica" in back.reason
 
 
+def test_a_replica_that_ray_serve_started_by_itself_is_given_time() -> None:
+    made = make(min_replicas=0)
+    state = policy.State.begin(0, 0.0)
+    quiet = (policy.Reading(0, 0, 0, 0),)
+    later = 10 * STEADY.zero_s
+    decision = policy.decide(made, policy.Load(quiet, quiet), 1, state, now=later)
+    assert decision.replicas == 1
+    at = later + STEADY.zero_s
+    decision = policy.decide(made, policy.Load(quiet, quiet), 1, decision.state, now=at)
+    assert decision.replicas == 0
+
+
+def test_several_idle_replicas_end_by_way_of_one() -> None:
+    quiet = (policy.Reading(0, 0, 0, 0),) * 3
+    state, counts, replicas = policy.State.begin(3, 0.0), [], 3
+    for now in (STEADY.zero_s, STEADY.zero_s + 1):
+        made = make(min_replicas=0)
+        decision = policy.decide(made, policy.Load(quiet, quiet), replicas, state, now=now)
+        replicas, state = decision.replicas, decision.state
+        counts.append(replicas)
+    assert counts == [1, 0]
+
+
 def test_a_request_now_and_then_keeps_the_last_replica() -> None:
     loads = [(1, 1.0), (STEADY.zero_s - 10, 0)] * 3
     assert 0 not in run(make(min_replicas=0, p95_ms=1000), loads)
