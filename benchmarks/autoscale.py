@@ -138,7 +138,12 @@ def zero(rounds: int) -> None:
         models.register(NAME, bundles.files(), {})
         models.promote(NAME, 1)
         (port,) = environment.free_ports(1)
-        options = {"min_replicas": 0, "max_replicas": 1, "p95_ms": 100.0, "zero_delay_s": 1.0}
+        options: dict[str, Any] = {
+            "min_replicas": 0,
+            "max_replicas": 1,
+            "p95_ms": 100.0,
+            "zero_delay_s": 1.0,
+        }
         body = {"instances": bundles.instances(bundles.rows(1))}
         with endpoints.serve(NAME, Path(name).as_uri(), port=port, **options) as endpoint:
             for _ in range(rounds):
@@ -225,11 +230,11 @@ class RayDefault(contextlib.AbstractContextManager["RayDefault"]):
 
         self._config = AutoscalingConfig(min_replicas=1, max_replicas=most)
         wrap = autoscaling_policy._apply_autoscaling_config  # as the controller does
-        self._policy = wrap(self._config.policy.get_policy())
+        self._policy: Any = wrap(self._config.policy.get_policy())
         self._state: dict[str, Any] = {}
+        self._most, self._now = most, 0.0
         self._clock = types.SimpleNamespace(time=lambda: self._now)
         self._patched = mock.patch.object(autoscaling_policy, "time", self._clock)
-        self._most, self._now = most, 0.0
 
     def __enter__(self) -> RayDefault:
         self._patched.start()
@@ -356,7 +361,7 @@ def watch(moments: list[replicas.Moment], began: float, ended: threading.Event) 
     from ray import serve
 
     while not ended.wait(0.5):
-        states = serve.status().applications[NAME].deployments[NAME].replica_states
+        states: Any = serve.status().applications[NAME].deployments[NAME].replica_states
         running = states.get("RUNNING", 0)
         wanted = running + states.get("STARTING", 0)
         at = time.perf_counter() - began
