@@ -23,7 +23,11 @@ ROOT = Path(__file__).parents[2]
 NAME = "left"
 BODY = {"instances": bundles.instances(bundles.rows(3))}
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray Serve's own, at its import
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 @contextlib.contextmanager
