@@ -50,6 +50,8 @@ ACTOR = "actor_id"
 """What an error of a dead actor says of it."""
 NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
+PROXY = "SERVE_PROXY_ACTOR"
+"""Part of the name of each proxy of Ray Serve."""
 DRAIN_POLL_S = 2.0
 """Time between two looks whether this node is drained."""
 KEPT_TRIALS = 50
@@ -388,6 +390,14 @@ def _in_main_thread(function: Callable[[], None]) -> None:
 
 def _call() -> None:
     _CALLS.get_nowait()()
+
+
+def is_serve_proxy() -> bool:
+    """Whether this process is a proxy of Ray Serve, which passes requests to replicas."""
+    import ray
+
+    name = ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None
+    return bool(name and PROXY in name)
 
 
 def own_node_id() -> str | None:

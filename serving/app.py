@@ -7,6 +7,7 @@ serving.app:build` with the same keys under `args`.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import tempfile
 import warnings
@@ -72,11 +73,13 @@ class Replica:
             raise RuntimeError(loaded.failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return the metrics for `autoscaling.policy`; Ray Serve calls this periodically."""
-        average, busy = self._served.application.ongoing.average(), self._busy.share()
+        """Return what `autoscaling.policy` decides by; Ray Serve calls this periodically."""
+        ongoing = self._served.application.ongoing
+        average, busy = ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
         self._metrics.busy.set(busy)
-        return {autoscaling.ONGOING: average, autoscaling.BUSY: busy}
+        values = average, *ongoing.rates(), busy
+        return dict(zip(autoscaling.METRICS, values, strict=True))
 
     def __del__(self) -> None:
         self._served.stop()
@@ -103,9 +106,12 @@ def _autoscaling(settings: Settings) -> AutoscalingConfig:
             min_replicas=settings.min_replicas,
             max_replicas=settings.max_replicas,
             target_ongoing_requests=settings.target_ongoing,
-            upscale_delay_s=settings.upscale_delay_s,
-            downscale_delay_s=settings.downscale_delay_s,
+            upscale_delay_s=0,  # the policy has its own delays
+            downscale_delay_s=0,
             metrics_interval_s=settings.metrics_interval_s,
             look_back_period_s=settings.look_back_s,
-            policy=AutoscalingPolicy(policy_function="serving.autoscaling:policy"),
+            policy=AutoscalingPolicy(
+                policy_function="serving.autoscaling.ray_serve:Policy",
+                policy_kwargs=dataclasses.asdict(settings.plan()),
+            ),
         )

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from eagleray import ray_compat
+from serving.first_replica import Waiting
+
 if TYPE_CHECKING:
     from serving.web import Application
 
@@ -29,13 +32,13 @@ def enable(application: Application) -> None:
 
 def middlewares() -> list[Middleware]:
     """Return the middleware; Ray Serve calls this in each process with an HTTP server."""
-    return [Middleware(FastPath)]
+    return [Middleware(Waiting if ray_compat.is_serve_proxy() else FastPath)]
 
 
 class FastPath:
     """Sends predictions to the application of this process, and the rest to Ray Serve.
 
-    A process without one (a proxy, a replica of another application) sends everything to Ray
+    A process without one (a replica of another application) sends everything to Ray
     Serve. So does a process whose HTTP server and application run on different event loops.
     """
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import pydantic
 
+from eagleray.spec.endpoint import Preset, Schedule
 from eagleray.storage import EMBEDDED
+from serving.autoscaling.plan import DAYS, PRESETS, Plan, Window
 
 
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -15,11 +18,15 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     name: str = pydantic.Field(min_length=1)  # the model's in the registry
     alias: str = pydantic.Field("champion", min_length=1)  # whose version is served
     storage: str = EMBEDDED  # `s3://bucket[/prefix]` or `file:///folder`
-    min_replicas: int = pydantic.Field(1, ge=1)
+    min_replicas: int = pydantic.Field(1, ge=0)
     max_replicas: int = pydantic.Field(4, ge=1)
-    target_ongoing: float = pydantic.Field(16.0, gt=0)  # requests per replica to aim for
-    upscale_delay_s: float = pydantic.Field(10.0, ge=0)  # before replicas are added
-    downscale_delay_s: float = pydantic.Field(120.0, ge=0)  # before replicas are removed
+    p95_ms: float | None = pydantic.Field(None, gt=0)  # objective: 95 % of requests within it
+    target_ongoing: float = pydantic.Field(16.0, gt=0)  # requests per replica, without objective
+    preset: Preset = "steady"  # how replicas follow the load
+    upscale_delay_s: float | None = pydantic.Field(None, ge=0)  # before replicas are added
+    downscale_delay_s: float | None = pydantic.Field(None, ge=0)  # before replicas are removed
+    zero_delay_s: float | None = pydantic.Field(None, ge=0)  # before the last one is; None: preset
+    schedules: tuple[Schedule, ...] = ()  # windows of the week with a minimum of replicas
     metrics_interval_s: float = pydantic.Field(1.0, gt=0)  # between two reports of a replica
     look_back_s: float = pydantic.Field(10.0, gt=0)  # period of their average
     max_rows: int = pydantic.Field(256, ge=1)  # of a batch
@@ -32,6 +39,23 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     announce_s: float = pydantic.Field(0.0, ge=0)  # longest wait for a probe before RUNNING
     cpus: float = pydantic.Field(1.0, gt=0)  # that each replica reserves on the Ray cluster
     gpus: float = pydantic.Field(0.0, ge=0)  # must be 0: serving moves no model to a device
+
+    def plan(self) -> Plan:
+        """Return what autoscaling is to hold; delays win over those of the preset."""
+        given = {
+            "up_s": self.upscale_delay_s,
+            "down_s": self.downscale_delay_s,
+            "zero_s": self.zero_delay_s,
+        }
+        delays = {name: value for name, value in given.items() if value is not None}
+        return Plan(
+            min_replicas=self.min_replicas,
+            max_replicas=self.max_replicas,
+            target_ongoing=self.target_ongoing,
+            p95_ms=self.p95_ms,
+            pace=dataclasses.replace(PRESETS[self.preset], **delays),
+            windows=tuple(_window(one) for one in self.schedules),
+        )
 
     @pydantic.model_validator(mode="after")
     def _limits(self) -> Settings:
@@ -48,3 +72,18 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         if self.announce_s and not self.metrics_port:
             raise ValueError("announce_s needs a metrics_port, where probes ask, but got none")
         return self
+
+
+def _window(schedule: Schedule) -> Window:
+    return Window(
+        days=tuple(DAYS.index(day) for day in schedule.days),
+        start=_minutes(schedule.start),
+        end=_minutes(schedule.end),
+        zone=schedule.zone,
+        min_replicas=schedule.min,
+    )
+
+
+def _minutes(time: str) -> int:
+    hours, minutes = time.split(":")
+    return 60 * int(hours) + int(minutes)

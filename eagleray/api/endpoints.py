@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagleray import display, errors, spec
+from eagleray.spec import document
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from serving.settings import Settings
 
 
@@ -100,14 +103,25 @@ def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Set
             "storage": experiment.storage,
             "min_replicas": serve.replicas.min,
             "max_replicas": serve.replicas.max,
+            "p95_ms": serve.slo and serve.slo.p95_ms,
+            "preset": serve.preset,
+            "schedules": [one.model_dump() for one in serve.schedules],
             **serve.batch.model_dump(include={"max_rows", "wait_ms"}),
             "extra_fields": serve.extra_fields,
         }
     try:
         settings = Settings.model_validate({**values, **options})
     except pydantic.ValidationError as cause:
-        message = str(cause.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise errors.UserError(message) from cause
+        raise errors.UserError(_message(cause.errors()[0])) from cause
     if fit and "cpus" not in options:
         return settings.model_copy(update={"cpus": local.cpus(settings.max_replicas)})
     return settings
+
+
+def _message(details: ErrorDetails) -> str:
+    """Return a law and the value that breaks it, of what pydantic says."""
+    law = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not details["loc"]:
+        return law
+    place = document.dotted(tuple(details["loc"]))
+    return f"{place} {law.replace('should', 'must', 1)}, but got {details['input']!r}"

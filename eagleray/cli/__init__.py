@@ -33,6 +33,7 @@ COMMANDS = {
     "runs": Command("eagleray.cli.runs", "app", "List, follow and stop runs."),
     "why": Command("eagleray.cli.why", "why", "Explain why a run or a model does not work."),
     "serve": Command("eagleray.cli.serve", "serve", "Serve a model on this machine."),
+    "simulate": Command("eagleray.cli.simulate", "simulate", "Try autoscaling out on a load."),
     "deploy": Command("eagleray.cli.deploy", "deploy", "Put a model on Kubernetes, by the chart."),
     "predict": Command("eagleray.cli.predict", "predict", "Predict rows of a file."),
     "models": Command("eagleray.cli.models", "app", "List, compare, promote and fetch versions."),

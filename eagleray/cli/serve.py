@@ -21,9 +21,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     min_replicas: Annotated[
-        int | None, typer.Option("--min", min=1, help="Fewest replicas.")
+        int | None, typer.Option("--min", min=0, help="Fewest replicas.")
     ] = None,
     max_replicas: Annotated[int | None, typer.Option("--max", min=1, help="Most replicas.")] = None,
+    p95_ms: Annotated[
+        float | None, typer.Option(help="Time within which 95 % of requests are answered.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="How replicas follow the load: steady, bursty, cheap.")
+    ] = None,
     target: Annotated[
         float | None, typer.Option(help="Requests in progress at a replica to aim for.")
     ] = None,
@@ -48,6 +54,8 @@ def serve(
         "alias": alias,
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
+        "p95_ms": p95_ms,
+        "preset": preset,
         "target_ongoing": target,
         "upscale_delay_s": scale_up_after,
         "downscale_delay_s": scale_down_after,

@@ -24,6 +24,7 @@ _LAWS = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
+    "list_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "greater_than": "must be above {gt}",
@@ -40,8 +41,9 @@ _PATTERNS = {
     terms.CHARACTER: "must be one ASCII character",
     terms.MEMORY: "must be a whole number with MB or GB, such as 4GB",
     code.PATTERN: "must be module:function",
+    terms.TIME: 'must be a time of the day, such as "08:00"',
 }
-_NOT_BUILT = ("monitor", "serve.slo", "serve.rollout", "recommender")
+_NOT_BUILT = ("monitor", "serve.rollout", "recommender")
 _SYNONYMS = {
     "accuracy": ("acc", "accuracy_score"),
     "cross_entropy": ("bce", "nll"),
@@ -132,7 +134,7 @@ def _unknown_key(loc: Key, key: Key) -> Problem:
     """`loc` is pydantic's place: behind `model` it has the model's type."""
     if document.dotted(key) in _NOT_BUILT:
         return Problem(key, "is not built yet")
-    section = tuple(map(str, loc[:-1]))
+    section = tuple(part for part in loc[:-1] if isinstance(part, str))  # not places in lists
     if section[:1] == ("features",):
         section = ("features", str(sections.FeatureOptions.tag))
     word, known = str(loc[-1]), _KEYS[section]

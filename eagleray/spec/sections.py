@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from eagleray.learn import columns, losses, metrics, models
 from eagleray.learn.models.options import Many, Rate, Section, Size
 from eagleray.spec import terms
+from eagleray.spec.endpoint import Serve
 from eagleray.spec.terms import Filled, NotNegative, One, Part, Positive, Seed, Share
 from eagleray.storage import EMBEDDED
 
@@ -273,18 +274,7 @@ class Tune(Section):
         return self.budget.minutes if self.budget else None
 
 
-class _Bounds(Section):
-    """A least and a largest number."""
-
-    @pydantic.field_validator("max", check_fields=False)
-    @classmethod
-    def _at_least_min(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("min", 1):
-            raise PydanticCustomError("law", f"must be at least min, {info.data['min']}")
-        return value
-
-
-class Workers(_Bounds):
+class Workers(terms.Bounds):
     """Bounds of a group that is trained with the workers that there is room for."""
 
     min: Size = Field(1, description="Workers without which a trial waits.")
@@ -332,32 +322,6 @@ class Compute(Section):
         if value == "fp16" and info.data.get("strategy") == "fsdp":
             raise PydanticCustomError("law", "must be fp32 or bf16 beside strategy: fsdp")
         return value
-
-
-class Replicas(_Bounds):
-    """Bounds of autoscaling."""
-
-    min: Size = Field(1, description="Replicas when idle.")
-    max: Size = Field(4, description="Replicas under load.", validate_default=True)
-
-
-class Batch(Section):
-    """Requests answered in one pass of the model."""
-
-    max_rows: Size = Field(256, description="Most rows of one pass.")
-    wait_ms: NotNegative = Field(1.0, description="Longest wait for more rows.")
-
-
-class Serve(Section):
-    """How the endpoint runs."""
-
-    replicas: Replicas = Field(Replicas(), description="Bounds of autoscaling.")
-    batch: Batch = Field(Batch(), description="Requests answered in one pass.")
-    extra_fields: Literal["refuse", "ignore"] = Field(
-        "refuse",
-        description="Fields of a request's row that are no columns; `ignore` lets clients send "
-        "whole records. Kept with each version.",
-    )
 
 
 class File(Section):

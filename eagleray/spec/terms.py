@@ -2,19 +2,22 @@
 
 import dataclasses
 import re
+import zoneinfo
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from eagleray import code
+from eagleray.learn.models.options import Section
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 STORAGE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$"
 SEARCH = r"^[0-9a-f]{12}$"
 MEMORY = r"^[1-9][0-9]{0,8}(MB|GB)$"
+TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 CHARACTER = r"^[\x00-\x09\x0b\x0c\x0e-!#-\x7f]$"
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
 """Suggestions for a misspelt encoding; Python knows many more."""
@@ -78,6 +81,17 @@ class NumberOrBounds:
         return value.min if value.min == value.max else {"min": value.min, "max": value.max}
 
 
+class Bounds(Section):
+    """A least and a largest number."""
+
+    @pydantic.field_validator("max", check_fields=False)
+    @classmethod
+    def _at_least_min(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("min", 1):
+            raise PydanticCustomError("law", f"must be at least min, {info.data['min']}")
+        return value
+
+
 def _one_only(value: int) -> int:
     if value > 1:
         raise PydanticCustomError("law", "more than 1 is not built yet")
@@ -105,6 +119,15 @@ def _known_encoding(value: str) -> str:
     return value
 
 
+def _known_zone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        law, near = "must be a time zone, such as Europe/Zurich", zoneinfo.available_timezones()
+        raise PydanticCustomError("law", law, {"names": sorted(near)}) from None
+    return value
+
+
 def _whole_or_part(value: float) -> float:
     if value > 1 and value % 1:
         raise PydanticCustomError("law", "must be whole, or a part of one")
@@ -117,6 +140,7 @@ Part = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0), AfterValidator(_whole_or_part)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Filled = Annotated[str, Field(min_length=1)]
+Zone = Annotated[str, AfterValidator(_known_zone)]
 Encoding = Annotated[str, AfterValidator(_known_encoding)]
 AutoOrSize = Annotated[
     int | str,

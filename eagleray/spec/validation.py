@@ -15,7 +15,7 @@ import pydantic
 from eagleray import code
 from eagleray.learn import columns, losses, metrics, models
 from eagleray.learn.tasks import REGISTRY, Task
-from eagleray.spec import document, problems, sections, space
+from eagleray.spec import document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
 
@@ -40,6 +40,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
         _tune_laws,
         _dependent_laws,
         _worker_laws,
+        _schedule_laws,
     ):
         found += law(tree)
     return tree, found
@@ -259,6 +260,17 @@ def _worker_laws(tree: space.Tree) -> Iterator[Problem]:
         largest = max(1, least // MIN_SHARE)
         law = f"must leave each worker {MIN_SHARE} rows of train.batch_size: {least}"
         yield Problem(("compute", "workers"), f"{law}, so be at most {largest}", show(workers))
+
+
+def _schedule_laws(tree: space.Tree) -> Iterator[Problem]:
+    serve = _section(tree, "serve")
+    most = _section(serve, "replicas").get("max", endpoint.Replicas.model_fields["max"].default)
+    windows = serve.get("schedules")
+    for at, window in enumerate(windows if isinstance(windows, list) else []):
+        least = window.get("min") if isinstance(window, dict) else None
+        if type(least) is int and type(most) is int and least > most:
+            law = f"must be at most serve.replicas.max, {most}"
+            yield Problem(("serve", "schedules", at, "min"), law, show(least))
 
 
 def _is_smoothed(loss: object) -> bool:

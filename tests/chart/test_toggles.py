@@ -6,6 +6,8 @@ import pytest
 import yaml
 from ray._private import ray_constants
 
+from serving.autoscaling.plan import PRESETS
+from serving.settings import Settings
 from tests.chart import chart
 
 SEARCH = {
@@ -313,6 +315,30 @@ def test_an_upgrade_in_steps_has_its_options():
         "intervalSeconds": 15,
         "maxSurgePercent": 100,
     }
+
+
+def test_objective_pace_and_windows_reach_the_application():
+    said = _arguments(chart.documents(chart.values_of("autoscaling")))
+    assert (said["p95_ms"], said["preset"], said["upscale_delay_s"]) == (50, "bursty", 5)
+    plan = Settings.model_validate(said).plan()
+    assert (plan.windows[0].start, plan.windows[0].min_replicas) == (480, 6)
+
+
+def test_without_an_objective_the_preset_alone_says_how_replicas_follow():
+    said = _arguments(render({"serving": {"preset": "cheap", "replicas": {"min": 0}}}))
+    assert not said.keys() & {"p95_ms", "upscale_delay_s", "downscale_delay_s", "schedules"}
+    plan = Settings.model_validate(said).plan()
+    assert (plan.min_replicas, plan.pace) == (0, PRESETS["cheap"])
+
+
+def test_a_delay_of_zero_is_a_delay():
+    said = _arguments(render({"serving": {"replicas": {"upscaleDelaySeconds": 0}}}))
+    assert Settings.model_validate(said).plan().pace.up_s == 0
+
+
+def _arguments(documents):
+    spec = chart.one(documents, "RayService")["spec"]
+    return yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
 
 
 def test_groups_scale_from_nothing_and_gpus_come_with_their_tolerations():

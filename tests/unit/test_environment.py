@@ -43,3 +43,9 @@ def test_a_choice_of_haproxy_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     program = environment.parent_death_wrapper(tmp_path)[environment.BINARY]
     said = subprocess.run([program, "a b"], text=True, capture_output=True, check=True).stdout
     assert said == "a b\n"
+
+
+def test_two_runs_have_ports_and_paths_of_their_own(tmp_path: Path) -> None:
+    first, second = map(environment.private_paths, (tmp_path / "a", tmp_path / "b"))
+    shared = {name for name in first if first[name] == second[name]}
+    assert shared == {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"}

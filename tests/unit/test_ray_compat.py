@@ -12,6 +12,7 @@ import pytest
 
 from eagleray import ray_compat, ray_load
 from serving import environment
+from serving.autoscaling import ray_serve
 
 ROOT = Path(str(util.find_spec("ray").origin)).parent  # type: ignore[union-attr]
 READERS = (
@@ -220,6 +221,25 @@ def test_serve_wraps_its_server_in_the_middlewares_that_a_variable_names() -> No
     source = (ROOT / "serve/_private/http_util.py").read_text()
     assert "http_options.middlewares.extend(" in source
     assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in source
+
+
+def test_a_proxy_of_serve_is_known_by_its_name_and_holds_requests_for_a_first_replica() -> None:
+    private = ROOT / "serve/_private"
+    name = f'SERVE_PROXY_NAME = "{ray_compat.PROXY}"'
+    assert name in (private / "constants.py").read_text()
+    assert not ray_compat.is_serve_proxy()
+    # HAProxy's last server, and the report that wakes the controller, at no replica.
+    assert "check backup" in (private / "haproxy_templates.py").read_text()
+    router = (private / "router.py").read_text()
+    assert "def should_send_scaled_to_zero_optimized_push(" in router
+
+
+def test_the_autoscaling_context_has_what_the_policy_reads() -> None:
+    config = (ROOT / "serve/config.py").read_text()
+    for name in ray_serve.Context.__annotations__:
+        assert f"def {name}(" in config or f"self.{name} =" in config
+    state = (ROOT / "serve/_private/autoscaling_state.py").read_text()
+    assert "return raw(**policy.policy_kwargs)" in state
 
 
 def test_ray_tells_a_process_that_started_it_from_one_that_joined() -> None:

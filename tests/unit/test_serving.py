@@ -1,9 +1,10 @@
 """The command line of serving, and that its documentation says what the code does."""
 
+import dataclasses
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -11,8 +12,10 @@ import yaml
 
 from eagleray import cli, errors, storage
 from eagleray.api import endpoints
+from eagleray.spec import endpoint
 from eagleray.state.models import Registry
 from serving import local, metrics, protocol
+from serving.autoscaling.plan import DAYS, PRESETS
 from serving.settings import Settings
 from tests import bundles
 
@@ -32,6 +35,28 @@ def test_an_experiment_file_gives_the_settings_and_options_go_over_them(tmp_path
     assert (settings.min_replicas, settings.max_replicas) == (2, 3)
     assert (settings.max_rows, settings.wait_ms) == (32, 0.0)
     assert settings.extra_fields == "ignore"
+
+
+def test_objective_preset_and_schedules_of_the_file_are_the_plans(tmp_path: Path) -> None:
+    file = tmp_path / "left.yaml"
+    file.write_text(
+        "name: left\ndata: {source: 'dataset:iris', target: target}\n"
+        "serve:\n  replicas: {min: 0, max: 6}\n  slo: {p95_ms: 40}\n  preset: cheap\n"
+        "  schedules: [{days: [sun], start: '22:30', end: '02:00', min: 2}]\n"
+    )
+    plan = endpoints.read(str(file), {"downscale_delay_s": 7}).plan()
+    assert (plan.min_replicas, plan.p95_ms) == (0, 40)
+    assert plan.pace == dataclasses.replace(PRESETS["cheap"], down_s=7)
+    (window,) = plan.windows
+    assert (window.days, window.start, window.end, window.zone) == ((6,), 1350, 120, "UTC")
+    assert get_args(endpoint.Day) == DAYS
+
+
+def test_a_wrong_setting_is_told_with_its_name_law_and_value() -> None:
+    with pytest.raises(errors.UserError, match=r"^preset must be 'steady'.* but got 'fast'$"):
+        endpoints.read("left", {"preset": "fast"})
+    with pytest.raises(errors.UserError, match=r"^p95_ms must be greater than 0, but got -1$"):
+        endpoints.read("left", {"p95_ms": -1})
 
 
 def test_impossible_bounds_are_refused_in_one_line() -> None:
@@ -71,6 +96,25 @@ def test_documented_commands_parse(command: str) -> None:
     words = command.partition("#")[0].split()
     found: Any = typer.main.get_command(cli.app).get_command(None, words[0])  # type: ignore[attr-defined]
     assert found.make_context("serve", words[1:]).params["name"]
+
+
+@pytest.mark.parametrize("command", re.findall(r"^eagleray (simulate .*)$", DOCS, re.MULTILINE))
+def test_documented_simulations_parse(command: str) -> None:
+    words = command.split()
+    found: Any = typer.main.get_command(cli.app).get_command(None, words[0])  # type: ignore[attr-defined]
+    assert found.make_context("simulate", words[1:]).params["service_ms"]
+
+
+def test_documented_presets_are_those_there_are() -> None:
+    table = DOCS.partition("| preset |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    numbers = {name: [float(one) for one in re.findall(r"[\d.]+", row)] for name, row in rows}
+    assert set(numbers) == set(PRESETS) == set(get_args(endpoint.Preset))
+    for name, (up, down, zero, panic, grow, shrink, step, *spare) in numbers.items():
+        pace = PRESETS[name]
+        assert (up, down, zero * 60, panic) == (pace.up_s, pace.down_s, pace.zero_s, pace.panic)
+        assert (grow / 100, shrink / 100, step) == (pace.grow, pace.shrink, pace.step_s)
+        assert sum(spare) / 100 == pace.spare
 
 
 def test_documented_arguments_are_the_builders() -> None:

@@ -1,0 +1,94 @@
+"""Autoscaling of real replicas: to zero and back, and beside its simulation."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from eagleray import storage
+from eagleray.api import endpoints
+from eagleray.state.models import Registry
+from serving import environment, first_replica
+from tests import bundles
+
+ROOT = Path(__file__).parents[2]
+NAME = "left"
+BODY = {"instances": bundles.instances(bundles.rows(3))}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray Serve's own, at its import
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *, wait_s: int) -> Iterator[str]:
+    """An endpoint that begins without a replica; yields its URL."""
+    models = Registry(storage.open(folder.as_uri()))
+    models.register(NAME, bundles.files(), {})
+    models.promote(NAME, 1)
+    (port,) = environment.free_ports(1)
+    options: dict[str, Any] = {"min_replicas": 0, "max_replicas": 2, "zero_delay_s": 2.0}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(first_replica.WAIT_VARIABLE, str(wait_s))  # Ray's processes inherit it
+        with endpoints.serve(NAME, folder.as_uri(), port=port, p95_ms=200.0, **options) as running:
+            yield running.url
+
+
+def ask(url: str) -> httpx.Response:
+    return httpx.post(f"{url}/predict", json=BODY, timeout=300)
+
+
+def replicas() -> int:
+    from ray import serve
+
+    return sum(serve.status().applications[NAME].deployments[NAME].replica_states.values())
+
+
+def test_requests_at_zero_replicas_are_answered_by_the_first_which_ends_again(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, wait_s=200) as url:
+        for _ in range(2):
+            assert replicas() == 0
+            with ThreadPoolExecutor(5) as pool:
+                answers = list(pool.map(ask, [url] * 5))
+            assert [answer.status_code for answer in answers] == [200] * 5
+            assert all(len(answer.json()["predictions"]) == 3 for answer in answers)
+            assert replicas() >= 1
+            while replicas():
+                time.sleep(0.1)
+
+
+def test_a_request_that_waits_too_long_for_the_first_replica_gets_a_503(tmp_path: Path) -> None:
+    with serving(tmp_path, wait_s=1) as url:
+        refused = ask(url)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json()["error"]["type"] == "unavailable"
+        while ask(url).status_code == 503:  # what the first one asked for comes all the same
+            time.sleep(0.2)
+        assert ask(url).status_code == 200
+
+
+def test_the_simulation_says_what_real_replicas_do_after_a_step_of_the_load() -> None:
+    """The bands: a machine of 2 cores, shared with other tests, adds milliseconds and seconds."""
+    command = [sys.executable, "-m", "benchmarks.autoscale", "--parts", "real", "--ours"]
+    run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith('{"comparison"')]
+    said = json.loads(line)["comparison"]
+    real, simulated = said["measured"], said["simulated"]
+    assert abs(real["most"] - simulated["most"]) <= 2
+    assert abs(real["turns"] - simulated["turns"]) <= 1
+    assert abs(real["back_s"] - simulated["back_s"]) <= 10
+    assert 0.9 <= real["p50_ms"] / simulated["p50_ms"] <= 1.5
+    assert real["replica_s"] == pytest.approx(simulated["replica_s"], rel=0.3)

@@ -1,0 +1,135 @@
+"""Requests that wait for a first replica: bounded in number, bytes and time."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from serving import first_replica, protocol
+
+App = Callable[..., Awaitable[None]]
+SCOPE = {"type": "http", "path": "/predict", "method": "POST", "headers": []}
+
+
+async def ask(waiting: first_replica.Waiting, body: bytes = b"{}", path: str = "/predict") -> Any:
+    """Status, headers and body of the answer to one request."""
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await waiting({**SCOPE, "path": path}, receive, send)
+    start, *rest = said
+    text = b"".join(part.get("body", b"") for part in rest)
+    return start["status"], dict(start.get("headers", ())), text
+
+
+def proxy(replica: asyncio.Event, left: list[str] | None = None) -> App:
+    """A proxy that answers once there is a replica, and notes who was sent away."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+            await replica.wait()
+        except asyncio.CancelledError:
+            (left if left is not None else []).append(scope["path"])
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"answer"})
+
+    return app
+
+
+def test_a_request_waits_for_the_first_replica() -> None:
+    async def run() -> None:
+        replica = asyncio.Event()
+        waiting = first_replica.Waiting(proxy(replica), wait_s=30)
+        asked = asyncio.create_task(ask(waiting))
+        await asyncio.sleep(0.01)
+        assert not asked.done()
+        replica.set()
+        assert await asked == (200, {}, b"answer")
+
+    asyncio.run(run())
+
+
+def test_a_request_that_waits_too_long_is_refused_and_given_up() -> None:
+    left: list[str] = []
+    waiting = first_replica.Waiting(proxy(asyncio.Event(), left), wait_s=0.01)
+    status, headers, body = asyncio.run(ask(waiting))
+    assert (status, headers[b"retry-after"], left) == (503, b"5", ["/predict"])
+    error = json.loads(body)["error"]
+    assert error["type"] == protocol.ERRORS[503][0]
+    assert error["message"] == "no replica could answer within 0.01 s"
+
+
+def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_replica, "MOST_REQUESTS", 2)
+
+    async def run() -> None:
+        replica = asyncio.Event()
+        waiting = first_replica.Waiting(proxy(replica), wait_s=30)
+        held = [asyncio.create_task(ask(waiting)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert (await ask(waiting))[0] == 503
+        replica.set()
+        assert [(await one)[0] for one in held] == [200, 200]
+        assert (await ask(waiting))[0] == 200  # there is room again
+
+    asyncio.run(run())
+
+
+def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_replica, "MOST_BYTES", 10)
+
+    async def run() -> None:
+        replica = asyncio.Event()
+        waiting = first_replica.Waiting(proxy(replica), wait_s=30)
+        held = asyncio.create_task(ask(waiting, b"12345678"))
+        await asyncio.sleep(0.01)
+        status, _, body = await ask(waiting, b"12345678")
+        assert (status, b"at most 10 bytes wait" in body) == (503, True)
+        replica.set()
+        assert (await held)[0] == 200
+        assert (await ask(waiting, b"12345678"))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_ray_serves_own_paths_never_wait_here() -> None:
+    async def run() -> None:
+        replica = asyncio.Event()
+        waiting = first_replica.Waiting(proxy(replica), wait_s=0.0)
+        asked = asyncio.create_task(ask(waiting, path="/-/healthz"))
+        await asyncio.sleep(0.02)
+        replica.set()
+        assert (await asked)[0] == 200
+
+    asyncio.run(run())
+
+
+def test_a_client_that_leaves_is_given_up() -> None:
+    async def run() -> None:
+        left: list[str] = []
+        waiting = first_replica.Waiting(proxy(asyncio.Event(), left), wait_s=30)
+        asked = asyncio.create_task(ask(waiting))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert left == ["/predict"]
+
+    asyncio.run(run())
+
+
+def test_an_error_of_the_proxy_is_no_refusal() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise LookupError("x")
+
+    with pytest.raises(LookupError):
+        asyncio.run(ask(first_replica.Waiting(app, wait_s=30)))
