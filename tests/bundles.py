@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from eagleray import bundle
+from eagleray.engines.torch import Torch
 from eagleray.learn import features, models, schema
 
 CITIES = ("Bern", "Oslo", "Rome")
@@ -52,8 +53,9 @@ def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle
     return bundle.Bundle(
         schema=known,
         transforms=transforms,
-        options=options,
-        model=models.build(options, transforms.shape, max(1, len(known.target.classes))),
+        engine=Torch(
+            options, models.build(options, transforms.shape, max(1, len(known.target.classes)))
+        ),
         scale={"mean": 0.0, "deviation": 1.0},
     )
 
