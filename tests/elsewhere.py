@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import warnings
 from typing import Any
 
 import lightgbm
@@ -10,6 +12,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import skl2onnx
+import torch
 from onnx import TensorProto, helper
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 from sklearn import datasets
@@ -50,6 +53,35 @@ def booster() -> lightgbm.Booster:
 
 def booster_text() -> bytes:
     return booster().model_to_string().encode()
+
+
+class Network(torch.nn.Module):
+    """Logits of two classes; without weights of any training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = torch.nn.BatchNorm1d(30)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(30, 16), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(16, 2)
+        )
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        logits_BC: torch.Tensor = self.layers(self.scale(rows).reshape(rows.shape[0], 30))
+        return logits_BC
+
+
+@functools.cache
+def network_file() -> bytes:
+    """The network as a program of `torch.export`."""
+    made = Network().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of itself
+        rows = {"rows": {0: torch.export.Dim("rows")}}
+        program = torch.export.export(made, (torch.zeros(4, 30),), dynamic_shapes=rows)
+        packed = io.BytesIO()
+        torch.export.save(program, packed)
+    return packed.getvalue()
 
 
 @functools.cache

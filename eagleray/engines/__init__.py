@@ -25,6 +25,7 @@ REGISTRY: plugins.Registry[str] = plugins.Registry(
         TORCH: "eagleray.engines.torch:Torch",
         "onnx": "eagleray.engines.onnx:Onnx",
         "lightgbm": "eagleray.engines.lightgbm:LightGbm",
+        "export": "eagleray.engines.export:Export",
     },
 )
 """`package.module:class` of each engine by name."""

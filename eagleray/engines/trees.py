@@ -25,17 +25,13 @@ def check(content: bytes) -> dict[str, str]:
     if not head.startswith(b"tree\n") or not {"tree_sizes", "max_feature_idx"} <= described.keys():
         raise errors.UserError("a text of `Booster.save_model` is needed, but got none")
     if not described.get("objective"):
-        raise errors.UserError(
-            "objective: a text must name it, but it is of a function of your own"
-        )
+        raise errors.UserError("objective: must be one of LightGBM's, but the text names none")
     columns = _whole(described["max_feature_idx"]) + 1
     position = len(head) + 2 + len(rest) - len(rest.lstrip(b"\n"))
     for number, size in enumerate(map(_whole, described["tree_sizes"].split())):
         tree = content[position : position + size]
         if not tree.startswith(b"Tree=%d\n" % number) or len(tree) < size:
-            raise errors.UserError(
-                f"tree {number}: the text must have its {size} bytes, but is cut"
-            )
+            raise errors.UserError(f"tree {number}: must have {size} bytes, but the text is cut")
         _check_tree(f"tree {number}", _lines(tree), columns)
         position += size
     end = content[position:]

@@ -48,11 +48,13 @@ def read(name: str, content: bytes) -> Imported:
 FILES: dict[str, Callable[[], bytes]] = {
     "onnx": elsewhere.classifier_file,
     "lightgbm": elsewhere.booster_text,
+    "export": elsewhere.network_file,
 }
 CASES: dict[str, Callable[[], Case]] = {
     "torch": _torch,
     "onnx": lambda: _imported("onnx", FILES["onnx"](), 2, "float32"),
     "lightgbm": lambda: _imported("lightgbm", FILES["lightgbm"](), 1, "float64"),
+    "export": lambda: _imported("export", FILES["export"](), 2, "float32"),
 }
 
 
