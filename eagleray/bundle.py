@@ -27,7 +27,7 @@ import numpy as np
 from safetensors import numpy as safe_numpy
 
 from eagleray import engines, errors
-from eagleray.engines import feed
+from eagleray.engines import feed, placement
 from eagleray.learn import features, schema, tasks
 from eagleray.learn.schema import Columns, ExtraFields, Raw, Schema
 
@@ -90,6 +90,17 @@ class Bundle:
         raw_BC = engines.run(self.engine, self._encode(columns))
         return Prediction(self._decode(raw_BC), self.transforms.flags(columns))
 
+    def choose_engine(self, where: str) -> None:
+        """Take the faster engine for a module of torch, measured on the golden rows."""
+        from eagleray.engines.torch import Torch
+
+        if self.golden is None or not isinstance(self.engine, Torch):
+            return
+        from eagleray.engines import exported
+
+        columns = schema.parse(self.schema, self.golden.rows)
+        exported.choose(self.engine, self._encode(columns), where=where)
+
     def verify(self) -> None:
         """Predict the golden rows; ServingError where one is off by more than the tolerance."""
         assert self.golden is not None
@@ -149,8 +160,11 @@ def pack(
 def load(registry: Registry, version: Version) -> Bundle:
     """Load a version, each file verified; ServingError where the files do not make a model."""
     files = {path: registry.read(version, path) for path in version.files if path not in _UNREAD}
-    loaded = unpack(files, where=f"{version.name} version {version.number}")
+    where = f"{version.name} version {version.number}"
+    loaded = unpack(files, where=where)
     loaded.name, loaded.number = version.name, version.number
+    if placement.now().measured:
+        loaded.choose_engine(where)
     return loaded
 
 

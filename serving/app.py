@@ -36,15 +36,15 @@ class Replica:
     """A replica; ready once a version of the model has reproduced its golden rows."""
 
     def __init__(self, settings: Settings) -> None:
-        import torch
-
         from eagleray import storage
+        from eagleray.engines import placement
         from eagleray.state.models import Registry
         from eagleray.storage import cache
         from serving import alias_watcher, web
 
-        # Replicas share a machine, and torch's idle threads spin.
-        torch.set_num_threads(1)
+        # Replicas share a machine, and torch's idle threads spin: no more than are reserved.
+        placement.use(settings.place())
+        log.info("%s: models run on %s", settings.name, settings.place())
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
         folder = Path(tempfile.gettempdir(), "eagleray", session, "metrics", settings.name)
@@ -57,7 +57,7 @@ class Replica:
         self._application = web.Application(settings.name, self._metrics, capacity)
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         self._thread = ThreadPoolExecutor(
-            1, "batch", initializer=torch.set_num_threads, initargs=(1,)
+            1, "batch", initializer=placement.use, initargs=(settings.place(),)
         )
         self._watcher = alias_watcher.AliasWatcher(
             Registry(storage.open(settings.storage), local=cache.default()),
@@ -120,7 +120,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         name=settings.name,
         autoscaling_config=_autoscaling(settings),
         max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options={"num_cpus": settings.cpus},
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         logging_config=LoggingConfig(enable_access_log=False),
     )
     return deploy(serve.ingress()(Replica)).bind(settings)

@@ -41,10 +41,15 @@ def instances(raw: Raw) -> list[dict[str, object]]:
     return [dict(zip(raw, values, strict=True)) for values in zip(*raw.values(), strict=True)]
 
 
-def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle:
+def make(
+    *,
+    seed: int = 0,
+    target: schema.Target | None = None,
+    columns: tuple[schema.Column, ...] = COLUMNS,
+) -> bundle.Bundle:
     """A model with random weights."""
     known = schema.Schema(
-        columns=COLUMNS,
+        columns=columns,
         target=target or schema.Target(name="left", task="binary", classes=("no", "yes")),
     )
     transforms = features.Transforms.fit(known, {}, schema.parse(known, rows(200)))
@@ -60,9 +65,16 @@ def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle
     )
 
 
-def files(*, seed: int = 0, target: schema.Target | None = None) -> dict[str, bytes]:
+def files(
+    *,
+    seed: int = 0,
+    target: schema.Target | None = None,
+    columns: tuple[schema.Column, ...] = COLUMNS,
+) -> dict[str, bytes]:
     """The files of that model, ready to be registered."""
-    return bundle.pack(make(seed=seed, target=target), rows(bundle.GOLDEN_ROWS, seed=7), {})
+    made = make(seed=seed, target=target, columns=columns)
+    golden = {one.name: rows(bundle.GOLDEN_ROWS, seed=7)[one.name] for one in columns}
+    return bundle.pack(made, golden, {})
 
 
 def golden(made: bundle.Bundle) -> bundle.Golden:

@@ -46,7 +46,7 @@ class Onnx:
     classifies: bool | None = None
 
     def __init__(self, content: bytes, output: str | None = None) -> None:
-        self._content, self._session = content, _session(content)
+        self._content, self._session = content, session(content)
         self.tolerance = placement.TOLERANCES["fp32"]
         self.made_with = " ".join(_producer(self._session))
         self.inputs = tuple(_input(one) for one in self._session.get_inputs())
@@ -89,7 +89,8 @@ class Onnx:
         return {FILE: self._content}
 
 
-def _session(content: bytes) -> onnxruntime.InferenceSession:
+def session(content: bytes) -> onnxruntime.InferenceSession:
+    """A session on the cores of this process; UserError where the content is no model for it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = placement.now().threads, 1
     options.log_severity_level = _QUIET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from safetensors import torch as safe_torch
 from eagleray import code
 from eagleray.engines import placement
 from eagleray.learn import arrays, features, models
+
+if TYPE_CHECKING:
+    from eagleray.engines.exported import Graph
 
 WEIGHTS = "model.safetensors"
 CHUNKS = {"cpu": 4096, "cuda": 65_536}
@@ -33,7 +36,8 @@ class Torch:
         self.module = module.eval().to(self._device)
         self.chunk, self.tolerance = CHUNKS[place.device], placement.TOLERANCES[place.precision]
         self._half = _HALVES.get(place.precision)
-        self._is_plain = place.device == "cpu" and self._half is None
+        self.graph: Graph | None = None  # in place of the module, see `exported`
+        self.is_plain = place.device == "cpu" and self._half is None
 
     @classmethod
     def load(
@@ -50,9 +54,11 @@ class Torch:
         return cls(options, module, custom)
 
     def run(self, inputs: features.Inputs) -> np.ndarray:
+        if self.graph is not None:
+            return self.graph.run(inputs)
         tensors = {name: arrays.tensor(array) for name, array in inputs.items()}
         with torch.inference_mode():
-            raw_BC = self.module(tensors) if self._is_plain else self._run_placed(tensors)
+            raw_BC = self.module(tensors) if self.is_plain else self._run_placed(tensors)
         raw: np.ndarray = raw_BC.double().numpy()
         return raw
 

@@ -10,11 +10,21 @@ https://github.com/microsoft/LightGBM/blob/v4.7.0/src/boosting/gbdt_model_text.c
 from __future__ import annotations
 
 import itertools
+import math
 
 from eagleray import errors
 
 _END, _BEGUN, _ENDED = b"end of trees", b"\nparameters:", b"\nend of parameters"
-_SPLITS = ("split_feature", "threshold", "decision_type", "left_child", "right_child")
+_SPLITS = frozenset(
+    {"split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child"}
+    | {"internal_value", "internal_weight", "internal_count"}
+)
+_LEAVES = frozenset({"leaf_value", "leaf_weight", "leaf_count"})
+_FRACTIONS = frozenset(
+    {"split_gain", "threshold", "internal_value", "internal_weight", "leaf_value", "leaf_weight"}
+)
+_NEEDED = frozenset({"num_leaves", "num_cat", "leaf_value", "shrinkage"}) | _SPLITS
+_KEYS = _NEEDED | _LEAVES | {"cat_boundaries", "cat_threshold", "is_linear"}
 _MOST_LEAVES = 1 << 24
 
 
@@ -32,7 +42,7 @@ def check(content: bytes) -> dict[str, str]:
         tree = content[position : position + size]
         if not tree.startswith(b"Tree=%d\n" % number) or len(tree) < size:
             raise errors.UserError(f"tree {number}: must have {size} bytes, but the text is cut")
-        _check_tree(f"tree {number}", _lines(tree), columns)
+        _check_tree(f"tree {number}", tree, columns)
         position += size
     end = content[position:]
     if not end.startswith(_END) or (_BEGUN in end and _ENDED not in end):
@@ -50,16 +60,30 @@ def _check_categories(content: bytes) -> None:
         )
 
 
-def _check_tree(name: str, tree: dict[str, str], columns: int) -> None:
-    """Raise UserError for an array of another length, or a number that leads nowhere."""
-    leaves = _whole(tree.get("num_leaves", ""))
-    if not 1 <= leaves <= _MOST_LEAVES or len(tree.get("leaf_value", "").split()) != leaves:
-        raise errors.UserError(f"{name}: leaf_value must have a number for each of {leaves} leaves")
-    if leaves == 1:
-        return
-    for key in _SPLITS:
-        if len(tree.get(key, "").split()) != leaves - 1:
-            raise errors.UserError(f"{name}: {key} must have {leaves - 1} values, but has others")
+def _check_tree(name: str, text: bytes, columns: int) -> None:
+    """Raise UserError for a line or an array of another form, or a number that leads nowhere."""
+    lines = [line for line in text.decode("utf-8", "replace").split("\n")[1:] if line]
+    tree = dict(line.partition("=")[::2] for line in lines)
+    if len(tree) < len(lines) or not _KEYS.issuperset(tree) or not tree.keys() >= _NEEDED:
+        law = f"must have one line each of {', '.join(sorted(_NEEDED))}"
+        raise errors.UserError(f"{name}: {law}, but has others")
+    leaves = _whole(tree["num_leaves"])
+    if not 1 <= leaves <= _MOST_LEAVES or tree.get("is_linear", "0") != "0":
+        raise errors.UserError(f"{name}: must have constant leaves, but has linear ones or none")
+    lengths = dict.fromkeys(_SPLITS, leaves - 1) | dict.fromkeys(_LEAVES, leaves)
+    for key, length in lengths.items():
+        got = tree.get(key, "").split(" ") if tree.get(key) else []
+        if len(got) != length and (got or leaves > 1 or key == "leaf_value"):
+            raise errors.UserError(f"{name}: {key} must have {length} values, but has {len(got)}")
+        for one in got:
+            (_number if key in _FRACTIONS else _whole)(one)
+    if _number(tree["shrinkage"]) <= 0:
+        raise errors.UserError(f"{name}: shrinkage must be above 0, but got {tree['shrinkage']}")
+    if leaves > 1:
+        _check_splits(name, tree, leaves, columns)
+
+
+def _check_splits(name: str, tree: dict[str, str], leaves: int, columns: int) -> None:
     if not all(0 <= _whole(one) < columns for one in tree["split_feature"].split()):
         raise errors.UserError(f"{name}: split_feature must name one of {columns} columns")
     children = zip(tree["left_child"].split(), tree["right_child"].split(), strict=True)
@@ -78,7 +102,7 @@ def _check_category_splits(name: str, tree: dict[str, str]) -> None:
     if len(bounds) != count + 1 or bounds[0] != 0 or not rising or bounds[-1] != words:
         raise errors.UserError(f"{name}: cat_boundaries must divide cat_threshold, but do not")
     pairs = zip(tree["decision_type"].split(), tree["threshold"].split(), strict=True)
-    if not all(0 <= float(at) < count for kind, at in pairs if _whole(kind) & 1):
+    if not all(0 <= _number(at) < count for kind, at in pairs if _whole(kind) & 1):
         raise errors.UserError(f"{name}: threshold must name one of {count} sets of categories")
 
 
@@ -92,3 +116,13 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError as cause:
         raise errors.UserError(f"a whole number is needed in the text, but got {text!r}") from cause
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise errors.UserError(f"a finite number is needed in the text, but got {text!r}")
+    return value
