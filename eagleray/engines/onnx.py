@@ -42,7 +42,7 @@ class Onnx:
 
     name: ClassVar[str] = "onnx"
     library: ClassVar[str] = "onnxruntime"
-    chunk = 4096
+    chunk = 1024
     classifies: bool | None = None
 
     def __init__(self, content: bytes, output: str | None = None) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eagleray.engines.exported import Graph
 
 WEIGHTS = "model.safetensors"
-CHUNKS = {"cpu": 4096, "cuda": 65_536}
+CHUNKS = {"cpu": 1024, "cuda": 65_536}
 """Rows of one pass by device; docs/adr/0033 has what was measured."""
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
