@@ -76,7 +76,7 @@ def test_torch_stays_where_the_graph_does_not_pay(
     assert "it: runs in torch: a row, then all golden rows in 1900000 µs against" in caplog.text
 
 
-def test_torch_stays_where_the_exporter_does_not_know_a_layer(
+def test_torch_stays_for_a_column_of_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     made = bundles.make()  # with a column of text
@@ -85,7 +85,21 @@ def test_torch_stays_where_the_exporter_does_not_know_a_layer(
         made.choose_engine("left version 1")
     assert isinstance(made.engine, Torch)
     assert made.engine.graph is None
-    assert "left version 1: runs in torch, since it has no graph of ONNX" in caplog.text
+    assert "left version 1: runs in torch: ONNX has no bags of tokens" in caplog.text
+
+
+def test_torch_stays_where_the_exporter_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise RuntimeError("no operator of this name")
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    whole = engine()
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        exported.choose(whole, batch(32), where="it")
+    assert whole.graph is None
+    assert "since it has no graph of ONNX: no operator of this name" in caplog.text
 
 
 def test_torch_stays_where_the_graph_gives_other_outputs(

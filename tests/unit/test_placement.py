@@ -62,7 +62,8 @@ def test_golden_rows_are_found_to_be_off_in_half_precision_too() -> None:
     placement.use(Placement(1, precision="bf16"))
     half = loaded()
     with torch.no_grad():
-        next(half.engine.module.parameters()).add_(0.5)  # type: ignore[attr-defined]
+        for weights in half.engine.module.parameters():  # type: ignore[attr-defined]
+            weights.add_(0.5)
     with pytest.raises(errors.ServingError, match=r"must be reproduced to 0\.04"):
         half.verify()
 
