@@ -43,6 +43,8 @@ _FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 4: torch.preserv
 _STRIDED = 7  # the only layout
 _STRINGS = frozenset({"none", "tanh", "floor", "trunc", "same", "valid", "mean", "sum"})
 _ATEN = re.compile(r"torch\.ops\.aten\.([a-z_0-9]+)\.([a-zA-Z_0-9]+)")
+_DATA = re.compile(r"(Optional\[|List\[)*(Tensor|int|float|bool|number|Device)\]*")  # no paths
+_ASSERTION = "torch.ops.aten._assert_"  # of what follows from the inputs' dtypes; gives nothing
 _ARITHMETIC = re.compile(r"_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge)")
 _PARTS = ("parameter", "buffer", "tensor_constant")
 
@@ -143,7 +145,8 @@ def _read(archive: _Archive, device: torch.device) -> Program:
         if kind != "user_output":
             raise errors.UserError(f"a program must change no state, but gives {kind}")
         outputs.append(spec["arg"]["as_tensor"]["name"])
-    steps = tuple(_step(node, device) for node in graph["nodes"])
+    nodes = [node for node in graph["nodes"] if not node["target"].startswith(_ASSERTION)]
+    steps = tuple(_step(node, device) for node in nodes)
     return Program(steps, weights, inputs, tuple(outputs), str(model.get("torch_version", "")))
 
 
@@ -194,14 +197,20 @@ def _operator(target: str) -> Callable[..., Any]:
 
 
 def _is_pure(found: Any) -> bool:
-    if found._schema.is_mutable:
+    """Whether an operator takes and gives data alone, and changes none."""
+    schema = found._schema
+    if schema.is_mutable:
         return False
-    if torch.Tag.core in found.tags:
+    if torch.Tag.core in found.tags or _is_composed(schema.name, schema.overload_name):
         return True
+    is_public = not schema.name.startswith("aten::_")
+    return is_public and all(_DATA.fullmatch(str(one.type)) for one in schema.arguments)
+
+
+def _is_composed(name: str, overload: str) -> bool:
+    whole = f"{name}.{overload}" if overload else name
     try:
-        return torch._C._dispatch_has_kernel_for_dispatch_key(
-            found.name(), "CompositeImplicitAutograd"
-        )
+        return torch._C._dispatch_has_kernel_for_dispatch_key(whole, "CompositeImplicitAutograd")
     except RuntimeError:  # an operator of numbers alone
         return False
 
