@@ -21,7 +21,7 @@ from eagleray.engines.export import Export
 from tests import elsewhere
 
 CANCER = elsewhere.cancer()
-ROWS = CANCER.drop(columns="diagnosis").to_numpy(np.float32)
+ROWS = CANCER.drop(columns="diagnosis").to_numpy(np.float32).copy()
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
 
