@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 
 from eagleray import errors
 
@@ -189,7 +190,7 @@ def _operator(target: str) -> Callable[..., Any]:
         return chosen
     match = _ATEN.fullmatch(target)
     found = getattr(getattr(torch.ops.aten, match[1], None), match[2], None) if match else None
-    if found is None or not _is_pure(found):
+    if not isinstance(found, OpOverload) or not _is_pure(found):
         raise errors.UserError(
             f"an operator must be a pure one of ATen, as others may do anything, but got {target}"
         )
