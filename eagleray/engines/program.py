@@ -194,7 +194,7 @@ def _operator(target: str) -> Callable[..., Any]:
         raise errors.UserError(
             f"an operator must be a pure one of ATen, as others may do anything, but got {target}"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _is_pure(found: Any) -> bool:
