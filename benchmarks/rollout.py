@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from eagleray import bundle, code, storage
+from eagleray.engines.torch import Torch
 from eagleray.learn import features, models, schema
 from eagleray.state.models import Registry
 from eagleray.state.rollouts import Evidence, Plan, Rollout, Rollouts
@@ -81,7 +82,7 @@ def version(*, fault: str = "pass", repeats: int = 1, bias: float = 0.0) -> dict
     with torch.no_grad():
         model.last.bias[-1] += bias
     made = bundle.Bundle(
-        schema=known, transforms=transforms, options=options, model=model, scale={}, custom=own
+        schema=known, transforms=transforms, engine=Torch(options, model, own), scale={}
     )
     golden = {name: values[:8].tolist() for name, values in columns.items()}
     return bundle.pack(made, golden, {})

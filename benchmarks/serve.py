@@ -104,6 +104,7 @@ def register(folder: Path) -> None:
     from sklearn.preprocessing import StandardScaler
 
     from eagleray import spec
+    from eagleray.engines.torch import Torch
     from eagleray.learn import features, models, schema
 
     data = load_breast_cancer()
@@ -120,8 +121,7 @@ def register(folder: Path) -> None:
     made = bundle.Bundle(
         schema=known,
         transforms=transforms,
-        options=options,
-        model=models.build(options, transforms.shape, 2),
+        engine=Torch(options, models.build(options, transforms.shape, 2)),
         scale={},
     )
     golden = {name: values[:8].tolist() for name, values in columns.items()}
@@ -258,7 +258,7 @@ class Plain:
         torch.set_num_threads(1)
         versions = Registry(storage.open(folder.as_uri()))
         loaded = bundle.load(versions, versions.version(NAME, 1))
-        self._model = loaded.model
+        self._model = loaded.engine.module  # type: ignore[attr-defined]
         self._names = [column.name for column in loaded.schema.columns]
         self._classes = loaded.schema.target.classes
 

@@ -29,8 +29,8 @@ import pyarrow.parquet
 import ray.data
 import torch
 
-from eagleray import bundle, ray_compat, spec
-from eagleray.learn import features
+from eagleray import ray_compat, spec
+from eagleray.learn import arrays, features
 from eagleray.tabular import delimited, load
 from ray_jobs import search
 from ray_jobs.data import encoded, passes, reading, streamed
@@ -127,8 +127,8 @@ def report(seconds: dict[str, list[float]]) -> None:
 
 
 def _tensors(inputs: features.Inputs, targets: np.ndarray) -> reading.Batch:
-    tensors = {name: bundle.tensor(value) for name, value in inputs.items()}
-    return reading.Batch(tensors, bundle.tensor(targets))
+    tensors = {name: arrays.tensor(value) for name, value in inputs.items()}
+    return reading.Batch(tensors, arrays.tensor(targets))
 
 
 def main() -> int:

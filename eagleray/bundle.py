@@ -1,7 +1,7 @@
 """A bundle: one trained model and all files that it needs to predict.
 
-    bundle.json               format, schema, model options, state of the transforms
-    model.safetensors         weights
+    bundle.json               format, schema, engine and model options, state of the transforms
+    model.safetensors         weights; of a model made elsewhere `model.onnx` and the like
     transforms.safetensors    what the transforms learned from the training part
     reference.json            statistics of the training part, for drift
     golden.json               rows, and the outputs that a replica must reproduce
@@ -10,36 +10,39 @@
 
 Nothing is unpickled. The only code that runs is the user's source, verified like every file.
 
+A model that was made elsewhere takes the columns as they are (`feed`); its transforms, fitted on
+the example rows, only warn of unusual values.
+
 Legend: B rows, C outputs.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from safetensors import numpy as safe_numpy
-from safetensors import torch as safe_torch
 
-from eagleray import code, errors
-from eagleray.learn import features, models, schema, tasks
+from eagleray import engines, errors
+from eagleray.engines import feed, placement
+from eagleray.learn import features, schema, tasks
 from eagleray.learn.schema import Columns, ExtraFields, Raw, Schema
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
 
-FORMAT = 1
+FORMAT, IMPORTED = 1, 2
+"""Of `bundle.json`. Releases that know only torch read the first, and refuse the second."""
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS)  # files not needed to predict
 GOLDEN_ROWS = 32
-TOLERANCE = 1e-5
-"""Largest error of a golden output, relative to max(1, |output|). Float32 sums in another order, or
-on another processor, differ by less."""
+
+Form = Literal["raw", "logits", "probabilities", "values"]
+"""What an engine gives: what the task's `activate` takes, or what people call so. Of two classes a
+model may give the second one's alone."""
 
 
 class Prediction(NamedTuple):
@@ -62,18 +65,18 @@ class Bundle:
 
     schema: Schema
     transforms: features.Transforms
-    options: models.Options
-    model: torch.nn.Module
+    engine: engines.Engine
     scale: tasks.Scale
-    custom: code.Code | None = None
+    feed: feed.Feed | None = None  # of a model made elsewhere, in place of the transforms
+    form: Form = "raw"
     extra_fields: ExtraFields = "refuse"
     name: str = ""
     number: int = 0
     golden: Golden | None = None
 
     def __post_init__(self) -> None:
-        self.model.eval()
         self.task = tasks.of(self.schema.target)
+        self._encode = (self.feed or self.transforms).apply
 
     def predict(self, raw: Mapping[str, Raw]) -> Prediction:
         """Predict B rows of raw values by column, as they are in a table or in JSON.
@@ -84,70 +87,84 @@ class Bundle:
 
     def predict_columns(self, columns: Columns) -> Prediction:
         """Predict B rows of canonical columns, see `schema.parse`."""
-        inputs = {name: tensor(array) for name, array in self.transforms.apply(columns).items()}
-        with torch.inference_mode():
-            raw_BC = self.model(inputs)
-        return Prediction(
-            self.task.activate(raw_BC.double().numpy(), self.scale),
-            self.transforms.flags(columns),
-        )
+        raw_BC = engines.run(self.engine, self._encode(columns))
+        return Prediction(self._decode(raw_BC), self.transforms.flags(columns))
+
+    def choose_engine(self, where: str) -> None:
+        """Take the faster engine for a module of torch, measured on the golden rows."""
+        from eagleray.engines.torch import Torch
+
+        if self.golden is None or not isinstance(self.engine, Torch):
+            return
+        from eagleray.engines import exported
+
+        columns = schema.parse(self.schema, self.golden.rows)
+        exported.choose(self.engine, self._encode(columns), where=where)
 
     def verify(self) -> None:
-        """Predict the golden rows; ServingError where an error is above `TOLERANCE`."""
+        """Predict the golden rows; ServingError where one is off by more than the tolerance."""
         assert self.golden is not None
         got = self.predict(self.golden.rows).outputs
-        expected = np.asarray(self.golden.outputs)
-        off = np.abs(got - expected) / np.maximum(1.0, np.abs(expected))
-        if not np.all(off <= TOLERANCE):
+        most, off = self.engine.tolerance, error(got, np.asarray(self.golden.outputs))
+        if not off <= most:
             raise errors.ServingError(
-                f"{self.name} version {self.number}: golden rows must be reproduced to {TOLERANCE},"
-                f" but are off by {np.nanmax(off):.2g}"
+                f"{self.name} version {self.number}: golden rows must be reproduced to {most},"
+                f" but are off by {off:.2g}"
             )
 
+    def _decode(self, raw_BC: np.ndarray) -> np.ndarray:
+        """Outputs in the target's unit."""
+        if self.form == "raw":
+            return self.task.activate(raw_BC, self.scale)
+        known_BC: np.ndarray = raw_BC.astype(np.float64)
+        if self.form == "values":
+            return known_BC[:, 0]
+        if known_BC.shape[1] == 1:  # of two classes the second alone
+            first_BC = np.zeros_like(known_BC) if self.form == "logits" else 1 - known_BC
+            known_BC = np.concatenate([first_BC, known_BC], axis=1)
+        return self.task.activate(known_BC, {}) if self.form == "logits" else known_BC
 
-def tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares the array's memory, which is read-only in Ray's object store."""
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return torch.from_numpy(array)
+
+def error(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to max(1, |expected|); NaN where one of them is."""
+    return float(np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected))))
 
 
 def pack(
-    trained: Bundle, golden_rows: Mapping[str, Sequence[Any]], reference: object
+    made: Bundle, golden_rows: Mapping[str, Sequence[Any]], reference: object
 ) -> dict[str, bytes]:
     """The files of a bundle by path; `reference` is JSON, the statistics of the training part."""
-    state, tensors = trained.transforms.state()
+    state, tensors = made.transforms.state()
     rows = {name: list(values) for name, values in golden_rows.items()}
     described = {
-        "format": FORMAT,
-        "schema": trained.schema.model_dump(mode="json"),
-        "model": trained.options.model_dump(mode="json"),
-        "scale": dict(trained.scale),
+        "format": IMPORTED if made.feed else FORMAT,
+        "schema": made.schema.model_dump(mode="json"),
+        "engine": made.engine.name,
+        **made.engine.describe(),
+        "feed": made.feed.model_dump(mode="json") if made.feed else None,
+        "form": made.form,
+        "scale": dict(made.scale),
         "transforms": state,
-        "code": {"name": trained.custom.name} if trained.custom else None,
-        "extra_fields": trained.extra_fields,
+        "extra_fields": made.extra_fields,
     }
-    golden = {"rows": rows, "outputs": trained.predict(rows).outputs.tolist()}
-    weights = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-    files = {
+    golden = {"rows": rows, "outputs": made.predict(rows).outputs.tolist()}
+    return {
         "bundle.json": _json(described),
-        "model.safetensors": safe_torch.save(weights),
         "transforms.safetensors": safe_numpy.save(tensors),
         "reference.json": _json(reference),
         "golden.json": _json(golden),
+        **made.engine.files(),
     }
-    if trained.custom:
-        files[trained.custom.path] = trained.custom.source.encode()
-    return files
 
 
 def load(registry: Registry, version: Version) -> Bundle:
     """Load a version, each file verified; ServingError where the files do not make a model."""
     files = {path: registry.read(version, path) for path in version.files if path not in _UNREAD}
-    loaded = unpack(files, where=f"{version.name} version {version.number}")
+    where = f"{version.name} version {version.number}"
+    loaded = unpack(files, where=where)
     loaded.name, loaded.number = version.name, version.number
+    if placement.now().measured:
+        loaded.choose_engine(where)
     return loaded
 
 
@@ -163,23 +180,21 @@ def unpack(files: Mapping[str, bytes], *, where: str = "bundle") -> Bundle:
 
 def _unpack(files: Mapping[str, bytes]) -> Bundle:
     described = json.loads(files["bundle.json"])
-    if described["format"] != FORMAT:
-        raise errors.ServingError(f"bundle format must be {FORMAT}, but got {described['format']}")
+    if described["format"] not in (FORMAT, IMPORTED):
+        law = f"bundle format must be {FORMAT} or {IMPORTED}"
+        raise errors.ServingError(f"{law}, but got {described['format']}")
     known = Schema.model_validate(described["schema"])
     transforms = features.Transforms.from_state(
         described["transforms"], safe_numpy.load(files["transforms.safetensors"])
     )
-    outputs, options = tasks.of(known.target).width, models.parse(described["model"])
-    custom = code.from_files(described["code"]["name"], files) if described["code"] else None
-    model = models.build(options, transforms.shape, outputs, custom=custom)
-    model.load_state_dict(safe_torch.load(files["model.safetensors"]))
+    outputs, taken = tasks.of(known.target).width, described.get("feed")
     return Bundle(
         schema=known,
         transforms=transforms,
-        options=options,
-        model=model,
+        engine=engines.load(described, files, transforms.shape, outputs),
         scale=described["scale"],
-        custom=custom,
+        feed=feed.Feed.model_validate(taken) if taken else None,
+        form=described.get("form", "raw"),
         extra_fields=described.get("extra_fields", "refuse"),  # older bundles lack it
         golden=Golden(**json.loads(files["golden.json"])),
     )

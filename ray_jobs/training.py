@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from eagleray import bundle, code, errors, spec
-from eagleray.learn import features, losses, metrics, models, tasks
+from eagleray import code, errors, spec
+from eagleray.learn import arrays, features, losses, metrics, models, tasks
 from ray_jobs import strategies, tensors
 from ray_jobs.data import encoded
 from ray_jobs.data.reading import Batch
@@ -284,8 +284,8 @@ class Trainer:
         return None if weight_C is None else torch.from_numpy(weight_C).to(self.device)
 
     def _load(self, inputs: features.Inputs, targets: np.ndarray) -> Batch:
-        scaled = bundle.tensor(self._task.scaled(targets, self._scale))
-        tensors = {name: bundle.tensor(value).to(self.device) for name, value in inputs.items()}
+        scaled = arrays.tensor(self._task.scaled(targets, self._scale))
+        tensors = {name: arrays.tensor(value).to(self.device) for name, value in inputs.items()}
         return Batch(tensors, scaled.to(self.device))
 
 

@@ -15,6 +15,7 @@ import torch
 
 import eagleray
 from eagleray import bundle, errors, storage
+from eagleray.engines.torch import Torch
 from eagleray.learn import features, metrics, models, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
@@ -147,9 +148,7 @@ def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),
         transforms=transforms,
-        options=configuration.model,
-        model=model,
+        engine=Torch(configuration.model, model, custom),
         scale=task.scale(dataset.targets[dataset.split.train]),
-        custom=custom,
         extra_fields=searched.experiment.serve.extra_fields,
     )

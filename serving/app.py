@@ -32,12 +32,12 @@ class Replica:
     """A replica; ready once a version of the model has reproduced its golden rows."""
 
     def __init__(self, settings: Settings) -> None:
-        import torch
-
+        from eagleray.engines import placement
         from serving import served
 
-        # Replicas share a machine, and torch's idle threads spin.
-        torch.set_num_threads(1)
+        # Replicas share a machine, and torch's idle threads spin: no more than are reserved.
+        placement.use(settings.place())
+        log.info("%s: models run on %s", settings.name, settings.place())
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
         folder = Path(tempfile.gettempdir(), "eagleray", session)
@@ -92,7 +92,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         name=settings.name,
         autoscaling_config=_autoscaling(settings),
         max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options={"num_cpus": settings.cpus},
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         logging_config=LoggingConfig(enable_access_log=False),
     )
     return deploy(serve.ingress()(Replica)).bind(settings)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
-
 from eagleray import bundle, storage
+from eagleray.engines import placement
 from eagleray.state.models import Registry
 from eagleray.state.rollouts import Evidence, Rollouts
 from eagleray.storage import cache
@@ -80,7 +79,9 @@ class Served:
     def _predictor(self, loaded: bundle.Bundle) -> predictor.Predictor:
         """A version with a thread of its own: if it hangs, the others go on."""
         name = f"batch-{loaded.number}"
-        thread = ThreadPoolExecutor(1, name, initializer=torch.set_num_threads, initargs=(1,))
+        thread = ThreadPoolExecutor(
+            1, name, initializer=placement.use, initargs=(self._settings.place(),)
+        )
         fields = self._settings.extra_fields
         return predictor.Predictor(loaded, self._limits, thread, self._metrics, extra_fields=fields)
 

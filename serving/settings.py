@@ -7,6 +7,7 @@ from typing import Literal
 
 import pydantic
 
+from eagleray.engines import placement
 from eagleray.spec.endpoint import Preset, Schedule
 from eagleray.storage import EMBEDDED
 from serving.autoscaling.plan import DAYS, PRESETS, Plan, Window
@@ -38,7 +39,8 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     http_port: int = pydantic.Field(8000, ge=1, le=65535)  # of Ray Serve; `/readyz` checks it
     announce_s: float = pydantic.Field(0.0, ge=0)  # longest wait for a probe before RUNNING
     cpus: float = pydantic.Field(1.0, gt=0)  # that each replica reserves on the Ray cluster
-    gpus: float = pydantic.Field(0.0, ge=0)  # must be 0: serving moves no model to a device
+    gpus: float = pydantic.Field(0.0, ge=0)  # likewise; with any, models are moved to it
+    precision: placement.Precision = "fp32"  # of models on a GPU
 
     def plan(self) -> Plan:
         """Return what autoscaling is to hold; delays win over those of the preset."""
@@ -64,14 +66,16 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
                 f"max_replicas must be at least min_replicas, which is {self.min_replicas},"
                 f" but got {self.max_replicas}"
             )
-        if self.gpus:
-            raise ValueError(
-                "gpus must be 0, since no model is moved to a GPU when it serves, but got"
-                f" {self.gpus:g}; leave it out, and take more cpus or replicas"
-            )
+        if self.precision != "fp32" and not self.gpus:
+            raise ValueError(f"precision must be fp32 without gpus, but got {self.precision}")
         if self.announce_s and not self.metrics_port:
             raise ValueError("announce_s needs a metrics_port, where probes ask, but got none")
         return self
+
+    def place(self) -> placement.Placement:
+        """Where a replica runs models: as many threads as it has whole CPUs, on its GPU if any."""
+        device: placement.Device = "cuda" if self.gpus else "cpu"
+        return placement.Placement(max(1, int(self.cpus)), device, self.precision, measured=True)
 
 
 def _window(schedule: Schedule) -> Window:

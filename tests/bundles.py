@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from eagleray import bundle, code
+from eagleray.engines.torch import Torch
 from eagleray.learn import features, models, schema
 
 CITIES = ("Bern", "Oslo", "Rome")
@@ -40,10 +41,15 @@ def instances(raw: Raw) -> list[dict[str, object]]:
     return [dict(zip(raw, values, strict=True)) for values in zip(*raw.values(), strict=True)]
 
 
-def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle:
+def make(
+    *,
+    seed: int = 0,
+    target: schema.Target | None = None,
+    columns: tuple[schema.Column, ...] = COLUMNS,
+) -> bundle.Bundle:
     """A model with random weights."""
     known = schema.Schema(
-        columns=COLUMNS,
+        columns=columns,
         target=target or schema.Target(name="left", task="binary", classes=("no", "yes")),
     )
     transforms = features.Transforms.fit(known, {}, schema.parse(known, rows(200)))
@@ -52,15 +58,23 @@ def make(*, seed: int = 0, target: schema.Target | None = None) -> bundle.Bundle
     return bundle.Bundle(
         schema=known,
         transforms=transforms,
-        options=options,
-        model=models.build(options, transforms.shape, max(1, len(known.target.classes))),
+        engine=Torch(
+            options, models.build(options, transforms.shape, max(1, len(known.target.classes)))
+        ),
         scale={"mean": 0.0, "deviation": 1.0},
     )
 
 
-def files(*, seed: int = 0, target: schema.Target | None = None) -> dict[str, bytes]:
+def files(
+    *,
+    seed: int = 0,
+    target: schema.Target | None = None,
+    columns: tuple[schema.Column, ...] = COLUMNS,
+) -> dict[str, bytes]:
     """The files of that model, ready to be registered."""
-    return bundle.pack(make(seed=seed, target=target), rows(bundle.GOLDEN_ROWS, seed=7), {})
+    made = make(seed=seed, target=target, columns=columns)
+    golden = {one.name: rows(bundle.GOLDEN_ROWS, seed=7)[one.name] for one in columns}
+    return bundle.pack(made, golden, {})
 
 
 def golden(made: bundle.Bundle) -> bundle.Golden:
@@ -95,6 +109,8 @@ def behaving(behaviour: str = "pass", *, bias: float = 0.0) -> dict[str, bytes]:
     model = models.build(options, known.transforms.shape, 2, custom=own)
     with torch.no_grad():
         model.layer.bias[-1] += bias
-    parts = {"transforms": known.transforms, "options": options, "model": model, "custom": own}
-    made = bundle.Bundle(schema=known.schema, scale=known.scale, **parts)
+    engine = Torch(options, model, own)
+    made = bundle.Bundle(
+        schema=known.schema, transforms=known.transforms, engine=engine, scale=known.scale
+    )
     return bundle.pack(made, rows(bundle.GOLDEN_ROWS, seed=7), {})

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eagleray import bundle
+    from eagleray.api.additions import Added
     from eagleray.api.prediction import Answers
+    from eagleray.imported import Options
 
 MODEL_COLUMNS = ("model", "latest", "aliases")
 VERSION_COLUMNS = ("version", "created", "aliases", "metric", "validation", "test")
@@ -73,6 +75,44 @@ class Models:
     def _repr_html_(self) -> str:
         rows = [(name, latest, pairs(aliases)) for name, latest, aliases in self.table()]
         return display.page(f"Models in {self.storage}", display.table(MODEL_COLUMNS, rows))
+
+    def add(
+        self,
+        name: str,
+        file: str | Path,
+        example: pd.DataFrame | str | Path,
+        *,
+        engine: str,
+        options: Options | None = None,
+        dry_run: bool = False,
+    ) -> Added:
+        """Add a model that was made elsewhere as the next version of `name`; no alias moves.
+
+        Args:
+            name: the model, a new one or one that has versions.
+            file: the model's file.
+            example: rows as clients send them, best of the training data: the schema, golden rows
+                and reference statistics are made of them. A table or a file.
+            engine: what runs it: `onnx`, `lightgbm`, `export` (a program of `torch.export`).
+            options: what the file does not say, see `eagleray.imported.Options`.
+            dry_run: only make the bundle.
+
+        Raises:
+            UserError: the file is no such model, or does not fit the example.
+            DataError: the example cannot be read, or has values that the model cannot take.
+        """
+        from eagleray.api import additions
+
+        rows = Path(example) if isinstance(example, str | Path) else example
+        return additions.add(
+            self._registry,
+            name,
+            Path(file),
+            rows,
+            engine=engine,
+            options=options,
+            dry_run=dry_run,
+        )
 
     def table(self) -> list[tuple[str, int, dict[str, int]]]:
         """Name, latest version and aliases of each model."""

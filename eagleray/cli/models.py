@@ -1,6 +1,6 @@
 """`eagleray models …`: list, compare, promote and fetch versions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Annotated
@@ -62,6 +62,51 @@ def diff(
     found = model.differences(*numbers)
     heading = ("FACT", *(f"VERSION {number}" for number in numbers))
     emit([one._asdict() for one in found], as_json, table=[heading, *found])
+
+
+@app.command()
+def add(
+    name: Name,
+    example: Annotated[
+        Path, typer.Option(help="CSV, Parquet or JSON Lines: rows as clients send them.")
+    ],
+    onnx: Annotated[Path | None, typer.Option(metavar="FILE", help="A model in ONNX.")] = None,
+    lightgbm: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The text of a LightGBM booster.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A program of torch.export, .pt2.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What is predicted; its column in the example is the truth.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
+    labels: Annotated[
+        str, typer.Option(metavar="A,B,…", help="The classes in the order of the outputs.")
+    ] = "",
+    output: Annotated[str | None, typer.Option(help="The output, where it has several.")] = None,
+    logits: Annotated[bool, typer.Option("--logits", help="The outputs are logits.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and add nothing.")] = False,
+    storage: Storage = EMBEDDED,
+    as_json: Json = False,
+) -> None:
+    """Add a model that was made elsewhere as the next version; no alias moves."""
+    from eagleray import imported
+
+    engine, file = _one_file({"onnx": onnx, "lightgbm": lightgbm, "export": export})
+    options = imported.Options(
+        target=target or imported.TARGET,
+        task=task,
+        labels=tuple(label.strip() for label in labels.split(",") if label.strip()),
+        output=output,
+        logits=logits,
+    )
+    known = models.models(storage)
+    added = known.add(name, file, example, engine=engine, options=options, dry_run=dry_run)
+    for note in added.notes:
+        typer.echo(note, err=True)
+    emit(added, as_json, table=[[added]])
+    _warn(name, added.version or 0, added.warnings)
 
 
 @app.command()
@@ -162,6 +207,15 @@ def pull(
     files = model.pull(number, folder)
     line = f"version {number} of {name}: {files} files in {folder}"
     emit({"version": number, "folder": str(folder)}, as_json, table=[[line]])
+
+
+def _one_file(files: Mapping[str, Path | None]) -> tuple[str, Path]:
+    """The engine and the file of the only option that is given."""
+    given = [(engine, file) for engine, file in files.items() if file is not None]
+    if len(given) != 1:
+        known, got = " or ".join(f"--{one}" for one in files), len(given)
+        raise UserError(f"add: must have the model's file by one of {known}, but got {got} of them")
+    return given[0]
 
 
 def _expected(option: str | None) -> int | EllipsisType | None:

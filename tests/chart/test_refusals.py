@@ -52,13 +52,26 @@ CONTRADICTIONS = {
         {"serving": {"replicas": {"cpus": 2.5}}},
         "set serving.workers.cpus to 3 or more",
     ),
-    "GPUs for replicas that use none": (
-        {"serving": {"replicas": {"gpus": 0.5}}},
-        "serving.replicas.gpus must be 0, since no model is moved to a GPU",
+    "a replica with more GPUs than a worker": (
+        {"serving": {"replicas": {"gpus": 1.5}, "workers": {"gpus": 1}}},
+        "set serving.workers.gpus to 2 or more",
     ),
     "GPUs for workers whose replicas use none": (
         {"serving": {"workers": {"gpus": 1}}},
-        "serving.workers.gpus must be 0, since no model is moved to a GPU",
+        "serving.workers.gpus is 1 and serving.replicas.gpus is 0; set serving.replicas.gpus",
+    ),
+    "half precision without a GPU": (
+        {"serving": {"replicas": {"precision": "bf16"}}},
+        "serving.replicas.precision must be fp32 without GPUs, but is bf16",
+    ),
+    "more replicas than GPUs hold": (
+        {
+            "serving": {
+                "replicas": {"gpus": 1, "cpus": 0.25, "max": 8},
+                "workers": {"gpus": 1, "max": 4},
+            }
+        },
+        "4 workers hold 1 each; set serving.workers.max to 8 or more",
     ),
     "a volume and a Redis for one state": (
         {

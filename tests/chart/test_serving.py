@@ -31,7 +31,8 @@ def test_every_setting_of_the_application_can_be_given_but_what_only_tests_chang
     assert set(Settings.model_fields) - set(application["args"]) == {
         "metrics_interval_s",
         "look_back_s",
-        "gpus",  # 0 is all that it may be
+        "gpus",  # rendered where there are some
+        "precision",  # likewise
         "extra_fields",  # the version says what its experiment file said
     }
 
@@ -66,10 +67,19 @@ def test_values_arrive_as_arguments():
     assert (settings.max_rows, settings.wait_ms, settings.queue_rows) == (8, 0.5, 99)
 
 
-def test_a_gpu_that_nothing_would_use_is_refused():
-    with pytest.raises(ValueError, match="gpus must be 0, since no model is moved to a GPU"):
-        Settings(name="churn", gpus=0.5)
-    assert Settings(name="churn", gpus=0).cpus == 1
+def test_replicas_on_gpus_say_so_and_their_workers_ask_kubernetes_for_them():
+    values = chart.merged(
+        chart.MINIMAL,
+        {
+            "serving": {
+                "replicas": {"gpus": 0.5, "precision": "bf16", "cpus": 0.5, "max": 4},
+                "workers": {"gpus": 1, "max": 2},
+            }
+        },
+    )
+    (application,) = serve_config(values)["applications"]
+    settings = Settings.model_validate(application["args"])
+    assert (settings.gpus, settings.precision) == (0.5, "bf16")
 
 
 def test_the_configuration_names_no_version_and_stays_the_same_from_release_to_release():

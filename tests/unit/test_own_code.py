@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eagleray import bundle, cli, errors, spec
+from eagleray.engines.torch import Torch
 from eagleray.learn import schema, tasks
 from ray_jobs import probe, search, training
 from ray_jobs.data import prepare
@@ -214,10 +215,8 @@ def _files(folder: Path, running: training.Trainer) -> dict[str, bytes]:
     made = bundle.Bundle(
         schema=dataset.schema,
         transforms=running.data.transforms,
-        options=experiment.default().model,
-        model=running.model,
+        engine=Torch(experiment.default().model, running.model, experiment.code()["net:Net"]),
         scale=tasks.of(dataset.schema.target).scale(dataset.targets[dataset.split.train]),
-        custom=experiment.code()["net:Net"],
     )
     some = dataset.take(dataset.split.test[:5])
     return bundle.pack(made, schema.to_json(dataset.schema, some), {})

@@ -18,6 +18,10 @@ class Binary(Classes):
     def fits(cls, column: TargetColumn) -> bool:
         return len(column.classes) == 2
 
+    @classmethod
+    def serves(cls, outputs: int, classes: int) -> bool:
+        return classes == 2 and outputs in (1, 2)
+
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:
         """ROC-AUC of a random order (Mann and Whitney 1947, normalised)."""
         deviation = math.sqrt((truth_C.sum() + 1) / (12 * max(1, truth_C.prod())))

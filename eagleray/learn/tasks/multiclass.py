@@ -18,6 +18,10 @@ class Multiclass(Classes):
     def fits(cls, column: TargetColumn) -> bool:
         return len(column.classes) not in (0, 2)
 
+    @classmethod
+    def serves(cls, outputs: int, classes: int) -> bool:
+        return classes == outputs > 2
+
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:
         """Balanced accuracy of labels drawn with the shares in which the model predicts them."""
         present = truth_C > 0

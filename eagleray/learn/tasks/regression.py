@@ -40,6 +40,10 @@ class Regression(Task):
             )
         return schema.Target(name=name, task=cls.name, decimal_comma=comma)
 
+    @classmethod
+    def serves(cls, outputs: int, classes: int) -> bool:
+        return classes == 0 and outputs == 1
+
     def encode(self, raw: schema.Raw) -> np.ndarray:
         return _bounded(schema.parse_column(self.column, raw))
 

@@ -86,6 +86,10 @@ class Task(Protocol):
     def describe(cls, column: TargetColumn) -> schema.Target:
         """The target; DataError where nothing can be learned from the column."""
 
+    @classmethod
+    def serves(cls, outputs: int, classes: int) -> bool:
+        """Whether a model with so many outputs and classes, 0 for values, may be of this task."""
+
     @property
     def width(self) -> int:
         """The number of outputs, C."""

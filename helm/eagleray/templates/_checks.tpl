@@ -67,12 +67,17 @@
 {{- if gt (float64 $s.replicas.cpus) (float64 $s.workers.cpus) -}}
 {{- fail (printf "a replica must fit on a worker, but serving.replicas.cpus is %v and serving.workers.cpus is %v; set serving.workers.cpus to %v or more" $s.replicas.cpus $s.workers.cpus (ceil $s.replicas.cpus)) -}}
 {{- end -}}
-{{- range $what, $gpus := dict "serving.replicas.gpus" $s.replicas.gpus "serving.workers.gpus" $s.workers.gpus -}}
-{{- if gt (float64 $gpus) 0.0 -}}
-{{- fail (printf "%s must be 0, since no model is moved to a GPU when it serves, but is %v; leave it out, and take more CPUs or replicas" $what $gpus) -}}
+{{- if gt (float64 $s.replicas.gpus) (float64 $s.workers.gpus) -}}
+{{- fail (printf "a replica must fit on a worker, but serving.replicas.gpus is %v and serving.workers.gpus is %v; set serving.workers.gpus to %v or more" $s.replicas.gpus $s.workers.gpus (ceil $s.replicas.gpus)) -}}
 {{- end -}}
+{{- if and (gt (int $s.workers.gpus) 0) (not $s.replicas.gpus) -}}
+{{- fail (printf "GPUs of workers must have replicas that use them, but serving.workers.gpus is %v and serving.replicas.gpus is 0; set serving.replicas.gpus, 1 or a part of it" $s.workers.gpus) -}}
+{{- end -}}
+{{- if and (ne $s.replicas.precision "fp32") (not $s.replicas.gpus) -}}
+{{- fail (printf "serving.replicas.precision must be fp32 without GPUs, but is %v; set serving.replicas.gpus" $s.replicas.precision) -}}
 {{- end -}}
 {{- $each := floor (divf $s.workers.cpus $s.replicas.cpus) | int -}}
+{{- if $s.replicas.gpus -}}{{- $each = min $each (floor (divf $s.workers.gpus $s.replicas.gpus) | int) | int -}}{{- end -}}
 {{- if gt (int $s.replicas.max) (mul $each (int $s.workers.max)) -}}
 {{- fail (printf "serving.replicas.max is %v, but %v workers hold %d each; set serving.workers.max to %v or more" $s.replicas.max $s.workers.max $each (ceil (divf $s.replicas.max $each))) -}}
 {{- end -}}

@@ -174,7 +174,7 @@ def test_ones_own_model_and_loss_train_and_travel_with_the_bundle(own: Outcome) 
 
 def test_golden_rows_are_found_to_be_off_when_a_weight_is(wine: Outcome) -> None:
     made = champion(wine.search.experiment)
-    next(made.model.parameters()).data += 0.5
+    next(made.engine.module.parameters()).data += 0.5
     with pytest.raises(errors.ServingError, match="golden rows must be reproduced"):
         made.verify()
 
