@@ -31,7 +31,7 @@ WRONG = {
     "no group at all": ({"tuning": {"workers": []}}, "workers"),
     "a word for a number": ({"serving": {"replicas": {"min": "two"}}}, "min"),
     "a word for a switch": ({"tuning": {"enabled": "yes"}}, "enabled"),
-    "a number below its range": ({"serving": {"replicas": {"min": 0}}}, "min"),
+    "a number below its range": ({"serving": {"replicas": {"min": -1}}}, "min"),
     "half a CPU for a Ray node": ({"serving": {"workers": {"cpus": 0.5}}}, "cpus"),
     "memory that is no quantity": ({"serving": {"head": {"memory": "4 GB"}}}, "memory"),
     "a model's name that is no label": ({"model": {"name": "Churn_Model"}}, "name"),
