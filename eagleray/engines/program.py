@@ -28,6 +28,7 @@ from torch._ops import OpOverload
 from eagleray import errors
 
 MAJOR = 8  # of the schema
+_GRAPH = "/".join(("models", "model.json"))  # in the archive
 DTYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -111,8 +112,8 @@ class _Archive:
         self._archive = archive
         packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
         self._folder = archive.namelist()[0].partition("/")[0]
-        if packed or not self.has("models/model.json"):
-            got = f"{packed[0].filename} is compressed" if packed else "it has no models/model.json"
+        if packed or not self.has(_GRAPH):
+            got = f"{packed[0].filename} is compressed" if packed else f"it has no {_GRAPH}"
             raise errors.UserError(f"a file of torch.export.save is needed, but {got}")
 
     def has(self, path: str) -> bool:
@@ -126,7 +127,7 @@ class _Archive:
 
 
 def _read(archive: _Archive, device: torch.device) -> Program:
-    model = archive.json("models/model.json")
+    model = archive.json(_GRAPH)
     major = model["schema_version"]["major"]
     if major != MAJOR:
         raise errors.UserError(f"the schema of a program must be {MAJOR}, but got {major}")

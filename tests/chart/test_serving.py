@@ -31,6 +31,11 @@ def test_every_setting_of_the_application_can_be_given_but_what_only_tests_chang
     assert set(Settings.model_fields) - set(application["args"]) == {
         "metrics_interval_s",
         "look_back_s",
+        "p95_ms",  # rendered where they are given, as are the delays and schedules
+        "upscale_delay_s",
+        "downscale_delay_s",
+        "zero_delay_s",
+        "schedules",
         "gpus",  # rendered where there are some
         "precision",  # likewise
         "extra_fields",  # the version says what its experiment file said

@@ -312,15 +312,15 @@ def test_a_promotion_from_a_trained_version_to_an_added_one_says_what_clients_no
     made = imported.make("onnx", elsewhere.mixed_file(), CLIENTS, LEFT)
     registry.register("left", made.files, made.manifest)
     with pytest.raises(errors.UserError, match="--allow-schema-change") as caught:
-        models.Model("left", registry).promote(2)
+        models.models(tmp_path.as_uri())["left"].promote(2)
     assert "column pay: none → numeric: requests that lack it are refused" in str(caught.value)
     assert "column note: text, may be missing → none: requests that have it" in str(caught.value)
     assert registry.aliases("left").values == {"champion": 1}
-    models.Model("left", registry).promote(2, allow_schema_change=True)
+    models.models(tmp_path.as_uri())["left"].promote(2, allow_schema_change=True)
     with pytest.raises(
         errors.UserError, match=r"column income \$: none|column pay: numeric → none"
     ):
-        models.Model("left", registry).promote(1)
+        models.models(tmp_path.as_uri())["left"].promote(1)
     assert compatibility.schema(registry, registry.version("left", 2)) is not None
 
 
@@ -334,7 +334,7 @@ def test_an_added_version_with_the_columns_of_a_trained_one_needs_no_change_of_c
     ):
         made = imported.make(engine, content, CANCER, DIAGNOSIS)
         registry.register("cancer", made.files, made.manifest)
-    model = models.Model("cancer", registry)
+    model = models.models(tmp_path.as_uri())["cancer"]
     model.promote(1)
     assert model.promote(2).previous == 1
 
