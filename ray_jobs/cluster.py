@@ -20,6 +20,8 @@ MAX_PENDING = 10
 """Maximum number of pending trials."""
 COORDINATOR = {"memory": 2.0**28}
 """What Ray reserves for the actor of a trial with a group, whose workers Ray Train places."""
+JOIN_S = 60.0
+"""How long a cluster without a CPU is waited for."""
 AUTOSCALER_S = 15.0
 """Time within which the autoscaler of a new cluster reports; it does so every 5 s."""
 READ_S = 1.0
@@ -75,6 +77,14 @@ def nodes() -> dict[str, Resources]:
 def alive() -> list[Resources]:
     """The resources of the living nodes."""
     return list(nodes().values())
+
+
+def joined() -> list[Resources]:
+    """The resources of the living nodes, once one has a CPU: workers join their head later."""
+    until = time.monotonic() + (0.0 if ray_compat.started_here() else JOIN_S)
+    while not any(one.get("CPU") for one in alive()) and time.monotonic() < until:
+        time.sleep(READ_S)
+    return alive()
 
 
 def grows() -> bool:

@@ -184,7 +184,8 @@ def _check_room(compute: spec.Compute, out: console.Console) -> bool:
         cluster.fit(cluster.alive(), compute)
     except errors.UserError as misfit:
         if not cluster.grows():
-            raise
+            cluster.fit(cluster.joined(), compute)
+            return False
         out.print(f"note: {misfit}; trials wait for more nodes", soft_wrap=True)
         return True
     return compute.grouped and cluster.grows()

@@ -64,6 +64,19 @@ def test_what_never_fits_is_refused_with_the_largest_that_does(
     assert said in str(refused.value)
 
 
+def test_a_cluster_whose_workers_have_not_joined_yet_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = iter([[{"CPU": 0.0}], [{"CPU": 0.0}], [{"CPU": 0.0}, {"CPU": 2.0}]])
+    last = [{"CPU": 0.0}, {"CPU": 2.0}]
+    monkeypatch.setattr(cluster, "alive", lambda: next(looks, last))
+    monkeypatch.setattr(cluster, "READ_S", 0.0)
+    assert cluster.joined() == last
+    monkeypatch.setattr(cluster, "alive", lambda: [{"CPU": 0.0}])
+    monkeypatch.setattr(cluster, "JOIN_S", 0.01)
+    assert cluster.joined() == [{"CPU": 0.0}]
+
+
 def test_a_cluster_that_ray_does_not_tell_of_may_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "AUTOSCALER_S", 0.0)
     for autoscaled, grows in ((None, True), (True, True), (False, False)):
