@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving import batching, metrics, predictor, protocol, web
+from eagleray.state import aliases
+from serving import batching, metrics, predictor, protocol, routing, web
 from serving.wire import inference, table_arrow
 from tests import bundles
 
@@ -388,6 +389,32 @@ def test_contributions_add_up_to_the_prediction(application: web.Application, na
     for prediction, mean, parts in found:
         assert list(parts) == list(RAW)
         assert mean + sum(parts.values()) == pytest.approx(prediction, abs=1e-6)
+
+
+def test_explanations_and_named_versions_are_answered_outside_a_rollout(
+    application: web.Application,
+) -> None:
+    stable = application.predictor
+    assert stable is not None
+    loaded = bundles.make(seed=1)
+    loaded.name, loaded.number, loaded.golden = "left", 4, bundles.golden(loaded)
+    gauges, thread = application._metrics, ThreadPoolExecutor(1)
+    candidate = predictor.Predictor(loaded, batching.Limits(), thread, gauges)
+    split = routing.Split("r1", application.capacity, stable.outcome)
+    split.follow(stable, candidate, aliases.Route(rollout="r1", candidate=4, share=1.0))
+    both = web.Application("left", gauges)
+    both.predictor, both.split = stable, split
+    content = as_tensors(RAW)[0]
+    for path, body, version in (
+        ("/predict", as_json(RAW)[0], "4"),
+        (INFER, content, "4"),
+        ("/predict?explain=true", as_json(RAW)[0], "3"),
+        ("/v2/models/left/versions/3/infer", content, "3"),
+    ):
+        answer = ask(both, "POST", path, content=body)
+        assert answer.headers["x-eagleray-version"] == version
+    assert split.candidate.counts().requests == 2
+    assert split.stable.counts().requests == 0
 
 
 def test_explanations_are_bounded_and_their_option_is_checked(application: web.Application) -> None:
