@@ -5,6 +5,7 @@
     model = eagleray.models()["churn"]
     model.predict(frame)
     with eagleray.serve("churn") as endpoint: ...
+    eagleray.Client("http://churn.example.com").predict(frame)
 
 The names below are the public API (docs/python.md), each imported on first use.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from eagleray.api.models import Model as Model
     from eagleray.api.models import Models as Models
     from eagleray.api.models import models as models
+    from eagleray.api.remote import Client as Client
     from eagleray.api.results import Result as Result
 
 _EXPORTS = {
@@ -30,6 +32,7 @@ _EXPORTS = {
     "endpoints": ("Endpoint", "serve"),
     "experiments": ("Experiment", "load"),
     "models": ("Model", "Models", "models"),
+    "remote": ("Client",),
     "results": ("Result",),
 }
 __all__ = [name for names in _EXPORTS.values() for name in names]

@@ -5,7 +5,7 @@ from typing import Any
 
 from eagleray import bundle
 from eagleray.learn import schema, tasks
-from serving import protocol
+from serving import explanation, protocol
 
 JSON = "application/json"
 Document = dict[str, Any]
@@ -57,6 +57,7 @@ def _predict(body: Mapping[str, Any]) -> Document:
     failures = {status: text for status, (_, text) in protocol.ERRORS.items() if text}
     return {
         "summary": "Predict for one or more rows.",
+        "parameters": [_EXPLAIN],
         "requestBody": {"required": True, "content": request},
         "responses": {
             str(status): {
@@ -79,7 +80,7 @@ def _row(known: schema.Schema) -> Document:
 def _answer(target: schema.Target) -> Document:
     warnings = {"type": "array", "items": _STRING, "description": "Warnings about the row."}
     values = tasks.of(target).answer_schema()
-    return _object({**values, "warnings": warnings}, values)
+    return _object({**values, "warnings": warnings, "explanation": _EXPLANATION}, values)
 
 
 def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Document:
@@ -88,6 +89,16 @@ def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None
     return described | ({"required": needed} if needed else {})
 
 
+_NUMBER = {"type": "number"}
+_EXPLAIN = {
+    "name": "explain",
+    "in": "query",
+    "description": f"Contributions of each column, for {explanation.MOST_ROWS} rows at most.",
+    "schema": {"type": "boolean"},
+}
+_EXPLANATION = _object(
+    {"mean": _NUMBER, "contributions": {"type": "object", "additionalProperties": _NUMBER}}
+)
 _PROBLEM = _object({"field": _STRING, "message": _STRING})
 _ERROR = _object(
     {

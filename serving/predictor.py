@@ -1,7 +1,7 @@
 """One version of a model in service: its bundle, codec and batches."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,11 +9,10 @@ import msgspec
 
 from eagleray import bundle
 from eagleray.learn import schema
-from serving import admission, batching, encoding, metrics, openapi, protocol
+from serving import admission, batching, explanation, metrics, openapi, protocol, wire
 from serving.protocol import Body
+from serving.wire import Answers, inference_pages
 
-Answers = Sequence[dict[str, Any]]
-Header = tuple[bytes, bytes]
 LARGE = 256 * 1024  # a body with more bytes is decoded in a thread
 
 
@@ -35,32 +34,33 @@ class Predictor:
         self._bundle, self._metrics = loaded, observer
         self._extra_fields = extra_fields or loaded.extra_fields
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
-        self._decoding = asyncio.Lock()
-        self._encode = msgspec.json.Encoder().encode
+        self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
+        self._explainer, self._thread = explanation.Explainer(loaded), thread
         self._batcher = batching.Batcher(self._run, limits, thread)
 
     async def answer(
-        self, body: Body, reservation: admission.Reservation, *, compressed: bool = False
-    ) -> bytes:
-        """Answer a request, whose body is gzip if `compressed`; raises what `predict` raises."""
-        return self.encode(await self.predict(body, reservation, compressed=compressed))
+        self, body: Body, reservation: admission.Reservation, exchange: wire.Exchange
+    ) -> wire.Encoded:
+        """Answer a request; raises what `predict` raises."""
+        return self.encode(exchange, await self.predict(body, reservation, exchange))
 
     async def predict(
-        self, body: Body, reservation: admission.Reservation, *, compressed: bool = False
+        self, body: Body, reservation: admission.Reservation, exchange: wire.Exchange
     ) -> Answers:
         """Predict the rows of a request.
 
         RequestError if it is invalid or beyond the capacity, ServingError if the model fails.
         """
-        rows = await self._rows(body, reservation, compressed)
+        rows = await self._rows(body, reservation, exchange)
         del body
         reservation.decoded(len(rows))
+        if exchange.explain:
+            return await self._explained(rows)
         return await self._batcher.submit(rows)
 
-    def encode(self, predictions: Answers) -> bytes:
-        """The body of the answer with these predictions."""
-        answer = {"model": self._bundle.name, "version": self.number, "predictions": predictions}
-        return self._encode(answer)
+    def encode(self, exchange: wire.Exchange, predictions: Answers) -> wire.Encoded:
+        """The answer with these predictions."""
+        return exchange.encode(self._bundle, predictions)
 
     def outcome(self, answer: Mapping[str, Any]) -> str:
         """What an answer counts as, see `Task.outcome`."""
@@ -71,24 +71,34 @@ class Predictor:
         return self._batcher.failure
 
     def document(self) -> bytes:
-        return self._encode(openapi.document(self._bundle, extra_fields=self._extra_fields))
+        return msgspec.json.encode(openapi.document(self._bundle, extra_fields=self._extra_fields))
+
+    def metadata(self) -> dict[str, Any]:
+        """The inputs and outputs, as the Open Inference Protocol describes them."""
+        return inference_pages.metadata(self._bundle)
 
     async def _rows(
-        self, body: Body, reservation: admission.Reservation, compressed: bool
+        self, body: Body, reservation: admission.Reservation, exchange: wire.Exchange
     ) -> protocol.Rows:
-        """Decode a body; a large, compressed or invalid one in a thread, one at a time."""
-        rows = None if compressed or len(body) > LARGE else self._codec.valid_rows(body)
-        if rows is not None and not self._codec.is_slow(rows):
-            return self._codec.parse(rows)
+        """Decode a body; one that is large, invalid or takes long in a thread, one at a time."""
+        rows = None if len(body) > LARGE else exchange.quick_rows(self._codec, body)
+        if rows is not None:
+            return rows
         async with self._decoding:
-            if rows is not None:
-                return await asyncio.to_thread(self._codec.parse, rows)
             reservation.capacity.check_rows()
-            return await asyncio.to_thread(self._decoded, body, compressed)
+            return await asyncio.to_thread(exchange.rows, self._codec, body)
 
-    def _decoded(self, body: Body, compressed: bool) -> protocol.Rows:
-        plain = encoding.decompress(body) if compressed else body
-        return self._codec.parse(self._codec.rows(plain))
+    async def _explained(self, rows: protocol.Rows) -> Answers:
+        """Predict and explain; batches run between two rows."""
+        explanation.check_rows(len(rows))
+        answers, loop = await self._batcher.submit(rows), asyncio.get_running_loop()
+        explained = []
+        for row, answer in zip(rows, answers, strict=True):
+            columns = self._codec.columns([row])
+            async with self._explaining:
+                found = loop.run_in_executor(self._thread, self._explainer.explain, columns)
+                explained.append({**answer, "explanation": await found})
+        return explained
 
     def _run(self, rows: protocol.Rows) -> Answers:
         prediction = self._bundle.predict_columns(self._codec.columns(rows))

@@ -7,7 +7,7 @@ by value, which takes longer.
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -91,6 +91,16 @@ class Finder:
             found += islice(self._value_problems(rows), MOST + 1 - len(found))
         return sorted(found, key=_row_number)
 
+    def names(self, sent: Collection[str]) -> list[Problem]:
+        """Return the problems of a table's columns, at most `MOST` + 1: absent and unknown ones."""
+        absent = [column.name for column in self._columns if column.name not in sent]
+        needed = [column.name for column in self._columns if not column.nullable]
+        law = "this column is needed, but is absent"
+        found = [Problem(name, law) for name in absent if name in needed]
+        if self._extra_fields == "refuse":
+            found += islice(self._unknown("", sent, absent), MOST + 1)
+        return found[: MOST + 1]
+
     def _shape(self, sent: object) -> str:
         if isinstance(sent, list):
             return "a bare list"
@@ -124,12 +134,14 @@ class Finder:
             yield _translated(field, mismatch)
 
     def _unknown_fields(self, row: dict[str, Any], path: str) -> Iterator[Problem]:
-        absent = [name for name in self._types if name not in row]
-        for name in row:
+        yield from self._unknown(f"{path}.", row, [name for name in self._types if name not in row])
+
+    def _unknown(self, path: str, sent: Iterable[str], absent: list[str]) -> Iterator[Problem]:
+        for name in sent:
             if name not in self._types:
                 near = names.near(name[:LONGEST], absent or self._types)
                 message = f"only the model's columns are taken, but got another field{near}"
-                yield Problem(f"{path}.{name[:LONGEST]}", message)
+                yield Problem(f"{path}{name[:LONGEST]}", message)
 
     def _value_problems(self, rows: list[Any]) -> Iterator[Problem]:
         """Yield the problems of values that have the right JSON type."""
@@ -147,7 +159,7 @@ class Finder:
 
 
 def parse(
-    column: schema.Column, raw: Sequence[Any], numbers: Sequence[int], pixels: pictures.PixelBudget
+    column: schema.Column, raw: schema.Raw, numbers: Sequence[int], pixels: pictures.PixelBudget
 ) -> tuple[Sequence[Any] | np.ndarray, list[Problem]]:
     """Parse values of a column; return canonical values, and the problems of raw ones.
 

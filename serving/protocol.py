@@ -5,7 +5,7 @@ from the schema. If that fails, `serving.problems` finds all errors.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -45,10 +45,12 @@ class Codec:
         self, known: schema.Schema, *, extra_fields: schema.ExtraFields = "refuse"
     ) -> None:
         fields = {f"f{number}": column for number, column in enumerate(known.columns)}
+        self._fields = fields
         self._parsed = {f: column for f, column in fields.items() if column.kind.parsed_dtype}
         self._slow = [f for f, column in fields.items() if column.kind.is_slow]
         self._arrays = {column.name: _array(column) for column in known.columns}
         row = _row(fields, extra_fields)
+        self._row = row
         self._rows: Any = list[row]  # type: ignore[valid-type]
         body = msgspec.defstruct("Body", [("instances", self._rows)], forbid_unknown_fields=True)
         self._decode: Callable[[Body], Any] = msgspec.json.Decoder(body).decode
@@ -72,15 +74,45 @@ class Codec:
         if valid is not None:
             return valid
         instances = self._problems.instances(body)
-        if not instances:
-            raise errors.RequestError("at least one row is needed, but got none", field="instances")
-        if len(instances) > MOST_ROWS:
-            message = f"at most {MOST_ROWS} rows are taken at once, but got {len(instances)}"
-            raise errors.RequestError(message, field="instances", status=413)
+        check_rows(len(instances))
         if found := self._problems.find(instances):
             raise problems.error(found)
         rows: Rows = msgspec.convert(instances, self._rows)
         return rows
+
+    def table_rows(self, raw: Mapping[str, schema.Raw]) -> Rows:
+        """Parse raw values by column, which mean what they mean in a training file.
+
+        RequestError names each column that is absent or unknown, and each faulty value.
+        """
+        check_rows(count := len(next(iter(raw.values()), ())))
+        if found := self._problems.names(raw):
+            raise problems.error(found)
+        pixels, numbers, parsed = pictures.PixelBudget(), range(count), {}
+        for field, column in self._fields.items():
+            values = raw[column.name] if column.name in raw else [None] * count
+            parsed[field], more = problems.parse(column, values, numbers, pixels)
+            found += more
+        if found:
+            raise problems.error(found)
+        row, fields = self._row, list(parsed)
+        together = zip(*parsed.values(), strict=True)
+        return [row(**dict(zip(fields, values, strict=True))) for values in together]
+
+    @property
+    def has_slow(self) -> bool:
+        """Tell whether texts of a column take long to parse."""
+        return bool(self._slow)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self._arrays)
+
+    @property
+    def tensors(self) -> dict[str, str]:
+        """The datatype of each column in the Open Inference Protocol."""
+        return {column.name: column.kind.tensor for column in self._fields.values()}
 
     def is_slow(self, rows: Rows) -> bool:
         """Tell whether `parse` takes long, as it does for encoded pictures."""
@@ -120,6 +152,15 @@ class Codec:
             if warnings:
                 answer["warnings"] = warnings
         return answers
+
+
+def check_rows(count: int) -> None:
+    """Refuse a request of no row (422), or of more than `MOST_ROWS` (413)."""
+    if not count:
+        raise errors.RequestError("at least one row is needed, but got none", field="instances")
+    if count > MOST_ROWS:
+        message = f"at most {MOST_ROWS} rows are taken at once, but got {count}"
+        raise errors.RequestError(message, field="instances", status=413)
 
 
 def too_many_bytes() -> errors.RequestError:

@@ -18,8 +18,9 @@ from eagleray import errors
 from eagleray.state import aliases
 from eagleray.state.rollouts import Counts, Evidence
 from serving import admission, rollout
-from serving.predictor import Answers, Header, Predictor
+from serving.predictor import Predictor
 from serving.protocol import Body
+from serving.wire import Answers, Encoded, Exchange, Header
 
 log = logging.getLogger("ray.serve")
 
@@ -127,18 +128,17 @@ class Split:
         body: Body,
         reservation: admission.Reservation,
         headers: Mapping[bytes, bytes],
-        *,
-        compressed: bool,
-    ) -> tuple[bytes, Header]:
+        exchange: Exchange,
+    ) -> tuple[Encoded, Header]:
         """Answer as `Predictor.answer`; also return the header that names the version."""
         assert self._turn is not None
         stable, candidate, choice, shadow = self._turn
         chosen = choice.candidate(headers, random.random())  # noqa: S311 - a draw, not a secret
         if chosen and not shadow:
-            return await self._try(stable, candidate, body, reservation, compressed)
+            return await self._try(stable, candidate, body, reservation, exchange)
         began = time.perf_counter()
         try:
-            predictions = await stable.predict(body, reservation, compressed=compressed)
+            predictions = await stable.predict(body, reservation, exchange)
         except errors.RequestError:
             raise
         except Exception:
@@ -146,8 +146,8 @@ class Split:
             raise
         self.stable.answered(time.perf_counter() - began, self._outcome(predictions[0]))
         if chosen:
-            self._compare_later(candidate, bytes(body), compressed, predictions)
-        return stable.encode(predictions), stable.header
+            self._compare_later(candidate, bytes(body), exchange, predictions)
+        return stable.encode(exchange, predictions), stable.header
 
     async def _try(
         self,
@@ -155,15 +155,15 @@ class Split:
         candidate: Predictor,
         body: Body,
         reservation: admission.Reservation,
-        compressed: bool,
-    ) -> tuple[bytes, Header]:
+        exchange: Exchange,
+    ) -> tuple[Encoded, Header]:
         """Answer by the candidate, or if it fails by the stable version."""
         began = time.perf_counter()
         try:
             async with asyncio.timeout(LATE_S):
-                predictions = await candidate.predict(body, reservation, compressed=compressed)
+                predictions = await candidate.predict(body, reservation, exchange)
             self.candidate.answered(time.perf_counter() - began, self._outcome(predictions[0]))
-            return candidate.encode(predictions), candidate.header
+            return candidate.encode(exchange, predictions), candidate.header
         except errors.RequestError as refusal:
             if refusal.status == 503:  # of the replica, whatever the version
                 raise
@@ -171,7 +171,7 @@ class Split:
         except Exception as failure:  # noqa: BLE001 (a user's model may raise anything)
             cause = failure
         # raises what is wrong with the request, which is then not the candidate's fault
-        answer = await stable.answer(body, reservation, compressed=compressed)
+        answer = await stable.answer(body, reservation, exchange)
         self._fail(candidate, cause)
         return answer, stable.header
 
@@ -183,21 +183,21 @@ class Split:
             log.error(law, candidate.number, cause, exc_info=cause)
 
     def _compare_later(
-        self, candidate: Predictor, body: bytes, compressed: bool, answers: Answers
+        self, candidate: Predictor, body: bytes, exchange: Exchange, answers: Answers
     ) -> None:
         """Let the candidate answer too, when the request has its answer; or not under load."""
         if len(self._shadows) < MOST_SHADOWS:
-            task = asyncio.create_task(self._compare(candidate, body, compressed, answers))
+            task = asyncio.create_task(self._compare(candidate, body, exchange, answers))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
 
     async def _compare(
-        self, candidate: Predictor, body: bytes, compressed: bool, answers: Answers
+        self, candidate: Predictor, body: bytes, exchange: Exchange, answers: Answers
     ) -> None:
         reservation, began = admission.Reservation(self._capacity), time.perf_counter()
         try:
             async with asyncio.timeout(LATE_S):
-                theirs = await candidate.predict(body, reservation, compressed=compressed)
+                theirs = await candidate.predict(body, reservation, exchange)
         except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
             if not isinstance(cause, errors.RequestError) or cause.status != 503:
                 self._fail(candidate, cause)

@@ -12,13 +12,12 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from eagleray import errors
-from serving import admission, autoscaling, docs, encoding, metrics, protocol, routing
-from serving.predictor import Header, Predictor
+from serving import admission, autoscaling, docs, encoding, metrics, protocol, routing, wire
+from serving.predictor import Predictor
+from serving.wire import Header, compressed, inference_pages, typed_json
 
 log = logging.getLogger("ray.serve")
 
-_JSON = b"application/json"
-_FORM = b"application/x-www-form-urlencoded"  # what `curl -d` declares
 _ENCODINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}  # is it compressed?
 _PART = 64 * 1024  # bytes of a response handed to the server at once
 
@@ -32,7 +31,7 @@ class Response:
 
     status: int
     body: bytes
-    content_type: bytes = _JSON
+    content_type: bytes = typed_json.CONTENT_TYPE
     headers: tuple[Header, ...] = ()
 
 
@@ -58,7 +57,9 @@ class Application:
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         model = f"/v1/models/{name}"
         named = self._predict_path = f"{model}:predict"
-        self._predictions = frozenset(("/predict", "/predict/", named, f"{named}/"))
+        paths = "/predict", "/predict/", named, f"{named}/"
+        self._predictions = dict.fromkeys(paths, wire.PREDICT)
+        self._predictions[f"/v2/models/{name}/infer"] = wire.INFER
         models = dict.fromkeys((model, f"{model}/"), self._model)
         pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/": self._index,
@@ -66,6 +67,9 @@ class Application:
             "/readyz": self._readyz,
             "/metrics": self._exposition,
             "/openapi.json": self._openapi,
+            "/v2": self._v2_server,
+            "/v2/health/live": self._v2_live,
+            "/v2/health/ready": self._v2_ready,
         }
         files = {path: functools.partial(_file, path) for path in docs.CONTENT_TYPES}
         self._pages = pages | models | files
@@ -121,9 +125,18 @@ class Application:
     async def _response(
         self, path: str, scope: Scope, receive: Receive, reservation: admission.Reservation
     ) -> Response:
+        response = await self._answer(path, scope, receive, reservation)
+        if response.status >= 400 and inference_pages.owns(path):
+            return replace(response, body=inference_pages.restated(response.body))
+        return response
+
+    async def _answer(
+        self, path: str, scope: Scope, receive: Receive, reservation: admission.Reservation
+    ) -> Response:
         try:
-            if path in self._predictions:
-                return await self._predict(scope, receive, reservation)
+            wires = self._predictions.get(path) or self._versioned(path)
+            if wires is not None:
+                return await self._predict(wires, scope, receive, reservation)
             return await self._page(path, scope["method"])
         except errors.RequestError as error:
             return _refusal(error)
@@ -135,7 +148,11 @@ class Application:
             return _error(500, message, header, request_id=request_id)
 
     async def _predict(
-        self, scope: Scope, receive: Receive, reservation: admission.Reservation
+        self,
+        wires: wire.Table,
+        scope: Scope,
+        receive: Receive,
+        reservation: admission.Reservation,
     ) -> Response:
         if scope["method"] != "POST":
             return _wrong_method(b"POST")
@@ -144,8 +161,10 @@ class Application:
             raise _not_loaded()
         headers = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if content_type not in (_JSON, _FORM, b"") and not content_type.endswith(b"+json"):
-            raise _wrong_type(content_type)
+        kind = wires.get(content_type) or wire.named(wires, content_type)
+        if kind is None:
+            raise _wrong_type(wires, content_type)
+        exchange = kind.open(headers, scope["query_string"])
         compression = headers.get(b"content-encoding", b"").strip().lower()
         if compression not in _ENCODINGS:
             law, got = "content-encoding must be gzip or absent", compression.decode("latin-1")
@@ -156,19 +175,28 @@ class Application:
         self._capacity.check_rows()
         self._capacity.check_bytes(length)
         try:
-            body, packed = await self._read(receive, reservation), _ENCODINGS[compression]
-            if (split := self.split) is None:
-                answer, header = (
-                    await predictor.answer(body, reservation, compressed=packed),
-                    predictor.header,
-                )
+            body = await self._read(receive, reservation)
+            if _ENCODINGS[compression]:
+                exchange = compressed.Compressed(exchange)
+            if (split := self.split) is None or exchange.alone:
+                answer = await predictor.answer(body, reservation, exchange)
+                version = predictor.header
             else:
-                answer, header = await split.answer(body, reservation, headers, compressed=packed)
+                answer, version = await split.answer(body, reservation, headers, exchange)
         except errors.RequestError as error:
-            if content_type == _FORM and error.status == 400:
-                raise _wrong_type(content_type) from error
+            if content_type == typed_json.FORM and error.status == 400:
+                raise _wrong_type(wires, content_type) from error
             raise
-        return Response(200, answer, headers=(header,))
+        content, answered, more = answer
+        return Response(200, content, answered, (version, *more))
+
+    def _versioned(self, path: str) -> wire.Table | None:
+        """Return the wires of a path that names a version, which must be the one that serves."""
+        asked = inference_pages.target(path) if inference_pages.owns(path) else None
+        if asked is None or asked.action != "infer":
+            return None
+        inference_pages.check(asked, self._name, self._number)
+        return wire.INFER_VERSION
 
     async def _read(self, receive: Receive, reservation: admission.Reservation) -> protocol.Body:
         """Read the body; refuse it once it is too long, too late or exceeds the capacity."""
@@ -186,6 +214,9 @@ class Application:
 
     async def _page(self, path: str, method: str) -> Response:
         page = self._pages.get(path)
+        if page is None and (asked := inference_pages.target(path)) is not None:
+            inference_pages.check(asked, self._name, self._number)
+            page = self._v2_ready if asked.action == "ready" else self._v2_model
         if page is None and path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/").rstrip("/").removesuffix(":predict")
             return _error(404, f"the model served here is {self._name}, but got {name!r}")
@@ -195,8 +226,12 @@ class Application:
             return _wrong_method(b"GET, HEAD")
         return await page()
 
+    @property
+    def _number(self) -> int | None:
+        return self.predictor.number if self.predictor else None
+
     async def _index(self) -> Response:
-        version = self.predictor.number if self.predictor else None
+        version = self._number
         links = ["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"]
         predict = ["/predict", self._predict_path]
         return _json(200, model=self._name, version=version, predict=predict, links=links)
@@ -213,6 +248,25 @@ class Application:
         ready = loaded is not None and loaded.failure is None
         version = loaded.number if loaded else None
         return _json(200 if ready else 503, name=self._name, version=version, ready=ready)
+
+    async def _v2_server(self) -> Response:
+        return _json(200, **inference_pages.SERVER)
+
+    async def _v2_live(self) -> Response:
+        if self.predictor is not None and self.predictor.failure is not None:
+            raise errors.RequestError(self.predictor.failure, status=503)
+        return _json(200, live=True)
+
+    async def _v2_ready(self) -> Response:
+        if self.predictor is None:
+            raise _not_loaded()
+        await self._v2_live()
+        return _json(200, name=self._name, ready=True)
+
+    async def _v2_model(self) -> Response:
+        if self.predictor is None:
+            raise _not_loaded()
+        return Response(200, msgspec.json.encode(self.predictor.metadata()))
 
     async def _readyz(self) -> Response:
         loaded = self.predictor
@@ -293,9 +347,10 @@ def _wrong_method(allowed: bytes) -> Response:
     return _error(405, f"the method must be {allowed.decode()}", (b"allow", allowed))
 
 
-def _wrong_type(content_type: bytes) -> errors.RequestError:
+def _wrong_type(wires: wire.Table, content_type: bytes) -> errors.RequestError:
+    taken = ", ".join(one.decode() for one in wires if one and one != typed_json.FORM)
     got = content_type.decode("latin-1")
-    return errors.RequestError(f"the body must be application/json, but got {got}", status=415)
+    return errors.RequestError(f"the body must be {taken}, but got {got}", status=415)
 
 
 def _not_loaded() -> errors.RequestError:

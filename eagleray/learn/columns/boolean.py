@@ -21,6 +21,7 @@ class Boolean(NumberKind):
     target = "boolean"
     encoded = features.Number("sign")
     json_types = bool | float | str
+    tensor = "BOOL"
     json_schema: ClassVar = {"type": "boolean"}
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:

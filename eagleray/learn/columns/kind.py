@@ -47,6 +47,7 @@ class ColumnKind(Protocol):
     encoded: ClassVar[Encoding]  # how a column enters a model, where no option changes it
     json_types: ClassVar[Any] = Any  # msgspec type of a request's values that are not null
     json_schema: ClassVar[dict[str, Any]] = {}  # the same in OpenAPI 3.0
+    tensor: ClassVar[str] = "BYTES"  # its datatype in the Open Inference Protocol
     markers: ClassVar[frozenset[str]] = values.PLACEHOLDERS  # of missing values, in lower case
     is_input: ClassVar[bool] = True  # whether a model learns from the column
     takes_any_text: ClassVar[bool] = False  # whether it reads every text; inference tries it last

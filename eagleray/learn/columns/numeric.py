@@ -43,6 +43,7 @@ class Numeric(NumberKind):
     is_ordered = True
     parsed_dtype = None
     native = (int, float, Decimal, np.number)
+    tensor = "FP64"
 
     def holds(self, types: Collection[type]) -> bool:
         return bool not in types and super().holds(types)

@@ -1,0 +1,172 @@
+"""The Open Inference Protocol v2 over REST: one tensor a column, in JSON or in binary.
+
+https://github.com/kserve/open-inference-protocol; Triton's extension `binary_tensor_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from eagleray import errors
+from eagleray.bundle import Bundle
+from eagleray.learn import tasks
+from serving.protocol import Body, Codec, Rows
+from serving.wire import tensors
+from serving.wire.wire import Answers, Encoded, Headers
+
+CONTENT_TYPE, BINARY = b"application/json", b"application/octet-stream"
+HEADER_SIZE = b"inference-header-content-length"
+SMALL = 16 * 1024  # a body with more bytes is decoded in a thread
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Request(msgspec.Struct):
+    inputs: list[tensors.Tensor]
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[_Output] = []
+
+
+class Output(NamedTuple):
+    """An output tensor; `names` are what its second dimension stands for."""
+
+    datatype: str
+    names: tuple[str, ...] = ()
+
+
+class V2:
+    """The wire of `infer`; `alone` where the path names a version."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        self._alone = alone
+
+    def open(self, headers: Headers, query: bytes) -> Infer:
+        size = headers.get(HEADER_SIZE)
+        if size is not None and not size.isdigit():
+            got = size[:100].decode("latin-1")
+            law = f"{HEADER_SIZE.decode()} must be a whole number, but got {got!r}"
+            raise errors.RequestError(law, status=400)
+        return Infer(None if size is None else int(size), alone=self._alone)
+
+
+class Infer:
+    """One request; what it asks for beside its rows is known once it is decoded."""
+
+    explain = False
+
+    def __init__(self, head_size: int | None, *, alone: bool) -> None:
+        self.alone, self._head_size = alone, head_size
+        self._request = _Request([])
+
+    def quick_rows(self, codec: Codec, body: Body) -> Rows | None:
+        return None if len(body) > SMALL or codec.has_slow else self.rows(codec, body)
+
+    def rows(self, codec: Codec, body: Body) -> Rows:
+        size = len(body) if self._head_size is None else self._head_size
+        if size > len(body):
+            law = f"{HEADER_SIZE.decode()} must be at most the body's {len(body)} bytes"
+            raise errors.RequestError(f"{law}, but got {size}", status=400)
+        view = memoryview(body)
+        self._request = request = _head(view[:size])
+        parts = _parts(request.inputs, view[size:])
+        datatypes, raw = codec.tensors, {}
+        for tensor, part in zip(request.inputs, parts, strict=True):
+            raw[tensor.name] = tensors.values(tensor, datatypes.get(tensor.name), part)
+        _check_rows({name: len(values) for name, values in raw.items()})
+        return codec.table_rows(raw)
+
+    def encode(self, version: Bundle, answers: Answers) -> Encoded:
+        described: list[dict[str, Any]] = []
+        parts: list[bytes] = []
+        for name, output, binary in self._chosen(outputs(version.task)):
+            values = _values(name, output, answers)
+            shape = [len(answers), len(output.names)] if output.names else [len(answers)]
+            tensor = {"name": name, "shape": shape, "datatype": output.datatype}
+            if binary:
+                parts.append(tensors.written(output.datatype, values))
+                described.append(tensor | {"parameters": {"binary_data_size": len(parts[-1])}})
+            else:
+                described.append(tensor | {"data": values})
+        answer = {"model_name": version.name, "model_version": str(version.number)}
+        answer |= {"id": self._request.id} if self._request.id else {}
+        head = msgspec.json.encode({**answer, "outputs": described})
+        if not parts:
+            return head, CONTENT_TYPE, ()
+        return b"".join([head, *parts]), BINARY, ((HEADER_SIZE, b"%d" % len(head)),)
+
+    def _chosen(self, known: dict[str, Output]) -> Iterator[tuple[str, Output, bool]]:
+        """The outputs that the request asks for, all if it names none, and whether in binary."""
+        usual = self._request.parameters.get("binary_data_output", False) is True
+        for output in self._request.outputs or map(_Output, known):
+            if output.name not in known:
+                law = f"an output must be one of {', '.join(known)}"
+                raise errors.RequestError(f"{law}, but got {output.name[:100]!r}", field="outputs")
+            if other := next((key for key in output.parameters if key != "binary_data"), None):
+                law = "binary_data is the only parameter of an output"
+                raise errors.RequestError(f"{law}, but got {other[:100]!r}", field=output.name)
+            yield output.name, known[output.name], output.parameters.get("binary_data", usual)
+
+
+def outputs(task: tasks.Task) -> dict[str, Output]:
+    """The output tensors of a task, as its answers have them."""
+    made = {}
+    for name, described in task.answer_schema().items():
+        if described["type"] == "object":
+            made[name] = Output("FP64", tuple(described["properties"]))
+        else:
+            made[name] = Output("FP64" if described["type"] == "number" else "BYTES")
+    return made | {"warnings": Output("BYTES")}
+
+
+def _values(name: str, output: Output, answers: Answers) -> list[Any]:
+    """The values of an output in row-major order; the warnings of a row are one text."""
+    if name == "warnings":
+        return ["; ".join(answer.get(name, ())) for answer in answers]
+    if output.names:
+        return [answer[name][one] for answer in answers for one in output.names]
+    return [answer[name] for answer in answers]
+
+
+def _head(head: memoryview) -> _Request:
+    try:
+        return msgspec.json.decode(head, type=_Request)
+    except msgspec.ValidationError as cause:
+        law = "the request must be as the Open Inference Protocol says"
+        raise errors.RequestError(f"{law}, but {cause}", field="inputs") from cause
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+        raise errors.RequestError(f"the body must be JSON, but {cause}", status=400) from cause
+
+
+def _parts(inputs: list[tensors.Tensor], binary: memoryview) -> list[memoryview]:
+    """The binary part of each input, in their order, which together fill the body."""
+    position, seen, parts = 0, set(), []
+    for tensor in inputs:
+        size = 0 if tensor.binary_size is None else tensor.binary_size
+        if type(size) is not int or not 0 <= size <= len(binary) - position:
+            law = f"binary_data_size must be within the {len(binary)} bytes after the header"
+            raise errors.RequestError(f"{law}, but got {size!r}", field=tensor.name[:100])
+        if tensor.name in seen:
+            law = "inputs must have different names, but got one twice"
+            raise errors.RequestError(law, field=tensor.name[:100])
+        seen.add(tensor.name)
+        parts.append(binary[position : position + size])
+        position += size
+    if position != len(binary):
+        law = f"the inputs must fill the {len(binary)} bytes after the header"
+        raise errors.RequestError(f"{law}, but fill {position}", field="inputs")
+    return parts
+
+
+def _check_rows(counts: dict[str, int]) -> None:
+    first = next(iter(counts.values()), 0)
+    for name, count in counts.items():
+        if count != first:
+            law = f"inputs must have the same number of rows, here {first}"
+            raise errors.RequestError(f"{law}, but got {count}", field=name[:100])
