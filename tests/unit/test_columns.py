@@ -16,7 +16,11 @@ OTHER_MEANINGS = {
         "eagleray/learn/features/transforms.py",
         "eagleray/learn/models/layers.py",
     },  # a model's input
-    "boolean": {"eagleray/spec/reference.py", "eagleray/spec/terms.py"},  # of JSON Schema
+    "boolean": {  # of JSON Schema
+        "eagleray/spec/reference.py",
+        "eagleray/spec/terms.py",
+        "serving/openapi.py",
+    },
 }
 """Files in which a kind's name is a word for something else. `text` and `image` are everywhere:
 they are types of models, inputs and parts of pods, so only comparisons of types are looked for."""
