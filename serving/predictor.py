@@ -32,7 +32,8 @@ class Predictor:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
         self.header = (b"x-eagleray-version", b"%d" % loaded.number)
-        self._bundle, self._metrics = loaded, observer
+        self.bundle = loaded
+        self._metrics = observer
         self._extra_fields = extra_fields or loaded.extra_fields
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
         self._decoding = asyncio.Lock()
@@ -59,19 +60,19 @@ class Predictor:
 
     def encode(self, predictions: Answers) -> bytes:
         """The body of the answer with these predictions."""
-        answer = {"model": self._bundle.name, "version": self.number, "predictions": predictions}
+        answer = {"model": self.bundle.name, "version": self.number, "predictions": predictions}
         return self._encode(answer)
 
     def outcome(self, answer: Mapping[str, Any]) -> str:
         """What an answer counts as, see `Task.outcome`."""
-        return self._bundle.task.outcome(answer, self._bundle.scale)
+        return self.bundle.task.outcome(answer, self.bundle.scale)
 
     @property
     def failure(self) -> str | None:
         return self._batcher.failure
 
     def document(self) -> bytes:
-        return self._encode(openapi.document(self._bundle, extra_fields=self._extra_fields))
+        return self._encode(openapi.document(self.bundle, extra_fields=self._extra_fields))
 
     async def _rows(
         self, body: Body, reservation: admission.Reservation, compressed: bool
@@ -91,6 +92,6 @@ class Predictor:
         return self._codec.parse(self._codec.rows(plain))
 
     def _run(self, rows: protocol.Rows) -> Answers:
-        prediction = self._bundle.predict_columns(self._codec.columns(rows))
+        prediction = self.bundle.predict_columns(self._codec.columns(rows))
         self._metrics.batch(len(rows), sum(map(len, prediction.warnings)))
         return self._codec.answers(prediction)

@@ -271,6 +271,7 @@ def test_a_bad_candidate_is_stopped_and_a_good_one_takes_over_and_no_request_fai
     with Load(served, clients=3) as load:
         stopped = roll_out(other)
         promoted = roll_out(good)
+        assert promoted["status"] == "promoted", promoted["decisions"]
         wait(lambda: served.version() == good, 120)
         time.sleep(1)
     assert load.failed() == []
