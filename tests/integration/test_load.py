@@ -18,7 +18,7 @@ import pytest
 
 from serving import environment, protocol
 from serving.autoscaling import policy
-from serving.autoscaling.plan import Plan
+from serving.autoscaling.plan import PRESETS, Plan
 from tests import bundles
 
 ROWS = bundles.instances(bundles.rows(150, seed=11))
@@ -113,7 +113,8 @@ def test_clients_that_send_nothing_keep_nobody_out(running: Running) -> None:
 
 def wanted(ongoing: float, busy: float) -> int:
     """Replicas that the policy wants without an objective."""
-    plan = Plan(min_replicas=1, max_replicas=4)
+    bounds = {"min_replicas": 1, "max_replicas": 4, "p95_ms": None}
+    plan = Plan(**bounds, target_ongoing=16, pace=PRESETS["steady"])
     reading = policy.Reading(ongoing=ongoing, arrived=0.0, served=0.0, busy=busy)
     return policy.need(plan, [reading])[0]
 
