@@ -148,7 +148,7 @@ class Split:
         chosen = choice.candidate(headers, chance)
         if chosen and not shadow:
             return await self._try(stable, candidate, body, reservation, compressed)
-        if not chosen and not choice.control(headers, chance) and choice.share < 1:
+        if not chosen and not choice.control(headers, chance):
             return await stable.answer(body, reservation, compressed=compressed), stable.header
         began = time.perf_counter()
         try:
