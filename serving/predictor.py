@@ -31,7 +31,8 @@ class Predictor:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
         self.header = (b"x-eagleray-version", b"%d" % loaded.number)
-        self._bundle, self._metrics = loaded, observer
+        self.bundle = loaded
+        self._metrics = observer
         self._extra_fields = extra_fields or loaded.extra_fields
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
         self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
@@ -60,22 +61,22 @@ class Predictor:
 
     def encode(self, exchange: wire.Exchange, predictions: Answers) -> wire.Encoded:
         """The answer with these predictions."""
-        return exchange.encode(self._bundle, predictions)
+        return exchange.encode(self.bundle, predictions)
 
     def outcome(self, answer: Mapping[str, Any]) -> str:
         """What an answer counts as, see `Task.outcome`."""
-        return self._bundle.task.outcome(answer, self._bundle.scale)
+        return self.bundle.task.outcome(answer, self.bundle.scale)
 
     @property
     def failure(self) -> str | None:
         return self._batcher.failure
 
     def document(self) -> bytes:
-        return msgspec.json.encode(openapi.document(self._bundle, extra_fields=self._extra_fields))
+        return msgspec.json.encode(openapi.document(self.bundle, extra_fields=self._extra_fields))
 
     def metadata(self) -> dict[str, Any]:
         """The inputs and outputs, as the Open Inference Protocol describes them."""
-        return inference_pages.metadata(self._bundle)
+        return inference_pages.metadata(self.bundle)
 
     async def _rows(
         self, body: Body, reservation: admission.Reservation, exchange: wire.Exchange
@@ -101,6 +102,6 @@ class Predictor:
         return explained
 
     def _run(self, rows: protocol.Rows) -> Answers:
-        prediction = self._bundle.predict_columns(self._codec.columns(rows))
+        prediction = self.bundle.predict_columns(self._codec.columns(rows))
         self._metrics.batch(len(rows), sum(map(len, prediction.warnings)))
         return self._codec.answers(prediction)

@@ -50,8 +50,15 @@ class Choice:
 
     def candidate(self, headers: Mapping[bytes, bytes], chance: float) -> bool:
         """Whether the candidate is chosen; `chance` is uniform in [0, 1)."""
+        return self._at(headers, chance) < self.share
+
+    def control(self, headers: Mapping[bytes, bytes], chance: float) -> bool:
+        """Whether the control is chosen, for as many requests as the candidate has."""
+        return self.share <= self._at(headers, chance) < 2 * self.share
+
+    def _at(self, headers: Mapping[bytes, bytes], chance: float) -> float:
         value = headers.get(self.header) if self.header else None
-        return (chance if value is None else self._place(value)) < self.share
+        return chance if value is None else self._place(value)
 
     def _place(self, value: bytes) -> float:
         digest = hashlib.blake2b(value, digest_size=8, key=self.salt[:64]).digest()
@@ -98,6 +105,8 @@ class Split:
     """Shares the requests of a stable version with a candidate, for one rollout.
 
     A request that the candidate fails is answered by the stable version, and counts against it.
+    The candidate is compared with a control, the stable version with batches of its own, which gets
+    as many requests: the fewer requests share a batch, the longer each of them takes.
     """
 
     def __init__(self, rollout_id: str, capacity: admission.Capacity, outcome: Outcome) -> None:
@@ -106,13 +115,15 @@ class Split:
         self.stable, self.candidate = Tally(), Tally()
         self._logged = -_LOG_S
         self._shadows: set[asyncio.Task[None]] = set()
-        self._turn: tuple[Predictor, Predictor, Choice, bool] | None = None
+        self._turn: tuple[Predictor, Predictor, Predictor, Choice, bool] | None = None
         self._memory_mb = 0.0  # of this process when the candidate came
 
-    def follow(self, stable: Predictor, candidate: Predictor, route: aliases.Route) -> None:
-        """Share the requests of these two as the route says."""
+    def follow(
+        self, stable: Predictor, control: Predictor, candidate: Predictor, route: aliases.Route
+    ) -> None:
+        """Share the requests of the stable version as the route says."""
         self._memory_mb = self._memory_mb or _memory_mb()
-        self._turn = stable, candidate, Choice.of(route), route.shadow
+        self._turn = stable, control, candidate, Choice.of(route), route.shadow
 
     def evidence(self, refused: str | None) -> Evidence:
         grown_mb = max(0.0, _memory_mb() - self._memory_mb) if self._turn else 0.0
@@ -132,13 +143,16 @@ class Split:
     ) -> tuple[Encoded, Header]:
         """Answer as `Predictor.answer`; also return the header that names the version."""
         assert self._turn is not None
-        stable, candidate, choice, shadow = self._turn
-        chosen = choice.candidate(headers, random.random())  # noqa: S311 - a draw, not a secret
+        stable, control, candidate, choice, shadow = self._turn
+        chance = random.random()  # noqa: S311 - a draw, not a secret
+        chosen = choice.candidate(headers, chance)
         if chosen and not shadow:
             return await self._try(stable, candidate, body, reservation, exchange)
+        if not chosen and not choice.control(headers, chance):
+            return await stable.answer(body, reservation, exchange), stable.header
         began = time.perf_counter()
         try:
-            predictions = await stable.predict(body, reservation, exchange)
+            predictions = await control.predict(body, reservation, exchange)
         except errors.RequestError:
             raise
         except Exception:
@@ -147,7 +161,7 @@ class Split:
         self.stable.answered(time.perf_counter() - began, self._outcome(predictions[0]))
         if chosen:
             self._compare_later(candidate, bytes(body), exchange, predictions)
-        return stable.encode(exchange, predictions), stable.header
+        return control.encode(exchange, predictions), control.header
 
     async def _try(
         self,

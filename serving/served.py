@@ -46,6 +46,7 @@ class Served:
         capacity, store = admission.Capacity(settings.queue_rows), storage.open(settings.storage)
         self.application = web.Application(settings.name, observer, capacity)
         self._split: routing.Split | None = None
+        self._control: predictor.Predictor | None = None  # see `routing.Split`
         registry, watch = Registry(store, local=cache.default()), None
         if shared is not None:
             stale_s = STALE * settings.poll_s
@@ -89,12 +90,14 @@ class Served:
         """Serve other versions from the next request on."""
         route, application = now.route, self.application
         if route is None:
-            self._split = None
+            self._split = self._control = None
         elif self._split is None or self._split.rollout != route.rollout:
             capacity, outcome = application.capacity, now.stable.outcome
             self._split = routing.Split(route.rollout, capacity, outcome)
         if self._split is not None and now.candidate is not None and route is not None:
-            self._split.follow(now.stable, now.candidate, route)
+            if self._control is None or self._control.bundle is not now.stable.bundle:
+                self._control = self._predictor(now.stable.bundle)
+            self._split.follow(now.stable, self._control, now.candidate, route)
         application.predictor = now.stable
         application.split = self._split if now.candidate is not None else None
 

@@ -53,7 +53,7 @@ class Application:
         self.split: routing.Split | None = None
         self.ongoing = autoscaling.Ongoing()
         self._name, self._metrics = name, observer
-        self.capacity = self._capacity = capacity or admission.Capacity()
+        self.capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         model = f"/v1/models/{name}"
         named = self._predict_path = f"{model}:predict"
@@ -91,7 +91,7 @@ class Application:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         started = time.perf_counter()
         self.ongoing.add(1)
-        reservation = admission.Reservation(self._capacity)
+        reservation = admission.Reservation(self.capacity)
         try:
             response = await self._response(path, scope, receive, reservation)
             if len(response.body) >= encoding.LEAST_BYTES:
@@ -172,8 +172,8 @@ class Application:
         length = int(headers.get(b"content-length", 0))
         if length > protocol.MOST_BYTES:
             raise protocol.too_many_bytes()
-        self._capacity.check_rows()
-        self._capacity.check_bytes(length)
+        self.capacity.check_rows()
+        self.capacity.check_bytes(length)
         try:
             body = await self._read(receive, reservation)
             if _ENCODINGS[compression]:

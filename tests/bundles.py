@@ -1,5 +1,7 @@
 """A small model with a column of each kind but images, made without training."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -106,7 +108,7 @@ def behaving(behaviour: str = "pass", *, bias: float = 0.0) -> dict[str, bytes]:
     own = code.Code("net:Net", NET.format(behaviour=behaviour))
     options = models.parse({"type": "net:Net"})
     torch.manual_seed(0)
-    model = models.build(options, known.transforms.shape, 2, custom=own)
+    model: Any = models.build(options, known.transforms.shape, 2, custom=own)
     with torch.no_grad():
         model.layer.bias[-1] += bias
     engine = Torch(options, model, own)

@@ -65,7 +65,7 @@ class Counts(pydantic.BaseModel, frozen=True, extra="allow"):
     requests: int = 0  # answered, or failed with an error of the server
     errors: int = 0
     seconds: dict[int, int] = {}  # requests by `bucket` of their time
-    outcomes: dict[str, int] = {}  # predicted rows by `Task.outcomes`
+    outcomes: dict[str, int] = {}  # requests by `Task.outcome` of their first row
     compared: int = 0  # rows that both versions predicted, of a shadow
     differing: int = 0  # of these, the rows whose outcomes differ
 
@@ -212,7 +212,7 @@ class Rollouts:
         return made
 
     def read(self, name: str, rollout: str) -> Rollout:
-        """A rollout; NotFoundError if there is none of this id."""
+        """The rollout of an id; NotFoundError if there is none."""
         key = keys.ROLLOUT.format(name=name, id=rollout)
         try:
             return Rollout.tagged(*self.store.get_tagged(key), documents.where(self.store, key))
@@ -271,10 +271,11 @@ class Rollouts:
 
     def pause(self, rollout: Rollout, *, why: str = "") -> Rollout:
         """Hold a rollout at its step; evidence against the candidate still stops it."""
-        return self.change(rollout, _turn("running", "paused", "paused", why))
+        return self.change(rollout, _turn("paused", "paused", why))
 
     def resume(self, rollout: Rollout, *, why: str = "") -> Rollout:
-        return self.change(rollout, _turn("paused", "running", "resumed", why))
+        """Let a rollout go on that was paused."""
+        return self.change(rollout, _turn("running", "resumed", why))
 
     def abort(self, rollout: Rollout, *, why: str = "") -> Rollout:
         """Give all traffic back to the version that the alias points to."""
@@ -315,13 +316,12 @@ class Rollouts:
             return Evidence()
 
 
-def _turn(before: Status, after: Status, action: str, why: str) -> Callable[[Rollout], Rollout]:
+def _turn(after: Status, action: str, why: str) -> Callable[[Rollout], Rollout]:
     def turn(now: Rollout) -> Rollout:
         if _checked(now).status == after:
             return now
         return now.decided(action, why, status=after)
 
-    assert before != after
     return turn
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import autoscaling, environment, protocol
+from serving import environment, protocol
+from serving.autoscaling import policy
+from serving.autoscaling.plan import PRESETS, Plan
 from tests import bundles
 
 ROWS = bundles.instances(bundles.rows(150, seed=11))
@@ -109,6 +111,14 @@ def test_clients_that_send_nothing_keep_nobody_out(running: Running) -> None:
     assert answer.status_code == 200
 
 
+def wanted(ongoing: float, busy: float) -> int:
+    """Replicas that the policy wants without an objective."""
+    bounds = {"min_replicas": 1, "max_replicas": 4, "p95_ms": None}
+    plan = Plan(**bounds, target_ongoing=16, pace=PRESETS["steady"])
+    reading = policy.Reading(ongoing=ongoing, arrived=0.0, served=0.0, busy=busy)
+    return policy.need(plan, [reading])[0]
+
+
 def test_a_replica_that_is_full_asks_for_another_though_few_requests_are_counted(
     running: Running,
 ) -> None:
@@ -122,9 +132,9 @@ def test_a_replica_that_is_full_asks_for_another_though_few_requests_are_counted
 
     def wants_another() -> bool:
         ongoing, busy = running.said
-        return ongoing < 16 and autoscaling.wanted(ongoing, busy, target=16) > 1
+        return ongoing < 16 and wanted(ongoing, busy) > 1
 
-    wait(lambda: autoscaling.wanted(*running.said, target=16) == 1)
+    wait(lambda: wanted(*running.said) == 1)
     with ThreadPoolExecutor(8) as clients:
         asking = [clients.submit(ask) for _ in range(8)]
         try:
@@ -133,4 +143,4 @@ def test_a_replica_that_is_full_asks_for_another_though_few_requests_are_counted
             stop.set()
     for one in asking:
         one.result()
-    wait(lambda: autoscaling.wanted(*running.said, target=16) == 1)
+    wait(lambda: wanted(*running.said) == 1)

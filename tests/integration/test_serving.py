@@ -255,7 +255,7 @@ def test_a_version_that_does_not_reproduce_its_golden_rows_is_refused(served: Se
 def test_a_bad_candidate_is_stopped_and_a_good_one_takes_over_and_no_request_fails(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = served.models.register(NAME, bundles.behaving(bias=-50.0), {}).number
+    other = served.models.register(NAME, bundles.behaving(bias=50.0), {}).number
     good = served.models.register(NAME, bundles.files(seed=1), {}).number
     storage_of = ["--storage", served.folder.as_uri()]
 
@@ -271,11 +271,12 @@ def test_a_bad_candidate_is_stopped_and_a_good_one_takes_over_and_no_request_fai
     with Load(served, clients=3) as load:
         stopped = roll_out(other)
         promoted = roll_out(good)
+        assert promoted["status"] == "promoted", promoted["decisions"]
         wait(lambda: served.version() == good, 120)
         time.sleep(1)
     assert load.failed() == []
     assert stopped["status"] == "stopped"
-    assert stopped["decisions"][-1]["why"].startswith("predictions of no: ")
+    assert stopped["decisions"][-1]["why"].startswith("predictions of ")
     assert [one["action"] for one in promoted["decisions"]] == ["started", "advanced", "promoted"]
     assert load.versions == {"2", str(other), str(good)}
     served.promote(2)
