@@ -1,6 +1,8 @@
 """One version of a model in service: its bundle, codec and batches."""
 
 import asyncio
+import functools
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,7 +11,7 @@ import msgspec
 
 from eagleray import bundle
 from eagleray.learn import schema
-from serving import admission, batching, encoding, metrics, openapi, protocol
+from serving import admission, batching, capture, encoding, metrics, openapi, protocol
 from serving.protocol import Body
 
 Answers = Sequence[dict[str, Any]]
@@ -28,11 +30,12 @@ class Predictor:
         observer: metrics.Metrics,
         *,
         extra_fields: schema.ExtraFields | None = None,
+        samples: capture.Capture | None = None,
     ) -> None:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
         self.header = (b"x-eagleray-version", b"%d" % loaded.number)
-        self._bundle, self._metrics = loaded, observer
+        self._bundle, self._metrics, self._samples = loaded, observer, samples
         self._extra_fields = extra_fields or loaded.extra_fields
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
         self._decoding = asyncio.Lock()
@@ -52,10 +55,13 @@ class Predictor:
 
         RequestError if it is invalid or beyond the capacity, ServingError if the model fails.
         """
-        rows = await self._rows(body, reservation, compressed)
+        rows, size = await self._rows(body, reservation, compressed), len(body)
         del body
         reservation.decoded(len(rows))
-        return await self._batcher.submit(rows)
+        answers = await self._batcher.submit(rows)
+        if self._samples is not None and (identity := capture.sampled.get()) is not None:
+            self._samples.offer(self._sample(identity, rows, size, answers))
+        return answers
 
     def encode(self, predictions: Answers) -> bytes:
         """The body of the answer with these predictions."""
@@ -89,6 +95,19 @@ class Predictor:
     def _decoded(self, body: Body, compressed: bool) -> protocol.Rows:
         plain = encoding.decompress(body) if compressed else body
         return self._codec.parse(self._codec.rows(plain))
+
+    def _sample(
+        self, identity: bytes, rows: protocol.Rows, size: int, answers: Answers
+    ) -> capture.Sample:
+        return capture.Sample(
+            request_id=identity.decode("ascii"),
+            time_s=time.time(),
+            version=self.number,
+            rows=len(rows),
+            size=size,
+            columns=functools.partial(self._codec.columns, rows),
+            answers=answers,
+        )
 
     def _run(self, rows: protocol.Rows) -> Answers:
         prediction = self._bundle.predict_columns(self._codec.columns(rows))
