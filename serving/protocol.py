@@ -31,6 +31,7 @@ ERRORS = {
     415: ("unsupported_media_type", "The body is not declared as JSON, plain or in gzip."),
     422: ("invalid", "Fields are missing, unknown or of another type; `error.details` names each."),
     429: ("too_many_requests", "The rate is exceeded; try again after `Retry-After` seconds."),
+    499: ("client_left", ""),
     500: ("internal", "The server failed; its log says why."),
     503: ("unavailable", "Too much is in progress; try again after `Retry-After` seconds."),
     504: ("deadline", "The answer was not there within `x-request-timeout-ms`."),

@@ -170,7 +170,7 @@ class Application:
             return _error(500, message, request_id=identity.decode())
         except asyncio.CancelledError:
             if self._departures.end():
-                return Response(deadlines.LEFT, b"")
+                return _error(deadlines.LEFT, "the client has left")
             raise
         finally:
             self._departures.end()
