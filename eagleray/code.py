@@ -21,6 +21,8 @@ from typing import Any
 from eagleray import errors, messages, names
 
 PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"  # matches `module:function`
+FOLDER = "code/"
+"""Where sources are in a bundle, and nothing else."""
 _LONGEST = 400  # most characters that an error quotes of an exception's message
 
 
@@ -38,7 +40,7 @@ class Code:
     @property
     def path(self) -> str:
         """The source's path in a bundle."""
-        return f"code/{self.module}.py"
+        return f"{FOLDER}{self.module}.py"
 
     @property
     def file(self) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from eagleray import bundle, errors, ray_compat, storage
 from eagleray.state.models import Registry
 from eagleray.storage import cache
-from serving import environment, openapi
+from serving import environment, openapi, trust
 from serving.settings import Settings
 
 
@@ -31,7 +31,9 @@ def serving(
     `eagleray.api.endpoints.serve` lists the errors.
     """
     models = Registry(storage.open(settings.storage), local=cache.default())
-    loaded = bundle.load(models, models.resolve(settings.name, settings.alias))
+    version = models.resolve(settings.name, settings.alias)
+    trust.Trust.of(settings).check(version)
+    loaded = bundle.load(models, version)
     loaded.verify()
     try:
         if address is None:

@@ -33,14 +33,26 @@ class Metrics:
         histogram = functools.partial(Histogram, registry=own)
         gauge = functools.partial(Gauge, registry=own, multiprocess_mode="livesum")
         every = ("model",)
-        route, answer, version = (*every, "route"), (*every, "route", "status"), (*every, "version")
+        version = (*every, "version")
+        route, answer = (*version, "route"), (*version, "route", "status")
         self._folder, self._model = folder, model
-        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._children: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
         self._requests = counter("eagleray_requests", "Requests answered.", answer)
         self._seconds = histogram(
             "eagleray_request_seconds", "Time to answer.", route, buckets=SECONDS
         )
         self._version = gauge("eagleray_model_version", "Replicas that serve the version.", version)
+        self._created = Gauge(
+            "eagleray_model_created_seconds",
+            "When the version was registered, in seconds since 1970.",
+            version,
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self._captured = counter("eagleray_captured_rows", "Rows captured.", every).labels(model)
+        self._not_captured = counter(
+            "eagleray_capture_dropped_rows", "Sampled rows that were not captured.", every
+        ).labels(model)
         self._refused = counter("eagleray_version_refused", "Versions refused.", version)
         self._batch_rows = histogram(
             "eagleray_batch_rows", "Rows in a batch.", every, buckets=ROWS
@@ -55,12 +67,13 @@ class Metrics:
             "eagleray_storage_errors", "Failed reads of the alias or a version.", every
         ).labels(model)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        children = self._children.get((route, status))
+    def request(self, route: str, status: int, seconds: float, *, version: str = "") -> None:
+        """Count a request; `version` is the one that answered it or failed, if any."""
+        children = self._children.get((route, status, version))
         if children is None:
-            answered = self._requests.labels(self._model, route, str(status))
-            children = answered, self._seconds.labels(self._model, route)
-            self._children[route, status] = children
+            answered = self._requests.labels(self._model, version, route, str(status))
+            children = answered, self._seconds.labels(self._model, version, route)
+            self._children[route, status, version] = children
         children[0].inc()
         children[1].observe(seconds)
 
@@ -74,6 +87,15 @@ class Metrics:
         if instead_of is not None:
             self._version.labels(self._model, str(instead_of)).set(0)
         self._version.labels(self._model, str(version)).set(1)
+
+    def loaded(self, version: int, created_s: float) -> None:
+        self._created.labels(self._model, str(version)).set(created_s)
+
+    def captured(self, rows: int) -> None:
+        self._captured.inc(rows)
+
+    def not_captured(self, rows: int) -> None:
+        self._not_captured.inc(rows)
 
     def refused(self, version: int) -> None:
         self._refused.labels(self._model, str(version)).inc()

@@ -1,6 +1,8 @@
 """One version of a model in service: its bundle, codec and batches."""
 
 import asyncio
+import functools
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,7 +11,7 @@ import msgspec
 
 from eagleray import bundle
 from eagleray.learn import schema
-from serving import admission, batching, explanation, metrics, openapi, protocol, wire
+from serving import admission, batching, capture, explanation, metrics, openapi, protocol, wire
 from serving.protocol import Body
 from serving.wire import Answers, inference_pages
 
@@ -27,12 +29,13 @@ class Predictor:
         observer: metrics.Metrics,
         *,
         extra_fields: schema.ExtraFields | None = None,
+        samples: capture.Capture | None = None,
     ) -> None:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
         self.header = (b"x-eagleray-version", b"%d" % loaded.number)
         self.bundle = loaded
-        self._metrics = observer
+        self._metrics, self._samples = observer, samples
         self._extra_fields = extra_fields or loaded.extra_fields
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
         self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
@@ -52,12 +55,14 @@ class Predictor:
 
         RequestError if it is invalid or beyond the capacity, ServingError if the model fails.
         """
-        rows = await self._rows(body, reservation, exchange)
+        rows, size = await self._rows(body, reservation, exchange), len(body)
         del body
         reservation.decoded(len(rows))
-        if exchange.explain:
-            return await self._explained(rows)
-        return await self._batcher.submit(rows)
+        answering = self._explained(rows) if exchange.explain else self._batcher.submit(rows)
+        answers = await answering
+        if self._samples is not None and (identity := capture.sampled.get()) is not None:
+            self._samples.offer(self._sample(identity, rows, size, answers))
+        return answers
 
     def encode(self, exchange: wire.Exchange, predictions: Answers) -> wire.Encoded:
         """The answer with these predictions."""
@@ -100,6 +105,19 @@ class Predictor:
                 found = loop.run_in_executor(self._thread, self._explainer.explain, columns)
                 explained.append({**answer, "explanation": await found})
         return explained
+
+    def _sample(
+        self, identity: bytes, rows: protocol.Rows, size: int, answers: Answers
+    ) -> capture.Sample:
+        return capture.Sample(
+            request_id=identity.decode("ascii"),
+            time_s=time.time(),
+            version=self.number,
+            rows=len(rows),
+            size=size,
+            columns=functools.partial(self._codec.columns, rows),
+            answers=answers,
+        )
 
     def _run(self, rows: protocol.Rows) -> Answers:
         prediction = self.bundle.predict_columns(self._codec.columns(rows))

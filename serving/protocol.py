@@ -22,14 +22,19 @@ MOST_BYTES = 16 * 1024 * 1024
 
 ERRORS = {
     400: ("bad_json", "The body is not JSON."),
+    401: ("unauthorized", "The request has no key, or an unknown one."),
+    403: ("forbidden", "The key lacks the scope."),
     404: ("not_found", ""),
     405: ("method_not_allowed", ""),
     408: ("timeout", "The body did not arrive in time."),
     413: ("too_large", f"More than {MOST_ROWS} rows or {MOST_BYTES} bytes."),
     415: ("unsupported_media_type", "The body is not declared as JSON, plain or in gzip."),
     422: ("invalid", "Fields are missing, unknown or of another type; `error.details` names each."),
+    429: ("too_many_requests", "The rate is exceeded; try again after `Retry-After` seconds."),
+    499: ("client_left", ""),
     500: ("internal", "The server failed; its log says why."),
     503: ("unavailable", "Too much is in progress; try again after `Retry-After` seconds."),
+    504: ("deadline", "The answer was not there within `x-request-timeout-ms`."),
 }
 """By status: type of the error, and what it means for a prediction; empty for other pages'."""
 

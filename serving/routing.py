@@ -17,7 +17,7 @@ from typing import Any
 from eagleray import errors
 from eagleray.state import aliases
 from eagleray.state.rollouts import Counts, Evidence
-from serving import admission, rollout
+from serving import admission, capture, rollout
 from serving.predictor import Predictor
 from serving.protocol import Body
 from serving.wire import Answers, Encoded, Exchange, Header
@@ -208,6 +208,7 @@ class Split:
     async def _compare(
         self, candidate: Predictor, body: bytes, exchange: Exchange, answers: Answers
     ) -> None:
+        capture.sampled.set(None)  # only what was answered is kept
         reservation, began = admission.Reservation(self._capacity), time.perf_counter()
         try:
             async with asyncio.timeout(LATE_S):

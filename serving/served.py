@@ -15,11 +15,14 @@ from eagleray.storage import cache
 from serving import (
     admission,
     batching,
+    capture,
     controller,
+    guard,
     metrics,
     node,
     predictor,
     routing,
+    trust,
     versions,
     web,
 )
@@ -45,6 +48,8 @@ class Served:
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         capacity, store = admission.Capacity(settings.queue_rows), storage.open(settings.storage)
         self.application = web.Application(settings.name, observer, capacity)
+        self.application.guard = guard.Guard.of(settings)
+        self._samples = self.application.samples = _samples(settings, store, observer)
         self._split: routing.Split | None = None
         self._control: predictor.Predictor | None = None  # see `routing.Split`
         registry, watch = Registry(store, local=cache.default()), None
@@ -59,6 +64,7 @@ class Served:
             build=self._predictor,
             follow=self._follow,
             observer=observer,
+            check=trust.Trust.of(settings).check,
         )
         self.controller = controller.Controller(
             Rollouts(store), settings.name, settings.alias, self._counted, clock=clock
@@ -72,19 +78,28 @@ class Served:
         """Follow the alias and take part in rollouts, in threads."""
         self.versions.start(self._settings.poll_s)
         self.controller.start()
+        if self._samples is not None:
+            self._samples.start()
 
     def stop(self) -> None:
         self.versions.stop()
         self.controller.stop()
+        if self._samples is not None:
+            self._samples.stop()
 
     def _predictor(self, loaded: bundle.Bundle) -> predictor.Predictor:
         """A version with a thread of its own: if it hangs, the others go on."""
         name = f"batch-{loaded.number}"
-        thread = ThreadPoolExecutor(
-            1, name, initializer=placement.use, initargs=(self._settings.place(),)
+        place = self._settings.place()
+        thread = ThreadPoolExecutor(1, name, initializer=placement.use, initargs=(place,))
+        return predictor.Predictor(
+            loaded,
+            self._limits,
+            thread,
+            self._metrics,
+            extra_fields=self._settings.extra_fields,
+            samples=self._samples,
         )
-        fields = self._settings.extra_fields
-        return predictor.Predictor(loaded, self._limits, thread, self._metrics, extra_fields=fields)
 
     def _follow(self, now: versions.Followed) -> None:
         """Serve other versions from the next request on."""
@@ -106,3 +121,17 @@ class Served:
         if (split := self._split) is None:
             return None
         return split.rollout, split.evidence(self.versions.refused)
+
+
+def _samples(
+    settings: Settings, store: storage.Storage, observer: metrics.Metrics
+) -> capture.Capture | None:
+    """What keeps samples of requests; None where no share of them is to be kept."""
+    if not settings.capture:
+        return None
+    privacy = capture.Privacy.of(
+        settings.capture_exclude, settings.capture_hash, settings.capture_key_file
+    )
+    return capture.Capture(
+        store, settings.name, settings.capture, privacy=privacy, observer=observer
+    )

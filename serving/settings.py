@@ -38,6 +38,16 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     metrics_port: int = pydantic.Field(0, ge=0, le=65535)  # for scrapes and `/readyz`; 0 opens none
     http_port: int = pydantic.Field(8000, ge=1, le=65535)  # of Ray Serve; `/readyz` checks it
     announce_s: float = pydantic.Field(0.0, ge=0)  # longest wait for a probe before RUNNING
+    keys_file: str = ""  # of API keys, see `eagleray keys new`; empty asks for none
+    allow_own_code: bool = True  # load versions with code of their own
+    signing_key_file: str = ""  # of keys that must have signed versions; empty asks for none
+    rate_per_s: float = pydantic.Field(0.0, ge=0)  # of a caller at a replica; 0 sets no limit
+    rate_burst: float = pydantic.Field(0.0, ge=0)  # requests at once; 0 takes a second's
+    client_header: str = ""  # that names the caller where no key does, set by a proxy of yours
+    capture: float = pydantic.Field(0.0, ge=0, le=1)  # share of requests kept in storage
+    capture_exclude: tuple[str, ...] = ()  # columns that are not kept
+    capture_hash: tuple[str, ...] = ()  # columns of which a keyed hash is kept
+    capture_key_file: str = ""  # of the key of these hashes
     cpus: float = pydantic.Field(1.0, gt=0)  # that each replica reserves on the Ray cluster
     gpus: float = pydantic.Field(0.0, ge=0)  # likewise; with any, models are moved to it
     precision: placement.Precision = "fp32"  # of models on a GPU
@@ -68,6 +78,8 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
             )
         if self.precision != "fp32" and not self.gpus:
             raise ValueError(f"precision must be fp32 without gpus, but got {self.precision}")
+        if self.capture_hash and not self.capture_key_file:
+            raise ValueError("capture_hash needs a capture_key_file: plain hashes can be guessed")
         if self.announce_s and not self.metrics_port:
             raise ValueError("announce_s needs a metrics_port, where probes ask, but got none")
         return self

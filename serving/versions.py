@@ -8,16 +8,18 @@ while storage is unreachable.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import random
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from eagleray import bundle, errors
 from eagleray.state.aliases import Aliases, Route
-from eagleray.state.models import Registry
+from eagleray.state.models import Registry, Version
 from serving.predictor import Predictor
 
 log = logging.getLogger("ray.serve")
@@ -40,6 +42,7 @@ class Observer(Protocol):
     """What is told of versions; see `serving.metrics.Metrics`."""
 
     def serving(self, version: int, *, instead_of: int | None) -> None: ...
+    def loaded(self, version: int, created_s: float) -> None: ...
     def refused(self, version: int) -> None: ...
     def storage_error(self) -> None: ...
 
@@ -47,7 +50,8 @@ class Observer(Protocol):
 class Versions:
     """Reads the aliases of a model in a thread; `follow` is called with what to serve from now on.
 
-    `watch` reads them in place of the registry, `build` makes a predictor of a verified bundle.
+    `watch` reads them in place of the registry, `check` raises for a version that may not be
+    loaded, `build` makes a predictor of a verified bundle.
     Versions that are not in use any more stay loaded up to `memory` bytes, the latest used ones, so
     that a rollback takes no download.
     """
@@ -62,12 +66,13 @@ class Versions:
         build: Callable[[bundle.Bundle], Predictor],
         follow: Callable[[Followed], None],
         observer: Observer,
+        check: Callable[[Version], None] | None = None,
         memory: int = MEMORY,
     ) -> None:
         self._registry, self._name, self._alias = registry, name, alias
         self._watch = watch or functools.partial(registry.watch, name)
         self._build, self._follow, self._observer = build, follow, observer
-        self._memory = memory
+        self._check, self._memory = check, memory
         self._etag: str | None = None
         self._wanted: int | None = None
         self._route: Route | None = None
@@ -154,8 +159,12 @@ class Versions:
         """Load and verify a version, with its bytes; None if it is refused."""
         try:
             version = self._registry.version(self._name, number)
+            if self._check is not None:
+                self._check(version)
             loaded = bundle.load(self._registry, version)
             loaded.verify()
+            with contextlib.suppress(ValueError):  # a time that another tool wrote
+                self._observer.loaded(number, datetime.fromisoformat(version.created).timestamp())
             return self._build(loaded), sum(one.size for one in version.files.values())
         except Exception as cause:  # a user's model may raise anything
             if isinstance(cause, errors.StorageError) and not isinstance(cause, _UNFIT):

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -12,13 +11,27 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from eagleray import errors
-from serving import admission, autoscaling, docs, encoding, metrics, protocol, routing, wire
+from serving import (
+    admission,
+    autoscaling,
+    capture,
+    correlation,
+    deadlines,
+    docs,
+    encoding,
+    guard,
+    metrics,
+    protocol,
+    routing,
+    wire,
+)
 from serving.predictor import Predictor
 from serving.wire import Header, compressed, inference_pages, typed_json
 
 log = logging.getLogger("ray.serve")
 
 _ENCODINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}  # is it compressed?
+_VERSION = b"x-eagleray-version"
 _PART = 64 * 1024  # bytes of a response handed to the server at once
 
 READ_S, SEND_S = 30.0, 60.0
@@ -51,10 +64,13 @@ class Application:
     ) -> None:
         self.predictor: Predictor | None = None
         self.split: routing.Split | None = None
+        self.guard: guard.Guard | None = None
+        self.samples: capture.Capture | None = None
         self.ongoing = autoscaling.Ongoing()
         self._name, self._metrics = name, observer
         self.capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
+        self._departures = deadlines.Departures()
         model = f"/v1/models/{name}"
         named = self._predict_path = f"{model}:predict"
         paths = "/predict", "/predict/", named, f"{named}/"
@@ -92,21 +108,31 @@ class Application:
         started = time.perf_counter()
         self.ongoing.add(1)
         reservation = admission.Reservation(self.capacity)
+        identity = correlation.request_id(dict(scope["headers"]))
         try:
-            response = await self._response(path, scope, receive, reservation)
+            response = await self._response(path, scope, receive, reservation, identity)
             if len(response.body) >= encoding.LEAST_BYTES:
                 response = await _compressed(response, dict(scope["headers"]))
-            await self._send(response, send)
+            await self._send(response, identity, send)
         finally:
             reservation.release()
             self.ongoing.add(-1)
         route = self._routes.get(path, "other")
-        self._metrics.request(route, response.status, time.perf_counter() - started)
+        seconds, version = time.perf_counter() - started, self._version(response)
+        self._metrics.request(route, response.status, seconds, version=version)
 
-    async def _send(self, response: Response, send: Send) -> None:
+    def _version(self, response: Response) -> str:
+        """The version that answered, or that failed; empty for a refusal and other pages."""
+        for name, value in response.headers:
+            if name == _VERSION:
+                return value.decode()
+        return str(self.predictor.number) if response.status == 500 and self.predictor else ""
+
+    async def _send(self, response: Response, identity: bytes, send: Send) -> None:
         head = [
             (b"content-type", response.content_type),
             (b"content-length", b"%d" % len(response.body)),
+            (correlation.REQUEST_ID, identity),
             *response.headers,
         ]
         await send({"type": "http.response.start", "status": response.status, "headers": head})
@@ -123,29 +149,50 @@ class Application:
             log.warning("a client took too long to read its answer")
 
     async def _response(
-        self, path: str, scope: Scope, receive: Receive, reservation: admission.Reservation
+        self,
+        path: str,
+        scope: Scope,
+        receive: Receive,
+        reservation: admission.Reservation,
+        identity: bytes,
     ) -> Response:
-        response = await self._answer(path, scope, receive, reservation)
+        response = await self._answer(path, scope, receive, reservation, identity)
         if response.status >= 400 and inference_pages.owns(path):
             return replace(response, body=inference_pages.restated(response.body))
         return response
 
     async def _answer(
-        self, path: str, scope: Scope, receive: Receive, reservation: admission.Reservation
+        self,
+        path: str,
+        scope: Scope,
+        receive: Receive,
+        reservation: admission.Reservation,
+        identity: bytes,
     ) -> Response:
+        headers = dict(scope["headers"])
         try:
+            if self.guard is not None:
+                self.guard.check(path, headers, scope)
             wires = self._predictions.get(path) or self._versioned(path)
             if wires is not None:
-                return await self._predict(wires, scope, receive, reservation)
+                if self.samples is not None:
+                    self.samples.sample(identity)
+                limit_s = deadlines.seconds(headers)
+                answering = self._predict(wires, scope, receive, reservation)
+                return await (deadlines.within(limit_s, answering) if limit_s else answering)
             return await self._page(path, scope["method"])
         except errors.RequestError as error:
             return _refusal(error)
         except Exception:
-            number = dict(scope["headers"]).get(b"x-request-id", uuid.uuid4().hex.encode())
-            request_id = number.decode("latin-1")
-            log.exception("request %s to %s failed", request_id, path)
-            message, header = "the server failed; its log says why", (b"x-request-id", number)
-            return _error(500, message, header, request_id=request_id)
+            log.exception("%s to %s failed", correlation.described(headers, identity), path)
+            message = "the server failed; its log says why"
+            return _error(500, message, request_id=identity.decode())
+        except asyncio.CancelledError:
+            if self._departures.end():
+                return _error(deadlines.LEFT, "the client has left")
+            raise
+        finally:
+            self._departures.end()
 
     async def _predict(
         self,
@@ -205,12 +252,13 @@ class Application:
                 message = await receive()
                 first: bytes = message.get("body", b"")
                 reservation.add_bytes(len(first))
-                if not message.get("more_body", False):
-                    return first
-                return await _read_parts(first, receive, reservation)
+                more = message.get("more_body", False)
+                body = await _read_parts(first, receive, reservation) if more else first
         except TimeoutError as late:
             law = f"the body must arrive within {self._reads.seconds:g} s, but is late"
             raise errors.RequestError(law, status=408) from late
+        self._departures.watch(receive)
+        return body
 
     async def _page(self, path: str, method: str) -> Response:
         page = self._pages.get(path)
@@ -325,7 +373,12 @@ def _json(code: int, /, *headers: Header, **fields: object) -> Response:
     return Response(code, msgspec.json.encode(fields), headers=headers)
 
 
-_ERROR_HEADERS = {408: ((b"connection", b"close"),), 503: ((b"retry-after", b"1"),)}
+_ERROR_HEADERS: dict[int, tuple[Header, ...]] = {
+    401: ((b"www-authenticate", b"Bearer"),),
+    408: ((b"connection", b"close"),),
+    429: ((b"retry-after", b"1"),),
+    503: ((b"retry-after", b"1"),),
+}
 
 
 def _refusal(error: errors.RequestError) -> Response:

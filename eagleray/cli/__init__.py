@@ -38,6 +38,7 @@ COMMANDS = {
     "predict": Command("eagleray.cli.predict", "predict", "Predict rows of a file."),
     "models": Command("eagleray.cli.models", "app", "List, compare, promote and fetch versions."),
     "rollout": Command("eagleray.cli.rollout", "app", "Move traffic to a version in steps."),
+    "keys": Command("eagleray.cli.keys", "app", "Make API keys of an endpoint."),
     "storage": Command("eagleray.cli.storage", "app", "Remove contents that nothing refers to."),
     "doctor": Command("eagleray.cli.doctor", "doctor", "Check storage, machine and cluster."),
     "local": Command("eagleray.cli.local", "app", "The storage server on this machine."),

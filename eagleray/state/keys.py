@@ -37,6 +37,9 @@ ROLLOUT_LEASE = ROLLOUTS + "{id}/lease.json"  # who decides on it
 EVIDENCE = ROLLOUTS + "{id}/evidence/"
 EVIDENCE_OF = EVIDENCE + "{replica}.json"  # what one replica has counted
 
+CAPTURES = "captures/{model}/"
+CAPTURE = CAPTURES + "date={date}/{replica}-{number:05}.parquet"  # sampled requests and answers
+
 _SEARCH = re.compile(r"searches/([^/]+)/([^/]+)/.+")
 _VERSION = re.compile(r"models/([^/]+)/versions/([1-9][0-9]*)\.json")
 

@@ -10,7 +10,7 @@ from types import EllipsisType
 from typing import Any
 
 from eagleray import errors, names, storage
-from eagleray.state import aliases, documents, keys
+from eagleray.state import aliases, documents, keys, signatures
 from eagleray.state.aliases import CHAMPION, LATEST, Aliases, Event
 from eagleray.storage import blobs, cache, files
 
@@ -29,6 +29,7 @@ class Version(documents.Document, frozen=True):
     by: str = ""  # who registered it; empty where that is not on record
     files: dict[str, blobs.Blob]  # contents by path
     manifest: dict[str, Any]  # facts about the version, as JSON
+    signature: str = ""  # see `signatures`; empty where nobody signed
 
     def event(self) -> Event:
         at, number = self.created, self.number
@@ -62,10 +63,11 @@ class Registry:
     ) -> Version:
         """Store the files, by path, as the next version of a model. No alias moves.
 
+        It is signed where `signatures.VARIABLE` names a key; UserError if that cannot be read.
         A version appears whole or not at all. A known version for which `same` holds is
         returned instead, so of many processes that register the same at once only one does.
         """
-        numbers = self.numbers(name)
+        numbers, key = self.numbers(name), signatures.from_environment()
         for path in files:
             storage.checked(path)
         if known := self._last(same, name, numbers):
@@ -78,7 +80,9 @@ class Registry:
             files={path: blobs.put(self._store, data) for path, data in files.items()},
             manifest=dict(manifest),
         )
-        while not self._put_if_absent(keys.VERSION, version, name=name, number=version.number):
+        while not self._put_if_absent(
+            keys.VERSION, version := _signed(version, key), name=name, number=version.number
+        ):
             if known := self._last(same, name, [version.number]):
                 return known
             version = version.model_copy(update={"number": version.number + 1})
@@ -312,6 +316,12 @@ class Registry:
         except errors.ObjectExistsError:
             return False
         return True
+
+
+def _signed(version: Version, key: bytes | None) -> Version:
+    if key is None:
+        return version
+    return version.model_copy(update={"signature": signatures.sign(version, key)})
 
 
 def _ignore(_: errors.StorageError) -> None:

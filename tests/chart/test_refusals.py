@@ -44,6 +44,10 @@ CONTRADICTIONS = {
         {"serving": {"replicas": {"min": 5, "max": 4}}},
         "serving.replicas.max",
     ),
+    "hashes without a key": (
+        {"serving": {"capture": {"hash": ["email"]}}},
+        "must name a Secret with the key",
+    ),
     "fewer workers at most than at least": (
         {"serving": {"workers": {"min": 5, "max": 4}}},
         "set it to 5 or more",

@@ -3,6 +3,7 @@ import warnings
 import pytest
 import yaml
 
+from eagleray.state import signatures
 from serving import environment, scrape
 from serving.settings import Settings
 from tests.chart import chart
@@ -133,3 +134,66 @@ def ray_pods(case):
 
 def container(pod):
     return pod["spec"]["containers"][0]
+
+
+GUARDED = {
+    "signing": {"existingSecret": "signing"},
+    "serving": {
+        "keysSecret": "api-keys",
+        "allowOwnCode": True,
+        "rate": {"perSecond": 5, "burst": 9, "clientHeader": "x-real-ip"},
+        "capture": {"share": 0.5, "exclude": ["a"], "hash": ["b"], "keySecret": "hashes"},
+    },
+}
+
+
+def test_own_code_runs_only_where_the_release_allows_it():
+    (application,) = serve_config(chart.MINIMAL)["applications"]
+    assert Settings.model_validate(application["args"]).allow_own_code is False
+    (application,) = serve_config(chart.merged(chart.MINIMAL, GUARDED))["applications"]
+    settings = Settings.model_validate(application["args"])
+    assert settings.allow_own_code is True
+    assert (settings.rate_per_s, settings.rate_burst, settings.client_header) == (5, 9, "x-real-ip")
+    assert (settings.capture, settings.capture_exclude, settings.capture_hash) == (
+        0.5,
+        ("a",),
+        ("b",),
+    )
+
+
+def test_secrets_are_files_where_the_arguments_say_they_are_and_of_workers_alone():
+    values = chart.merged(chart.MINIMAL, GUARDED | {"tuning": {"enabled": True}})
+    (application,) = serve_config(values)["applications"]
+    settings = Settings.model_validate(application["args"])
+    spec = chart.one(chart.documents(values), "RayService")["spec"]["rayClusterConfig"]
+    (worker,) = [group["template"]["spec"] for group in spec["workerGroupSpecs"]]
+    secrets = {
+        one["name"]: one["secret"]["secretName"] for one in worker["volumes"] if "secret" in one
+    }
+    mounts = {
+        one["mountPath"]: secrets[one["name"]]
+        for one in worker["containers"][0]["volumeMounts"]
+        if one["name"] in secrets
+    }
+    files = settings.keys_file, settings.signing_key_file, settings.capture_key_file
+    found = [mounts[file.rpartition("/")[0]] for file in files]
+    assert found == ["api-keys", "signing", "hashes"]
+    head = spec["headGroupSpec"]["template"]["spec"]
+    assert not [one for one in head["volumes"] if "secret" in one]
+
+
+def test_drivers_sign_what_the_endpoint_verifies():
+    values = chart.merged(chart.MINIMAL, GUARDED | {"tuning": {"enabled": True}})
+    spec = chart.one(chart.documents(values), "RayCluster")["spec"]
+    head = spec["headGroupSpec"]["template"]["spec"]
+    variables = {one["name"]: one.get("value") for one in head["containers"][0]["env"]}
+    folder, _, file = variables[signatures.VARIABLE].rpartition("/")
+    (mount,) = [one for one in head["containers"][0]["volumeMounts"] if one["mountPath"] == folder]
+    assert (mount["name"], file) == ("signing", "signing-key")
+    for group in spec["workerGroupSpecs"]:
+        assert not [one for one in group["template"]["spec"]["volumes"] if "secret" in one]
+
+
+def test_hashes_without_a_key_are_refused():
+    with pytest.raises(ValueError, match="capture_hash needs a capture_key_file"):
+        Settings(name="churn", capture_hash=("email",))

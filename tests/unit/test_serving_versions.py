@@ -35,6 +35,9 @@ class Replica:
         assert instead_of == (self.stable[-2] if len(self.stable) > 1 else None)
         assert version == self.stable[-1]
 
+    def loaded(self, version: int, created_s: float) -> None:
+        assert created_s > 1.7e9
+
     def refused(self, version: int) -> None:
         self.unfit.append(version)
 

@@ -365,7 +365,9 @@ from pathlib import Path
 from serving import metrics
 gauges = metrics.Metrics(Path(sys.argv[1]), "left")
 gauges.serving(1, instead_of=None)
-gauges.request("predict", 200, 0.01)
+gauges.request("predict", 200, 0.01, version="1")
+gauges.loaded(1, 1.7e9)
+gauges.captured(2)
 gauges.batch(5, 1)
 text = gauges.exposition().decode()
 print(text)
@@ -376,6 +378,9 @@ def test_metrics_add_up_over_replicas_and_outlive_them(tmp_path: Path) -> None:
     command = [sys.executable, "-c", REPLICA, str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert 'eagleray_requests_total{model="left",route="predict",status="200"} 2.0' in text
+    answered = 'model="left",route="predict",status="200",version="1"'
+    assert f"eagleray_requests_total{{{answered}}} 2.0" in text
+    assert 'eagleray_model_created_seconds{model="left",version="1"} 1.7e+09' in text
+    assert 'eagleray_captured_rows_total{model="left"} 4.0' in text
     assert 'eagleray_rows_total{model="left"} 10.0' in text
     assert 'eagleray_model_version{model="left",version="1"} 1.0' in text

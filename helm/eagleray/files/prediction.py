@@ -1,6 +1,7 @@
 """One real prediction: the example of the model's own API description, asked of the endpoint."""
 
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -23,14 +24,16 @@ def main(url: str, name: str, patience_s: str) -> None:
 
 def predict(url: str, name: str) -> Any:
     """The answer for the example row."""
-    with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:  # noqa: S310
+    key = {"X-Api-Key": os.environ["EAGLERAY_KEY"]} if os.environ.get("EAGLERAY_KEY") else {}
+    page = urllib.request.Request(f"{url}/openapi.json", headers=key)  # noqa: S310
+    with urllib.request.urlopen(page, timeout=10) as answer:  # noqa: S310
         described = json.load(answer)
     path = f"/v1/models/{name}:predict"
     if path not in described.get("paths", {}):
         raise ValueError(f"no version of {name} is loaded yet")
     body = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
     request = urllib.request.Request(  # noqa: S310 - the release's own endpoint
-        url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        url + path, json.dumps(body).encode(), {"Content-Type": "application/json", **key}
     )
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         return json.load(answer)

@@ -59,6 +59,9 @@
 
 {{- define "eagleray.servingChecks" -}}
 {{- $s := .Values.serving -}}
+{{- if and $s.capture.hash (not $s.capture.keySecret) -}}
+{{- fail "serving.capture.keySecret must name a Secret with the key of the hashes, but is empty: plain hashes can be guessed" -}}
+{{- end -}}
 {{- range $what, $range := dict "serving.replicas" $s.replicas "serving.workers" $s.workers -}}
 {{- if lt (int $range.max) (int $range.min) -}}
 {{- fail (printf "%s.max must be at least %s.min, which is %v, but is %v; set it to %v or more" $what $what $range.min $range.max $range.min) -}}

@@ -39,6 +39,20 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* The Secrets that a pod reads as files, by the folder of /etc/eagleray where they are: replicas check, drivers sign. */}}
+{{- define "eagleray.secretFiles" -}}
+{{- $values := .root.Values -}}
+{{- $secrets := dict -}}
+{{- if and (eq .component "serving") (eq .role "worker") -}}
+{{- $secrets = dict "keys" $values.serving.keysSecret "signing" $values.signing.existingSecret "capture" $values.serving.capture.keySecret -}}
+{{- else if and (ne .component "serving") (eq .role "head") -}}
+{{- $secrets = dict "signing" $values.signing.existingSecret -}}
+{{- end -}}
+{{- range $folder, $secret := $secrets }}{{ if $secret }}
+{{ $folder }}: {{ $secret }}
+{{- end }}{{ end -}}
+{{- end -}}
+
 {{/* The one template of all Ray pods.
      root; component: serving, tuning or runs; role: head or worker; group: its values; autoscaled: beside an autoscaler. */}}
 {{- define "eagleray.pod" -}}
@@ -76,6 +90,9 @@ spec:
   volumes:
     - {name: tmp, emptyDir: {}}
     - {name: home, emptyDir: {}}
+    {{- range $folder, $secret := include "eagleray.secretFiles" . | fromYaml }}
+    - {name: {{ $folder }}, secret: {secretName: {{ $secret }}}}
+    {{- end }}
     {{- if and (eq .role "head") (ne .component "serving") }}
     - name: experiments
       configMap:
@@ -103,6 +120,10 @@ env:
   - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
     value: {{ include "eagleray.drain" . | quote }}
   {{- include "eagleray.storageEnv" .root | nindent 2 }}
+  {{- if and $values.signing.existingSecret (ne .component "serving") (eq .role "head") }}
+  - name: EAGLERAY_SIGNING_KEY_FILE
+    value: /etc/eagleray/signing/signing-key
+  {{- end }}
   {{- range $values.ray.env }}
   - {{ include "eagleray.variable" . }}
   {{- end }}
@@ -123,6 +144,9 @@ lifecycle:
 {{- end }}
 volumeMounts:
   {{- include "eagleray.writable" . | nindent 2 }}
+  {{- range $folder, $_ := include "eagleray.secretFiles" . | fromYaml }}
+  - {name: {{ $folder }}, mountPath: /etc/eagleray/{{ $folder }}, readOnly: true}
+  {{- end }}
   {{- if and (eq .role "head") (ne .component "serving") }}
   - {name: experiments, mountPath: /experiments, readOnly: true}
   {{- end }}
