@@ -1,13 +1,10 @@
 """The HTTP API as a plain ASGI application: a framework would take longer than a prediction."""
 
 import asyncio
-import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from eagleray import errors
@@ -17,16 +14,18 @@ from serving import (
     capture,
     correlation,
     deadlines,
-    docs,
     encoding,
     guard,
     metrics,
+    pages,
     protocol,
+    responses,
     routing,
     wire,
 )
 from serving.predictor import Predictor
-from serving.wire import Header, compressed, inference_pages, typed_json
+from serving.responses import Response
+from serving.wire import compressed, inference_pages, typed_json
 
 log = logging.getLogger("ray.serve")
 
@@ -36,16 +35,6 @@ _PART = 64 * 1024  # bytes of a response handed to the server at once
 
 READ_S, SEND_S = 30.0, 60.0
 """Timeouts for a client to send its body and to read a large response; see `admission.Timeout`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An HTTP response."""
-
-    status: int
-    body: bytes
-    content_type: bytes = typed_json.CONTENT_TYPE
-    headers: tuple[Header, ...] = ()
 
 
 class Application:
@@ -72,25 +61,11 @@ class Application:
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         self._departures = deadlines.Departures()
         model = f"/v1/models/{name}"
-        named = self._predict_path = f"{model}:predict"
-        paths = "/predict", "/predict/", named, f"{named}/"
+        paths = "/predict", "/predict/", f"{model}:predict", f"{model}:predict/"
         self._predictions = dict.fromkeys(paths, wire.PREDICT)
         self._predictions[f"/v2/models/{name}/infer"] = wire.INFER
-        models = dict.fromkeys((model, f"{model}/"), self._model)
-        pages: dict[str, Callable[[], Awaitable[Response]]] = {
-            "/": self._index,
-            "/healthz": self._healthz,
-            "/readyz": self._readyz,
-            "/metrics": self._exposition,
-            "/openapi.json": self._openapi,
-            "/v2": self._v2_server,
-            "/v2/health/live": self._v2_live,
-            "/v2/health/ready": self._v2_ready,
-        }
-        files = {path: functools.partial(_file, path) for path in docs.CONTENT_TYPES}
-        self._pages = pages | models | files
-        self._routes = {path: path.strip("/") or "index" for path in pages}
-        self._routes |= dict.fromkeys(models, "model") | dict.fromkeys(self._predictions, "predict")
+        self._pages = pages.Pages(name, observer, lambda: self.predictor)
+        self._routes = self._pages.routes | dict.fromkeys(self._predictions, "predict")
 
     def predicts(self, path: str) -> bool:
         return path in self._predictions
@@ -112,7 +87,7 @@ class Application:
         try:
             response = await self._response(path, scope, receive, reservation, identity)
             if len(response.body) >= encoding.LEAST_BYTES:
-                response = await _compressed(response, dict(scope["headers"]))
+                response = await responses.pack(response, dict(scope["headers"]))
             await self._send(response, identity, send)
         finally:
             reservation.release()
@@ -180,16 +155,16 @@ class Application:
                 limit_s = deadlines.seconds(headers)
                 answering = self._predict(wires, scope, receive, reservation)
                 return await (deadlines.within(limit_s, answering) if limit_s else answering)
-            return await self._page(path, scope["method"])
+            return await self._pages.get(path, scope["method"])
         except errors.RequestError as error:
-            return _refusal(error)
+            return responses.refusal(error)
         except Exception:
             log.exception("%s to %s failed", correlation.described(headers, identity), path)
             message = "the server failed; its log says why"
-            return _error(500, message, request_id=identity.decode())
+            return responses.error(500, message, request_id=identity.decode())
         except asyncio.CancelledError:
             if self._departures.end():
-                return _error(deadlines.LEFT, "the client has left")
+                return responses.error(deadlines.LEFT, "the client has left")
             raise
         finally:
             self._departures.end()
@@ -202,20 +177,20 @@ class Application:
         reservation: admission.Reservation,
     ) -> Response:
         if scope["method"] != "POST":
-            return _wrong_method(b"POST")
+            return responses.wrong_method(b"POST")
         predictor = self.predictor
         if predictor is None:
-            raise _not_loaded()
+            raise responses.not_loaded()
         headers = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         kind = wires.get(content_type) or wire.named(wires, content_type)
         if kind is None:
-            raise _wrong_type(wires, content_type)
+            raise responses.wrong_type(wires, content_type)
         exchange = kind.open(headers, scope["query_string"])
         compression = headers.get(b"content-encoding", b"").strip().lower()
         if compression not in _ENCODINGS:
             law, got = "content-encoding must be gzip or absent", compression.decode("latin-1")
-            return _error(415, f"{law}, but got {got}", (b"accept-encoding", b"gzip"))
+            return responses.error(415, f"{law}, but got {got}", (b"accept-encoding", b"gzip"))
         length = int(headers.get(b"content-length", 0))
         if length > protocol.MOST_BYTES:
             raise protocol.too_many_bytes()
@@ -232,7 +207,7 @@ class Application:
                 answer, version = await split.answer(body, reservation, headers, exchange)
         except errors.RequestError as error:
             if content_type == typed_json.FORM and error.status == 400:
-                raise _wrong_type(wires, content_type) from error
+                raise responses.wrong_type(wires, content_type) from error
             raise
         content, answered, more = answer
         return Response(200, content, answered, (version, *more))
@@ -242,7 +217,7 @@ class Application:
         asked = inference_pages.target(path) if inference_pages.owns(path) else None
         if asked is None or asked.action != "infer":
             return None
-        inference_pages.check(asked, self._name, self._number)
+        inference_pages.check(asked, self._name, self._pages.number)
         return wire.INFER_VERSION
 
     async def _read(self, receive: Receive, reservation: admission.Reservation) -> protocol.Body:
@@ -260,78 +235,6 @@ class Application:
         self._departures.watch(receive)
         return body
 
-    async def _page(self, path: str, method: str) -> Response:
-        page = self._pages.get(path)
-        if page is None and (asked := inference_pages.target(path)) is not None:
-            inference_pages.check(asked, self._name, self._number)
-            page = self._v2_ready if asked.action == "ready" else self._v2_model
-        if page is None and path.startswith("/v1/models/"):
-            name = path.removeprefix("/v1/models/").rstrip("/").removesuffix(":predict")
-            return _error(404, f"the model served here is {self._name}, but got {name!r}")
-        if page is None:
-            return _error(404, f"no page is at {path!r}; see /docs")
-        if method not in ("GET", "HEAD"):
-            return _wrong_method(b"GET, HEAD")
-        return await page()
-
-    @property
-    def _number(self) -> int | None:
-        return self.predictor.number if self.predictor else None
-
-    async def _index(self) -> Response:
-        version = self._number
-        links = ["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"]
-        predict = ["/predict", self._predict_path]
-        return _json(200, model=self._name, version=version, predict=predict, links=links)
-
-    async def _healthz(self) -> Response:
-        failure = self.predictor.failure if self.predictor else None
-        if failure is not None:
-            return _json(503, status="failed", why=failure)
-        return _json(200, status="alive")
-
-    async def _model(self) -> Response:
-        """Answer as KServe's V1 protocol does: name and readiness, with the version."""
-        loaded = self.predictor
-        ready = loaded is not None and loaded.failure is None
-        version = loaded.number if loaded else None
-        return _json(200 if ready else 503, name=self._name, version=version, ready=ready)
-
-    async def _v2_server(self) -> Response:
-        return _json(200, **inference_pages.SERVER)
-
-    async def _v2_live(self) -> Response:
-        if self.predictor is not None and self.predictor.failure is not None:
-            raise errors.RequestError(self.predictor.failure, status=503)
-        return _json(200, live=True)
-
-    async def _v2_ready(self) -> Response:
-        if self.predictor is None:
-            raise _not_loaded()
-        await self._v2_live()
-        return _json(200, name=self._name, ready=True)
-
-    async def _v2_model(self) -> Response:
-        if self.predictor is None:
-            raise _not_loaded()
-        return Response(200, msgspec.json.encode(self.predictor.metadata()))
-
-    async def _readyz(self) -> Response:
-        loaded = self.predictor
-        if loaded is None:
-            return _json(503, status="loading", model=self._name)
-        described = {"model": self._name, "version": loaded.number}
-        return _json(200, status="ready", **described, golden_rows=loaded.golden_rows)
-
-    async def _exposition(self) -> Response:
-        text = await asyncio.to_thread(self._metrics.exposition)
-        return Response(200, text, metrics.CONTENT_TYPE.encode())
-
-    async def _openapi(self) -> Response:
-        if self.predictor is None:
-            raise _not_loaded()
-        return Response(200, self.predictor.document())
-
 
 async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
@@ -339,10 +242,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
-
-
-async def _file(path: str) -> Response:
-    return Response(200, docs.content(path), docs.CONTENT_TYPES[path])
 
 
 async def _read_parts(
@@ -359,52 +258,3 @@ async def _read_parts(
             raise protocol.too_many_bytes()
         more = message.get("more_body", False)
     return body
-
-
-async def _compressed(response: Response, headers: dict[bytes, bytes]) -> Response:
-    body, more = response.body, [(b"vary", b"accept-encoding")]
-    if encoding.accepted(headers.get(b"accept-encoding", b"")):
-        body = await asyncio.to_thread(encoding.compress, body)
-        more.append((b"content-encoding", b"gzip"))
-    return replace(response, body=body, headers=(*response.headers, *more))
-
-
-def _json(code: int, /, *headers: Header, **fields: object) -> Response:
-    return Response(code, msgspec.json.encode(fields), headers=headers)
-
-
-_ERROR_HEADERS: dict[int, tuple[Header, ...]] = {
-    401: ((b"www-authenticate", b"Bearer"),),
-    408: ((b"connection", b"close"),),
-    429: ((b"retry-after", b"1"),),
-    503: ((b"retry-after", b"1"),),
-}
-
-
-def _refusal(error: errors.RequestError) -> Response:
-    if error.status != 422:
-        return _error(error.status, str(error), field=error.field)
-    details = error.details or ([(error.field, str(error))] if error.field else [])
-    listed = [{"field": field, "message": message} for field, message in details]
-    return _error(422, str(error), field=error.field, details=listed)
-
-
-def _error(
-    status: int, message: str, *headers: Header, field: str | None = None, **more: object
-) -> Response:
-    error = {"type": protocol.ERRORS[status][0], "message": message, "field": field, **more}
-    return _json(status, *headers, *_ERROR_HEADERS.get(status, ()), error=error)
-
-
-def _wrong_method(allowed: bytes) -> Response:
-    return _error(405, f"the method must be {allowed.decode()}", (b"allow", allowed))
-
-
-def _wrong_type(wires: wire.Table, content_type: bytes) -> errors.RequestError:
-    taken = ", ".join(one.decode() for one in wires if one and one != typed_json.FORM)
-    got = content_type.decode("latin-1")
-    return errors.RequestError(f"the body must be {taken}, but got {got}", status=415)
-
-
-def _not_loaded() -> errors.RequestError:
-    return errors.RequestError("no version is loaded yet", status=503)
