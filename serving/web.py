@@ -186,7 +186,7 @@ class Application:
         kind = wires.get(content_type) or wire.named(wires, content_type)
         if kind is None:
             raise responses.wrong_type(wires, content_type)
-        exchange = kind.open(headers, scope["query_string"])
+        exchange = kind.open(headers, scope.get("query_string", b""))
         compression = headers.get(b"content-encoding", b"").strip().lower()
         if compression not in _ENCODINGS:
             law, got = "content-encoding must be gzip or absent", compression.decode("latin-1")

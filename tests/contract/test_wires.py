@@ -401,7 +401,7 @@ def test_explanations_and_named_versions_are_answered_outside_a_rollout(
     gauges, thread = application._metrics, ThreadPoolExecutor(1)
     candidate = predictor.Predictor(loaded, batching.Limits(), thread, gauges)
     split = routing.Split("r1", application.capacity, stable.outcome)
-    split.follow(stable, candidate, aliases.Route(rollout="r1", candidate=4, share=1.0))
+    split.follow(stable, stable, candidate, aliases.Route(rollout="r1", candidate=4, share=1.0))
     both = web.Application("left", gauges)
     both.predictor, both.split = stable, split
     content = as_tensors(RAW)[0]

@@ -244,7 +244,7 @@ def test_the_log_of_a_failure_names_request_and_trace_but_no_row(
         raise RuntimeError("the model failed")
 
     assert model.application.predictor is not None
-    model.application.predictor._bundle.predict_columns = fail  # type: ignore[method-assign,assignment]
+    model.application.predictor.bundle.predict_columns = fail  # type: ignore[method-assign,assignment]
 
     async def work() -> Client:
         client = Client(model.application, x_request_id="mine-1", traceparent=TRACE)

@@ -29,7 +29,8 @@ def test_only_state_and_storage_know_keys() -> None:
         for path in (root / part).rglob("*.py"):
             name = path.relative_to(root).as_posix()
             if not name.startswith(owners):
-                found, looked = LITERAL.search(path.read_text()), looked + 1
+                text = re.sub(r"/v[12]/models/\S+", "", path.read_text())  # paths of HTTP
+                found, looked = LITERAL.search(text), looked + 1
                 known += [f"{name}: {found[0]}"] if found else []
     assert looked > 100
     assert known == []
