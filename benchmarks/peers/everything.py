@@ -1,0 +1,25 @@
+"""`eagleray serve` with API keys, a capture of a tenth of the requests, and a split of 5 %."""
+
+import signal
+
+from benchmarks.peers.plain import NAME, asked
+from eagleray import api, apikeys
+from eagleray.state.rollouts import Plan
+from serving import local
+from serving.settings import Settings
+
+KEY = "er_benchmark"  # no secret: of a server on loopback that ends with the benchmark
+
+folder, port = asked()
+uri = folder.as_uri()
+keys = folder / "keys"
+line = apikeys.Key("benchmark", frozenset({"predict"}), apikeys.digest(KEY.encode())).line()
+keys.write_text(line)
+settings = Settings(
+    name=NAME, storage=uri, alias="split", max_replicas=1, keys_file=str(keys), capture=0.1
+)
+plan = Plan(mode="split", steps=(0.05,), deadline_s=3600.0)
+api.models.models(uri)[NAME].roll_out(2, "split", plan=plan)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+with local.serving(settings, port=port):
+    signal.pause()
