@@ -88,7 +88,8 @@ class Application:
             response = await self._response(path, scope, receive, reservation, identity)
             if len(response.body) >= encoding.LEAST_BYTES:
                 response = await responses.pack(response, dict(scope["headers"]))
-            await self._send(response, identity, send)
+            # Ray Serve itself marks what does not take the fast path
+            await self._send(response, identity if self.predicts(path) else None, send)
         finally:
             reservation.release()
             self.ongoing.add(-1)
@@ -103,13 +104,14 @@ class Application:
                 return value.decode()
         return str(self.predictor.number) if response.status == 500 and self.predictor else ""
 
-    async def _send(self, response: Response, identity: bytes, send: Send) -> None:
+    async def _send(self, response: Response, identity: bytes | None, send: Send) -> None:
         head = [
             (b"content-type", response.content_type),
             (b"content-length", b"%d" % len(response.body)),
-            (correlation.REQUEST_ID, identity),
             *response.headers,
         ]
+        if identity is not None:
+            head.append((correlation.REQUEST_ID, identity))
         await send({"type": "http.response.start", "status": response.status, "headers": head})
         if len(response.body) <= _PART:
             await send({"type": "http.response.body", "body": response.body})

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -164,9 +165,11 @@ def test_predictions_by_http_equal_the_bundles_own(served: Served) -> None:
 
 
 def test_predictions_take_the_fast_path_and_pages_go_rays_way(served: Served) -> None:
-    """Ray Serve marks each answer that passes its own code with a request id."""
-    assert "x-request-id" not in served.predict(ROWS[:1]).headers
-    assert "x-request-id" in served.http.get(f"{served.url}/readyz").headers
+    """Ids that Ray Serve gives to requests are UUIDs, those of the fast path are not."""
+    quick = served.predict(ROWS[:1]).headers.get_list("x-request-id")
+    (through_ray,) = served.http.get(f"{served.url}/readyz").headers.get_list("x-request-id")
+    assert [len(one) for one in quick] == [16]
+    assert through_ray == str(uuid.UUID(through_ray))
 
 
 def test_an_unknown_category_is_served_and_flagged(served: Served) -> None:

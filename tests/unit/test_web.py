@@ -309,7 +309,7 @@ def test_a_failure_of_ours_gives_a_request_id_and_no_trace(
     monkeypatch.setattr(application.predictor, "document", broken)
     answer = ask(application, "GET", "/openapi.json", headers={"x-request-id": "r7"})
     assert error(answer) == (500, "internal")
-    assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"] == "r7"
+    assert answer.json()["error"]["request_id"] == "r7"
     assert "secret" not in answer.text
 
 
