@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,14 +64,22 @@ class Server:
     name: str
     url: str
     request: Path  # of its files: the body (.json), and the script by which wrk sends it (.lua)
+    process: int  # leads a group of its own
     rates: list[float] = field(default_factory=list)
     p50s_ms: list[float] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Signal all of its processes; those of a Ray cluster lead groups of their own."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process, number)
+
     def measure(self, seconds: int, *, warming_up: bool) -> None:
         """One round; what fails while it warms up counts too."""
+        self.signal(signal.SIGCONT)
         many = drive(self, 64, seconds)
         one = drive(self, 1, max(1, seconds // 2))
+        self.signal(signal.SIGSTOP)  # some poll without a pause
         self.failed.append(int(many["failed"] + one["failed"]))
         if not warming_up:
             self.rates.append(many["rate"])
@@ -175,18 +182,22 @@ def started(kind: str, folder: Path) -> Iterator[Server]:
     print(f"starting {kind} …", flush=True)
     with (
         (folder / f"{kind}.log").open("wb") as said,
-        subprocess.Popen(words, env=plain, stdout=said, stderr=said, cwd=peers.ROOT) as process,
+        subprocess.Popen(
+            words, env=plain, stdout=said, stderr=said, cwd=peers.ROOT, start_new_session=True
+        ) as process,
     ):
         path, request = "predict", folder / "instances"
         if kind == "mlserver":
             path, request = f"v2/models/{NAME}/infer", folder / "tensors"
-        server = Server(kind, f"http://127.0.0.1:{port}/{path}", request)
+        server = Server(kind, f"http://127.0.0.1:{port}/{path}", request, process.pid)
         try:
             wait(server, process)
             yield server
         finally:
-            process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGCONT)
+            process.terminate()
             process.wait(60)
+            server.signal(signal.SIGKILL)  # what some leave behind
 
 
 def wait(server: Server, process: subprocess.Popen[bytes]) -> None:
@@ -195,7 +206,7 @@ def wait(server: Server, process: subprocess.Popen[bytes]) -> None:
     for _ in range(240):
         try:
             ask(server)
-        except (urllib.error.URLError, ConnectionError) as error:
+        except OSError as error:
             cause = error
         else:
             return
@@ -240,12 +251,12 @@ def drive(server: Server, connections: int, seconds: int) -> dict[str, float]:
 def report(servers: list[Server]) -> None:
     """A table, then the claims."""
     heads = f"{'requests/s at 64':>18}{'p50 at 1 (ms)':>15}{'requests failed':>17}"
-    print(f"\nmedians of {len(servers[0].rates)} {heads}")
+    print(f"\n{f'medians of {len(servers[0].rates)}':22}{heads}")
     rate = {server.name: statistics.median(server.rates) for server in servers}
     p50 = {server.name: statistics.median(server.p50s_ms) for server in servers}
     for server in servers:
         name, failed = server.name, sum(server.failed)
-        print(f"{name:13}{rate[name]:18.0f}{p50[name]:15.2f}{failed:17}")
+        print(f"{name:22}{rate[name]:18.0f}{p50[name]:15.2f}{failed:17}")
     ours = rate[OURS]
     for peer, target in TARGETS.items():
         if peer in rate:

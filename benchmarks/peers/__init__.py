@@ -6,7 +6,6 @@ A peer is a file here, started by `python -m benchmarks.peers.NAME FOLDER PORT`,
 
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -47,4 +46,5 @@ def _python(environment: str) -> str:
 def _add_project(home: Path) -> None:
     """Let modules of the project, torch among them, be found after those of the peer."""
     (site,) = home.glob("lib/python*/site-packages")
-    site.joinpath("project.pth").write_text(f"{ROOT}\n{sysconfig.get_paths()['purelib']}\n")
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    site.joinpath("project.pth").write_text("\n".join([str(ROOT), *packages, ""]))

@@ -3,7 +3,8 @@
 import signal
 
 from benchmarks.peers.plain import NAME, asked
-from eagleray import api, apikeys
+from eagleray import apikeys
+from eagleray.api import models
 from eagleray.state.rollouts import Plan
 from serving import local
 from serving.settings import Settings
@@ -19,7 +20,7 @@ settings = Settings(
     name=NAME, storage=uri, alias="split", max_replicas=1, keys_file=str(keys), capture=0.1
 )
 plan = Plan(mode="split", steps=(0.05,), deadline_s=3600.0)
-api.models.models(uri)[NAME].roll_out(2, "split", plan=plan)
+models.models(uri)[NAME].roll_out(2, "split", plan=plan)
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 with local.serving(settings, port=port):
     signal.pause()

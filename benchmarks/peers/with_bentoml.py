@@ -18,7 +18,7 @@ class Predict:
     def __init__(self) -> None:
         self._plain = Plain(Path(os.environ[FOLDER]))
 
-    @bentoml.api(batchable=True, max_batch_size=MOST_ROWS, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=MOST_ROWS, max_latency_ms=1000)  # type: ignore[untyped-decorator]
     def predict(self, instances: list[dict[str, float]]) -> list[dict[str, Any]]:
         return self._plain.rows(instances)
 

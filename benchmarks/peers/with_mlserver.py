@@ -36,12 +36,20 @@ if __name__ == "__main__":
     folder, port = asked()
     home = folder / "mlserver"
     home.mkdir()
-    model = {"name": NAME, "implementation": "benchmarks.peers.with_mlserver.Predict"}
+    model: dict[str, object] = {
+        "name": NAME,
+        "implementation": "benchmarks.peers.with_mlserver.Predict",
+    }
     model |= {"max_batch_size": MOST_ROWS, "max_batch_time": WAIT_S}
     (home / "model-settings.json").write_text(json.dumps(model))
-    plain = {"parallel_workers": 0, "debug": False, "metrics_endpoint": None, "host": "127.0.0.1"}
+    plain: dict[str, object] = {
+        "parallel_workers": 0,
+        "debug": False,
+        "metrics_endpoint": None,
+        "host": "127.0.0.1",
+    }
     ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
     (home / "settings.json").write_text(json.dumps(plain | ports))
     environment = os.environ | {FOLDER: str(folder)}
-    words = ["-m", "mlserver", "start", str(home)]
-    os.execve(sys.executable, [sys.executable, *words], environment)
+    program = str(Path(sys.executable).with_name("mlserver"))
+    os.execve(program, [program, "start", str(home)], environment)
