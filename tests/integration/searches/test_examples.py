@@ -51,7 +51,16 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(scope="module", params=EXAMPLES)
+QUICK = ("breast_cancer", "adult", "sms_spam")
+"""A table, a large one, texts; `make demo` runs digits, unit tests a regression."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EXAMPLES
+    ],
+)
 def example(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import pytest
 from rich import console
 
 from eagleray import spec
@@ -28,6 +29,7 @@ def run(folder: Path, text: str = FILE, **overrides: str) -> tuple[Outcome, str]
     return ended, out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_population_trains_together_and_ends_better_than_its_trials_alone(
     ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_module_that_workers_lack_ends_a_search_at_once_which_goes_on_when_it_
     assert [one.status for one in ended.trials] == ["finished"] * 6
 
 
+@pytest.mark.slow
 def test_a_trial_whose_worker_dies_again_and_again_without_progress_is_given_up(
     ray_cluster: None, one_retry: None, tmp_path: Path
 ) -> None:

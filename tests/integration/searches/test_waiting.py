@@ -68,6 +68,7 @@ def why(chosen: spec.Experiment, capsys: pytest.CaptureFixture[str]) -> list[str
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_a_trial_that_waits_is_explained_and_the_search_goes_on_once_there_is_room(
     ray_cluster: None,
     tmp_path: Path,
