@@ -1,8 +1,11 @@
-"""The application under uvicorn in a thread, and Debian's Chromium: what tests of pages stand on."""
+"""What tests of pages stand on: the application under uvicorn, and Debian's Chromium."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,13 +13,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+import torch
 import uvicorn
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from eagleray import bundle
+from eagleray.engines.torch import Torch
+from eagleray.learn import features, models, schema
 from serving import batching, metrics, predictor, web
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium")
+"""Debian's, which `make test` installs."""
+
+
+def count_anew(patch: pytest.MonkeyPatch) -> None:
+    """Let metrics that are made from now on write to their folder, as in a process of their own."""
+    from prometheus_client import values
+
+    patch.setattr(values, "ValueClass", values.MultiProcessValue())
 
 
 @contextlib.contextmanager
@@ -52,3 +69,24 @@ def application(folder: Path, loaded: bundle.Bundle, number: int = 3) -> web.App
     thread = ThreadPoolExecutor(1)
     made.predictor = predictor.Predictor(loaded, batching.Limits(), thread, gauges)
     return made
+
+
+def pictures(column: schema.Column, pictures: list[Any]) -> bundle.Bundle:
+    """A model of pictures with random weights; ten digits are its classes."""
+    raw = {column.name: pictures}
+    digits = schema.Target(name="digit", task="multiclass", classes=tuple("0123456789"))
+    known = schema.Schema(columns=(column,), target=digits)
+    transforms = features.Transforms.fit(known, {}, schema.parse(known, raw))
+    options = models.parse({"type": "image"})
+    torch.manual_seed(0)
+    engine = Torch(options, models.build(options, transforms.shape, 10))
+    made = bundle.Bundle(schema=known, transforms=transforms, engine=engine, scale={})
+    made.golden = bundle.Golden(raw, made.predict(raw).outputs.tolist())
+    return made
+
+
+def png(rows: Any) -> str:
+    """A grey picture as PNG in base64."""
+    file = io.BytesIO()
+    Image.fromarray(np.array(rows, np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

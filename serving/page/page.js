@@ -117,6 +117,7 @@ const drawProblems = ({message, details}) => {
   box.replaceChildren(element("p", {class: "bad"}, head), list);
   box.hidden = false;
   box.focus();
+  find("[data-answer]").replaceChildren(element("p", {class: "quiet"}, "There is no answer to this row."));
 };
 
 // The answer
