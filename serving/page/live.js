@@ -82,6 +82,9 @@ const stepsOf = (rollout) => {
   return list;
 };
 
+/** A time in ISO 8601 and UTC, as people read it. */
+const moment = (text) => `${text.slice(0, 19).replace("T", " ")} UTC`;
+
 const drawRollout = (rollout) => {
   const place = find("[data-rollout]"), text = JSON.stringify(rollout);
   if (text === live.drawn) return;
@@ -92,12 +95,12 @@ const drawRollout = (rollout) => {
   }
   const [last, ...earlier] = rollout.decisions;
   const headings = ["counted", `version ${rollout.stable}`, `version ${rollout.candidate}`];
-  const decided = earlier.map((one) => [one.at, one.action, one.share, one.why]);
+  const decided = earlier.map((one) => [moment(one.at), one.action, one.share, one.why]);
   const open = find("details", place)?.open;
   place.replaceChildren(
     element("p", {}, rollout.headline),
     ...(rollout.open ? [stepsOf(rollout)] : []),
-    element("p", {class: "small"}, `${last.at}: ${last.action} at ${last.share}${last.why ? `: ${last.why}` : ""}`),
+    element("p", {class: "small"}, `${moment(last.at)}: ${last.action} at ${last.share}${last.why ? `: ${last.why}` : ""}`),
     table(rollout.doubt, headings, rollout.compared, [1, 2]),
     ...(earlier.length ? [element("details", open ? {open: ""} : {}, element("summary", {}, "Earlier decisions"),
       table("The latest first", ["when", "what", "share", "why"], decided, [2]))] : []),

@@ -146,7 +146,10 @@ const drawShares = (name, shares) => {
 const drawExplanation = ({mean, contributions}, explained) => {
   const pairs = Object.entries(contributions).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   const most = Math.abs(pairs[0][1]), signed = even(most, {signDisplay: "exceptZero"});
-  const given = Object.fromEntries(controls().map((one) => [one.name, find("[data-value]", one.field).value]));
+  const given = Object.fromEntries(controls().map(({field, name}) => {
+    const text = find("[data-value]", field).value;
+    return [name, text && find("[data-drop]", field) ? "(picture)" : text];
+  }));
   const rows = pairs.map(([name, value]) => {
     const text = given[name] ?? "";
     const entered = text === "" ? "(missing)" : text.length > 40 ? `${text.slice(0, 39)}\u2026` : text;
@@ -263,6 +266,7 @@ const unlock = async (key) => {
   if (!fault) return find("h1")?.scrollIntoView();
   sessionStorage.removeItem(KEY);
   const error = find("#key-error"), input = find("#key");
+  find("[data-message]").hidden = true;
   error.textContent = fault;
   error.hidden = false;
   input.setAttribute("aria-invalid", "true");
