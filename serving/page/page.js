@@ -40,7 +40,7 @@ const sent = (field) => {
   if (field.dataset.typed !== "true") return text;
   try {
     const value = JSON.parse(text);
-    return value !== null && !(value instanceof Object && !Array.isArray(value)) ? value : text;
+    return Number.isFinite(value) || typeof value === "boolean" || Array.isArray(value) ? value : text;
   } catch {
     return text;
   }
@@ -71,6 +71,7 @@ const command = () => {
 
 const drawCommand = () => {
   find("[data-curl]").textContent = command();
+  find("[data-save]").hidden = body().length <= LONGEST;
   find("[data-copied]").textContent = "";
 };
 
@@ -83,6 +84,12 @@ const copy = async () => {
     document.execCommand("copy");
   }
   find("[data-copied]").textContent = "Copied.";
+};
+
+const save = () => {
+  const url = URL.createObjectURL(new Blob([body()], {type: "application/json"}));
+  element("a", {href: url, download: "row.json"}).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 };
 
 // Problems
@@ -295,6 +302,7 @@ const prepareForm = (form) => {
   form.addEventListener("reset", () => { clear(); setTimeout(drawCommand); });
   every("[data-name]").filter((field) => find("[data-drop]", field)).forEach(preparePicture);
   find("[data-copy]").addEventListener("click", copy);
+  find("[data-save]").addEventListener("click", save);
   drawCommand();
   if (sessionStorage.getItem(KEY)) {
     const button = element("button", {type: "button", class: "plain"}, "Forget the key");

@@ -142,6 +142,21 @@ def test_the_command_is_the_same_request(
     assert "explanation" in answer
 
 
+def test_a_row_too_long_for_a_command_is_saved_as_a_file(
+    endpoint: tuple[web.Application, str], visit: Visit
+) -> None:
+    page = visit.page
+    page.goto(endpoint[1])
+    expect(page.get_by_role("button", name="Save row.json")).to_be_hidden()
+    page.get_by_label("note").fill("late " * 1000)
+    page.get_by_role("textbox", name="income $").fill("1e999")
+    assert page.locator("[data-curl]").inner_text().endswith("-d '@row.json'")
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Save row.json").click()
+    row = json.loads(saving.value.path().read_text())["instances"][0]
+    assert (row["note"], row["income $"]) == ("late " * 1000, "1e999")
+
+
 def test_faults_stand_beside_their_fields_in_the_words_of_the_api(
     endpoint: tuple[web.Application, str], visit: Visit
 ) -> None:
