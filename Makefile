@@ -16,7 +16,7 @@ test: $(READY) ## style, types, layers, and all tests but the slow ones
 	@$(MAKE) --no-print-directory --jobs 2 check tests
 
 # The long files first, so that the short ones fill up what one process has left over at the end.
-tests: $(READY)
+tests: $(READY) chromium
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
 		tests/integration tests/contract tests/chart tests/unit
 
@@ -92,8 +92,8 @@ $(READY): requirements.lock pyproject.toml tests/helm_programs.txt
 	$(BIN)/python -m tests.helm_programs
 	@touch $@
 
-.PHONY: curl wrk iproute
+.PHONY: curl wrk iproute chromium
 iproute:
 	@command -v ip > /dev/null || { $(APT) update -qq && $(APT) install -y -qq iproute2 > /dev/null; }
-curl wrk:
+curl wrk chromium:
 	@command -v $@ > /dev/null || { $(APT) update -qq && $(APT) install -y -qq $@ > /dev/null; }

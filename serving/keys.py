@@ -15,7 +15,7 @@ log = logging.getLogger("ray.serve")
 
 OPEN = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs"))
 """Paths that need no key; nor do the files of `/docs`."""
-ADMIN = frozenset(("/metrics",))
+ADMIN = frozenset(("/metrics", "/live"))
 """Paths that need a key with the scope `admin`."""
 _CHECK_S = 1.0  # between two looks at the file
 _BEARER = b"bearer "

@@ -8,7 +8,12 @@ of ended replicas stay, so that counters never decrease; a scrape removes only t
 import functools
 import os
 import re
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -18,6 +23,20 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 _LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")
+
+
+PREDICT = "predict"
+"""The route of predictions; `serving.web` names those of pages."""
+
+
+class Traffic(NamedTuple):
+    """Predictions that the replicas of a node have answered since its counters began."""
+
+    answered: int
+    failed: int  # of these, with an error of the server
+    bounds: list[float]  # upper ends of the buckets of times, in seconds; the last one has none
+    counts: list[int]  # by bucket
+    replicas: dict[str, int]  # that serve a version, by its number
 
 
 class Metrics:
@@ -35,7 +54,7 @@ class Metrics:
         every = ("model",)
         version = (*every, "version")
         route, answer = (*version, "route"), (*version, "route", "status")
-        self._folder, self._model = folder, model
+        self.folder, self._model = folder, model
         self._children: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
         self._requests = counter("eagleray_requests", "Requests answered.", answer)
         self._seconds = histogram(
@@ -105,12 +124,36 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return the metrics of all replicas of this node in Prometheus' text format."""
-        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+        from prometheus_client import generate_latest
 
-        for file in self._folder.iterdir():
+        return generate_latest(self._collected())
+
+    def traffic(self) -> Traffic:
+        """Return the predictions of all replicas of this node."""
+        answered, failed, below, replicas = 0, 0, Counter[float](), Counter[str]()
+        samples = [sample for family in self._collected().collect() for sample in family.samples]
+        for sample in samples:
+            labels, value = sample.labels, int(sample.value)
+            if sample.name == "eagleray_model_version":
+                replicas[labels["version"]] += value
+            elif labels.get("route") != PREDICT:
+                continue
+            elif sample.name == "eagleray_requests_total":
+                answered += value
+                failed += value if labels["status"].startswith("5") else 0
+            elif sample.name == "eagleray_request_seconds_bucket":
+                below[float(labels["le"])] += value
+        totals = [below[bound] for bound in (*SECONDS, float("inf"))]
+        counts = [total - before for total, before in zip(totals, [0, *totals], strict=False)]
+        return Traffic(answered, failed, list(SECONDS), counts, dict(replicas))
+
+    def _collected(self) -> "CollectorRegistry":
+        from prometheus_client import CollectorRegistry, multiprocess
+
+        for file in self.folder.iterdir():
             match = _LIVE_FILE.fullmatch(file.name)
             if match and not Path(f"/proc/{match[1]}").exists():
                 file.unlink(missing_ok=True)
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, path=str(self._folder))  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        multiprocess.MultiProcessCollector(registry, path=str(self.folder))  # type: ignore[no-untyped-call]
+        return registry

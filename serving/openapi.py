@@ -33,6 +33,7 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
             "/healthz": {"get": _get("The process is alive and can predict.")},
             "/readyz": {"get": _get("The loaded version, which has reproduced its golden rows.")},
             "/metrics": {"get": _get("Prometheus metrics.", "text/plain")},
+            "/live": {"get": _get("Traffic of a node, and the rollout.")},
         },
         "components": {
             "schemas": {

@@ -8,6 +8,7 @@ import msgspec
 
 from eagleray import errors
 from serving import docs, metrics
+from serving.page import form, live
 from serving.predictor import Predictor
 from serving.responses import Response, as_json, error, not_loaded, wrong_method
 from serving.wire import inference_pages
@@ -20,12 +21,15 @@ class Pages:
         self, name: str, observer: metrics.Metrics, predictor: Callable[[], Predictor | None]
     ) -> None:
         self._name, self._metrics, self._predictor = name, observer, predictor
+        self.live = live.Live(observer)
+        self._form: tuple[Predictor, Response] | None = None
         model = f"/v1/models/{name}"
         pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/": self._index,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._exposition,
+            "/live": self._live,
             "/openapi.json": self._openapi,
             "/v2": self._v2_server,
             "/v2/health/live": self._v2_live,
@@ -42,7 +46,7 @@ class Pages:
         loaded = self._predictor()
         return loaded.number if loaded else None
 
-    async def get(self, path: str, method: str) -> Response:
+    async def get(self, path: str, method: str, headers: dict[bytes, bytes]) -> Response:
         """Return the page at a path; RequestError if it names another model or version."""
         page = self._pages.get(path)
         if page is None and (asked := inference_pages.target(path)) is not None:
@@ -55,12 +59,19 @@ class Pages:
             return error(404, f"no page is at {path!r}; see /docs")
         if method not in ("GET", "HEAD"):
             return wrong_method(b"GET, HEAD")
-        return await page()
+        return await (self._page() if form.wanted(path, headers) else page())
 
     async def _index(self) -> Response:
         version, predict = self.number, ["/predict", f"/v1/models/{self._name}:predict"]
-        links = ["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"]
-        return as_json(200, model=self._name, version=version, predict=predict, links=links)
+        links = ["/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/live"]
+        found = {"model": self._name, "version": version, "predict": predict, "links": links}
+        return as_json(200, (b"vary", b"accept"), **found)
+
+    async def _page(self) -> Response:
+        loaded = self._loaded()
+        if self._form is None or self._form[0] is not loaded:
+            self._form = loaded, await asyncio.to_thread(form.made, loaded.bundle)
+        return self._form[1]
 
     async def _healthz(self) -> Response:
         loaded = self._predictor()
@@ -103,6 +114,9 @@ class Pages:
     async def _exposition(self) -> Response:
         text = await asyncio.to_thread(self._metrics.exposition)
         return Response(200, text, metrics.CONTENT_TYPE.encode())
+
+    async def _live(self) -> Response:
+        return as_json(200, (b"cache-control", b"no-store"), **await self.live.look())
 
     async def _openapi(self) -> Response:
         return Response(200, self._loaded().document())

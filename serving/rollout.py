@@ -8,8 +8,11 @@ if the candidate is within the limits of its plan (Ville's inequality).
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from eagleray.state.rollouts import Counts, Evidence, Rollout
 from serving import sequential
@@ -22,6 +25,8 @@ MOST_OUTCOMES = 20
 LEAST_TIMES = 50
 """Requests of the stable version from which on its p95 is known well enough."""
 ERRORS, SLOW, _PREDICTED = "errors", "slow requests", "predictions of "
+MOST_SHOWN, MOST_DECISIONS = 7, 20
+"""Outcomes and decisions that a person is shown."""
 SUSPICION = 10.0
 """While the e-value is higher, a rollout does not go on to its next step."""
 
@@ -67,6 +72,46 @@ def summary(rollout: Rollout) -> str:
     if new.compared:
         texts.append(f"{new.differing / new.compared:.1%} of {new.compared} predictions differ")
     return ", ".join(texts)
+
+
+def described(rollout: Rollout) -> dict[str, Any]:
+    """A rollout for people: how far it is, what was counted of both versions, every decision."""
+    decisions = [
+        {"at": one.at, "action": one.action, "share": f"{one.share:.0%}", "why": one.why}
+        for one in reversed(rollout.decisions[-MOST_DECISIONS:])
+    ]
+    strength, limit = math.exp(min(_log_e(rollout), 700)), 1 / rollout.plan.false_stops
+    return {
+        "stable": rollout.stable,
+        "candidate": rollout.candidate,
+        "headline": rollout.headline,
+        "open": rollout.open,
+        "steps": rollout.plan.steps,
+        "step": rollout.step,
+        "compared": _compared(rollout),
+        "doubt": f"evidence against version {rollout.candidate}: e = {strength:.3g},"
+        f" and {limit:g} stops it",
+        "decisions": decisions,
+    }
+
+
+def _compared(rollout: Rollout) -> list[tuple[str, str, str]]:
+    """What was counted, of the stable version and of the candidate."""
+    old, new = rollout.seen.stable, rollout.seen.candidate
+
+    def both(what: str, count: Callable[[Counts], Count]) -> tuple[str, str, str]:
+        first, second = (f"{count(one).rate:.2%}" if one.requests else "-" for one in (old, new))
+        return what, first, second
+
+    found = [("requests", f"{old.requests:,}", f"{new.requests:,}"), both(ERRORS, _errors)]
+    if (limit := _limit(rollout, old)) is not None:
+        found.append(both(f"over {_milliseconds(limit):.3g} ms", lambda one: _slow(one, limit)))
+    counted = (Counter(old.outcomes) + Counter(new.outcomes)).most_common(MOST_SHOWN)
+    for name, _ in counted:
+        found.append(both(f"predicted {name}", functools.partial(_predicted, outcome=name)))
+    if new.compared:
+        found.append(("other predictions", "-", f"{new.differing / new.compared:.1%}"))
+    return [*found, ("memory", "-", f"+{rollout.seen.grown_mb:.0f} MiB")]
 
 
 def _proceed(rollout: Rollout) -> Rollout:

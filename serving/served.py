@@ -66,9 +66,11 @@ class Served:
             observer=observer,
             check=trust.Trust.of(settings).check,
         )
+        rollouts = Rollouts(store)
         self.controller = controller.Controller(
-            Rollouts(store), settings.name, settings.alias, self._counted, clock=clock
+            rollouts, settings.name, settings.alias, self._counted, clock=clock
         )
+        self.application.live.follow(rollouts, settings.name, settings.alias)
 
     @property
     def ready(self) -> bool:

@@ -23,6 +23,7 @@ from serving import (
     routing,
     wire,
 )
+from serving.page import form
 from serving.predictor import Predictor
 from serving.responses import Response
 from serving.wire import compressed, inference_pages, typed_json
@@ -65,7 +66,8 @@ class Application:
         self._predictions = dict.fromkeys(paths, wire.PREDICT)
         self._predictions[f"/v2/models/{name}/infer"] = wire.INFER
         self._pages = pages.Pages(name, observer, lambda: self.predictor)
-        self._routes = self._pages.routes | dict.fromkeys(self._predictions, "predict")
+        self.live = self._pages.live
+        self._routes = self._pages.routes | dict.fromkeys(self._predictions, metrics.PREDICT)
 
     def predicts(self, path: str) -> bool:
         return path in self._predictions
@@ -136,6 +138,8 @@ class Application:
         response = await self._answer(path, scope, receive, reservation, identity)
         if response.status >= 400 and inference_pages.owns(path):
             return replace(response, body=inference_pages.restated(response.body))
+        if response.status >= 400 and form.wanted(path, dict(scope["headers"])):
+            return await asyncio.to_thread(form.refused, self._name, response)
         return response
 
     async def _answer(
@@ -157,7 +161,7 @@ class Application:
                 limit_s = deadlines.seconds(headers)
                 answering = self._predict(wires, scope, receive, reservation)
                 return await (deadlines.within(limit_s, answering) if limit_s else answering)
-            return await self._pages.get(path, scope["method"])
+            return await self._pages.get(path, scope["method"], headers)
         except errors.RequestError as error:
             return responses.refusal(error)
         except Exception:

@@ -129,11 +129,7 @@ def _shares(steps: str) -> tuple[float, ...]:
 
 
 def _show(rollout: Rollout, as_json: bool) -> None:
-    head = (
-        f"{rollout.model}: version {rollout.candidate} beside {rollout.stable}, the {rollout.alias}"
-    )
     if not as_json:
-        share = f" at {rollout.share:.0%}" if rollout.open else ""
-        print(f"{head}: {rollout.plan.mode}, {rollout.status}{share}")
+        print(rollout.headline)
     table = [(one.at, one.action, f"{one.share:.0%}", one.why) for one in rollout.decisions]
     emit(rollout, as_json, table=[("AT", "WHAT", "SHARE", "WHY"), *table])

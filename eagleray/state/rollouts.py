@@ -149,6 +149,13 @@ class Rollout(documents.Replaceable, frozen=True):
         return self.plan.steps[self.step]
 
     @property
+    def headline(self) -> str:
+        """One sentence: which versions, how, and how far it is."""
+        share = f" at {self.share:.0%}" if self.open else ""
+        beside = f"version {self.candidate} beside {self.stable}, the {self.alias}"
+        return f"{self.model}: {beside}: {self.plan.mode}, {self.status}{share}"
+
+    @property
     def route(self) -> Route | None:
         """The route of its alias; None if it has ended."""
         if not self.open:

@@ -139,10 +139,12 @@ def test_the_endpoint_reads_the_kind_and_describes_it(url: str) -> None:
     days = [{"warmth": 0, "wind": 0.5, "open": time} for time in ("1h30m", 5400, "9h", "99h", "x")]
     with httpx.Client(base_url=url, timeout=30) as http:
         document = http.get("/openapi.json").json()
+        page = http.get("/", headers={"accept": "text/html"}).text
         answers = http.post("/predict", json={"instances": days[:4]}).json()["predictions"]
         refused = http.post("/predict", json={"instances": days})
     described = document["components"]["schemas"]["Row"]["properties"]["open"]
     assert r"(\d+h)?" in described["oneOf"][1]["pattern"]
+    assert "a duration such as 1h30m, " in page
     short, same, long, odd = answers
     assert short == same
     assert long["rate"] > 1.5 * short["rate"]

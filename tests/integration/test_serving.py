@@ -227,12 +227,24 @@ def test_a_body_that_does_not_say_its_length_is_refused_while_it_is_read(served:
         ("GET", "/openapi.json", 200),
         ("GET", "/metrics", 200),
         ("GET", "/", 200),
+        ("GET", "/live", 200),
     ],
 )
 def test_routes_answer(served: Served, method: str, path: str, status: int) -> None:
     content = f'{{"instances": [{ROW}]}}' if method == "POST" else None
     answer = served.http.request(method, f"{served.url}{path}", content=content, headers=JSON)
     assert answer.status_code == status
+
+
+def test_a_browser_gets_the_page_and_the_values_of_this_moment(served: Served) -> None:
+    page = served.http.get(f"{served.url}/", headers={"accept": "text/html"})
+    assert 'data-name="income $"' in page.text
+    assert "script-src 'sha256-" in page.headers["content-security-policy"]
+    served.predict(ROWS[:1])
+    said = served.http.get(f"{served.url}/live").json()
+    assert said["traffic"]["replicas"]["1"] >= 1
+    assert said["traffic"]["answered"] >= sum(said["traffic"]["counts"]) >= 1
+    assert (said["storage"], said["rollout"]) == (True, None)
 
 
 def test_a_promotion_under_load_changes_the_version_and_fails_no_request(served: Served) -> None:

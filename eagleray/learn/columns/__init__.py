@@ -15,6 +15,7 @@ from eagleray.learn.columns.column import Tolerance as Tolerance
 from eagleray.learn.columns.column import missing_rows as missing_rows
 from eagleray.learn.columns.column import read_each as read_each
 from eagleray.learn.columns.datetime import DATETIME
+from eagleray.learn.columns.fields import Field as Field
 from eagleray.learn.columns.identifier import IDENTIFIER as IDENTIFIER
 from eagleray.learn.columns.image import IMAGE
 from eagleray.learn.columns.kind import REGISTRY as REGISTRY

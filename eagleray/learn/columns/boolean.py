@@ -1,11 +1,12 @@
 """`boolean`: 0, 1 or NaN."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from eagleray.learn import features
-from eagleray.learn.columns import values
+from eagleray.learn.columns import fields, values
 from eagleray.learn.columns.arrow import SAMPLE, Distinct
 from eagleray.learn.columns.column import Column
 from eagleray.learn.columns.kind import Guess
@@ -37,6 +38,13 @@ class Boolean(NumberKind):
 
     def write(self, value: float) -> Any:
         return bool(value)
+
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        (value,) = self.to_json(self.parse(column, examples[:1]))
+        known = "true", "false"
+        return fields.Field(control="choice", known=known, value=fields.written(value), typed=True)
 
 
 BOOLEAN = Boolean()

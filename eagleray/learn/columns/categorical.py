@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from eagleray import messages
 from eagleray.learn import features
-from eagleray.learn.columns import values
+from eagleray.learn.columns import fields, values
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, missing_rows
 from eagleray.learn.columns.kind import Guess
@@ -19,6 +19,8 @@ from eagleray.learn.columns.words import WordKind
 from eagleray.learn.features.categories import MOST_IN_SCHEMA
 
 MOST_DESCRIBED = 20
+MOST_CHOICES = 50
+"""Categories among which a person chooses; more are suggested to who types a name."""
 
 
 class Options(pydantic.BaseModel):
@@ -57,6 +59,16 @@ class Categorical(WordKind):
             return super().openapi(column)
         seen = ", ".join(column.categories[:MOST_DESCRIBED])
         return super().openapi(column) | {"description": f"Seen in training: {seen}"}
+
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        known, value = column.categories or (), self.parse(column, examples[:1])[0] or ""
+        if not known or len(known) > MOST_CHOICES:
+            hint = f"a name; {len(known):,} are known" if known else "a name"
+            return fields.Field(hint=hint, known=known, value=value)
+        choices = known if value in {"", *known} else (*known, value)
+        return fields.Field(control="choice", known=choices, value=value)
 
 
 CATEGORICAL = Categorical()

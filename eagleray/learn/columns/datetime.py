@@ -3,13 +3,13 @@
 import contextlib
 import datetime
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from eagleray.learn import features
-from eagleray.learn.columns import values
+from eagleray.learn.columns import fields, values
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance
 from eagleray.learn.columns.kind import Guess
@@ -17,6 +17,8 @@ from eagleray.learn.columns.number import NumberKind
 
 CALENDAR = (-62_135_596_800, 253_402_300_799)
 """The first and the last second of the years 1 to 9999."""
+
+DAY_S = 86_400
 
 _DAYS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
 _NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y")
@@ -70,6 +72,17 @@ class Datetime(NumberKind):
         seconds = raw.astype("datetime64[ms]").astype(np.int64) / 1000
         known = (seconds >= CALENDAR[0]) & (seconds <= CALENDAR[1])  # NaT is far below
         return np.where(known, seconds, math.nan)
+
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        """A date where all examples are at midnight, else a time."""
+        seconds = self.parse(column, examples)
+        (first,) = self.to_json(seconds[:1])
+        if (seconds[~np.isnan(seconds)] % DAY_S == 0).all():
+            return fields.Field(type="date", hint="a date", value=(first or "")[:10])
+        value = (first or "").partition("+")[0].removesuffix(".000")
+        return fields.Field(type="datetime-local", hint="a time in UTC", value=value)
 
 
 DATETIME = Datetime()

@@ -3,13 +3,14 @@
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from eagleray import errors, messages
 from eagleray.learn import features
-from eagleray.learn.columns import pictures
+from eagleray.learn.columns import fields, pictures
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind, Guess
@@ -81,6 +82,14 @@ class Image(ColumnKind):
         rows = {"type": "array", "items": {"type": "array", "items": numbers}}
         text = f"{height} by {width} numbers, or PNG or JPEG as base64."
         return {"description": text, "oneOf": [rows, {"type": "string", "format": "byte"}]}
+
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        assert column.image_shape is not None
+        _, height, width = column.image_shape
+        hint = f"PNG or JPEG, scaled to {width} by {height} pixels"
+        return fields.picture(examples[0], hint)
 
 
 IMAGE = Image()

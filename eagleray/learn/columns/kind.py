@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 import pydantic
 
 from eagleray import plugins
-from eagleray.learn.columns import values
+from eagleray.learn.columns import fields, values
 from eagleray.learn.features import reference
 
 if TYPE_CHECKING:
@@ -125,6 +125,15 @@ class ColumnKind(Protocol):
     def openapi(self, column: Column) -> dict[str, Any]:
         """`json_schema` of one column."""
         return self.json_schema
+
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        """How a person enters a value: filled with the first of `examples`, which are JSON values.
+
+        `extremes` are those of the training part, where they are on record.
+        """
+        return fields.Field(hint=self.need, value=fields.written(examples[0]))
 
 
 REGISTRY: plugins.Registry[ColumnKind] = plugins.Registry("column kind")

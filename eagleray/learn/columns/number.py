@@ -2,11 +2,13 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from eagleray.learn import features
+from eagleray.learn.columns import fields
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
 
@@ -40,3 +42,9 @@ class NumberKind(ColumnKind):
     def to_json(self, array: np.ndarray) -> list[Any]:
         write = self.write
         return [None if math.isnan(value) else write(value) for value in array.tolist()]
+
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        hint = ", ".join(filter(None, (self.need, fields.between(extremes))))
+        return fields.Field(hint=hint, value=fields.written(examples[0]), typed=True)

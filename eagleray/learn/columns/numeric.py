@@ -1,9 +1,10 @@
 """`numeric`: numbers; infinities become the largest number."""
 
+import dataclasses
 import math
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from types import NoneType
 from typing import Any, Literal, Union
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from eagleray import messages
 from eagleray.learn import features
-from eagleray.learn.columns import values
+from eagleray.learn.columns import fields, values
 from eagleray.learn.columns.arrow import SAMPLE, Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance
 from eagleray.learn.columns.kind import Guess
@@ -101,6 +102,12 @@ class Numeric(NumberKind):
         marks = {"type": "string", "enum": sorted({*column.missing, ""})}
         return {"oneOf": [number, marks]} if column.nullable else number
 
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        plain = super().field(column, examples, extremes)
+        return dataclasses.replace(plain, keyboard="text" if _signed(extremes) else "decimal")
+
 
 NUMERIC = Numeric()
 
@@ -119,6 +126,11 @@ def _guess(comma: bool, others: list[str]) -> Guess:
     shown = messages.listed([repr(text) for text in others])
     note = f"{shown} among numbers is taken as missing" if others else ""
     return Guess({"decimal_comma": comma}, tuple(others), note)
+
+
+def _signed(extremes: fields.Range | None) -> bool:
+    """Whether a number may be negative: the decimal keyboard of some phones has no minus."""
+    return extremes is None or extremes[0] < 0
 
 
 def _are_whole(numbers: np.ndarray) -> bool:

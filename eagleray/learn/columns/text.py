@@ -1,6 +1,7 @@
 """`text`: prose, not names."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,7 +10,9 @@ from pydantic import AfterValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from eagleray.learn import features
+from eagleray.learn.columns import fields
 from eagleray.learn.columns.arrow import Distinct
+from eagleray.learn.columns.column import Column
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.words import WordKind
 
@@ -51,6 +54,11 @@ class Text(WordKind):
 
     def encoding(self, options: Any) -> features.Encoding:
         return features.Text(**{name: getattr(options, name) for name in Options.model_fields})
+
+    def field(
+        self, column: Column, examples: Sequence[Any], extremes: fields.Range | None
+    ) -> fields.Field:
+        return fields.Field(control="lines", value=fields.written(examples[0]))
 
     def quantity(self, array: np.ndarray) -> np.ndarray:
         """The number of words."""

@@ -137,6 +137,13 @@ class Numbers:
                 f" range, {low[index, 0]:g} to {high[index, 0]:g}"
             )
 
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The smallest and the largest training value of each column that warns."""
+        if self.extremes is None:
+            return {}
+        pairs = zip(self.names, self.extremes[:, :, 0].T.tolist(), strict=True)
+        return {name: (low, high) for name, (low, high) in pairs if low <= high}
+
     def _scores(self, known: np.ndarray) -> np.ndarray:
         """Normal scores of the columns `quantiled`; `known` lies within their knots."""
         values, scores, lengths, rises, before = self._segments

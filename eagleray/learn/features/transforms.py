@@ -107,6 +107,10 @@ class Transforms:
         self.numbers.flag(columns, flags)
         return flags
 
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The smallest and the largest number of the training part, where they are on record."""
+        return self.numbers.ranges()
+
     def with_categories(self, known: schema.Schema) -> schema.Schema:
         """The schema with the categories of the training part in place of the whole file's."""
         categories = self.categories.known()
