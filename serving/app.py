@@ -13,14 +13,18 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from serving import autoscaling, fast_path, metrics, readiness, scrape
+from serving import autoscaling, fast_path, metrics, readiness, rpc, scrape
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.web import Application
 
 log = logging.getLogger("ray.serve")
 
@@ -63,18 +67,22 @@ class Replica:
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
         self._busy = autoscaling.Busy()  # of this thread, which runs the event loop
-        fast_path.enable(self._served.application)
+        fast_path.enable(self.application)
+        return self.application
+
+    @property
+    def application(self) -> Application:
         return self._served.application
 
     def check_health(self) -> None:
         """Raise if batches cannot run any more; Ray Serve then replaces the replica."""
-        loaded = self._served.application.predictor
+        loaded = self.application.predictor
         if loaded is not None and loaded.failure is not None:
             raise RuntimeError(loaded.failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `autoscaling.policy` decides by; Ray Serve calls this periodically."""
-        ongoing = self._served.application.ongoing
+        ongoing = self.application.ongoing
         average, busy = ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
         self._metrics.busy.set(busy)
@@ -83,6 +91,10 @@ class Replica:
 
     def __del__(self) -> None:
         self._served.stop()
+
+
+for _name in rpc.CALLS:
+    setattr(Replica, _name, rpc.by_ray(_name))
 
 
 def build(args: Mapping[str, object]) -> serve.Application:

@@ -30,6 +30,12 @@ def enable(application: Application) -> None:
     _targets[:] = [(application, asyncio.get_running_loop())]
 
 
+def target() -> Application | None:
+    """The application of this process, if it runs on the current event loop."""
+    loop = asyncio.get_running_loop()
+    return next((application for application, own in _targets if own is loop), None)
+
+
 def middlewares() -> list[Middleware]:
     """Return the middleware; Ray Serve calls this in each process with an HTTP server."""
     return [Middleware(Waiting if ray_compat.is_serve_proxy() else FastPath)]

@@ -20,6 +20,9 @@ def serve(
     alias: Annotated[str, typer.Option(help="The alias to follow.")] = "champion",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 opens none.")
+    ] = 0,
     min_replicas: Annotated[
         int | None, typer.Option("--min", min=0, help="Fewest replicas.")
     ] = None,
@@ -64,7 +67,8 @@ def serve(
     if not as_json:
         typer.echo(f"starting {settings.name}: Ray, HAProxy and the first replica …")
     try:
-        with endpoints.Endpoint(settings, host=host, port=port, address=address) as endpoint:
+        where = {"host": host, "port": port, "grpc_port": grpc_port, "address": address}
+        with endpoints.Endpoint(settings, **where) as endpoint:
             _print(endpoint, as_json)
             signal.pause()
     except KeyboardInterrupt:
