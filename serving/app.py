@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import tempfile
 import warnings
@@ -24,7 +25,7 @@ from serving import autoscaling, fast_path, metrics, readiness, rpc, scrape
 from serving.settings import Settings
 
 if TYPE_CHECKING:
-    from serving.web import Application
+    from serving import models, web
 
 log = logging.getLogger("ray.serve")
 
@@ -37,7 +38,7 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         from eagleray.engines import placement
-        from serving import served
+        from serving import models, served
 
         # Replicas share a machine, and torch's idle threads spin: no more than are reserved.
         placement.use(settings.place())
@@ -45,12 +46,20 @@ class Replica:
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
         folder = Path(tempfile.gettempdir(), "eagleray", session)
-        self._metrics = metrics.Metrics(folder / "metrics" / settings.name, settings.name)
+        observe = functools.partial(metrics.Metrics, folder / "metrics" / settings.name)
+        self._metrics, shared = observe(settings.name), folder / "aliases"
         self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
             answers = self._metrics.exposition, self._readiness.probe
             scrape.Server(settings.metrics_port, *answers).start()
-        self._served = served.Served(settings, self._metrics, shared=folder / "aliases")
+        self._served = served.Served(settings, self._metrics, shared=shared)
+        self.application: web.Application | models.Models = self._served.application
+        self._stops = [self._served.stop]
+        if settings.models:
+            self.application = several = models.Models(
+                settings, self._served, observe, shared=shared
+            )
+            self._stops.append(several.stop)
 
     async def __serve_build_asgi_app__(self) -> object:
         """Return the application once it can answer; Ray Serve sends traffic after that."""
@@ -70,19 +79,14 @@ class Replica:
         fast_path.enable(self.application)
         return self.application
 
-    @property
-    def application(self) -> Application:
-        return self._served.application
-
     def check_health(self) -> None:
         """Raise if batches cannot run any more; Ray Serve then replaces the replica."""
-        loaded = self.application.predictor
-        if loaded is not None and loaded.failure is not None:
-            raise RuntimeError(loaded.failure)
+        if (failure := self.application.failure) is not None:
+            raise RuntimeError(failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `autoscaling.policy` decides by; Ray Serve calls this periodically."""
-        ongoing = self.application.ongoing
+        ongoing = self._served.application.ongoing
         average, busy = ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
         self._metrics.busy.set(busy)
@@ -90,7 +94,8 @@ class Replica:
         return dict(zip(autoscaling.METRICS, values, strict=True))
 
     def __del__(self) -> None:
-        self._served.stop()
+        for stop in self._stops:
+            stop()
 
 
 for _name in rpc.CALLS:

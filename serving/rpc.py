@@ -86,6 +86,12 @@ def _metadata(name: str, answer: Answer) -> bytes:
     return written
 
 
+def _index(answer: Answer) -> bytes:
+    listed = msgspec.json.decode(answer.body)
+    made: bytes = message("RepositoryIndexResponse")(models=listed).SerializeToString()
+    return made
+
+
 def _state(path: str, name: str, field: str) -> Call:
     return Call(path, functools.partial(_flag, name, field), states=True)
 
@@ -97,6 +103,7 @@ CALLS: Mapping[str, Call] = {
     "ServerMetadata": Call(_V2, functools.partial(_metadata, "ServerMetadataResponse")),
     "ModelReady": _state(f"{_MODEL}/ready", "ModelReadyResponse", "ready"),
     "ModelMetadata": Call(_MODEL, functools.partial(_metadata, "ModelMetadataResponse")),
+    "RepositoryIndex": Call(f"{_V2}/repository/index", _index, "POST"),
     "ModelInfer": Call(f"{_MODEL}/infer", lambda answer: answer.body, "POST"),
 }
 

@@ -23,6 +23,10 @@ def serve(
     grpc_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 opens none.")
     ] = 0,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model to load on demand; repeatable, '*' for all."),
+    ] = None,
     min_replicas: Annotated[
         int | None, typer.Option("--min", min=0, help="Fewest replicas.")
     ] = None,
@@ -55,6 +59,7 @@ def serve(
     options = {
         "storage": storage,
         "alias": alias,
+        "models": models or None,
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
         "p95_ms": p95_ms,

@@ -23,6 +23,8 @@ _MESSAGES = {
     "TensorMetadata": "string name = 1; string datatype = 2; repeated int64 shape = 3",
     "ModelMetadataResponse": """string name = 1; repeated string versions = 2; string platform = 3;
         repeated TensorMetadata inputs = 4; repeated TensorMetadata outputs = 5""",
+    "ModelIndex": "string name = 1; string version = 2; string state = 3; string reason = 4",
+    "RepositoryIndexResponse": "repeated ModelIndex models = 1",
     "InferParameter": """bool bool_param = 1; int64 int64_param = 2; string string_param = 3;
         double double_param = 4; uint64 uint64_param = 5""",
     "Parameter": "string key = 1; InferParameter value = 2",

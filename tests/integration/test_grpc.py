@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from eagleray import apikeys
 from serving import admission, batching, environment, guard, keys, metrics, predictor, rpc, web
+from serving.wire.inference_messages import SERVICE
 from tests import bundles
 
 RAW = bundles.rows(20, seed=3)
@@ -125,6 +126,8 @@ def test_tritonclient_reads_health_and_metadata(client: triton.InferenceServerCl
     assert client.get_server_metadata().name == "eagleray"
     model = client.get_model_metadata("left")
     assert ([one.name for one in model.inputs], list(model.versions)) == (list(RAW), ["3"])
+    (listed,) = client.get_model_repository_index().models
+    assert (listed.name, listed.version, listed.state) == ("left", "3", "READY")
     assert [list(one.shape) for one in model.outputs if one.name == "probabilities"] == [[-1, 2]]
 
 
@@ -172,13 +175,13 @@ def test_the_code_and_the_message_say_what_is_wrong(stub: Any) -> None:
 
 def test_bytes_that_are_no_message_are_refused(server: Server) -> None:
     with grpc.insecure_channel(server.address) as channel:
-        infer = channel.unary_unary(f"/{rpc.SERVICE}/ModelInfer")
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "must be a ModelReadyRequest"):
             infer(b"\xff\xff\xff")
         cut = typed().SerializeToString()[:-3]
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "cannot be read"):
             infer(cut)
-        unknown = channel.unary_unary(f"/{rpc.SERVICE}/ModelStreamInfer")
+        unknown = channel.unary_unary(f"/{SERVICE}/ModelStreamInfer")
         with refused(grpc.StatusCode.UNIMPLEMENTED, ""):
             unknown(b"")
 

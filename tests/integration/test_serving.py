@@ -76,17 +76,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         models.register(NAME, bundles.files(seed=seed), {})
     models.promote(NAME, 1)
     port, grpc_port = environment.free_ports(2)
-    options = [
-        "--grpc-port",
-        str(grpc_port),
-        "--storage",
-        folder.as_uri(),
-        "--port",
-        str(port),
-        "--max",
-        "3",
-        "--json",
-    ]
+    models.register("up", bundles.files(seed=7), {})
+    models.promote("up", 1)
+    options = ["--storage", folder.as_uri(), "--port", str(port), "--max", "3", "--json"]
+    options += ["--grpc-port", str(grpc_port), "--models", "up"]
     scaling = ["--target", "4", "--scale-up-after", "0.5", "--scale-down-after", "2"]
     command = [sys.executable, "-m", "eagleray", "serve", NAME, *options, *scaling]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -215,6 +208,15 @@ def test_tritonclient_asks_by_grpc_through_haproxy(served: Served) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stub.ModelInfer(request)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_another_model_is_loaded_by_its_first_request_and_takes_the_fast_path(
+    served: Served,
+) -> None:
+    answer = served.http.post(f"{served.url}/v1/models/up:predict", json={"instances": ROWS[:5]})
+    assert (answer.status_code, answer.json()["model"]) == (200, "up")
+    assert len(answer.headers["x-request-id"]) == 16
+    assert served.http.get(f"{served.url}/v1/models").json() == {"models": [NAME, "up"]}
 
 
 def test_an_unknown_category_is_served_and_flagged(served: Served) -> None:
