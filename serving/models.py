@@ -74,7 +74,8 @@ class Models:
             one.stop()
 
     def predicts(self, path: str) -> bool:
-        return self._own.predicts(path) or self._other(path) is not None
+        name = self._other(path)
+        return self._own.predicts(path) if name is None else path in web.predictions(name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "")) if "path" in scope else ""

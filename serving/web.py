@@ -65,10 +65,8 @@ class Application:
         self.capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         self._departures = deadlines.Departures()
-        model = f"/v1/models/{name}"
-        paths = "/predict", "/predict/", f"{model}:predict", f"{model}:predict/"
-        self._predictions = dict.fromkeys(paths, wire.PREDICT)
-        self._predictions[f"/v2/models/{name}/infer"] = wire.INFER
+        paths = dict.fromkeys(("/predict", "/predict/"), wire.PREDICT)
+        self._predictions: dict[str, wire.Table] = {**paths, **predictions(name)}
         self.catalog = catalog.Catalog(name, lambda: self.predictor)
         self.pages = pages.Pages(name, observer, lambda: self.predictor, self.catalog)
         self._routes = self.pages.routes | dict.fromkeys(self._predictions, "predict")
@@ -269,6 +267,16 @@ class Application:
             raise errors.RequestError(law, status=408) from late
         self._departures.watch(receive)
         return body
+
+
+def predictions(name: str) -> dict[str, wire.Table]:
+    """The paths of a model's predictions, and their wires."""
+    model = f"/v1/models/{name}:predict"
+    return {
+        model: wire.PREDICT,
+        f"{model}/": wire.PREDICT,
+        f"/v2/models/{name}/infer": wire.INFER,
+    }
 
 
 def _path(scope: Scope) -> str:
