@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from serving import autoscaling, fast_path, metrics, readiness, scrape
+from serving import autoscaling, fast_path, metrics, readiness, rpc, scrape
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving import models, web
 
 log = logging.getLogger("ray.serve")
 
@@ -33,7 +38,7 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         from eagleray.engines import placement
-        from serving import served
+        from serving import models, served
 
         # Replicas share a machine, and torch's idle threads spin: no more than are reserved.
         placement.use(settings.place())
@@ -41,12 +46,20 @@ class Replica:
         self._settings = settings
         session = ray.get_runtime_context().get_session_name()
         folder = Path(tempfile.gettempdir(), "eagleray", session)
-        self._metrics = metrics.Metrics(folder / "metrics" / settings.name, settings.name)
+        observe = functools.partial(metrics.Metrics, folder / "metrics" / settings.name)
+        self._metrics, shared = observe(settings.name), folder / "aliases"
         self._readiness = readiness.Readiness(settings.http_port)
         if settings.metrics_port:
             answers = self._metrics.exposition, self._readiness.probe
             scrape.Server(settings.metrics_port, *answers).start()
-        self._served = served.Served(settings, self._metrics, shared=folder / "aliases")
+        self._served = served.Served(settings, self._metrics, shared=shared)
+        self.application: web.Application | models.Models = self._served.application
+        self._stops = [self._served.stop]
+        if settings.models:
+            self.application = several = models.Models(
+                settings, self._served, observe, shared=shared
+            )
+            self._stops.append(several.stop)
 
     async def __serve_build_asgi_app__(self) -> object:
         """Return the application once it can answer; Ray Serve sends traffic after that."""
@@ -63,14 +76,13 @@ class Replica:
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
         self._busy = autoscaling.Busy()  # of this thread, which runs the event loop
-        fast_path.enable(self._served.application)
-        return self._served.application
+        fast_path.enable(self.application)
+        return self.application
 
     def check_health(self) -> None:
         """Raise if batches cannot run any more; Ray Serve then replaces the replica."""
-        loaded = self._served.application.predictor
-        if loaded is not None and loaded.failure is not None:
-            raise RuntimeError(loaded.failure)
+        if (failure := self.application.failure) is not None:
+            raise RuntimeError(failure)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `autoscaling.policy` decides by; Ray Serve calls this periodically."""
@@ -82,7 +94,12 @@ class Replica:
         return dict(zip(autoscaling.METRICS, values, strict=True))
 
     def __del__(self) -> None:
-        self._served.stop()
+        for stop in self._stops:
+            stop()
+
+
+for _name in rpc.CALLS:
+    setattr(Replica, _name, rpc.by_ray(_name))
 
 
 def build(args: Mapping[str, object]) -> serve.Application:

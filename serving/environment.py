@@ -10,8 +10,9 @@ import shlex
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
-from serving import fast_path
+from serving import fast_path, protocol
 
 FAST = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -28,6 +29,9 @@ HAProxy repeats a request that a lost replica did not answer, if it still holds 
 (docs/adr/0014).
 """
 
+GRPC = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(protocol.MOST_BYTES)}
+"""For nodes whose endpoint also answers gRPC: Ray takes messages of 2 GiB into memory."""
+
 PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",
@@ -35,7 +39,19 @@ PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
 
+SERVICER = "serving.rpc.add_service"
+"""What Ray Serve calls with each of its gRPC servers."""
+
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+
+
+def grpc_options(port: int) -> dict[str, Any]:
+    """Return Ray Serve's `grpc_options` for an endpoint that answers gRPC at a port."""
+    return {
+        "port": port,
+        "grpc_servicer_functions": [SERVICER],
+        "enable_reflection": False,  # it describes what lies in protobuf's default pool
+    }
 
 
 def private_paths(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ other request, such as Ray's `/-/healthz`, to Ray Serve. See docs/adr/0003.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,10 +17,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from eagleray import ray_compat
 from serving.first_replica import Waiting
 
-if TYPE_CHECKING:
-    from serving.web import Application
-
 CALLBACK = "serving.fast_path.middlewares"
+
+
+class Application(Protocol):
+    """What answers predictions; see `serving.web` and `serving.models`."""
+
+    def predicts(self, path: str) -> bool: ...
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
 
 _targets: list[tuple[Application, asyncio.AbstractEventLoop]] = []  # of this process; at most one
 
@@ -28,6 +33,12 @@ _targets: list[tuple[Application, asyncio.AbstractEventLoop]] = []  # of this pr
 def enable(application: Application) -> None:
     """Send predictions to this application; the replica calls it once, on its event loop."""
     _targets[:] = [(application, asyncio.get_running_loop())]
+
+
+def target() -> Application | None:
+    """The application of this process, if it runs on the current event loop."""
+    loop = asyncio.get_running_loop()
+    return next((application for application, own in _targets if own is loop), None)
 
 
 def middlewares() -> list[Middleware]:

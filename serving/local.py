@@ -22,9 +22,14 @@ from serving.settings import Settings
 
 @contextlib.contextmanager
 def serving(
-    settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, address: str | None = None
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    grpc_port: int = 0,
+    address: str | None = None,
 ) -> Iterator[tuple[str, bundle.Bundle]]:
-    """Serve a model until the block ends; then stop all that was started.
+    """Serve a model until the block ends; then stop all that was started. `grpc_port` 0: no gRPC.
 
     Yields the URL of the HTTP server, without a path, and the version that the alias names. Without
     `address`, a Ray cluster of one node is started; nodes at `address` need `environment.FAST`.
@@ -35,12 +40,11 @@ def serving(
     trust.Trust.of(settings).check(version)
     loaded = bundle.load(models, version)
     loaded.verify()
-    try:
-        if address is None:
-            socket.create_server((host, port)).close()
-    except OSError as cause:
-        raise errors.UserError(f"--port must be free, but {host}:{port} is taken") from cause
-    with _cluster(address), _deployed(settings, host, port, alone=address is None):
+    if address is None:
+        _check_free("--port", host, port)
+        _check_free("--grpc-port", host, grpc_port)  # 0 is any one
+    http: dict[str, object] = {"host": host, "port": port}
+    with _cluster(address), _deployed(settings, http, grpc_port, alone=address is None):
         reachable = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
         yield f"http://{reachable}:{port}", loaded
 
@@ -57,13 +61,20 @@ def curl(url: str, loaded: bundle.Bundle) -> str:
     return f"curl -s {url}/v1/models/{loaded.name}:predict {header} -d {body}"
 
 
+def _check_free(option: str, host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as cause:
+        raise errors.UserError(f"{option} must be free, but {host}:{port} is taken") from cause
+
+
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="er-", ignore_cleanup_errors=True) as name:
         folder, variables = Path(name), {}
         if address is None:
             own = environment.private_paths(folder) | environment.parent_death_wrapper(folder)
-            variables = environment.FAST | own
+            variables = environment.FAST | environment.GRPC | own
         with (
             ray_compat.connected(address, variables),
             # Ray's own handlers leave processes behind.
@@ -73,13 +84,16 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deployed(settings: Settings, host: str, port: int, *, alone: bool) -> Iterator[None]:
+def _deployed(
+    settings: Settings, http: dict[str, object], grpc_port: int, *, alone: bool
+) -> Iterator[None]:
     from ray import serve
 
     from serving import app
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options={"host": host, "port": port})
+    grpc = environment.grpc_options(grpc_port) if grpc_port else None
+    serve.start(http_options=http, grpc_options=grpc)
     try:
         serve.run(app.build(settings.model_dump()), name=settings.name, route_prefix="/")
         yield

@@ -107,6 +107,9 @@ class Metrics:
             self._version.labels(self._model, str(instead_of)).set(0)
         self._version.labels(self._model, str(version)).set(1)
 
+    def unloaded(self, version: int) -> None:
+        self._version.labels(self._model, str(version)).set(0)
+
     def loaded(self, version: int, created_s: float) -> None:
         self._created.labels(self._model, str(version)).set(created_s)
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from eagleray import errors
-from serving import docs, metrics
+from serving import catalog, docs, metrics
 from serving.page import form, live
 from serving.predictor import Predictor
 from serving.responses import Response, as_json, error, not_loaded, wrong_method
@@ -18,7 +18,11 @@ class Pages:
     """The pages of one model; `predictor` returns the version that serves, if there is one."""
 
     def __init__(
-        self, name: str, observer: metrics.Metrics, predictor: Callable[[], Predictor | None]
+        self,
+        name: str,
+        observer: metrics.Metrics,
+        predictor: Callable[[], Predictor | None],
+        listed: catalog.Catalog,
     ) -> None:
         self._name, self._metrics, self._predictor = name, observer, predictor
         self.live = live.Live(observer)
@@ -31,6 +35,7 @@ class Pages:
             "/metrics": self._exposition,
             "/live": self._live,
             "/openapi.json": self._openapi,
+            "/v1/models": listed.models,
             "/v2": self._v2_server,
             "/v2/health/live": self._v2_live,
             "/v2/health/ready": self._v2_ready,
@@ -40,6 +45,7 @@ class Pages:
         self.routes |= dict.fromkeys(models, "model")
         files = {path: functools.partial(_file, path) for path in docs.CONTENT_TYPES}
         self._pages = pages | models | files
+        self._index_of = {"/v2/repository/index": listed.index}
 
     @property
     def number(self) -> int | None:
@@ -48,6 +54,8 @@ class Pages:
 
     async def get(self, path: str, method: str, headers: dict[bytes, bytes]) -> Response:
         """Return the page at a path; RequestError if it names another model or version."""
+        if (index := self._index_of.get(path)) is not None:  # asked for by POST
+            return await index() if method == "POST" else wrong_method(b"POST")
         page = self._pages.get(path)
         if page is None and (asked := inference_pages.target(path)) is not None:
             inference_pages.check(asked, self._name, self.number)

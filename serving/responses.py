@@ -32,6 +32,11 @@ def as_json(code: int, /, *headers: Header, **fields: object) -> Response:
     return Response(code, msgspec.json.encode(fields), headers=headers)
 
 
+def as_list(code: int, items: list[dict[str, str]]) -> Response:
+    """Return a response that is a list."""
+    return Response(code, msgspec.json.encode(items))
+
+
 async def pack(response: Response, headers: dict[bytes, bytes]) -> Response:
     """Return it compressed, where the request accepts that."""
     body, more = response.body, [(b"vary", b"accept-encoding")]

@@ -41,18 +41,26 @@ class Served:
         observer: metrics.Metrics,
         *,
         shared: Path | None = None,
+        beside: web.Application | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Replicas of one node have the folder `shared` in common."""
+        """Replicas of one node have the folder `shared` in common.
+
+        A model `beside` the own one of the replica has its limits, and keeps no unused versions.
+        """
         self._settings, self._metrics = settings, observer
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
-        capacity, store = admission.Capacity(settings.queue_rows), storage.open(settings.storage)
+        store = storage.open(settings.storage)
+        capacity = beside.capacity if beside else admission.Capacity(settings.queue_rows)
         self.application = web.Application(settings.name, observer, capacity)
-        self.application.guard = guard.Guard.of(settings)
+        self.application.guard = beside.guard if beside else guard.Guard.of(settings)
+        if beside is not None:
+            self.application.ongoing = beside.ongoing
         self._samples = self.application.samples = _samples(settings, store, observer)
         self._split: routing.Split | None = None
         self._control: predictor.Predictor | None = None  # see `routing.Split`
-        registry, watch = Registry(store, local=cache.default()), None
+        self.registry = registry = Registry(store, local=cache.default())
+        watch = None
         if shared is not None:
             stale_s = STALE * settings.poll_s
             watch = node.NodeAliases(registry, settings.name, shared, stale_s=stale_s).watch
@@ -65,12 +73,13 @@ class Served:
             follow=self._follow,
             observer=observer,
             check=trust.Trust.of(settings).check,
+            memory=versions.MEMORY if beside is None else 0,
         )
         rollouts = Rollouts(store)
         self.controller = controller.Controller(
             rollouts, settings.name, settings.alias, self._counted, clock=clock
         )
-        self.application.live.follow(rollouts, settings.name, settings.alias)
+        self.application.pages.live.follow(rollouts, settings.name, settings.alias)
 
     @property
     def ready(self) -> bool:
@@ -86,6 +95,8 @@ class Served:
     def stop(self) -> None:
         self.versions.stop()
         self.controller.stop()
+        if self.versions.serving is not None:
+            self._metrics.unloaded(self.versions.serving)
         if self._samples is not None:
             self._samples.stop()
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pydantic
 
+from eagleray import names
 from eagleray.engines import placement
 from eagleray.spec.endpoint import Preset, Schedule
 from eagleray.storage import EMBEDDED
@@ -17,6 +18,9 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     """The model to serve, and how to serve it; docs/serving.md says more about each field."""
 
     name: str = pydantic.Field(min_length=1)  # the model's in the registry
+    models: tuple[str, ...] = ()  # others that are loaded on demand; `*` for all of the storage
+    models_mb: int = pydantic.Field(1024, ge=1)  # memory of these, in MiB of their files
+    load_s: float = pydantic.Field(30.0, gt=0)  # longest wait of a request for its model
     alias: str = pydantic.Field("champion", min_length=1)  # whose version is served
     storage: str = EMBEDDED  # `s3://bucket[/prefix]` or `file:///folder`
     min_replicas: int = pydantic.Field(1, ge=0)
@@ -83,6 +87,14 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
         if self.announce_s and not self.metrics_port:
             raise ValueError("announce_s needs a metrics_port, where probes ask, but got none")
         return self
+
+    @pydantic.field_validator("models")
+    @classmethod
+    def _names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        for name in models:
+            if name != "*" and not names.is_label(name):
+                raise ValueError(f"models must be names of models or '*', but got {name!r}")
+        return models
 
     def place(self) -> placement.Placement:
         """Where a replica runs models: as many threads as it has whole CPUs, on its GPU if any."""

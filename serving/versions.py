@@ -88,6 +88,16 @@ class Versions:
         return self._followed.stable.number if self._followed else None
 
     @property
+    def bytes(self) -> int:
+        """The bytes of all versions that are loaded."""
+        return sum(size for _, size in list(self._loaded.values()))  # another thread changes them
+
+    @property
+    def failure(self) -> str | None:
+        """Why the version that the alias names is refused; None if it is not."""
+        return self._refused.get(self._wanted) if self._wanted is not None else None
+
+    @property
     def refused(self) -> str | None:
         """Why the candidate is refused; None if it is not."""
         return self._refused.get(self._route.candidate) if self._route else None

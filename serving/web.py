@@ -1,8 +1,11 @@
 """The HTTP API as a plain ASGI application: a framework would take longer than a prediction."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
@@ -12,6 +15,7 @@ from serving import (
     admission,
     autoscaling,
     capture,
+    catalog,
     correlation,
     deadlines,
     encoding,
@@ -56,18 +60,28 @@ class Application:
         self.split: routing.Split | None = None
         self.guard: guard.Guard | None = None
         self.samples: capture.Capture | None = None
+        self.load: Callable[[], Awaitable[Application]] | None = None  # see `serving.models`
         self.ongoing = autoscaling.Ongoing()
         self._name, self._metrics = name, observer
         self.capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
         self._departures = deadlines.Departures()
-        model = f"/v1/models/{name}"
-        paths = "/predict", "/predict/", f"{model}:predict", f"{model}:predict/"
-        self._predictions = dict.fromkeys(paths, wire.PREDICT)
-        self._predictions[f"/v2/models/{name}/infer"] = wire.INFER
-        self._pages = pages.Pages(name, observer, lambda: self.predictor)
-        self.live = self._pages.live
-        self._routes = self._pages.routes | dict.fromkeys(self._predictions, metrics.PREDICT)
+        paths = dict.fromkeys(("/predict", "/predict/"), wire.PREDICT)
+        self._predictions: dict[str, wire.Table] = {**paths, **predictions(name)}
+        self.catalog = catalog.Catalog(name, lambda: self.predictor)
+        self.pages = pages.Pages(name, observer, lambda: self.predictor, self.catalog)
+        self._routes = self.pages.routes | dict.fromkeys(self._predictions, metrics.PREDICT)
+
+    @property
+    def failure(self) -> str | None:
+        """Why batches cannot run any more; None while they can, or before a version is loaded."""
+        return self.predictor.failure if self.predictor else None
+
+    def beside(self, name: str, load: Callable[[], Awaitable[Application]]) -> Application:
+        """An application of another model, which is loaded if a request passes the guard."""
+        made = Application(name, self._metrics, self.capacity)
+        made.guard, made.ongoing, made.load = self.guard, self.ongoing, load
+        return made
 
     def predicts(self, path: str) -> bool:
         return path in self._predictions
@@ -81,7 +95,7 @@ class Application:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path(scope)
         started = time.perf_counter()
         self.ongoing.add(1)
         reservation = admission.Reservation(self.capacity)
@@ -154,14 +168,15 @@ class Application:
         try:
             if self.guard is not None:
                 self.guard.check(path, headers, scope)
-            wires = self._predictions.get(path) or self._versioned(path)
+            wires = self._wires(path)
             if wires is not None:
                 if self.samples is not None:
                     self.samples.sample(identity)
                 limit_s = deadlines.seconds(headers)
                 answering = self._predict(wires, scope, receive, reservation)
                 return await (deadlines.within(limit_s, answering) if limit_s else answering)
-            return await self._pages.get(path, scope["method"], headers)
+            pages = self.pages if self.load is None else (await self.load()).pages
+            return await pages.get(path, scope["method"], headers)
         except errors.RequestError as error:
             return responses.refusal(error)
         except Exception:
@@ -186,7 +201,7 @@ class Application:
             return responses.wrong_method(b"POST")
         predictor = self.predictor
         if predictor is None:
-            raise responses.not_loaded()
+            return await self._predict_loaded(scope, receive, reservation)
         headers = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         kind = wires.get(content_type) or wire.named(wires, content_type)
@@ -218,12 +233,27 @@ class Application:
         content, answered, more = answer
         return Response(200, content, answered, (version, *more))
 
+    async def _predict_loaded(
+        self, scope: Scope, receive: Receive, reservation: admission.Reservation
+    ) -> Response:
+        """Let the model answer that is loaded for this request; without one, refuse it."""
+        loaded = self if self.load is None else await self.load()
+        wires = loaded._wires(_path(scope))
+        if loaded.predictor is None or wires is None:
+            raise responses.not_loaded()
+        self._metrics = loaded._metrics
+        return await loaded._predict(wires, scope, receive, reservation)
+
+    def _wires(self, path: str) -> wire.Table | None:
+        """The wires of a path of predictions; None for any other."""
+        return self._predictions.get(path) or self._versioned(path)
+
     def _versioned(self, path: str) -> wire.Table | None:
         """Return the wires of a path that names a version, which must be the one that serves."""
         asked = inference_pages.target(path) if inference_pages.owns(path) else None
         if asked is None or asked.action != "infer":
             return None
-        inference_pages.check(asked, self._name, self._pages.number)
+        inference_pages.check(asked, self._name, self.pages.number)
         return wire.INFER_VERSION
 
     async def _read(self, receive: Receive, reservation: admission.Reservation) -> protocol.Body:
@@ -240,6 +270,21 @@ class Application:
             raise errors.RequestError(law, status=408) from late
         self._departures.watch(receive)
         return body
+
+
+def predictions(name: str) -> dict[str, wire.Table]:
+    """The paths of a model's predictions, and their wires."""
+    model = f"/v1/models/{name}:predict"
+    return {
+        model: wire.PREDICT,
+        f"{model}/": wire.PREDICT,
+        f"/v2/models/{name}/infer": wire.INFER,
+    }
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -59,6 +59,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    grpc_port: int = 0,
     address: str | None = None,
     **settings: object,
 ) -> Endpoint:
@@ -69,6 +70,7 @@ def serve(
         storage: URI; by default that of the file, or of `eagleray local up`.
         host: to listen on.
         port: to listen on.
+        grpc_port: to answer the Open Inference Protocol over gRPC at; 0 opens none.
         address: a Ray cluster to run on; by default Ray starts on this machine.
         settings: fields of `serving.settings.Settings`, such as `alias` or `max_replicas`; they
             win over the file.
@@ -80,7 +82,7 @@ def serve(
             already.
     """
     options = read(model, {"storage": storage, **settings}, fit=address is None)
-    return Endpoint(options, host=host, port=port, address=address)
+    return Endpoint(options, host=host, port=port, grpc_port=grpc_port, address=address)
 
 
 def read(model: str, options: Mapping[str, object], *, fit: bool = False) -> Settings:

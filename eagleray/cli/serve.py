@@ -20,6 +20,13 @@ def serve(
     alias: Annotated[str, typer.Option(help="The alias to follow.")] = "champion",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 opens none.")
+    ] = 0,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model to load on demand; repeatable, '*' for all."),
+    ] = None,
     min_replicas: Annotated[
         int | None, typer.Option("--min", min=0, help="Fewest replicas.")
     ] = None,
@@ -52,6 +59,7 @@ def serve(
     options = {
         "storage": storage,
         "alias": alias,
+        "models": models or None,
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
         "p95_ms": p95_ms,
@@ -64,7 +72,8 @@ def serve(
     if not as_json:
         typer.echo(f"starting {settings.name}: Ray, HAProxy and the first replica …")
     try:
-        with endpoints.Endpoint(settings, host=host, port=port, address=address) as endpoint:
+        where = {"host": host, "port": port, "grpc_port": grpc_port, "address": address}
+        with endpoints.Endpoint(settings, **where) as endpoint:
             _print(endpoint, as_json)
             signal.pause()
     except KeyboardInterrupt:

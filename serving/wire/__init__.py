@@ -6,7 +6,7 @@ same rows get the same predictions by each.
 
 from collections.abc import Mapping
 
-from serving.wire import inference, table_arrow, table_csv, typed_json
+from serving.wire import inference, inference_grpc, table_arrow, table_csv, typed_json
 from serving.wire.wire import Answers as Answers
 from serving.wire.wire import Encoded as Encoded
 from serving.wire.wire import Exchange as Exchange
@@ -26,10 +26,18 @@ PREDICT: Table = {
 }
 """Of `/predict` and `/v1/models/{name}:predict`."""
 
-INFER = dict.fromkeys((inference.CONTENT_TYPE, inference.BINARY, b""), inference.V2())
+
+def _infer(*, alone: bool) -> Table:
+    tensors = dict.fromkeys(
+        (inference.CONTENT_TYPE, inference.BINARY, b""), inference.V2(alone=alone)
+    )
+    return {**tensors, inference_grpc.CONTENT_TYPE: inference_grpc.Messages(alone=alone)}
+
+
+INFER = _infer(alone=False)
 """Of `/v2/models/{name}/infer`."""
 
-INFER_VERSION = dict.fromkeys(INFER, inference.V2(alone=True))
+INFER_VERSION = _infer(alone=True)
 """Of `/v2/models/{name}/versions/{version}/infer`."""
 
 

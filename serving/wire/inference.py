@@ -1,11 +1,12 @@
 """The Open Inference Protocol v2 over REST: one tensor a column, in JSON or in binary.
 
 https://github.com/kserve/open-inference-protocol; Triton's extension `binary_tensor_data`.
+`inference_grpc` has the same requests and answers as messages of gRPC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,16 +23,20 @@ HEADER_SIZE = b"inference-header-content-length"
 SMALL = 16 * 1024  # a body with more bytes is decoded in a thread
 
 
-class _Output(msgspec.Struct):
+class Asked(msgspec.Struct):
+    """An output that a request asks for."""
+
     name: str
     parameters: dict[str, Any] = {}
 
 
-class _Request(msgspec.Struct):
+class Request(msgspec.Struct):
+    """A request without its binary part."""
+
     inputs: list[tensors.Tensor]
     id: str = ""
     parameters: dict[str, Any] = {}
-    outputs: list[_Output] = []
+    outputs: list[Asked] = []
 
 
 class Output(NamedTuple):
@@ -39,6 +44,16 @@ class Output(NamedTuple):
 
     datatype: str
     names: tuple[str, ...] = ()
+
+
+class Answered(NamedTuple):
+    """An output of an answer; `values` are in row-major order."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    values: list[Any]
+    binary: bool  # whether the request asks for it in binary
 
 
 class V2:
@@ -63,7 +78,7 @@ class Infer:
 
     def __init__(self, head_size: int | None, *, alone: bool) -> None:
         self.alone, self._head_size = alone, head_size
-        self._request = _Request([])
+        self._request = Request([])
 
     def quick_rows(self, codec: Codec, body: Body) -> Rows | None:
         return None if len(body) > SMALL or codec.has_slow else self.rows(codec, body)
@@ -75,25 +90,18 @@ class Infer:
             raise errors.RequestError(f"{law}, but got {size}", status=400)
         view = memoryview(body)
         self._request = request = _head(view[:size])
-        parts = _parts(request.inputs, view[size:])
-        datatypes, raw = codec.tensors, {}
-        for tensor, part in zip(request.inputs, parts, strict=True):
-            raw[tensor.name] = tensors.values(tensor, datatypes.get(tensor.name), part)
-        _check_rows({name: len(values) for name, values in raw.items()})
-        return codec.table_rows(raw)
+        return rows(codec, request.inputs, _parts(request.inputs, view[size:]))
 
     def encode(self, version: Bundle, answers: Answers) -> Encoded:
         described: list[dict[str, Any]] = []
         parts: list[bytes] = []
-        for name, output, binary in self._chosen(outputs(version.task)):
-            values = _values(name, output, answers)
-            shape = [len(answers), len(output.names)] if output.names else [len(answers)]
-            tensor = {"name": name, "shape": shape, "datatype": output.datatype}
-            if binary:
-                parts.append(tensors.written(output.datatype, values))
+        for one in answered(self._request, version.task, answers):
+            tensor = {"name": one.name, "shape": one.shape, "datatype": one.datatype}
+            if one.binary:
+                parts.append(tensors.written(one.datatype, one.values))
                 described.append(tensor | {"parameters": {"binary_data_size": len(parts[-1])}})
             else:
-                described.append(tensor | {"data": values})
+                described.append(tensor | {"data": one.values})
         answer = {"model_name": version.name, "model_version": str(version.number)}
         answer |= {"id": self._request.id} if self._request.id else {}
         head = msgspec.json.encode({**answer, "outputs": described})
@@ -101,17 +109,29 @@ class Infer:
             return head, CONTENT_TYPE, ()
         return b"".join([head, *parts]), BINARY, ((HEADER_SIZE, b"%d" % len(head)),)
 
-    def _chosen(self, known: dict[str, Output]) -> Iterator[tuple[str, Output, bool]]:
-        """The outputs that the request asks for, all if it names none, and whether in binary."""
-        usual = self._request.parameters.get("binary_data_output", False) is True
-        for output in self._request.outputs or map(_Output, known):
-            if output.name not in known:
-                law = f"an output must be one of {', '.join(known)}"
-                raise errors.RequestError(f"{law}, but got {output.name[:100]!r}", field="outputs")
-            if other := next((key for key in output.parameters if key != "binary_data"), None):
-                law = "binary_data is the only parameter of an output"
-                raise errors.RequestError(f"{law}, but got {other[:100]!r}", field=output.name)
-            yield output.name, known[output.name], output.parameters.get("binary_data", usual)
+
+def rows(codec: Codec, inputs: Sequence[tensors.Tensor], parts: Sequence[memoryview]) -> Rows:
+    """Parse inputs, with the binary part of each; RequestError names each faulty one."""
+    datatypes, raw = codec.tensors, {}
+    for tensor, part in zip(inputs, parts, strict=True):
+        if tensor.name in raw:
+            law = "inputs must have different names, but got one twice"
+            raise errors.RequestError(law, field=tensor.name[:100])
+        raw[tensor.name] = tensors.values(tensor, datatypes.get(tensor.name), part)
+    _check_rows({name: len(values) for name, values in raw.items()})
+    return codec.table_rows(raw)
+
+
+def answered(request: Request, task: tasks.Task, answers: Answers) -> Iterator[Answered]:
+    """The outputs that a request asks for, all if it names none, with their values."""
+    known, usual = outputs(task), request.parameters.get("binary_data_output", False) is True
+    for asked in request.outputs or map(Asked, known):
+        _check_asked(asked, known)
+        output = known[asked.name]
+        shape = [len(answers), len(output.names)] if output.names else [len(answers)]
+        values = _values(asked.name, output, answers)
+        binary = asked.parameters.get("binary_data", usual)
+        yield Answered(asked.name, output.datatype, shape, values, binary)
 
 
 def outputs(task: tasks.Task) -> dict[str, Output]:
@@ -125,6 +145,15 @@ def outputs(task: tasks.Task) -> dict[str, Output]:
     return made | {"warnings": Output("BYTES")}
 
 
+def _check_asked(asked: Asked, known: dict[str, Output]) -> None:
+    if asked.name not in known:
+        law = f"an output must be one of {', '.join(known)}"
+        raise errors.RequestError(f"{law}, but got {asked.name[:100]!r}", field="outputs")
+    if other := next((key for key in asked.parameters if key != "binary_data"), None):
+        law = "binary_data is the only parameter of an output"
+        raise errors.RequestError(f"{law}, but got {other[:100]!r}", field=asked.name)
+
+
 def _values(name: str, output: Output, answers: Answers) -> list[Any]:
     """The values of an output in row-major order; the warnings of a row are one text."""
     if name == "warnings":
@@ -134,9 +163,9 @@ def _values(name: str, output: Output, answers: Answers) -> list[Any]:
     return [answer[name] for answer in answers]
 
 
-def _head(head: memoryview) -> _Request:
+def _head(head: memoryview) -> Request:
     try:
-        return msgspec.json.decode(head, type=_Request)
+        return msgspec.json.decode(head, type=Request)
     except msgspec.ValidationError as cause:
         law = "the request must be as the Open Inference Protocol says"
         raise errors.RequestError(f"{law}, but {cause}", field="inputs") from cause
@@ -146,16 +175,12 @@ def _head(head: memoryview) -> _Request:
 
 def _parts(inputs: list[tensors.Tensor], binary: memoryview) -> list[memoryview]:
     """The binary part of each input, in their order, which together fill the body."""
-    position, seen, parts = 0, set(), []
+    position, parts = 0, []
     for tensor in inputs:
         size = 0 if tensor.binary_size is None else tensor.binary_size
         if type(size) is not int or not 0 <= size <= len(binary) - position:
             law = f"binary_data_size must be within the {len(binary)} bytes after the header"
             raise errors.RequestError(f"{law}, but got {size!r}", field=tensor.name[:100])
-        if tensor.name in seen:
-            law = "inputs must have different names, but got one twice"
-            raise errors.RequestError(law, field=tensor.name[:100])
-        seen.add(tensor.name)
         parts.append(binary[position : position + size])
         position += size
     if position != len(binary):

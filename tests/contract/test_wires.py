@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.ipc
 import pytest
+import tritonclient.grpc.service_pb2 as service_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,7 +124,42 @@ def from_binary(answer: httpx.Response) -> list[list[float]]:
     raise LookupError("probabilities")
 
 
+def as_messages(raw: Raw) -> tuple[bytes, dict[str, str]]:
+    request = service_pb2.ModelInferRequest(model_name="left")
+    for name, values in raw.items():
+        made = tensor(name, values)
+        if made["datatype"] == "FP64":
+            contents = {"fp64_contents": np.array(values, np.float64)}
+        else:
+            made["datatype"] = "BYTES"
+            texts = ["" if value is None else str(value) for value in values]
+            contents = {"bytes_contents": [text.encode() for text in texts]}
+        del made["data"]
+        request.inputs.add(**made, contents=contents)
+    return request.SerializeToString(), {}
+
+
+def as_raw_messages(raw: Raw) -> tuple[bytes, dict[str, str]]:
+    request = service_pb2.ModelInferRequest.FromString(as_messages(raw)[0])
+    for made in request.inputs:
+        numbers, texts = made.contents.fp64_contents, made.contents.bytes_contents
+        raw_texts = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        part = np.array(numbers).tobytes() if made.datatype == "FP64" else raw_texts
+        request.raw_input_contents.append(part)
+        made.ClearField("contents")
+    return request.SerializeToString(), {}
+
+
+def from_messages(answer: httpx.Response) -> list[list[float]]:
+    said = service_pb2.ModelInferResponse.FromString(answer.content)
+    (at,) = (at for at, one in enumerate(said.outputs) if one.name == "probabilities")
+    output, raw = said.outputs[at], said.raw_output_contents
+    values = np.frombuffer(raw[at]) if raw else np.array(output.contents.fp64_contents)
+    return values.reshape(output.shape).tolist()
+
+
 INFER, OCTETS = "/v2/models/left/infer", "application/octet-stream"
+PROTOBUF = {"content-type": "application/x-protobuf"}
 MEMBERS = {
     "json": Member("/predict", {"content-type": "application/json"}, as_json, from_json),
     "csv": Member("/predict", {"content-type": "text/csv", "accept": "text/csv"}, as_csv, from_csv),
@@ -131,6 +167,8 @@ MEMBERS = {
     "arrow": Member("/predict", {"content-type": ARROW, "accept": ARROW}, as_arrow, from_arrow),
     "tensors": Member(INFER, {"content-type": "application/json"}, as_tensors, from_tensors),
     "binary tensors": Member(INFER, {"content-type": OCTETS}, as_binary, from_binary),
+    "messages": Member(INFER, PROTOBUF, as_messages, from_messages),
+    "raw messages": Member(INFER, PROTOBUF, as_raw_messages, from_messages),
 }
 every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
 
@@ -285,6 +323,51 @@ TENSORS = {
 def test_a_wrong_tensor_is_refused_with_its_name(application: web.Application, name: str) -> None:
     sent, expected = TENSORS[name]
     assert expected in refused(application, "tensors", json.dumps({"inputs": [sent]}).encode())
+
+
+MESSAGES = {
+    "shape": ({"shape": [1, 2]}, "age: the shape must be [N] or [N, 1]"),
+    "negative shape": ({"shape": [-1]}, "age: the shape must be"),
+    "short data": ({"shape": [3]}, "age: the shape asks for 3 values, but got 2"),
+    "no data": ({"contents": {}}, "age: the shape asks for 2 values, but got 0"),
+    "data of another type": (
+        {"contents": {"fp32_contents": [1.0, 2.0]}},
+        "age: the shape asks for 2 values, but got 0",
+    ),
+    "datatype": ({"datatype": "BYTES"}, "age: the datatype must be FP32 or FP64 or INT16"),
+    "unknown datatype": ({"datatype": "FP8"}, "age: the datatype must be"),
+    "infinity": ({"contents": {"fp64_contents": [1.0, np.inf]}}, "age: a finite number"),
+    "too many": (
+        {"contents": {"fp64_contents": [1.0] * 10_001}},
+        "at most 10000 rows are taken at once, but got 10001",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_wrong_tensor_of_a_message_is_refused(application: web.Application, name: str) -> None:
+    change, expected = MESSAGES[name]
+    request, age = service_pb2.ModelInferRequest(), {"name": "age", "datatype": "FP64"}
+    sent = age | {"shape": [2], "contents": {"fp64_contents": [41.0, 42.0]}} | change
+    request.inputs.add(**sent)
+    assert expected in refused(application, "messages", request.SerializeToString())
+
+
+def test_raw_contents_must_fit_the_inputs(application: web.Application) -> None:
+    whole = service_pb2.ModelInferRequest.FromString(as_raw_messages(RAW)[0])
+    for at, part, said in (
+        (0, whole.raw_input_contents[0][:-1], "age: the shape asks for 160 bytes, but got 159"),
+        (2, whole.raw_input_contents[2][:-1], "city: 20 texts and their lengths must fill"),
+    ):
+        request = service_pb2.ModelInferRequest.FromString(whole.SerializeToString())
+        request.raw_input_contents[at] = part
+        assert said in refused(application, "raw messages", request.SerializeToString())
+    whole.inputs[1].contents.fp64_contents.append(1.0)
+    both = refused(application, "raw messages", whole.SerializeToString())
+    assert "income $: an input must have either contents or raw_input_contents" in both
+    del whole.raw_input_contents[-1]
+    fewer = refused(application, "raw messages", whole.SerializeToString())
+    assert "raw_input_contents must be those of the 6 inputs, but got 5" in fewer
 
 
 def test_inputs_must_agree(application: web.Application) -> None:

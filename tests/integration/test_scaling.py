@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from eagleray import storage
 from eagleray.api import endpoints
@@ -23,6 +25,10 @@ ROOT = Path(__file__).parents[2]
 NAME = "left"
 BODY = {"instances": bundles.instances(bundles.rows(3))}
 
+REQUEST = service_pb2.ModelInferRequest(model_name=NAME)
+REQUEST.inputs.add(name="age", datatype="FP64", shape=[1], contents={"fp64_contents": [41.0]})
+REQUEST.inputs.add(name="city", datatype="BYTES", shape=[1], contents={"bytes_contents": [b"Bern"]})
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray Serve's own, at its import
@@ -31,21 +37,30 @@ pytestmark = [
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, wait_s: int) -> Iterator[str]:
-    """An endpoint that begins without a replica; yields its URL."""
+def serving(folder: Path, *, wait_s: int) -> Iterator[tuple[str, str]]:
+    """An endpoint that begins without a replica, and its address for gRPC; yields both."""
     models = Registry(storage.open(folder.as_uri()))
     models.register(NAME, bundles.files(), {})
     models.promote(NAME, 1)
-    (port,) = environment.free_ports(1)
+    port, grpc_port = environment.free_ports(2)
     options: dict[str, Any] = {"min_replicas": 0, "max_replicas": 2, "zero_delay_s": 2.0}
+    options |= {"port": port, "grpc_port": grpc_port}
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(first_replica.WAIT_VARIABLE, str(wait_s))  # Ray's processes inherit it
-        with endpoints.serve(NAME, folder.as_uri(), port=port, p95_ms=200.0, **options) as running:
-            yield running.url
+        with endpoints.serve(NAME, folder.as_uri(), p95_ms=200.0, **options) as running:
+            yield running.url, f"127.0.0.1:{grpc_port}"
 
 
 def ask(url: str) -> httpx.Response:
     return httpx.post(f"{url}/predict", json=BODY, timeout=300)
+
+
+def ask_by_grpc(address: str) -> Any:
+    with grpc.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(service_pb2.ModelInferRequest(model_name="right"), timeout=300)
+        return caught.value.code(), stub.ModelInfer(REQUEST, timeout=300)
 
 
 def replicas() -> int:
@@ -57,7 +72,11 @@ def replicas() -> int:
 def test_requests_at_zero_replicas_are_answered_by_the_first_which_ends_again(
     tmp_path: Path,
 ) -> None:
-    with serving(tmp_path, wait_s=200) as url:
+    with serving(tmp_path, wait_s=200) as (url, address):
+        code, answer = ask_by_grpc(address)
+        assert (code, answer.model_version) == (grpc.StatusCode.NOT_FOUND, "1")
+        while replicas():
+            time.sleep(0.1)
         for _ in range(2):
             assert replicas() == 0
             with ThreadPoolExecutor(5) as pool:
@@ -70,7 +89,7 @@ def test_requests_at_zero_replicas_are_answered_by_the_first_which_ends_again(
 
 
 def test_a_request_that_waits_too_long_for_the_first_replica_gets_a_503(tmp_path: Path) -> None:
-    with serving(tmp_path, wait_s=1) as url:
+    with serving(tmp_path, wait_s=1) as (url, _):
         refused = ask(url)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["type"] == "unavailable"

@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from eagleray import bundle, cli, storage
 from eagleray.state.models import Registry
@@ -43,6 +45,7 @@ class Served:
 
     url: str
     process: int
+    grpc_port: int
     folder: Path
     models: Registry
     said: dict[str, Any]
@@ -72,8 +75,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     for seed in range(2):
         models.register(NAME, bundles.files(seed=seed), {})
     models.promote(NAME, 1)
-    (port,) = environment.free_ports(1)
+    port, grpc_port = environment.free_ports(2)
+    models.register("up", bundles.files(seed=7), {})
+    models.promote("up", 1)
     options = ["--storage", folder.as_uri(), "--port", str(port), "--max", "3", "--json"]
+    options += ["--grpc-port", str(grpc_port), "--models", "up"]
     scaling = ["--target", "4", "--scale-up-after", "0.5", "--scale-down-after", "2"]
     command = [sys.executable, "-m", "eagleray", "serve", NAME, *options, *scaling]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -81,7 +87,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             assert process.stdout is not None
             said = json.loads(process.stdout.readline())
             with httpx.Client(timeout=30) as http:
-                yield Served(said["url"], process.pid, folder, models, said, http)
+                yield Served(said["url"], process.pid, grpc_port, folder, models, said, http)
         finally:
             process.terminate()
             assert process.wait(60) in (0, -signal.SIGKILL)  # the last test has killed it
@@ -170,6 +176,47 @@ def test_predictions_take_the_fast_path_and_pages_go_rays_way(served: Served) ->
     (through_ray,) = served.http.get(f"{served.url}/readyz").headers.get_list("x-request-id")
     assert [len(one) for one in quick] == [16]
     assert through_ray == str(uuid.UUID(through_ray))
+
+
+TOLD = {"x-request-id", "x-eagleray-version"}
+
+
+def test_tritonclient_asks_by_grpc_through_haproxy(served: Served) -> None:
+    """On the fast path: Ray Serve marks each answer of its own way with a `request_id`."""
+    address = f"127.0.0.1:{served.grpc_port}"
+    with grpc.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ServerReady(service_pb2.ServerReadyRequest()).ready
+        request = service_pb2.ModelInferRequest(model_name=NAME)
+        age, city = {"fp64_contents": [41.0]}, {"bytes_contents": [b"Bern"]}
+        request.inputs.add(name="age", datatype="FP64", shape=[1], contents=age)
+        request.inputs.add(name="city", datatype="BYTES", shape=[1], contents=city)
+
+        def fast() -> bool:  # until HAProxy has looked at the replica, calls take Ray's way
+            _, call = stub.ModelInfer.with_call(request, timeout=30)
+            return {key for key, _ in call.trailing_metadata()} == TOLD
+
+        wait(fast, 60)
+        answer = stub.ModelInfer(request, timeout=30)
+        expected = served.predict([{"age": 41, "city": "Bern"}]).json()["predictions"][0]
+        outputs = {one.name: one.contents for one in answer.outputs}
+        assert outputs["probability"].fp64_contents[0] == pytest.approx(expected["probability"])
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(service_pb2.ModelInferRequest(model_name="right"))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        request.raw_input_contents.append(bytes(protocol.MOST_BYTES))
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_another_model_is_loaded_by_its_first_request_and_takes_the_fast_path(
+    served: Served,
+) -> None:
+    answer = served.http.post(f"{served.url}/v1/models/up:predict", json={"instances": ROWS[:5]})
+    assert (answer.status_code, answer.json()["model"]) == (200, "up")
+    assert len(answer.headers["x-request-id"]) == 16
+    assert served.http.get(f"{served.url}/v1/models").json() == {"models": [NAME, "up"]}
 
 
 def test_an_unknown_category_is_served_and_flagged(served: Served) -> None:

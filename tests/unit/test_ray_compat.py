@@ -1,5 +1,6 @@
 """The private and undocumented parts of Ray that we use are there; each test names its part."""
 
+import asyncio
 import inspect
 import json
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 
 from eagleray import ray_compat, ray_load
@@ -33,6 +35,7 @@ VARIABLES = (
     *ray_compat.DEVICES,
     ray_compat.ADDRESS,
     *environment.FAST,
+    *environment.GRPC,
     *environment.private_paths(Path("/run")),
     environment.BINARY,
 )
@@ -276,3 +279,22 @@ def test_a_worker_of_ray_train_calls_what_it_is_given_in_its_main_thread() -> No
     source = (ROOT / "train/v2/_internal/execution/worker_group/worker.py").read_text()
     assert "        return fn(*fn_args, **fn_kwargs)\n" in source.partition("def execute(self")[2]
     assert "def run_train_fn(" in source  # the loop is in a thread of its own
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Serve's own, at its import
+def test_a_grpc_server_of_ray_serve_can_call_a_services_own_handlers() -> None:
+    from ray.serve._private import grpc_util
+
+    async def answer(request: bytes, context: object) -> bytes:
+        return request
+
+    async def check() -> None:
+        server = grpc_util.gRPCGenericServer(lambda **_: None)
+        ray_compat.answer_directly(server, "own.Service")
+        own = {"Ask": grpc.unary_unary_rpc_method_handler(answer)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("own.Service", own),))
+        assert own["Ask"].unary_unary is answer
+        (added,) = server.generic_rpc_handlers
+        assert added[0]._method_handlers["/own.Service/Ask"].unary_unary is answer
+
+    asyncio.run(check())
