@@ -167,6 +167,7 @@ def test_faults_stand_beside_their_fields_in_the_words_of_the_api(
     page.get_by_role("textbox", name="income $").fill("much")
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#f1-error")).to_have_text("a number is needed, but got text")
+    expect(page.locator("#f1-error")).to_be_visible()
     expect(age).to_have_attribute("aria-invalid", "true")
     expect(age).to_have_accessible_description(
         "a number, 18 to 89 in training a number is needed, but got text"
