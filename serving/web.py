@@ -16,6 +16,7 @@ from serving import (
     deadlines,
     encoding,
     guard,
+    labels,
     metrics,
     pages,
     protocol,
@@ -64,11 +65,14 @@ class Application:
         paths = "/predict", "/predict/", f"{model}:predict", f"{model}:predict/"
         self._predictions = dict.fromkeys(paths, wire.PREDICT)
         self._predictions[f"/v2/models/{name}/infer"] = wire.INFER
+        self._labels = labels.Labels(self._served, observer)
+        self._label_paths = (f"{model}:label", f"{model}:label/")
         self._pages = pages.Pages(name, observer, lambda: self.predictor)
         self._routes = self._pages.routes | dict.fromkeys(self._predictions, "predict")
+        self._routes |= dict.fromkeys(self._label_paths, "label")
 
     def predicts(self, path: str) -> bool:
-        return path in self._predictions
+        return path in self._predictions or path in self._label_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -157,6 +161,8 @@ class Application:
                 limit_s = deadlines.seconds(headers)
                 answering = self._predict(wires, scope, receive, reservation)
                 return await (deadlines.within(limit_s, answering) if limit_s else answering)
+            if path in self._label_paths:
+                return await self._label(scope, receive, reservation)
             return await self._pages.get(path, scope["method"])
         except errors.RequestError as error:
             return responses.refusal(error)
@@ -213,6 +219,28 @@ class Application:
             raise
         content, answered, more = answer
         return Response(200, content, answered, (version, *more))
+
+    async def _label(
+        self, scope: Scope, receive: Receive, reservation: admission.Reservation
+    ) -> Response:
+        if scope["method"] != "POST":
+            return responses.wrong_method(b"POST")
+        headers = dict(scope["headers"])
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type not in (b"", typed_json.CONTENT_TYPE) or headers.get(b"content-encoding"):
+            law = "the body must be plain application/json"
+            return responses.error(415, f"{law}, but got {content_type.decode('latin-1')}")
+        self.capacity.check_bytes(int(headers.get(b"content-length", 0)))
+        body = await self._read(receive, reservation)
+        rewarded = await asyncio.to_thread(self._labels.rewards, body)
+        return self._labels.count(rewarded, self.split)
+
+    def _served(self, version: int) -> Predictor | None:
+        """The version of a number, if it answers requests now."""
+        stable = self.predictor
+        if stable is not None and stable.number == version:
+            return stable
+        return self.split.serves(version) if self.split is not None else None
 
     def _versioned(self, path: str) -> wire.Table | None:
         """Return the wires of a path that names a version, which must be the one that serves."""
