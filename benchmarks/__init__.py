@@ -1,0 +1,1 @@
+"""One program a claim, each beside a peer in the same run."""
