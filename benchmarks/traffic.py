@@ -109,25 +109,28 @@ class Client:
         number, streams = place, await asyncio.open_connection("127.0.0.1", self.port)
         while not self._over:
             await asyncio.sleep(self._began + number / self.rate - time.monotonic())
+            last = True  # whether it is the last answer of this connection
             try:
                 streams[1].write(self._requests[number % len(self._requests)])
-                said = await asyncio.wait_for(_answer(streams[0]), 30)
+                said, last = await asyncio.wait_for(_answer(streams[0]), 30)
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as cause:
                 said = type(cause).__name__
+            self.answers.append((time.monotonic(), said))
+            if last:  # as HAProxy says to each client when it has a new configuration
                 streams[1].close()
                 streams = await asyncio.open_connection("127.0.0.1", self.port)
-            self.answers.append((time.monotonic(), said))
             number += CONNECTIONS
         streams[1].close()
 
 
-async def _answer(reader: asyncio.StreamReader) -> str:
-    """The version that answered; the status if it is another than 200."""
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
+    """The version that answered, or a status other than 200; whether the connection ends."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
     await reader.readexactly(int(fields["content-length"]))
     status = head.split(" ", 2)[1]
-    return fields["x-eagleray-version"] if status == "200" else f"status {status}"
+    said = fields["x-eagleray-version"] if status == "200" else f"status {status}"
+    return said, fields.get("connection") == "close"
 
 
 @contextlib.contextmanager
