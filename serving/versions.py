@@ -183,11 +183,12 @@ class Versions:
 
     def _make_room(self, number: int, size: int) -> None:
         """Unload spares for a version that does not fit; ServingError if it still does not."""
-        needed = COPIES * size
-        if needed > self._free():
+        needed, free = COPIES * size, self._free()
+        if needed > free:
             self._forget(0)
-            gc.collect()  # its parts refer to each other
-        if needed > (free := self._free()):
+            gc.collect()  # their parts refer to each other
+            free = self._free()
+        if needed > free:
             law = f"version {number} must fit the replica's memory, {COPIES} times its files"
             raise errors.ServingError(f"{law}: {_mib(needed)}, but {_mib(free)} are free")
 
