@@ -87,9 +87,9 @@ def _ports(pid: int) -> set[int]:
     return found
 
 
-async def kill(process: int, scratch: Path, *, seconds: float, every: float) -> int:
-    """Kill a replica now and then while another one is up; how many were killed."""
-    ends, killed = time.monotonic() + seconds, 0
+async def kill(process: int, scratch: Path, *, seconds: float, every: float) -> list[float]:
+    """Kill a replica now and then while another one is up; when each was killed."""
+    ends, killed = time.monotonic() + seconds, list[float]()
     while time.monotonic() < ends:
         await asyncio.sleep(every)
         while len(up := await asyncio.to_thread(replicas, process, scratch)) < 2:
@@ -97,7 +97,7 @@ async def kill(process: int, scratch: Path, *, seconds: float, every: float) -> 
                 return killed
             await asyncio.sleep(0.2)
         os.kill(random.choice(up), signal.SIGKILL)
-        killed += 1
+        killed.append(time.monotonic())
     return killed
 
 
@@ -106,11 +106,13 @@ async def measure(asked: argparse.Namespace, store: Path, scratch: Path) -> None
         while len(replicas(process, scratch)) < asked.replicas:
             await asyncio.sleep(0.5)
         async with Client(port, asked.rate) as client:
-            killed = await kill(process, scratch, seconds=asked.seconds, every=asked.every)
-        failures = client.failures
+            kills = await kill(process, scratch, seconds=asked.seconds, every=asked.every)
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-    print(f"killed {killed} of {asked.replicas} replicas; failures: {dict(failures)}; {load}")
-    failed, count = failures.total(), len(client.answers)
+    for at, said in client.answers:
+        if not said.isdecimal():
+            print(f"{said}, {at - max(one for one in kills if one <= at):.2f} s after a kill")
+    killed, failed, count = len(kills), client.failures.total(), len(client.answers)
+    print(load)
     text = f"failed of {count} requests through {killed} kills of one of {asked.replicas} replicas"
     found = {"claim": text, "ours": failed, "peer": 0, "ratio": failed, "target": 0}
     print(json.dumps({**found, "killed": killed, "holds": failed == 0 and killed > 0}))

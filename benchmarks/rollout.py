@@ -33,6 +33,7 @@ from eagleray.state.rollouts import Plan, Rollout, Rollouts
 
 MOVES, SETTLED_S, LEAST, EQUAL_S = 20, 3.0, 100_000, 200.0
 PLAN = Plan(bake_s=60, deadline_s=240)
+BAD = PLAN.model_copy(update={"deadline_s": 70})
 SHORT = Plan(steps=(0.3,), bake_s=1, least=100, deadline_s=60)
 FAULTS: dict[str, dict[str, object]] = {
     "raises on 5 % of the rows": {"fault": "assert not (x[:, 0] > 5).any()"},
@@ -67,12 +68,11 @@ async def bad(client: Client, rollouts: Rollouts) -> None:
     for number, fault in enumerate(FAULTS, 3):
         client.answers.clear()
         began = time.monotonic()
-        ended = await roll_out(rollouts, number, PLAN)
+        ended = await roll_out(rollouts, number, BAD)
         seconds = time.monotonic() - began
         exposed = ended.seen.candidate.requests / client.since(began).total()
         print(f"{fault}: {ended.status} at {ended.share:.0%}: {ended.decisions[-1].why}")
-        stopped = ended.status == "stopped"
-        soon = stopped and seconds < 60
+        soon = ended.status == "stopped" and seconds < 60
         claim(f"seconds until a version that {fault} is stopped", seconds, 60, holds=soon)
         claim(f"share of the requests of that time exposed to one that {fault}", exposed, 0.1)
         claim(f"failed requests meanwhile: {fault}", client.failures.total(), 0)

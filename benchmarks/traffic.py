@@ -22,8 +22,8 @@ from eagleray import bundle, code
 from eagleray.engines.torch import Torch
 from eagleray.learn import features, models, schema
 
-NAME, CONNECTIONS = "bench", 32
-MODEL_S = 0.004  # that a batch takes, asleep: many replicas fit on few cores
+NAME, CONNECTIONS = "bench", 64
+MODEL_S = 0.02  # that a batch takes, asleep: many replicas fit on few cores
 NET = """
 import time
 import torch
@@ -106,7 +106,7 @@ class Client:
         return Counter(said for _, said in self.answers if not said.isdecimal())
 
     async def _ask(self, place: int) -> None:
-        number, streams = place, await asyncio.open_connection("127.0.0.1", self.port)
+        number, streams, asked = place, await asyncio.open_connection("127.0.0.1", self.port), 0
         while not self._over:
             await asyncio.sleep(self._began + number / self.rate - time.monotonic())
             last = True  # whether it is the last answer of this connection
@@ -114,11 +114,12 @@ class Client:
                 streams[1].write(self._requests[number % len(self._requests)])
                 said, last = await asyncio.wait_for(_answer(streams[0]), 30)
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as cause:
-                said = type(cause).__name__
+                said = f"{type(cause).__name__} after {asked} answers of the connection"
             self.answers.append((time.monotonic(), said))
             if last:  # as HAProxy says to each client when it has a new configuration
                 streams[1].close()
-                streams = await asyncio.open_connection("127.0.0.1", self.port)
+                streams, asked = await asyncio.open_connection("127.0.0.1", self.port), -1
+            asked += 1
             number += CONNECTIONS
         streams[1].close()
 

@@ -18,8 +18,9 @@ from serving.sequential import Count
 
 MOST_OUTCOMES = 20
 """Outcomes that are tested, which share the weight of one test."""
-ERRORS, SLOW, LABELS, _PREDICTED = "errors", "slow requests", "labels", "predictions of "
-_TESTS = 4  # of equal weight: these three, and all predictions together
+ERRORS, SLOW, SLOWER = "errors", "slow requests", "slow requests, above the median"
+LABELS, _PREDICTED = "labels", "predictions of "
+_TESTS = 5  # of equal weight: the first four, and all predictions together
 SUSPICION = 10.0
 """While the e-value is higher, a rollout does not go on to its next step."""
 
@@ -132,6 +133,8 @@ def _logs(rollout: Rollout, evidence: Evidence) -> dict[str, float]:
     found[LABELS] = above(shares.wrong, plan.more_wrong)
     if (limit := shares.limit(plan.p95_ms, before.stable)) is not None:
         found[SLOW] = above(lambda one: shares.slow(one, limit), plan.more_slow)
+    if plan.p95_ms is None and (median := shares.median(before.stable)) is not None:
+        found[SLOWER] = above(lambda one: shares.slow(one, median), plan.more_slower)
     found |= {f"{_PREDICTED}{name}": apart(name) for name in _outcomes(rollout, evidence)}
     tests = {**rollout.logs, **found}
     return {name: rollout.logs.get(name, 0.0) + found.get(name, 0.0) for name in tests}

@@ -8,7 +8,7 @@ from serving.sequential import Count
 GROWTH = 1.1
 """Ratio of the ends of a bucket of times."""
 LEAST_TIMES = 50
-"""Requests of the stable version from which on its p95 is known well enough."""
+"""Requests of the stable version from which on its quantiles are known well enough."""
 
 
 def bucket(seconds: float) -> int:
@@ -23,16 +23,12 @@ def milliseconds(limit: int) -> float:
 
 def limit(p95_ms: float | None, stable: Counts) -> int | None:
     """The last bucket that is not slow: of the objective, or else of the stable version's p95."""
-    if p95_ms is not None:
-        return bucket(p95_ms / 1000)
-    whole, running = sum(stable.seconds.values()), 0
-    if whole < LEAST_TIMES:
-        return None
-    for place, number in sorted(stable.seconds.items()):
-        running += number
-        if running >= 0.95 * whole:
-            return place
-    raise AssertionError("the last bucket has all")
+    return _quantile(stable, 0.95) if p95_ms is None else bucket(p95_ms / 1000)
+
+
+def median(stable: Counts) -> int | None:
+    """The bucket of the stable version's median."""
+    return _quantile(stable, 0.5)
 
 
 def errors(counts: Counts) -> Count:
@@ -59,3 +55,15 @@ def hits(counts: Counts) -> Count:
 def wrong(counts: Counts) -> Count:
     """Labels that it was wrong for."""
     return Count(counts.labels - counts.hits, counts.labels)
+
+
+def _quantile(counts: Counts, part: float) -> int | None:
+    """The bucket that this part of the requests ends in; None while there are too few."""
+    whole, running = sum(counts.seconds.values()), 0
+    if whole < LEAST_TIMES:
+        return None
+    for place, number in sorted(counts.seconds.items()):
+        running += number
+        if running >= part * whole:
+            return place
+    raise AssertionError("the last bucket has all")

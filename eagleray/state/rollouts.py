@@ -47,6 +47,7 @@ class Plan(pydantic.BaseModel, frozen=True, extra="allow"):
     p95_ms: float | None = pydantic.Field(None, gt=0)  # objective; None: the champion's p95
     more_errors: float = pydantic.Field(0.01, ge=0, lt=1)  # allowed, as shares of the requests
     more_slow: float = pydantic.Field(0.1, ge=0, lt=1)  # allowed share above the p95 or objective
+    more_slower: float = pydantic.Field(0.25, ge=0, lt=1)  # allowed share above the median
     apart: float = pydantic.Field(0.15, ge=0, lt=1)  # allowed difference of a prediction's share
     more_wrong: float = pydantic.Field(0.02, ge=0, lt=1)  # allowed, as shares of the labels
     more_memory_mb: float = pydantic.Field(1024.0, gt=0)  # that a replica may grow by, in MiB

@@ -42,15 +42,18 @@ def begun(plan: Plan = PLAN) -> Rollout:
 class Traffic:
     """Requests for two versions, some a second."""
 
-    def __init__(self, candidate: Behaviour, seed: int, *, rate: int = 200) -> None:
+    def __init__(
+        self, candidate: Behaviour, seed: int, *, rate: int = 200, stable: Behaviour = good
+    ) -> None:
         self.stable, self.candidate = routing.Tally(), routing.Tally()
         self._behaves, self._rate, self._chance = candidate, rate, random.Random(seed)
+        self._champion = stable
 
     def second(self, share: float) -> Evidence:
         for _ in range(self._rate):
             chosen = self._chance.random() < share
             tally = self.candidate if chosen else self.stable
-            got = (self._behaves if chosen else good)(self._chance)
+            got = (self._behaves if chosen else self._champion)(self._chance)
             tally.answered(*got) if got else tally.failed()
         return Evidence(stable=self.stable.counts(), candidate=self.candidate.counts())
 
@@ -89,6 +92,10 @@ def slow(chance: random.Random) -> tuple[float, str]:
     return 3 * seconds, outcome
 
 
+def spread(chance: random.Random) -> tuple[float, str]:
+    return chance.lognormvariate(-4.0, 1.5), "yes" if chance.random() < 0.3 else "no"
+
+
 def stubborn(chance: random.Random) -> tuple[float, str]:
     return good(chance)[0], "no"
 
@@ -107,6 +114,20 @@ def test_a_bad_candidate_is_stopped_within_a_minute_for_the_right_reason(
         assert made.age_s < 60
         requests = made.seen.candidate.requests, made.seen.stable.requests
         assert requests[0] < 0.1 * sum(requests)
+
+
+def test_where_times_have_a_long_tail_the_median_tells_what_is_slower() -> None:
+    for times, ending in ((1, "open"), (6, "stopped")):
+        made = begun()
+        traffic = Traffic(
+            lambda chance, times=times: (times * spread(chance)[0], spread(chance)[1]),  # type: ignore[misc]
+            0,
+            stable=spread,
+        )
+        while made.open and made.age_s < 60:
+            made = rollout.step(made, traffic.second(0.05), 2.0)
+        assert ("open" if made.open else made.status) == ending
+    assert made.decisions[-1].why.startswith("slow requests, above the median")
 
 
 def test_an_objective_takes_the_place_of_the_champions_own_p95() -> None:
