@@ -65,7 +65,9 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/queueing.py
 	$(BIN)/python -m benchmarks.autoscale
 	$(BIN)/python benchmarks/engines.py
-	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python -m benchmarks.rollout
+	$(BIN)/python -m benchmarks.replicas
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml

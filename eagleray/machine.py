@@ -108,6 +108,12 @@ def total_memory() -> int:
     return min(int(most), total) if most.isdecimal() else total
 
 
+def free_memory() -> int:
+    """Bytes of memory that are free, in this container where it has a limit."""
+    total, used = _memory()
+    return max(0, total - used)
+
+
 def _memory() -> tuple[int, int]:
     """Bytes in total and in use, those of this container where it has a limit."""
     kib = _fields(Path("/proc/meminfo"))

@@ -16,8 +16,7 @@ from rich import console
 from eagleray import errors, ray_compat, spec
 from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
-from eagleray.state.models import Registry
-from ray_jobs import cluster, pack_size, search, tuning, waiting, winner
+from ray_jobs import cluster, pack_size, promotion, search, tuning, waiting, winner
 from ray_jobs.data import extent
 from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
@@ -206,21 +205,8 @@ def _pack_size(
 def _promote(
     searched: search.Search, trials: list[searches.Record], result: searches.Result
 ) -> Outcome:
-    """Make the first version of a model its champion; a person promotes a later one."""
-    registry, name = Registry(searched.storage), searched.experiment.name
-    with contextlib.suppress(errors.ConflictError):  # there is a champion already
-        registry.promote(
-            name, result.version, why="the first version", by="eagleray run", expect=None
-        )
-    aliases = registry.aliases(name)
-    champion = aliases.values["champion"]
-    if champion != result.version:
-        why = f"version {champion} stays champion until you promote this one"
-    elif aliases.history.get("champion"):
-        why = "it is the champion"
-    else:
-        why = "it is the champion, as the first version of this model"
-    return Outcome(searched, trials, result, champion, why)
+    place = promotion.promote(searched.storage, searched.experiment, result.version)
+    return Outcome(searched, trials, result, place)
 
 
 def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console) -> leases.Lease:

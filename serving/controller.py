@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 from eagleray import errors
 from eagleray.state import keys, leases
-from eagleray.state.rollouts import Evidence, Rollout, Rollouts
+from eagleray.state.evidence import Evidence
+from eagleray.state.rollouts import Rollout, Rollouts
 from serving import rollout as decisions
 
 log = logging.getLogger("ray.serve")

@@ -20,6 +20,7 @@ FAST = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": fast_path.CALLBACK,
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # they cost a datagram per request
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",  # with 3, all may meet the replica that has just gone
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy machine starts a proxy in 20 s
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -82,6 +82,8 @@ class Metrics:
         ).labels(model)
         self.ongoing = gauge("eagleray_ongoing_requests", "Ongoing requests.", every).labels(model)
         self.busy = gauge("eagleray_busy", "Utilization.", every).labels(model)
+        self._labels = counter("eagleray_labels", "Requests whose truth came.", version)
+        self._right = counter("eagleray_labels_right", "Those predicted rightly.", version)
         self._storage_errors = counter(
             "eagleray_storage_errors", "Failed reads of the alias or a version.", every
         ).labels(model)
@@ -118,6 +120,10 @@ class Metrics:
 
     def not_captured(self, rows: int) -> None:
         self._not_captured.inc(rows)
+
+    def labelled(self, version: int, *, right: bool) -> None:
+        self._labels.labels(self._model, str(version)).inc()
+        self._right.labels(self._model, str(version)).inc(right)
 
     def refused(self, version: int) -> None:
         self._refused.labels(self._model, str(version)).inc()

@@ -29,6 +29,7 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
         "paths": {
             "/predict": {"post": predict | {"operationId": "predict"}},
             f"/v1/models/{name}:predict": {"post": predict | {"operationId": "predictNamed"}},
+            f"/v1/models/{name}:label": {"post": _label()},
             f"/v1/models/{name}": {"get": _get("Name and version, and whether it is ready.")},
             "/healthz": {"get": _get("The process is alive and can predict.")},
             "/readyz": {"get": _get("The loaded version, which has reproduced its golden rows.")},
@@ -41,6 +42,9 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
                 "Request": _object({"instances": rows}),
                 "Answer": _answer(target),
                 "Answers": _object(answers),
+                "Label": {"anyOf": [_about(_TRUE), _about(_REWARD)]},
+                "Labels": _object({"labels": _array("Label") | {"maxItems": protocol.MOST_ROWS}}),
+                "Counted": _object(dict.fromkeys(("counted", "repeated", "ignored"), _INTEGER)),
                 "Error": _object({"error": _ERROR}),
             }
         },
@@ -55,18 +59,31 @@ def example(loaded: bundle.Bundle) -> dict[str, list[dict[str, Any]]]:
 
 def _predict(body: Mapping[str, Any]) -> Document:
     request = {JSON: {"schema": _reference("Request"), "example": body}}
-    failures = {status: text for status, (_, text) in protocol.ERRORS.items() if text}
     return {
         "summary": "Predict for one or more rows.",
         "parameters": [_EXPLAIN],
         "requestBody": {"required": True, "content": request},
-        "responses": {
-            str(status): {
-                "description": text,
-                "content": {JSON: {"schema": _reference("Answers" if status == 200 else "Error")}},
-            }
-            for status, text in ({200: "One answer a row."} | failures).items()
-        },
+        "responses": _responses("One answer a row.", "Answers"),
+    }
+
+
+def _label() -> Document:
+    return {
+        "summary": "Report what was true of requests that were answered.",
+        "operationId": "label",
+        "requestBody": {"required": True, "content": {JSON: {"schema": _reference("Labels")}}},
+        "responses": _responses("How many requests were counted.", "Counted"),
+    }
+
+
+def _responses(text: str, answer: str) -> Document:
+    failures = {status: text for status, (_, text) in protocol.ERRORS.items() if text}
+    return {
+        str(status): {
+            "description": text,
+            "content": {JSON: {"schema": _reference(answer if status == 200 else "Error")}},
+        }
+        for status, text in ({200: text} | failures).items()
     }
 
 
@@ -91,6 +108,14 @@ def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None
 
 
 _NUMBER = {"type": "number"}
+_VALUE = {"anyOf": [_STRING, _NUMBER, {"type": "boolean"}]}
+_OF = {
+    "request_id": {"type": "string", "minLength": 1, "maxLength": 128},
+    "version": {"type": "integer", "minimum": 1, "maximum": protocol.MOST_VERSION},
+    "row": {"type": "integer", "minimum": 0, "maximum": protocol.MOST_ROWS - 1},
+}
+_TRUE = {"predicted": _VALUE, "label": _VALUE}
+_REWARD = {"reward": {"type": "number", "minimum": 0, "maximum": 1}}
 _EXPLAIN = {
     "name": "explain",
     "in": "query",
@@ -111,6 +136,10 @@ _ERROR = _object(
     },
     ["type", "message", "field"],
 )
+
+
+def _about(said: Document) -> Document:
+    return _object(_OF | said, ["request_id", "version", *said])
 
 
 def _array(name: str) -> Document:

@@ -61,7 +61,7 @@ class Pages:
             inference_pages.check(asked, self._name, self.number)
             page = self._v2_ready if asked.action == "ready" else self._v2_model
         if page is None and path.startswith("/v1/models/"):
-            name = path.removeprefix("/v1/models/").rstrip("/").removesuffix(":predict")
+            name = path.removeprefix("/v1/models/").rstrip("/").partition(":")[0]
             return error(404, f"the model served here is {self._name}, but got {name!r}")
         if page is None:
             return error(404, f"no page is at {path!r}; see /docs")

@@ -72,6 +72,10 @@ class Predictor:
         """What an answer counts as, see `Task.outcome`."""
         return self.bundle.task.outcome(answer, self.bundle.scale)
 
+    def reward(self, predicted: object, truth: object) -> float:
+        """How right a prediction was, see `Task.reward`."""
+        return self.bundle.task.reward(predicted, truth, self.bundle.scale)
+
     @property
     def failure(self) -> str | None:
         return self._batcher.failure

@@ -19,6 +19,8 @@ from serving import problems
 
 MOST_ROWS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
+MOST_VERSION = 2**31 - 1
+"""Of a label; no model has as many versions."""
 
 ERRORS = {
     400: ("bad_json", "The body is not JSON."),

@@ -1,9 +1,9 @@
 """Decisions of a rollout, pure: from its state and what was counted to its next state.
 
 The candidate is compared with the stable version on the traffic of the same time, by sequential
-tests (`serving.sequential`): of errors, of slow requests, and of what is predicted. Their e-values
-are averaged; the mean exceeds 1 / `false_stops` with a probability of at most `false_stops`, ever,
-if the candidate is within the limits of its plan (Ville's inequality).
+tests (`serving.sequential`): of errors, of slow requests, of what is predicted, and of labels that
+came. Their e-values are averaged; the mean exceeds 1 / `false_stops` with a probability of at most
+`false_stops`, ever, if the candidate is within the limits of its plan (Ville's inequality).
 """
 
 from __future__ import annotations
@@ -14,26 +14,20 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from eagleray.state.rollouts import Counts, Evidence, Rollout
-from serving import sequential
+from eagleray.state.evidence import Counts, Evidence
+from eagleray.state.rollouts import Rollout
+from serving import sequential, shares, winner
 from serving.sequential import Count
 
-GROWTH = 1.1
-"""Ratio of the ends of a bucket of times."""
 MOST_OUTCOMES = 20
-"""Outcomes that are tested, each with this share of a third of the weight."""
-LEAST_TIMES = 50
-"""Requests of the stable version from which on its p95 is known well enough."""
-ERRORS, SLOW, _PREDICTED = "errors", "slow requests", "predictions of "
+"""Outcomes that are tested, which share the weight of one test."""
+ERRORS, SLOW, SLOWER = "errors", "slow requests", "slow requests, above the median"
+LABELS, _PREDICTED = "labels", "predictions of "
+_TESTS = 5  # of equal weight: the first four, and all predictions together
 MOST_SHOWN, MOST_DECISIONS = 7, 20
 """Outcomes and decisions that a person is shown."""
 SUSPICION = 10.0
 """While the e-value is higher, a rollout does not go on to its next step."""
-
-
-def bucket(seconds: float) -> int:
-    """The bucket of a time: those of one differ by less than `GROWTH`."""
-    return math.floor(math.log(max(seconds, 1e-6)) / math.log(GROWTH))
 
 
 def step(rollout: Rollout, evidence: Evidence, passed_s: float) -> Rollout:
@@ -47,6 +41,7 @@ def step(rollout: Rollout, evidence: Evidence, passed_s: float) -> Rollout:
             "baked_s": rollout.baked_s + (passed_s if running else 0.0),
             "seen": evidence,
             "logs": _logs(rollout, evidence),
+            "wins": winner.logs(rollout, evidence),
         }
     )
     if evidence.refused is not None:
@@ -56,6 +51,8 @@ def step(rollout: Rollout, evidence: Evidence, passed_s: float) -> Rollout:
         return looked.decided("stopped", f"{grown}; {summary(looked)}", status="stopped")
     if _log_e(looked) >= -math.log(rollout.plan.false_stops):
         return looked.decided("stopped", _against(looked), status="stopped")
+    if running and _baked(looked) and (named := winner.named(looked)) is not None:
+        return named
     if looked.age_s >= rollout.plan.deadline_s:
         return _late(looked)
     return _proceed(looked) if running and _baked(looked) else looked
@@ -64,11 +61,15 @@ def step(rollout: Rollout, evidence: Evidence, passed_s: float) -> Rollout:
 def summary(rollout: Rollout) -> str:
     """What was counted, in numbers."""
     old, new = rollout.seen.stable, rollout.seen.candidate
-    failed = f"errors {_errors(new).rate:.2%} (champion {_errors(old).rate:.2%})"
+    failed = f"errors {shares.errors(new).rate:.2%} (champion {shares.errors(old).rate:.2%})"
     texts = [f"{new.requests} requests", failed]
-    if (limit := _limit(rollout, old)) is not None:
-        late, others = (_slow(one, limit).rate for one in (new, old))
-        texts.append(f"over {_milliseconds(limit):.3g} ms {late:.1%} (champion {others:.1%})")
+    if (limit := shares.limit(rollout.plan.p95_ms, old)) is not None:
+        late, others = (shares.slow(one, limit).rate for one in (new, old))
+        above = f"over {shares.milliseconds(limit):.3g} ms"
+        texts.append(f"{above} {late:.1%} (champion {others:.1%})")
+    if new.labels:
+        right = f"{shares.hits(new).rate:.1%} (champion {shares.hits(old).rate:.1%})"
+        texts.append(f"right {right} of {new.labels} labels")
     if new.compared:
         texts.append(f"{new.differing / new.compared:.1%} of {new.compared} predictions differ")
     return ", ".join(texts)
@@ -103,12 +104,15 @@ def _compared(rollout: Rollout) -> list[tuple[str, str, str]]:
         first, second = (f"{count(one).rate:.2%}" if one.requests else "-" for one in (old, new))
         return what, first, second
 
-    found = [("requests", f"{old.requests:,}", f"{new.requests:,}"), both(ERRORS, _errors)]
-    if (limit := _limit(rollout, old)) is not None:
-        found.append(both(f"over {_milliseconds(limit):.3g} ms", lambda one: _slow(one, limit)))
+    found = [("requests", f"{old.requests:,}", f"{new.requests:,}"), both(ERRORS, shares.errors)]
+    if (limit := shares.limit(rollout.plan.p95_ms, old)) is not None:
+        above = f"over {shares.milliseconds(limit):.3g} ms"
+        found.append(both(above, functools.partial(shares.slow, limit=limit)))
     counted = (Counter(old.outcomes) + Counter(new.outcomes)).most_common(MOST_SHOWN)
     for name, _ in counted:
-        found.append(both(f"predicted {name}", functools.partial(_predicted, outcome=name)))
+        found.append(both(f"predicted {name}", functools.partial(shares.predicted, outcome=name)))
+    if new.labels:
+        found.append(both("right labels", shares.hits))
     if new.compared:
         found.append(("other predictions", "-", f"{new.differing / new.compared:.1%}"))
     return [*found, ("memory", "-", f"+{rollout.seen.grown_mb:.0f} MiB")]
@@ -120,7 +124,7 @@ def _proceed(rollout: Rollout) -> Rollout:
     if rollout.plan.mode == "shadow":
         return rollout.decided("ended", why, status="ended")
     if rollout.plan.mode == "split":
-        return rollout  # until its deadline
+        return rollout  # until its deadline, or a winner is named
     if rollout.step + 1 == len(rollout.plan.steps):
         return rollout.decided("promoted", why, status="promoted")
     entered = rollout.seen.candidate.requests
@@ -129,6 +133,8 @@ def _proceed(rollout: Rollout) -> Rollout:
 
 def _late(rollout: Rollout) -> Rollout:
     why = f"its {rollout.plan.deadline_s:g} s are over: {summary(rollout)}"
+    if rollout.plan.measure is not None:
+        why = f"{winner.undecided(rollout)}; {why}"
     if rollout.plan.mode == "canary":
         return rollout.decided("stopped", why, status="stopped")
     return rollout.decided("ended", why, status="ended")
@@ -154,13 +160,13 @@ def _log_e(rollout: Rollout) -> float:
 
 
 def _weight(test: str) -> float:
-    return 1 / 3 / MOST_OUTCOMES if test.startswith(_PREDICTED) else 1 / 3
+    return 1 / _TESTS / (MOST_OUTCOMES if test.startswith(_PREDICTED) else 1)
 
 
 def _logs(rollout: Rollout, evidence: Evidence) -> dict[str, float]:
     """Logs of the e-values after this look, by what is tested."""
     plan, before = rollout.plan, rollout.seen
-    block = evidence.stable.minus(before.stable), evidence.candidate.minus(before.candidate)
+    block = evidence.since(before)
     earlier = before.stable, before.candidate
 
     def above(count: Callable[[Counts], Count], by: float) -> float:
@@ -168,12 +174,15 @@ def _logs(rollout: Rollout, evidence: Evidence) -> dict[str, float]:
         return sequential.log_e_above(old, new, (then[0], then[1]), by)
 
     def apart(name: str) -> float:
-        old, new, *then = (_predicted(one, name) for one in (*block, *earlier))
+        old, new, *then = (shares.predicted(one, name) for one in (*block, *earlier))
         return sequential.log_e_apart(old, new, (then[0], then[1]), plan.apart)
 
-    found = {ERRORS: above(_errors, plan.more_errors)}
-    if (limit := _limit(rollout, before.stable)) is not None:
-        found[SLOW] = above(lambda one: _slow(one, limit), plan.more_slow)
+    found = {ERRORS: above(shares.errors, plan.more_errors)}
+    found[LABELS] = above(shares.wrong, plan.more_wrong)
+    if (limit := shares.limit(plan.p95_ms, before.stable)) is not None:
+        found[SLOW] = above(lambda one: shares.slow(one, limit), plan.more_slow)
+    if plan.p95_ms is None and (median := shares.median(before.stable)) is not None:
+        found[SLOWER] = above(lambda one: shares.slow(one, median), plan.more_slower)
     found |= {f"{_PREDICTED}{name}": apart(name) for name in _outcomes(rollout, evidence)}
     tests = {**rollout.logs, **found}
     return {name: rollout.logs.get(name, 0.0) + found.get(name, 0.0) for name in tests}
@@ -184,34 +193,3 @@ def _outcomes(rollout: Rollout, evidence: Evidence) -> list[str]:
     tested = [one.removeprefix(_PREDICTED) for one in rollout.logs if one.startswith(_PREDICTED)]
     counted = {*evidence.stable.outcomes, *evidence.candidate.outcomes}
     return [*tested, *sorted(counted - set(tested))][:MOST_OUTCOMES]
-
-
-def _errors(counts: Counts) -> Count:
-    return Count(counts.errors, counts.requests)
-
-
-def _predicted(counts: Counts, outcome: str) -> Count:
-    return Count(counts.outcomes.get(outcome, 0), sum(counts.outcomes.values()))
-
-
-def _slow(counts: Counts, limit: int) -> Count:
-    slow = sum(number for place, number in counts.seconds.items() if place > limit)
-    return Count(slow, sum(counts.seconds.values()))
-
-
-def _limit(rollout: Rollout, stable: Counts) -> int | None:
-    """The last bucket that is not slow: of the objective, or else of the stable version's p95."""
-    if rollout.plan.p95_ms is not None:
-        return bucket(rollout.plan.p95_ms / 1000)
-    whole, running = sum(stable.seconds.values()), 0
-    if whole < LEAST_TIMES:
-        return None
-    for place, number in sorted(stable.seconds.items()):
-        running += number
-        if running >= 0.95 * whole:
-            return place
-    raise AssertionError("the last bucket has all")
-
-
-def _milliseconds(limit: int) -> float:
-    return 1000 * GROWTH ** (limit + 1)

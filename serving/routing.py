@@ -16,8 +16,8 @@ from typing import Any
 
 from eagleray import errors
 from eagleray.state import aliases
-from eagleray.state.rollouts import Counts, Evidence
-from serving import admission, capture, rollout
+from eagleray.state.evidence import Counts, Evidence
+from serving import admission, capture, shares
 from serving.predictor import Predictor
 from serving.protocol import Body
 from serving.wire import Answers, Encoded, Exchange, Header
@@ -70,6 +70,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._requests = self._errors = self._compared = self._differing = 0
+        self._labels = self._hits = 0
         self._seconds, self._outcomes = Counter[int](), Counter[str]()
 
     def answered(self, seconds: float, outcome: str) -> None:
@@ -78,7 +79,7 @@ class Tally:
         The rows of a request depend on each other, requests hopefully do not.
         """
         self._requests += 1
-        self._seconds[rollout.bucket(seconds)] += 1
+        self._seconds[shares.bucket(seconds)] += 1
         if outcome:
             self._outcomes[outcome] += 1
 
@@ -90,6 +91,10 @@ class Tally:
         self._compared += rows
         self._differing += differing
 
+    def labelled(self, *, right: bool) -> None:
+        self._labels += 1
+        self._hits += right
+
     def counts(self) -> Counts:
         return Counts(
             requests=self._requests,
@@ -98,6 +103,8 @@ class Tally:
             outcomes=dict(self._outcomes),
             compared=self._compared,
             differing=self._differing,
+            labels=self._labels,
+            hits=self._hits,
         )
 
 
@@ -124,6 +131,20 @@ class Split:
         """Share the requests of the stable version as the route says."""
         self._memory_mb = self._memory_mb or _memory_mb()
         self._turn = stable, control, candidate, Choice.of(route), route.shadow
+
+    def labelled(self, version: int, *, right: bool) -> None:
+        """Count a request that the truth of came; nothing for a version that is not compared."""
+        if self._turn is None:
+            return
+        stable, _, candidate = self._turn[:3]
+        for tally, one in ((self.stable, stable), (self.candidate, candidate)):
+            if one.number == version:
+                tally.labelled(right=right)
+
+    def serves(self, version: int) -> Predictor | None:
+        """The candidate, if that is its number."""
+        candidate = self._turn[2] if self._turn is not None else None
+        return candidate if candidate is not None and candidate.number == version else None
 
     def evidence(self, refused: str | None) -> Evidence:
         grown_mb = max(0.0, _memory_mb() - self._memory_mb) if self._turn else 0.0

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from eagleray import bundle, storage
 from eagleray.engines import placement
+from eagleray.state.evidence import Evidence
 from eagleray.state.models import Registry
-from eagleray.state.rollouts import Evidence, Rollouts
+from eagleray.state.rollouts import Rollouts
 from eagleray.storage import cache
 from serving import (
     admission,

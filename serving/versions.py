@@ -1,15 +1,16 @@
 """The versions of a model in this replica: loaded before a request is routed to them.
 
 They follow the aliases document: the version that the alias names, and while a rollout is under way
-its candidate. A version that cannot be loaded, or does not reproduce its golden rows, is refused:
-the previous one keeps serving, and log, metrics and the rollout's evidence say so. Nothing changes
-while storage is unreachable.
+its candidate. A version that cannot be loaded, does not fit into memory, or does not reproduce its
+golden rows, is refused: the previous one keeps serving, and log, metrics and the rollout's evidence
+say so. Nothing changes while storage is unreachable.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import random
 import threading
@@ -17,15 +18,17 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from eagleray import bundle, errors
+from eagleray import bundle, errors, machine
 from eagleray.state.aliases import Aliases, Route
 from eagleray.state.models import Registry, Version
 from serving.predictor import Predictor
 
 log = logging.getLogger("ray.serve")
 
-MEMORY = 1 << 30
-"""Bytes of versions that stay loaded, beside those in use."""
+MEMORY, SPARES = 1 << 30, 3
+"""Bytes and number of versions that stay loaded, beside those in use."""
+COPIES = 2
+"""Memory that a version takes while it is loaded, in sizes of its files."""
 _JITTER = 0.2  # of the time between two reads: replicas that started together drift apart
 _UNFIT = (errors.CorruptObjectError, errors.NewerFormatError, errors.ObjectNotFoundError)
 
@@ -52,8 +55,8 @@ class Versions:
 
     `watch` reads them in place of the registry, `check` raises for a version that may not be
     loaded, `build` makes a predictor of a verified bundle.
-    Versions that are not in use any more stay loaded up to `memory` bytes, the latest used ones, so
-    that a rollback takes no download.
+    Versions that are not in use any more stay loaded up to `memory` bytes and `SPARES`, the latest
+    used ones, so that a rollback takes no download. `free` gives the bytes that are left.
     """
 
     def __init__(
@@ -68,11 +71,12 @@ class Versions:
         observer: Observer,
         check: Callable[[Version], None] | None = None,
         memory: int = MEMORY,
+        free: Callable[[], int] = machine.free_memory,
     ) -> None:
         self._registry, self._name, self._alias = registry, name, alias
         self._watch = watch or functools.partial(registry.watch, name)
         self._build, self._follow, self._observer = build, follow, observer
-        self._check, self._memory = check, memory
+        self._check, self._memory, self._free = check, memory, free
         self._etag: str | None = None
         self._wanted: int | None = None
         self._route: Route | None = None
@@ -151,7 +155,7 @@ class Versions:
             previous = before.stable.number if before else None
             log.info("%s: version %s serves instead of %s", self._name, stable.number, previous)
             self._observer.serving(stable.number, instead_of=previous)
-        self._forget({one.number for one in (stable, candidate) if one})
+        self._forget(self._memory)
 
     def _predictor(self, number: int | None) -> Predictor | None:
         """A version, loaded if need be; None if it is refused."""
@@ -171,11 +175,13 @@ class Versions:
             version = self._registry.version(self._name, number)
             if self._check is not None:
                 self._check(version)
+            size = sum(one.size for one in version.files.values())
+            self._make_room(number, size)
             loaded = bundle.load(self._registry, version)
             loaded.verify()
             with contextlib.suppress(ValueError):  # a time that another tool wrote
                 self._observer.loaded(number, datetime.fromisoformat(version.created).timestamp())
-            return self._build(loaded), sum(one.size for one in version.files.values())
+            return self._build(loaded), size
         except Exception as cause:  # a user's model may raise anything
             if isinstance(cause, errors.StorageError) and not isinstance(cause, _UNFIT):
                 raise
@@ -185,10 +191,28 @@ class Versions:
             log.error("%s: version %s is refused, %s: %s", self._name, number, now, cause)
             return None
 
-    def _forget(self, used: set[int]) -> None:
-        """Unload what is not used beyond `memory`, the earliest used ones first."""
+    def _make_room(self, number: int, size: int) -> None:
+        """Unload spares for a version that does not fit; ServingError if it still does not."""
+        needed, free = COPIES * size, self._free()
+        if needed > free:
+            self._forget(0)
+            gc.collect()  # their parts refer to each other
+            free = self._free()
+        if needed > free:
+            law = f"version {number} must fit the replica's memory, {COPIES} times its files"
+            raise errors.ServingError(f"{law}: {_mib(needed)}, but {_mib(free)} are free")
+
+    def _forget(self, memory: int) -> None:
+        """Unload what is not in use beyond `memory` bytes or `SPARES`, the earliest used first."""
+        now, route = self._followed, self._route
+        used = {self._wanted, route.candidate if route else None}
+        used |= {one.number for one in (now.stable, now.candidate) if one} if now else set()
         spare = {number: size for number, (_, size) in self._loaded.items() if number not in used}
         for number in list(spare):
-            if sum(spare.values()) <= self._memory:
+            if sum(spare.values()) <= memory and len(spare) <= SPARES:
                 return
             del self._loaded[number], spare[number]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

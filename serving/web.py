@@ -20,6 +20,7 @@ from serving import (
     deadlines,
     encoding,
     guard,
+    labels,
     metrics,
     pages,
     protocol,
@@ -68,9 +69,12 @@ class Application:
         self._departures = deadlines.Departures()
         paths = dict.fromkeys(("/predict", "/predict/"), wire.PREDICT)
         self._predictions: dict[str, wire.Table] = {**paths, **predictions(name)}
+        self._labels = labels.Labels(self._served, observer)
+        self._label_paths = (f"/v1/models/{name}:label", f"/v1/models/{name}:label/")
         self.catalog = catalog.Catalog(name, lambda: self.predictor)
         self.pages = pages.Pages(name, observer, lambda: self.predictor, self.catalog)
         self._routes = self.pages.routes | dict.fromkeys(self._predictions, metrics.PREDICT)
+        self._routes |= dict.fromkeys(self._label_paths, "label")
 
     @property
     def failure(self) -> str | None:
@@ -84,7 +88,7 @@ class Application:
         return made
 
     def predicts(self, path: str) -> bool:
-        return path in self._predictions
+        return path in self._predictions or path in self._label_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -175,8 +179,10 @@ class Application:
                 limit_s = deadlines.seconds(headers)
                 answering = self._predict(wires, scope, receive, reservation)
                 return await (deadlines.within(limit_s, answering) if limit_s else answering)
-            pages = self.pages if self.load is None else (await self.load()).pages
-            return await pages.get(path, scope["method"], headers)
+            loaded = self if self.load is None else await self.load()
+            if path in self._label_paths:
+                return await loaded._label(scope, receive, reservation)
+            return await loaded.pages.get(path, scope["method"], headers)
         except errors.RequestError as error:
             return responses.refusal(error)
         except Exception:
@@ -247,6 +253,28 @@ class Application:
     def _wires(self, path: str) -> wire.Table | None:
         """The wires of a path of predictions; None for any other."""
         return self._predictions.get(path) or self._versioned(path)
+
+    async def _label(
+        self, scope: Scope, receive: Receive, reservation: admission.Reservation
+    ) -> Response:
+        if scope["method"] != "POST":
+            return responses.wrong_method(b"POST")
+        headers = dict(scope["headers"])
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type not in (b"", typed_json.CONTENT_TYPE) or headers.get(b"content-encoding"):
+            law = "the body must be plain application/json"
+            return responses.error(415, f"{law}, but got {content_type.decode('latin-1')}")
+        self.capacity.check_bytes(int(headers.get(b"content-length", 0)))
+        body = await self._read(receive, reservation)
+        rewarded = await asyncio.to_thread(self._labels.rewards, body)
+        return self._labels.count(rewarded, self.split)
+
+    def _served(self, version: int) -> Predictor | None:
+        """The version of a number, if it answers requests now."""
+        stable = self.predictor
+        if stable is not None and stable.number == version:
+            return stable
+        return self.split.serves(version) if self.split is not None else None
 
     def _versioned(self, path: str) -> wire.Table | None:
         """Return the wires of a path that names a version, which must be the one that serves."""

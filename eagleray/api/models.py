@@ -11,9 +11,10 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eagleray import display, errors, storage
+from eagleray.api.rollouts import Steered
 from eagleray.state.aliases import CHAMPION, Event
 from eagleray.state.models import Registry, Skip, Version
-from eagleray.state.rollouts import Plan, Rollout, Rollouts
+from eagleray.state.rollouts import Rollouts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,15 +121,14 @@ class Models:
         return [(name, registry.latest(name), registry.aliases(name).values) for name in self]
 
 
-class Model:
+class Model(Steered):
     """One model: numbered versions, and aliases that point to them.
 
     A version is named by its number, an alias, or `latest`.
     """
 
     def __init__(self, name: str, registry: Registry, rollouts: Rollouts) -> None:
-        self.name = name
-        self._registry, self._rollouts = registry, rollouts
+        super().__init__(name, registry, rollouts)
         self._loaded: bundle.Bundle | None = None
 
     @property
@@ -187,61 +187,6 @@ class Model:
             dry_run=dry_run,
         )
         return Move(self.name, alias, number, before, dry_run)
-
-    def roll_out(
-        self,
-        reference: str | int,
-        alias: str = CHAMPION,
-        *,
-        plan: Plan | None = None,
-        allow_schema_change: bool = False,
-        why: str = "",
-    ) -> Rollout:
-        """Begin to move an alias to a version in steps; endpoints go on with it by evidence.
-
-        Args:
-            reference: the candidate.
-            alias: which alias.
-            plan: how to proceed; else 5, 25 and 50 % of the requests, a minute each.
-            allow_schema_change: also to a version that breaks clients of the one before.
-            why: the reason, for the log.
-
-        Raises:
-            NotFoundError: there is no such version.
-            UserError: the version breaks clients of the one before.
-            ConflictError: the alias points nowhere, to this version, or is in a rollout.
-        """
-        from eagleray import compatibility
-
-        version, plan = self.version(reference), plan or Plan()
-        if not allow_schema_change and alias in self.aliases:
-            compatibility.check(self._registry, alias, self.version(alias), version)
-        return self._rollouts.start(self.name, version.number, plan=plan, alias=alias, why=why)
-
-    def rollout(self, alias: str = CHAMPION) -> Rollout:
-        """The rollout that an alias is in, else its last one; NotFoundError without any."""
-        return self._rollouts.current(self.name, alias)
-
-    def pause(self, alias: str = CHAMPION, *, why: str = "") -> Rollout:
-        """Hold a rollout at its step; ConflictError if it has ended."""
-        return self._rollouts.pause(self.rollout(alias), why=why)
-
-    def resume(self, alias: str = CHAMPION, *, why: str = "") -> Rollout:
-        """Let a rollout go on that was paused; ConflictError if it has ended."""
-        return self._rollouts.resume(self.rollout(alias), why=why)
-
-    def abort(self, alias: str = CHAMPION, *, why: str = "") -> Rollout:
-        """Give all traffic back to the version of the alias, also if its rollout is damaged.
-
-        Raises:
-            ConflictError: it has ended.
-            CorruptObjectError: it is damaged; the traffic was given back.
-        """
-        try:
-            return self._rollouts.abort(self.rollout(alias), why=why)
-        except errors.CorruptObjectError as cause:
-            self._rollouts.drop(self.name, alias, why=why or str(cause))
-            raise
 
     def rollback(self, alias: str = CHAMPION, *, why: str = "", dry_run: bool = False) -> Move:
         """Point an alias to the version it pointed to before, whatever its columns.

@@ -35,6 +35,16 @@ def start(
         int | None,
         typer.Option(metavar="PERCENT", help="A/B: keep this share until the deadline."),
     ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="A/B: what names the winner: label, errors, latency or outcome:CLASS.",
+        ),
+    ] = None,
+    promote_winner: Annotated[
+        bool, typer.Option("--promote-winner", help="A/B: the alias moves if the candidate wins.")
+    ] = False,
     sticky: Annotated[
         str | None, typer.Option(metavar="HEADER", help="Same value, same version.")
     ] = None,
@@ -65,6 +75,8 @@ def start(
             deadline_s=deadline_s,
             sticky=sticky,
             p95_ms=p95_ms,
+            measure=measure,
+            promote_winner=promote_winner,
         )
     except pydantic.ValidationError as cause:
         first = cause.errors()[0]
@@ -84,40 +96,24 @@ def status(
     _show(models.models(storage)[name].rollout(alias), as_json)
 
 
-@app.command()
-def pause(
-    name: Name,
-    alias: Alias = "champion",
-    why: Why = "",
-    storage: Storage = EMBEDDED,
-    as_json: Json = False,
-) -> None:
-    """Hold the rollout at its step; evidence against the candidate still stops it."""
-    _show(models.models(storage)[name].pause(alias, why=why), as_json)
+def _steering(verb: str, text: str) -> None:
+    """Add the command of a method of `Model` that steers a rollout."""
+
+    @app.command(verb, help=text)
+    def steer(
+        name: Name,
+        alias: Alias = "champion",
+        why: Why = "",
+        storage: Storage = EMBEDDED,
+        as_json: Json = False,
+    ) -> None:
+        act = getattr(models.models(storage)[name], verb)
+        _show(act(alias, why=why), as_json)
 
 
-@app.command()
-def resume(
-    name: Name,
-    alias: Alias = "champion",
-    why: Why = "",
-    storage: Storage = EMBEDDED,
-    as_json: Json = False,
-) -> None:
-    """Let a rollout go on that was paused."""
-    _show(models.models(storage)[name].resume(alias, why=why), as_json)
-
-
-@app.command()
-def abort(
-    name: Name,
-    alias: Alias = "champion",
-    why: Why = "",
-    storage: Storage = EMBEDDED,
-    as_json: Json = False,
-) -> None:
-    """End the rollout: the champion answers all requests again."""
-    _show(models.models(storage)[name].abort(alias, why=why), as_json)
+_steering("pause", "Hold the rollout at its step; evidence against the candidate still stops it.")
+_steering("resume", "Let a rollout go on that was paused.")
+_steering("abort", "End the rollout: the champion answers all requests again.")
 
 
 def _shares(steps: str) -> tuple[float, ...]:

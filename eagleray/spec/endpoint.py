@@ -1,8 +1,11 @@
 """The section `serve` of the experiment file: how the endpoint runs."""
 
+import itertools
 from typing import Annotated, Literal, get_args
 
+import pydantic
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 
 from eagleray.learn.models.options import Section, Size
 from eagleray.spec import terms
@@ -10,6 +13,7 @@ from eagleray.spec.terms import NotNegative, Positive
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Preset = Literal["steady", "bursty", "cheap"]
+Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 class Replicas(terms.Bounds):
@@ -25,6 +29,28 @@ class Slo(Section):
     """What autoscaling is to hold."""
 
     p95_ms: Positive = Field(description="Time within which 95 % of requests are answered.")
+
+
+class Canary(Section):
+    """How the winner of a run takes over from the champion, by evidence (docs/rollout.md)."""
+
+    steps: Annotated[list[Percent], Field(min_length=1)] = Field(
+        [5.0, 25.0, 50.0],
+        description="Shares of the requests in percent, one after another; then all.",
+    )
+    bake_s: NotNegative = Field(60.0, description="Least seconds of a step.")
+    least: Size = Field(200, description="Least requests of the candidate in a step.")
+    deadline_s: Positive = Field(3600.0, description="Seconds after which it is stopped.")
+    sticky: terms.Filled | None = Field(
+        None, description="Header whose equal values go to the same version."
+    )
+
+    @pydantic.field_validator("steps")
+    @classmethod
+    def _rise(cls, steps: list[float]) -> list[float]:
+        if any(low >= high for low, high in itertools.pairwise(steps)):
+            raise PydanticCustomError("law", "must rise from one to the next")
+        return steps
 
 
 class Schedule(Section):
@@ -55,6 +81,11 @@ class Serve(Section):
 
     replicas: Replicas = Field(Replicas(), description="Bounds of autoscaling.")
     slo: Slo | None = Field(None, description="What autoscaling is to hold.")
+    rollout: Annotated[Canary, terms.Named("canary")] | None = Field(
+        None,
+        description="How the winner of a run that passes the gate takes over; else a person "
+        "promotes it.",
+    )
     preset: Preset = Field(
         "steady",
         description="How replicas follow the load: `steady` in minutes, `bursty` in seconds and "

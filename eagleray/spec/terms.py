@@ -81,6 +81,30 @@ class NumberOrBounds:
         return value.min if value.min == value.max else {"min": value.min, "max": value.max}
 
 
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A section, or a word that stands for its defaults."""
+
+    word: str
+
+    def __get_pydantic_core_schema__(
+        self, source: type[pydantic.BaseModel], handler: pydantic.GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"const": self.word}, handler(schema["schema"])]}
+
+    def _read(self, value: object) -> object:
+        if value == self.word:
+            return {}
+        if not isinstance(value, dict | pydantic.BaseModel):
+            raise PydanticCustomError("law", f"must be {self.word}, or a mapping of its keys")
+        return value
+
+
 class Bounds(Section):
     """A least and a largest number."""
 

@@ -12,8 +12,7 @@ import functools
 import itertools
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import pydantic
@@ -21,12 +20,15 @@ import pydantic
 from eagleray import errors
 from eagleray.state import aliases, documents, keys
 from eagleray.state.aliases import CHAMPION, Aliases, Route
+from eagleray.state.evidence import Evidence
 from eagleray.state.models import Registry
 from eagleray.storage import Storage
 
 Mode = Literal["canary", "shadow", "split"]
 Status = Literal["running", "paused", "promoted", "stopped", "ended"]
 OPEN: frozenset[Status] = frozenset({"running", "paused"})
+LABEL, ERRORS, LATENCY, OUTCOME = "label", "errors", "latency", "outcome:"
+"""Measures of a split; the last is followed by the outcome whose share is to be large."""
 _SWAPS = 100
 _MOST_DECISIONS = 200
 
@@ -45,10 +47,16 @@ class Plan(pydantic.BaseModel, frozen=True, extra="allow"):
     p95_ms: float | None = pydantic.Field(None, gt=0)  # objective; None: the champion's p95
     more_errors: float = pydantic.Field(0.01, ge=0, lt=1)  # allowed, as shares of the requests
     more_slow: float = pydantic.Field(0.1, ge=0, lt=1)  # allowed share above the p95 or objective
+    more_slower: float = pydantic.Field(0.25, ge=0, lt=1)  # allowed share above the median
     apart: float = pydantic.Field(0.15, ge=0, lt=1)  # allowed difference of a prediction's share
+    more_wrong: float = pydantic.Field(0.02, ge=0, lt=1)  # allowed, as shares of the labels
     more_memory_mb: float = pydantic.Field(1024.0, gt=0)  # that a replica may grow by, in MiB
     false_stops: float = pydantic.Field(0.01, gt=0, lt=1)
     """Largest probability that a candidate within these limits is stopped, ever."""
+    measure: str | None = None  # what names the winner of a split: one of the measures above
+    false_winner: float = pydantic.Field(0.05, gt=0, lt=1)
+    """Largest probability that a winner is named if the versions are equal, ever."""
+    promote_winner: bool = False  # whether the alias moves to the candidate if it wins
 
     @pydantic.field_validator("steps")
     @classmethod
@@ -58,56 +66,25 @@ class Plan(pydantic.BaseModel, frozen=True, extra="allow"):
             raise ValueError(f"must be rising shares above 0 and at most 1, but got {steps}")
         return steps
 
+    @pydantic.field_validator("measure")
+    @classmethod
+    def _known(cls, measure: str | None, info: pydantic.ValidationInfo) -> str | None:
+        if measure is None:
+            return None
+        if info.data.get("mode") != "split":
+            raise ValueError(f"is for a split alone, but got {info.data.get('mode')}")
+        named = measure.startswith(OUTCOME) and measure != OUTCOME
+        if not named and measure not in (LABEL, ERRORS, LATENCY):
+            law = f"must be {LABEL}, {ERRORS}, {LATENCY} or {OUTCOME}CLASS"
+            raise ValueError(f"{law}, but got {measure!r}")
+        return measure
 
-class Counts(pydantic.BaseModel, frozen=True, extra="allow"):
-    """What was counted of one version."""
-
-    requests: int = 0  # answered, or failed with an error of the server
-    errors: int = 0
-    seconds: dict[int, int] = {}  # requests by `bucket` of their time
-    outcomes: dict[str, int] = {}  # requests by `Task.outcome` of their first row
-    compared: int = 0  # rows that both versions predicted, of a shadow
-    differing: int = 0  # of these, the rows whose outcomes differ
-
-    def plus(self, other: Counts) -> Counts:
-        return Counts(
-            requests=self.requests + other.requests,
-            errors=self.errors + other.errors,
-            seconds=Counter(self.seconds) + Counter(other.seconds),
-            outcomes=Counter(self.outcomes) + Counter(other.outcomes),
-            compared=self.compared + other.compared,
-            differing=self.differing + other.differing,
-        )
-
-    def minus(self, earlier: Counts) -> Counts:
-        """What was counted since; never below zero."""
-        return Counts(
-            requests=max(0, self.requests - earlier.requests),
-            errors=max(0, self.errors - earlier.errors),
-            seconds=Counter(self.seconds) - Counter(earlier.seconds),
-            outcomes=Counter(self.outcomes) - Counter(earlier.outcomes),
-            compared=max(0, self.compared - earlier.compared),
-            differing=max(0, self.differing - earlier.differing),
-        )
-
-
-class Evidence(documents.Document, frozen=True):
-    """What one replica has counted in a rollout since it began."""
-
-    KIND = "evidence"
-
-    stable: Counts = Counts()
-    candidate: Counts = Counts()
-    grown_mb: float = 0.0  # memory of a replica since the candidate came, in MiB; the largest
-    refused: str | None = None  # why the candidate cannot be served
-
-    def plus(self, other: Evidence) -> Evidence:
-        return Evidence(
-            stable=self.stable.plus(other.stable),
-            candidate=self.candidate.plus(other.candidate),
-            grown_mb=max(self.grown_mb, other.grown_mb),
-            refused=self.refused or other.refused,
-        )
+    @pydantic.field_validator("promote_winner")
+    @classmethod
+    def _judged(cls, promote: bool, info: pydantic.ValidationInfo) -> bool:
+        if promote and not info.data.get("measure"):
+            raise ValueError("needs a measure that names the winner")
+        return promote
 
 
 class Decision(pydantic.BaseModel, frozen=True, extra="allow"):
@@ -138,6 +115,8 @@ class Rollout(documents.Replaceable, frozen=True):
     seen: Evidence = Evidence()  # all that was counted when it was last decided on
     entered: int = 0  # of that, the candidate's requests when this step began
     logs: dict[str, float] = {}  # of the e-values against the candidate, by what was tested
+    wins: dict[str, float] = {}  # of a split: logs of the e-values for either version
+    winner: int | None = None  # of a split: the better version, once it is named
     decisions: list[Decision] = []
 
     @property
@@ -182,7 +161,14 @@ class Rollouts:
         self.store, self._registry = store, Registry(store)
 
     def start(
-        self, name: str, number: int, *, plan: Plan, alias: str = CHAMPION, why: str = ""
+        self,
+        name: str,
+        number: int,
+        *,
+        plan: Plan,
+        alias: str = CHAMPION,
+        why: str = "",
+        by: str | None = None,
     ) -> Rollout:
         """Begin a rollout of a version; replicas follow within seconds.
 
@@ -204,7 +190,7 @@ class Rollouts:
             alias=alias,
             stable=stable,
             candidate=number,
-            by=aliases.user(),
+            by=by or aliases.user(),
             plan=plan,
         ).decided("started", why)
         made = made.replace(self.store, _key(made))
@@ -215,7 +201,7 @@ class Rollouts:
                 raise errors.ConflictError(f"model {name}: somebody else moved {alias} meanwhile")
             return aliases.routed(now, alias, made.route)
 
-        self._registry.route(name, alias, begin, action="rollout-started", why=_reason(made))
+        self._registry.route(name, alias, begin, action="rollout-started", why=_reason(made), by=by)
         return made
 
     def read(self, name: str, rollout: str) -> Rollout:
@@ -232,13 +218,19 @@ class Rollouts:
         route = self._registry.aliases(name).routes.get(alias)
         if route is not None:
             return self.read(name, route.rollout)
-        prefix = keys.ROLLOUTS.format(name=name)
-        ids = {key.key.removeprefix(prefix).split("/")[0] for key in self.store.list(prefix)}
-        for one in sorted(ids, reverse=True):
-            found = self.read(name, one)
+        for found in self._newest(name):
             if found.alias == alias and not found.open:  # else it never got a route
                 return found
         raise errors.NotFoundError(f"model {name}: {alias} must have had a rollout, but had none")
+
+    def latest(self, name: str, alias: str = CHAMPION, *, candidate: int) -> Rollout | None:
+        """The last rollout of a version, if it had one."""
+        route = self._registry.aliases(name).routes.get(alias)
+        for found in self._newest(name):
+            routed = not found.open or (route is not None and route.rollout == found.id)
+            if (found.alias, found.candidate) == (alias, candidate) and routed:
+                return found
+        return None
 
     def change(
         self, rollout: Rollout, change: Callable[[Rollout], Rollout], *, by: str | None = None
@@ -314,6 +306,13 @@ class Rollouts:
             why=why,
             by=by,
         )
+
+    def _newest(self, name: str) -> Iterator[Rollout]:
+        """All rollouts of a model, the newest first."""
+        prefix = keys.ROLLOUTS.format(name=name)
+        ids = {key.key.removeprefix(prefix).split("/")[0] for key in self.store.list(prefix)}
+        for one in sorted(ids, reverse=True):
+            yield self.read(name, one)
 
     def _evidence(self, key: str) -> Evidence:
         """A replica's evidence; none if its document is damaged, which must not end a rollout."""

@@ -10,7 +10,7 @@ from rich import box, console, measure, table, text
 
 from eagleray.client import screen
 from eagleray.state import searches
-from ray_jobs import search
+from ray_jobs import promotion, search
 
 WIDTH = 100
 """Characters in a line of `Outcome.page`."""
@@ -37,8 +37,7 @@ class Outcome:
     search: search.Search
     trials: list[searches.Record]  # all of them, the best first
     result: searches.Result
-    champion: int  # the version that answers requests now
-    why: str  # why this version is the champion or not, for people
+    place: promotion.Place
 
     @property
     def winner(self) -> searches.Record:
@@ -51,8 +50,8 @@ class Outcome:
             "name": self.search.experiment.name,
             "search": self.search.id,
             "version": self.result.version,
-            "champion": self.champion,
-            "why": self.why,
+            "champion": self.place.champion,
+            "why": self.place.why,
             "metric": self.search.metric,
             "winner": {"trial": best.number, "values": best.values, "validation": best.best},
             **self.result.model_dump(include=_KEPT),
@@ -81,7 +80,7 @@ class Outcome:
             classes = self.search.dataset.schema.target.classes
             out.print(confusion(result, classes, out.width))
         version = f"{experiment.name} version {result.version}"
-        out.print(f"registered {version} in {experiment.storage}: {self.why}", soft_wrap=True)
+        out.print(f"registered {version} in {experiment.storage}: {self.place.why}", soft_wrap=True)
         for warning in result.warnings:
             line = f"WARNING: {version} {warning}"
             out.print(line, soft_wrap=True, style="bold red", markup=False)
@@ -89,13 +88,15 @@ class Outcome:
             out.print(f"  {command}", soft_wrap=True)
 
     def next_steps(self) -> list[str]:
-        """Commands to serve the champion, or to compare and promote this version."""
+        """Commands to serve the champion, or to follow, compare and promote this version."""
         name, version = self.search.experiment.name, self.result.version
         at = f"--storage {self.search.experiment.storage}"
-        if self.champion == version:
+        if self.place.champion == version:
             return [f"eagleray serve {name} {at}"]
+        if self.place.rolls_out:
+            return [f"eagleray rollout status {name} {at}"]
         return [
-            f"eagleray models diff {name} {self.champion} {version} {at}",
+            f"eagleray models diff {name} {self.place.champion} {version} {at}",
             f"eagleray models promote {name} {version} {at}",
         ]
 

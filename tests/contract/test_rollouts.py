@@ -233,6 +233,47 @@ def test_a_user_with_a_sticky_header_meets_one_version(endpoint: Endpoint) -> No
     assert set.union(*met.values()) == {"1", "2"}
 
 
+def test_a_split_ends_with_the_winner_by_the_labels_that_clients_report(
+    endpoint: Endpoint,
+) -> None:
+    endpoint.add(bundles.behaving(), bundles.behaving())
+    plan = {"mode": "split", "steps": (0.5,), "bake_s": 4, "least": 20, "deadline_s": 200}
+    plan |= {"measure": "label", "promote_winner": True, "more_slow": 0.99}
+    endpoint.rollouts.start("left", 2, plan=Plan.model_validate(plan))
+    endpoint.follow()
+
+    async def report() -> dict[str, int]:
+        """The labels of all answers since the last report: the champion is right half the time."""
+        labels = []
+        for answer in endpoint.answers:
+            version = answer.json()["version"]
+            label = {"request_id": answer.headers["x-request-id"], "version": version}
+            reward = 1.0 if version == 2 else 0.5
+            labels.append({**label, "reward": reward})
+        endpoint.answers.clear()
+        transport = httpx.ASGITransport(endpoint.replicas[0].application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://left") as client:
+            sent = await client.post("/v1/models/left:label", json={"labels": labels})
+            again = await client.post("/v1/models/left:label", json={"labels": labels})
+        assert again.json() == {"counted": 0, "repeated": len(labels), "ignored": 0}
+        return dict(sent.json())
+
+    async def work() -> None:
+        for _ in range(40):
+            await endpoint.ask(30)
+            assert (await report())["counted"] == 30
+            endpoint.pass_time()
+            if not endpoint.rollouts.current("left").open:
+                return
+
+    asyncio.run(work())
+    ended = endpoint.rollouts.current("left")
+    assert (ended.status, ended.winner) == ("promoted", 2)
+    assert ended.decisions[-1].why.startswith("candidate is better: 1 against 0.")
+    assert endpoint.registry.aliases("left").values == {"champion": 2}
+    assert endpoint.registry.events("left")[-1].why == f"rollout: {ended.decisions[-1].why}"
+
+
 def test_a_shadow_answers_nobody_and_says_how_much_differs(endpoint: Endpoint) -> None:
     endpoint.add(bundles.behaving(), bundles.behaving("time.sleep(0.001)"))
     shadow = Plan(mode="shadow", steps=(1.0,), bake_s=4, least=20, more_slow=0.99)

@@ -1,6 +1,7 @@
 """Decisions of rollouts, on simulated traffic."""
 
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagleray.state import aliases
-from eagleray.state.rollouts import Counts, Evidence, Plan, Rollout
+from eagleray.state.evidence import Counts, Evidence
+from eagleray.state.rollouts import Plan, Rollout
 from serving import rollout, routing
 
 PLAN = Plan(bake_s=10, least=100, deadline_s=600)
@@ -20,6 +22,17 @@ def good(chance: random.Random) -> tuple[float, str]:
     return chance.lognormvariate(-6.0, 0.5), "yes" if chance.random() < 0.3 else "no"
 
 
+def told(one: Evidence, stable: int, candidate: int, of: int) -> Evidence:
+    """The evidence with labels: of so many requests of each version, so many were right."""
+    labels = [{"labels": of, "hits": hits} for hits in (stable, candidate)]
+    return one.model_copy(
+        update={
+            "stable": one.stable.model_copy(update=labels[0]),
+            "candidate": one.candidate.model_copy(update=labels[1]),
+        }
+    )
+
+
 def begun(plan: Plan = PLAN) -> Rollout:
     return Rollout(
         id="r", model="spam", alias="champion", stable=1, candidate=2, by="ada", plan=plan
@@ -29,15 +42,18 @@ def begun(plan: Plan = PLAN) -> Rollout:
 class Traffic:
     """Requests for two versions, some a second."""
 
-    def __init__(self, candidate: Behaviour, seed: int, *, rate: int = 200) -> None:
+    def __init__(
+        self, candidate: Behaviour, seed: int, *, rate: int = 200, stable: Behaviour = good
+    ) -> None:
         self.stable, self.candidate = routing.Tally(), routing.Tally()
         self._behaves, self._rate, self._chance = candidate, rate, random.Random(seed)
+        self._champion = stable
 
     def second(self, share: float) -> Evidence:
         for _ in range(self._rate):
             chosen = self._chance.random() < share
             tally = self.candidate if chosen else self.stable
-            got = (self._behaves if chosen else good)(self._chance)
+            got = (self._behaves if chosen else self._champion)(self._chance)
             tally.answered(*got) if got else tally.failed()
         return Evidence(stable=self.stable.counts(), candidate=self.candidate.counts())
 
@@ -76,6 +92,10 @@ def slow(chance: random.Random) -> tuple[float, str]:
     return 3 * seconds, outcome
 
 
+def spread(chance: random.Random) -> tuple[float, str]:
+    return chance.lognormvariate(-4.0, 1.5), "yes" if chance.random() < 0.3 else "no"
+
+
 def stubborn(chance: random.Random) -> tuple[float, str]:
     return good(chance)[0], "no"
 
@@ -94,6 +114,20 @@ def test_a_bad_candidate_is_stopped_within_a_minute_for_the_right_reason(
         assert made.age_s < 60
         requests = made.seen.candidate.requests, made.seen.stable.requests
         assert requests[0] < 0.1 * sum(requests)
+
+
+def test_where_times_have_a_long_tail_the_median_tells_what_is_slower() -> None:
+    for times, ending in ((1, "promoted"), (6, "stopped")):
+        made = begun()
+        traffic = Traffic(
+            lambda chance, times=times: (times * spread(chance)[0], spread(chance)[1]),  # type: ignore[misc]
+            0,
+            stable=spread,
+        )
+        while made.open:
+            made = rollout.step(made, traffic.second(made.share), 2.0)
+        assert made.status == ending
+    assert made.decisions[-1].why.startswith("slow requests, above the median")
 
 
 def test_an_objective_takes_the_place_of_the_champions_own_p95() -> None:
@@ -139,6 +173,75 @@ def test_a_shadow_ends_with_what_differs_and_a_split_lasts_until_its_deadline() 
     assert "1.0% of 300 predictions differ" in made.decisions[-1].why
     split = roll(good, plan=Plan(mode="split", steps=(0.5,), bake_s=0, deadline_s=20))
     assert (split.status, split.age_s) == ("ended", 20)
+
+
+SPLIT = Plan(mode="split", steps=(0.5,), bake_s=10, least=100, deadline_s=200, measure="label")
+
+
+def split(plan: Plan, *, stable: float, candidate: float, seed: int = 0) -> Rollout:
+    """A split whose requests are labelled: each version is right with its probability."""
+    made, traffic, chance = begun(plan), Traffic(good, seed), random.Random(seed)
+    hits, of = [0, 0], 0
+    while made.open:
+        of += 50
+        for place, rate in enumerate((stable, candidate)):
+            hits[place] += sum(chance.random() < rate for _ in range(50))
+        made = rollout.step(made, told(traffic.second(0.5), *hits, of), 2.0)
+    return made
+
+
+def test_the_better_version_of_a_split_is_named_with_its_numbers() -> None:
+    made = split(SPLIT, stable=0.77, candidate=0.9)
+    assert (made.status, made.winner, made.route) == ("ended", 2, None)
+    law = r"candidate is better: 0\.\d+ against 0\.7\d*, e-value \d+, [\d,]+ labels"
+    assert re.fullmatch(law, made.decisions[-1].why)
+    lost = split(SPLIT.model_copy(update={"more_wrong": 0.5}), stable=0.9, candidate=0.77)
+    assert (lost.status, lost.winner) == ("ended", 1)
+    assert lost.decisions[-1].why.startswith("champion is better: 0.")
+
+
+def test_the_winner_of_a_split_takes_over_only_if_that_was_asked_for() -> None:
+    plan = SPLIT.model_copy(update={"promote_winner": True})
+    assert split(plan, stable=0.77, candidate=0.9).status == "promoted"
+    lost = split(plan.model_copy(update={"more_wrong": 0.5}), stable=0.9, candidate=0.77)
+    assert (lost.status, lost.winner) == ("ended", 1)
+
+
+def test_between_equal_versions_a_winner_is_named_once_in_twenty_splits_at_most() -> None:
+    ended = [split(SPLIT, stable=0.8, candidate=0.8, seed=seed) for seed in range(40)]
+    assert sum(one.winner is not None for one in ended) <= 4
+    last = next(one for one in ended if one.winner is None)
+    assert (last.status, last.age_s) == ("ended", 200)
+    assert last.decisions[-1].why.startswith("no difference: 0.")
+    assert "e-value" in last.decisions[-1].why
+
+
+@pytest.mark.parametrize(
+    ("measure", "candidate", "winner"),
+    [
+        ("errors", lambda chance: None if chance.random() < 0.02 else good(chance), 1),
+        ("latency", lambda chance: (good(chance)[0] / 2, good(chance)[1]), 2),
+        ("outcome:yes", lambda chance: (0.002, "yes" if chance.random() < 0.4 else "no"), 2),
+        ("outcome:no", lambda chance: (0.002, "yes" if chance.random() < 0.4 else "no"), 1),
+    ],
+)
+def test_a_split_is_judged_by_the_measure_of_its_plan(
+    measure: str, candidate: Behaviour, winner: int
+) -> None:
+    plan = Plan(mode="split", steps=(0.5,), bake_s=10, deadline_s=400, measure=measure)
+    made = roll(candidate, plan=plan.model_copy(update={"more_errors": 0.5}))
+    assert (made.status, made.winner) == ("ended", winner)
+
+
+def test_a_candidate_that_labels_speak_against_is_stopped() -> None:
+    made, traffic, labels = begun(), Traffic(good, 0), 0
+    while made.open:
+        labels += 40
+        evidence = told(traffic.second(0.05), int(0.9 * labels), int(0.7 * labels), labels)
+        made = rollout.step(made, evidence, 2.0)
+    assert made.status == "stopped"
+    assert made.decisions[-1].why.startswith("labels: the limits are passed")
+    assert "right 70.0% (champion 90.0%)" in made.decisions[-1].why
 
 
 def test_what_has_ended_does_not_change_any_more() -> None:

@@ -59,6 +59,15 @@ def test_a_rollout_is_started_steered_and_shown(
     assert "lunch" in events
 
 
+def test_a_split_is_started_with_its_measure(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--split", "50", "--measure", "outcome:yes", "--promote-winner"]
+    say(capsys, "rollout", "start", "left", "2", *words)
+    plan = status(capsys)["plan"]
+    assert (plan["mode"], plan["measure"], plan["promote_winner"]) == ("split", "outcome:yes", True)
+
+
 def test_a_canary_of_promote_is_a_rollout_with_the_defaults(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +86,13 @@ def test_a_canary_of_promote_is_a_rollout_with_the_defaults(
         (["2", "--steps", "5,x"], "--steps: must be percents such as 5,25,50, but got '5,x'"),
         (["2", "--shadow", "0"], "--steps: Value error, must be rising shares"),
         (["2", "--shadow", "5", "--split", "5"], "--shadow and --split: at most one may be given"),
+        (["2", "--measure", "label"], "--measure: Value error, is for a split alone"),
+        (["2", "--split", "5", "--measure", "luck"], "must be label, errors, latency or outcome:"),
+        (
+            ["2", "--split", "5", "--promote-winner"],
+            "--promote-winner: Value error, needs",
+        ),
+        (["2", "--split", "5", "--measure", "outcome:yess"], "but got 'yess'; did you mean 'yes'"),
         (["2", "--least", "0"], "--least: Input should be greater than or equal to 1"),
         (["1"], "points to version 1 already"),
         (["9"], "must be one of its versions"),

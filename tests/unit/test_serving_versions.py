@@ -210,3 +210,36 @@ def test_beyond_their_memory_the_versions_that_were_used_first_are_unloaded(
         watcher.check()
     assert replica.stable == [1, 2, 3, 2, 1]
     assert replica.built == [1, 2, 3, 1]
+
+
+def test_a_version_that_does_not_fit_is_refused_once_spares_have_left(
+    models: Flaky, replica: Replica
+) -> None:
+    for seed in range(4):
+        models.register("left", bundles.files(seed=seed), {})
+    size = sum(one.size for one in models.version("left", 1).files.values())
+    free = iter([9 * size, 9 * size, size, 9 * size, size, size])
+    watcher = versions.Versions(
+        models,
+        "left",
+        "champion",
+        build=replica.build,
+        follow=replica.followed.append,
+        observer=replica,
+        free=lambda: next(free),
+    )
+    for number in (1, 2, 3, 4):
+        models.promote("left", number)
+        watcher.check()
+    assert (replica.stable, replica.unfit) == ([1, 2, 3], [4])
+    assert list(watcher._loaded) == [3], "version 1 has left for 3, and 2 for 4"
+    assert "must fit the replica's memory, 2 times its files: 0 MiB" in watcher._refused[4]
+
+
+def test_few_versions_stay_that_are_not_in_use(
+    models: Flaky, replica: Replica, watcher: versions.Versions
+) -> None:
+    for seed in range(6):
+        models.promote("left", models.register("left", bundles.files(seed=seed), {}).number)
+        watcher.check()
+    assert list(watcher._loaded) == [3, 4, 5, 6]

@@ -280,7 +280,8 @@ OVER_THE_SCHEMA = [
     {"compute": {"workers": 0}},
     {"compute": {"cpus": 0}},
     {"storage": "/tmp"},
-    {"serve": {"rollout": {}}},
+    {"serve": {"rollout": "shadow"}},
+    {"serve": {"rollout": {"steps": [0]}}},
     {"monitor": {}},
 ]
 

@@ -125,6 +125,13 @@ class Classes(Task, Protocol):
     def outcome(self, answer: Mapping[str, Any], scale: Scale) -> str:
         return str(answer["label"])
 
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        return self.target.classes
+
+    def reward(self, predicted: object, truth: object, scale: Scale) -> float:
+        return float(self._class(predicted) == self._class(truth))
+
     def answer_schema(self) -> dict[str, Any]:
         classes, number = list(self.target.classes), {"type": "number"}
         shares = {"type": "object", "properties": dict.fromkeys(classes, number)}
@@ -138,6 +145,9 @@ class Classes(Task, Protocol):
         shares = answer["probabilities"] or {}
         cells = {key: answer[key] for key in ("label", "probability")}
         return cells | {f"probability of {c}": shares.get(c) for c in self.target.classes}
+
+    def _class(self, value: object) -> int:
+        return int(self.encode([value])[0])
 
     def _counts(self, targets_B: np.ndarray) -> np.ndarray:
         return np.bincount(targets_B, minlength=self.width)

@@ -1,6 +1,7 @@
 """`regression`: a number for each row. Legend: B rows, C outputs of the model."""
 
 import bisect
+import math
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 from typing import Any
@@ -94,6 +95,17 @@ class Regression(Task):
         """The tenth of the training targets that the value is in, as if these were normal."""
         tenth = bisect.bisect(TENTHS, (answer["value"] - scale["mean"]) / scale["deviation"])
         return f"tenth {tenth + 1}"
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        return tuple(f"tenth {number}" for number in range(1, 11))
+
+    def reward(self, predicted: object, truth: object, scale: Scale) -> float:
+        """1 without an error, 0 from two standard deviations of the training targets on."""
+        first, second = self.encode([predicted, truth]).tolist()
+        if not math.isfinite(first + second):
+            raise errors.DataError(f"{self.target.name}: a number is needed, but got a missing one")
+        return max(0.0, 1.0 - abs(float(first - second)) / (2 * scale["deviation"]))
 
     def answer_schema(self) -> dict[str, Any]:
         return {"value": {"type": "number"}}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from eagleray import errors
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 
@@ -144,6 +145,18 @@ class Task(Protocol):
     def outcome(self, answer: Mapping[str, Any], scale: Scale) -> str:
         """What an answer counts as where two versions are compared: a class, or a range."""
         return ""
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """All that `outcome` may return."""
+        return ()
+
+    def reward(self, predicted: object, truth: object, scale: Scale) -> float:
+        """How right a prediction was: 0 to 1. DataError for values that the target cannot have.
+
+        `predicted` is the first value of an answer, see `answer_schema`.
+        """
+        raise errors.DataError(f"a label of {self.name} must come as a reward, but got a value")
 
     def answer_schema(self) -> dict[str, Any]:
         """JSON Schema of each value of an answer, by key."""
