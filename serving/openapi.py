@@ -13,8 +13,13 @@ Document = dict[str, Any]
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 
 
-def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refuse") -> Document:
-    """Describe one version of a model in OpenAPI 3.0, which the bundled Swagger UI shows."""
+def document(
+    loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refuse", keys: bool = False
+) -> Document:
+    """Describe one version of a model in OpenAPI 3.0, which the bundled Swagger UI shows.
+
+    With `keys`, every path but those of health asks for one; see `serving.keys`.
+    """
     name, target = loaded.name, loaded.schema.target
     predict = _predict(example(loaded))
     rows = _array("Row") | {"maxItems": protocol.MOST_ROWS}
@@ -30,8 +35,8 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
             "/predict": {"post": predict | {"operationId": "predict"}},
             f"/v1/models/{name}:predict": {"post": predict | {"operationId": "predictNamed"}},
             f"/v1/models/{name}": {"get": _get("Name and version, and whether it is ready.")},
-            "/healthz": {"get": _get("The process is alive and can predict.")},
-            "/readyz": {"get": _get("The loaded version, which has reproduced its golden rows.")},
+            "/healthz": {"get": _open("The process is alive and can predict.")},
+            "/readyz": {"get": _open("The loaded version, which has reproduced its golden rows.")},
             "/metrics": {"get": _get("Prometheus metrics.", "text/plain")},
         },
         "components": {
@@ -41,8 +46,10 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
                 "Answer": _answer(target),
                 "Answers": _object(answers),
                 "Error": _object({"error": _ERROR}),
-            }
+            },
+            "securitySchemes": _KEYS if keys else {},
         },
+        "security": [{name: []} for name in _KEYS] if keys else [],
     }
 
 
@@ -54,17 +61,13 @@ def example(loaded: bundle.Bundle) -> dict[str, list[dict[str, Any]]]:
 
 def _predict(body: Mapping[str, Any]) -> Document:
     request = {JSON: {"schema": _reference("Request"), "example": body}}
-    failures = {status: text for status, (_, text) in protocol.ERRORS.items() if text}
     return {
         "summary": "Predict for one or more rows.",
         "parameters": [_EXPLAIN],
         "requestBody": {"required": True, "content": request},
         "responses": {
-            str(status): {
-                "description": text,
-                "content": {JSON: {"schema": _reference("Answers" if status == 200 else "Error")}},
-            }
-            for status, text in ({200: "One answer a row."} | failures).items()
+            "200": _response("One answer a row.", _reference("Answers")),
+            **_failures(*(status for status, (_, text) in protocol.ERRORS.items() if text)),
         },
     }
 
@@ -89,6 +92,10 @@ def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None
     return described | ({"required": needed} if needed else {})
 
 
+_KEYS: Document = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 _NUMBER = {"type": "number"}
 _EXPLAIN = {
     "name": "explain",
@@ -121,4 +128,20 @@ def _reference(name: str) -> Document:
 
 
 def _get(text: str, content: str = JSON) -> Document:
-    return {"summary": text, "responses": {"200": {"description": text, "content": {content: {}}}}}
+    responses = {"200": _response(text, {}, content), "503": _response("Not now; says why.", {})}
+    return {"summary": text, "responses": responses | _failures(401, 403, 429)}
+
+
+def _open(text: str) -> Document:
+    """A page that asks for no key."""
+    responses = {"200": _response(text, {}), "503": _response("Not now; says why.", {})}
+    return {"summary": text, "responses": responses, "security": []}
+
+
+def _failures(*statuses: int) -> Document:
+    failed = _reference("Error")
+    return {str(one): _response(protocol.ERRORS[one][1], failed) for one in statuses}
+
+
+def _response(text: str, described: Document, content: str = JSON) -> Document:
+    return {"description": text, "content": {content: {"schema": described}}}

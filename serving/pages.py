@@ -7,19 +7,27 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from eagleray import errors
-from serving import docs, metrics
+from serving import docs, guard, metrics
 from serving.predictor import Predictor
 from serving.responses import Response, as_json, error, not_loaded, wrong_method
 from serving.wire import inference_pages
 
 
 class Pages:
-    """The pages of one model; `predictor` returns the version that serves, if there is one."""
+    """The pages of one model.
+
+    `predictor` returns the version that serves, if there is one; `checks` what guards the pages.
+    """
 
     def __init__(
-        self, name: str, observer: metrics.Metrics, predictor: Callable[[], Predictor | None]
+        self,
+        name: str,
+        observer: metrics.Metrics,
+        predictor: Callable[[], Predictor | None],
+        checks: Callable[[], guard.Guard | None],
     ) -> None:
         self._name, self._metrics, self._predictor = name, observer, predictor
+        self._checks = checks
         model = f"/v1/models/{name}"
         pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/": self._index,
@@ -105,7 +113,9 @@ class Pages:
         return Response(200, text, metrics.CONTENT_TYPE.encode())
 
     async def _openapi(self) -> Response:
-        return Response(200, self._loaded().document())
+        checks = self._checks()
+        keys = checks is not None and checks.asks_for_keys
+        return Response(200, self._loaded().document(keys=keys))
 
     def _loaded(self) -> Predictor:
         loaded = self._predictor()
