@@ -1,5 +1,6 @@
 """Classification, as binary and multiclass share it. Legend: B rows, C classes."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -124,6 +125,16 @@ class Classes(Task, Protocol):
 
     def outcome(self, answer: Mapping[str, Any], scale: Scale) -> str:
         return str(answer["label"])
+
+    def outcomes(self, outputs: np.ndarray, scale: Scale) -> Counter[str]:
+        counts_C = self._counts(outputs.argmax(1)).tolist()
+        return Counter(
+            {name: n for name, n in zip(self.target.classes, counts_C, strict=True) if n}
+        )
+
+    def confidence(self, outputs: np.ndarray) -> np.ndarray | None:
+        best_B: np.ndarray = outputs.max(1)
+        return best_B
 
     def answer_schema(self) -> dict[str, Any]:
         classes, number = list(self.target.classes), {"type": "number"}

@@ -1,6 +1,7 @@
 """`regression`: a number for each row. Legend: B rows, C outputs of the model."""
 
 import bisect
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 from typing import Any
@@ -94,6 +95,11 @@ class Regression(Task):
         """The tenth of the training targets that the value is in, as if these were normal."""
         tenth = bisect.bisect(TENTHS, (answer["value"] - scale["mean"]) / scale["deviation"])
         return f"tenth {tenth + 1}"
+
+    def outcomes(self, outputs: np.ndarray, scale: Scale) -> Counter[str]:
+        tenths = np.searchsorted(TENTHS, (outputs - scale["mean"]) / scale["deviation"], "right")
+        counts = enumerate(np.bincount(tenths).tolist(), 1)
+        return Counter({f"tenth {tenth}": count for tenth, count in counts if count})
 
     def answer_schema(self) -> dict[str, Any]:
         return {"value": {"type": "number"}}

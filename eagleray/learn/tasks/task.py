@@ -1,5 +1,6 @@
 """Protocol of a task: all code that depends on what is predicted. Legend: B rows, C outputs."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,6 +145,14 @@ class Task(Protocol):
     def outcome(self, answer: Mapping[str, Any], scale: Scale) -> str:
         """What an answer counts as where two versions are compared: a class, or a range."""
         return ""
+
+    def outcomes(self, outputs: np.ndarray, scale: Scale) -> Counter[str]:
+        """How many rows count as each outcome."""
+        return Counter(self.outcome(answer, scale) for answer in self.answers(outputs))
+
+    def confidence(self, outputs: np.ndarray) -> np.ndarray | None:
+        """The probability (B) of each row's answer, if the task gives one."""
+        return None
 
     def answer_schema(self) -> dict[str, Any]:
         """JSON Schema of each value of an answer, by key."""
