@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from eagleray import bundle, storage
+from eagleray import bundle, errors, storage
 from eagleray.engines import placement
+from eagleray.state import plans
 from eagleray.state.models import Registry
 from eagleray.state.rollouts import Evidence, Rollouts
 from eagleray.storage import cache
@@ -22,11 +24,14 @@ from serving import (
     node,
     predictor,
     routing,
+    tracing,
     trust,
     versions,
     web,
 )
 from serving.settings import Settings
+
+log = logging.getLogger("ray.serve")
 
 STALE = 5.0
 """Polls after which a node's copy of the aliases is not believed any more."""
@@ -46,8 +51,11 @@ class Served:
         """Replicas of one node have the folder `shared` in common."""
         self._settings, self._metrics = settings, observer
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
-        capacity, store = admission.Capacity(settings.queue_rows), storage.open(settings.storage)
+        capacity = admission.Capacity(settings.queue_rows)
+        store = self._store = storage.open(settings.storage)
         self.application = web.Application(settings.name, observer, capacity)
+        self.application.access_log = settings.access_log
+        self._spans = self.application.tracing = tracing.Tracing.of_environment(settings.name)
         self.application.guard = guard.Guard.of(settings)
         self._samples = self.application.samples = _samples(settings, store, observer)
         self._split: routing.Split | None = None
@@ -81,9 +89,22 @@ class Served:
         if self._samples is not None:
             self._samples.start()
 
+    def publish(self) -> None:
+        """Set how rollouts of the alias proceed, if the settings say so."""
+        settings = self._settings
+        if settings.rollout is None:
+            return
+        plan = settings.rollout.plan(settings.p95_ms)
+        try:
+            plans.publish(self._store, settings.name, settings.alias, plan)
+        except errors.StorageError as cause:
+            log.warning("%s: how rollouts proceed was not set: %s", settings.name, cause)
+
     def stop(self) -> None:
         self.versions.stop()
         self.controller.stop()
+        if self._spans is not None:
+            self._spans.stop()
         if self._samples is not None:
             self._samples.stop()
 
@@ -99,6 +120,7 @@ class Served:
             self._metrics,
             extra_fields=self._settings.extra_fields,
             samples=self._samples,
+            spans=self._spans,
         )
 
     def _follow(self, now: versions.Followed) -> None:

@@ -11,6 +11,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eagleray import display, errors, storage
+from eagleray.state import plans
 from eagleray.state.aliases import CHAMPION, Event
 from eagleray.state.models import Registry, Skip, Version
 from eagleray.state.rollouts import Plan, Rollout, Rollouts
@@ -202,7 +203,7 @@ class Model:
         Args:
             reference: the candidate.
             alias: which alias.
-            plan: how to proceed; else 5, 25 and 50 % of the requests, a minute each.
+            plan: how to proceed; else as `rollout_plan` says.
             allow_schema_change: also to a version that breaks clients of the one before.
             why: the reason, for the log.
 
@@ -213,10 +214,14 @@ class Model:
         """
         from eagleray import compatibility
 
-        version, plan = self.version(reference), plan or Plan()
+        version, plan = self.version(reference), plan or self.rollout_plan(alias)
         if not allow_schema_change and alias in self.aliases:
             compatibility.check(self._registry, alias, self.version(alias), version)
         return self._rollouts.start(self.name, version.number, plan=plan, alias=alias, why=why)
+
+    def rollout_plan(self, alias: str = CHAMPION) -> Plan:
+        """How rollouts of an alias proceed: as its endpoint sets, else with 5, 25 and 50 %."""
+        return plans.read(self._rollouts.store, self.name, alias)
 
     def rollout(self, alias: str = CHAMPION) -> Rollout:
         """The rollout that an alias is in, else its last one; NotFoundError without any."""
