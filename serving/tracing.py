@@ -99,7 +99,7 @@ class Tracing:
             if contexts
             else None
         )
-        attributes = {
+        attributes: dict[str, str | int] = {
             "eagleray.model": self._model,
             "eagleray.version": version,
             "eagleray.rows": len(rows),

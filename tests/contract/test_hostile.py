@@ -87,7 +87,7 @@ def test_deep_json_is_refused_wherever_it_is(
     path = INFER if b"inputs" in before else "/predict"
     sent = gzip.compress(body) if packed else body
     answer = asked(application, path, sent, content_type="application/json", **more)
-    assert answer.status_code == 400
+    assert answer.status_code == (422 if place == "tensors" else 400)  # a list is no tensor
     assert len(answer.content) < 1000
 
 
@@ -106,7 +106,7 @@ ALIASES = {
     "damaged": b"{",
     "of another kind": b'{"kind": "run", "format": 1}',
     "of a newer release": b'{"kind": "aliases", "format": 99, "champion": 2}',
-    "without a number": b'{"kind": "aliases", "format": 1, "aliases": {"champion": "two"}}',
+    "without a number": b'{"kind": "aliases", "format": 1, "values": {"champion": "two"}}',
 }
 
 

@@ -66,12 +66,12 @@
 {{- fail "monitoring.tracing.endpoint is set, but no policy lets spans out; name the collector's pods in networkPolicy.collector" -}}
 {{- end -}}
 {{- if and (ne $s.rollout.mode "canary") (ne (len $s.rollout.steps) 1) -}}
-{{- fail (printf "serving.rollout.steps must be one share where serving.rollout.mode is %s, but has %d; set it to [10], say" $s.rollout.mode (len $s.rollout.steps)) -}}
+{{- fail (printf "serving.rollout.steps must be one share where serving.rollout.mode is %s, but has %d; leave one, such as 10" $s.rollout.mode (len $s.rollout.steps)) -}}
 {{- end -}}
 {{- $before := 0.0 -}}
 {{- range $s.rollout.steps -}}
 {{- if le (float64 .) $before -}}
-{{- fail (printf "serving.rollout.steps must rise, but has %v after %v; set it to [5, 25, 50], say" . $before) -}}
+{{- fail (printf "serving.rollout.steps must rise, but has %v after %v; order them, such as 5, 25, 50" . $before) -}}
 {{- end -}}
 {{- $before = float64 . -}}
 {{- end -}}
