@@ -20,11 +20,11 @@ from eagleray.learn import features, models, schema
 from serving import batching, guard, keys, metrics, predictor, protocol, web
 from tests import bundles
 
-ROWS = 40
-"""The most rows of a request in these tests: arrays of 10,000 rows take minutes to generate."""
+ROWS = 6
+"""The most rows of a request in these tests: 10,000 take minutes to make, many long to explain."""
 REFUSALS = [400, 401, 405, 413, 415, 422]
-UNSAYABLE = ("rows are explained at once", "a picture of the training pictures' shape is needed")
-"""Laws that OpenAPI cannot say: a bound that depends on a parameter, and what a picture is."""
+UNSAYABLE = ("a picture of the training pictures' shape is needed",)
+"""Laws that OpenAPI cannot say: what a picture is."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def examined(
     config = SchemathesisConfig.from_dict(
         {
             "seed": 1,
+            "request-timeout": 120,
             "generation": {"max-examples": 10, "deterministic": True, "database": "none"},
             "checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}},
             "phases": {"examples": off, "stateful": off},
