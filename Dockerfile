@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/eagleray /opt/uv \
     && /opt/uv/bin/pip install --no-cache-dir --constraint requirements.lock uv \
     && /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/eagleray/bin/python \
         ${TORCH:+--torch-backend="${TORCH}"} --constraint requirements.lock \
-        --requirements pyproject.toml --extra local --extra mlflow setuptools
+        --requirements pyproject.toml --extra local --extra mlflow --extra otel setuptools
 
 FROM environment AS code
 COPY README.md LICENSE ./

@@ -71,7 +71,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra mlflow --extra dev \
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra mlflow --extra otel --extra dev \
 		--no-annotate --no-header $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 		pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock

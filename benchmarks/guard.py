@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from eagleray import apikeys, bundle, storage
+from eagleray.engines.torch import Torch
 from eagleray.learn import features, models, schema
 from serving import (
     batching,
@@ -56,8 +57,8 @@ def loaded() -> bundle.Bundle:
     options = models.parse({"type": "mlp", "hidden": [16]})
     model = models.build(options, transforms.shape, 2)
     scale = {"mean": 0.0, "deviation": 1.0}
-    parts: dict[str, Any] = {"transforms": transforms, "options": options, "model": model}
-    made = bundle.Bundle(schema=known, scale=scale, **parts)
+    engine = Torch(options, model)
+    made = bundle.Bundle(schema=known, transforms=transforms, engine=engine, scale=scale)
     made.name, made.number = "left", 1
     made.golden = bundle.Golden({name: values[:1] for name, values in raw.items()}, [[0.5, 0.5]])
     return made

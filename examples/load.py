@@ -17,8 +17,6 @@ import time
 import urllib.request
 from urllib.parse import urlsplit
 
-PATIENCE_S = 120
-
 
 class Answers:
     """What was answered; written by all threads."""
@@ -55,7 +53,7 @@ def main() -> None:
     parts = urlsplit(asked.url)
     # Once: what is measured is the endpoint, not the cluster's DNS.
     address = (socket.gethostbyname(parts.hostname), parts.port)
-    body = _body(asked.url, asked.model, asked.rows)
+    body = _body(asked.url, asked.model, asked.rows, asked.patience)
     path = f"/v1/models/{asked.model}:predict"
     answers = Answers()
     for number in range(asked.connections + asked.kept):
@@ -77,12 +75,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.1)
     parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--patience", type=float, default=120)  # seconds until the first answer
     return parser.parse_args()
 
 
-def _body(url: str, model: str, rows: int) -> bytes:
+def _body(url: str, model: str, rows: int, patience_s: float) -> bytes:
     """The example of the model's own description, as many times as there shall be rows."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + patience_s
     while True:
         try:
             with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:

@@ -72,6 +72,7 @@ class Replica:
         while not self._served.ready:
             await asyncio.sleep(settings.poll_s)
             await asyncio.to_thread(self._served.versions.check)
+        await asyncio.to_thread(self._served.publish)
         self._served.start()
         if settings.announce_s:
             await self._readiness.announce(settings.announce_s)
@@ -90,12 +91,15 @@ class Replica:
         average, busy = ongoing.average(), self._busy.share()
         self._metrics.ongoing.set(average)
         self._metrics.busy.set(busy)
+        self._metrics.queued.set(self._served.application.capacity.rows)
+        self._metrics.count()
         values = average, *ongoing.rates(), busy
         return dict(zip(autoscaling.METRICS, values, strict=True))
 
     def __del__(self) -> None:
         for stop in self._stops:
             stop()
+        self._metrics.count()
 
 
 for _name in rpc.CALLS:
@@ -110,7 +114,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         autoscaling_config=_autoscaling(settings),
         max_ongoing_requests=MAX_ONGOING,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=LoggingConfig(encoding=settings.logs.upper(), enable_access_log=False),
     )
     return deploy(serve.ingress()(Replica)).bind(settings)
 

@@ -17,14 +17,22 @@ def request_id(headers: Mapping[bytes, bytes]) -> bytes:
     return b"%016x" % random.getrandbits(64)  # unlike a UUID it costs a request next to nothing
 
 
-def described(headers: Mapping[bytes, bytes], identity: bytes) -> str:
-    """The request in a line of the log, with its trace by W3C's `traceparent`.
+def fields(headers: Mapping[bytes, bytes], identity: bytes) -> dict[str, str]:
+    """Fields of a line of a JSON log: the request, with its trace by W3C's `traceparent`.
 
     https://www.w3.org/TR/trace-context/: an invalid one is ignored.
     """
-    name = f"request {identity.decode('ascii')}"
+    known = {"request_id": identity.decode("ascii")}
     parent = headers.get(b"traceparent", b"")
     found = _TRACE.fullmatch(parent)
     if found is None or parent.startswith(b"ff") or not int(found[1], 16) or not int(found[2], 16):
+        return known
+    return known | {"trace_id": found[1].decode(), "span_id": found[2].decode()}
+
+
+def described(known: Mapping[str, str]) -> str:
+    """The same in words."""
+    name = f"request {known['request_id']}"
+    if "trace_id" not in known:
         return name
-    return f"{name} of trace {found[1].decode()} (span {found[2].decode()})"
+    return f"{name} of trace {known['trace_id']} (span {known['span_id']})"

@@ -40,6 +40,10 @@ class Guard:
             return None
         return cls(known, limits, client_header=settings.client_header)
 
+    @property
+    def asks_for_keys(self) -> bool:
+        return self._keys is not None
+
     def check(self, path: str, headers: Mapping[bytes, bytes], scope: Scope) -> None:
         """RequestError is 401, 403 or 429; health and readiness are never refused."""
         key = self._keys.check(path, headers) if self._keys is not None else None

@@ -8,19 +8,25 @@ of ended replicas stay, so that counters never decrease; a scrape removes only t
 import functools
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+import numpy as np
+
+from eagleray.bundle import Bundle, Prediction
+from serving.predictions import Predictions, drained, observe
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that prometheus_client reads at its first import."""
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+MOST_PENDING = 4096
+"""Requests that wait to be counted; the next one has them counted."""
 
 _LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")
 
@@ -55,7 +61,8 @@ class Metrics:
         version = (*every, "version")
         route, answer = (*version, "route"), (*version, "route", "status")
         self.folder, self._model = folder, model
-        self._children: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
+        self._answered: deque[tuple[tuple[str, int, str], float]] = deque()
+        self._predictions = Predictions(model, counter, histogram)
         self._requests = counter("eagleray_requests", "Requests answered.", answer)
         self._seconds = histogram(
             "eagleray_request_seconds", "Time to answer.", route, buckets=SECONDS
@@ -73,13 +80,7 @@ class Metrics:
             "eagleray_capture_dropped_rows", "Sampled rows that were not captured.", every
         ).labels(model)
         self._refused = counter("eagleray_version_refused", "Versions refused.", version)
-        self._batch_rows = histogram(
-            "eagleray_batch_rows", "Rows in a batch.", every, buckets=ROWS
-        ).labels(model)
-        self._rows = counter("eagleray_rows", "Rows predicted.", every).labels(model)
-        self._warnings = counter(
-            "eagleray_row_warnings", "Warnings given with rows.", every
-        ).labels(model)
+        self.queued = gauge("eagleray_queued_rows", "Rows in progress.", every).labels(model)
         self.ongoing = gauge("eagleray_ongoing_requests", "Ongoing requests.", every).labels(model)
         self.busy = gauge("eagleray_busy", "Utilization.", every).labels(model)
         self._labels = counter("eagleray_labels", "Requests whose truth came.", version)
@@ -89,20 +90,19 @@ class Metrics:
         ).labels(model)
 
     def request(self, route: str, status: int, seconds: float, *, version: str = "") -> None:
-        """Count a request; `version` is the one that answered it or failed, if any."""
-        children = self._children.get((route, status, version))
-        if children is None:
-            answered = self._requests.labels(self._model, version, route, str(status))
-            children = answered, self._seconds.labels(self._model, version, route)
-            self._children[route, status, version] = children
-        children[0].inc()
-        children[1].observe(seconds)
+        """Have a request counted later; `version` is the one that answered or failed, if any."""
+        self._answered.append(((route, status, version), seconds))
+        if len(self._answered) >= MOST_PENDING:
+            self._count_requests()
 
-    def batch(self, rows: int, warnings: int) -> None:
-        self._batch_rows.observe(rows)
-        self._rows.inc(rows)
-        if warnings:
-            self._warnings.inc(warnings)
+    def predicted(self, loaded: Bundle, prediction: Prediction) -> None:
+        """Have the predictions of a batch counted later."""
+        self._predictions.add(loaded, prediction)
+
+    def count(self) -> None:
+        """Count what waits; a replica calls this about once a second."""
+        self._count_requests()
+        self._predictions.count()
 
     def serving(self, version: int, *, instead_of: int | None) -> None:
         if instead_of is not None:
@@ -159,6 +159,7 @@ class Metrics:
     def _collected(self) -> "CollectorRegistry":
         from prometheus_client import CollectorRegistry, multiprocess
 
+        self.count()
         for file in self.folder.iterdir():
             match = _LIVE_FILE.fullmatch(file.name)
             if match and not Path(f"/proc/{match[1]}").exists():
@@ -166,3 +167,11 @@ class Metrics:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, path=str(self.folder))  # type: ignore[no-untyped-call]
         return registry
+
+    def _count_requests(self) -> None:
+        by_labels: defaultdict[tuple[str, int, str], list[float]] = defaultdict(list)
+        for labels, seconds in drained(self._answered):
+            by_labels[labels].append(seconds)
+        for (route, status, version), times in by_labels.items():
+            self._requests.labels(self._model, version, route, str(status)).inc(len(times))
+            observe(self._seconds.labels(self._model, version, route), np.array(times))

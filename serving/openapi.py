@@ -13,8 +13,13 @@ Document = dict[str, Any]
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 
 
-def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refuse") -> Document:
-    """Describe one version of a model in OpenAPI 3.0, which the bundled Swagger UI shows."""
+def document(
+    loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refuse", keys: bool = False
+) -> Document:
+    """Describe one version of a model in OpenAPI 3.0, which the bundled Swagger UI shows.
+
+    With `keys`, every path but those of health asks for one; see `serving.keys`.
+    """
     name, target = loaded.name, loaded.schema.target
     predict = _predict(example(loaded))
     rows = _array("Row") | {"maxItems": protocol.MOST_ROWS}
@@ -31,8 +36,8 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
             f"/v1/models/{name}:predict": {"post": predict | {"operationId": "predictNamed"}},
             f"/v1/models/{name}:label": {"post": _label()},
             f"/v1/models/{name}": {"get": _get("Name and version, and whether it is ready.")},
-            "/healthz": {"get": _get("The process is alive and can predict.")},
-            "/readyz": {"get": _get("The loaded version, which has reproduced its golden rows.")},
+            "/healthz": {"get": _open("The process is alive and can predict.")},
+            "/readyz": {"get": _open("The loaded version, which has reproduced its golden rows.")},
             "/metrics": {"get": _get("Prometheus metrics.", "text/plain")},
             "/live": {"get": _get("Traffic of a node, and the rollout.")},
         },
@@ -46,8 +51,10 @@ def document(loaded: bundle.Bundle, *, extra_fields: schema.ExtraFields = "refus
                 "Labels": _object({"labels": _array("Label") | {"maxItems": protocol.MOST_ROWS}}),
                 "Counted": _object(dict.fromkeys(("counted", "repeated", "ignored"), _INTEGER)),
                 "Error": _object({"error": _ERROR}),
-            }
+            },
+            "securitySchemes": _KEYS if keys else {},
         },
+        "security": [{name: []} for name in _KEYS] if keys else [],
     }
 
 
@@ -77,13 +84,9 @@ def _label() -> Document:
 
 
 def _responses(text: str, answer: str) -> Document:
-    failures = {status: text for status, (_, text) in protocol.ERRORS.items() if text}
     return {
-        str(status): {
-            "description": text,
-            "content": {JSON: {"schema": _reference(answer if status == 200 else "Error")}},
-        }
-        for status, text in ({200: text} | failures).items()
+        "200": _response(text, _reference(answer)),
+        **_failures(*(status for status, (_, text) in protocol.ERRORS.items() if text)),
     }
 
 
@@ -107,6 +110,10 @@ def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None
     return described | ({"required": needed} if needed else {})
 
 
+_KEYS: Document = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 _NUMBER = {"type": "number"}
 _VALUE = {"anyOf": [_STRING, _NUMBER, {"type": "boolean"}]}
 _OF = {
@@ -151,4 +158,20 @@ def _reference(name: str) -> Document:
 
 
 def _get(text: str, content: str = JSON) -> Document:
-    return {"summary": text, "responses": {"200": {"description": text, "content": {content: {}}}}}
+    responses = {"200": _response(text, {}, content), "503": _response("Not now; says why.", {})}
+    return {"summary": text, "responses": responses | _failures(401, 403, 429)}
+
+
+def _open(text: str) -> Document:
+    """A page that asks for no key."""
+    responses = {"200": _response(text, {}), "503": _response("Not now; says why.", {})}
+    return {"summary": text, "responses": responses, "security": []}
+
+
+def _failures(*statuses: int) -> Document:
+    failed = _reference("Error")
+    return {str(one): _response(protocol.ERRORS[one][1], failed) for one in statuses}
+
+
+def _response(text: str, described: Document, content: str = JSON) -> Document:
+    return {"description": text, "content": {content: {"schema": described}}}

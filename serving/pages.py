@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from eagleray import errors
-from serving import catalog, docs, metrics
+from serving import catalog, docs, guard, metrics
 from serving.page import form, live
 from serving.predictor import Predictor
 from serving.responses import Response, as_json, error, not_loaded, wrong_method
@@ -15,7 +15,10 @@ from serving.wire import inference_pages
 
 
 class Pages:
-    """The pages of one model; `predictor` returns the version that serves, if there is one."""
+    """The pages of one model.
+
+    `predictor` returns the version that serves, if there is one; `checks` what guards the pages.
+    """
 
     def __init__(
         self,
@@ -23,9 +26,10 @@ class Pages:
         observer: metrics.Metrics,
         predictor: Callable[[], Predictor | None],
         listed: catalog.Catalog,
+        checks: Callable[[], guard.Guard | None],
     ) -> None:
         self._name, self._metrics, self._predictor = name, observer, predictor
-        self.live = live.Live(observer)
+        self._checks, self.live = checks, live.Live(observer)
         self._form: tuple[Predictor, Response] | None = None
         model = f"/v1/models/{name}"
         pages: dict[str, Callable[[], Awaitable[Response]]] = {
@@ -127,7 +131,9 @@ class Pages:
         return as_json(200, (b"cache-control", b"no-store"), **await self.live.look())
 
     async def _openapi(self) -> Response:
-        return Response(200, self._loaded().document())
+        checks = self._checks()
+        keys = checks is not None and checks.asks_for_keys
+        return Response(200, self._loaded().document(keys=keys))
 
     def _loaded(self) -> Predictor:
         loaded = self._predictor()

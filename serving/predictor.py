@@ -1,6 +1,7 @@
 """One version of a model in service: its bundle, codec and batches."""
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Mapping
@@ -11,11 +12,22 @@ import msgspec
 
 from eagleray import bundle
 from eagleray.learn import schema
-from serving import admission, batching, capture, explanation, metrics, openapi, protocol, wire
+from serving import (
+    admission,
+    batching,
+    capture,
+    explanation,
+    metrics,
+    openapi,
+    protocol,
+    tracing,
+    wire,
+)
 from serving.protocol import Body
 from serving.wire import Answers, inference_pages
 
 LARGE = 256 * 1024  # a body with more bytes is decoded in a thread
+_NOTHING = contextlib.nullcontext()
 
 
 class Predictor:
@@ -30,12 +42,13 @@ class Predictor:
         *,
         extra_fields: schema.ExtraFields | None = None,
         samples: capture.Capture | None = None,
+        spans: tracing.Tracing | None = None,
     ) -> None:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
         self.header = (b"x-eagleray-version", b"%d" % loaded.number)
         self.bundle = loaded
-        self._metrics, self._samples = observer, samples
+        self._metrics, self._samples, self._spans = observer, samples, spans
         self._extra_fields = extra_fields or loaded.extra_fields
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
         self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
@@ -59,7 +72,8 @@ class Predictor:
         del body
         reservation.decoded(len(rows))
         answering = self._explained(rows) if exchange.explain else self._batcher.submit(rows)
-        answers = await answering
+        with self._spans.rows(rows) if self._spans is not None else _NOTHING:
+            answers = await answering
         if self._samples is not None and (identity := capture.sampled.get()) is not None:
             self._samples.offer(self._sample(identity, rows, size, answers))
         return answers
@@ -80,8 +94,10 @@ class Predictor:
     def failure(self) -> str | None:
         return self._batcher.failure
 
-    def document(self) -> bytes:
-        return msgspec.json.encode(openapi.document(self.bundle, extra_fields=self._extra_fields))
+    def document(self, *, keys: bool) -> bytes:
+        """The OpenAPI document; `keys` where the endpoint asks for them."""
+        fields = self._extra_fields
+        return msgspec.json.encode(openapi.document(self.bundle, extra_fields=fields, keys=keys))
 
     def metadata(self) -> dict[str, Any]:
         """The inputs and outputs, as the Open Inference Protocol describes them."""
@@ -124,6 +140,8 @@ class Predictor:
         )
 
     def _run(self, rows: protocol.Rows) -> Answers:
-        prediction = self.bundle.predict_columns(self._codec.columns(rows))
-        self._metrics.batch(len(rows), sum(map(len, prediction.warnings)))
-        return self._codec.answers(prediction)
+        with self._spans.batch(rows, self.number) if self._spans is not None else _NOTHING:
+            prediction = self.bundle.predict_columns(self._codec.columns(rows))
+        answers = self._codec.answers(prediction)
+        self._metrics.predicted(self.bundle, prediction)
+        return answers

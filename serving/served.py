@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from eagleray import bundle, storage
+from eagleray import bundle, errors, storage
 from eagleray.engines import placement
+from eagleray.state import plans
 from eagleray.state.evidence import Evidence
 from eagleray.state.models import Registry
 from eagleray.state.rollouts import Rollouts
@@ -23,11 +25,14 @@ from serving import (
     node,
     predictor,
     routing,
+    tracing,
     trust,
     versions,
     web,
 )
 from serving.settings import Settings
+
+log = logging.getLogger("ray.serve")
 
 STALE = 5.0
 """Polls after which a node's copy of the aliases is not believed any more."""
@@ -51,12 +56,15 @@ class Served:
         """
         self._settings, self._metrics = settings, observer
         self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
-        store = storage.open(settings.storage)
+        store = self._store = storage.open(settings.storage)
         capacity = beside.capacity if beside else admission.Capacity(settings.queue_rows)
         self.application = web.Application(settings.name, observer, capacity)
+        self.application.access_log = settings.access_log
         self.application.guard = beside.guard if beside else guard.Guard.of(settings)
         if beside is not None:
             self.application.ongoing = beside.ongoing
+        self._spans = None if beside else tracing.Tracing.of_environment(settings.name)
+        self.application.tracing = beside.tracing if beside else self._spans
         self._samples = self.application.samples = _samples(settings, store, observer)
         self._split: routing.Split | None = None
         self._control: predictor.Predictor | None = None  # see `routing.Split`
@@ -93,11 +101,24 @@ class Served:
         if self._samples is not None:
             self._samples.start()
 
+    def publish(self) -> None:
+        """Set how rollouts of the alias proceed, if the settings say so."""
+        settings = self._settings
+        if settings.rollout is None:
+            return
+        plan = settings.rollout.plan(settings.p95_ms)
+        try:
+            plans.publish(self._store, settings.name, settings.alias, plan)
+        except errors.StorageError as cause:
+            log.warning("%s: how rollouts proceed was not set: %s", settings.name, cause)
+
     def stop(self) -> None:
         self.versions.stop()
         self.controller.stop()
         if self.versions.serving is not None:
             self._metrics.unloaded(self.versions.serving)
+        if self._spans is not None:
+            self._spans.stop()
         if self._samples is not None:
             self._samples.stop()
 
@@ -113,6 +134,7 @@ class Served:
             self._metrics,
             extra_fields=self._settings.extra_fields,
             samples=self._samples,
+            spans=self._spans,
         )
 
     def _follow(self, now: versions.Followed) -> None:

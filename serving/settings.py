@@ -10,8 +10,41 @@ import pydantic
 from eagleray import names
 from eagleray.engines import placement
 from eagleray.spec.endpoint import Preset, Schedule
+from eagleray.state import rollouts
 from eagleray.storage import EMBEDDED
 from serving.autoscaling.plan import DAYS, PRESETS, Plan, Window
+
+
+class Rollout(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """How rollouts of the alias proceed, where whoever starts one does not say; docs/rollout.md."""
+
+    mode: rollouts.Mode = "canary"
+    steps: tuple[float, ...] = (5.0, 25.0, 50.0)  # percents of the requests
+    bake_s: float = pydantic.Field(60.0, ge=0)
+    least: int = pydantic.Field(200, ge=1)
+    deadline_s: float = pydantic.Field(3600.0, gt=0)
+    sticky: str = ""  # a header
+    p95_ms: float | None = pydantic.Field(None, gt=0)  # None: the endpoint's objective, if any
+
+    def plan(self, p95_ms: float | None = None) -> rollouts.Plan:
+        """The plan; ValidationError for steps that do not rise."""
+        return rollouts.Plan(
+            mode=self.mode,
+            steps=tuple(step / 100 for step in self.steps),
+            bake_s=self.bake_s,
+            least=self.least,
+            deadline_s=self.deadline_s,
+            sticky=self.sticky or None,
+            p95_ms=self.p95_ms or p95_ms,
+        )
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> Rollout:
+        if self.mode != "canary" and len(self.steps) != 1:
+            law = f"steps must be one share where mode is {self.mode}"
+            raise ValueError(f"{law}, but got {len(self.steps)}")
+        self.plan()
+        return self
 
 
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -52,6 +85,9 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     capture_exclude: tuple[str, ...] = ()  # columns that are not kept
     capture_hash: tuple[str, ...] = ()  # columns of which a keyed hash is kept
     capture_key_file: str = ""  # of the key of these hashes
+    logs: Literal["text", "json"] = "text"  # the form of a replica's log
+    access_log: bool = False  # a line for each request
+    rollout: Rollout | None = None  # None sets nothing for the alias
     cpus: float = pydantic.Field(1.0, gt=0)  # that each replica reserves on the Ray cluster
     gpus: float = pydantic.Field(0.0, ge=0)  # likewise; with any, models are moved to it
     precision: placement.Precision = "fp32"  # of models on a GPU

@@ -26,6 +26,7 @@ from serving import (
     protocol,
     responses,
     routing,
+    tracing,
     wire,
 )
 from serving.page import form
@@ -37,6 +38,7 @@ log = logging.getLogger("ray.serve")
 
 _ENCODINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}  # is it compressed?
 _VERSION = b"x-eagleray-version"
+_LONGEST_PATH = 200  # characters in a line of the log
 _PART = 64 * 1024  # bytes of a response handed to the server at once
 
 READ_S, SEND_S = 30.0, 60.0
@@ -63,6 +65,8 @@ class Application:
         self.samples: capture.Capture | None = None
         self.load: Callable[[], Awaitable[Application]] | None = None  # see `serving.models`
         self.ongoing = autoscaling.Ongoing()
+        self.tracing: tracing.Tracing | None = None
+        self.access_log = False
         self._name, self._metrics = name, observer
         self.capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
@@ -72,7 +76,9 @@ class Application:
         self._labels = labels.Labels(self._served, observer)
         self._label_paths = (f"/v1/models/{name}:label", f"/v1/models/{name}:label/")
         self.catalog = catalog.Catalog(name, lambda: self.predictor)
-        self.pages = pages.Pages(name, observer, lambda: self.predictor, self.catalog)
+        self.pages = pages.Pages(
+            name, observer, lambda: self.predictor, self.catalog, lambda: self.guard
+        )
         self._routes = self.pages.routes | dict.fromkeys(self._predictions, metrics.PREDICT)
         self._routes |= dict.fromkeys(self._label_paths, "label")
 
@@ -95,6 +101,8 @@ class Application:
             await _lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
+        elif self.tracing is not None:
+            await self.tracing.request(self._http, scope, receive, send)
         else:
             await self._http(scope, receive, send)
 
@@ -116,6 +124,15 @@ class Application:
         route = self._routes.get(path, "other")
         seconds, version = time.perf_counter() - started, self._version(response)
         self._metrics.request(route, response.status, seconds, version=version)
+        if self.access_log:
+            self._log(scope, identity, response.status, seconds)
+
+    def _log(self, scope: Scope, identity: bytes, status: int, seconds: float) -> None:
+        known = correlation.fields(dict(scope["headers"]), identity)
+        line = {"method": scope["method"], "path": scope["path"][:_LONGEST_PATH], "status": status}
+        milliseconds = round(seconds * 1000, 3)
+        law = "%(method)s %(path)s %(status)s"
+        log.info(law, line, extra={**known, **line, "milliseconds": milliseconds})
 
     def _version(self, response: Response) -> str:
         """The version that answered, or that failed; empty for a refusal and other pages."""
@@ -186,7 +203,8 @@ class Application:
         except errors.RequestError as error:
             return responses.refusal(error)
         except Exception:
-            log.exception("%s to %s failed", correlation.described(headers, identity), path)
+            known = correlation.fields(headers, identity)
+            log.exception("%s to %s failed", correlation.described(known), path, extra=known)
             message = "the server failed; its log says why"
             return responses.error(500, message, request_id=identity.decode())
         except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """Rollouts of a model: begin, steer and follow them."""
 
 from eagleray import errors, names
-from eagleray.state import rollouts
+from eagleray.state import plans, rollouts
 from eagleray.state.aliases import CHAMPION
 from eagleray.state.models import Registry, Version
 from eagleray.state.rollouts import Plan, Rollout, Rollouts
@@ -28,7 +28,7 @@ class Steered:
         Args:
             reference: the candidate.
             alias: which alias.
-            plan: how to proceed; else 5, 25 and 50 % of the requests, a minute each.
+            plan: how to proceed; else as `rollout_plan` says.
             allow_schema_change: also to a version that breaks clients of the one before.
             why: the reason, for the log.
 
@@ -40,12 +40,17 @@ class Steered:
         """
         from eagleray import compatibility
 
-        version, plan = self._registry.resolve(self.name, str(reference)), plan or Plan()
+        version = self._registry.resolve(self.name, str(reference))
+        plan = plan or self.rollout_plan(alias)
         self._check_outcome(version, plan)
         if not allow_schema_change and alias in self._registry.aliases(self.name).values:
             before = self._registry.resolve(self.name, alias)
             compatibility.check(self._registry, alias, before, version)
         return self._rollouts.start(self.name, version.number, plan=plan, alias=alias, why=why)
+
+    def rollout_plan(self, alias: str = CHAMPION) -> Plan:
+        """How rollouts of an alias proceed: as its endpoint sets, else with 5, 25 and 50 %."""
+        return plans.read(self._rollouts.store, self.name, alias)
 
     def rollout(self, alias: str = CHAMPION) -> Rollout:
         """The rollout that an alias is in, else its last one; NotFoundError without any."""

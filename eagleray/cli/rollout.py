@@ -1,6 +1,6 @@
 """`eagleray rollout …`: move an alias to another version in steps, by evidence."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
 import typer
@@ -16,7 +16,6 @@ app = group("Move an alias to another version in steps, by evidence.")
 Name = Annotated[str, typer.Argument(help="The model.")]
 Alias = Annotated[str, typer.Option(help="The alias that moves.")]
 Why = Annotated[str, typer.Option(help="The reason, for the log.")]
-DEFAULT = Plan()
 
 
 @app.command()
@@ -25,8 +24,8 @@ def start(
     version: Annotated[str, typer.Argument(help="The candidate: a number, an alias, or latest.")],
     alias: Alias = "champion",
     steps: Annotated[
-        str, typer.Option(help="Shares of the requests in percent, one after another.")
-    ] = ",".join(f"{share:.0%}"[:-1] for share in DEFAULT.steps),
+        str | None, typer.Option(help="Shares of the requests in percent, one after another.")
+    ] = None,
     shadow: Annotated[
         int | None,
         typer.Option(metavar="PERCENT", help="Only compare: answers go to no client."),
@@ -48,9 +47,9 @@ def start(
     sticky: Annotated[
         str | None, typer.Option(metavar="HEADER", help="Same value, same version.")
     ] = None,
-    bake_s: Annotated[float, typer.Option(help="Least seconds of a step.")] = DEFAULT.bake_s,
-    least: Annotated[int, typer.Option(help="Least requests of a step.")] = DEFAULT.least,
-    deadline_s: Annotated[float, typer.Option(help="Then it ends.")] = DEFAULT.deadline_s,
+    bake_s: Annotated[float | None, typer.Option(help="Least seconds of a step.")] = None,
+    least: Annotated[int | None, typer.Option(help="Least requests of a step.")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Then it ends.")] = None,
     p95_ms: Annotated[
         float | None, typer.Option(help="Objective; else the champion's own p95.")
     ] = None,
@@ -61,28 +60,26 @@ def start(
     storage: Storage = EMBEDDED,
     as_json: Json = False,
 ) -> None:
-    """Give a version a share of the traffic, and more as long as nothing speaks against it."""
+    """Give a version a share of the traffic, and more as long as nothing speaks against it.
+
+    What is not given is as the endpoint sets it, else 5, 25, 50 % for at least 60 s and 200
+    requests each, within 3600 s.
+    """
     if shadow is not None and split is not None:
         raise UserError("--shadow and --split: at most one may be given, but got both")
-    mode = "shadow" if shadow is not None else "split" if split is not None else "canary"
-    share = shadow if shadow is not None else split
-    try:
-        plan = Plan(
-            mode=mode,
-            steps=_shares(steps) if share is None else (share / 100,),
-            bake_s=bake_s,
-            least=least,
-            deadline_s=deadline_s,
-            sticky=sticky,
-            p95_ms=p95_ms,
-            measure=measure,
-            promote_winner=promote_winner,
-        )
-    except pydantic.ValidationError as cause:
-        first = cause.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise UserError(f"--{option}: {first['msg']}") from cause
-    begun = models.models(storage)[name].roll_out(
+    known = models.models(storage)[name]
+    given = {
+        **_shares(steps, shadow, split),
+        "bake_s": bake_s,
+        "least": least,
+        "deadline_s": deadline_s,
+        "sticky": sticky,
+        "p95_ms": p95_ms,
+        "measure": measure,
+        "promote_winner": promote_winner or None,
+    }
+    plan = _merged(known.rollout_plan(alias), given)
+    begun = known.roll_out(
         version, alias, plan=plan, allow_schema_change=allow_schema_change, why=why
     )
     _show(begun, as_json)
@@ -116,12 +113,29 @@ _steering("resume", "Let a rollout go on that was paused.")
 _steering("abort", "End the rollout: the champion answers all requests again.")
 
 
-def _shares(steps: str) -> tuple[float, ...]:
+def _shares(steps: str | None, shadow: int | None, split: int | None) -> dict[str, Any]:
+    """Mode and steps of the options; neither where none of them is given."""
+    for mode, share in (("shadow", shadow), ("split", split)):
+        if share is not None:
+            return {"mode": mode, "steps": (share / 100,)}
+    if steps is None:
+        return {}
     try:
-        return tuple(float(step) / 100 for step in steps.split(","))
+        return {"mode": "canary", "steps": tuple(float(step) / 100 for step in steps.split(","))}
     except ValueError as cause:
         law = "--steps: must be percents such as 5,25,50"
         raise UserError(f"{law}, but got {steps!r}") from cause
+
+
+def _merged(plan: Plan, given: dict[str, Any]) -> Plan:
+    """The plan with what is given; UserError names the option that is wrong."""
+    chosen = {key: value for key, value in given.items() if value is not None}
+    try:
+        return Plan.model_validate(plan.model_dump() | chosen)
+    except pydantic.ValidationError as cause:
+        first = cause.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"--{option}: {first['msg']}") from cause
 
 
 def _show(rollout: Rollout, as_json: bool) -> None:

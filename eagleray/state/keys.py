@@ -29,6 +29,7 @@ RUN_RESULT = RUNS + "{name}/{id}/result.json"
 VERSIONS = MODELS + "{name}/versions/"
 VERSION = VERSIONS + "{number}.json"  # written once
 ALIASES = MODELS + "{name}/aliases.json"  # where aliases point, and the last move
+PLAN = MODELS + "{name}/plans/{alias}.json"  # how rollouts of an alias proceed, see `plans`
 EVENTS = MODELS + "{name}/events/"  # the moves before
 EVENT = EVENTS + "{id}.json"
 ROLLOUTS = MODELS + "{name}/rollouts/"

@@ -11,7 +11,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from eagleray import errors
-from eagleray.state import documents, evidence, keys, leases, models, rollouts, runs, searches
+from eagleray.state import (
+    documents,
+    evidence,
+    keys,
+    leases,
+    models,
+    plans,
+    rollouts,
+    runs,
+    searches,
+)
 from eagleray.state.aliases import Aliases, Event
 from eagleray.storage import Entry, Storage, blobs
 
@@ -19,7 +29,7 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
     one.KIND: one
     for one in (
         *(leases.Fence, leases.LeaseDocument, Aliases, Event, models.Version),
-        *(rollouts.Rollout, evidence.Evidence),
+        *(rollouts.Rollout, evidence.Evidence, plans.Defaults),
         *(runs.Begun, runs.Result, runs.Sent),
         *(searches.Definition, searches.Record, searches.Result, searches.State, searches.View),
     )

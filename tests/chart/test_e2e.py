@@ -10,6 +10,7 @@ from tests.chart.policies import Place, allowed
 from tests.chart.test_kubernetes import VERSIONS, validator
 from tests.e2e import clients, cluster, settings, story
 from tests.e2e.test_2_changes import CHANGED
+from tests.e2e.test_2_rollouts import ZERO
 from tests.e2e.test_3_trouble import ALONE, MISTAKES
 
 KEYS = {"s3_access_key_id": "a", "s3_secret_access_key": "b"}
@@ -30,6 +31,7 @@ GIVEN = {
 CHANGES: dict[str, dict[str, Any]] = {
     "as installed": {},
     "as upgraded": CHANGED,
+    "to zero": ZERO,
     "alone": ALONE,
     **{mistake: settings.merged(ALONE, changes) for mistake, (changes, _) in MISTAKES.items()},
 }

@@ -25,9 +25,13 @@ LIST = """
 import sys
 from pathlib import Path
 from serving.metrics import Metrics
+from tests import bundles
 gauges = Metrics(Path(sys.argv[1]), "churn")
 gauges.request("predict", 200, 0.1)
-gauges.batch(3, 1)
+made = bundles.make()
+made.number = 1
+gauges.predicted(made, made.predict(bundles.rows(3)))
+gauges.queued.set(1)
 gauges.serving(1, instead_of=None)
 gauges.loaded(1, 1.7e9)
 gauges.captured(2)
@@ -154,3 +158,10 @@ def test_a_dashboard_has_its_own_id_on_every_panel():
         panels = json.loads(path.read_text())["panels"]
         assert len({panel["id"] for panel in panels}) == len(panels)
         assert all(panel["description"] and panel["title"] for panel in panels)
+
+
+def test_an_endpoint_that_may_be_at_zero_raises_no_alarm_while_it_is():
+    idle = chart.merged(MONITORED, {"serving": {"replicas": {"min": 0}}})
+    found = chart.documents(chart.merged(chart.MINIMAL, idle))
+    (group,) = chart.one(found, "PrometheusRule")["spec"]["groups"]
+    assert "EagleRayNotServing" not in {rule["alert"] for rule in group["rules"]}

@@ -44,6 +44,18 @@ CONTRADICTIONS = {
         {"serving": {"replicas": {"min": 5, "max": 4}}},
         "serving.replicas.max",
     ),
+    "steps of a rollout that do not rise": (
+        {"serving": {"rollout": {"steps": [5, 50, 25]}}},
+        "serving.rollout.steps must rise, but has 25 after 50",
+    ),
+    "several steps of a shadow": (
+        {"serving": {"rollout": {"mode": "shadow"}}},
+        "must be one share where serving.rollout.mode is shadow, but has 3",
+    ),
+    "a collector that no policy opens": (
+        {"monitoring": {"tracing": {"endpoint": "http://otel:4318"}}},
+        "name the collector's pods in networkPolicy.collector",
+    ),
     "hashes without a key": (
         {"serving": {"capture": {"hash": ["email"]}}},
         "must name a Secret with the key",

@@ -3,8 +3,8 @@ import warnings
 import pytest
 import yaml
 
-from eagleray.state import signatures
-from serving import environment, scrape
+from eagleray.state import rollouts, signatures
+from serving import environment, scrape, tracing
 from serving.settings import Settings
 from tests.chart import chart
 
@@ -197,3 +197,57 @@ def test_drivers_sign_what_the_endpoint_verifies():
 def test_hashes_without_a_key_are_refused():
     with pytest.raises(ValueError, match="capture_hash needs a capture_key_file"):
         Settings(name="churn", capture_hash=("email",))
+
+
+def test_at_zero_replicas_the_head_takes_requests():
+    """Workers without a replica have no HAProxy: the head's alone holds requests for the first."""
+    for least, excluded in ((0, False), (1, True)):
+        values = chart.merged(chart.MINIMAL, {"serving": {"replicas": {"min": least}}})
+        found = chart.documents(values)
+        assert chart.one(found, "RayService")["spec"]["excludeHeadPodFromServeSvc"] is excluded
+        policies = {
+            one["metadata"]["name"]: one["spec"] for one in chart.of_kind(found, "NetworkPolicy")
+        }
+        (endpoint,) = [spec for name, spec in policies.items() if name.endswith("-endpoint")]
+        chosen = endpoint["podSelector"]["matchLabels"]
+        assert (chosen.get("eagleray/role") == "worker") is excluded
+        callers = [peer for rule in endpoint["ingress"] for peer in rule["from"]]
+        operator = {"app.kubernetes.io/component": "kuberay-operator"}
+        assert (
+            any(peer.get("podSelector", {}).get("matchLabels") == operator for peer in callers)
+            is not excluded
+        )
+
+
+def test_how_rollouts_proceed_arrives_as_a_plan():
+    (application,) = serve_config(chart.MINIMAL)["applications"]
+    settings = Settings.model_validate(application["args"])
+    assert settings.rollout.plan() == rollouts.Plan()
+    chosen = {"mode": "shadow", "steps": [0.5], "bakeSeconds": 5, "least": 7, "deadlineSeconds": 90}
+    values = {"serving": {"rollout": {**chosen, "sticky": "x-user"}, "slo": {"p95Ms": 30}}}
+    (application,) = serve_config(chart.merged(chart.MINIMAL, values))["applications"]
+    settings = Settings.model_validate(application["args"])
+    plan = settings.rollout.plan(settings.p95_ms)
+    assert (plan.mode, plan.steps, plan.bake_s, plan.least) == ("shadow", (0.005,), 5, 7)
+    assert (plan.deadline_s, plan.sticky, plan.p95_ms) == (90, "x-user", 30)
+
+
+def test_spans_go_to_the_collector_by_variables_that_opentelemetry_knows():
+    traced = {
+        "monitoring": {"tracing": {"endpoint": "http://otel.watch:4318", "share": 0.25}},
+        "networkPolicy": {"collector": [{"namespaceSelector": {}}]},
+    }
+    found = chart.documents(chart.merged(chart.MINIMAL, traced))
+    for pod in chart.pods(found):
+        if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "serving":
+            variables = {each["name"]: each.get("value") for each in container(pod)["env"]}
+            assert variables[tracing.VARIABLES[0]] == "http://otel.watch:4318"
+            assert variables["OTEL_TRACES_SAMPLER_ARG"] == "0.25"
+    policies = {
+        one["metadata"]["name"]: one["spec"] for one in chart.of_kind(found, "NetworkPolicy")
+    }
+    (spans,) = [spec for name, spec in policies.items() if name.endswith("-spans")]
+    ((rule,),) = [spans["egress"]]
+    assert [port["port"] for port in rule["ports"]] == [4318]
+    plain = chart.documents(chart.MINIMAL)
+    assert not any("OTEL" in str(pod) for pod in chart.pods(plain))

@@ -82,7 +82,7 @@ class Release:
     def load(self, **options: float) -> contextlib.AbstractContextManager[clients.Load]:
         """Requests from a pod of the namespace, see `examples/load.py`."""
         command = clients.load_command(self.url, MODEL, **options)
-        limit_s = self.settings.limit_s(clients.STARTED_S)
+        limit_s = self.settings.limit_s(options.get("patience", clients.STARTED_S))
         return clients.load(self.cluster, self.image(), command, limit_s=limit_s)
 
     def predict(self) -> dict[str, Any]:

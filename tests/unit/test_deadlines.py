@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from ray._common.formatters import JSONFormatter
 
 from eagleray import errors
 from serving import batching, correlation, deadlines, guard, metrics, predictor, rates, web
@@ -140,7 +142,7 @@ def test_the_row_of_a_client_that_left_is_not_computed(model: Model) -> None:
 
     assert asyncio.run(work()) == deadlines.LEFT
     assert model.ran == 1
-    assert ("predict", deadlines.LEFT, "") in model.application._metrics._children
+    assert ("predict", deadlines.LEFT, "") in dict(model.application._metrics._answered)
 
 
 def test_a_cancelled_server_is_not_taken_for_a_client_that_left(model: Model) -> None:
@@ -270,5 +272,33 @@ def test_the_log_of_a_failure_names_request_and_trace_but_no_row(
     ],
 )
 def test_an_invalid_trace_is_ignored(parent: str) -> None:
-    said = correlation.described({b"traceparent": parent.encode()}, b"1")
-    assert said == "request 1"
+    known = correlation.fields({b"traceparent": parent.encode()}, b"1")
+    assert known == {"request_id": "1"}
+    assert correlation.described(known) == "request 1"
+
+
+def test_a_line_of_a_json_log_has_request_trace_and_what_was_answered(model: Model) -> None:
+    """By Ray Serve's own formatter, which `logs: json` chooses for a replica."""
+    lines: list[dict[str, Any]] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(json.loads(JSONFormatter().format(record)))  # type: ignore[method-assign]
+    logger = logging.getLogger("ray.serve")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        model.application.access_log = True
+        model.go.set()
+
+        async def work() -> None:
+            await Client(model.application, x_request_id="mine-1", traceparent=TRACE).task
+
+        asyncio.run(work())
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    (line,) = lines
+    assert (line["request_id"], line["trace_id"]) == ("mine-1", TRACE[3:35])
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/predict", 200)
+    assert line["milliseconds"] > 0
+    assert line["message"] == "POST /predict 200"

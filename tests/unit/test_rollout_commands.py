@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 
 from eagleray import cli, storage
 from eagleray.learn import schema
 from eagleray.state.models import Registry
+from serving import metrics, served
+from serving.settings import Settings
 from tests import bundles
 
 
@@ -16,6 +19,7 @@ from tests import bundles
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Two versions, of which the first is champion, and one that breaks clients."""
     monkeypatch.setenv("EAGLERAY_STORAGE", tmp_path.as_uri())
+    monkeypatch.setenv(metrics.FOLDER, "")
     made = Registry(storage.open(tmp_path.as_uri()))
     other = schema.Target(name="left", task="binary", classes=("maybe", "never"))
     for files in (bundles.files(), bundles.files(seed=1), bundles.files(target=other)):
@@ -118,3 +122,37 @@ def test_during_a_rollout_its_alias_moves_by_it_alone(
         assert "`eagleray rollout abort left` ends it" in capsys.readouterr().err
     registry.promote("left", 2, "challenger")
     assert registry.aliases("left").values == {"champion": 1, "challenger": 2}
+
+
+def test_an_endpoint_sets_how_rollouts_of_its_alias_proceed(
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def serve(**rollout: Any) -> None:
+        options = {"storage": tmp_path.as_uri(), "p95_ms": 40.0, "rollout": rollout}
+        observer = metrics.Metrics(tmp_path / "metrics", "left")
+        served.Served(Settings.model_validate({"name": "left", **options}), observer).publish()
+
+    serve(steps=[1, 50], bake_s=7, least=9, sticky="x-user")
+    serve(steps=[1, 50], bake_s=8, least=9, sticky="x-user")
+    say(capsys, "models", "promote", "left", "2", "--canary")
+    plan = status(capsys)["plan"]
+    assert (plan["steps"], plan["bake_s"], plan["least"]) == ([0.01, 0.5], 8, 9)
+    assert (plan["sticky"], plan["p95_ms"], plan["deadline_s"]) == ("x-user", 40, 3600)
+    say(capsys, "rollout", "abort", "left")
+    say(capsys, "rollout", "start", "left", "2", "--shadow", "10", "--bake-s", "5")
+    plan = status(capsys)["plan"]
+    assert (plan["mode"], plan["steps"]) == ("shadow", [0.1])
+    assert (plan["bake_s"], plan["least"]) == (5, 9)
+    say(capsys, "rollout", "abort", "left")
+    serve(mode="split", steps=[50])
+    say(capsys, "rollout", "start", "left", "2")
+    assert status(capsys)["plan"]["mode"] == "split"
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [{"steps": [50, 10]}, {"steps": []}, {"mode": "shadow"}, {"least": 0}, {"step": [5]}],
+)
+def test_an_endpoint_refuses_a_plan_that_cannot_be(rollout: dict[str, Any]) -> None:
+    with pytest.raises(pydantic.ValidationError, match="rollout"):
+        Settings.model_validate({"name": "left", "rollout": rollout})

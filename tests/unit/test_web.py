@@ -363,12 +363,15 @@ REPLICA = """
 import sys
 from pathlib import Path
 from serving import metrics
+from tests import bundles
 gauges = metrics.Metrics(Path(sys.argv[1]), "left")
 gauges.serving(1, instead_of=None)
 gauges.request("predict", 200, 0.01, version="1")
 gauges.loaded(1, 1.7e9)
 gauges.captured(2)
-gauges.batch(5, 1)
+made = bundles.make()
+made.number = 1
+gauges.predicted(made, made.predict(bundles.rows(5)))
 text = gauges.exposition().decode()
 print(text)
 """
@@ -382,5 +385,5 @@ def test_metrics_add_up_over_replicas_and_outlive_them(tmp_path: Path) -> None:
     assert f"eagleray_requests_total{{{answered}}} 2.0" in text
     assert 'eagleray_model_created_seconds{model="left",version="1"} 1.7e+09' in text
     assert 'eagleray_captured_rows_total{model="left"} 4.0' in text
-    assert 'eagleray_rows_total{model="left"} 10.0' in text
+    assert 'eagleray_rows_total{model="left",version="1"} 10.0' in text
     assert 'eagleray_model_version{model="left",version="1"} 1.0' in text

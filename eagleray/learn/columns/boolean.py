@@ -23,7 +23,13 @@ class Boolean(NumberKind):
     encoded = features.Number("sign")
     json_types = bool | float | str
     tensor = "BOOL"
-    json_schema: ClassVar = {"type": "boolean"}
+    json_schema: ClassVar = {
+        "anyOf": [
+            {"type": "boolean"},
+            {"type": "number", "enum": [0, 1]},
+            values.pattern(values.TRUE | values.FALSE),
+        ]
+    }
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         words = {text.casefold() for text in texts.sample}

@@ -57,8 +57,10 @@ class Categorical(WordKind):
     def openapi(self, column: Column) -> dict[str, Any]:
         if column.categories is None:
             return super().openapi(column)
-        seen = ", ".join(column.categories[:MOST_DESCRIBED])
-        return super().openapi(column) | {"description": f"Seen in training: {seen}"}
+        seen = {"description": f"Seen in training: {', '.join(column.categories[:MOST_DESCRIBED])}"}
+        if self.wire(column) is str:
+            return super().openapi(column) | seen
+        return {"anyOf": [{"type": one} for one in ("string", "number", "boolean")]} | seen
 
     def field(
         self, column: Column, examples: Sequence[Any], extremes: fields.Range | None

@@ -36,7 +36,13 @@ class Datetime(NumberKind):
     native = (datetime.date, np.datetime64)
     is_ordered = True
     encoded = features.Number(cyclic=True)
-    json_schema: ClassVar = {"type": "string", "format": "date-time"}
+    json_schema: ClassVar = {
+        "anyOf": [
+            {"type": "string", "format": "date-time"},
+            {"type": "number", "minimum": CALENDAR[0], "maximum": CALENDAR[1]},
+            {"type": "string", "pattern": r"^\s*[0-9]{1,11}\s*$"},
+        ]
+    }
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         """Dates, if all formats that fit give the same dates."""

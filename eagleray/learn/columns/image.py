@@ -10,7 +10,7 @@ import numpy as np
 
 from eagleray import errors, messages
 from eagleray.learn import features
-from eagleray.learn.columns import fields, pictures
+from eagleray.learn.columns import fields, pictures, values
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind, Guess
@@ -81,7 +81,9 @@ class Image(ColumnKind):
         numbers = number if channels == 1 else {"type": "array", "items": number}
         rows = {"type": "array", "items": {"type": "array", "items": numbers}}
         text = f"{height} by {width} numbers, or PNG or JPEG as base64."
-        return {"description": text, "oneOf": [rows, {"type": "string", "format": "byte"}]}
+        marks = [values.pattern(column.markers)] if column.nullable else []
+        encoded = {"type": "string", "format": "byte", "minLength": 4}
+        return {"description": text, "anyOf": [rows, encoded, *marks]}
 
     def field(
         self, column: Column, examples: Sequence[Any], extremes: fields.Range | None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from eagleray.learn import features
-from eagleray.learn.columns import fields
+from eagleray.learn.columns import fields, values
 from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind
 
@@ -25,7 +25,7 @@ class NumberKind(ColumnKind):
     parsed_dtype: ClassVar[type[np.generic] | None] = np.float64
     encoded = features.Number()
     json_types: ClassVar[Any] = float | str
-    json_schema: ClassVar = {"oneOf": [{"type": "number"}, {"type": "string"}]}
+    json_schema: ClassVar = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
     def read(self, column: Column, value: Any) -> float:
         """The number of one raw value, or ValueError."""
@@ -38,6 +38,12 @@ class NumberKind(ColumnKind):
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         numbers = read_each(column, raw, lambda one: self.read(column, one), math.nan, tolerance)
         return np.array(numbers, np.float64)
+
+    def openapi(self, column: Column) -> dict[str, Any]:
+        """`json_schema`, or a mark for a missing value."""
+        if not column.nullable:
+            return self.json_schema
+        return {"anyOf": [self.json_schema, values.pattern(column.markers)]}
 
     def to_json(self, array: np.ndarray) -> list[Any]:
         write = self.write

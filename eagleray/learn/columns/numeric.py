@@ -99,8 +99,8 @@ class Numeric(NumberKind):
 
     def openapi(self, column: Column) -> dict[str, Any]:
         number: dict[str, Any] = {"type": "number"}
-        marks = {"type": "string", "enum": sorted({*column.missing, ""})}
-        return {"oneOf": [number, marks]} if column.nullable else number
+        marks = values.pattern(values.markers(frozenset({""}), column.missing))
+        return {"anyOf": [number, marks]} if column.nullable else number
 
     def field(
         self, column: Column, examples: Sequence[Any], extremes: fields.Range | None

@@ -4,6 +4,7 @@ import datetime as dt
 import functools
 import math
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 
 import numpy as np
@@ -35,6 +36,12 @@ def markers(usual: frozenset[str], extra: tuple[str, ...] = ()) -> frozenset[str
     return usual | {marker.strip().casefold() for marker in extra}
 
 
+def pattern(words: Iterable[str]) -> dict[str, str]:
+    """JSON Schema of a text that is one of these words, in any case and with blanks around it."""
+    spelt = ("".join(map(_either_case, word)) for word in sorted(words))
+    return {"type": "string", "pattern": rf"^\s*(?:{'|'.join(spelt)})\s*$"}
+
+
 def is_number(text: str, *, comma: bool = False) -> bool:
     """Whether `number` reads the text."""
     try:
@@ -56,6 +63,13 @@ def number(value: object, *, comma: bool = False) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def _either_case(character: str) -> str:
+    """The part of a pattern in the dialect of ECMA 262 that JSON Schema names."""
+    if character.upper() != character and len(character.upper()) == 1:
+        return f"[{character}{character.upper()}]"
+    return f"\\{character}" if character in r"\^$.|?*+()[]{}/" else character
 
 
 def _number_text(text: str) -> float:

@@ -6,6 +6,7 @@ batch; only the padding of tokens depends on the batch.
 """
 
 from eagleray.learn.features import reference as reference
+from eagleray.learn.features.categories import UNKNOWN as UNKNOWN
 from eagleray.learn.features.categories import Category as Category
 from eagleray.learn.features.images import Image as Image
 from eagleray.learn.features.numbers import Number as Number

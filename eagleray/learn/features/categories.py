@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MOST_IN_SCHEMA = 1000  # maximum number of categories of a column that the schema lists
 
+UNKNOWN = "was not seen in training"
+"""The end of each warning of an unknown category."""
+
 MISSING, OTHER, FIRST = 0, 1, 2
 
 
@@ -84,7 +87,7 @@ class Categories:
                 continue
             for flagged, value in zip(flags, values, strict=True):
                 if value not in rows:
-                    flagged.append(f"{name}: {value!r} was not seen in training")
+                    flagged.append(f"{name}: {value!r} {UNKNOWN}")
         return flags
 
     def known(self) -> dict[str, tuple[str, ...] | None]:

@@ -1,5 +1,6 @@
 """Classification, as binary and multiclass share it. Legend: B rows, C classes."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -131,6 +132,16 @@ class Classes(Task, Protocol):
 
     def reward(self, predicted: object, truth: object, scale: Scale) -> float:
         return float(self._class(predicted) == self._class(truth))
+
+    def outcome_counts(self, outputs: np.ndarray, scale: Scale) -> Counter[str]:
+        counts_C = self._counts(outputs.argmax(1)).tolist()
+        return Counter(
+            {name: n for name, n in zip(self.target.classes, counts_C, strict=True) if n}
+        )
+
+    def confidence(self, outputs: np.ndarray) -> np.ndarray | None:
+        best_B: np.ndarray = outputs.max(1)
+        return best_B
 
     def answer_schema(self) -> dict[str, Any]:
         classes, number = list(self.target.classes), {"type": "number"}

@@ -2,6 +2,7 @@
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 from typing import Any
@@ -106,6 +107,11 @@ class Regression(Task):
         if not math.isfinite(first + second):
             raise errors.DataError(f"{self.target.name}: a number is needed, but got a missing one")
         return max(0.0, 1.0 - abs(float(first - second)) / (2 * scale["deviation"]))
+
+    def outcome_counts(self, outputs: np.ndarray, scale: Scale) -> Counter[str]:
+        tenths = np.searchsorted(TENTHS, (outputs - scale["mean"]) / scale["deviation"], "right")
+        counts = enumerate(np.bincount(tenths).tolist(), 1)
+        return Counter({f"tenth {tenth}": count for tenth, count in counts if count})
 
     def answer_schema(self) -> dict[str, Any]:
         return {"value": {"type": "number"}}

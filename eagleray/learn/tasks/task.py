@@ -1,5 +1,6 @@
 """Protocol of a task: all code that depends on what is predicted. Legend: B rows, C outputs."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -157,6 +158,14 @@ class Task(Protocol):
         `predicted` is the first value of an answer, see `answer_schema`.
         """
         raise errors.DataError(f"a label of {self.name} must come as a reward, but got a value")
+
+    def outcome_counts(self, outputs: np.ndarray, scale: Scale) -> Counter[str]:
+        """How many rows count as each outcome."""
+        return Counter(self.outcome(answer, scale) for answer in self.answers(outputs))
+
+    def confidence(self, outputs: np.ndarray) -> np.ndarray | None:
+        """The probability (B) of each row's answer, if the task gives one."""
+        return None
 
     def answer_schema(self) -> dict[str, Any]:
         """JSON Schema of each value of an answer, by key."""

@@ -62,6 +62,19 @@
 {{- if and $s.capture.hash (not $s.capture.keySecret) -}}
 {{- fail "serving.capture.keySecret must name a Secret with the key of the hashes, but is empty: plain hashes can be guessed" -}}
 {{- end -}}
+{{- if and .Values.monitoring.tracing.endpoint .Values.networkPolicy.enabled (not .Values.networkPolicy.collector) -}}
+{{- fail "monitoring.tracing.endpoint is set, but no policy lets spans out; name the collector's pods in networkPolicy.collector" -}}
+{{- end -}}
+{{- if and (ne $s.rollout.mode "canary") (ne (len $s.rollout.steps) 1) -}}
+{{- fail (printf "serving.rollout.steps must be one share where serving.rollout.mode is %s, but has %d; leave one, such as 10" $s.rollout.mode (len $s.rollout.steps)) -}}
+{{- end -}}
+{{- $before := 0.0 -}}
+{{- range $s.rollout.steps -}}
+{{- if le (float64 .) $before -}}
+{{- fail (printf "serving.rollout.steps must rise, but has %v after %v; order them, such as 5, 25, 50" . $before) -}}
+{{- end -}}
+{{- $before = float64 . -}}
+{{- end -}}
 {{- range $what, $range := dict "serving.replicas" $s.replicas "serving.workers" $s.workers -}}
 {{- if lt (int $range.max) (int $range.min) -}}
 {{- fail (printf "%s.max must be at least %s.min, which is %v, but is %v; set it to %v or more" $what $what $range.min $range.max $range.min) -}}

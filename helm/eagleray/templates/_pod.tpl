@@ -126,6 +126,14 @@ env:
   - name: EAGLERAY_SIGNING_KEY_FILE
     value: /etc/eagleray/signing/signing-key
   {{- end }}
+  {{- if and $values.monitoring.tracing.endpoint (eq .component "serving") }}
+  - name: OTEL_EXPORTER_OTLP_ENDPOINT
+    value: {{ $values.monitoring.tracing.endpoint | quote }}
+  - name: OTEL_TRACES_SAMPLER
+    value: parentbased_traceidratio
+  - name: OTEL_TRACES_SAMPLER_ARG
+    value: {{ $values.monitoring.tracing.share | quote }}
+  {{- end }}
   {{- range $values.ray.env }}
   - {{ include "eagleray.variable" . }}
   {{- end }}

@@ -17,7 +17,12 @@ http://{{ include "eagleray.store" . }}.{{ .Release.Namespace }}.svc:8333
 
 {{/* The port at which S3 answers, for policies. */}}
 {{- define "eagleray.storagePort" -}}
-{{- $url := urlParse (include "eagleray.storageEndpoint" .) -}}
+{{- include "eagleray.port" (include "eagleray.storageEndpoint" .) -}}
+{{- end -}}
+
+{{/* The port of a URL. */}}
+{{- define "eagleray.port" -}}
+{{- $url := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" (default "" $url.host) | trimPrefix ":" -}}
 {{- if $port }}{{ $port }}{{ else if eq $url.scheme "http" }}80{{ else }}443{{ end -}}
 {{- end -}}
