@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from eagleray import errors
-from eagleray.state import documents, keys, leases, models, rollouts, runs, searches
+from eagleray.state import batches, documents, keys, leases, models, rollouts, runs, searches
 from eagleray.state.aliases import Aliases, Event
 from eagleray.storage import Entry, Storage, blobs
 
@@ -19,6 +19,7 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
     one.KIND: one
     for one in (
         *(leases.Fence, leases.LeaseDocument, Aliases, Event, models.Version),
+        *(batches.Plan, batches.Part, batches.Result),
         *(rollouts.Rollout, rollouts.Evidence),
         *(runs.Begun, runs.Result, runs.Sent),
         *(searches.Definition, searches.Record, searches.Result, searches.State, searches.View),
