@@ -73,7 +73,7 @@ def predict(
     columns or those of --keep. The same command goes on where it was interrupted.
     """
     given = {"format": output_format, "rows_per_part": rows_per_part, "max_errors": max_errors}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if source is not None or output is not None:
         if file is not None or strict or not source or not output:
             raise UserError(

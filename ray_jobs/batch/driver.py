@@ -146,7 +146,8 @@ def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
                 label_selector=here,
             )
         )
-        for table in made.iter_batches(batch_size=None, batch_format="pyarrow"):
+        tables: Any = made.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in tables:
             yield from map(Part.model_validate, table.to_pylist())
 
 
