@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eagleray import display, errors, storage
 from eagleray.api.rollouts import Steered
+from eagleray.state import batches
 from eagleray.state.aliases import CHAMPION, Event
 from eagleray.state.models import Registry, Skip, Version
 from eagleray.state.rollouts import Rollouts
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from eagleray import bundle
     from eagleray.api.additions import Added
-    from eagleray.api.prediction import Answers
     from eagleray.imported import Options
+    from eagleray.predictions import Answers
 
 MODEL_COLUMNS = ("model", "latest", "aliases")
 VERSION_COLUMNS = ("version", "created", "aliases", "metric", "validation", "test")
@@ -237,17 +239,57 @@ class Model(Steered):
         """
         return self.answers(frame, version, repeated=repeated).table()
 
+    def predict_files(
+        self,
+        source: str,
+        output: str,
+        version: str | int = CHAMPION,
+        *,
+        options: batches.Options | None = None,
+        address: str | None = None,
+        out: Console | None = None,
+    ) -> batches.Result:
+        """Predict files on Ray, in parts, as `eagleray predict --input … --output …` does.
+
+        The same call goes on where one was killed, and returns the result of one that has ended.
+
+        Args:
+            source: CSV or Parquet: `s3://bucket/key`, a prefix or folder, or a pattern with `*`.
+            output: `s3://bucket/prefix` or a folder, for these predictions alone.
+            version: which version.
+            options: how to write them.
+            address: of a Ray cluster to join; else one on this machine.
+            out: where to print progress.
+
+        Raises:
+            DataError: the input has no files, lacks a column, cannot be read, or too many rows
+                cannot be predicted.
+            ConflictError: the output has predictions of other files, or by other means.
+            NotFoundError: there is no such version.
+            StorageUnavailableError: storage stays away; the same call goes on later.
+        """
+        from eagleray.api import batch
+
+        chosen, place = self.version(version), self._rollouts.store.uri
+        return batch.predict(
+            self._registry,
+            chosen,
+            batch.Places(place, source, output),
+            options=options or batches.Options(),
+            address=address,
+            out=out,
+        )
+
     def answers(
         self, frame: pd.DataFrame, version: str | int = CHAMPION, *, repeated: Sequence[str] = ()
     ) -> Answers:
         """Predict the rows of a table, each answer in the endpoint's form; see `predict`."""
-        from eagleray import bundle
-        from eagleray.api import prediction
+        from eagleray import bundle, predictions
 
         chosen = self.version(version)
         if self._loaded is None or self._loaded.number != chosen.number:
             self._loaded = bundle.load(self._registry, chosen)
-        return prediction.predict(self._loaded, frame, repeated=repeated)
+        return predictions.predict(self._loaded, frame, repeated=repeated)
 
     def pull(self, reference: str | int, folder: Path) -> int:
         """Write the files of a version, each verified, into a new folder; return their count."""

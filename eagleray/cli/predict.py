@@ -6,13 +6,13 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eagleray import names
 from eagleray.cli import options
-from eagleray.errors import DataError
+from eagleray.errors import DataError, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,26 +20,72 @@ if TYPE_CHECKING:
 
 def predict(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    file: Annotated[Path, typer.Argument(help="CSV, Parquet or JSON Lines; - is standard input.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="CSV, Parquet or JSON Lines; - is standard input.")
+    ] = None,
     reference: Annotated[
         str, typer.Option("--version", help="An alias, a number, or latest.")
     ] = "champion",
     repeated: Annotated[
         list[str] | None,
         typer.Option(
-            "--with", metavar="COLUMN", help="Repeat this column of the file, such as an id."
+            "--with",
+            "--keep",
+            metavar="COLUMN",
+            help="Repeat this column of the file, such as an id; with --input, only such columns.",
         ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail, and print nothing, if a row is faulty.")
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--input", help="In place of FILE: s3://bucket/prefix, a folder or a pattern with *."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", help="Where parts go: s3://bucket/prefix, or a new folder."),
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="Of the parts: parquet (default) or csv.")
+    ] = None,
+    rows_per_part: Annotated[
+        int | None, typer.Option(help="Rows of a part; 50,000 by default, or 64 MiB of them.")
+    ] = None,
+    max_errors: Annotated[
+        str | None, typer.Option(help="The most rows that may fail: 100, or 5%; 10% by default.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to join (host:6379); else this machine.")
+    ] = None,
     storage: options.Storage = options.EMBEDDED,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a row.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON a row; with --input, the result.")
+    ] = False,
 ) -> None:
     """Predict rows of a file; print a line for each, in its order, as CSV or with --json as JSON.
 
     For a row that the model cannot take, `error` has its number, from 1, and what is wrong.
+
+    With --input and --output, many files are predicted on Ray and written in parts, with all their
+    columns or those of --keep. The same command goes on where it was interrupted.
     """
+    given = {"format": output_format, "rows_per_part": rows_per_part, "max_errors": max_errors}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if source is not None or output is not None:
+        if file is not None or strict or not source or not output:
+            raise UserError(
+                "--input and --output: both are needed, without FILE and --strict (--max-errors 0)"
+            )
+        chosen["keep"] = tuple(repeated) if repeated else None
+        _predict_files((name, reference, storage), (source, output), chosen, address, as_json)
+        return
+    for option in (*chosen, *(["address"] if address else [])):
+        raise UserError(f"--{option.replace('_', '-')}: must stand beside --input and --output")
+    if file is None:
+        raise UserError("FILE: a file is needed, or --input and --output")
     from eagleray.api import models
 
     model, frame = models.models(storage)[name], _read(file)
@@ -57,6 +103,39 @@ def predict(
         answers.table().to_csv(sys.stdout, index=False, lineterminator="\n")
     if answers.faults:
         typer.echo(f"{summary}; the column error says why", err=True)
+
+
+def _predict_files(
+    model: tuple[str, str, str],
+    places: tuple[str, str],
+    chosen: dict[str, Any],
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Predict files on Ray, and print what was written."""
+    from rich.console import Console
+
+    from eagleray.api import models
+    from eagleray.state import batches
+
+    name, reference, storage = model
+    result = models.models(storage)[name].predict_files(
+        *places,
+        reference,
+        options=batches.Options(**chosen),
+        address=address,
+        out=Console(stderr=True, highlight=False, markup=False),
+    )
+    if as_json:
+        typer.echo(json.dumps(result.fields(), indent=2))
+        return
+    typer.echo(
+        f"version {result.version} of {name}: {result.rows:,} rows in {len(result.parts):,} parts"
+        f" in {places[1]}"
+    )
+    if result.errors:
+        said = f"{result.errors:,} of {result.rows:,} rows cannot be predicted"
+        typer.echo(f"{said}; the column error says why", err=True)
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -41,6 +41,12 @@ EVIDENCE_OF = EVIDENCE + "{replica}.json"  # what one replica has counted
 CAPTURES = "captures/{model}/"
 CAPTURE = CAPTURES + "date={date}/{replica}-{number:05}.parquet"  # sampled requests and answers
 
+BATCH_PLAN = "_plan.json"  # below an output of predictions: what is predicted, see `batches`
+BATCH_PART = "part-{file:05}-{number:05}.{format}"  # some rows of a file of the input
+BATCH_RECORDS = "_parts/"
+BATCH_RECORD = BATCH_RECORDS + "{file:05}-{number:05}.json"  # of a part that is finished
+BATCH_RESULT = "_SUCCESS"  # written last
+
 _SEARCH = re.compile(r"searches/([^/]+)/([^/]+)/.+")
 _VERSION = re.compile(r"models/([^/]+)/versions/([1-9][0-9]*)\.json")
 

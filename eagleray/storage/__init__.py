@@ -53,6 +53,9 @@ class Storage(Protocol):
     def get_if_changed(self, key: str, etag: str | None) -> tuple[bytes, str] | None:
         """Read an object and its etag; None if it still has this etag."""
 
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Read an object's bytes from `start` to `stop`, or its end; `start` lies within it."""
+
     def put(self, key: str, data: bytes) -> str:
         """Write an object, whatever was there; return its etag."""
 

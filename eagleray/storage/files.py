@@ -48,6 +48,11 @@ class FileStorage:
         data, now = self.get_tagged(key)
         return None if now == etag else (data, now)
 
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        with self._errors(key), self._path(key).open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
     def put(self, key: str, data: bytes) -> str:
         self.upload(key, io.BytesIO(data))
         return _etag(data)

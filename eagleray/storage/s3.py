@@ -113,6 +113,10 @@ class S3Storage:
                     return None
                 raise
 
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        with self._errors(key):
+            return self._read(key, Reading(Range=f"bytes={start}-{stop - 1}"))[0]
+
     def put(self, key: str, data: bytes) -> str:
         with self._errors(key):
             answer = self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from eagleray.storage import Storage
+
 
 class Buffers(io.BufferedIOBase):
     """A seekable stream of buffers, one after another, which lie where they are."""
@@ -61,6 +63,37 @@ class Buffers(io.BufferedIOBase):
         """The next bytes, at most `size`, as parts of the buffers."""
         start, self._at = self._at, max(self._at, min(self._at + size, self.size))
         return self.views(start, self._at)
+
+
+class Ranges(io.RawIOBase):
+    """A seekable stream of an object of known size, of which only what is asked for is read."""
+
+    def __init__(self, store: Storage, key: str, size: int) -> None:
+        self._store, self._key, self._size, self._at = store, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def readinto(self, target: Buffer, /) -> int:
+        view = memoryview(target).cast("B")
+        stop = min(self._at + len(view), self._size)
+        if stop <= self._at:
+            return 0
+        part = self._store.get_range(self._key, self._at, stop)
+        view[: len(part)] = part
+        self._at += len(part)
+        return len(part)
 
 
 def byte_range(source: io.BufferedIOBase, start: int, stop: int) -> Buffers:

@@ -87,6 +87,11 @@ def stream(source: Source, block: int) -> Iterator[pa.Table]:
             raise errors.DataError(f"{source.name}: {law}") from cause
 
 
+def header(source: Source) -> list[str]:
+    """The names of the columns; raises as `read`, but for lines below the header."""
+    return _layout(source).columns
+
+
 def frame(table: pa.Table) -> pd.DataFrame:
     """The table in pandas; text stays in Arrow's memory."""
     texts = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), pa.large_string())}

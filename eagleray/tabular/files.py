@@ -52,7 +52,7 @@ def read(source: Source) -> pd.DataFrame:
 
     DataError for an unknown format, an option that it does not take, and an unreadable file.
     """
-    with _named(source), _unpacked(source.path) as plain:
+    with named(source), _unpacked(source.path) as plain:
         unpacked = dataclasses.replace(source, path=plain)
         read_one = _kind(unpacked).read
         _check_filled(unpacked)
@@ -64,7 +64,7 @@ def stream(source: Source, rows: int, block: int) -> Iterator[pa.Table]:
 
     DataError as in `read`, and for a format that is not streamed (see `is_streamed`).
     """
-    with _named(source):
+    with named(source):
         _check_filled(source)
         pieces = _kind(source).stream
         if pieces is None:
@@ -89,6 +89,16 @@ def is_delimited(path: Path) -> bool:
     return path.suffix.lower() == ARCHIVE or any("delimiter" in kind.options for kind in kinds)
 
 
+@contextlib.contextmanager
+def named(source: Source) -> Iterator[None]:
+    """Turn what readers raise into a DataError that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, *_UNREADABLE) as cause:
+        first = (str(cause).splitlines() or [repr(cause)])[0]
+        raise errors.DataError(f"{source.name}: a readable table is needed, but {first}") from cause
+
+
 def read_pictures(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
     """Replace paths of picture files, from `base` or the working directory, with their contents.
 
@@ -101,16 +111,6 @@ def read_pictures(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
             contents = [_content(str(name), value, base) for value in frame[name]]
             frame[name] = pd.Series(contents, dtype=object)
     return frame
-
-
-@contextlib.contextmanager
-def _named(source: Source) -> Iterator[None]:
-    """Turn what readers raise into a DataError that names the file."""
-    try:
-        yield
-    except (OSError, ValueError, *_UNREADABLE) as cause:
-        first = (str(cause).splitlines() or [repr(cause)])[0]
-        raise errors.DataError(f"{source.name}: a readable table is needed, but {first}") from cause
 
 
 def _check_filled(source: Source) -> None:

@@ -59,15 +59,18 @@ class File:
             raise errors.DataError(f"{self.name}: must stay as it is while it is read, but {got}")
 
 
-def find(source: str, base: Path) -> list[File]:
+def find(source: str, base: Path, *, key: str = "data.source") -> list[File]:
     """The files of a source; a path starts at `base`, then at the working directory.
+
+    Messages say that `key` names the source.
 
     Raises:
         DataError: there are none, or they are not of one format.
         StorageError: the bucket cannot be listed.
     """
-    found = _objects(source) if source.startswith(SCHEME) else _paths(source, base)
-    _check_alike(source, found)
+    remote = source.startswith(SCHEME)
+    found = _objects(source, key) if remote else _paths(source, base, key)
+    _check_alike(source, found, key)
     return found
 
 
@@ -78,7 +81,7 @@ def is_several(source: str) -> bool:
 
 def fetch(uri: str, path: Path) -> None:
     """Write an object to a file; DataError where there is none, or another one meanwhile."""
-    bucket, key = _address(uri)
+    bucket, key = address(uri)
     try:
         with path.open("wb") as sink:
             storage.open(f"{SCHEME}{bucket}").download(key, sink)
@@ -87,6 +90,14 @@ def fetch(uri: str, path: Path) -> None:
     except errors.ObjectChangedError as cause:
         law = "an object must stay as it is while it is read"
         raise errors.DataError(f"data.source: {law}, but {cause}") from cause
+
+
+def address(uri: str, named: str = "data.source") -> tuple[str, str]:
+    """Bucket and key of an object; DataError for another URI, which `named` has."""
+    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    if not key:
+        raise errors.DataError(f"{named}: s3://bucket/key is needed, but got {uri!r}")
+    return bucket, key
 
 
 def check_columns(name: str, got: Sequence[str], first: str, needed: Sequence[str]) -> None:
@@ -105,7 +116,7 @@ def check_columns(name: str, got: Sequence[str], first: str, needed: Sequence[st
     )
 
 
-def _paths(source: str, base: Path) -> list[File]:
+def _paths(source: str, base: Path, key: str) -> list[File]:
     roots = (base / source, Path.cwd() / source)
     paths = next(filter(None, map(_matching, roots)), [])
     found = [one for path in sorted(paths) if (one := _local(path)) is not None]
@@ -113,10 +124,10 @@ def _paths(source: str, base: Path) -> list[File]:
         return found
     folders = [root.parent for root in roots if root.parent.is_dir()]
     beside = [path.name for folder in folders for path in folder.iterdir() if files.is_known(path)]
-    raise errors.DataError(
-        f"data.source: a file is needed, but there is no {source!r} beside the experiment file or"
-        f" in the working directory{names.near(Path(source).name, beside)}"
-    )
+    relative = " beside the experiment file or in the working directory"
+    where = "" if Path(source).is_absolute() else relative
+    near = names.near(Path(source).name, beside)
+    raise errors.DataError(f"{key}: a file is needed, but there is no {source!r}{where}{near}")
 
 
 def _matching(root: Path) -> list[Path]:
@@ -137,8 +148,8 @@ def _local(path: Path) -> File | None:
     return File(str(path), about.st_size, str(about.st_mtime_ns))
 
 
-def _objects(source: str) -> list[File]:
-    bucket, key = _address(source)
+def _objects(source: str, named: str) -> list[File]:
+    bucket, key = address(source, named)
     fixed = len(key) if not _WILD & set(key) else min(map(key.find, _WILD & set(key)))
     found = [
         File(f"{SCHEME}{bucket}/{one.key}", one.size, one.etag)
@@ -146,7 +157,7 @@ def _objects(source: str) -> list[File]:
         if _is_meant(key, one.key)
     ]
     if not found:
-        raise errors.DataError(f"data.source: an object is needed, but there is no {source}")
+        raise errors.DataError(f"{named}: an object is needed, but there is no {source}")
     return sorted(found, key=lambda one: one.name)
 
 
@@ -160,7 +171,7 @@ def _is_meant(wanted: str, key: str) -> bool:
 
 
 def _listed(uri: str) -> File | None:
-    bucket, key = _address(uri)
+    bucket, key = address(uri)
     return next(
         (File(uri, one.size, one.etag) for one in _entries(bucket, key) if one.key == key), None
     )
@@ -170,25 +181,16 @@ def _entries(bucket: str, prefix: str) -> Iterator[Entry]:
     return storage.open(f"{SCHEME}{bucket}").list(prefix)
 
 
-def _address(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
-    if not key:
-        raise errors.DataError(f"data.source: s3://bucket/key is needed, but got {uri!r}")
-    return bucket, key
-
-
 def _is_hidden(path: Path) -> bool:
     return path.name == "" or any(part.startswith(_HIDDEN) for part in path.parts)
 
 
-def _check_alike(source: str, found: Sequence[File]) -> None:
+def _check_alike(source: str, found: Sequence[File], key: str) -> None:
     kinds = {Path(one.name).suffix.lower(): one.name for one in found}
     if len(kinds) > 1:
         got = " and ".join(sorted(kinds.values())[:2])
-        raise errors.DataError(
-            f"data.source: {source} must name files of one format, but got {got}"
-        )
+        raise errors.DataError(f"{key}: {source} must name files of one format, but got {got}")
     parted = next((one.name for one in found if "=" in Path(one.name).parent.name), None)
     if parted is not None and "=" not in source:
         law = "columns in the names of folders are not read: write them into the files"
-        raise errors.DataError(f"data.source: {law}, but got {parted}")
+        raise errors.DataError(f"{key}: {law}, but got {parted}")

@@ -132,7 +132,7 @@ class Scanned:
 
 def scan(job: Job) -> list[Scanned]:
     """Read all files, and keep the rows in the ranges of a job; raises as `streamed.dataset`."""
-    with _raised(job):
+    with raised(job.data.source):
         places = [place for place, _ in _run(job, functools.partial(_scanned, job))]
         made = pa.concat_tables(map(ray.get, places))
     return [
@@ -152,7 +152,7 @@ def encode(encoding: Encoding) -> list[tuple[Place, int]]:
 
     Raises as `streamed.dataset`, and DataError for a value that its column cannot hold.
     """
-    with _raised(encoding.job):
+    with raised(encoding.job.data.source):
         made = _run(encoding.job, functools.partial(_encoded, encoding))
         return [(place, rows) for place, rows in made if rows]
 
@@ -166,27 +166,8 @@ def fetch(place: ray.ObjectRef[pa.Table]) -> pa.Table:
         raise errors.StorageError(f"{law}, but {_first_line(cause)}") from cause
 
 
-def _run(job: Job, function: Callable[..., Any]) -> Iterator[tuple[Place, int]]:
-    """Yield place and rows of each block that the tasks give, in the order of the files."""
-    spans = [{"first": first, "stop": stop} for first, stop in job.tasks()]
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    with _quiet(job.block):
-        made = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(
-            function,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=0,
-            compute=ray.data.TaskPoolStrategy(size=min(slots, len(spans))),
-            label_selector=here if job.size.files[0].is_local else None,  # on the driver's disk
-        )
-        for bundle in made.iter_internal_ref_bundles():
-            for entry in bundle.blocks:
-                yield entry.ref, entry.metadata.num_rows or 0
-
-
 @contextlib.contextmanager
-def _quiet(block: int) -> Iterator[None]:
+def quiet(block: int) -> Iterator[None]:
     """Settings of Ray Data in the block: small blocks in their order, and no words of its own."""
     logger, level = logging.getLogger("ray.data"), logging.getLogger("ray.data").level
     with warnings.catch_warnings():
@@ -215,10 +196,10 @@ def _quiet(block: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _raised(job: Job) -> Iterator[None]:
-    """Connect to a cluster, and raise what a task raised, or ClusterError."""
+def raised(what: str, address: str | None = None) -> Iterator[None]:
+    """Connect to a cluster, and raise what a task raised, or ClusterError, which names `what`."""
     try:
-        with cluster.connected():
+        with cluster.connected(address):
             yield
     except ray.exceptions.RayError as failure:
         cause: BaseException | None = failure
@@ -226,8 +207,27 @@ def _raised(job: Job) -> Iterator[None]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is not None:
             raise cause from failure
-        law = f"{job.data.source}: Ray Data must read all rows, but {_first_line(failure)}"
+        law = f"{what}: Ray Data must read all rows, but {_first_line(failure)}"
         raise errors.ClusterError(law) from failure
+
+
+def _run(job: Job, function: Callable[..., Any]) -> Iterator[tuple[Place, int]]:
+    """Yield place and rows of each block that the tasks give, in the order of the files."""
+    spans = [{"first": first, "stop": stop} for first, stop in job.tasks()]
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    with quiet(job.block):
+        made = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(
+            function,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,
+            compute=ray.data.TaskPoolStrategy(size=min(slots, len(spans))),
+            label_selector=here if job.size.files[0].is_local else None,  # on the driver's disk
+        )
+        for bundle in made.iter_internal_ref_bundles():
+            for entry in bundle.blocks:
+                yield entry.ref, entry.metadata.num_rows or 0
 
 
 def _scanned(job: Job, span: pa.Table) -> Iterator[pa.Table]:

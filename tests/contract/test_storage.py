@@ -73,11 +73,24 @@ def test_an_absent_object_is_not_found_and_may_be_deleted(store: storage.Storage
         store.get,
         lambda key: store.get_if_changed(key, None),
         lambda key: store.get_if_changed(key, "etag"),
+        lambda key: store.get_range(key, 0, 1),
         lambda key: store.compare_and_swap(key, b"", "etag"),
         lambda key: store.download(key, io.BytesIO()),
     ):
         with pytest.raises(errors.ObjectNotFoundError, match="key 'a/b': there is no such object"):
             read("a/b")
+
+
+@given(start=st.integers(0, 99), length=st.integers(1, 200))
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_range_of_an_object_ends_with_it(store: storage.Storage, start: int, length: int) -> None:
+    data = bytes(range(100))
+    store.put("range", data)
+    assert store.get_range("range", start, start + length) == data[start : start + length]
+    stream = io.BufferedReader(streams.Ranges(store, "range", len(data)), 16)
+    stream.seek(start)
+    assert stream.read(length) == data[start : start + length]
+    assert stream.read() == data[start + length :]
 
 
 def test_an_object_is_sent_again_only_when_it_changed(store: storage.Storage) -> None:

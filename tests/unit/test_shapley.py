@@ -1,12 +1,18 @@
-"""Contributions by sampling against Shapley values by enumeration."""
+"""Contributions by sampling against Shapley values: by enumeration, and those of `shap`.
+
+`shap` replaces columns by those of background rows, as we do. Its explainers take matrices of
+numbers, so a row is the place of each of its values in a table of background and row.
+"""
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from eagleray import bundle
 from eagleray.learn import schema, shapley
 from serving import explanation
 from tests import bundles
@@ -84,6 +90,79 @@ def test_a_served_row_is_explained_by_its_answer_and_near_all_subsets() -> None:
         assert found["contributions"][name] == pytest.approx(value, abs=0.01)
     total = found["mean"] + sum(found["contributions"].values())
     assert total == pytest.approx(outputs.max(), abs=1e-6)
+
+
+def by_shap(predict: Predict, row: schema.Columns, background: schema.Columns) -> dict[str, float]:
+    """Shapley values as shap's exact explainer gives them: all subsets, all background rows."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # its plots, of matplotlib
+        patch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes 11 s, this 0.1
+        import shap
+    names, rows = list(row), len(next(iter(background.values())))
+    both = {name: np.concatenate([background[name], row[name]]) for name in names}
+    place_BF = np.tile(np.arange(rows + 1.0)[:, None], len(names))
+
+    def predict_places(place_NF: np.ndarray) -> np.ndarray:
+        place_FN = place_NF.astype(int).T
+        return predict({name: both[name][at] for name, at in zip(names, place_FN, strict=True)})
+
+    masker = shap.maskers.Independent(place_BF[:-1], max_samples=rows)
+    found = shap.explainers.Exact(predict_places, masker)(place_BF[-1:])
+    return dict(zip(names, found.values[0].tolist(), strict=True))
+
+
+def golden_classifier() -> bundle.Bundle:
+    made = bundles.make()
+    raw = bundles.rows(bundle.GOLDEN_ROWS, seed=7)
+    made.golden = bundle.Golden(raw, made.predict(raw).outputs.tolist())
+    return made
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_served_row_is_explained_as_shap_does_within_1_percent(seed: int) -> None:
+    made = golden_classifier()
+    row = schema.parse(made.schema, bundles.rows(1, seed=seed))
+    assert made.golden is not None
+    background = schema.parse(made.schema, made.golden.rows)
+    best = int(made.predict_columns(row).outputs[0].argmax())
+    expected = by_shap(
+        lambda columns: made.predict_columns(columns).outputs[:, best], row, background
+    )
+    found = explanation.Explainer(made).explain(row)["contributions"]
+    span = sum(map(abs, expected.values()))
+    assert span > 0.05
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=0.01 * span)
+
+
+@pytest.mark.parametrize("columns", [3, 8, 11])
+def test_columns_that_interact_in_pairs_are_explained_exactly_as_shap_does(columns: int) -> None:
+    row, background = numbers(1, columns), numbers(32, columns)
+
+    def predict(part: schema.Columns) -> np.ndarray:
+        first, second, last = part["c0"], part["c1"], part[f"c{columns - 1}"]
+        return first * second + np.tanh(second * last) + np.maximum(first, last)
+
+    expected = by_shap(predict, row, background)
+    found = shapley.contributions(predict, row, background).by_column
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("columns", [3, 8, 11])
+def test_a_probability_of_columns_in_threes_is_explained_as_shap_does_within_a_hundredth(
+    columns: int,
+) -> None:
+    row, background = numbers(1, columns), numbers(32, columns)
+
+    def predict(part: schema.Columns) -> np.ndarray:
+        first, second, last = part["c0"], part["c1"], part[f"c{columns - 1}"]
+        return 1 / (1 + np.exp(-first - second * last - first * second * last))
+
+    expected = by_shap(predict, row, background)
+    found = shapley.contributions(predict, row, background).by_column
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=0.01)
 
 
 def test_the_same_row_has_the_same_contributions() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eagleray.errors import DataError
+from eagleray import errors
 from eagleray.names import near
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eagleray.bundle import Bundle
     from eagleray.learn import tasks
-    from eagleray.learn.schema import Raw
+    from eagleray.learn.schema import Columns, Raw
 
 Row = dict[str, Any]
 
@@ -50,28 +50,32 @@ class Answers:
         for number, row in enumerate(self.rows):
             ends = {"warnings": "; ".join(row["warnings"]), "error": row["error"]}
             flat.append({**self._repeated_cells(number, heading), **self.task.flat(row), **ends})
-        repeated = [_renamed(name, heading) for name in self.repeated]
+        repeated = [renamed(name, heading) for name in self.repeated]
         return pd.DataFrame(flat, columns=[*repeated, *heading])
 
     def _repeated_cells(self, number: int, taken: Container[str]) -> Row:
-        return {_renamed(name, taken): _plain(raw[number]) for name, raw in self.repeated.items()}
+        return {renamed(name, taken): _plain(raw[number]) for name, raw in self.repeated.items()}
 
 
-def predict(model: Bundle, frame: pd.DataFrame, *, repeated: Sequence[str] = ()) -> Answers:
-    """Predict the valid rows, give the others an `error`; DataError if a column is absent."""
+def predict(
+    model: Bundle, frame: pd.DataFrame, *, repeated: Sequence[str] = (), first: int = 1
+) -> Answers:
+    """Predict the valid rows, give the others an `error`; `first` is the number of the first row.
+
+    DataError if a column is absent, ServingError where an output is not finite.
+    """
     from eagleray.learn import schema
     from eagleray.tabular import load
-    from serving import protocol
 
     raw, beside = load.table(frame), list(dict.fromkeys(repeated))
-    _check_names(raw, [*(column.name for column in model.schema.columns), *beside])
+    check_names(list(raw), [*(column.name for column in model.schema.columns), *beside])
     columns, faults = schema.parse_rows(model.schema, raw)
     answers: Iterator[Row] = iter(())
     if len(faults) < len(frame):
-        answers = iter(protocol.Codec(model.schema).answers(model.predict_columns(columns)))
+        answers = _answers(model, columns)
     blank = {**model.task.blank, "warnings": [], "error": None}
     rows = [
-        {**blank, "error": f"row {row + 1}: {faults[row]}"}
+        {**blank, "error": f"row {first + row}: {faults[row]}"}
         if row in faults
         else {**blank, **next(answers)}
         for row in range(len(frame))
@@ -79,16 +83,28 @@ def predict(model: Bundle, frame: pd.DataFrame, *, repeated: Sequence[str] = ())
     return Answers(rows, {name: raw[name] for name in beside}, model.task)
 
 
-def _check_names(raw: Mapping[str, Raw], needed: Sequence[str]) -> None:
-    absent = [name for name in needed if name not in raw]
+def check_names(known: Sequence[str], needed: Sequence[str]) -> None:
+    """DataError if a column of the model, or one to repeat, is absent."""
+    absent = [name for name in needed if name not in known]
     if absent:
-        raise DataError(
+        raise errors.DataError(
             "the model's columns and those to repeat are needed,"
-            f" but there is no {', '.join(map(repr, absent))}{near(absent[0], list(raw))}"
+            f" but there is no {', '.join(map(repr, absent))}{near(absent[0], known)}"
         )
 
 
-def _renamed(name: str, taken: Container[str]) -> str:
+def _answers(model: Bundle, columns: Columns) -> Iterator[Row]:
+    import numpy as np
+
+    found = model.predict_columns(columns)
+    if not np.isfinite(found.outputs).all():
+        raise errors.ServingError("a model's outputs must be finite numbers, but got others")
+    for answer, warnings in zip(model.task.answers(found.outputs), found.warnings, strict=True):
+        yield {**answer, "warnings": warnings}
+
+
+def renamed(name: str, taken: Container[str]) -> str:
+    """The heading of a repeated column, which gives way to those of the answers."""
     return f"input.{name}" if name in taken else name
 
 

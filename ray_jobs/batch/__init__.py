@@ -1,0 +1,1 @@
+"""Predictions of files, from storage to storage: the plan, what Ray Data runs, and its driver."""

@@ -1,0 +1,181 @@
+"""The driver of a batch: parts by Ray Data, each finished one on record, then the result.
+
+A killed driver leaves what is finished. The next one reads the records, and gives Ray the parts
+that are left alone. While storage is away the driver waits, and goes on in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from rich import console
+
+from eagleray import errors, storage
+from eagleray.state import batches
+from eagleray.state.batches import Part, Place
+from ray_jobs import cluster
+from ray_jobs.batch import parts
+from ray_jobs.batch.limit import Limit
+from ray_jobs.batch.parts import Job
+from ray_jobs.data import passes
+
+PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)
+"""How long the driver waits for storage that is away; anew after each part."""
+SHOWN_S = 5.0
+"""Time between two lines of progress."""
+RESUME = "run the same command to go on"
+
+
+def run(job: Job, limit: Limit, out: console.Console, address: str | None = None) -> batches.Result:
+    """Predict the parts that are not finished, and write the result; return it if it is there.
+
+    Raises:
+        ConflictError: the output has predictions of another plan.
+        DataError: more rows cannot be predicted than the limit says; a file cannot be read.
+        StorageUnavailableError: storage stays away.
+        ClusterError: Ray fails.
+    """
+    batch = batches.Batch(storage.open(job.output))
+    batch.begin(job.plan)
+    if (result := batch.result()) is not None:
+        out.print("these predictions are finished already", soft_wrap=True)
+        limit.check(result.rows, result.errors, "", ended=True)
+        return result
+    done: dict[Place, Part] = {}
+    try:
+        _finish_parts(batch, job, done, limit, out, address)
+        _check(done, limit, ended=True)
+        return batch.finish(job.plan, done)
+    except KeyboardInterrupt:
+        out.print(f"interrupted: {_count(done)} are finished; {RESUME}", soft_wrap=True)
+        raise
+    except errors.StorageUnavailableError as cause:
+        law = f"{_count(done)} are finished; {RESUME} when storage answers again"
+        raise errors.StorageUnavailableError(f"{cause}; {law}") from cause
+
+
+def left(job: Job, done: Mapping[Place, Part]) -> list[dict[str, Any]]:
+    """What Ray is given: each file with parts that are not finished, and those that are."""
+    found = []
+    for file in range(len(job.plan.inputs)):
+        numbers = sorted(number for one, number in done if one == file)
+        last = bool(numbers) and done[file, numbers[-1]].last
+        if not last or numbers != list(range(len(numbers))):
+            found.append({"file": file, "done": json.dumps(numbers)})
+    return found
+
+
+def _finish_parts(
+    batch: batches.Batch,
+    job: Job,
+    done: dict[Place, Part],
+    limit: Limit,
+    out: console.Console,
+    address: str | None,
+) -> None:
+    """Predict all parts; go on when storage has come back."""
+    pauses = iter(PAUSES_S)
+    while True:
+        before = len(done)
+        try:
+            done.update(batch.parts())
+            if done and not before:
+                out.print(f"going on after {_count(done)}", soft_wrap=True)
+            _check(done, limit)
+            if spans := left(job, done):
+                _predict(job, spans, done, limit, out, address)
+            return
+        except errors.StorageUnavailableError as cause:
+            if len(done) > before:
+                pauses = iter(PAUSES_S)
+            if (pause := next(pauses, None)) is None:
+                raise
+            out.print(f"storage is away: {cause}; next try in {pause:g} s", soft_wrap=True)
+            time.sleep(pause)
+
+
+def _predict(
+    job: Job,
+    spans: list[dict[str, Any]],
+    done: dict[Place, Part],
+    limit: Limit,
+    out: console.Console,
+    address: str | None,
+) -> None:
+    shown = time.monotonic()
+    with passes.raised("predict", address), contextlib.closing(_written(job, spans)) as written:
+        for part in written:
+            done[part.place] = part
+            _check(done, limit)
+            if time.monotonic() - shown > SHOWN_S:
+                shown = time.monotonic()
+                out.print(_count(done), soft_wrap=True)
+
+
+def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
+    """Yield parts as they are finished. Files are read in tasks, and parts predicted in actors."""
+    pinned = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    here = pinned if parts.is_local(job) else None
+    slots = max(1, int(sum(one.get("CPU", 0) for one in cluster.joined())))
+    with passes.quiet(1):  # each part is a block of its own
+        made = (
+            ray.data.from_items(spans, override_num_blocks=len(spans))
+            .map_batches(
+                functools.partial(_read, job),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=0,
+                compute=ray.data.TaskPoolStrategy(size=min(slots, len(spans))),
+                label_selector=here,
+            )
+            .map_batches(
+                _Writer,
+                fn_constructor_args=[job],
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=1,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=slots),
+                label_selector=here,
+            )
+        )
+        tables: Any = made.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in tables:
+            yield from map(Part.model_validate, table.to_pylist())
+
+
+def _read(job: Job, span: pa.Table) -> Iterator[pa.Table]:
+    """A task: the parts of a file that are not finished."""
+    done = frozenset(json.loads(span["done"][0].as_py()))
+    for rows in parts.read(job, span["file"][0].as_py(), done):
+        yield rows.pack()
+
+
+class _Writer:
+    """An actor: the model is loaded once."""
+
+    def __init__(self, job: Job) -> None:
+        self._writer = parts.Writer(job)
+
+    def __call__(self, packed: pa.Table) -> pa.Table:
+        part = self._writer.write(parts.Rows.unpack(packed))
+        return pa.table({name: [value] for name, value in part.model_dump().items()})
+
+
+def _check(done: Mapping[Place, Part], limit: Limit, *, ended: bool = False) -> None:
+    wrong = [one for one in done.values() if one.errors]
+    rows, faults = sum(one.rows for one in done.values()), sum(one.errors for one in wrong)
+    limit.check(rows, faults, wrong[0].error if wrong else "", ended=ended)
+
+
+def _count(done: Mapping[Place, Part]) -> str:
+    rows, faults = (sum(getattr(one, key) for one in done.values()) for key in ("rows", "errors"))
+    bad = f", {faults:,} of them cannot be predicted" if faults else ""
+    return f"{len(done):,} parts with {rows:,} rows{bad}"
