@@ -1,7 +1,6 @@
 """Metrics of what versions predict; `serving.metrics` has those of requests.
 
-Batches wait in a queue, and are counted many at a time: to count one takes longer than to predict
-a row.
+Batches wait in a queue and are counted many at a time, when metrics are read: no answer waits.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 So keys, rates, admission, deadlines, rollouts, metrics and errors are those of REST. Ray Serve
 starts a gRPC server in each replica, behind HAProxy, and calls `add_service` with it; its own way
 from there to the replica's code is left out, as on the fast path of HTTP. It remains for calls that
-wait for a first replica. See docs/adr/0038.
+wait for a first replica. See docs/adr/0037.
 """
 
 from __future__ import annotations
