@@ -15,7 +15,7 @@ import msgspec
 
 from eagleray import errors
 from serving.predictor import Predictor
-from serving.protocol import MOST_ROWS, MOST_VERSION, Body
+from serving.protocol import MOST_LABELS, MOST_ROWS, MOST_VERSION, Body
 from serving.responses import Response, as_json
 
 MOST_REMEMBERED = 100_000
@@ -36,7 +36,7 @@ class Label(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    labels: Annotated[list[Label], msgspec.Meta(min_length=1, max_length=MOST_ROWS)]
+    labels: Annotated[list[Label], msgspec.Meta(min_length=1, max_length=MOST_LABELS)]
 
 
 class Rewarded(NamedTuple):

@@ -48,7 +48,7 @@ def document(
                 "Answer": _answer(target),
                 "Answers": _object(answers),
                 "Label": {"anyOf": [_about(_TRUE), _about(_REWARD)]},
-                "Labels": _object({"labels": _array("Label") | {"maxItems": protocol.MOST_ROWS}}),
+                "Labels": _object({"labels": _array("Label") | {"maxItems": protocol.MOST_LABELS}}),
                 "Counted": _object(dict.fromkeys(("counted", "repeated", "ignored"), _INTEGER)),
                 "Error": _object({"error": _ERROR}),
             },

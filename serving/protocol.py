@@ -18,6 +18,7 @@ from eagleray.learn.columns import pictures
 from serving import problems
 
 MOST_ROWS = 10_000
+MOST_LABELS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 MOST_VERSION = 2**31 - 1
 """Of a label; no model has as many versions."""

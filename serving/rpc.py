@@ -237,8 +237,8 @@ def _path(pattern: str, request: bytes) -> str:
     if "/" in asked.name + asked.version:
         law = "names and versions must be without '/'"
         raise errors.RequestError(f"{law}, but got {asked.name[:100]!r}", status=404)
-    version = f"/versions/{asked.version}" if asked.version else ""
-    return pattern.format(asked.name + version)
+    named = [asked.name, "versions", asked.version] if asked.version else [asked.name]
+    return pattern.format("/".join(named))
 
 
 def _scope(method: str, path: str, context: Any, limit_s: float | None) -> Scope:

@@ -143,6 +143,7 @@ GUARDED = {
         "allowOwnCode": True,
         "rate": {"perSecond": 5, "burst": 9, "clientHeader": "x-real-ip"},
         "capture": {"share": 0.5, "exclude": ["a"], "hash": ["b"], "keySecret": "hashes"},
+        "models": {"names": ["*"], "mb": 64, "loadSeconds": 3},
     },
 }
 
@@ -154,6 +155,7 @@ def test_own_code_runs_only_where_the_release_allows_it():
     settings = Settings.model_validate(application["args"])
     assert settings.allow_own_code is True
     assert (settings.rate_per_s, settings.rate_burst, settings.client_header) == (5, 9, "x-real-ip")
+    assert (settings.models, settings.models_mb, settings.load_s) == (("*",), 64, 3)
     assert (settings.capture, settings.capture_exclude, settings.capture_hash) == (
         0.5,
         ("a",),

@@ -64,8 +64,7 @@ def test_a_request_counts_once_and_only_for_a_version_in_service(classes: web.Ap
     sent = [label("a", **YES), label("b", reward=0), label("c", 2, reward=1)]
     assert counted(post(classes, sent)) == (2, 0, 1)
     assert counted(post(classes, [label("a", row=1, **YES), label("d", reward=0.5)])) == (1, 1, 0)
-    text = classes._metrics.exposition().decode()
-    assert 'eagleray_labels_total{model="left",version="3"} 3.0' in text
+    assert classes._metrics._labels.labels("left", "3")._value.get() == 3.0
 
 
 def test_the_rows_of_a_request_count_together(classes: web.Application) -> None:

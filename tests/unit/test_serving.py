@@ -133,7 +133,8 @@ def test_documented_metrics_are_those_there_are(
 ) -> None:
     monkeypatch.setenv(metrics.FOLDER, "")
     gauges = metrics.Metrics(tmp_path, "left")
-    named = (made._name for made in vars(gauges).values() if hasattr(made, "_name"))
+    every = [*vars(gauges).values(), *vars(gauges._predictions).values()]
+    named = (made._name for made in every if hasattr(made, "_name"))
     documented = set(re.findall(r"^\| `(eagleray_\w+)`", DOCS, re.MULTILINE))
     assert {name.removesuffix("_total") for name in documented} == set(named)
 

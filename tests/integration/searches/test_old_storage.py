@@ -91,7 +91,7 @@ def test_its_searches_have_ended_or_go_on(
     monkeypatch.setattr(leases, "TTL_S", 1.0)
     for name, version in (("first", 1), ("second", 2)):
         ended, said = run(folder, uri, name)
-        assert (ended.result.version, ended.champion) == (version, 1)
+        assert (ended.result.version, ended.place.champion) == (version, 1)
         assert "has already ended; returning its result" in said
     known = third(folder, uri)
     (unfinished,) = [one for one in known if one.unfinished]
@@ -103,7 +103,7 @@ def test_its_searches_have_ended_or_go_on(
     ]
     assert sorted(after) == [1, 2, 3]
     assert after[unfinished.number].values == unfinished.values
-    assert ended.champion == 1
+    assert ended.place.champion == 1
 
 
 def run(folder: Path, uri: str, name: str) -> tuple[Outcome, str]:

@@ -126,7 +126,7 @@ def test_the_curves_of_all_trials_are_one_table_in_storage(wine: Outcome) -> Non
 def test_the_first_version_is_the_champion_and_answers_as_it_did_in_training(
     wine: Outcome,
 ) -> None:
-    assert (wine.result.version, wine.champion) == (1, 1)
+    assert (wine.result.version, wine.place.champion) == (1, 1)
     made = champion(wine.search.experiment)
     made.verify()
     assert made.extra_fields == "ignore"
@@ -195,7 +195,7 @@ def test_another_search_is_another_version_that_waits_for_a_person(
     second: tuple[Outcome, str],
 ) -> None:
     ended, _ = second
-    assert (ended.result.version, ended.champion) == (2, 1)
+    assert (ended.result.version, ended.place.champion) == (2, 1)
     promote = f"eagleray models promote wine 2 --storage {ended.search.experiment.storage}"
     assert promote in ended.next_steps()
 
@@ -273,7 +273,7 @@ def test_interrupted_and_run_again_a_search_goes_on_where_it_was(
     assert len({str(one.values) for one in after.values()}) == 5
     assert isinstance(out.file, io.StringIO)
     assert re.search(r"resuming: [2-4] of 5 trials done, best [\d.e-]+\n", out.file.getvalue())
-    assert (outcome.result.version, outcome.champion) == (1, 1)
+    assert (outcome.result.version, outcome.place.champion) == (1, 1)
 
 
 def _records(chosen: spec.Experiment) -> dict[int, searches.Record]:

@@ -92,7 +92,7 @@ def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
     assert same.result.version == first.result.version == 1
     better, _ = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 4}))
     assert better.winner.number == 4
-    assert (better.result.version, better.champion) == (2, 1)
+    assert (better.result.version, better.place.champion) == (2, 1)
     few, said = run(experiment(tmp_path, **{"tune.seed": 4, "tune.trials": 1}))
     assert "has already ended; returning its result" in said
     assert few.summary() == better.summary()
