@@ -15,14 +15,11 @@ if TYPE_CHECKING:
     from eagleray.storage import Storage
 
 
-class Buffers(io.BufferedIOBase):
-    """A seekable stream of buffers, one after another, which lie where they are."""
+class _Sized:
+    """What seekable streams of known size have in common: the place where one reads on."""
 
-    def __init__(self, buffers: Sequence[Buffer]) -> None:
-        views = [memoryview(one).cast("B") for one in buffers]
-        self._views = [one for one in views if len(one)]
-        self._ends = list(itertools.accumulate(map(len, self._views)))
-        self._at, self.size = 0, sum(map(len, self._views))
+    size: int
+    _at = 0
 
     def readable(self) -> bool:
         return True
@@ -37,6 +34,16 @@ class Buffers(io.BufferedIOBase):
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         self._at = max(0, start + offset)
         return self._at
+
+
+class Buffers(_Sized, io.BufferedIOBase):
+    """A seekable stream of buffers, one after another, which lie where they are."""
+
+    def __init__(self, buffers: Sequence[Buffer]) -> None:
+        views = [memoryview(one).cast("B") for one in buffers]
+        self._views = [one for one in views if len(one)]
+        self._ends = list(itertools.accumulate(map(len, self._views)))
+        self.size = sum(map(len, self._views))
 
     def read(self, size: int | None = -1, /) -> bytes:
         whole = size is None or size < 0
@@ -65,29 +72,15 @@ class Buffers(io.BufferedIOBase):
         return self.views(start, self._at)
 
 
-class Ranges(io.RawIOBase):
+class Ranges(_Sized, io.RawIOBase):
     """A seekable stream of an object of known size, of which only what is asked for is read."""
 
     def __init__(self, store: Storage, key: str, size: int) -> None:
-        self._store, self._key, self._size, self._at = store, key, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
+        self._store, self._key, self.size = store, key, size
 
     def readinto(self, target: Buffer, /) -> int:
         view = memoryview(target).cast("B")
-        stop = min(self._at + len(view), self._size)
+        stop = min(self._at + len(view), self.size)
         if stop <= self._at:
             return 0
         part = self._store.get_range(self._key, self._at, stop)
