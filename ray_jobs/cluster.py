@@ -20,8 +20,8 @@ MAX_PENDING = 10
 """Maximum number of pending trials."""
 COORDINATOR = {"memory": 2.0**28}
 """What Ray reserves for the actor of a trial with a group, whose workers Ray Train places."""
-JOIN_S = 60.0
-"""How long a cluster without a CPU is waited for."""
+JOIN_S = 180.0
+"""How long a cluster without a CPU is waited for: its first worker may still fetch its image."""
 AUTOSCALER_S = 15.0
 """Time within which the autoscaler of a new cluster reports; it does so every 5 s."""
 READ_S = 1.0
