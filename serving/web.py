@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from starlette.types import Receive, Scope, Send
 
@@ -43,6 +43,23 @@ _PART = 64 * 1024  # bytes of a response handed to the server at once
 
 READ_S, SEND_S = 30.0, 60.0
 """Timeouts for a client to send its body and to read a large response; see `admission.Timeout`."""
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request that is being answered."""
+
+    scope: Scope
+    path: str  # without the prefix of the endpoint
+    headers: dict[bytes, bytes]
+    receive: Receive
+    reservation: admission.Reservation
+    identity: bytes  # see `correlation`
+
+    @property
+    def type(self) -> bytes:
+        """The content type of the body, without its parameters."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 class Application:
@@ -107,15 +124,15 @@ class Application:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _path(scope)
-        started = time.perf_counter()
+        started, headers = time.perf_counter(), dict(scope["headers"])
+        path, identity = _path(scope), correlation.request_id(headers)
         self.ongoing.add(1)
         reservation = admission.Reservation(self.capacity)
-        identity = correlation.request_id(dict(scope["headers"]))
+        request = _Request(scope, path, headers, receive, reservation, identity)
         try:
-            response = await self._response(path, scope, receive, reservation, identity)
+            response = await self._response(request)
             if len(response.body) >= encoding.LEAST_BYTES:
-                response = await responses.pack(response, dict(scope["headers"]))
+                response = await responses.pack(response, headers)
             # Ray Serve itself marks what does not take the fast path
             await self._send(response, identity if self.predicts(path) else None, send)
         finally:
@@ -125,10 +142,10 @@ class Application:
         seconds, version = time.perf_counter() - started, self._version(response)
         self._metrics.request(route, response.status, seconds, version=version)
         if self.access_log:
-            self._log(scope, identity, response.status, seconds)
+            self._log(request, response.status, seconds)
 
-    def _log(self, scope: Scope, identity: bytes, status: int, seconds: float) -> None:
-        known = correlation.fields(dict(scope["headers"]), identity)
+    def _log(self, request: _Request, status: int, seconds: float) -> None:
+        known, scope = correlation.fields(request.headers, request.identity), request.scope
         line = {"method": scope["method"], "path": scope["path"][:_LONGEST_PATH], "status": status}
         milliseconds = round(seconds * 1000, 3)
         law = "%(method)s %(path)s %(status)s"
@@ -162,51 +179,37 @@ class Application:
         except TimeoutError:  # the server closes the connection of an incomplete response
             log.warning("a client took too long to read its answer")
 
-    async def _response(
-        self,
-        path: str,
-        scope: Scope,
-        receive: Receive,
-        reservation: admission.Reservation,
-        identity: bytes,
-    ) -> Response:
-        response = await self._answer(path, scope, receive, reservation, identity)
-        if response.status >= 400 and inference_pages.owns(path):
+    async def _response(self, request: _Request) -> Response:
+        response = await self._answer(request)
+        if response.status >= 400 and inference_pages.owns(request.path):
             return replace(response, body=inference_pages.restated(response.body))
-        if response.status >= 400 and form.wanted(path, dict(scope["headers"])):
+        if response.status >= 400 and form.wanted(request.path, request.headers):
             return await asyncio.to_thread(form.refused, self._name, response)
         return response
 
-    async def _answer(
-        self,
-        path: str,
-        scope: Scope,
-        receive: Receive,
-        reservation: admission.Reservation,
-        identity: bytes,
-    ) -> Response:
-        headers = dict(scope["headers"])
+    async def _answer(self, request: _Request) -> Response:
+        path, headers = request.path, request.headers
         try:
             if self.guard is not None:
-                self.guard.check(path, headers, scope)
+                self.guard.check(path, headers, request.scope)
             wires = self._wires(path)
             if wires is not None:
                 if self.samples is not None:
-                    self.samples.sample(identity)
+                    self.samples.sample(request.identity)
                 limit_s = deadlines.seconds(headers)
-                answering = self._predict(wires, scope, receive, reservation)
+                answering = self._predict(wires, request)
                 return await (deadlines.within(limit_s, answering) if limit_s else answering)
             loaded = self if self.load is None else await self.load()
             if path in self._label_paths:
-                return await loaded._label(scope, receive, reservation)
-            return await loaded.pages.get(path, scope["method"], headers)
+                return await loaded._label(request)
+            return await loaded.pages.get(path, request.scope["method"], headers)
         except errors.RequestError as error:
             return responses.refusal(error)
         except Exception:
-            known = correlation.fields(headers, identity)
+            known = correlation.fields(headers, request.identity)
             log.exception("%s to %s failed", correlation.described(known), path, extra=known)
             message = "the server failed; its log says why"
-            return responses.error(500, message, request_id=identity.decode())
+            return responses.error(500, message, request_id=request.identity.decode())
         except asyncio.CancelledError:
             if self._departures.end():
                 return responses.error(deadlines.LEFT, "the client has left")
@@ -214,24 +217,17 @@ class Application:
         finally:
             self._departures.end()
 
-    async def _predict(
-        self,
-        wires: wire.Table,
-        scope: Scope,
-        receive: Receive,
-        reservation: admission.Reservation,
-    ) -> Response:
-        if scope["method"] != "POST":
+    async def _predict(self, wires: wire.Table, request: _Request) -> Response:
+        if request.scope["method"] != "POST":
             return responses.wrong_method(b"POST")
         predictor = self.predictor
         if predictor is None:
-            return await self._predict_loaded(scope, receive, reservation)
-        headers = dict(scope["headers"])
-        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            return await self._predict_loaded(request)
+        headers, reservation, content_type = request.headers, request.reservation, request.type
         kind = wires.get(content_type) or wire.named(wires, content_type)
         if kind is None:
             raise responses.wrong_type(wires, content_type)
-        exchange = kind.open(headers, scope.get("query_string", b""))
+        exchange = kind.open(headers, request.scope.get("query_string", b""))
         compression = headers.get(b"content-encoding", b"").strip().lower()
         if compression not in _ENCODINGS:
             law, got = "content-encoding must be gzip or absent", compression.decode("latin-1")
@@ -242,7 +238,7 @@ class Application:
         self.capacity.check_rows()
         self.capacity.check_bytes(length)
         try:
-            body = await self._read(receive, reservation)
+            body = await self._read(request)
             if _ENCODINGS[compression]:
                 exchange = compressed.Compressed(exchange)
             if (split := self.split) is None or exchange.alone:
@@ -257,33 +253,28 @@ class Application:
         content, answered, more = answer
         return Response(200, content, answered, (version, *more))
 
-    async def _predict_loaded(
-        self, scope: Scope, receive: Receive, reservation: admission.Reservation
-    ) -> Response:
+    async def _predict_loaded(self, request: _Request) -> Response:
         """Let the model answer that is loaded for this request; without one, refuse it."""
         loaded = self if self.load is None else await self.load()
-        wires = loaded._wires(_path(scope))
+        wires = loaded._wires(request.path)
         if loaded.predictor is None or wires is None:
             raise responses.not_loaded()
         self._metrics = loaded._metrics
-        return await loaded._predict(wires, scope, receive, reservation)
+        return await loaded._predict(wires, request)
 
     def _wires(self, path: str) -> wire.Table | None:
         """The wires of a path of predictions; None for any other."""
         return self._predictions.get(path) or self._versioned(path)
 
-    async def _label(
-        self, scope: Scope, receive: Receive, reservation: admission.Reservation
-    ) -> Response:
-        if scope["method"] != "POST":
+    async def _label(self, request: _Request) -> Response:
+        if request.scope["method"] != "POST":
             return responses.wrong_method(b"POST")
-        headers = dict(scope["headers"])
-        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        headers, content_type = request.headers, request.type
         if content_type not in (b"", typed_json.CONTENT_TYPE) or headers.get(b"content-encoding"):
             law = "the body must be plain application/json"
             return responses.error(415, f"{law}, but got {content_type.decode('latin-1')}")
         self.capacity.check_bytes(int(headers.get(b"content-length", 0)))
-        body = await self._read(receive, reservation)
+        body = await self._read(request)
         rewarded = await asyncio.to_thread(self._labels.rewards, body)
         return self._labels.count(rewarded, self.split)
 
@@ -302,8 +293,9 @@ class Application:
         inference_pages.check(asked, self._name, self.pages.number)
         return wire.INFER_VERSION
 
-    async def _read(self, receive: Receive, reservation: admission.Reservation) -> protocol.Body:
+    async def _read(self, request: _Request) -> protocol.Body:
         """Read the body; refuse it once it is too long, too late or exceeds the capacity."""
+        receive, reservation = request.receive, request.reservation
         try:
             with self._reads:
                 message = await receive()
