@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import eagleray
-from eagleray import errors
+from eagleray import errors, process
 from eagleray.storage import server
 
 if TYPE_CHECKING:
@@ -60,31 +60,6 @@ DRIVER = "eagleray"
 """Marks the jobs of our drivers, in their metadata."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Ray sets this variable when it starts a local cluster, and leaves it set."""
-
-
-@contextlib.contextmanager
-def variables(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables in the block, and restore them after it."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def signals(handler: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
-    """Handle signals in the block, in place of Ray's handlers; only in the main thread."""
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            for number in numbers:
-                stack.callback(signal.signal, number, signal.signal(number, handler))
-        yield
 
 
 @contextlib.contextmanager
@@ -149,7 +124,8 @@ def connected(
         )
     alone = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, **own}
     home = {"EAGLERAY_HOME": str(server.find())}
-    with variables(home | dict(settings or {})), unchanged_authentication(), errors_on_stderr():
+    given = process.variables(home | dict(settings or {}))
+    with given, unchanged_authentication(), errors_on_stderr():
         try:
             ray.init(
                 address or "local",
@@ -398,13 +374,6 @@ def is_serve_proxy() -> bool:
 
     name = ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None
     return bool(name and PROXY in name)
-
-
-def own_node_id() -> str | None:
-    """The id of the node of this process; None without Ray."""
-    import ray
-
-    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
 
 
 def answer_directly(server: Any, service: str) -> None:

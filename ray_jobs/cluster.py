@@ -87,6 +87,11 @@ def joined() -> list[Resources]:
     return alive()
 
 
+def own_node() -> dict[str, str]:
+    """The label selector of the node that this process is on."""
+    return {ray_compat.NODE_LABEL: ray.get_runtime_context().get_node_id()}
+
+
 def grows() -> bool:
     """Whether an autoscaler may add nodes; also where Ray does not tell.
 

@@ -21,7 +21,7 @@ from ray import train
 from ray.train import torch as ray_torch
 from torch import distributed
 
-from eagleray import errors, ray_compat
+from eagleray import errors, process, ray_compat
 from ray_jobs import cluster, session, strategies
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Group:
 
     def _fit(self, run: futures.Future[None], line: Any) -> None:
         try:
-            with tempfile.TemporaryDirectory() as folder, ray_compat.variables(ray_compat.TRAIN):
+            with tempfile.TemporaryDirectory() as folder, process.variables(ray_compat.TRAIN):
                 given = {"job": self._job, "line": line, "node": self._node}
                 _trainer(given, folder).fit()
             run.set_result(None)

@@ -72,7 +72,7 @@ class Session:
             cost=job.experiment.tune.cost,
             population=job.population,
         )
-        self._notice = ray_compat.Notice([node, *strategy.each(ray_compat.own_node_id())])
+        self._notice = ray_compat.Notice([node, *strategy.each(_own_node())])
         self._cache: dict[str, encoded.Encoded] = {}
         self._members: list[Member] = []
         self._scores: dict[int, float] = {}  # by number; a trial below enough others cannot win
@@ -258,3 +258,8 @@ class Session:
             log.exception("these trials cannot be trained in one pass: each trains alone")
             self._packs = False
             return None
+
+
+def _own_node() -> str | None:
+    """The id of the node of this process; None without Ray."""
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else None

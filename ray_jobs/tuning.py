@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from eagleray import errors, ray_compat, spec
+from eagleray import errors, process, ray_compat, spec
 from eagleray.state import searches
 from ray_jobs import (
     cluster,
@@ -92,8 +92,8 @@ def _tune(
     trainable = tune.with_parameters(trial.Trial, job=_job(searched))
     with (
         tempfile.TemporaryDirectory(prefix="eagleray-tune-") as folder,
-        ray_compat.variables(ray_compat.TUNE),
-        ray_compat.signals(recorder.interrupt, signal.SIGINT),
+        process.variables(ray_compat.TUNE),
+        process.signals(recorder.interrupt, signal.SIGINT),
     ):
         tune.Tuner(
             tune.with_resources(trainable, cluster.reserved(compute)),

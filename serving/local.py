@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from eagleray import bundle, errors, ray_compat, storage
+from eagleray import bundle, errors, process, ray_compat, storage
 from eagleray.state.models import Registry
 from eagleray.storage import cache
 from serving import environment, openapi, trust
@@ -78,7 +78,7 @@ def _cluster(address: str | None) -> Iterator[None]:
         with (
             ray_compat.connected(address, variables),
             # Ray's own handlers leave processes behind.
-            ray_compat.signals(signal.default_int_handler, signal.SIGINT, signal.SIGTERM),
+            process.signals(signal.default_int_handler, signal.SIGINT, signal.SIGTERM),
         ):
             yield
 

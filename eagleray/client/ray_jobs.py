@@ -15,7 +15,7 @@ from typing import Any
 import requests
 from ray import exceptions, job_submission
 
-from eagleray import errors, ray_compat
+from eagleray import errors, process, ray_compat
 from eagleray.client import runs, tracking
 from eagleray.client.runs import Attempt, State
 from eagleray.spec import document
@@ -48,7 +48,7 @@ class RayJobs:
 
     def __init__(self, address: str) -> None:
         self.address, self.options = address, f"--address {address}"
-        with self._naming(errors.UserError), ray_compat.variables({ray_compat.ADDRESS: address}):
+        with self._naming(errors.UserError), process.variables({ray_compat.ADDRESS: address}):
             self._client = job_submission.JobSubmissionClient(address)
 
     def attempts(self) -> Sequence[Attempt]:

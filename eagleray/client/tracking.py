@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eagleray import errors, messages, ray_compat
+from eagleray import errors, messages, process
 from eagleray.state.searches import Record, Records, Result
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Tracker:
     @contextlib.contextmanager
     def _client(self) -> Iterator[MlflowClient]:
         settings = {name: os.environ.get(name, value) for name, value in SETTINGS.items()}
-        with ray_compat.variables(settings):
+        with process.variables(settings):
             try:
                 from mlflow import MlflowClient, exceptions
             except ImportError as cause:

@@ -122,8 +122,7 @@ def _predict(
 
 def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
     """Yield parts as they are finished. Files are read in tasks, and parts predicted in actors."""
-    pinned = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    here = pinned if parts.is_local(job) else None
+    here = cluster.own_node() if parts.is_local(job) else None
     slots = max(1, int(sum(one.get("CPU", 0) for one in cluster.joined())))
     with passes.quiet(1):  # each part is a block of its own
         made = (

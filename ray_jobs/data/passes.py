@@ -214,7 +214,6 @@ def raised(what: str, address: str | None = None) -> Iterator[None]:
 def _run(job: Job, function: Callable[..., Any]) -> Iterator[tuple[Place, int]]:
     """Yield place and rows of each block that the tasks give, in the order of the files."""
     spans = [{"first": first, "stop": stop} for first, stop in job.tasks()]
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
     with quiet(job.block):
         made = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(
@@ -223,7 +222,7 @@ def _run(job: Job, function: Callable[..., Any]) -> Iterator[tuple[Place, int]]:
             batch_format="pyarrow",
             num_cpus=0,
             compute=ray.data.TaskPoolStrategy(size=min(slots, len(spans))),
-            label_selector=here if job.size.files[0].is_local else None,  # on the driver's disk
+            label_selector=cluster.own_node() if job.size.files[0].is_local else None,
         )
         for bundle in made.iter_internal_ref_bundles():
             for entry in bundle.blocks:

@@ -253,19 +253,6 @@ def test_ray_tells_a_process_that_started_it_from_one_that_joined() -> None:
     assert callable(node.Node.is_head)
 
 
-def test_variables_are_put_back_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EAGLERAY_A", "before")
-    monkeypatch.delenv("EAGLERAY_B", raising=False)
-    monkeypatch.delenv("EAGLERAY_C", raising=False)
-    with ray_compat.variables({"EAGLERAY_A": "within", "EAGLERAY_B": "within"}):
-        assert os.environ["EAGLERAY_A"] == os.environ["EAGLERAY_B"] == "within"
-        os.environ["EAGLERAY_C"] = "set by somebody else meanwhile"
-    assert os.environ["EAGLERAY_A"] == "before"
-    assert "EAGLERAY_B" not in os.environ
-    assert "EAGLERAY_C" in os.environ
-    del os.environ["EAGLERAY_C"]
-
-
 def test_a_worker_learns_of_its_end_by_a_signal_or_from_the_list_of_drained_nodes() -> None:
     from ray._private import state
 
