@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,52 +19,54 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+File = Annotated[
+    Path | None, typer.Argument(help="CSV, Parquet or JSON Lines; - is standard input.")
+]
+Reference = Annotated[str, typer.Option("--version", help="An alias, a number, or latest.")]
+REPEATED = "Repeat this column of the file, such as an id; with --input, only such columns."
+Repeated = Annotated[
+    list[str] | None, typer.Option("--with", "--keep", metavar="COLUMN", help=REPEATED)
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail, and print nothing, if a row is faulty.")
+]
+INPUT = "In place of FILE: s3://bucket/prefix, a folder or a pattern with *."
+Input = Annotated[str | None, typer.Option("--input", help=INPUT)]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", help="Where parts go: s3://bucket/prefix, or a new folder."),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Of the parts: parquet (default) or csv.")
+]
+PartRows = Annotated[
+    int | None, typer.Option(help="Rows of a part; 50,000 by default, or 64 MiB of them.")
+]
+MaxErrors = Annotated[
+    str | None, typer.Option(help="The most rows that may fail: 100, or 5%; 10% by default.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="A Ray cluster to join (host:6379); else this machine.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print a line of JSON a row; with --input, the result.")
+]
+
+
 def predict(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    file: Annotated[
-        Path | None, typer.Argument(help="CSV, Parquet or JSON Lines; - is standard input.")
-    ] = None,
-    reference: Annotated[
-        str, typer.Option("--version", help="An alias, a number, or latest.")
-    ] = "champion",
-    repeated: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            "--keep",
-            metavar="COLUMN",
-            help="Repeat this column of the file, such as an id; with --input, only such columns.",
-        ),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail, and print nothing, if a row is faulty.")
-    ] = False,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--input", help="In place of FILE: s3://bucket/prefix, a folder or a pattern with *."
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", help="Where parts go: s3://bucket/prefix, or a new folder."),
-    ] = None,
-    output_format: Annotated[
-        str | None, typer.Option("--format", help="Of the parts: parquet (default) or csv.")
-    ] = None,
-    rows_per_part: Annotated[
-        int | None, typer.Option(help="Rows of a part; 50,000 by default, or 64 MiB of them.")
-    ] = None,
-    max_errors: Annotated[
-        str | None, typer.Option(help="The most rows that may fail: 100, or 5%; 10% by default.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to join (host:6379); else this machine.")
-    ] = None,
+    file: File = None,
+    reference: Reference = "champion",
+    repeated: Repeated = None,
+    strict: Strict = False,
+    source: Input = None,
+    output: Output = None,
+    output_format: Format = None,
+    rows_per_part: PartRows = None,
+    max_errors: MaxErrors = None,
+    address: Address = None,
     storage: options.Storage = options.EMBEDDED,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON a row; with --input, the result.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Predict rows of a file; print a line for each, in its order, as CSV or with --json as JSON.
 
@@ -86,11 +89,19 @@ def predict(
         raise UserError(f"--{option.replace('_', '-')}: must stand beside --input and --output")
     if file is None:
         raise UserError("FILE: a file is needed, or --input and --output")
+    _predict_rows((name, reference, storage), file, repeated or (), strict, as_json)
+
+
+def _predict_rows(
+    model: tuple[str, str, str], file: Path, repeated: Sequence[str], strict: bool, as_json: bool
+) -> None:
+    """Predict the rows of a file, and print a line for each."""
     from eagleray.api import models
 
-    model, frame = models.models(storage)[name], _read(file)
+    name, reference, storage = model
+    known, frame = models.models(storage)[name], _read(file)
     try:
-        answers = model.answers(frame, reference, repeated=repeated or ())
+        answers = known.answers(frame, reference, repeated=repeated)
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     summary = f"{len(answers.faults)} of {len(answers.rows)} rows cannot be predicted"

@@ -16,46 +16,44 @@ app = group("Move an alias to another version in steps, by evidence.")
 Name = Annotated[str, typer.Argument(help="The model.")]
 Alias = Annotated[str, typer.Option(help="The alias that moves.")]
 Why = Annotated[str, typer.Option(help="The reason, for the log.")]
+Candidate = Annotated[str, typer.Argument(help="The candidate: a number, an alias, or latest.")]
+Steps = Annotated[
+    str | None, typer.Option(help="Shares of the requests in percent, one after another.")
+]
+Shadow = Annotated[
+    int | None, typer.Option(metavar="PERCENT", help="Only compare: answers go to no client.")
+]
+Split = Annotated[
+    int | None, typer.Option(metavar="PERCENT", help="A/B: keep this share until the deadline.")
+]
+MEASURES = "A/B: what names the winner: label, errors, latency or outcome:CLASS."
+Measure = Annotated[str | None, typer.Option(metavar="WHAT", help=MEASURES)]
+Promote = Annotated[
+    bool, typer.Option("--promote-winner", help="A/B: the alias moves if the candidate wins.")
+]
+Sticky = Annotated[str | None, typer.Option(metavar="HEADER", help="Same value, same version.")]
+Objective = Annotated[float | None, typer.Option(help="Objective; else the champion's own p95.")]
+AllowChange = Annotated[
+    bool, typer.Option("--allow-schema-change", help="Allow a schema that breaks clients.")
+]
 
 
 @app.command()
 def start(
     name: Name,
-    version: Annotated[str, typer.Argument(help="The candidate: a number, an alias, or latest.")],
+    version: Candidate,
     alias: Alias = "champion",
-    steps: Annotated[
-        str | None, typer.Option(help="Shares of the requests in percent, one after another.")
-    ] = None,
-    shadow: Annotated[
-        int | None,
-        typer.Option(metavar="PERCENT", help="Only compare: answers go to no client."),
-    ] = None,
-    split: Annotated[
-        int | None,
-        typer.Option(metavar="PERCENT", help="A/B: keep this share until the deadline."),
-    ] = None,
-    measure: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHAT",
-            help="A/B: what names the winner: label, errors, latency or outcome:CLASS.",
-        ),
-    ] = None,
-    promote_winner: Annotated[
-        bool, typer.Option("--promote-winner", help="A/B: the alias moves if the candidate wins.")
-    ] = False,
-    sticky: Annotated[
-        str | None, typer.Option(metavar="HEADER", help="Same value, same version.")
-    ] = None,
+    steps: Steps = None,
+    shadow: Shadow = None,
+    split: Split = None,
+    measure: Measure = None,
+    promote_winner: Promote = False,
+    sticky: Sticky = None,
     bake_s: Annotated[float | None, typer.Option(help="Least seconds of a step.")] = None,
     least: Annotated[int | None, typer.Option(help="Least requests of a step.")] = None,
     deadline_s: Annotated[float | None, typer.Option(help="Then it ends.")] = None,
-    p95_ms: Annotated[
-        float | None, typer.Option(help="Objective; else the champion's own p95.")
-    ] = None,
-    allow_schema_change: Annotated[
-        bool, typer.Option("--allow-schema-change", help="Allow a schema that breaks clients.")
-    ] = False,
+    p95_ms: Objective = None,
+    allow_schema_change: AllowChange = False,
     why: Why = "",
     storage: Storage = EMBEDDED,
     as_json: Json = False,

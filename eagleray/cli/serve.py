@@ -12,6 +12,27 @@ if TYPE_CHECKING:
     from eagleray.api.endpoints import Endpoint
 
 
+GrpcPort = Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 opens none.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(help="Another model to load on demand; repeatable, '*' for all."),
+]
+Fewest = Annotated[int | None, typer.Option("--min", min=0, help="Fewest replicas.")]
+Most = Annotated[int | None, typer.Option("--max", min=1, help="Most replicas.")]
+Objective = Annotated[
+    float | None, typer.Option(help="Time within which 95 % of requests are answered.")
+]
+Preset = Annotated[
+    str | None, typer.Option(help="How replicas follow the load: steady, bursty, cheap.")
+]
+Target = Annotated[float | None, typer.Option(help="Requests in progress at a replica to aim for.")]
+Up = Annotated[float | None, typer.Option(help="Seconds of load before replicas are added.")]
+Down = Annotated[float | None, typer.Option(help="Seconds of calm before one is drained.")]
+Address = Annotated[
+    str | None, typer.Option(help="A Ray cluster to run on; else one on this machine.")
+]
+
+
 def serve(
     name: Annotated[str, typer.Argument(help="A model, or the experiment file that made it.")],
     storage: Annotated[
@@ -20,35 +41,16 @@ def serve(
     alias: Annotated[str, typer.Option(help="The alias to follow.")] = "champion",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    grpc_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 opens none.")
-    ] = 0,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(help="Another model to load on demand; repeatable, '*' for all."),
-    ] = None,
-    min_replicas: Annotated[
-        int | None, typer.Option("--min", min=0, help="Fewest replicas.")
-    ] = None,
-    max_replicas: Annotated[int | None, typer.Option("--max", min=1, help="Most replicas.")] = None,
-    p95_ms: Annotated[
-        float | None, typer.Option(help="Time within which 95 % of requests are answered.")
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="How replicas follow the load: steady, bursty, cheap.")
-    ] = None,
-    target: Annotated[
-        float | None, typer.Option(help="Requests in progress at a replica to aim for.")
-    ] = None,
-    scale_up_after: Annotated[
-        float | None, typer.Option(help="Seconds of load before replicas are added.")
-    ] = None,
-    scale_down_after: Annotated[
-        float | None, typer.Option(help="Seconds of calm before one is drained.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to run on; else one on this machine.")
-    ] = None,
+    grpc_port: GrpcPort = 0,
+    models: Models = None,
+    min_replicas: Fewest = None,
+    max_replicas: Most = None,
+    p95_ms: Objective = None,
+    preset: Preset = None,
+    target: Target = None,
+    scale_up_after: Up = None,
+    scale_down_after: Down = None,
+    address: Address = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON once it answers.")
     ] = False,
