@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.peers.plain import NAME
+from benchmarks.peers.plain import KEY, NAME
 from eagleray import bundle, storage
 from eagleray.state.models import Registry
 
 OURS, ALL_ON = "eagleray", "eagleray with all on"
-KEY = "er_benchmark"  # see `peers.everything`
 TARGETS = {
     "starlette": 2.0,
     "litserve": 12.0,
@@ -110,6 +109,8 @@ def compare(kinds: list[str], rounds: int, seconds: int) -> None:
                 turn = number % len(servers)
                 for server in servers[turn:] + servers[:turn]:
                     server.measure(seconds, warming_up=number == 0)
+                    if number:
+                        print(f"round {number}: {server.name} {server.rates[-1]:.0f}/s", flush=True)
     report(servers)
 
 

@@ -67,7 +67,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """Columns that are not kept, and those of which a keyed hash is."""
+    """Columns that a capture leaves out, and those that it keeps as a keyed hash."""
 
     exclude: frozenset[str] = frozenset()
     hash: frozenset[str] = frozenset()

@@ -21,7 +21,7 @@ FAST = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # they cost a datagram per request
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "10",  # with 3, all may meet the replica that has just gone
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy machine starts a proxy in 20 s
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Ray's 5 s are too few on a busy machine
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """HAProxy in front, one event loop per replica, predictions on the fast path; see docs/adr/0003.

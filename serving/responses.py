@@ -33,7 +33,7 @@ def as_json(code: int, /, *headers: Header, **fields: object) -> Response:
 
 
 def as_list(code: int, items: list[dict[str, str]]) -> Response:
-    """Return a response that is a list."""
+    """Return a response whose body is a JSON list."""
     return Response(code, msgspec.json.encode(items))
 
 

@@ -22,7 +22,7 @@ def milliseconds(limit: int) -> float:
 
 
 def limit(p95_ms: float | None, stable: Counts) -> int | None:
-    """The last bucket that is not slow: of the objective, or else of the stable version's p95."""
+    """The bucket above which a time is slow: that of the objective, or else of the stable p95."""
     return _quantile(stable, 0.95) if p95_ms is None else bucket(p95_ms / 1000)
 
 

@@ -2,14 +2,12 @@
 
 import signal
 
-from benchmarks.peers.plain import NAME, asked
+from benchmarks.peers.plain import KEY, NAME, asked
 from eagleray import apikeys
 from eagleray.api import models
 from eagleray.state.rollouts import Plan
 from serving import local
 from serving.settings import Settings
-
-KEY = "er_benchmark"  # no secret: of a server on loopback that ends with the benchmark
 
 folder, port = asked()
 uri = folder.as_uri()

@@ -13,6 +13,7 @@ from eagleray import bundle, storage
 from eagleray.state.models import Registry
 
 NAME = "bench"
+KEY = "er_benchmark"  # no secret: of servers on loopback that end with the benchmark
 MOST_ROWS, WAIT_S = 64, 0.001
 """Of a batch, where a peer makes batches."""
 

@@ -24,7 +24,7 @@ PREDICT: Table = {
     table_csv.CSV.content_type: table_csv.CSV,
     table_arrow.ARROW.content_type: table_arrow.ARROW,
 }
-"""Of `/predict` and `/v1/models/{name}:predict`."""
+"""Wires of `/predict` and `/v1/models/{name}:predict`."""
 
 
 def _infer(*, alone: bool) -> Table:
@@ -35,10 +35,10 @@ def _infer(*, alone: bool) -> Table:
 
 
 INFER = _infer(alone=False)
-"""Of `/v2/models/{name}/infer`."""
+"""Wires of `/v2/models/{name}/infer`."""
 
 INFER_VERSION = _infer(alone=True)
-"""Of `/v2/models/{name}/versions/{version}/infer`."""
+"""Wires of `/v2/models/{name}/versions/{version}/infer`."""
 
 
 def named(table: Table, content_type: bytes) -> Wire | None:

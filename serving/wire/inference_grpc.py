@@ -81,7 +81,7 @@ class Infer:
 
 
 def decode(name: str, body: Body) -> Any:
-    """Read a message; RequestError 400 if the bytes are none."""
+    """Read a message; RequestError 400 if the bytes are not one."""
     from google.protobuf.message import DecodeError
 
     try:

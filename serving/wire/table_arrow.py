@@ -35,7 +35,7 @@ def _read(body: protocol.Body) -> pa.Table:
 
 
 def _check_messages(body: protocol.Body) -> None:
-    """Refuse too many rows and compression by the batches' metadata."""
+    """Refuse compressed batches and too many rows, by the batches' metadata."""
     import pyarrow as pa
 
     rows, position = 0, pa.BufferReader(body)
