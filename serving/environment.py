@@ -6,6 +6,7 @@ The chart sets `FAST` on its pods; `serving.local` sets all of them for its own 
 
 import contextlib
 import os
+import random
 import shlex
 import shutil
 import socket
@@ -44,6 +45,9 @@ SERVICER = "serving.rpc.add_service"
 """What Ray Serve calls with each of its gRPC servers."""
 
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+
+_UNUSED = range(20_000, 30_000)
+"""Ports that neither systems give to outgoing connections nor Ray to workers and replicas."""
 
 
 def grpc_options(port: int) -> dict[str, Any]:
@@ -88,10 +92,15 @@ def parent_death_wrapper(folder: Path) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that are free now."""
+    """Return ports of the loopback that are free now, and that no outgoing connection gets."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        opened = (socket.create_server(("127.0.0.1", 0)) for _ in range(count))
-        return [int(stack.enter_context(one).getsockname()[1]) for one in opened]
+        while len(found) < count:
+            port = random.choice(_UNUSED)  # noqa: S311 - no secret
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
 
 
 def _bundled() -> str | None:
