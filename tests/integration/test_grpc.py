@@ -16,10 +16,11 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from eagleray import apikeys
+from eagleray import apikeys, errors
 from serving import admission, batching, environment, guard, keys, metrics, predictor, rpc, web
 from serving.wire.inference_messages import SERVICE
 from tests import bundles
+from tests.e2e import release
 
 RAW = bundles.rows(20, seed=3)
 EXPECTED = bundles.make().predict(RAW).outputs
@@ -276,6 +277,13 @@ def test_calls_that_nobody_waits_for_leave_the_queue(server: Server, stub: Any) 
         done.set()
         batcher._run = run
     assert len(first.result().outputs) == 4
+
+
+def test_the_step_of_a_real_cluster_asks_and_says_what_has_failed(server: Server) -> None:
+    row = {name: values[0] for name, values in RAW.items()} | {"city": "Bern"}
+    assert release.infer(server.address, "left", row) == ("left", "3")
+    with pytest.raises(errors.ClusterError, match=r"gRPC at .*NOT_FOUND.*is left, but got 'up'"):
+        release.infer(server.address, "up", row)
 
 
 def test_tritonclient_is_told_what_is_wrong(client: triton.InferenceServerClient) -> None:
