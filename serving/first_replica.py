@@ -19,6 +19,8 @@ import grpc
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving import correlation
+
 WAIT_VARIABLE, WAIT_S = "EAGLERAY_FIRST_REPLICA_S", 60.0
 """The environment variable of the head node that sets the longest wait, and its default."""
 MOST_REQUESTS = 1000
@@ -120,9 +122,12 @@ def _longest_s() -> float:
 
 def _unavailable(context: Any, message: str) -> bytes:
     """Refuse a call. Ray Serve leaves a code that is set as it is."""
+    marked = correlation.REQUEST_ID.decode()
+    given = dict(context.invocation_metadata() or ()).get(marked)
+    identity = correlation.request_id({correlation.REQUEST_ID: given.encode()} if given else {})
     context.set_code(grpc.StatusCode.UNAVAILABLE)
     context.set_details(message)
-    context.set_trailing_metadata([("retry-after", str(RETRY_S))])
+    context.set_trailing_metadata([(marked, identity.decode()), ("retry-after", str(RETRY_S))])
     return b""
 
 

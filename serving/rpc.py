@@ -46,9 +46,6 @@ _TOLD = frozenset((b"x-eagleray-version", b"retry-after"))
 _MOST_DETAILS = 1000  # characters: gRPC's metadata have 8 KB, in which one may take nine bytes
 
 
-Metadata = list[tuple[str, str]]
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the application has answered."""
@@ -61,7 +58,7 @@ class Answer:
         read: dict[str, Any] = msgspec.json.decode(self.body)
         return read
 
-    def metadata(self) -> Metadata:
+    def metadata(self) -> list[tuple[str, str]]:
         told = (item for item in self.headers if item[0] in _TOLD)
         return [(name.decode(), value.decode()) for name, value in told]
 

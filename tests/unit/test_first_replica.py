@@ -142,6 +142,9 @@ class Context:
     def __init__(self) -> None:
         self.said: dict[str, Any] = {}
 
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return [("x-request-id", "mine-7")]
+
     def set_code(self, code: grpc.StatusCode) -> None:
         self.said["code"] = code
 
@@ -173,7 +176,8 @@ def holding(replica: asyncio.Event, left: list[str] | None = None) -> first_repl
 
 
 def unavailable(details: str) -> Any:
-    return b"", {"code": grpc.StatusCode.UNAVAILABLE, "details": details, "retry-after": "5"}
+    told = {"x-request-id": "mine-7", "retry-after": "5"}
+    return b"", {"code": grpc.StatusCode.UNAVAILABLE, "details": details, **told}
 
 
 def test_a_call_that_waits_too_long_is_refused_and_given_up() -> None:
