@@ -15,7 +15,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -379,3 +379,14 @@ def is_serve_proxy() -> bool:
 def answer_directly(server: Any, service: str) -> None:
     """Let a gRPC server of Ray Serve call a service's own handlers; before they are added."""
     server.add_passthrough_service(service)
+
+
+def own_way(server: Any, path: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """How a gRPC server of Ray Serve itself answers a call: by a replica, once there is one."""
+    from ray.serve._private.proxy_request_response import gRPCStreamingType
+
+    unary = gRPCStreamingType.UNARY_UNARY
+    answer: Callable[[bytes, Any], Awaitable[bytes]] = server.service_handler_factory(
+        service_method=path, streaming_type=unary
+    )
+    return answer

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
 from eagleray import errors, ray_compat
-from serving import deadlines, fast_path
+from serving import correlation, deadlines, fast_path, first_replica
 from serving.wire import Header, inference_grpc, inference_pages
 from serving.wire.inference_messages import SERVICE, message
 
@@ -41,8 +41,8 @@ CODES = {
 
 _OWN = frozenset(("content-type", "content-length", "content-encoding", "accept-encoding"))
 """Metadata that would say something of the body, which is always a message."""
-_TOLD = frozenset((b"x-request-id", b"x-eagleray-version", b"retry-after"))
-"""Headers of an answer that become trailing metadata."""
+_TOLD = frozenset((b"x-eagleray-version", b"retry-after"))
+"""Headers of an answer that become trailing metadata, beside the request's id."""
 _MOST_DETAILS = 1000  # characters: gRPC's metadata have 8 KB, in which one may take nine bytes
 
 
@@ -111,20 +111,30 @@ CALLS: Mapping[str, Call] = {
 def add_service(_: object, server: Any) -> None:
     """Add the service to a gRPC server of Ray Serve, which calls this in each such process.
 
-    Without an application of this process (a proxy, a replica of another one), Ray Serve answers.
+    Without an application of this process Ray Serve answers; its proxy, where calls wait for a
+    first replica, within the bounds of `first_replica`.
     """
     application = fast_path.target()
     if application is not None:
-        ray_compat.answer_directly(server, SERVICE)
-    server.add_generic_rpc_handlers((handlers(application),))
+        service = handlers(application)
+    else:
+        service = _service(functools.partial(_by_proxy, server))
+    ray_compat.answer_directly(server, SERVICE)
+    server.add_generic_rpc_handlers((service,))
 
 
-def handlers(application: ASGIApp | None) -> grpc.GenericRpcHandler:
+def handlers(application: ASGIApp) -> grpc.GenericRpcHandler:
     """The service of an application, on whose event loop its server must run."""
-    methods = {
-        name: grpc.unary_unary_rpc_method_handler(application and _Method(application, call).answer)
-        for name, call in CALLS.items()
-    }
+    return _service(lambda name: _Method(application, CALLS[name]).answer)
+
+
+def _by_proxy(server: Any, name: str) -> first_replica.Answering:
+    answer = ray_compat.own_way(server, f"/{SERVICE}/{name}")
+    return first_replica.bounded(answer) if ray_compat.is_serve_proxy() else answer
+
+
+def _service(answer: Callable[[str], first_replica.Answering]) -> grpc.GenericRpcHandler:
+    methods = {name: grpc.unary_unary_rpc_method_handler(answer(name)) for name in CALLS}
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
@@ -172,13 +182,17 @@ class _Method:
 
     async def within(self, limit_s: float | None, request: bytes, context: Any) -> bytes:
         """Answer a call; a code in its context says that it failed."""
-        call = self._call
+        call, headers = self._call, _headers(context.invocation_metadata() or ())
+        identity = correlation.request_id(headers)
+        headers[correlation.REQUEST_ID] = identity
+        marked = [(correlation.REQUEST_ID.decode(), identity.decode())]
+        context.set_trailing_metadata(marked)
         try:
             path = _path(call.path, request)
         except errors.RequestError as cause:
             return _failed(context, cause.status, str(cause))
-        answer = await self._ask(_scope(call.method, path, context, limit_s), request)
-        context.set_trailing_metadata(answer.metadata())
+        answer = await self._ask(_scope(call.method, path, context, headers, limit_s), request)
+        context.set_trailing_metadata([*marked, *answer.metadata()])
         if answer.status == 200 or (call.states and answer.status in (404, 503)):
             return call.response(answer)
         return _failed(context, answer.status, answer.read()["error"])
@@ -241,22 +255,26 @@ def _path(pattern: str, request: bytes) -> str:
     return pattern.format("/".join(named))
 
 
-def _scope(method: str, path: str, context: Any, limit_s: float | None) -> Scope:
-    headers = [*_headers(context.invocation_metadata() or ())]
+def _scope(
+    method: str, path: str, context: Any, headers: dict[bytes, bytes], limit_s: float | None
+) -> Scope:
     if limit_s is not None and limit_s * 1000 < deadlines.MOST_MS:
-        headers.append((deadlines.HEADER, b"%d" % max(1, limit_s * 1000)))
-    headers.append((b"content-type", inference_grpc.CONTENT_TYPE))
+        headers[deadlines.HEADER] = b"%d" % max(1, limit_s * 1000)
+    headers[b"content-type"] = inference_grpc.CONTENT_TYPE
     return {
         "type": "http",
         "method": method,
         "path": path,
         "query_string": b"",
-        "headers": headers,
+        "headers": list(headers.items()),
         "client": (context.peer().rpartition(":")[0], 0),
     }
 
 
-def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[Header]:
-    for name, value in metadata:
-        if name not in _OWN:
-            yield name.encode(), value if isinstance(value, bytes) else value.encode()
+def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> dict[bytes, bytes]:
+    """Metadata as headers; of several of a name the last one counts, as in `serving.web`."""
+    return {
+        name.encode(): value if isinstance(value, bytes) else value.encode()
+        for name, value in metadata
+        if name not in _OWN
+    }

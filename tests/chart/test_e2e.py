@@ -9,6 +9,7 @@ from tests.chart import chart
 from tests.chart.policies import Place, allowed
 from tests.chart.test_kubernetes import VERSIONS, validator
 from tests.e2e import clients, cluster, settings, story
+from tests.e2e.release import GRPC, SERVE
 from tests.e2e.test_2_changes import CHANGED
 from tests.e2e.test_2_rollouts import ZERO
 from tests.e2e.test_3_trouble import ALONE, MISTAKES
@@ -65,6 +66,12 @@ def test_the_objects_have_the_names_that_the_steps_ask_for() -> None:
     assert set(chart.one(found, "Secret")["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     (test,) = chart.of_kind(found, "Pod")
     assert "http://e2e-serve-svc.ml.svc:8000" in test["spec"]["containers"][0]["command"]
+
+
+def test_workers_have_the_ports_that_the_steps_forward() -> None:
+    spec = chart.one(rendered("nothing"), "RayService")["spec"]["rayClusterConfig"]
+    worker = spec["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
+    assert {SERVE, GRPC} <= {one["containerPort"] for one in worker["ports"]}
 
 
 def test_the_steps_find_pods_by_labels_that_the_chart_gives() -> None:

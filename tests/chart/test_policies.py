@@ -91,6 +91,7 @@ def test_the_pods_of_a_release_with_everything_reach_what_they_need_and_nothing_
         | between(everybody, ["dns"], 53)
         | between(["runs/submitter"], tuning, 8265)
         | between(callers, ["serving/worker"], 8000)
+        | between(set(callers) - {"test"}, ["serving/worker"], 9000)
         | between(["prometheus"], ["serving/worker"], 8001)
         | between(["operator", "notebook"], heads, 8265)
         | between(["prometheus"], ray, 8080)
@@ -116,6 +117,20 @@ def test_a_release_that_is_locked_down_opens_named_peers_alone():
     assert allowed(policies, shop, worker, 8000)
     assert allowed(policies, worker, storage, 8443)
     assert not allowed(policies, worker, storage, 443)
+
+
+@pytest.mark.parametrize(("least", "roles"), [(2, ["worker"]), (0, ["head", "worker"])])
+def test_who_may_ask_by_rest_may_ask_by_grpc_once_it_is_on(least, roles):
+    serving = {"replicas": {"min": least}}
+    off, on = (
+        openings(chart.documents(chart.merged(chart.MINIMAL, {"serving": serving | changes})))
+        for changes in ({}, {"grpc": {"enabled": True}})
+    )
+    pods = [f"serving/{role}" for role in roles]
+    assert on - off == between(["friend", "notebook"], pods, 9000) | (
+        between(["operator"], pods, 9000) if least == 0 else set()
+    )
+    assert off <= on
 
 
 @pytest.mark.parametrize("name", ["clients", "gateway", "dashboard", "operator", "scrapers"])

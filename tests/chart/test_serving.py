@@ -1,3 +1,4 @@
+import importlib
 import warnings
 
 import pytest
@@ -104,6 +105,49 @@ def test_every_ray_pod_has_the_environment_that_serving_owns(case):
         assert environment.FAST.items() <= variables.items()
 
 
+GRPC = chart.merged(chart.MINIMAL, {"serving": {"grpc": {"enabled": True}}})
+
+
+def test_grpc_is_off_until_it_is_asked_for_and_then_has_the_options_that_serving_owns():
+    assert "grpc_options" not in serve_config(chart.MINIMAL)
+    config = serve_config(GRPC)
+    assert config["grpc_options"] == environment.grpc_options(9000)
+    (function,) = ServeDeploySchema.model_validate(config).grpc_options.grpc_servicer_functions
+    module, _, name = function.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_pods_of_the_endpoint_take_no_larger_messages_than_serving_says():
+    values = chart.merged(GRPC, {"tuning": {"enabled": True}})
+    found = [pod for pod in chart.pods(chart.documents(values)) if is_ray(pod)]
+    for pod in found:
+        component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        variables = {one["name"]: one.get("value") for one in container(pod)["env"]}
+        assert (environment.GRPC.items() <= variables.items()) is (component == "serving")
+    off = [pod for pod in chart.pods(chart.documents(chart.MINIMAL)) if is_ray(pod)]
+    assert not any(
+        environment.GRPC.keys() & {one["name"] for one in container(pod)["env"]} for pod in off
+    )
+
+
+def test_the_service_of_grpc_has_the_pods_of_the_endpoint_that_kuberay_marks():
+    found = chart.documents(chart.merged(GRPC, {"tuning": {"enabled": True}}))
+    spec = chart.one(found, "Service", "-grpc")["spec"]
+    (port,) = spec["ports"]
+    assert (port["port"], port["appProtocol"]) == (9000, "kubernetes.io/h2c")
+    for pod in filter(is_ray, chart.pods(found)):
+        labels = pod["metadata"]["labels"] | {"ray.io/serve": "true"}
+        chosen = spec["selector"].items() <= labels.items()
+        assert chosen is (labels["app.kubernetes.io/component"] == "serving")
+        ports = {one["name"]: one["containerPort"] for one in container(pod)["ports"]}
+        assert ports.get(port["targetPort"]) == (9000 if chosen else None)
+
+
+def test_the_notes_say_where_grpc_is_answered():
+    assert "demo-grpc.ml.svc:9000" in chart.notes(GRPC)
+    assert "gRPC" not in chart.notes(chart.MINIMAL)
+
+
 def test_the_head_runs_no_replica_and_has_no_traffic():
     spec = chart.one(chart.documents(chart.MINIMAL), "RayService")["spec"]
     head = spec["rayClusterConfig"]["headGroupSpec"]
@@ -128,8 +172,11 @@ def test_replicas_fit_on_the_workers_that_there_may_be():
 
 
 def ray_pods(case):
-    found = chart.pods(chart.documents(chart.values_of(case)))
-    return [pod for pod in found if container(pod)["name"] in ("ray-head", "ray-worker")]
+    return [pod for pod in chart.pods(chart.documents(chart.values_of(case))) if is_ray(pod)]
+
+
+def is_ray(pod):
+    return container(pod)["name"] in ("ray-head", "ray-worker")
 
 
 def container(pod):

@@ -46,6 +46,7 @@ SWITCHES = {
         {"ServiceMonitor", "Service"},
     ),
     "alerts": ({"monitoring": {"rules": {"enabled": True}}}, {"PrometheusRule"}),
+    "gRPC": ({"serving": {"grpc": {"enabled": True}}}, {"Service"}),
     "a schedule": ({"schedules": {"searches": [SEARCH]}}, {"CronJob", "Role", "RoleBinding"}),
     "submitters": (
         {"rbac": {"submitters": [{"kind": "User", "name": "me"}]}},

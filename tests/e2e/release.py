@@ -11,6 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
 from eagleray import errors
 from k8s import api
 from k8s.objects import ready
@@ -19,7 +23,7 @@ from tests.e2e.cluster import Cluster, names
 from tests.e2e.helm import Helm
 from tests.e2e.settings import MODEL, Settings
 
-SERVE, STORE = 8000, 8333
+SERVE, GRPC, STORE = 8000, 9000, 8333
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,16 @@ class Release:
 
     def predict(self) -> dict[str, Any]:
         """One prediction, asked from this machine through a worker's port."""
-        workers = [pod for pod in self.pods("worker", cluster=self.active()) if ready(pod)]
-        if not workers:
-            raise errors.ClusterError(f"release {self.name}: no worker is ready")
-        with self._tunnel(workers[0], SERVE) as here:
-            example = _json(f"http://{here}/openapi.json")
-            post = example["paths"][f"/v1/models/{MODEL}:predict"]["post"]
-            body = post["requestBody"]["content"]["application/json"]["example"]
-            return _json(f"http://{here}/v1/models/{MODEL}:predict", body)
+        with self._tunnel(self._worker(), SERVE) as here:
+            return _json(f"http://{here}/v1/models/{MODEL}:predict", _example(here))
+
+    def infer(self) -> tuple[str, str]:
+        """The model and version that answer the same by gRPC, through the worker's other port."""
+        worker = self._worker()
+        with self._tunnel(worker, SERVE) as here:
+            row = _example(here)["instances"][0]
+        with self._tunnel(worker, GRPC) as here:
+            return infer(here, MODEL, row)
 
     def mute(self, seconds: float = 10) -> str:
         """What is missing until it answers for some time without a failure."""
@@ -153,6 +159,13 @@ class Release:
         (model,) = [one for one in found if one["name"] == MODEL]
         return int(model["aliases"]["champion"])
 
+    def _worker(self) -> Any:
+        """A worker that is ready."""
+        for pod in self.pods("worker", cluster=self.active()):
+            if ready(pod):
+                return pod
+        raise errors.ClusterError(f"release {self.name}: no worker is ready")
+
     def _status(self) -> dict[str, Any]:
         found = self.cluster.api.get(api.RAYSERVICES, self.name)
         status: dict[str, Any] = found.get("status") or {}
@@ -189,6 +202,33 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 def _aws(endpoint: str, region: str, key: str, secret: str) -> dict[str, str]:
     made = {KEYS[0]: key, KEYS[1]: secret, "AWS_REGION": region}
     return made | ({"AWS_ENDPOINT_URL_S3": endpoint} if endpoint else {})
+
+
+def infer(address: str, model: str, row: Mapping[str, Any]) -> tuple[str, str]:
+    """The model and version that answer a row by gRPC.
+
+    Raises:
+        ClusterError: the call failed, with its code and what the server says.
+    """
+    try:
+        with grpc.InferenceServerClient(address) as client:
+            columns = client.get_model_metadata(model, client_timeout=30).inputs
+            inputs = [grpc.InferInput(one.name, [1], one.datatype) for one in columns]
+            for one in inputs:
+                value = np.array([row[one.name()]], triton_to_np_dtype(one.datatype()))
+                one.set_data_from_numpy(value)
+            said = client.infer(model, inputs, client_timeout=30).get_response()
+    except InferenceServerException as failure:
+        raise errors.ClusterError(f"gRPC at {address}: {failure}") from failure
+    return said.model_name, said.model_version
+
+
+def _example(here: str) -> dict[str, Any]:
+    """The body of a request that the model's own description gives."""
+    paths = _json(f"http://{here}/openapi.json")["paths"]
+    post = paths[f"/v1/models/{MODEL}:predict"]["post"]
+    body: dict[str, Any] = post["requestBody"]["content"]["application/json"]["example"]
+    return body
 
 
 def _json(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

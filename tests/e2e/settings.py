@@ -151,6 +151,7 @@ def _small(chosen: Settings) -> dict[str, Any]:
             },
         },
         "serving": {
+            "grpc": {"enabled": True},
             "replicas": {
                 "min": 1,
                 "max": 2,

@@ -45,3 +45,7 @@ def test_this_machine_is_answered_through_a_forwarded_port(release: Release) -> 
     answer = release.predict()
     assert (answer["model"], answer["version"]) == (MODEL, 1)
     assert len(answer["predictions"]) == 1
+
+
+def test_this_machine_is_answered_by_grpc_through_a_forwarded_port(release: Release) -> None:
+    assert release.infer() == (MODEL, "1")

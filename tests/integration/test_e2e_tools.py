@@ -496,7 +496,7 @@ def test_a_release_that_does_not_come_up_ends_with_its_reason_and_the_rest_is_sk
         check=False,
     )
     assert "Pod store: ImagePullBackOff: absent:1: image absent:1 cannot be pulled" in run.stdout
-    assert "1 failed, 22 skipped" in run.stdout
+    assert "1 failed, 23 skipped" in run.stdout
     assert whole.names("ray.io/v1/rayservices") == set()
 
 

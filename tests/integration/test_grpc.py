@@ -16,10 +16,11 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from eagleray import apikeys
+from eagleray import apikeys, errors
 from serving import admission, batching, environment, guard, keys, metrics, predictor, rpc, web
 from serving.wire.inference_messages import SERVICE
 from tests import bundles
+from tests.e2e import release
 
 RAW = bundles.rows(20, seed=3)
 EXPECTED = bundles.make().predict(RAW).outputs
@@ -153,6 +154,32 @@ def test_typed_values_get_typed_answers(stub: Any) -> None:
     assert dict(call.trailing_metadata())["x-eagleray-version"] == "3"
 
 
+def test_every_call_is_told_the_id_of_its_request(stub: Any) -> None:
+    versioned = typed()
+    versioned.model_version = "3"
+    ready = messages.ServerReadyRequest()
+    asked = (stub.ModelInfer, typed()), (stub.ModelInfer, versioned), (stub.ServerReady, ready)
+    for ask, request in asked:
+        made, again = (_ids(ask.with_call(request)[1]) for _ in range(2))
+        assert (len(made), made != again) == (1, True)
+        given = ask.with_call(request, metadata=[("x-request-id", "mine-7")])[1]
+        assert _ids(given) == ["mine-7"]
+
+
+@pytest.mark.parametrize("change", [{"model_name": "left/x"}, {"model_version": "9"}])
+def test_a_call_that_fails_is_told_it_too(stub: Any, change: dict[str, str]) -> None:
+    request = typed()
+    for name, value in change.items():
+        setattr(request, name, value)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(request, metadata=[("x-request-id", "mine-7")])
+    assert _ids(caught.value) == ["mine-7"]
+
+
+def _ids(call: Any) -> list[str]:
+    return [value for name, value in call.trailing_metadata() if name == "x-request-id"]
+
+
 def test_the_code_and_the_message_say_what_is_wrong(stub: Any) -> None:
     invalid, not_found = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
     for change, code, said in (
@@ -191,7 +218,8 @@ def test_a_call_needs_a_key_where_the_endpoint_asks_for_one(
 ) -> None:
     key, known = apikeys.new("team", ("predict",))
     file = tmp_path / "keys"
-    file.write_text(known.line())
+    watcher, admin = apikeys.new("watcher", ("admin",))
+    file.write_text(f"{known.line()}\n{admin.line()}\n")
     monkeypatch.setattr(server.application, "guard", guard.Guard(keys.Keys(file)))
     assert stub.ServerReady(messages.ServerReadyRequest()).ready
     given = (("authorization", f"Bearer {key}"),)
@@ -199,6 +227,8 @@ def test_a_call_needs_a_key_where_the_endpoint_asks_for_one(
         for ask, request in ((stub.ModelInfer, typed()), (stub.ModelReady, READY)):
             with refused(grpc.StatusCode.UNAUTHENTICATED, "a key must be given"):
                 ask(request, metadata=metadata)
+    with refused(grpc.StatusCode.PERMISSION_DENIED, "the key must have the scope predict"):
+        stub.ModelInfer(typed(), metadata=(("authorization", f"Bearer {watcher}"),))
     assert stub.ModelReady(READY, metadata=given).ready
     assert len(stub.ModelInfer(typed(), metadata=given).outputs) == 4
 
@@ -247,6 +277,13 @@ def test_calls_that_nobody_waits_for_leave_the_queue(server: Server, stub: Any) 
         done.set()
         batcher._run = run
     assert len(first.result().outputs) == 4
+
+
+def test_the_step_of_a_real_cluster_asks_and_says_what_has_failed(server: Server) -> None:
+    row = {name: values[0] for name, values in RAW.items()} | {"city": "Bern"}
+    assert release.infer(server.address, "left", row) == ("left", "3")
+    with pytest.raises(errors.ClusterError, match=r"gRPC at .*NOT_FOUND.*is left, but got 'up'"):
+        release.infer(server.address, "up", row)
 
 
 def test_tritonclient_is_told_what_is_wrong(client: triton.InferenceServerClient) -> None:

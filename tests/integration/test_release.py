@@ -20,6 +20,7 @@ from eagleray.state.models import Registry
 from k8s import rayjob
 from tests import bundles, pods
 from tests.chart import chart
+from tests.e2e import release as steps
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 TOKEN = secrets.token_hex(16)
@@ -30,7 +31,12 @@ VALUES = {
     "model": {"name": NAME},
     "storage": {"uri": "s3://models/demo"},
     "objectStore": {"embedded": True},
-    "serving": {"pollSeconds": 0.2, "drainSeconds": 10, "workers": {"min": 2, "max": 2}}
+    "serving": {
+        "grpc": {"enabled": True},
+        "pollSeconds": 0.2,
+        "drainSeconds": 10,
+        "workers": {"min": 2, "max": 2},
+    }
     | {"replicas": {"min": 2, "max": 2}},
     "tuning": {"workers": [{"name": "cpu", "min": 1, "max": 1, "cpus": 2, "memory": "2Gi"}]},
 }
@@ -186,6 +192,13 @@ def test_every_worker_answers_and_no_replica_is_on_the_head(release: Release) ->
         found = [one["probabilities"]["yes"] for one in answer["predictions"]]
         assert found == pytest.approx(expected.tolist(), abs=1e-6)
     assert [_replicas(pod) for pod in (release.head, *release.workers)] == [0, 1, 1]
+
+
+def test_every_worker_answers_grpc(release: Release) -> None:
+    """Ray Serve takes `grpc_options` from the chart's configuration."""
+    row = next(one for one in bundles.instances(RAW) if None not in one.values())
+    for worker in release.workers:
+        assert steps.infer(f"{worker.address}:9000", NAME, row) == (NAME, "1")
 
 
 def test_each_worker_answers_scrapes_for_its_own_replica(release: Release) -> None:

@@ -89,10 +89,15 @@ def test_requests_at_zero_replicas_are_answered_by_the_first_which_ends_again(
 
 
 def test_a_request_that_waits_too_long_for_the_first_replica_gets_a_503(tmp_path: Path) -> None:
-    with serving(tmp_path, wait_s=1) as (url, _):
+    with serving(tmp_path, wait_s=1) as (url, address):
         refused = ask(url)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["type"] == "unavailable"
+        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+            service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(REQUEST, timeout=60)
+        late, told = caught.value, dict(caught.value.trailing_metadata())
+        assert (late.code(), told["retry-after"]) == (grpc.StatusCode.UNAVAILABLE, "5")
+        assert late.details() == "no replica could answer within 1 s"
         while ask(url).status_code == 503:  # what the first one asked for comes all the same
             time.sleep(0.2)
         assert ask(url).status_code == 200

@@ -285,3 +285,22 @@ def test_a_grpc_server_of_ray_serve_can_call_a_services_own_handlers() -> None:
         assert added[0]._method_handlers["/own.Service/Ask"].unary_unary is answer
 
     asyncio.run(check())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Serve's own, at its import
+def test_ray_serves_own_way_to_answer_a_call_is_a_method_like_any_other() -> None:
+    """Also the one of its proxy, which sets no code where one is set."""
+    from ray.serve._private import grpc_util, proxy
+
+    def factory(service_method: str, streaming_type: Any) -> Any:
+        return service_method, streaming_type.value
+
+    async def check() -> None:
+        server = grpc_util.gRPCGenericServer(factory)
+        assert ray_compat.own_way(server, "/own.Service/Ask") == ("/own.Service/Ask", "unary_unary")
+
+    asyncio.run(check())
+    made = inspect.getsource(proxy.gRPCProxy.service_handler_factory)
+    assert "async def unary_unary(\n" in made
+    assert "set_grpc_code_and_details(context, status)" in made
+    assert "if not context.code():" in inspect.getsource(grpc_util.set_grpc_code_and_details)

@@ -36,6 +36,11 @@
 http://{{ include "eagleray.service" . }}-serve-svc.{{ .Release.Namespace }}.svc:8000
 {{- end -}}
 
+{{/* The Service of gRPC, which is ours: KubeRay's has no port but `serve`. */}}
+{{- define "eagleray.grpc" -}}
+{{- include "eagleray.name" (dict "root" . "suffix" "grpc") -}}
+{{- end -}}
+
 {{/* Labels by which policies, budgets and monitors select: KubeRay leaves these two alone. */}}
 {{- define "eagleray.selector" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}

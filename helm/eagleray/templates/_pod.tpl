@@ -119,6 +119,10 @@ env:
   - name: {{ $name }}
     value: {{ $value | quote }}
   {{- end }}
+  {{- if and $values.serving.grpc.enabled (eq .component "serving") }}
+  - name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE
+    value: "16777216"
+  {{- end }}
   - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
     value: {{ include "eagleray.drain" . | quote }}
   {{- include "eagleray.storageEnv" .root | nindent 2 }}
@@ -187,6 +191,9 @@ volumeMounts:
 {{- end }}
 {{- if eq .component "serving" }}
 - {name: serve, containerPort: 8000, protocol: TCP}
+{{- if .root.Values.serving.grpc.enabled }}
+- {name: grpc, containerPort: 9000, protocol: TCP}
+{{- end }}
 {{- if eq .role "worker" }}
 - {name: model-metrics, containerPort: 8001, protocol: TCP}
 {{- end }}
