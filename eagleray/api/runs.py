@@ -78,7 +78,7 @@ def plan(experiment: spec.Experiment, cluster: Cluster) -> str:
     """Return what `submit` would send, as YAML."""
     from eagleray.client import package, runs
 
-    with _storage_reached(cluster):
+    with storage_reached(cluster):
         _check(experiment, cluster)
         return runs.plan(cluster, package.pack(experiment).run)
 
@@ -112,9 +112,9 @@ def submit(
         UserError: the file, or the data that can be read here, is at fault.
         EagleRayError: the attempt did not succeed.
     """
-    from eagleray.client import package, runs
+    from eagleray.client import package
 
-    with _storage_reached(cluster):
+    with storage_reached(cluster):
         _check(experiment, cluster)
         packed = package.pack(experiment)
         run = packed.run
@@ -124,16 +124,28 @@ def submit(
                 out.out(earlier.page, highlight=False)
             return Result(earlier.summary, earlier.page, run.storage)
         package.put(packed)
-        attempt = runs.submit(cluster, run)
-        out.print(f"run {attempt.id}: {attempt.state}", soft_wrap=True)
-        if detach:
-            out.print(f"follow it with: {_attach(cluster, attempt)}", soft_wrap=True)
+        if not drive(run, cluster, out, detach=detach):
             return None
-        follow(cluster, attempt, out)
         result = records.find(run, records.Result)
     if result is None:
         raise errors.ClusterError(f"run {run.id}: succeeded, but storage has no result of it")
     return Result(result.summary, result.page, run.storage)
+
+
+def drive(run: records.Run, cluster: Cluster, out: Console, *, detach: bool) -> bool:
+    """Make an attempt at a run that was sent, or attach to the active one; follow it to its end.
+
+    False with `detach`, at once; raises as `follow`.
+    """
+    from eagleray.client import runs
+
+    attempt = runs.submit(cluster, run)
+    out.print(f"run {attempt.id}: {attempt.state}", soft_wrap=True)
+    if detach:
+        out.print(f"follow it with: {_attach(cluster, attempt)}", soft_wrap=True)
+        return False
+    follow(cluster, attempt, out)
+    return True
 
 
 def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
@@ -147,6 +159,23 @@ def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
         print(f"\ndetached: the run goes on; attach again with: {again}", file=sys.stderr)
         raise
     runs.raise_for_state(backend, attempt)
+
+
+@contextlib.contextmanager
+def storage_reached(cluster: Cluster) -> Iterator[None]:
+    """Add to a storage error the command that reaches storage inside a cluster."""
+    try:
+        yield
+    except (errors.AccessDeniedError, errors.StorageUnavailableError) as cause:
+        from k8s.backend import Kubernetes
+
+        tunnel = cluster.tunnel() if isinstance(cluster, Kubernetes) else None
+        if tunnel is None or "AWS_ENDPOINT_URL_S3" in os.environ:
+            raise
+        raise type(cause)(
+            "storage: must be reachable from here too, but it is inside the cluster; forward its "
+            f"port: {tunnel}"
+        ) from cause
 
 
 def explain(
@@ -207,23 +236,6 @@ def _on_kubernetes(name: str, namespace: str | None, storage: str | None) -> lis
 
 def _attach(backend: Backend, attempt: Attempt) -> str:
     return f"eagleray runs attach {attempt.id} {backend.options}"
-
-
-@contextlib.contextmanager
-def _storage_reached(cluster: Cluster) -> Iterator[None]:
-    """Add to a storage error the command that reaches storage inside a cluster."""
-    try:
-        yield
-    except (errors.AccessDeniedError, errors.StorageUnavailableError) as cause:
-        from k8s.backend import Kubernetes
-
-        tunnel = cluster.tunnel() if isinstance(cluster, Kubernetes) else None
-        if tunnel is None or "AWS_ENDPOINT_URL_S3" in os.environ:
-            raise
-        raise type(cause)(
-            "storage: must be reachable from here too, but it is inside the cluster; forward its "
-            f"port: {tunnel}"
-        ) from cause
 
 
 def _check(experiment: spec.Experiment, target: Cluster) -> None:

@@ -136,10 +136,16 @@ def mlflow(run: Reference, storage: options.Storage = options.EMBEDDED) -> None:
 @app.command(hidden=True)
 def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")]) -> None:
     """Run the driver process inside the cluster."""
-    from eagleray.state.runs import Run
+    from eagleray.state import batches
+    from eagleray.state import runs as records
     from ray_jobs import pipeline
+    from ray_jobs.batch import driver
 
-    pipeline.drive(Run(name, run, storage))
+    sent = records.Run(name, run, storage)
+    if (batch := records.find(sent, batches.Request)) is not None:
+        driver.drive(sent, batch)
+    else:
+        pipeline.drive(sent)
 
 
 def _find(

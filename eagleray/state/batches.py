@@ -69,6 +69,15 @@ class Plan(documents.Document, frozen=True):
     rows_per_part: int
 
 
+class Request(documents.Document, frozen=True):
+    """A batch that was sent to a cluster: its plan is in the output."""
+
+    KIND = "batch-run"
+
+    output: str  # URI
+    max_errors: str  # as in `Options`
+
+
 class Part(documents.Document, frozen=True):
     """A finished part."""
 

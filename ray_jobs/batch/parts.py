@@ -70,7 +70,7 @@ def read(job: Job, file: int, done: Container[int]) -> Iterator[Rows]:
         StorageError: it cannot be fetched.
     """
     found = job.files()[file]
-    with found.opened() as path:
+    with found.opened(key="--input") as path:
         pieces = files.stream(Source(path, found.name), job.plan.rows_per_part, BLOCK)
         number = -1
         for number, (table, last) in enumerate(_cut(pieces, job.plan.rows_per_part)):

@@ -322,13 +322,16 @@ def test_a_limit_is_a_number_of_rows_or_a_share(text: str) -> None:
         (["in/a.csv", "--input", "in", "--output", "out"], "without FILE"),
         (["in/a.csv", "--format", "csv"], "--format: must stand beside --input"),
         (["in/a.csv", "--address", "h:1"], "--address: must stand beside --input"),
+        (["in/a.csv", "--kubernetes"], "--kubernetes: must stand beside --input"),
+        (["in/a.csv", "--dry-run"], "--dry-run: must stand beside --input"),
+        (["--input", "in", "--output", "out", "--detach"], "--detach: must stand beside --kub"),
+        (["--input", "in", "--output", "out", "--release", "r"], "--release: must stand beside"),
         ([], "FILE: a file is needed"),
         (["--input", "in", "--output", "out", "--format", "orc"], "--format: must be parquet or"),
         (["--input", "in", "--output", "out", "--rows-per-part", "0"], "--rows-per-part: at least"),
         (["--input", "in", "--output", "out", "--max-errors", "x"], "--max-errors: must be"),
         (["--input", "in", "--output", "out", "--version", "9"], "9"),
         (["--input", "in", "--output", "out", "--keep", "ids"], "no 'ids'; did you mean 'id'"),
-        (["--input", "in", "--output", "out", "--address", "http://h"], "--address: must be"),
     ],
 )
 def test_a_command_that_makes_no_sense_is_refused(
