@@ -222,18 +222,24 @@ def _label_bodies(labels: Iterable[Label]) -> Iterator[bytes]:
     """Bodies of at most `LABELS` labels; those of a request stay together."""
     requests: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for one in labels:
-        given = {
-            name: value for name, value in dataclasses.asdict(one).items() if value is not None
-        }
+        fields = dataclasses.asdict(one).items()
+        given = {name: value for name, value in fields if value is not None}
         requests.setdefault((one.request_id, one.version), []).append(given)
     held: list[dict[str, Any]] = []
     for rows in requests.values():
         if held and len(held) + len(rows) > LABELS:
-            yield json.dumps({"labels": held}).encode()
+            yield _label_body(held)
             held = []
         held += rows
     if held:
-        yield json.dumps({"labels": held}).encode()
+        yield _label_body(held)
+
+
+def _label_body(labels: list[dict[str, Any]]) -> bytes:
+    def plain(scalar: Any) -> Any:
+        return scalar.item()  # of NumPy, as tables give them
+
+    return json.dumps({"labels": labels}, default=plain).encode()
 
 
 def _identified(response: urllib3.BaseHTTPResponse) -> pd.DataFrame:
