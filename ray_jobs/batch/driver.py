@@ -144,7 +144,7 @@ def _predict(
 def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
     """Yield parts as they are finished. Files are read in tasks, and parts predicted in actors."""
     here = cluster.own_node() if parts.is_local(job) else None
-    slots = None if cluster.grows() else _slots()
+    slots = None if cluster.grows() and here is None else _slots(here)
     with passes.quiet(1):  # each part is a block of its own
         made = (
             ray.data.from_items(spans, override_num_blocks=len(spans))
@@ -171,9 +171,15 @@ def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
             yield from map(Part.model_validate, table.to_pylist())
 
 
-def _slots() -> int:
-    """The CPUs of the cluster."""
-    return max(1, int(sum(one.get("CPU", 0) for one in cluster.joined())))
+def _slots(here: Mapping[str, str] | None) -> int:
+    """The CPUs of the cluster, or of this machine; UserError if this one is needed and has none."""
+    if here is None:
+        return max(1, int(sum(one.get("CPU", 0) for one in cluster.joined())))
+    own = cluster.nodes()[next(iter(here.values()))].get("CPU", 0)
+    if own < 1:
+        law = "this machine must be a node with a CPU, or input, output and storage s3://…"
+        raise errors.UserError(f"--address: {law}")
+    return int(own)
 
 
 def _read(job: Job, span: pa.Table) -> Iterator[pa.Table]:
