@@ -122,9 +122,12 @@ def test_local_files_on_a_head_without_a_cpu_are_refused(s3: Bucket, tmp_path: P
     registry = Registry(storage.open(uri))
     registry.promote("left", registry.register("left", bundles.files(), {}).number)
     pd.DataFrame(bundles.rows(10)).to_csv(tmp_path / "rows.csv")
-    with autoscaled.cluster(1, idle_s=60) as address, cluster.connected(address):
-        with pytest.raises(errors.UserError, match=r"this machine must be a node with a CPU, or"):
-            eagleray.models(uri)["left"].predict_files(str(tmp_path), f"{uri}/out")
+    with (
+        autoscaled.cluster(1, idle_s=60) as address,
+        cluster.connected(address),
+        pytest.raises(errors.UserError, match="this machine must be a node with a CPU, or"),
+    ):
+        eagleray.models(uri)["left"].predict_files(str(tmp_path), f"{uri}/out")
 
 
 def assert_explained(file: Path) -> None:
