@@ -71,13 +71,14 @@ def read(job: Job, file: int, done: Container[int]) -> Iterator[Rows]:
     """
     found = job.files()[file]
     with found.opened(key="--input") as path:
-        pieces = files.stream(Source(path, found.name), job.plan.rows_per_part, BLOCK)
+        source = Source(path, found.name, settable=False)
+        pieces = files.stream(source, job.plan.rows_per_part, BLOCK)
         number = -1
         for number, (table, last) in enumerate(_cut(pieces, job.plan.rows_per_part)):
             if number not in done:
                 yield Rows(file, number, last, table)
         if number < 0 and 0 not in done:
-            yield Rows(file, 0, True, _empty(Source(path, found.name)))
+            yield Rows(file, 0, True, _empty(source))
 
 
 class Writer:

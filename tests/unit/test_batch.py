@@ -187,6 +187,10 @@ def is_empty(home: Path) -> None:
     (home / "in" / "b.csv").write_text("")
 
 
+def is_in_another_encoding(home: Path) -> None:
+    (home / "in" / "b.csv").write_bytes("id,âge\n".encode("latin-1"))
+
+
 def is_of_another_format(home: Path) -> None:
     write(home / "in" / "c.parquet", 3)
 
@@ -212,6 +216,7 @@ def is_gone(home: Path) -> None:
     [
         (lacks_a_column, r"b\.csv: the model's columns .* there is no 'city'"),
         (is_empty, r"b\.csv: a table is needed, but the file is empty"),
+        (is_in_another_encoding, r"b\.csv:1: text must be in utf-8, .* 0xe2; write it in UTF-8$"),
         (is_of_another_format, r"--input: .* must name files of one format"),
         (is_corrupt, r"c\.parquet: a readable table is needed, but"),
         (is_no_table, r"\.jsonl: only \.csv, .* are streamed, but got '\.jsonl'"),
