@@ -162,11 +162,13 @@ def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
 
 
 @contextlib.contextmanager
-def storage_reached(cluster: Cluster) -> Iterator[None]:
+def storage_reached(cluster: Cluster | None) -> Iterator[None]:
     """Add to a storage error the command that reaches storage inside a cluster."""
     try:
         yield
     except (errors.AccessDeniedError, errors.StorageUnavailableError) as cause:
+        if cluster is None:
+            raise
         from k8s.backend import Kubernetes
 
         tunnel = cluster.tunnel() if isinstance(cluster, Kubernetes) else None

@@ -155,8 +155,9 @@ def _predict_files(
     )
     if target is None:
         options.check_submitted(detach=where.detach, dry_run=where.dry_run)
-    version = models.models(storage)[name].version(reference)
-    job = batch.make(version, batch.Places(storage, *places), wanted)
+    with runs.storage_reached(target):
+        version = models.models(storage)[name].version(reference)
+        job = batch.make(version, batch.Places(storage, *places), wanted)
     if target is not None and where.dry_run:
         typer.echo(batch.plan_run(job, wanted.max_errors, target))
         return

@@ -92,7 +92,7 @@ class Writer:
         self._types = _types(self._model)
 
     def write(self, rows: Rows) -> batches.Part:
-        """Predict a part, and write it and then its record.
+        """Predict a part, and write it and then its record; another driver may have done both.
 
         Raises:
             DataError: a kept column is absent, which its header had.
@@ -100,6 +100,8 @@ class Writer:
             StorageError: it cannot be written.
         """
         plan, place = self._job.plan, (rows.file, rows.number)
+        if (finished := self._batch.part(place)) is not None:
+            return finished
         first = rows.number * plan.rows_per_part + 1
         frame = delimited.frame(rows.table)
         answers = predictions.predict(self._model, frame, first=first)

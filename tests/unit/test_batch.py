@@ -157,6 +157,13 @@ def test_a_part_that_was_not_recorded_keeps_its_first_bytes(home: Path) -> None:
     assert batch.parts() == {}
 
 
+def test_a_part_that_another_driver_has_finished_is_not_predicted_again(home: Path) -> None:
+    ready, batch = predicted(home)
+    other = parts.Rows(0, 0, False, pyarrow.table({"age": []}))
+    assert parts.Writer(ready).write(other) == batch.parts()[0, 0]
+    assert batch.parts()[0, 0].rows == 4
+
+
 def test_a_file_without_rows_is_one_part_with_a_header(home: Path) -> None:
     write(home / "in" / "a.parquet", 0)
     made = job(home, planned(home, source="in/a.parquet"))
