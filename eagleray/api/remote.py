@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,13 +115,17 @@ class Client:
         fails is not tried again, since another replica would count its labels again.
 
         Raises:
-            RequestError: a label is invalid; `field` names it. Nothing of its body counts.
+            RequestError: a label is invalid; `field` names it. No other label counts that was sent
+                with it, of which there are 10,000 at most.
             ServingError: the endpoint fails, or cannot be reached.
         """
         path, counted = None, Counted(0, 0, 0)
-        for body in _label_bodies(labels):
+        for one in _sent(labels):
             path = path or f"/v1/models/{self._model()}:label"
-            told = json.loads(self._ask("POST", path, body, JSON, repeats=False).data)
+            try:
+                told = json.loads(self._ask("POST", path, one.body(), JSON, repeats=False).data)
+            except errors.RequestError as cause:
+                raise one.placed(cause) from cause
             counted = Counted(*(before + told[name] for name, before in counted._asdict().items()))
         return counted
 
@@ -218,28 +223,43 @@ def _bodies(frame: pd.DataFrame) -> Iterator[bytes]:
         yield sink.getvalue().to_pybytes()
 
 
-def _label_bodies(labels: Iterable[Label]) -> Iterator[bytes]:
+class _Sent(NamedTuple):
+    """Labels of a body, and the place of each among those of the caller."""
+
+    labels: list[dict[str, Any]]
+    places: list[int]
+
+    def body(self) -> bytes:
+        def plain(scalar: Any) -> Any:
+            return scalar.item()  # of NumPy, as tables give them
+
+        return json.dumps({"labels": self.labels}, default=plain).encode()
+
+    def placed(self, cause: errors.RequestError) -> errors.RequestError:
+        """An error about a label of the body, with the caller's place of it."""
+        found = re.match(r"labels\[(\d+)\]", cause.field or "")
+        if found is None:
+            return cause
+        field = f"labels[{self.places[int(found[1])]}]{(cause.field or '')[found.end() :]}"
+        return errors.RequestError(str(cause), field=field, status=cause.status)
+
+
+def _sent(labels: Iterable[Label]) -> Iterator[_Sent]:
     """Bodies of at most `LABELS` labels; those of a request stay together."""
-    requests: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for one in labels:
+    requests: dict[tuple[str, int], _Sent] = {}
+    for place, one in enumerate(labels):
         fields = dataclasses.asdict(one).items()
-        given = {name: value for name, value in fields if value is not None}
-        requests.setdefault((one.request_id, one.version), []).append(given)
-    held: list[dict[str, Any]] = []
-    for rows in requests.values():
-        if held and len(held) + len(rows) > LABELS:
-            yield _label_body(held)
-            held = []
-        held += rows
-    if held:
-        yield _label_body(held)
-
-
-def _label_body(labels: list[dict[str, Any]]) -> bytes:
-    def plain(scalar: Any) -> Any:
-        return scalar.item()  # of NumPy, as tables give them
-
-    return json.dumps({"labels": labels}, default=plain).encode()
+        of = requests.setdefault((one.request_id, one.version), _Sent([], []))
+        of.labels.append({name: value for name, value in fields if value is not None})
+        of.places.append(place)
+    held = _Sent([], [])
+    for of in requests.values():
+        if held.labels and len(held.labels) + len(of.labels) > LABELS:
+            yield held
+            held = _Sent([], [])
+        held = _Sent(held.labels + of.labels, held.places + of.places)
+    if held.labels:
+        yield held
 
 
 def _identified(response: urllib3.BaseHTTPResponse) -> pd.DataFrame:

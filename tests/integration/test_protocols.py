@@ -188,6 +188,10 @@ def test_a_wrong_label_is_named_and_none_beside_it_counts(
         client.label([right, wrong])
     assert (caught.value.status, caught.value.field) == (422, field)
     assert client.label([right]) == (1, 0, 0)
+    of_it = dataclasses.replace(right, row=1, reward=2.0)  # is sent beside the first one
+    with pytest.raises(errors.RequestError) as caught:
+        client.label([right, eagleray.Label("b", 3, reward=1), of_it])
+    assert caught.value.field == "labels[2].reward"
 
 
 def test_labels_are_sent_once_where_a_connection_fails() -> None:
