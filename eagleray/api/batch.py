@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eagleray import errors, storage
+from eagleray.api import clusters
 from eagleray.state import batches, runs
 from eagleray.state.models import Registry, Version
 from eagleray.tabular import sources
@@ -78,12 +79,11 @@ def submit(
         ConflictError: the output has predictions of another plan.
         EagleRayError: the attempt did not succeed.
     """
-    from eagleray.api import runs as api
     from ray_jobs.batch.limit import Limit
 
     _check_remote(job, cluster)
     sent = _run(job, max_errors)
-    with api.storage_reached(cluster):
+    with clusters.storage_reached(cluster):
         batch = batches.Batch(storage.open(job.output))
         batch.begin(job.plan)
         if (earlier := batch.result()) is not None:
@@ -91,7 +91,7 @@ def submit(
             Limit.parse(max_errors).check(earlier.rows, earlier.errors, "", ended=True)
             return earlier
         runs.put(sent, batches.Request(output=job.output, max_errors=max_errors))
-        if not api.drive(sent, cluster, out, detach=detach):
+        if not clusters.drive(sent, cluster, out, detach=detach):
             return None
         result = batch.result()
     if result is None:

@@ -262,7 +262,7 @@ class Model(Steered):
             options: how to write them.
             address: a Ray cluster to join, `host:6379`, or the dashboard of one to submit to,
                 `http://host:8265`; by default Ray starts on this machine.
-            cluster: another cluster to submit to, see `eagleray.api.runs.cluster`.
+            cluster: another cluster to submit to, see `eagleray.api.clusters.cluster`.
             out: where to print progress.
 
         Raises:
@@ -275,9 +275,9 @@ class Model(Steered):
         """
         from rich import console
 
-        from eagleray.api import batch, runs
+        from eagleray.api import batch, clusters
 
-        target = cluster or runs.cluster(address)
+        target = cluster or clusters.cluster(address)
         chosen, options = self.version(version), options or batches.Options()
         places = batch.Places(self._rollouts.store.uri, source, output)
         job = batch.make(chosen, places, options)

@@ -142,12 +142,12 @@ def _predict_files(
     """Predict files on Ray, and print what was written."""
     from rich.console import Console
 
-    from eagleray.api import batch, models, runs
+    from eagleray.api import batch, clusters, models
     from eagleray.state import batches
 
     name, reference, storage = model
     wanted = batches.Options(**chosen)
-    target = runs.cluster(
+    target = clusters.cluster(
         where.address,
         kubernetes=where.kubernetes,
         namespace=where.namespace,
@@ -155,7 +155,7 @@ def _predict_files(
     )
     if target is None:
         options.check_submitted(detach=where.detach, dry_run=where.dry_run)
-    with runs.storage_reached(target):
+    with clusters.storage_reached(target):
         version = models.models(storage)[name].version(reference)
         job = batch.make(version, batch.Places(storage, *places), wanted)
     if target is not None and where.dry_run:

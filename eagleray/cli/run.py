@@ -50,7 +50,7 @@ def run(
     from rich.console import Console
 
     from eagleray import spec
-    from eagleray.api import runs
+    from eagleray.api import clusters, runs
 
     experiment = spec.load(file, options.overrides(assignments))
     fields = {
@@ -62,7 +62,7 @@ def run(
         "keep_s": keep,
         "retries": retries,
     }
-    target = runs.cluster(
+    target = clusters.cluster(
         address, kubernetes=kubernetes, namespace=namespace, release=release, options=fields
     )
     if target is None:

@@ -78,7 +78,7 @@ def attach(
     """Follow a run until it has ended; Ctrl-C leaves it running."""
     from rich.console import Console
 
-    from eagleray.api.runs import follow
+    from eagleray.api.clusters import follow
 
     found = _find(run, address, kubernetes, namespace, storage)
     follow(*found, Console(highlight=False, markup=False))
@@ -156,6 +156,6 @@ def _find(
 
 
 def _backend(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Backend:
-    from eagleray.api.runs import backend
+    from eagleray.api.clusters import backend
 
     return backend(address, kubernetes=kubernetes, namespace=namespace, storage=storage)
