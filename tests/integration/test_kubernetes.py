@@ -269,7 +269,7 @@ def test_files_are_predicted_by_a_rayjob(
     assert (run.storage, request) == (uri, batches.Request(output=f"{uri}/out", max_errors="10%"))
     assert len(server.mock["create"]) == 1
     (tmp_path / "rows.csv").write_text(rows)
-    assert cli.main([*command, "--input", str(tmp_path), "--detach"]) == 2
+    assert cli.main([*command, "--input", str(tmp_path / "rows.csv"), "--detach"]) == 2
     assert "--input: must be s3://… to be predicted with --kube" in capsys.readouterr().err
     assert len(server.mock["create"]) == 1
 
