@@ -90,7 +90,8 @@ def stream(source: Source, block: int) -> Iterator[pa.Table]:
 
 def header(source: Source) -> list[str]:
     """The names of the columns; raises as `read`, but for lines below the header."""
-    return _layout(source).columns
+    with _explained(source):
+        return _layout(source).columns
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
