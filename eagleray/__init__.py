@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from eagleray.api.models import Models as Models
     from eagleray.api.models import models as models
     from eagleray.api.remote import Client as Client
+    from eagleray.api.remote import Label as Label
     from eagleray.api.results import Result as Result
 
 _EXPORTS = {
@@ -32,7 +33,7 @@ _EXPORTS = {
     "endpoints": ("Endpoint", "serve"),
     "experiments": ("Experiment", "load"),
     "models": ("Model", "Models", "models"),
-    "remote": ("Client",),
+    "remote": ("Client", "Label"),
     "results": ("Result",),
 }
 __all__ = [name for names in _EXPORTS.values() for name in names]

@@ -67,7 +67,7 @@ class Experiment:
         Args:
             address: a Ray cluster to join, `host:6379`, or the dashboard of one to submit to,
                 `http://host:8265`; by default Ray starts on this machine.
-            cluster: another cluster to submit to, see `eagleray.api.runs.cluster`.
+            cluster: another cluster to submit to, see `eagleray.api.clusters.cluster`.
             console: where progress is printed; stdout by default.
 
         Raises:
@@ -75,10 +75,10 @@ class Experiment:
         """
         from rich import console as rich
 
-        from eagleray.api import runs
+        from eagleray.api import clusters, runs
 
         out = console or rich.Console(highlight=False, markup=False)
-        target = cluster or runs.cluster(address)
+        target = cluster or clusters.cluster(address)
         if target is None:
             return runs.run_local(self.spec, out, address)
         result = runs.submit(self.spec, target, out)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from eagleray import bundle
     from eagleray.api.additions import Added
+    from eagleray.client.runs import Cluster
     from eagleray.imported import Options
     from eagleray.predictions import Answers
 
@@ -247,6 +248,7 @@ class Model(Steered):
         *,
         options: batches.Options | None = None,
         address: str | None = None,
+        cluster: Cluster | None = None,
         out: Console | None = None,
     ) -> batches.Result:
         """Predict files on Ray, in parts, as `eagleray predict --input … --output …` does.
@@ -258,7 +260,9 @@ class Model(Steered):
             output: `s3://bucket/prefix` or a folder, for these predictions alone.
             version: which version.
             options: how to write them.
-            address: of a Ray cluster to join; else one on this machine.
+            address: a Ray cluster to join, `host:6379`, or the dashboard of one to submit to,
+                `http://host:8265`; by default Ray starts on this machine.
+            cluster: another cluster to submit to, see `eagleray.api.clusters.cluster`.
             out: where to print progress.
 
         Raises:
@@ -267,18 +271,22 @@ class Model(Steered):
             ConflictError: the output has predictions of other files, or by other means.
             NotFoundError: there is no such version.
             StorageUnavailableError: storage stays away; the same call goes on later.
+            ClusterError: Ray fails, or a submitted run did not succeed.
         """
-        from eagleray.api import batch
+        from rich import console
 
-        chosen, place = self.version(version), self._rollouts.store.uri
-        return batch.predict(
-            self._registry,
-            chosen,
-            batch.Places(place, source, output),
-            options=options or batches.Options(),
-            address=address,
-            out=out,
-        )
+        from eagleray.api import batch, clusters
+
+        target = cluster or clusters.cluster(address)
+        chosen, options = self.version(version), options or batches.Options()
+        places = batch.Places(self._rollouts.store.uri, source, output)
+        job = batch.make(chosen, places, options)
+        out = out or console.Console(quiet=True)
+        if target is None:
+            return batch.run(job, options.max_errors, address, out=out)
+        result = batch.submit(job, options.max_errors, target, out=out)
+        assert result is not None  # it is followed
+        return result
 
     def answers(
         self, frame: pd.DataFrame, version: str | int = CHAMPION, *, repeated: Sequence[str] = ()

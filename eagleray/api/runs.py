@@ -1,18 +1,16 @@
-"""Runs on a backend: Ray's job server, Kubernetes, or what a storage has on record."""
+"""Runs: an experiment on this machine or sent to a cluster, and why a run waits."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eagleray import errors, spec
+from eagleray.api import clusters
 from eagleray.api.results import Result
-from eagleray.client.runs import Attempt, Backend, Cluster
+from eagleray.client.runs import Attempt, Cluster
 from eagleray.findings import Explanation
 from eagleray.state import runs as records
 
@@ -20,65 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def cluster(
-    address: str | None = None,
-    *,
-    kubernetes: bool = False,
-    namespace: str | None = None,
-    release: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Cluster | None:
-    """The cluster to submit to; None for this machine, or for a cluster to join.
-
-    Args:
-        address: of Ray's dashboard, or of a cluster to join.
-        kubernetes: whether to make a RayJob.
-        namespace: of the RayJob.
-        release: of the chart, whose RayJob skeleton is used.
-        options: fields of `k8s.rayjob.Options`; None for those that were not given.
-
-    Raises:
-        UserError: options that contradict each other.
-    """
-    if address is not None and kubernetes:
-        raise errors.UserError("--address: cannot stand beside --kubernetes")
-    fields = {name: value for name, value in (options or {}).items() if value is not None}
-    if kubernetes:
-        from k8s import rayjob
-        from k8s.backend import Kubernetes
-
-        return Kubernetes(namespace, rayjob.Options(**fields), release)
-    for name, value in {"namespace": namespace, "release": release, **fields}.items():
-        if value is not None:
-            option = name.removesuffix("_s")
-            raise errors.UserError(f"--{option}: must stand beside --kubernetes")
-    if address is not None and address.startswith(("http://", "https://")):
-        from eagleray.client.ray_jobs import RayJobs
-
-        return RayJobs(address)
-    return None
-
-
-def backend(
-    address: str | None, *, kubernetes: bool, namespace: str | None, storage: str
-) -> Backend:
-    """Where to look for runs: a cluster, or storage; UserError for a cluster to join."""
-    if found := cluster(address, kubernetes=kubernetes, namespace=namespace):
-        return found
-    if address is not None:
-        raise errors.UserError(
-            f"--address: must be http://host:8265 of Ray's dashboard, but got {address}"
-        )
-    from eagleray.client.local import LocalRuns
-
-    return LocalRuns(storage)
-
-
 def plan(experiment: spec.Experiment, cluster: Cluster) -> str:
     """Return what `submit` would send, as YAML."""
     from eagleray.client import package, runs
 
-    with _storage_reached(cluster):
+    with clusters.storage_reached(cluster):
         _check(experiment, cluster)
         return runs.plan(cluster, package.pack(experiment).run)
 
@@ -112,9 +56,9 @@ def submit(
         UserError: the file, or the data that can be read here, is at fault.
         EagleRayError: the attempt did not succeed.
     """
-    from eagleray.client import package, runs
+    from eagleray.client import package
 
-    with _storage_reached(cluster):
+    with clusters.storage_reached(cluster):
         _check(experiment, cluster)
         packed = package.pack(experiment)
         run = packed.run
@@ -124,29 +68,12 @@ def submit(
                 out.out(earlier.page, highlight=False)
             return Result(earlier.summary, earlier.page, run.storage)
         package.put(packed)
-        attempt = runs.submit(cluster, run)
-        out.print(f"run {attempt.id}: {attempt.state}", soft_wrap=True)
-        if detach:
-            out.print(f"follow it with: {_attach(cluster, attempt)}", soft_wrap=True)
+        if not clusters.drive(run, cluster, out, detach=detach):
             return None
-        follow(cluster, attempt, out)
         result = records.find(run, records.Result)
     if result is None:
         raise errors.ClusterError(f"run {run.id}: succeeded, but storage has no result of it")
     return Result(result.summary, result.page, run.storage)
-
-
-def follow(backend: Backend, attempt: Attempt, out: Console) -> None:
-    """Print an attempt's log until it ends; raise unless it succeeded. Ctrl-C leaves it running."""
-    from eagleray.client import runs, screen
-
-    try:
-        screen.print_log(backend.log(attempt, follow=True), attempt, out)
-    except KeyboardInterrupt:
-        again = _attach(backend, attempt)
-        print(f"\ndetached: the run goes on; attach again with: {again}", file=sys.stderr)
-        raise
-    runs.raise_for_state(backend, attempt)
 
 
 def explain(
@@ -174,7 +101,7 @@ def explain(
     from eagleray.storage import EMBEDDED, server
 
     if address is not None:
-        there = backend(address, kubernetes=False, namespace=None, storage="")
+        there = clusters.backend(address, kubernetes=False, namespace=None, storage="")
         return [_explained(runs.find(there, name))]
     place = storage or (EMBEDDED if server.default_environment() else None)
     recorded = None
@@ -203,27 +130,6 @@ def _on_kubernetes(name: str, namespace: str | None, storage: str | None) -> lis
     from k8s.diagnose import snapshot
 
     return [diagnose.explain(one) for one in snapshot.read(api.Api(namespace), name, storage)]
-
-
-def _attach(backend: Backend, attempt: Attempt) -> str:
-    return f"eagleray runs attach {attempt.id} {backend.options}"
-
-
-@contextlib.contextmanager
-def _storage_reached(cluster: Cluster) -> Iterator[None]:
-    """Add to a storage error the command that reaches storage inside a cluster."""
-    try:
-        yield
-    except (errors.AccessDeniedError, errors.StorageUnavailableError) as cause:
-        from k8s.backend import Kubernetes
-
-        tunnel = cluster.tunnel() if isinstance(cluster, Kubernetes) else None
-        if tunnel is None or "AWS_ENDPOINT_URL_S3" in os.environ:
-            raise
-        raise type(cause)(
-            "storage: must be reachable from here too, but it is inside the cluster; forward its "
-            f"port: {tunnel}"
-        ) from cause
 
 
 def _check(experiment: spec.Experiment, target: Cluster) -> None:

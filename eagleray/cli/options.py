@@ -21,6 +21,16 @@ Storage = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Ray's dashboard, http://head:8265; else this machine.")
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Ray's dashboard (http://head:8265) to submit to, or a Ray cluster to join "
+        "(host:6379); else one on this machine.",
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Submit, and do not follow.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted, as YAML.")]
 Kubernetes = Annotated[bool, typer.Option("--kubernetes", help="A RayJob on Kubernetes.")]
 Namespace = Annotated[
     str | None, typer.Option(help="Its namespace; else that of the current context.")
@@ -35,6 +45,13 @@ def group(about: str) -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=about)
     app.callback()(lambda: None)
     return app
+
+
+def check_submitted(*, detach: bool, dry_run: bool) -> None:
+    """UserError if a run that goes to no cluster is to be detached from, or only planned."""
+    if detach or dry_run:
+        option = "--detach" if detach else "--dry-run"
+        raise UserError(f"{option}: must stand beside --kubernetes or --address http://…")
 
 
 def overrides(assignments: list[str] | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,6 +18,7 @@ from eagleray.errors import DataError, UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from eagleray.state import batches
 
 File = Annotated[
     Path | None, typer.Argument(help="CSV, Parquet or JSON Lines; - is standard input.")
@@ -45,9 +46,6 @@ PartRows = Annotated[
 MaxErrors = Annotated[
     str | None, typer.Option(help="The most rows that may fail: 100, or 5%; 10% by default.")
 ]
-Address = Annotated[
-    str | None, typer.Option(help="A Ray cluster to join (host:6379); else this machine.")
-]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print a line of JSON a row; with --input, the result.")
 ]
@@ -64,7 +62,12 @@ def predict(
     output_format: Format = None,
     rows_per_part: PartRows = None,
     max_errors: MaxErrors = None,
-    address: Address = None,
+    address: options.Target = None,
+    kubernetes: options.Kubernetes = False,
+    namespace: options.Namespace = None,
+    release: options.Release = None,
+    detach: options.Detach = False,
+    dry_run: options.DryRun = False,
     storage: options.Storage = options.EMBEDDED,
     as_json: AsJson = False,
 ) -> None:
@@ -73,8 +76,10 @@ def predict(
     For a row that the model cannot take, `error` has its number, from 1, and what is wrong.
 
     With --input and --output, many files are predicted on Ray and written in parts, with all their
-    columns or those of --keep. The same command goes on where it was interrupted.
+    columns or those of --keep. The same command goes on where it was interrupted, and attaches to
+    a run that it has submitted.
     """
+    where = _Where(address, kubernetes, namespace, release, detach, dry_run)
     given = {"format": output_format, "rows_per_part": rows_per_part, "max_errors": max_errors}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if source is not None or output is not None:
@@ -83,13 +88,24 @@ def predict(
                 "--input and --output: both are needed, without FILE and --strict (--max-errors 0)"
             )
         chosen["keep"] = tuple(repeated) if repeated else None
-        _predict_files((name, reference, storage), (source, output), chosen, address, as_json)
+        _predict_files((name, reference, storage), (source, output), chosen, where, as_json)
         return
-    for option in (*chosen, *(["address"] if address else [])):
+    for option in (*chosen, *(option for option, value in where._asdict().items() if value)):
         raise UserError(f"--{option.replace('_', '-')}: must stand beside --input and --output")
     if file is None:
         raise UserError("FILE: a file is needed, or --input and --output")
     _predict_rows((name, reference, storage), file, repeated or (), strict, as_json)
+
+
+class _Where(NamedTuple):
+    """Where files are predicted: the options of the command line."""
+
+    address: str | None
+    kubernetes: bool
+    namespace: str | None
+    release: str | None
+    detach: bool
+    dry_run: bool
 
 
 def _predict_rows(
@@ -120,29 +136,49 @@ def _predict_files(
     model: tuple[str, str, str],
     places: tuple[str, str],
     chosen: dict[str, Any],
-    address: str | None,
+    where: _Where,
     as_json: bool,
 ) -> None:
     """Predict files on Ray, and print what was written."""
     from rich.console import Console
 
-    from eagleray.api import models
+    from eagleray.api import batch, clusters, models
     from eagleray.state import batches
 
     name, reference, storage = model
-    result = models.models(storage)[name].predict_files(
-        *places,
-        reference,
-        options=batches.Options(**chosen),
-        address=address,
-        out=Console(stderr=True, highlight=False, markup=False),
+    wanted = batches.Options(**chosen)
+    target = clusters.cluster(
+        where.address,
+        kubernetes=where.kubernetes,
+        namespace=where.namespace,
+        release=where.release,
     )
+    if target is None:
+        options.check_submitted(detach=where.detach, dry_run=where.dry_run)
+    with clusters.storage_reached(target):
+        version = models.models(storage)[name].version(reference)
+        job = batch.make(version, batch.Places(storage, *places), wanted)
+    if target is not None and where.dry_run:
+        typer.echo(batch.plan_run(job, wanted.max_errors, target))
+        return
+    out = Console(stderr=True, highlight=False, markup=False)
+    result = (
+        batch.run(job, wanted.max_errors, where.address, out=out)
+        if target is None
+        else batch.submit(job, wanted.max_errors, target, out=out, detach=where.detach)
+    )
+    if result is not None:
+        _show(result, places[1], as_json)
+
+
+def _show(result: batches.Result, output: str, as_json: bool) -> None:
+    """Print what was written."""
     if as_json:
         typer.echo(json.dumps(result.fields(), indent=2))
         return
     typer.echo(
-        f"version {result.version} of {name}: {result.rows:,} rows in {len(result.parts):,} parts"
-        f" in {places[1]}"
+        f"version {result.version} of {result.model}: {result.rows:,} rows in"
+        f" {len(result.parts):,} parts in {output}"
     )
     if result.errors:
         said = f"{result.errors:,} of {result.rows:,} rows cannot be predicted"

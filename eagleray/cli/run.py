@@ -7,15 +7,7 @@ from typing import Annotated
 import typer
 
 from eagleray.cli import options
-from eagleray.errors import UserError
 
-Address = Annotated[
-    str | None,
-    typer.Option(
-        help="Ray's dashboard (http://head:8265) to submit to, or a Ray cluster to join "
-        "(host:6379); else one on this machine."
-    ),
-]
 Cluster = Annotated[
     str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
 ]
@@ -36,7 +28,7 @@ Retries = Annotated[
 def run(
     file: Annotated[Path, typer.Argument(help="The experiment file.")],
     assignments: options.Set = None,
-    address: Address = None,
+    address: options.Target = None,
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     release: options.Release = None,
@@ -47,10 +39,8 @@ def run(
     deadline: Deadline = None,
     keep: Keep = None,
     retries: Retries = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Submit, and do not follow.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be submitted, as YAML.")
-    ] = False,
+    detach: options.Detach = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Search hyperparameters, evaluate the winner on the test part, and register it.
@@ -60,7 +50,7 @@ def run(
     from rich.console import Console
 
     from eagleray import spec
-    from eagleray.api import runs
+    from eagleray.api import clusters, runs
 
     experiment = spec.load(file, options.overrides(assignments))
     fields = {
@@ -72,12 +62,11 @@ def run(
         "keep_s": keep,
         "retries": retries,
     }
-    target = runs.cluster(
+    target = clusters.cluster(
         address, kubernetes=kubernetes, namespace=namespace, release=release, options=fields
     )
-    if target is None and (detach or dry_run):
-        option = "--detach" if detach else "--dry-run"
-        raise UserError(f"{option}: must stand beside --kubernetes or --address http://…")
+    if target is None:
+        options.check_submitted(detach=detach, dry_run=dry_run)
     if target is not None and dry_run:
         typer.echo(runs.plan(experiment, target))
         return

@@ -78,7 +78,7 @@ def attach(
     """Follow a run until it has ended; Ctrl-C leaves it running."""
     from rich.console import Console
 
-    from eagleray.api.runs import follow
+    from eagleray.api.clusters import follow
 
     found = _find(run, address, kubernetes, namespace, storage)
     follow(*found, Console(highlight=False, markup=False))
@@ -136,10 +136,16 @@ def mlflow(run: Reference, storage: options.Storage = options.EMBEDDED) -> None:
 @app.command(hidden=True)
 def drive(name: str, run: str, storage: Annotated[str, typer.Option("--storage")]) -> None:
     """Run the driver process inside the cluster."""
-    from eagleray.state.runs import Run
+    from eagleray.state import batches
+    from eagleray.state import runs as records
     from ray_jobs import pipeline
+    from ray_jobs.batch import driver
 
-    pipeline.drive(Run(name, run, storage))
+    sent = records.Run(name, run, storage)
+    if (batch := records.find(sent, batches.Request)) is not None:
+        driver.drive(sent, batch)
+    else:
+        pipeline.drive(sent)
 
 
 def _find(
@@ -150,6 +156,6 @@ def _find(
 
 
 def _backend(address: str | None, kubernetes: bool, namespace: str | None, storage: str) -> Backend:
-    from eagleray.api.runs import backend
+    from eagleray.api.clusters import backend
 
     return backend(address, kubernetes=kubernetes, namespace=namespace, storage=storage)

@@ -1,4 +1,4 @@
-"""Runs: experiments sent to a backend, attempt after attempt, until one succeeds.
+"""Runs: experiments and batches sent to a backend, attempt after attempt, until one succeeds.
 
 What belongs here: which attempt to attach to and when to make another, the same for every backend.
 What does not: the backends `client.ray_jobs` (Ray's job server), `k8s.backend` (Kubernetes) and
@@ -18,7 +18,7 @@ State = Literal["waiting", "running", "unfinished", "succeeded", "failed", "stop
 """`unfinished`: storage has no result, and no sign of a living driver."""
 LIMIT = 47
 """Most letters of an attempt's id: KubeRay takes no longer name for a RayJob."""
-RESUME = "the same `eagleray run` goes on from there"
+RESUME = "the same command goes on from there"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,15 @@ class Plan(documents.Document, frozen=True):
     rows_per_part: int
 
 
+class Request(documents.Document, frozen=True):
+    """A batch that was sent to a cluster: its plan is in the output."""
+
+    KIND = "batch-run"
+
+    output: str  # URI
+    max_errors: str  # as in `Options`
+
+
 class Part(documents.Document, frozen=True):
     """A finished part."""
 
@@ -137,6 +146,10 @@ class Batch:
         records = documents.read_all(lambda key: Part.read(self.store, key), found)
         return {one.place: one for one in sorted(records, key=lambda one: one.place)}
 
+    def part(self, place: Place) -> Part | None:
+        """A finished part; None where it is not finished."""
+        return Part.find(self.store, _record_key(place))
+
     def result(self) -> Result | None:
         """The result; None until all parts are finished."""
         return Result.find(self.store, keys.BATCH_RESULT)
@@ -151,8 +164,7 @@ class Batch:
 
     def record(self, part: Part) -> None:
         """Say that a part is finished."""
-        key = keys.BATCH_RECORD.format(file=part.file, number=part.number)
-        self.store.put(key, part.encode())
+        self.store.put(_record_key(part.place), part.encode())
 
     def finish(self, plan: Plan, parts: Mapping[Place, Part]) -> Result:
         """Write the result of all parts."""
@@ -199,6 +211,11 @@ def differences(before: Plan, now: Plan) -> list[str]:
     if not found and before.digest != now.digest:
         found.append(f"version {now.version} of {now.model} is another one, of another storage")
     return found + list(_changed_inputs(before, now))
+
+
+def _record_key(place: Place) -> str:
+    file, number = place
+    return keys.BATCH_RECORD.format(file=file, number=number)
 
 
 def _changed_inputs(before: Plan, now: Plan) -> list[str]:

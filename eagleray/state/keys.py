@@ -25,6 +25,7 @@ CURVES = SEARCH + "curves.parquet"  # every trial's metrics by epoch, when it ha
 RUN = RUNS + "{name}/{id}.json"  # a package that was sent, see `runs`
 RUN_SEARCH = RUNS + "{name}/{id}/search.json"
 RUN_RESULT = RUNS + "{name}/{id}/result.json"
+RUN_BATCH = RUNS + "{name}/{id}/batch.json"  # what was sent is predictions of files, see `batches`
 
 VERSIONS = MODELS + "{name}/versions/"
 VERSION = VERSIONS + "{number}.json"  # written once

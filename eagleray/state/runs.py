@@ -1,13 +1,14 @@
 """Runs: the package of each experiment that was sent, its search and its result.
 
-`eagleray.client.package` makes the package, `eagleray.client.runs` the attempts at the run.
+`eagleray.client.package` makes the package, `eagleray.client.runs` the attempts at the run. A run
+may also predict files: what was sent is a `batches.Request` then, and the result is in its output.
 """
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from eagleray import errors, storage
-from eagleray.state import documents, keys
+from eagleray.state import batches, documents, keys
 from eagleray.storage import blobs
 
 D = TypeVar("D", bound=documents.Document)
@@ -15,9 +16,9 @@ D = TypeVar("D", bound=documents.Document)
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment that was sent; a driver finds the rest in storage."""
+    """An experiment or a batch that was sent; a driver finds the rest in storage."""
 
-    name: str  # the experiment's
+    name: str  # the experiment's, or `predict-` and the model's
     id: str  # 12 hex digits of what decides the outcome
     storage: str  # URI of the storage that holds the package
 
@@ -49,7 +50,12 @@ class Result(documents.Document, frozen=True):
     page: str
 
 
-_KEYS = {Sent: keys.RUN, Begun: keys.RUN_SEARCH, Result: keys.RUN_RESULT}
+_KEYS: dict[type[documents.Document], str] = {
+    Sent: keys.RUN,
+    Begun: keys.RUN_SEARCH,
+    Result: keys.RUN_RESULT,
+    batches.Request: keys.RUN_BATCH,
+}
 
 
 def send(run: Run, archive: bytes, *, settled: bool) -> None:
@@ -67,7 +73,7 @@ def fetch(run: Run) -> bytes:
     return blobs.get(storage.open(run.storage), sent.package)
 
 
-def put(run: Run, document: Sent | Begun | Result) -> None:
+def put(run: Run, document: Sent | Begun | Result | batches.Request) -> None:
     """Write a document of a run."""
     key = _KEYS[type(document)].format(name=run.name, id=run.id)
     storage.open(run.storage).put(key, document.encode())

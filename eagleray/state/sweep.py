@@ -30,7 +30,7 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
     one.KIND: one
     for one in (
         *(leases.Fence, leases.LeaseDocument, Aliases, Event, models.Version),
-        *(batches.Plan, batches.Part, batches.Result),
+        *(batches.Plan, batches.Request, batches.Part, batches.Result),
         *(rollouts.Rollout, evidence.Evidence, plans.Defaults),
         *(runs.Begun, runs.Result, runs.Sent),
         *(searches.Definition, searches.Record, searches.Result, searches.State, searches.View),

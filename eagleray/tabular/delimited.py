@@ -31,6 +31,7 @@ class Source:
     name: str
     encoding: str | None = None
     delimiter: str | None = None
+    settable: bool = True  # in an experiment file; messages name its keys then
 
     @functools.cached_property
     def codec(self) -> str:
@@ -89,7 +90,8 @@ def stream(source: Source, block: int) -> Iterator[pa.Table]:
 
 def header(source: Source) -> list[str]:
     """The names of the columns; raises as `read`, but for lines below the header."""
-    return _layout(source).columns
+    with _explained(source):
+        return _layout(source).columns
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
@@ -123,7 +125,7 @@ def _layout(source: Source) -> Layout:
     with source.path.open(encoding=source.codec, newline="") as file:
         head = file.read(1 << 20).removeprefix("\ufeff")
     if "\0" in head:
-        fix = "set data.encoding: utf-16-le then"
+        fix = "set data.encoding: utf-16-le then" if source.settable else "write it in UTF-8"
         raise ValueError(f"it holds NUL bytes: this is no text, or in UTF-16; {fix}")
     layouts = [Layout(one, *_header(head, one)) for one in source.delimiter or DELIMITERS]
     return max(layouts, key=lambda layout: len(layout.names))
@@ -179,6 +181,7 @@ def _options(source: Source, layout: Layout, block: int) -> dict[str, Any]:
 
 def _check_encoding(source: Source) -> None:
     law = f"text must be in {source.codec.removesuffix('-sig')}"
+    fix = "set data.encoding" if source.settable else "write it in UTF-8"
     decoder = codecs.getincrementaldecoder(source.codec)()
     with source.path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -189,11 +192,11 @@ def _check_encoding(source: Source) -> None:
                 around = text[max(0, at - 15) : at + 15].decode("latin-1").strip()
                 raise source.fault(
                     number,
-                    f"{law}, but got the byte 0x{text[at]:02x};"
-                    f" set data.encoding, such as latin-1, which reads {around!r}",
+                    f"{law}, but got the byte 0x{text[at]:02x}; {fix}"
+                    + (f", such as latin-1, which reads {around!r}" if source.settable else ""),
                 ) from cause
             except UnicodeError as cause:  # UTF-16 without a byte order mark
-                raise source.fault(number, f"{law}; set data.encoding") from cause
+                raise source.fault(number, f"{law}; {fix}") from cause
 
 
 def _check_rows(source: Source, layout: Layout) -> None:
@@ -206,10 +209,11 @@ def _check_rows(source: Source, layout: Layout) -> None:
     listed = messages.listed([str(number) for number in others], 5)
     also = f" ({len(others) + 1} such lines, also {listed})" if others else ""
     fix = f"quote cells that hold {layout.delimiter!r}" if len(row) > needed else "fill the row up"
+    fix += ", or set data.delimiter" if source.settable else ""
     raise source.fault(
         line,
         f"a row needs as many cells as the header, {needed}, but got {len(row)}: {shown!r}{also};"
-        f" {fix}, or set data.delimiter",
+        f" {fix}",
     )
 
 

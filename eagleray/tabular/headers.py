@@ -42,7 +42,7 @@ def read(file: sources.File) -> Header:
     if not files.is_streamed(path):
         law = f"only {', '.join(files.STREAMED)} are streamed"
         raise errors.DataError(f"{file.name}: {law}, but got {path.suffix!r}")
-    with files.named(Source(path, file.name)):
+    with files.named(Source(path, file.name, settable=False)):
         return _parquet(file) if path.suffix.lower() in PARQUET else _text(file)
 
 
@@ -57,7 +57,7 @@ def _parquet(file: sources.File) -> Header:
 def _text(file: sources.File) -> Header:
     with _head(file) as path:
         data = path.read_bytes()
-        names = delimited.header(Source(path, file.name))
+        names = delimited.header(Source(path, file.name, settable=False))
     return Header(names, min(HEAD, file.size) / (data.count(b"\n") or 1))
 
 

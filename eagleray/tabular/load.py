@@ -36,7 +36,8 @@ def read(data: spec.Data, base: Path) -> pd.DataFrame:
 
 def file(path: Path, base: Path, *, shown: str | None = None) -> pd.DataFrame:
     """The table in a file, named `shown` in messages; pictures' paths start at `base`."""
-    return _checked(files.read(Source(path, shown or str(path))), shown or str(path), base)
+    source = Source(path, shown or str(path), settable=False)
+    return _checked(files.read(source), source.name, base)
 
 
 def joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

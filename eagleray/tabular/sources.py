@@ -32,8 +32,10 @@ class File:
         return not self.name.startswith(SCHEME)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Path]:
+    def opened(self, *, key: str = "data.source") -> Iterator[Path]:
         """The file on this machine's disk; an object is fetched for the time of the block.
+
+        Messages say that `key` names the source.
 
         Raises:
             DataError: it is gone, or has changed since it was found.
@@ -49,7 +51,7 @@ class File:
             return
         with tempfile.TemporaryDirectory(prefix="eagleray-source-") as folder:
             path = Path(folder, Path(self.name).name)
-            fetch(self.name, path)
+            fetch(self.name, path, key=key)
             self._check(_listed(self.name))
             yield path
 
@@ -79,17 +81,20 @@ def is_several(source: str) -> bool:
     return source.endswith("/") or bool(_WILD & set(source))
 
 
-def fetch(uri: str, path: Path) -> None:
-    """Write an object to a file; DataError where there is none, or another one meanwhile."""
-    bucket, key = address(uri)
+def fetch(uri: str, path: Path, *, key: str = "data.source") -> None:
+    """Write an object to a file; DataError where there is none, or another one meanwhile.
+
+    Messages say that `key` names the source.
+    """
+    bucket, object_key = address(uri, key)
     try:
         with path.open("wb") as sink:
-            storage.open(f"{SCHEME}{bucket}").download(key, sink)
+            storage.open(f"{SCHEME}{bucket}").download(object_key, sink)
     except errors.ObjectNotFoundError as cause:
-        raise errors.DataError(f"data.source: an object is needed, but {cause}") from cause
+        raise errors.DataError(f"{key}: an object is needed, but {cause}") from cause
     except errors.ObjectChangedError as cause:
         law = "an object must stay as it is while it is read"
-        raise errors.DataError(f"data.source: {law}, but {cause}") from cause
+        raise errors.DataError(f"{key}: {law}, but {cause}") from cause
 
 
 def address(uri: str, named: str = "data.source") -> tuple[str, str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
+import signal
 import time
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
@@ -19,7 +21,7 @@ import ray.data
 from rich import console
 
 from eagleray import errors, storage
-from eagleray.state import batches
+from eagleray.state import batches, keys, runs
 from eagleray.state.batches import Part, Place
 from ray_jobs import cluster
 from ray_jobs.batch import parts
@@ -29,9 +31,28 @@ from ray_jobs.data import passes
 
 PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)
 """How long the driver waits for storage that is away; anew after each part."""
+NO_STORAGE = (
+    errors.StorageUnavailableError,
+    errors.StorageFullError,
+    errors.AccessDeniedError,
+)
+"""What a person or time may mend; the same command then goes on."""
+READERS = 8
+"""Files that are read at once where the autoscaler adds nodes; each lies on a disk meanwhile."""
 SHOWN_S = 5.0
 """Time between two lines of progress."""
 RESUME = "run the same command to go on"
+
+
+def drive(sent: runs.Run, request: batches.Request) -> None:
+    """Run the driver of a batch that was submitted; SIGTERM acts like Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    plan = batches.Plan.read(storage.open(request.output), keys.BATCH_PLAN)
+    out = console.Console(highlight=False, markup=False)
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    job = Job(plan, sent.storage, request.output)
+    result = run(job, Limit.parse(request.max_errors), out, address)
+    out.print(f"{len(result.parts):,} parts with {result.rows:,} rows are finished")
 
 
 def run(job: Job, limit: Limit, out: console.Console, address: str | None = None) -> batches.Result:
@@ -51,15 +72,14 @@ def run(job: Job, limit: Limit, out: console.Console, address: str | None = None
         return result
     done: dict[Place, Part] = {}
     try:
-        _finish_parts(batch, job, done, limit, out, address)
-        _check(done, limit, ended=True)
-        return batch.finish(job.plan, done)
+        return _finish(batch, job, done, limit, out, address)
     except KeyboardInterrupt:
         out.print(f"interrupted: {_count(done)} are finished; {RESUME}", soft_wrap=True)
         raise
-    except errors.StorageUnavailableError as cause:
-        law = f"{_count(done)} are finished; {RESUME} when storage answers again"
-        raise errors.StorageUnavailableError(f"{cause}; {law}") from cause
+    except NO_STORAGE as cause:
+        away = isinstance(cause, errors.StorageUnavailableError)
+        law = f"{RESUME} when storage answers again" if away else RESUME
+        raise type(cause)(f"{cause}; {_count(done)} are finished and kept; {law}") from cause
 
 
 def left(job: Job, done: Mapping[Place, Part]) -> list[dict[str, Any]]:
@@ -73,15 +93,15 @@ def left(job: Job, done: Mapping[Place, Part]) -> list[dict[str, Any]]:
     return found
 
 
-def _finish_parts(
+def _finish(
     batch: batches.Batch,
     job: Job,
     done: dict[Place, Part],
     limit: Limit,
     out: console.Console,
     address: str | None,
-) -> None:
-    """Predict all parts; go on when storage has come back."""
+) -> batches.Result:
+    """Predict all parts, and write the result; go on when storage has come back."""
     pauses = iter(PAUSES_S)
     while True:
         before = len(done)
@@ -92,7 +112,8 @@ def _finish_parts(
             _check(done, limit)
             if spans := left(job, done):
                 _predict(job, spans, done, limit, out, address)
-            return
+            _check(done, limit, ended=True)
+            return batch.finish(job.plan, done)
         except errors.StorageUnavailableError as cause:
             if len(done) > before:
                 pauses = iter(PAUSES_S)
@@ -123,7 +144,7 @@ def _predict(
 def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
     """Yield parts as they are finished. Files are read in tasks, and parts predicted in actors."""
     here = cluster.own_node() if parts.is_local(job) else None
-    slots = max(1, int(sum(one.get("CPU", 0) for one in cluster.joined())))
+    slots = None if cluster.grows() and here is None else _slots(here)
     with passes.quiet(1):  # each part is a block of its own
         made = (
             ray.data.from_items(spans, override_num_blocks=len(spans))
@@ -132,7 +153,7 @@ def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=0,
-                compute=ray.data.TaskPoolStrategy(size=min(slots, len(spans))),
+                compute=ray.data.TaskPoolStrategy(size=min(slots or READERS, len(spans))),
                 label_selector=here,
             )
             .map_batches(
@@ -150,6 +171,17 @@ def _written(job: Job, spans: list[dict[str, Any]]) -> Generator[Part]:
             yield from map(Part.model_validate, table.to_pylist())
 
 
+def _slots(here: Mapping[str, str] | None) -> int:
+    """The CPUs of the cluster, or of this machine; UserError if this one is needed and has none."""
+    if here is None:
+        return max(1, int(sum(one.get("CPU", 0) for one in cluster.joined())))
+    own = cluster.nodes()[next(iter(here.values()))].get("CPU", 0)
+    if own < 1:
+        law = "this machine must be a node with a CPU, or input, output and storage s3://…"
+        raise errors.UserError(f"--address: {law}")
+    return int(own)
+
+
 def _read(job: Job, span: pa.Table) -> Iterator[pa.Table]:
     """A task: the parts of a file that are not finished."""
     done = frozenset(json.loads(span["done"][0].as_py()))
@@ -158,10 +190,17 @@ def _read(job: Job, span: pa.Table) -> Iterator[pa.Table]:
 
 
 class _Writer:
-    """An actor: the model is loaded once."""
+    """An actor: the model is loaded once.
+
+    It is loaded with the first part: of what `__init__` raises, Ray keeps the text alone.
+    """
 
     def __init__(self, job: Job) -> None:
-        self._writer = parts.Writer(job)
+        self._job = job
+
+    @functools.cached_property
+    def _writer(self) -> parts.Writer:
+        return parts.Writer(self._job)
 
     def __call__(self, packed: pa.Table) -> pa.Table:
         part = self._writer.write(parts.Rows.unpack(packed))

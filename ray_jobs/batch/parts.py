@@ -70,14 +70,15 @@ def read(job: Job, file: int, done: Container[int]) -> Iterator[Rows]:
         StorageError: it cannot be fetched.
     """
     found = job.files()[file]
-    with found.opened() as path:
-        pieces = files.stream(Source(path, found.name), job.plan.rows_per_part, BLOCK)
+    with found.opened(key="--input") as path:
+        source = Source(path, found.name, settable=False)
+        pieces = files.stream(source, job.plan.rows_per_part, BLOCK)
         number = -1
         for number, (table, last) in enumerate(_cut(pieces, job.plan.rows_per_part)):
             if number not in done:
                 yield Rows(file, number, last, table)
         if number < 0 and 0 not in done:
-            yield Rows(file, 0, True, _empty(Source(path, found.name)))
+            yield Rows(file, 0, True, _empty(source))
 
 
 class Writer:
@@ -91,7 +92,7 @@ class Writer:
         self._types = _types(self._model)
 
     def write(self, rows: Rows) -> batches.Part:
-        """Predict a part, and write it and then its record.
+        """Predict a part, and write it and then its record; another driver may have done both.
 
         Raises:
             DataError: a kept column is absent, which its header had.
@@ -99,6 +100,8 @@ class Writer:
             StorageError: it cannot be written.
         """
         plan, place = self._job.plan, (rows.file, rows.number)
+        if (finished := self._batch.part(place)) is not None:
+            return finished
         first = rows.number * plan.rows_per_part + 1
         frame = delimited.frame(rows.table)
         answers = predictions.predict(self._model, frame, first=first)

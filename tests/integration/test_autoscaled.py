@@ -7,14 +7,19 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import ray
 from rich import console
 
-from eagleray import errors, spec
+import eagleray
+from eagleray import errors, spec, storage
 from eagleray.client import screen
+from eagleray.state import batches
+from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline, search
-from tests import autoscaled
+from tests import autoscaled, bundles
+from tests.conftest import Bucket
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SLOW = (
@@ -94,6 +99,35 @@ def test_trials_run_at_once_as_nodes_come_and_leave_none_behind(
         assert nodes() == 0
         if not gpus:
             assert_explained(file)
+
+
+def test_a_batch_makes_a_cluster_without_workers_grow(s3: Bucket) -> None:
+    uri = f"{s3.uri}/grown"
+    registry, store = Registry(storage.open(uri)), storage.open(uri)
+    registry.promote("left", registry.register("left", bundles.files(), {}).number)
+    for number in range(4):
+        rows = pd.DataFrame(bundles.rows(2000, seed=number))
+        store.put(f"in/{number}.csv", rows.to_csv(index=False).encode())
+    with autoscaled.cluster(2, idle_s=60) as address, cluster.connected(address), Watch() as watch:
+        result = eagleray.models(uri)["left"].predict_files(
+            f"{uri}/in", f"{uri}/out", options=batches.Options(rows_per_part=5)
+        )
+    assert (result.rows, len(result.parts)) == (8000, 1600)
+    assert watch.seen[0][0] == 0
+    assert max(used for _, used in watch.seen) == 2, watch.seen
+
+
+def test_local_files_on_a_head_without_a_cpu_are_refused(s3: Bucket, tmp_path: Path) -> None:
+    uri = f"{s3.uri}/grown-local"
+    registry = Registry(storage.open(uri))
+    registry.promote("left", registry.register("left", bundles.files(), {}).number)
+    pd.DataFrame(bundles.rows(10)).to_csv(tmp_path / "rows.csv")
+    with (
+        autoscaled.cluster(1, idle_s=60) as address,
+        cluster.connected(address),
+        pytest.raises(errors.UserError, match="this machine must be a node with a CPU, or"),
+    ):
+        eagleray.models(uri)["left"].predict_files(str(tmp_path), f"{uri}/out")
 
 
 def assert_explained(file: Path) -> None:

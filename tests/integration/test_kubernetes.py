@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import shlex
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -11,18 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import kmock
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagleray import cli, errors
+from eagleray import cli, errors, storage
 from eagleray.client import runs, screen
+from eagleray.state import batches
+from eagleray.state import runs as records
+from eagleray.state.models import Registry
 from eagleray.state.runs import Run
 from k8s import api, backend
 from k8s import release as releases
 from k8s.diagnose import snapshot
+from tests import bundles
 from tests.chart import chart
+from tests.conftest import Bucket
 from tests.kube_api import Server
 
 RUN = Run("churn", "0123456789ab", "s3://models")
@@ -237,6 +244,34 @@ def test_the_command_line_prints_a_dry_run_that_is_all_yaml(
     assert job["spec"]["activeDeadlineSeconds"] == 60
     assert cli.main(["runs", "list", "--kubernetes", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_files_are_predicted_by_a_rayjob(
+    server: Server, s3: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"{s3.uri}/by-rayjob"
+    registry, store = Registry(storage.open(uri)), storage.open(uri)
+    registry.promote("left", registry.register("left", bundles.files(), {}).number)
+    rows = pd.DataFrame(bundles.rows(10)).to_csv(index=False)
+    store.put("in/0.csv", rows.encode())
+    command = ["predict", "left", "--storage", uri, "--kubernetes", "--output", f"{uri}/out"]
+    sent = [*command, "--input", f"{uri}/in"]
+    assert cli.main([*sent, "--dry-run"]) == 0
+    job = yaml.safe_load(capsys.readouterr().out)
+    attempt, words = job["metadata"]["name"], shlex.split(job["spec"]["entrypoint"])
+    assert words[:6] == ["python", "-m", "eagleray", "runs", "drive", "predict-left"]
+    assert list(store.list("out/")) == list(store.list("runs/")) == []
+    assert cli.main([*sent, "--detach"]) == 0
+    said = capsys.readouterr().err
+    assert f"follow it with: eagleray runs attach {attempt} --kubernetes --namespace ml" in said
+    run = Run(words[5], words[6], words[8])
+    request = records.find(run, batches.Request)
+    assert (run.storage, request) == (uri, batches.Request(output=f"{uri}/out", max_errors="10%"))
+    assert len(server.mock["create"]) == 1
+    (tmp_path / "rows.csv").write_text(rows)
+    assert cli.main([*command, "--input", str(tmp_path / "rows.csv"), "--detach"]) == 2
+    assert "--input: must be s3://… to be predicted with --kube" in capsys.readouterr().err
+    assert len(server.mock["create"]) == 1
 
 
 @pytest.mark.parametrize(

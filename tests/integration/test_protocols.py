@@ -1,10 +1,10 @@
 """Clients of others and our own against a real HTTP server: tritonclient, `eagleray.Client`."""
 
+import dataclasses
 import http.server
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,9 @@ from tritonclient.utils import InferenceServerException
 
 import eagleray
 from eagleray import errors
-from serving import batching, environment, metrics, predictor, web
+from eagleray.api import remote
+from serving import batching, environment, metrics, predictor, protocol, web
+from serving.wire import table_arrow
 from tests import bundles
 
 RAW = bundles.rows(20, seed=3)
@@ -149,6 +151,84 @@ def test_a_client_raises_errors_of_a_type(server: str) -> None:
         away.predict([{"age": 41, "city": "Bern"}])
 
 
+def test_a_client_reports_what_was_true_of_the_rows_of_its_answers(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = eagleray.Client(f"http://{server}")
+    frame = pd.DataFrame(RAW).astype({"member": object})
+    answers = pd.concat([client.predict(frame, identify=True) for _ in range(3)])
+    assert answers["request_id"].nunique() == 3
+    assert answers["row"].tolist() == [*range(20)] * 3
+    labels = [
+        eagleray.Label(one.request_id, one.version, one.row, predicted=one.label, label="no")
+        for one in answers.itertuples()
+    ]
+    monkeypatch.setattr(remote, "LABELS", 30)  # the rows of a request stay together
+    assert client.label(labels) == (3, 0, 0)
+    assert client.label(iter(labels)) == (0, 3, 0)
+    assert client.label([eagleray.Label("another", 9, reward=0.5)]) == (0, 0, 1)
+    assert client.label([]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (eagleray.Label("a", 3, predicted="no"), "labels[1]"),
+        (eagleray.Label("a", 3, predicted="no", label="maybe"), "labels[1]"),
+        (eagleray.Label("a", 3, reward=1.5), "labels[1].reward"),
+        (eagleray.Label("a", 0, reward=1), "labels[1].version"),
+    ],
+)
+def test_a_wrong_label_is_named_and_none_beside_it_counts(
+    server: str, wrong: eagleray.Label, field: str
+) -> None:
+    client, right = eagleray.Client(f"http://{server}"), eagleray.Label(f"beside {wrong}"[:99], 3)
+    right = dataclasses.replace(right, reward=1.0)
+    with pytest.raises(errors.RequestError) as caught:
+        client.label([right, wrong])
+    assert (caught.value.status, caught.value.field) == (422, field)
+    assert client.label([right]) == (1, 0, 0)
+    of_it = dataclasses.replace(right, row=1, reward=2.0)  # is sent beside the first one
+    with pytest.raises(errors.RequestError) as caught:
+        client.label([right, eagleray.Label("b", 3, reward=1), of_it])
+    assert caught.value.field == "labels[2].reward"
+
+
+def test_labels_are_sent_once_where_a_connection_fails() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), Dropping) as server:
+        beside = threading.Thread(target=server.serve_forever)
+        beside.start()
+        try:
+            with pytest.raises(errors.ServingError):
+                eagleray.Client(f"http://127.0.0.1:{server.server_port}").label(
+                    [eagleray.Label("a", 3, reward=1)]
+                )
+            assert Dropping.posts == 1
+        finally:
+            server.shutdown()
+            beside.join()
+
+
+class Dropping(http.server.BaseHTTPRequestHandler):
+    """Names its model, and closes the connection of what is posted."""
+
+    posts: ClassVar[int] = 0
+
+    def do_GET(self) -> None:
+        body = b'{"model": "left"}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        Dropping.posts += 1
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 class Busy(http.server.BaseHTTPRequestHandler):
     """Refuses twice, and then says another error."""
 
@@ -183,10 +263,6 @@ def test_a_client_comes_back_when_it_is_told_to() -> None:
             beside.join()
 
 
-def test_the_client_takes_no_more_rows_at_once_than_an_endpoint(tmp_path: Path) -> None:
-    from eagleray.api import remote
-    from serving import protocol
-    from serving.wire import table_arrow
-
-    assert remote.ROWS == protocol.MOST_ROWS
+def test_the_client_sends_no_more_at_once_than_an_endpoint_takes() -> None:
+    assert (remote.ROWS, remote.LABELS) == (protocol.MOST_ROWS, protocol.MOST_LABELS)
     assert remote.ARROW.encode() == table_arrow.ARROW.content_type

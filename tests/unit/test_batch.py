@@ -157,6 +157,13 @@ def test_a_part_that_was_not_recorded_keeps_its_first_bytes(home: Path) -> None:
     assert batch.parts() == {}
 
 
+def test_a_part_that_another_driver_has_finished_is_not_predicted_again(home: Path) -> None:
+    ready, batch = predicted(home)
+    other = parts.Rows(0, 0, False, pyarrow.table({"age": []}))
+    assert parts.Writer(ready).write(other) == batch.parts()[0, 0]
+    assert batch.parts()[0, 0].rows == 4
+
+
 def test_a_file_without_rows_is_one_part_with_a_header(home: Path) -> None:
     write(home / "in" / "a.parquet", 0)
     made = job(home, planned(home, source="in/a.parquet"))
@@ -187,6 +194,10 @@ def is_empty(home: Path) -> None:
     (home / "in" / "b.csv").write_text("")
 
 
+def is_in_another_encoding(home: Path) -> None:
+    (home / "in" / "b.csv").write_bytes("id,âge\n".encode("latin-1"))
+
+
 def is_of_another_format(home: Path) -> None:
     write(home / "in" / "c.parquet", 3)
 
@@ -212,6 +223,7 @@ def is_gone(home: Path) -> None:
     [
         (lacks_a_column, r"b\.csv: the model's columns .* there is no 'city'"),
         (is_empty, r"b\.csv: a table is needed, but the file is empty"),
+        (is_in_another_encoding, r"b\.csv:1: text must be in utf-8, .* 0xe2; write it in UTF-8$"),
         (is_of_another_format, r"--input: .* must name files of one format"),
         (is_corrupt, r"c\.parquet: a readable table is needed, but"),
         (is_no_table, r"\.jsonl: only \.csv, .* are streamed, but got '\.jsonl'"),
@@ -322,13 +334,16 @@ def test_a_limit_is_a_number_of_rows_or_a_share(text: str) -> None:
         (["in/a.csv", "--input", "in", "--output", "out"], "without FILE"),
         (["in/a.csv", "--format", "csv"], "--format: must stand beside --input"),
         (["in/a.csv", "--address", "h:1"], "--address: must stand beside --input"),
+        (["in/a.csv", "--kubernetes"], "--kubernetes: must stand beside --input"),
+        (["in/a.csv", "--dry-run"], "--dry-run: must stand beside --input"),
+        (["--input", "in", "--output", "out", "--detach"], "--detach: must stand beside --kub"),
+        (["--input", "in", "--output", "out", "--release", "r"], "--release: must stand beside"),
         ([], "FILE: a file is needed"),
         (["--input", "in", "--output", "out", "--format", "orc"], "--format: must be parquet or"),
         (["--input", "in", "--output", "out", "--rows-per-part", "0"], "--rows-per-part: at least"),
         (["--input", "in", "--output", "out", "--max-errors", "x"], "--max-errors: must be"),
         (["--input", "in", "--output", "out", "--version", "9"], "9"),
         (["--input", "in", "--output", "out", "--keep", "ids"], "no 'ids'; did you mean 'id'"),
-        (["--input", "in", "--output", "out", "--address", "http://h"], "--address: must be"),
     ],
 )
 def test_a_command_that_makes_no_sense_is_refused(

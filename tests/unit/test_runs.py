@@ -97,7 +97,7 @@ def test_a_failure_is_the_users_where_the_driver_says_so(
     failed = dataclasses.replace(made(1, "failed"), why="it is broken", exit_code=exit_code)
     room = Room()
     room.known = [failed]
-    with pytest.raises(kind, match=r"-1: failed \(it is broken\); the same `eagleray run` goes on"):
+    with pytest.raises(kind, match=r"-1: failed \(it is broken\); the same command goes on"):
         runs.raise_for_state(room, failed)
 
 
