@@ -23,6 +23,7 @@ from serving.openapi_parts import (
     array,
     closed,
     failures,
+    open_page,
     page,
     reference,
     response,
@@ -39,8 +40,8 @@ def paths(version: Bundle) -> Document:
     described = _infer()
     made = {
         "/v2": {"get": _page("Name and version of the server, and its extensions.")},
-        "/v2/health/live": {"get": _page("The process is alive and can predict.")},
-        "/v2/health/ready": {"get": _page("The model is loaded.")},
+        "/v2/health/live": {"get": open_page("The process is alive and can predict.")},
+        "/v2/health/ready": {"get": open_page("The model is loaded.")},
         "/v2/repository/index": {"post": _page("The models that are served here.")},
         f"{model}/infer": {"post": described | {"operationId": "infer"}},
         f"{numbered}/infer": {"post": described | {"operationId": "inferVersion"}},
@@ -124,7 +125,7 @@ def _input(name: Document, datatypes: list[str], value: Document) -> Document:
         "name": name,
         "shape": _SHAPE,
         "datatype": {"type": "string", "enum": datatypes},
-        "data": array({"anyOf": [value, array(value, minItems=1)]}, minItems=1),
+        "data": array({"anyOf": [value, array(value, minItems=1)]}, **_ROWS),
         "parameters": {"type": "object"},
     }
     required = ["name", "shape", "datatype", "data"]
@@ -164,6 +165,7 @@ def _output(version: Bundle) -> Document:
 
 _VALUES: dict[str, Document] = {"FP": NUMBER, "INT": INTEGER, "UINT": INTEGER, "BOOL": FLAG}
 _DATUM: Document = {"anyOf": [STRING, NUMBER]}
+_ROWS = {"minItems": 1, "maxItems": protocol.MOST_ROWS}
 _SHAPE: dict[str, Any] = {
     **array({"type": "integer", "minimum": 1, "maximum": protocol.MOST_ROWS}, minItems=1),
     "maxItems": 2,

@@ -1,10 +1,11 @@
 """Valid bodies for Schemathesis, of what OpenAPI cannot describe: tables, tensors that fit."""
 
+import contextlib
 import csv
 import io
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.ipc
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis import hooks
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.case import Case
 from schemathesis.hooks import HookContext
-from schemathesis.schemas import BaseSchema
+from schemathesis.specs.openapi import media_types
 
 from eagleray.learn import schema
 from serving import openapi
@@ -31,11 +34,25 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 TIMES = st.datetimes().map(lambda time: time.isoformat())
 
 
-def register(columns: Columns, pictures: Sequence[str], rows: int) -> None:
-    """Let Schemathesis send valid tables and binary tensors of these columns.
+@contextlib.contextmanager
+def valid(columns: Columns, row: Row, *, pictures: Sequence[str], rows: int) -> Iterator[None]:
+    """Let Schemathesis send valid tables and tensors while the block runs.
 
-    `pictures` are encoded ones; requests have so many `rows` at most.
+    `pictures` are encoded ones, `row` has the values of inputs that a request lacks; requests have
+    so many `rows` at most.
     """
+    _register(columns, pictures, rows)
+    fit = _fit(columns, row, rows)
+    schemathesis.hook("before_call")(fit)
+    try:
+        yield
+    finally:
+        hooks.unregister(fit)
+        media_types.unregister_all()
+
+
+def _register(columns: Columns, pictures: Sequence[str], rows: int) -> None:
+    """Send valid tables and binary tensors of these columns."""
     made = st.fixed_dictionaries({one.name: _value(one, pictures) for one in columns})
     tables = st.lists(made, min_size=1, max_size=rows)
     schemathesis.openapi.media_type(openapi.CSV, tables.map(_as_csv))
@@ -44,24 +61,26 @@ def register(columns: Columns, pictures: Sequence[str], rows: int) -> None:
     schemathesis.openapi.media_type(inference_openapi.BYTES, binary)
 
 
-def fit(described: BaseSchema, columns: Columns, row: Row) -> None:
-    """Let valid requests of tensors be as OpenAPI cannot say; see `inference_openapi`.
+def _fit(columns: Columns, row: Row, rows: int) -> Callable[..., None]:
+    """What makes valid requests of tensors what OpenAPI cannot say; see `inference_openapi`."""
+    name = inference.HEADER_SIZE.decode()
 
-    Inputs that are absent have the values of `row`.
-    """
-
-    @described.hook
-    def before_call(context: HookContext, case: Case, **_: object) -> None:
-        positive = case.meta is not None and case.meta.generation.mode.is_positive
-        if not positive or not case.path.endswith("/infer"):
+    def fit(context: HookContext, case: Case, **_: object) -> None:
+        if case.meta is None or not case.path.endswith("/infer"):
             return
-        name = inference.HEADER_SIZE.decode()
-        (case.headers or {}).pop(name, None)
+        header = case.meta.components.get(ParameterLocation.HEADER)
+        if header is not None and header.mode.is_positive:  # a size that no body has
+            case.headers.pop(name, None)
+        if not case.meta.generation.mode.is_positive:
+            return
         if isinstance(case.body, bytes):
             text = case.body.decode("latin-1")
             case.headers[name] = str(json.JSONDecoder().raw_decode(text)[1])
         elif isinstance(case.body, dict):
-            case.body = {**case.body, "inputs": _fitted(columns, row, case.body["inputs"])}
+            fitted = _fitted(columns, row, case.body["inputs"], rows)
+            case.body = {**case.body, "inputs": fitted}
+
+    return fit
 
 
 def _value(column: schema.Column, pictures: Sequence[str]) -> st.SearchStrategy[Any]:
@@ -77,10 +96,9 @@ def _value(column: schema.Column, pictures: Sequence[str]) -> st.SearchStrategy[
 
 def _as_csv(rows: list[Row]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow(row.values())
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().encode()
 
 
@@ -112,14 +130,14 @@ def _tensor(column: schema.Column, values: list[Any]) -> Row:
     return {"name": column.name, "shape": [len(values)], "datatype": datatype, "data": values}
 
 
-def _fitted(columns: Columns, row: Row, inputs: list[Row]) -> list[Row]:
-    """Each input once, none absent, all with as many values as the shortest."""
+def _fitted(columns: Columns, row: Row, inputs: list[Row], rows: int) -> list[Row]:
+    """Each input once, none absent, all with as many values as the shortest, `rows` at most."""
     known = {one["name"]: one for one in inputs}
     for column in columns:
         if column.name not in known and not column.nullable:
             known[column.name] = _tensor(column, [row[column.name]])
     flat = {name: _flat(one["data"]) for name, one in known.items()}
-    count = min(map(len, flat.values()))
+    count = min(rows, *map(len, flat.values()))
     return [_cut(one, flat[name][:count]) for name, one in known.items()]
 
 

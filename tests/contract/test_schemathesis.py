@@ -157,23 +157,24 @@ def examined(
     assert served.predictor is not None
     golden = served.predictor.bundle.golden
     assert golden is not None
-    bodies.register(case.columns, PNGS, ROWS)
-    bodies.fit(described, case.columns, {name: values[0] for name, values in golden.rows.items()})
+    first = {one: one.kind.parse(one, golden.rows[one.name][:1]) for one in case.columns}
+    row = {one.name: one.kind.to_json(array)[0] for one, array in first.items()}
     if case.paths:
         described = described.include(path=list(case.paths))
     cases, failures = 0, []
-    for event in engine.from_schema(described).execute():
-        assert not isinstance(event, events.NonFatalError | events.FatalError), event
-        if isinstance(event, events.ScenarioFinished):
-            cases += len(event.recorder.cases)
-            failures += found(event)
+    with bodies.valid(case.columns, row, pictures=PNGS, rows=ROWS):
+        for event in engine.from_schema(described).execute():
+            assert not isinstance(event, events.NonFatalError | events.FatalError), event
+            if isinstance(event, events.ScenarioFinished):
+                cases += len(event.recorder.cases)
+                failures += found(event)
     return cases, failures
 
 
 def found(event: events.ScenarioFinished) -> Iterator[tuple[str, str, str]]:
     for case, checks in event.recorder.checks.items():
         response = event.recorder.find_response(case_id=case)
-        answered = response.text if response is not None else ""
+        answered = response.content.decode(errors="replace") if response is not None else ""
         for check in checks:
             if check.failure_info is not None and not any(law in answered for law in UNSAYABLE):
                 request = check.failure_info.code_sample[:2000]

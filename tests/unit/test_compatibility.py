@@ -114,15 +114,18 @@ SENT: dict[str, list[object]] = {
 """What clients of a column send, by its kind."""
 
 
-@pytest.mark.parametrize("before", columns.REGISTRY)
-@pytest.mark.parametrize("after", columns.REGISTRY)
+@pytest.mark.parametrize("before", [*columns.REGISTRY])
+@pytest.mark.parametrize("after", [*columns.REGISTRY])
 def test_a_change_of_kind_is_an_obstacle_where_values_of_the_one_are_refused_by_the_other(
     before: str, after: str
 ) -> None:
     old, new = (only(type=kind, image_shape=(1, 2, 2)) for kind in (before, after))
     sent = [json.dumps({"instances": [{"a": value}]}).encode() for value in SENT[before]]
     assert all(taken(old, body) for body in sent)
-    assert bool(breaking(new, old)) is not all(taken(new, body) for body in sent)
+    found = breaking(new, old)
+    assert found or all(taken(new, body) for body in sent)
+    words = {"categorical", "text", "identifier"}
+    assert bool(found) == (before != after and not {before, after} <= words)
 
 
 names = st.sampled_from(["a", "b", "c"])
