@@ -1,8 +1,8 @@
 """Requests a second and latency of `eagleray serve`, beside other servers: see `peers`.
 
 All serve the same weights, a small MLP on 30 numbers, and are driven by wrk in turns: with 64
-connections, with one, and with 64 that pause between requests, so that together they ask for half
-of what the first ones got: p99 is claimed to be at most 3 times p50 there. A machine's speed
+connections, with one, and with 64 that pause between requests, so that together they ask for about
+half of what the first ones got: p99 is claimed to be at most 3 times p50 there. A machine's speed
 drifts: only numbers of one run compare, and medians of several rounds count.
 
     python -m benchmarks.serve [--rounds 5] [--seconds 4] [--peers starlette mosec …]
