@@ -131,7 +131,8 @@ def _properties(what: str, old: Column, new: Column) -> Iterator[Change]:
         sizes = old.image_shape or (), new.image_shape or ()
         same = sizes[0][:1] == sizes[1][:1]
         breakage = "" if same else "pictures with other channels are refused"
-        yield Change(f"{what} shape", *map(_shape, sizes), breakage)
+        before, after = map(_shape, sizes)
+        yield Change(f"{what} shape", before, after, breakage)
     if old.categories != new.categories:  # an unknown category is answered, with a warning
         fewer, more = _only(old.categories or (), new.categories or ())
         fewer = "more than are listed" if old.categories is None else fewer
@@ -155,9 +156,9 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
         breakage = "an answer has other labels and probabilities"
         yield Change("classes", *_only(old.classes, new.classes), breakage)
     elif same_form and old.classes != new.classes:
-        orders = (messages.listed(list(one.classes), 5) for one in (old, new))
+        before, after = (messages.listed(one.classes, 5) for one in (old, new))
         breakage = "the tensor of probabilities under /v2 has another order"
-        yield Change("order of classes", *orders, breakage)
+        yield Change("order of classes", before, after, breakage)
 
 
 def _form(target: Target) -> dict[str, object]:

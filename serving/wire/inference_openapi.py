@@ -28,15 +28,15 @@ from serving.openapi_parts import (
     reference,
     response,
 )
-from serving.wire import inference, inference_pages, tensors
+from serving.wire import inference, tensors
 
 BYTES = inference.BINARY.decode()
 
 
 def paths(version: Bundle) -> Document:
     """The protocol's paths, with and without the number of the version."""
-    model = f"{inference_pages.ROOT}/models/{version.name}"
-    numbered = f"{model}/versions/{version.number}"
+    model = f"/v2/models/{version.name}"
+    numbered = f"/v2/models/{version.name}/versions/{version.number}"
     described = _infer()
     made = {
         "/v2": {"get": _page("Name and version of the server, and its extensions.")},
