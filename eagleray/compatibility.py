@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 from eagleray import errors, messages
 from eagleray.learn import tasks
-from eagleray.learn.schema import Column, Schema, Target
+from eagleray.learn.schema import Column, ExtraFields, Schema, Target
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
@@ -38,10 +38,8 @@ class Change:
 
 def check(registry: Registry, alias: str, before: Version, after: Version) -> None:
     """Raise UserError if version `after` breaks clients of version `before`."""
-    old, new = schema(registry, before), schema(registry, after)
-    if old is None or new is None:
-        return
-    if breaking := [str(change) for change in changes(old, new) if change.breakage]:
+    found = compare(registry, before, after)
+    if breaking := [str(change) for change in found if change.breakage]:
         raise errors.UserError(
             f"model {after.name}: {alias} must answer clients of version {before.number}, but "
             f"version {after.number} has another schema: {'; '.join(breaking)}. Change the "
@@ -51,26 +49,53 @@ def check(registry: Registry, alias: str, before: Version, after: Version) -> No
 
 def schema(registry: Registry, version: Version) -> Schema | None:
     """The schema of a version, None for files without a bundle; CorruptObjectError if damaged."""
-    if "bundle.json" not in version.files:
-        return None
-    try:
-        return Schema.model_validate(json.loads(registry.read(version, "bundle.json"))["schema"])
-    except (ValueError, KeyError, TypeError) as cause:
-        where = f"model {version.name}, version {version.number}"
-        raise errors.CorruptObjectError(f"{where}: must have a schema, but {cause}") from cause
+    described = _described(registry, version)
+    return described[0] if described else None
 
 
-def changes(before: Schema, after: Schema) -> list[Change]:
-    """The differences, columns first."""
+def compare(registry: Registry, before: Version, after: Version) -> list[Change]:
+    """The differences of two versions; none where one of them has no bundle."""
+    old, new = _described(registry, before), _described(registry, after)
+    if old is None or new is None:
+        return []
+    return changes(old[0], new[0], extra_fields=(old[1], new[1]))
+
+
+def changes(
+    before: Schema,
+    after: Schema,
+    *,
+    extra_fields: tuple[ExtraFields, ExtraFields] = ("refuse", "refuse"),
+) -> list[Change]:
+    """The differences, columns first; `extra_fields` are those of both versions."""
     old, new = ({column.name: column for column in one.columns} for one in (before, after))
-    found: list[Change] = []
+    ignored, found = extra_fields[1] == "ignore", list[Change]()
     for name in dict.fromkeys([*old, *new]):
-        found += _column(name, old.get(name), new.get(name))
+        found += _column(name, old.get(name), new.get(name), ignored=ignored)
+    if extra_fields[0] != extra_fields[1]:
+        breakage = "" if ignored else "requests with fields that are no columns are refused"
+        found.append(Change("extra fields", *extra_fields, breakage))
     return [*found, *_target(before.target, after.target)]
 
 
-def _column(name: str, old: Column | None, new: Column | None) -> Iterator[Change]:
-    breakage = _column_breakage(old, new)
+def _described(registry: Registry, version: Version) -> tuple[Schema, ExtraFields] | None:
+    """A version's schema, and what it does with fields that are no columns."""
+    if "bundle.json" not in version.files:
+        return None
+    try:
+        described = json.loads(registry.read(version, "bundle.json"))
+        known = Schema.model_validate(described["schema"])
+    except (ValueError, KeyError, TypeError) as cause:
+        where = f"model {version.name}, version {version.number}"
+        raise errors.CorruptObjectError(f"{where}: must have a schema, but {cause}") from cause
+    return known, "ignore" if described.get("extra_fields") == "ignore" else "refuse"
+
+
+def _column(
+    name: str, old: Column | None, new: Column | None, *, ignored: bool
+) -> Iterator[Change]:
+    gone = new is None and ignored  # its values are ignored from now on
+    breakage = "" if gone else _column_breakage(old, new)
     if breakage or _kind(old) != _kind(new):
         yield Change(f"column {name}", _kind(old), _kind(new), breakage)
     if old is not None and new is not None and old.type == new.type:
@@ -96,13 +121,18 @@ def _properties(what: str, old: Column, new: Column) -> Iterator[Change]:
         refused = gone and not old.kind.takes_any_text  # in a text the mark becomes a value
         breakage = f"the mark {', '.join(gone)} is refused" if refused else ""
         yield Change(f"{what} missing", ", ".join(old.missing), ", ".join(new.missing), breakage)
+    if old.decimal_comma != new.decimal_comma:
+        before, after = ("comma" if one.decimal_comma else "point" for one in (old, new))
+        yield Change(f"{what} decimal", before, after, "numbers written as text are read otherwise")
     if old.written != new.written:
         breakage = "dates in the format before are refused" if old.written else ""
         yield Change(f"{what} format", old.written or "", new.written or "", breakage)
     if old.image_shape != new.image_shape:  # pictures are scaled, but keep their channels
-        before, after = old.image_shape or (), new.image_shape or ()
-        breakage = "" if before[:1] == after[:1] else "pictures with other channels are refused"
-        yield Change(f"{what} shape", _shape(before), _shape(after), breakage)
+        sizes = old.image_shape or (), new.image_shape or ()
+        same = sizes[0][:1] == sizes[1][:1]
+        breakage = "" if same else "pictures with other channels are refused"
+        before, after = map(_shape, sizes)
+        yield Change(f"{what} shape", before, after, breakage)
     if old.categories != new.categories:  # an unknown category is answered, with a warning
         fewer, more = _only(old.categories or (), new.categories or ())
         fewer = "more than are listed" if old.categories is None else fewer
@@ -125,6 +155,10 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
     if same_form and set(old.classes) != set(new.classes):
         breakage = "an answer has other labels and probabilities"
         yield Change("classes", *_only(old.classes, new.classes), breakage)
+    elif same_form and old.classes != new.classes:
+        before, after = (messages.listed(one.classes, 5) for one in (old, new))
+        breakage = "the tensor of probabilities under /v2 has another order"
+        yield Change("order of classes", before, after, breakage)
 
 
 def _form(target: Target) -> dict[str, object]:

@@ -24,6 +24,8 @@ log = logging.getLogger("ray.serve")
 
 LOOK_S = 2.0
 """Time between two looks at a rollout."""
+RELEASE_S = 2.0
+"""Longest wait of a replica that ends for its lease to be free; else it expires."""
 BY = "rollout"
 """Who moves aliases and routes, in the log."""
 Counted = Callable[[], tuple[str, Evidence] | None]
@@ -51,6 +53,7 @@ class Controller:
         self._rollout: Rollout | None = None
         self._looked: float | None = None
         self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
 
     @property
     def leads(self) -> bool:
@@ -58,10 +61,16 @@ class Controller:
         return self._lease is not None
 
     def start(self, every_s: float = LOOK_S) -> None:
-        threading.Thread(target=self._loop, args=(every_s,), name="rollout", daemon=True).start()
+        self._thread = threading.Thread(
+            target=self._loop, args=(every_s,), name="rollout", daemon=True
+        )
+        self._thread.start()
 
     def stop(self) -> None:
+        """End the looks, and free the lease, so that another replica decides at once."""
         self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(RELEASE_S)
 
     def look(self) -> None:
         """Write what was counted; decide if this replica holds the lease.
@@ -121,9 +130,13 @@ class Controller:
 
     def _loop(self, every_s: float) -> None:
         while not self._stopped.wait(every_s):
-            try:
-                self.look()
-            except errors.StorageError as cause:
-                log.warning("%s: the rollout waits for storage: %s", self._name, cause)
-            except Exception:
-                log.exception("%s: a look at the rollout failed", self._name)
+            self._try(self.look)
+        self._try(self._leave)
+
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except errors.StorageError as cause:
+            log.warning("%s: the rollout waits for storage: %s", self._name, cause)
+        except Exception:
+            log.exception("%s: a look at the rollout failed", self._name)

@@ -1,16 +1,33 @@
 """The application's OpenAPI 3.0 document, made from a model's schema and a golden row."""
 
-from collections.abc import Iterable, Mapping
+import csv
+import io
+from collections.abc import Mapping
 from typing import Any
 
 from eagleray import bundle
 from eagleray.learn import schema, tasks
 from serving import explanation, protocol
+from serving.openapi_parts import (
+    BINARY,
+    FLAG,
+    INTEGER,
+    JSON,
+    NUMBER,
+    STRING,
+    Document,
+    array,
+    closed,
+    failures,
+    open_page,
+    page,
+    reference,
+    response,
+)
+from serving.wire import inference_openapi, table_arrow, table_csv
 
-JSON = "application/json"
-Document = dict[str, Any]
-
-_STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
+CSV = table_csv.CSV.content_type.decode()
+ARROW = table_arrow.ARROW.content_type.decode()
 
 
 def document(
@@ -21,9 +38,6 @@ def document(
     With `keys`, every path but those of health asks for one; see `serving.keys`.
     """
     name, target = loaded.name, loaded.schema.target
-    predict = _predict(example(loaded))
-    rows = _array("Row") | {"maxItems": protocol.MOST_ROWS}
-    answers = {"model": _STRING, "version": _INTEGER, "predictions": _array("Answer")}
     return {
         "openapi": "3.0.3",
         "info": {
@@ -31,27 +45,10 @@ def document(
             "version": str(loaded.number),
             "description": f"Predicts `{target.name}` ({target.task}).",
         },
-        "paths": {
-            "/predict": {"post": predict | {"operationId": "predict"}},
-            f"/v1/models/{name}:predict": {"post": predict | {"operationId": "predictNamed"}},
-            f"/v1/models/{name}:label": {"post": _label()},
-            f"/v1/models/{name}": {"get": _get("Name and version, and whether it is ready.")},
-            "/healthz": {"get": _open("The process is alive and can predict.")},
-            "/readyz": {"get": _open("The loaded version, which has reproduced its golden rows.")},
-            "/metrics": {"get": _get("Prometheus metrics.", "text/plain")},
-            "/live": {"get": _get("Traffic of a node, and the rollout.")},
-        },
+        "paths": _paths(loaded) | inference_openapi.paths(loaded),
         "components": {
-            "schemas": {
-                "Row": _row(loaded.schema) | {"additionalProperties": extra_fields == "ignore"},
-                "Request": _object({"instances": rows}),
-                "Answer": _answer(target),
-                "Answers": _object(answers),
-                "Label": {"anyOf": [_about(_TRUE), _about(_REWARD)]},
-                "Labels": _object({"labels": _array("Label") | {"maxItems": protocol.MOST_LABELS}}),
-                "Counted": _object(dict.fromkeys(("counted", "repeated", "ignored"), _INTEGER)),
-                "Error": _object({"error": _ERROR}),
-            },
+            "schemas": _schemas(loaded.schema, extra_fields)
+            | inference_openapi.schemas(loaded, extra_fields),
             "securitySchemes": _KEYS if keys else {},
         },
         "security": [{name: []} for name in _KEYS] if keys else [],
@@ -64,29 +61,72 @@ def example(loaded: bundle.Bundle) -> dict[str, list[dict[str, Any]]]:
     return {"instances": [{name: values[0] for name, values in loaded.golden.rows.items()}]}
 
 
+def _paths(loaded: bundle.Bundle) -> Document:
+    name, predict = loaded.name, _predict(example(loaded))
+    return {
+        "/predict": {"post": predict | {"operationId": "predict"}},
+        f"/v1/models/{name}:predict": {"post": predict | {"operationId": "predictNamed"}},
+        f"/v1/models/{name}:label": {"post": _label()},
+        f"/v1/models/{name}": {"get": page("Name and version, and whether it is ready.")},
+        "/v1/models": {"get": page("The names of the models that are served here.")},
+        "/healthz": {"get": open_page("The process is alive and can predict.")},
+        "/readyz": {"get": open_page("The loaded version, which has reproduced its golden rows.")},
+        "/metrics": {"get": page("Prometheus metrics.", "text/plain")},
+        "/live": {"get": page("Traffic of a node, and the rollout.")},
+    }
+
+
+def _schemas(known: schema.Schema, extra_fields: schema.ExtraFields) -> Document:
+    rows = array(reference("Row"), minItems=1, maxItems=protocol.MOST_ROWS)
+    labels = array(reference("Label"), minItems=1, maxItems=protocol.MOST_LABELS)
+    predictions = array(reference("Answer"), minItems=1)
+    return {
+        "Row": _row(known) | {"additionalProperties": extra_fields == "ignore"},
+        "Request": closed({"instances": rows}),
+        "Answer": _answer(known.target),
+        "Answers": closed({"model": STRING, "version": INTEGER, "predictions": predictions}),
+        "Label": {"anyOf": [_about(_TRUE), _about(_REWARD)]},
+        "Labels": closed({"labels": labels}),
+        "Counted": closed(dict.fromkeys(("counted", "repeated", "ignored"), INTEGER)),
+        "Error": closed({"error": _ERROR}),
+    }
+
+
 def _predict(body: Mapping[str, Any]) -> Document:
-    request = {JSON: {"schema": _reference("Request"), "example": body}}
+    """Rows as JSON or as a table; the answer is JSON unless `accept` names the table's type."""
+    request = {
+        JSON: {"schema": reference("Request"), "example": body},
+        CSV: {"schema": _CSV, **_as_csv(body["instances"][0])},
+        ARROW: {"schema": _ARROW},
+    }
+    answers = response("One answer a row.", reference("Answers"))
+    answers["content"] |= {CSV: {"schema": STRING}, ARROW: {"schema": BINARY}}
     return {
         "summary": "Predict for one or more rows.",
         "parameters": [_EXPLAIN],
         "requestBody": {"required": True, "content": request},
-        "responses": _responses("One answer a row.", "Answers"),
+        "responses": {"200": answers, **failures()},
     }
+
+
+def _as_csv(row: Mapping[str, Any]) -> Document:
+    """A row as an example in CSV; none where a value is no cell, such as a picture's numbers."""
+    if any(isinstance(value, list) for value in row.values()):
+        return {}
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([row.keys(), row.values()])
+    return {"example": text.getvalue()}
 
 
 def _label() -> Document:
     return {
         "summary": "Report what was true of requests that were answered.",
         "operationId": "label",
-        "requestBody": {"required": True, "content": {JSON: {"schema": _reference("Labels")}}},
-        "responses": _responses("How many requests were counted.", "Counted"),
-    }
-
-
-def _responses(text: str, answer: str) -> Document:
-    return {
-        "200": _response(text, _reference(answer)),
-        **_failures(*(status for status, (_, text) in protocol.ERRORS.items() if text)),
+        "requestBody": {"required": True, "content": {JSON: {"schema": reference("Labels")}}},
+        "responses": {
+            "200": response("How many requests were counted.", reference("Counted")),
+            **failures(),
+        },
     }
 
 
@@ -95,27 +135,26 @@ def _row(known: schema.Schema) -> Document:
         column.name: column.kind.openapi(column) | ({"nullable": True} if column.nullable else {})
         for column in known.columns
     }
-    return _object(properties, [column.name for column in known.columns if not column.nullable])
+    return closed(properties, [column.name for column in known.columns if not column.nullable])
 
 
 def _answer(target: schema.Target) -> Document:
-    warnings = {"type": "array", "items": _STRING, "description": "Warnings about the row."}
+    warnings = array(STRING) | {"description": "Warnings about the row."}
     values = tasks.of(target).answer_schema()
-    return _object({**values, "warnings": warnings, "explanation": _EXPLANATION}, values)
+    return closed({**values, "warnings": warnings, "explanation": _EXPLANATION}, values)
 
 
-def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Document:
-    needed = list(properties if required is None else required)
-    described = {"type": "object", "properties": dict(properties), "additionalProperties": False}
-    return described | ({"required": needed} if needed else {})
+def _about(said: Document) -> Document:
+    return closed(_OF | said, ["request_id", "version", *said])
 
 
 _KEYS: Document = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
-_NUMBER = {"type": "number"}
-_VALUE = {"anyOf": [_STRING, _NUMBER, {"type": "boolean"}]}
+_CSV = STRING | {"description": "A header, then a line for each row (RFC 4180)."}
+_ARROW = BINARY | {"description": "An Arrow IPC stream, not compressed."}
+_VALUE = {"anyOf": [STRING, NUMBER, FLAG]}
 _OF = {
     "request_id": {"type": "string", "minLength": 1, "maxLength": 128},
     "version": {"type": "integer", "minimum": 1, "maximum": protocol.MOST_VERSION},
@@ -127,51 +166,19 @@ _EXPLAIN = {
     "name": "explain",
     "in": "query",
     "description": f"Contributions of each column, for {explanation.MOST_ROWS} rows at most.",
-    "schema": {"type": "boolean"},
+    "schema": FLAG,
 }
-_EXPLANATION = _object(
-    {"mean": _NUMBER, "contributions": {"type": "object", "additionalProperties": _NUMBER}}
+_EXPLANATION = closed(
+    {"mean": NUMBER, "contributions": {"type": "object", "additionalProperties": NUMBER}}
 )
-_PROBLEM = _object({"field": _STRING, "message": _STRING})
-_ERROR = _object(
+_PROBLEM = closed({"field": STRING, "message": STRING})
+_ERROR = closed(
     {
-        "type": _STRING,
-        "message": _STRING,
+        "type": STRING,
+        "message": STRING,
         "field": {"type": "string", "nullable": True},
-        "details": {"type": "array", "items": _PROBLEM},
-        "request_id": _STRING,
+        "details": array(_PROBLEM),
+        "request_id": STRING,
     },
     ["type", "message", "field"],
 )
-
-
-def _about(said: Document) -> Document:
-    return _object(_OF | said, ["request_id", "version", *said])
-
-
-def _array(name: str) -> Document:
-    return {"type": "array", "minItems": 1, "items": _reference(name)}
-
-
-def _reference(name: str) -> Document:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _get(text: str, content: str = JSON) -> Document:
-    responses = {"200": _response(text, {}, content), "503": _response("Not now; says why.", {})}
-    return {"summary": text, "responses": responses | _failures(401, 403, 429)}
-
-
-def _open(text: str) -> Document:
-    """A page that asks for no key."""
-    responses = {"200": _response(text, {}), "503": _response("Not now; says why.", {})}
-    return {"summary": text, "responses": responses, "security": []}
-
-
-def _failures(*statuses: int) -> Document:
-    failed = _reference("Error")
-    return {str(one): _response(protocol.ERRORS[one][1], failed) for one in statuses}
-
-
-def _response(text: str, described: Document, content: str = JSON) -> Document:
-    return {"description": text, "content": {content: {"schema": described}}}

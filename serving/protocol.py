@@ -31,7 +31,7 @@ ERRORS = {
     405: ("method_not_allowed", ""),
     408: ("timeout", "The body did not arrive in time."),
     413: ("too_large", f"More than {MOST_ROWS} rows or {MOST_BYTES} bytes."),
-    415: ("unsupported_media_type", "The body is not declared as JSON, plain or in gzip."),
+    415: ("unsupported_media_type", "The body is declared as a type that is not listed here."),
     422: ("invalid", "Fields are missing, unknown or of another type; `error.details` names each."),
     429: ("too_many_requests", "The rate is exceeded; try again after `Retry-After` seconds."),
     499: ("client_left", ""),

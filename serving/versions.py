@@ -2,8 +2,8 @@
 
 They follow the aliases document: the version that the alias names, and while a rollout is under way
 its candidate. A version that cannot be loaded, does not fit into memory, or does not reproduce its
-golden rows, is refused: the previous one keeps serving, and log, metrics and the rollout's evidence
-say so. Nothing changes while storage is unreachable.
+golden rows, is refused: the previous one keeps serving, and log, metrics, the model's events and
+the rollout's evidence say so. Nothing changes while storage is unreachable.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import functools
 import gc
 import logging
 import random
+import socket
 import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from eagleray import bundle, errors, machine
+from eagleray import bundle, code, errors, machine
 from eagleray.state.aliases import Aliases, Route
 from eagleray.state.models import Registry, Version
 from serving.predictor import Predictor
@@ -77,11 +78,13 @@ class Versions:
         self._watch = watch or functools.partial(registry.watch, name)
         self._build, self._follow, self._observer = build, follow, observer
         self._check, self._memory, self._free = check, memory, free
-        self._etag: str | None = None
+        self._aliases: Aliases | None = None  # as they were last read
         self._wanted: int | None = None
         self._route: Route | None = None
         self._loaded: dict[int, tuple[Predictor, int]] = {}  # with bytes; the latest used last
         self._refused: dict[int, str] = {}
+        self._unfit: dict[int, str] = {}  # refused whatever moves: a version never changes
+        self._logged: str | None = None  # etag of the aliases whose refusal is in the log
         self._followed: Followed | None = None
         self._unreachable = False
         self._stopped = threading.Event()
@@ -115,13 +118,14 @@ class Versions:
     def check(self) -> None:
         """Read the aliases once, load what they name, and serve it."""
         try:
-            aliases = self._watch(self._etag)
+            aliases = self._watch(self._aliases.etag if self._aliases else None)
             if aliases is not None:
-                self._etag = aliases.etag
+                self._aliases = aliases
                 self._wanted = aliases.values.get(self._alias, self._wanted)
                 self._route = aliases.routes.get(self._alias)
                 self._refused.clear()  # something moved: try its versions again
             self._serve()
+            self._log_refusal()
         except errors.StorageError as cause:
             self._observer.storage_error()
             if not self._unreachable:
@@ -157,6 +161,22 @@ class Versions:
             self._observer.serving(stable.number, instead_of=previous)
         self._forget(self._memory)
 
+    def _log_refusal(self) -> None:
+        """Write into the model's events that the version of the alias is refused, if it is."""
+        seen, why = self._aliases, self.failure
+        if why is None or seen is None or seen.etag == self._logged:
+            return
+        if seen.values.get(self._alias) != self._wanted:  # the alias is gone
+            return
+        try:
+            by = f"replica on {socket.gethostname()}"
+            self._registry.refuse(self._name, seen, self._alias, by=by, why=why)
+        except errors.StorageUnavailableError:
+            raise  # tried again with the next look
+        except errors.StorageError as cause:  # such as a bucket that may only be read
+            log.warning("%s: the refusal is not in the model's events: %s", self._name, cause)
+        self._logged = seen.etag
+
     def _predictor(self, number: int | None) -> Predictor | None:
         """A version, loaded if need be; None if it is refused."""
         if number is None or number in self._refused:
@@ -172,13 +192,15 @@ class Versions:
     def _load(self, number: int) -> tuple[Predictor, int] | None:
         """Load and verify a version, with its bytes; None if it is refused."""
         try:
+            if number in self._unfit:
+                raise errors.ServingError(self._unfit[number])
             version = self._registry.version(self._name, number)
             if self._check is not None:
                 self._check(version)
             size = sum(one.size for one in version.files.values())
             self._make_room(number, size)
             loaded = bundle.load(self._registry, version)
-            loaded.verify()
+            self._verify(loaded, own=any(path.startswith(code.FOLDER) for path in version.files))
             with contextlib.suppress(ValueError):  # a time that another tool wrote
                 self._observer.loaded(number, datetime.fromisoformat(version.created).timestamp())
             return self._build(loaded), size
@@ -190,6 +212,15 @@ class Versions:
             now = f"version {self.serving} keeps serving" if self.serving else "none is in service"
             log.error("%s: version %s is refused, %s: %s", self._name, number, now, cause)
             return None
+
+    def _verify(self, loaded: bundle.Bundle, *, own: bool) -> None:
+        """Reproduce the golden rows; a refusal is final but for code of its `own`."""
+        try:
+            loaded.verify()
+        except errors.ServingError as cause:
+            if not own:
+                self._unfit[loaded.number] = str(cause)
+            raise
 
     def _make_room(self, number: int, size: int) -> None:
         """Unload spares for a version that does not fit; ServingError if it still does not."""

@@ -207,8 +207,7 @@ class Model(Steered):
         from eagleray import compatibility
 
         versions = self.version(left), self.version(right)
-        before, after = (compatibility.schema(self._registry, version) for version in versions)
-        changes = compatibility.changes(before, after) if before and after else []
+        changes = compatibility.compare(self._registry, *versions)
         columns = [Difference(one.what, one.before, one.after) for one in changes]
         lefts, rights = map(facts, versions)
         recorded = (Difference(k, lefts.get(k), rights.get(k)) for k in {**lefts, **rights})

@@ -16,9 +16,12 @@ from eagleray import errors, names
 from eagleray.state import documents
 
 CHAMPION = "champion"
+REFUSED = "refused"
+"""The action of an event: replicas cannot serve the version that an alias names."""
 LATEST = "latest"  # the highest number; no alias may be called so
 _REMEMBERED = 100
 _NS_DIGITS = 16
+_LONGEST_REASON = 1000  # characters of a refusal, which may be an exception of a user's model
 
 
 class Event(documents.Document, frozen=True):
@@ -28,11 +31,11 @@ class Event(documents.Document, frozen=True):
 
     id: str  # unique; ids of moves sort by time
     at: str  # when, in ISO 8601, by the clock of the machine that did it
-    action: str  # `registered`, `promoted`, `rolled-back`, or `rollout-…`
+    action: str  # `registered`, `promoted`, `rolled-back`, `refused`, or `rollout-…`
     number: int  # the version
     by: str  # who did it
     why: str = ""  # the reason
-    alias: str | None = None  # which alias moved; None for `registered`
+    alias: str | None = None  # which alias moved, or names what is refused; None: `registered`
     previous: int | None = None  # the version that it pointed to
 
 
@@ -54,6 +57,7 @@ class Aliases(documents.Replaceable, frozen=True):
     values: dict[str, int] = {}  # versions by alias
     history: dict[str, list[int]] = {}  # earlier versions by alias, latest last
     routes: dict[str, Route] = {}  # by alias, while a rollout is under way
+    moves: dict[str, int] = {}  # how often each alias has moved
     last: Event | None = None  # of the last move
 
 
@@ -115,8 +119,7 @@ def event(
 
     It is dated after the last event even if clocks differ: the log keeps the order of moves.
     """
-    if before.last is not None:
-        now = max(now, int(before.last.id[:_NS_DIGITS], 16) + 1)
+    now = _after(before, now)
     route = after.routes.get(alias) or before.routes.get(alias)
     moved = after.values[alias] != before.values.get(alias) or route is None
     return Event(
@@ -128,6 +131,23 @@ def event(
         why=why,
         alias=alias,
         previous=before.values.get(alias),
+    )
+
+
+def refusal(aliases: Aliases, alias: str, *, by: str, why: str, now: int) -> Event:
+    """The event of a refusal, at `now`, of the version that an alias names.
+
+    Whoever refuses it makes the same id until the alias moves, also to the same version again.
+    """
+    number = aliases.values[alias]
+    return Event(
+        id=f"refused-{alias}-{aliases.moves.get(alias, 0):06}-v{number}",
+        at=iso(_after(aliases, now)),
+        action=REFUSED,
+        number=number,
+        by=by,
+        why=why[:_LONGEST_REASON],
+        alias=alias,
     )
 
 
@@ -144,8 +164,16 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
+def _after(aliases: Aliases, now: int) -> int:
+    """A time after the last event, whatever the clock says."""
+    return max(now, int(aliases.last.id[:_NS_DIGITS], 16) + 1) if aliases.last else now
+
+
 def _moved(aliases: Aliases, alias: str, number: int, history: list[int]) -> Aliases:
-    values = {**aliases.values, alias: number}
     return aliases.model_copy(
-        update={"values": values, "history": {**aliases.history, alias: history}}
+        update={
+            "values": {**aliases.values, alias: number},
+            "history": {**aliases.history, alias: history},
+            "moves": {**aliases.moves, alias: aliases.moves.get(alias, 0) + 1},
+        }
     )

@@ -242,6 +242,14 @@ class Registry:
         event = functools.partial(aliases.event, action=action, alias=alias, by=by, why=why)
         return self._swap(name, change, event, dry_run=False)
 
+    def refuse(self, name: str, seen: Aliases, alias: str, *, by: str, why: str) -> None:
+        """Log that the version which an alias names cannot be served: once for each of its moves.
+
+        `seen` are the aliases as the replica has read them. Any number of replicas may call this.
+        """
+        event = aliases.refusal(seen, alias, by=by, why=why, now=self._now())
+        self._put_if_absent(keys.EVENT, event, name=name, id=event.id)
+
     def events(self, name: str) -> list[Event]:
         """The log of a model, the oldest first."""
         last = self.aliases(name).last  # before the others: the next move puts it among them

@@ -287,7 +287,7 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
         "unloaded": bool(unloaded),
         "not asked": "versions of replicas" in snapshot.unread and not snapshot.metrics,
         "well": not snapshot.metrics or [*serving] == [version],
-        "refused": version in counts[REFUSED],
+        "refused": version in counts[REFUSED] or bool(alias.refused),
         "moved": bool(alias.moved) and moved_s < LOADING_S,
         "storage": bool(counts[ERRORS]),
         "other": True,
@@ -300,10 +300,11 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
     to = f"to version {version}{moved}" if alias.version else f"nowhere in {alias.storage}"
     served = f"; replicas serve version {shown}" if snapshot.metrics else ""
     line = f"alias {alias.name} of model {alias.model}: points {to}{served}"
-    counted = ["replicas count failed looks at storage"] if text == "storage" else []
+    more = ["replicas count failed looks at storage"] if text == "storage" else []
+    more += [one_line(f"refused by {alias.refused}")] if alias.refused else []
     fields = {"model": alias.model, "alias": alias.name, "storage": alias.storage, "logs": logs}
     fields |= {"version": version, "age": span(moved_s)}
-    return snapshot.say("version", text, *unloaded, line, *counted, **fields)
+    return snapshot.say("version", text, *unloaded, line, *more, **fields)
 
 
 def _counts(snapshot: Snapshot) -> defaultdict[str, Counter[str]]:

@@ -12,6 +12,7 @@ from eagleray import errors, names
 from eagleray import storage as storages
 from eagleray.client import screen
 from eagleray.findings import Finding
+from eagleray.state.aliases import REFUSED
 from eagleray.state.models import Registry
 from eagleray.state.searches import Waiting
 from k8s import api, backend, rayjob
@@ -76,6 +77,7 @@ class Alias:
     latest: int | None = None  # version of the model
     moved: str = ""  # when it was pointed there, ISO 8601; empty if not on record
     by: str = ""  # who did
+    refused: str = ""  # who refuses it since, and why; empty if nobody has said so
 
 
 @dataclass(frozen=True)
@@ -294,12 +296,14 @@ def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None)
         models = Registry(storages.open(uri, attempts=ATTEMPTS))
         number = models.aliases(model).values.get(called)
         latest = max(models.numbers(model), default=None)
-        moves = [one for one in models.events(model) if (one.alias, one.number) == (called, number)]
+        log = [one for one in models.events(model) if (one.alias, one.number) == (called, number)]
     except errors.EagleRayError as error:
         reader.unread["registry"] = error
         return None
+    moves = [one for one in log if one.action != REFUSED]
     moved, by = (moves[-1].at, moves[-1].by) if moves else ("", "")
-    return Alias(model, called, uri, number, latest, moved, by)
+    refused = f"{log[-1].by}: {log[-1].why}" if log and log[-1].action == REFUSED else ""
+    return Alias(model, called, uri, number, latest, moved, by, refused)
 
 
 def _waiting(reader: Reader, subject: Object, storage: str | None) -> Sequence[Waiting]:

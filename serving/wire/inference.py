@@ -124,7 +124,8 @@ def rows(codec: Codec, inputs: Sequence[tensors.Tensor], parts: Sequence[memoryv
 
 def answered(request: Request, task: tasks.Task, answers: Answers) -> Iterator[Answered]:
     """The outputs that a request asks for, all if it names none, with their values."""
-    known, usual = outputs(task), request.parameters.get("binary_data_output", False) is True
+    known, usual = outputs(task), request.parameters.get("binary_data_output", False)
+    _check_flag("binary_data_output", usual, "parameters")
     for asked in request.outputs or map(Asked, known):
         _check_asked(asked, known)
         output = known[asked.name]
@@ -152,6 +153,13 @@ def _check_asked(asked: Asked, known: dict[str, Output]) -> None:
     if other := next((key for key in asked.parameters if key != "binary_data"), None):
         law = "binary_data is the only parameter of an output"
         raise errors.RequestError(f"{law}, but got {other[:100]!r}", field=asked.name)
+    _check_flag("binary_data", asked.parameters.get("binary_data", False), asked.name)
+
+
+def _check_flag(name: str, value: object, field: str) -> None:
+    if not isinstance(value, bool):
+        law = f"{name} must be true or false, but got {str(value)[:100]!r}"
+        raise errors.RequestError(law, field=field)
 
 
 def _values(name: str, output: Output, answers: Answers) -> list[Any]:

@@ -133,4 +133,4 @@ def _data(sent: Any) -> list[Any]:
 
 
 def _parameters(sent: Any) -> dict[str, Any]:
-    return {one.key: None for one in sent.parameters}
+    return {one.key: False for one in sent.parameters}

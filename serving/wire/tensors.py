@@ -24,7 +24,7 @@ _NUMBERS = {
     **{f"UINT{bits}": (f"<u{bits // 8}", int) for bits in (8, 16, 32, 64)},
 }
 _TYPES: dict[str, tuple[str, type]] = {**_NUMBERS, "BOOL": ("?", bool), "BYTES": ("", str)}
-TAKEN = {"FP64": frozenset(_NUMBERS), "BOOL": frozenset({"BOOL", "BYTES"})}
+_TAKEN = {"FP64": frozenset(_NUMBERS), "BOOL": frozenset({"BOOL", "BYTES"})}
 """The datatypes in which a column of a datatype may be sent, if others than its own."""
 
 
@@ -42,14 +42,18 @@ class Tensor(msgspec.Struct):
         return self.parameters.get("binary_data_size")
 
 
+def taken(wanted: str | None) -> frozenset[str]:
+    """The datatypes that a column of datatype `wanted` may be sent as; all, if it is None."""
+    return frozenset(_TYPES) if wanted is None else _TAKEN.get(wanted, frozenset({wanted}))
+
+
 def values(tensor: Tensor, wanted: str | None, binary: memoryview) -> schema.Raw:
     """The values (N) of an input, for a column of datatype `wanted`; RequestError names it.
 
     `wanted` is None where no column has the input's name.
     """
-    taken = frozenset(_TYPES) if wanted is None else TAKEN.get(wanted, frozenset({wanted}))
-    if tensor.datatype not in taken:
-        law = f"the datatype must be {' or '.join(sorted(taken))}"
+    if tensor.datatype not in (known := taken(wanted)):
+        law = f"the datatype must be {' or '.join(sorted(known))}"
         raise _error(tensor, f"{law}, but got {tensor.datatype[:100]!r}")
     count = _rows(tensor)
     if tensor.binary_size is None:

@@ -126,3 +126,24 @@ def test_of_many_who_register_the_same_one_does(store: storage.Storage) -> None:
         numbers = list(pool.map(register, range(12)))
     assert len(set(numbers[::2])) == len(set(numbers[1::2])) == 1
     assert len(Registry(store).versions("spam")) == 2
+
+
+def test_of_many_replicas_that_refuse_a_version_one_is_in_the_log_for_each_promotion(
+    store: storage.Storage,
+) -> None:
+    registry = Registry(store)
+    for _ in range(2):
+        registry.register("spam", {}, {})
+
+    def refuse(replica: int) -> None:
+        Registry(store).refuse("spam", seen, "champion", by=f"n{replica}", why="x" * 5000)
+
+    for _ in range(2):
+        registry.promote("spam", 1)
+        seen = registry.promote("spam", 2)
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(refuse, range(WRITERS)))
+    moves = [one for one in registry.events("spam") if one.alias]
+    assert [one.action for one in moves] == ["promoted", "promoted", "refused"] * 2
+    assert [one.number for one in moves] == [1, 2, 2] * 2
+    assert len(moves[2].why) == 1000

@@ -7,7 +7,10 @@ clock that it moves.
 import asyncio
 import json
 import random
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -183,6 +186,23 @@ def test_another_replica_goes_on_when_the_one_that_decides_has_died(endpoint: En
     assert endpoint.run().status == "promoted"
 
 
+def test_a_replica_that_ends_leaves_the_lease_to_another_at_once(endpoint: Endpoint) -> None:
+    endpoint.add(bundles.behaving(), bundles.behaving())
+    endpoint.rollouts.start("left", 2, plan=PLAN)
+    endpoint.follow()
+    first, second, _ = endpoint.replicas
+    first.controller.start(every_s=0.01)
+    for _ in range(1000):
+        if first.controller.leads:
+            break
+        time.sleep(0.01)
+    second.controller.look()
+    assert (first.controller.leads, second.controller.leads) == (True, False)
+    first.stop()
+    second.controller.look()  # no time has passed by its clock
+    assert (first.controller.leads, second.controller.leads) == (False, True)
+
+
 def test_a_process_that_dies_between_decision_and_route_leaves_nothing_half_done(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +340,53 @@ def test_two_operators_and_a_promotion_do_not_steer_at_once(endpoint: Endpoint) 
     actions = [one.action for one in endpoint.rollouts.current("left").decisions]
     assert actions == ["started", "paused", "stopped"]
     endpoint.registry.promote("left", 3)
+
+
+def test_of_operators_who_start_in_the_same_moment_one_begins_and_the_others_are_told(
+    endpoint: Endpoint,
+) -> None:
+    endpoint.add(bundles.behaving(), bundles.behaving(), bundles.behaving())
+    together = threading.Barrier(6)
+
+    def start(number: int) -> Rollout | errors.ConflictError:
+        together.wait()
+        try:
+            return Rollouts(endpoint.store).start("left", number, plan=PLAN)
+        except errors.ConflictError as refusal:
+            return refusal
+
+    with ThreadPoolExecutor(6) as operators:
+        found = list(operators.map(start, [2, 3, 2, 3, 2, 3]))
+    (begun,) = (one for one in found if isinstance(one, Rollout))
+    assert endpoint.registry.aliases("left").routes["champion"].rollout == begun.id
+    assert endpoint.rollouts.current("left").id == begun.id
+    assert [one.action for one in endpoint.registry.events("left")].count("rollout-started") == 1
+
+
+def test_operators_who_steer_in_the_same_moment_leave_each_decision_and_the_route_of_the_last(
+    endpoint: Endpoint,
+) -> None:
+    endpoint.add(bundles.behaving(), bundles.behaving())
+    begun = endpoint.rollouts.start("left", 2, plan=PLAN)
+    together = threading.Barrier(6)
+
+    def steer(what: str) -> bool:
+        own = Rollouts(endpoint.store)
+        together.wait()
+        try:
+            getattr(own, what)(begun, why=what)
+        except errors.ConflictError:  # somebody has aborted it before
+            return False
+        return True
+
+    acts = ["pause", "resume", "abort", "pause", "resume", "abort"]
+    with ThreadPoolExecutor(6) as operators:
+        done = list(operators.map(steer, acts))
+    ended = endpoint.rollouts.current("left")
+    actions = [one.action for one in ended.decisions]
+    assert (ended.status, actions.count("stopped"), actions[-1]) == ("stopped", 1, "stopped")
+    assert [ok for ok, act in zip(done, acts, strict=True) if act == "abort"].count(True) == 1
+    assert endpoint.registry.aliases("left").routes == {}
 
 
 def test_what_cannot_be_rolled_out_is_refused_and_leaves_no_route(endpoint: Endpoint) -> None:

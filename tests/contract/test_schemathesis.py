@@ -1,7 +1,9 @@
 """Schemathesis finds nothing: requests as the served OpenAPI describes them are answered, others
 are refused, and every answer is of a described status, type and form."""
 
+import base64
 import contextlib
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+from PIL import Image
 from schemathesis import engine
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
@@ -17,8 +20,9 @@ from schemathesis.engine import events
 from eagleray import apikeys, bundle
 from eagleray.engines.torch import Torch
 from eagleray.learn import features, models, schema
-from serving import batching, guard, keys, metrics, predictor, protocol, web
+from serving import batching, guard, keys, metrics, openapi, predictor, protocol, web
 from tests import bundles
+from tests.contract import bodies
 
 ROWS = 6
 """The most rows of a request in these tests: 10,000 take minutes to make, many long to explain."""
@@ -35,13 +39,20 @@ class Case:
     target: schema.Target | None = None
     raw: bundles.Raw | None = None
     extra_fields: schema.ExtraFields = "refuse"
-    path: str = "/predict"  # all paths if it is empty
+    paths: tuple[str, ...] = ("/predict", "/v2/models/left/infer")  # all if it is empty
     keys: bool = False
+    accept: str = "*/*"
 
 
 def changed(**updates: dict[str, Any]) -> tuple[schema.Column, ...]:
     """The usual columns, some of which are changed."""
     return tuple(one.model_copy(update=updates.get(one.name, {})) for one in bundles.COLUMNS)
+
+
+def png(mode: str) -> str:
+    sink = io.BytesIO()
+    Image.new(mode, (2, 2), 7).save(sink, "PNG")
+    return base64.b64encode(sink.getvalue()).decode()
 
 
 NEEDED = tuple(one.model_copy(update={"nullable": False}) for one in bundles.COLUMNS)
@@ -50,6 +61,7 @@ PICTURES = (
     schema.Column(name="grey", type="image", image_shape=(1, 2, 2)),
     schema.Column(name="colour", type="image", image_shape=(3, 2, 2), nullable=True),
 )
+PNGS = [png(mode) for mode in ("L", "RGB")]
 SHOWN: bundles.Raw = {
     "grey": [[[1, 2], [3, 4]]] * 4,
     "colour": [[[[1, 2, 3]] * 2] * 2] * 3 + [None],
@@ -65,7 +77,8 @@ CASES = {
         extra_fields="ignore",
     ),
     "pictures": Case(PICTURES, raw=SHOWN),
-    "keys": Case(columns=bundles.COLUMNS[:1], path="", keys=True),
+    "answers as tables": Case(paths=("/predict",), accept=openapi.CSV),
+    "keys": Case(columns=bundles.COLUMNS[:1], paths=(), keys=True),
 }
 
 
@@ -82,7 +95,7 @@ def test_schemathesis_finds_nothing(
     monkeypatch.setenv(metrics.FOLDER, "")
     monkeypatch.setattr(protocol, "MOST_ROWS", ROWS)
     with application(CASES[name], tmp_path) as (served, key):
-        cases, failures = examined(served, CASES[name].path, key)
+        cases, failures = examined(served, CASES[name], key)
     assert failures == []
     assert cases > 40
 
@@ -123,7 +136,7 @@ def model(case: Case) -> bundle.Bundle:
 
 
 def examined(
-    served: web.Application, path: str, key: str
+    served: web.Application, case: Case, key: str
 ) -> tuple[int, list[tuple[str, str, str]]]:
     """The number of requests, and what Schemathesis found: check, reason, request."""
     off = {"enabled": False}
@@ -137,24 +150,31 @@ def examined(
             "auth": {"openapi": {"key": {"api_key": key}}} if key else {},
         }
     )
+    headers = {"x-api-key": key, "accept": case.accept}
     described = schemathesis.openapi.from_asgi(
-        "/openapi.json", served, config=config, headers={"x-api-key": key}
+        "/openapi.json", served, config=config, headers=headers
     )
-    if path:
-        described = described.include(path=path)
+    assert served.predictor is not None
+    golden = served.predictor.bundle.golden
+    assert golden is not None
+    first = {one: one.kind.parse(one, golden.rows[one.name][:1]) for one in case.columns}
+    row = {one.name: one.kind.to_json(array)[0] for one, array in first.items()}
+    if case.paths:
+        described = described.include(path=list(case.paths))
     cases, failures = 0, []
-    for event in engine.from_schema(described).execute():
-        assert not isinstance(event, events.NonFatalError | events.FatalError), event
-        if isinstance(event, events.ScenarioFinished):
-            cases += len(event.recorder.cases)
-            failures += found(event)
+    with bodies.valid(case.columns, row, pictures=PNGS, rows=ROWS):
+        for event in engine.from_schema(described).execute():
+            assert not isinstance(event, events.NonFatalError | events.FatalError), event
+            if isinstance(event, events.ScenarioFinished):
+                cases += len(event.recorder.cases)
+                failures += found(event)
     return cases, failures
 
 
 def found(event: events.ScenarioFinished) -> Iterator[tuple[str, str, str]]:
     for case, checks in event.recorder.checks.items():
         response = event.recorder.find_response(case_id=case)
-        answered = response.text if response is not None else ""
+        answered = response.content.decode(errors="replace") if response is not None else ""
         for check in checks:
             if check.failure_info is not None and not any(law in answered for law in UNSAYABLE):
                 request = check.failure_info.code_sample[:2000]

@@ -396,9 +396,13 @@ def test_outputs_are_those_that_a_request_names(application: web.Application) ->
     assert (answer["model_name"], answer["model_version"], answer["id"]) == ("left", "3", "r7")
     (output,) = answer["outputs"]
     assert (output["name"], output["datatype"], output["shape"]) == ("label", "BYTES", [20])
-    for wrong in ({"name": "labels"}, {"name": "label", "parameters": {"classification": 2}}):
-        content = json.dumps(body | {"outputs": [wrong]}).encode()
-        assert "label" in refused(application, "tensors", content)
+    for parameters in ({"classification": 2}, {"binary_data": 1}, {"binary_data": None}):
+        content = json.dumps(body | {"outputs": [{"name": "label", "parameters": parameters}]})
+        assert "label: binary_data" in refused(application, "tensors", content.encode())
+    content = json.dumps(body | {"parameters": {"binary_data_output": "yes"}}).encode()
+    assert "binary_data_output must be true or false" in refused(application, "tensors", content)
+    content = json.dumps(body | {"outputs": [{"name": "labels"}]}).encode()
+    assert "outputs: an output must be one of label" in refused(application, "tensors", content)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,18 @@ def test_a_service_is_found_by_its_release_and_by_its_model(
     assert found.alias == snapshot.Alias("churn", "champion", tmp_path.as_uri())
 
 
+def test_a_refusal_in_the_log_says_why_and_is_no_move(server: Server, tmp_path: Path) -> None:
+    registry = serve(server, fill(server, "service-unscheduled"), tmp_path)
+    registry.register("churn", {}, {})
+    seen = registry.promote("churn", 1, why="better")
+    registry.refuse("churn", seen, "champion", by="replica on n1", why="golden rows differ")
+    [found] = snapshot.read(api.Api(), "demo")
+    moved = registry.events("churn")[1]
+    assert found.alias is not None
+    assert (found.alias.moved, found.alias.by) == (moved.at, moved.by)
+    assert found.alias.refused == "replica on n1: golden rows differ"
+
+
 def test_a_store_without_its_class_is_the_cause_not_the_workers_probe(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ OTHER_MEANINGS = {
     "boolean": {  # of JSON Schema
         "eagleray/spec/reference.py",
         "eagleray/spec/terms.py",
-        "serving/openapi.py",
+        "serving/openapi_parts.py",
     },
 }
 """Files in which a kind's name is a word for something else. `text` and `image` are everywhere:

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eagleray import cli, compatibility, errors, storage
+from eagleray.learn import columns
 from eagleray.learn.schema import Column, Schema, Target
 from eagleray.state.models import Registry
 from serving import protocol
@@ -59,7 +60,16 @@ def predicting(**facts: Any) -> Schema:
         (changed("zone", type="text"), "numbers without quotes are refused"),
         (changed("day", written=None), "dates in the format before are refused"),
         (changed("face", image_shape=(3, 8, 8)), "pictures with other channels are refused"),
+        (
+            changed("age", decimal_comma=True),
+            "decimal: point → comma: numbers written as text are read otherwise",
+        ),
         (predicting(classes=("no", "oui")), "only yes → only oui: an answer has other labels"),
+        (
+            predicting(task="multiclass", classes=("no", "yes", "later")),
+            "none → only later: an answer has other labels",
+        ),
+        (predicting(classes=("yes", "no")), "no, yes → yes, no: the tensor of probabilities"),
         (predicting(task="regression", classes=()), "an answer has another form"),
     ],
 )
@@ -84,26 +94,57 @@ def test_a_column_of_another_kind_may_lose_its_gaps() -> None:
         changed("zone", categories=("1", "3")),
         changed("face", image_shape=(1, 16, 16)),
         predicting(name="gone"),
-        predicting(classes=("yes", "no")),
+        predicting(task="multiclass"),
     ],
 )
 def test_what_clients_do_not_notice_is_no_obstacle(new: Schema) -> None:
     assert breaking(new) == []
 
 
+PICTURE = [[1, 2], [3, 4]]
+SENT: dict[str, list[object]] = {
+    "numeric": [1, 0.5],
+    "boolean": [True, "yes", 0],
+    "datetime": ["2024-01-31", 1_700_000_000],
+    "categorical": ["x", "a name"],
+    "text": ["x", "some words"],
+    "identifier": ["x", "u17"],
+    "image": [PICTURE],
+}
+"""What clients of a column send, by its kind."""
+
+
+@pytest.mark.parametrize("before", [*columns.REGISTRY])
+@pytest.mark.parametrize("after", [*columns.REGISTRY])
+def test_a_change_of_kind_is_an_obstacle_where_values_of_the_one_are_refused_by_the_other(
+    before: str, after: str
+) -> None:
+    old, new = (only(type=kind, image_shape=(1, 2, 2)) for kind in (before, after))
+    sent = [json.dumps({"instances": [{"a": value}]}).encode() for value in SENT[before]]
+    assert all(taken(old, body) for body in sent)
+    found = breaking(new, old)
+    assert found or all(taken(new, body) for body in sent)
+    words = {"categorical", "text", "identifier"}
+    assert bool(found) == (before != after and not {before, after} <= words)
+
+
 names = st.sampled_from(["a", "b", "c"])
-columns = st.builds(
+columns_of_any_kind = st.builds(
     Column,
     name=names,
-    type=st.sampled_from(["numeric", "categorical", "boolean", "text", "datetime"]),
+    type=st.sampled_from([*columns.REGISTRY]),
     nullable=st.booleans(),
     missing=st.sampled_from([(), ("?",), ("?", "gone")]),
     categories=st.sampled_from([None, ("x", "y"), ("1", "x")]),
+    image_shape=st.sampled_from([(1, 2, 2), (1, 4, 4), (3, 2, 2)]),
+    written=st.sampled_from([None, "%d.%m.%Y"]),
 )
-schemas = st.lists(columns, max_size=3, unique_by=lambda column: column.name).map(
+schemas = st.lists(columns_of_any_kind, max_size=3, unique_by=lambda column: column.name).map(
     lambda made: Schema(columns=tuple(made), target=LEFT)
 )
-values = st.sampled_from([None, 1, 0.5, True, "x", "1", "?", "gone", "2024-01-31"])
+values = st.sampled_from(
+    [None, 1, 0.5, True, "x", "1", "?", "gone", "2024-01-31", "31.01.2024", PICTURE]
+)
 
 
 def only(**facts: Any) -> Schema:
@@ -122,8 +163,9 @@ def test_what_a_version_takes_a_compatible_one_takes(
 
 
 def taken(known: Schema, body: bytes) -> bool:
+    codec = protocol.Codec(known)
     try:
-        protocol.Codec(known).rows(body)
+        codec.parse(codec.rows(body))
     except errors.RequestError:
         return False
     return True
@@ -153,6 +195,24 @@ def test_a_version_that_breaks_clients_is_promoted_only_when_told_so(
     assert cli.main([*promote, "3", "--allow-schema-change"]) == 0
     assert cli.main(["models", "rollback", "churn", "--storage", uri]) == 0
     assert Registry(storage.open(uri)).aliases("churn").values == {"champion": 2}
+
+
+def test_clients_that_send_whole_records_need_a_version_that_ignores_further_fields(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry, made = Registry(storage.open(tmp_path.as_uri())), bundles.files()
+    ignoring = made["bundle.json"].replace(b'"extra_fields":"refuse"', b'"extra_fields":"ignore"')
+    fewer = bundles.files(columns=bundles.COLUMNS[:2])
+    lenient = fewer["bundle.json"].replace(b'"extra_fields":"refuse"', b'"extra_fields":"ignore"')
+    for changed in ({"bundle.json": ignoring}, {}):
+        registry.register("churn", made | changed, {})
+    registry.register("churn", fewer | {"bundle.json": lenient}, {})
+    registry.promote("churn", 1)
+    promote = ["models", "promote", "churn", "--storage", tmp_path.as_uri()]
+    assert cli.main([*promote, "2"]) == 2
+    told = "extra fields: ignore → refuse: requests with fields that are no columns are refused"
+    assert told in capsys.readouterr().err
+    assert cli.main([*promote, "3"]) == 0, "it has fewer columns, and ignores the others"
 
 
 def test_diff_shows_what_differs_in_the_schemas(

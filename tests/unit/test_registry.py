@@ -26,7 +26,8 @@ def test_rolling_back_walks_the_way_an_alias_came(numbers: list[int]) -> None:
     now = way[-1]
     for earlier in reversed(way[1:-1]):
         now = aliases.rolled_back(now, "champion", "spam")
-        assert now == earlier
+        assert (now.values, now.history) == (earlier.values, earlier.history)
+    assert now.moves["champion"] == 2 * len(way) - 3, "moves back count as well"
     with pytest.raises(errors.NotFoundError, match="is its first"):
         aliases.rolled_back(now, "champion", "spam")
 

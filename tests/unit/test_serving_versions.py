@@ -1,12 +1,14 @@
 import itertools
+import socket
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from eagleray import bundle, errors, storage
 from eagleray.state import aliases
-from eagleray.state.models import Registry
+from eagleray.state.models import Registry, Version
 from eagleray.state.rollouts import Plan, Rollouts
 from serving import versions
 from tests import bundles
@@ -46,9 +48,17 @@ class Replica:
 
 
 class Flaky(Registry):
-    """A registry whose storage can be made unreachable."""
+    """A registry whose storage can be made unreachable; `reads` are the versions of files read."""
 
     down = False
+
+    def __init__(self, store: storage.Storage) -> None:
+        super().__init__(store)
+        self.reads: list[int] = []
+
+    def read(self, version: Version, path: str) -> bytes:
+        self.reads.append(version.number)
+        return super().read(version, path)
 
     def watch(self, name: str, etag: str | None) -> aliases.Aliases | None:
         if self.down:
@@ -106,8 +116,7 @@ def test_a_version_that_is_unfit_is_refused_once_and_the_old_one_stays(
     models.register("left", made, {})
     models.promote("left", 1)
     watcher.check()
-    golden = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
-    models.register("left", made | {"golden.json": golden}, {})
+    models.register("left", unfit(), {})
     models.register("left", made | {"model.safetensors": b"nonsense"}, {})
     for number in (2, 3):
         models.promote("left", number)
@@ -117,6 +126,126 @@ def test_a_version_that_is_unfit_is_refused_once_and_the_old_one_stays(
     models.promote("left", 1)
     watcher.check()
     assert replica.stable == [1]
+
+
+def unfit(**options: Any) -> dict[str, bytes]:
+    """A version that does not reproduce its golden rows."""
+    made = bundles.files(**options)
+    return made | {
+        "golden.json": made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
+    }
+
+
+def refusals(models: Flaky) -> list[tuple[int, str | None]]:
+    return [(one.number, one.alias) for one in models.events("left") if one.action == "refused"]
+
+
+def test_a_refusal_is_one_event_for_each_move_whatever_the_number_of_replicas(
+    models: Flaky,
+) -> None:
+    for files in (bundles.files(), unfit()):
+        models.register("left", files, {})
+    replicas = [watching(models, Replica()) for _ in range(20)]
+
+    def look(times: int = 2) -> None:
+        for _ in range(times):
+            for one in replicas:
+                one.check()
+
+    for moves in ((1, 2), (1, 2)):
+        for number in moves:
+            models.promote("left", number)
+            look()
+    models.promote("left", 1, alias="challenger")  # the aliases change, champion does not move
+    look()
+    assert refusals(models) == [(2, "champion"), (2, "champion")]
+    actions = [one.action for one in models.events("left")]
+    assert actions[2:] == ["promoted", "promoted", "refused"] * 2 + ["promoted"]
+    last = models.events("left")[-2]
+    assert "golden rows must be reproduced" in last.why
+    assert last.by == f"replica on {socket.gethostname()}"
+
+
+def test_a_refusal_that_storage_takes_no_event_of_changes_nothing(
+    models: Flaky,
+    replica: Replica,
+    watcher: versions.Versions,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for files in (bundles.files(), unfit(), bundles.files(seed=1)):
+        models.register("left", files, {})
+    models.promote("left", 1)
+    watcher.check()
+    models.promote("left", 2)
+    folder = tmp_path / "models/left/events"
+    folder.rename(tmp_path / "moved")
+    folder.write_text("a file where events would be")
+    watcher.check()
+    watcher.check()
+    assert (replica.stable, replica.unfit, replica.failures) == ([1], [2], 0)
+    assert caplog.text.count("the refusal is not in the model's events") == 1
+    folder.unlink()
+    models.promote("left", 3)
+    watcher.check()
+    assert replica.stable == [1, 3]
+
+
+def test_a_refusal_is_written_once_storage_answers_again(
+    models: Flaky, watcher: versions.Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for files in (bundles.files(), unfit()):
+        models.register("left", files, {})
+    models.promote("left", 1)
+    watcher.check()
+    models.promote("left", 2)
+    with monkeypatch.context() as patch:
+        down = errors.StorageUnavailableError("down")
+        patch.setattr(models, "refuse", lambda *_, **__: (_ for _ in ()).throw(down))
+        watcher.check()
+    assert refusals(models) == []
+    watcher.check()
+    assert refusals(models) == [(2, "champion")]
+
+
+def test_a_version_with_wrong_golden_rows_is_read_once_however_often_aliases_move(
+    models: Flaky, replica: Replica, watcher: versions.Versions
+) -> None:
+    for files in (bundles.files(), unfit()):
+        models.register("left", files, {})
+    for number in (1, 2, 1, 2):
+        models.promote("left", number)
+        watcher.check()
+    assert replica.unfit == [2, 2], "each promotion of it is refused"
+    assert models.reads.count(2) == models.reads.count(1) > 0
+
+
+def test_a_version_of_own_code_is_tried_again(
+    models: Flaky, replica: Replica, watcher: versions.Versions
+) -> None:
+    made = bundles.behaving("age += torch.rand(1)")
+    for files in (bundles.files(), made):
+        models.register("left", files, {})
+    for number in (1, 2, 1, 2):
+        models.promote("left", number)
+        watcher.check()
+    assert replica.unfit == [2, 2]
+    assert models.reads.count(2) == 2 * len(made) - 2 * ("reference.json" in made)
+
+
+def test_a_version_that_is_repaired_serves_with_the_next_move(
+    models: Flaky, replica: Replica, watcher: versions.Versions, tmp_path: Path
+) -> None:
+    version = models.register("left", bundles.files(), {})
+    models.promote("left", 1)
+    (blob,) = tmp_path.rglob(f"*{version.files['model.safetensors'].sha256}")
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[:-1] + b"x")
+    watcher.check()
+    blob.write_bytes(whole)
+    models.promote("left", 1, alias="challenger")
+    watcher.check()
+    assert (replica.unfit, replica.stable) == ([1], [1])
 
 
 def test_a_corrupt_blob_is_refused(
@@ -182,9 +311,7 @@ def test_a_candidate_is_loaded_before_it_gets_requests_and_leaves_with_its_rollo
 def test_a_candidate_that_is_unfit_gets_no_request_and_says_why(
     models: Flaky, replica: Replica, watcher: versions.Versions, tmp_path: Path
 ) -> None:
-    made = bundles.files()
-    golden = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
-    for files in (made, made | {"golden.json": golden}):
+    for files in (bundles.files(), unfit()):
         models.register("left", files, {})
     models.promote("left", 1)
     Rollouts(storage.open(tmp_path.as_uri())).start("left", 2, plan=Plan())
