@@ -10,7 +10,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,13 +40,18 @@ class Replica:
         self.port = int(self._server.getsockname()[1])
         threading.Thread(target=self._listen, daemon=True).start()
 
+    def end(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)  # wakes `accept`
+        self._server.close()
+
     def _listen(self) -> None:
-        while True:
-            connection, _ = self._server.accept()
-            threading.Thread(target=self._answer, args=[connection], daemon=True).start()
+        with suppress(OSError):  # the end
+            while True:
+                connection, _ = self._server.accept()
+                threading.Thread(target=self._answer, args=[connection], daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(OSError):  # HAProxy ends connections by a reset
             while kind := connection.recv(4, socket.MSG_PEEK):
                 if kind == b"GET ":
                     connection.recv(65536)
@@ -110,6 +115,8 @@ def haproxy(folder: Path, *replicas: Replica, body_s: int = environment.BODY_S) 
             yield port
         finally:
             process.terminate()
+            for one in replicas:
+                one.end()
 
 
 def ask(port: int, *, asked: threading.Event | None = None, body: bytes = BODY) -> bytes:
