@@ -16,7 +16,7 @@ def join(send: Send) -> None:
     `send` is what uvicorn calls the application with; with any other nothing changes. Not for HEAD,
     whose responses have no body.
     """
-    cycle = getattr(send, "__self__", None)  # of one request: `RequestResponseCycle`
+    cycle: Any = getattr(send, "__self__", None)  # of one request: `RequestResponseCycle`
     if hasattr(cycle, "transport"):
         cycle.transport = _Joined(cycle)
 

@@ -18,7 +18,6 @@ import pytest
 from benchmarks import replicas, traffic
 from eagleray import storage
 from eagleray.state.models import Registry
-from serving import first_replica
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
@@ -38,29 +37,26 @@ def test_no_request_fails_while_one_replica_of_several_is_killed_again_and_again
     assert (found["ours"], found["killed"] >= 2) == (0, True), found["said"]
 
 
-def test_a_request_that_the_heads_proxy_has_passed_on_outlives_its_replica(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_requests_that_the_heads_proxy_has_passed_on_outlive_their_replica() -> None:
     """HAProxy asks that proxy where it holds no replica for up."""
-    monkeypatch.setenv(first_replica.WAIT_VARIABLE, "250")  # for the next replica
     with (
         tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as name,  # a short path, for sockets
-        ThreadPoolExecutor(1) as pool,
+        ThreadPoolExecutor(4) as pool,
     ):
         store, scratch = Path(name, "store"), Path(name, "t")
         for folder in (store, scratch):
             folder.mkdir()
         models = Registry(storage.open(store.as_uri()))
-        models.register(traffic.NAME, traffic.version(seconds=3.0), {})
+        models.register(traffic.NAME, traffic.version(seconds=4.0), {})
         models.promote(traffic.NAME, 1)
-        with traffic.endpoint(store, scratch=scratch) as (_, process):
-            while not (found := replicas.replicas(process, scratch)):
+        with traffic.endpoint(store, replicas=2, scratch=scratch) as (_, process):
+            while len(found := replicas.replicas(process, scratch)) < 2:
                 time.sleep(0.5)
-            asked = pool.submit(ask, proxy(scratch))
-            time.sleep(1.0)  # the model sleeps for three seconds
-            assert not asked.done()
+            asked = [pool.submit(ask, proxy(scratch)) for _ in range(4)]  # both have some
+            time.sleep(2.0)  # the models sleep for four seconds
+            assert not any(one.done() for one in asked)
             os.kill(found[0], signal.SIGKILL)
-            assert asked.result(250).startswith(b"HTTP/1.1 200 ")
+            assert [one.result(100)[9:12] for one in asked] == [b"200"] * 4
 
 
 def proxy(scratch: Path) -> int:
@@ -71,7 +67,7 @@ def proxy(scratch: Path) -> int:
 
 
 def ask(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=250) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=100) as connection:
         connection.sendall(traffic.bodies(1)[0])
         return connection.recv(65536)
 
