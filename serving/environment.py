@@ -5,6 +5,7 @@ The chart sets `FAST` on its pods; `serving.local` sets all of them for its own 
 """
 
 import contextlib
+import json
 import os
 import random
 import shlex
@@ -15,20 +16,34 @@ from typing import Any
 
 from serving import fast_path, protocol
 
+BODY_S = 30
+"""HAProxy's limit for a request to come; a longer body than it holds has `serving.web.READ_S`."""
+_LATE = f"the body must arrive within {BODY_S} s, but is late"
+_LATE_ERROR = json.dumps({"error": {"type": "timeout", "message": _LATE, "field": None}})
+_REPEATED = "\n".join(
+    [
+        "conn-failure empty-response junk-response",
+        # Ray Serve has no setting for these, which follow in the same section of its configuration.
+        "option http-buffer-request",  # a request of which HAProxy lacks a part is not repeated
+        f"timeout http-request {BODY_S}s",
+        "option http-ignore-probes",  # no 408 for a connection that no request has come on
+        f"http-error status 408 content-type application/json string '{_LATE_ERROR}'",
+    ]
+)
 FAST = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": fast_path.CALLBACK,
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # they cost a datagram per request
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRY_ON": _REPEATED,
     "RAY_SERVE_HAPROXY_RETRIES": "10",  # with 3, all may meet the replica that has just gone
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Ray's 5 s are too few on a busy machine
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """HAProxy in front, one event loop per replica, predictions on the fast path; see docs/adr/0003.
 
-HAProxy repeats a request that a lost replica did not answer, if it still holds the whole request
-(docs/adr/0014).
+HAProxy repeats a request that a lost replica did not answer, if it holds the whole request: it
+waits for the body of one that fits its buffer (docs/adr/0014).
 """
 
 GRPC = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(protocol.MOST_BYTES)}

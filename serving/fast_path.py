@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eagleray import ray_compat
+from serving import again, writes
 from serving.first_replica import Waiting
 
 CALLBACK = "serving.fast_path.middlewares"
@@ -42,8 +43,10 @@ def target() -> Application | None:
 
 
 def middlewares() -> list[Middleware]:
-    """Return the middleware; Ray Serve calls this in each process with an HTTP server."""
-    return [Middleware(Waiting if ray_compat.is_serve_proxy() else FastPath)]
+    """Return the middlewares, the inner one first; Ray Serve calls this in each HTTP server."""
+    if ray_compat.is_serve_proxy():
+        return [Middleware(again.Again), Middleware(Waiting)]
+    return [Middleware(FastPath)]
 
 
 class FastPath:
@@ -62,4 +65,6 @@ class FastPath:
             same_loop = loop is asyncio.get_running_loop()
             if same_loop and scope["type"] == "http" and application.predicts(scope["path"]):
                 app = application
+                if scope["method"] == "POST":
+                    writes.join(send)
         await app(scope, receive, send)

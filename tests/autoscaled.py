@@ -71,12 +71,13 @@ def cluster(workers: int, *, idle_s: float, gpus: int = 0) -> Iterator[str]:
     options += ["--include-dashboard=false", f"--temp-dir={folder}"]
     options += [f"--ray-client-server-port={ray_nodes.free_port()}"]
     options += [f"--autoscaling-config={config}"]
-    head = ray_nodes.start(options, folder, VARIABLES)
     try:
-        ray_nodes.wait(folder / "node-0.log")
-        yield f"{HOST}:{port}"
+        head = ray_nodes.started(options, folder, VARIABLES)
+        try:
+            yield f"{HOST}:{port}"
+        finally:
+            ray_nodes.end(head)
     finally:
-        ray_nodes.end(head)
         shutil.rmtree(folder, ignore_errors=True)
 
 

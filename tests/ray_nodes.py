@@ -15,11 +15,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 LIMIT_S = 120.0
+MOST_STARTS = 3  # `ray start` gives up after 30 s, which a busy machine may need
 HOSTS = ("127.0.0.2", "127.0.0.3")  # loopback; Ray takes 127.0.0.1 for "find out yourself"
 
 
@@ -44,12 +45,12 @@ def running() -> Iterator[Cluster]:
         "--dashboard-host=127.0.0.1",
         f"--ray-client-server-port={free_port()}",
     ]
-    nodes = [start(head, folder, token)]
+    nodes: list[subprocess.Popen[bytes]] = []
     try:
+        nodes.append(started(head, folder, token))
         _wait(cluster, nodes[0], folder)
-        nodes.append(
-            start([f"--address={HOSTS[0]}:{gcs}", f"--node-ip-address={HOSTS[1]}"], folder, token)
-        )
+        worker = [f"--address={HOSTS[0]}:{gcs}", f"--node-ip-address={HOSTS[1]}"]
+        nodes.append(started(worker, folder, token))
         _wait(cluster, nodes[1], folder, path="/nodes?view=summary", text='"ALIVE"', times=2)
         yield cluster
     finally:
@@ -108,9 +109,7 @@ class Nodes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, options: list[str]) -> None:
-        log = self._folder / f"node-{len(self._started)}.log"
-        self._started.append(start(options, self._folder, self._variables))
-        wait(log)
+        self._started.append(started(options, self._folder, self._variables))
 
     def _node(self, process: int) -> subprocess.Popen[bytes]:
         session = os.getsid(process)
@@ -135,7 +134,24 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def start(options: list[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+def started(
+    options: list[str], folder: Path, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a node and wait until it says so in its log; once more if it ends before."""
+    for _ in range(MOST_STARTS):
+        log = _next_log(folder)
+        node = start(options, folder, variables)
+        with contextlib.ExitStack() as stack:
+            stack.callback(end, node)
+            if _begins(node, log):
+                stack.pop_all()
+                return node
+    raise AssertionError(f"no node in {MOST_STARTS} starts\n{log.read_text()}")
+
+
+def start(
+    options: list[str], folder: Path, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Start a node of one CPU, in a process group of its own; its log lies in the folder."""
     scripts = Path(sys.executable).parent
     path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
@@ -151,22 +167,14 @@ def start(options: list[str], folder: Path, variables: dict[str, str]) -> subpro
         *options,
     ]
     aws = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    with (folder / f"node-{len(list(folder.glob('node-*')))}.log").open("wb") as log:
+    with _next_log(folder).open("wb") as log:
         return subprocess.Popen(
             command,
-            env=aws | {"PATH": path} | variables,
+            env=aws | {"PATH": path} | dict(variables),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def wait(log: Path) -> None:
-    """Wait until a node that has been started says so in its log."""
-    until = time.monotonic() + LIMIT_S
-    while "Ray runtime started" not in log.read_text():
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.1)
 
 
 def end(node: subprocess.Popen[bytes]) -> None:
@@ -176,6 +184,20 @@ def end(node: subprocess.Popen[bytes]) -> None:
             os.killpg(node.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             node.wait(patience_s)
+
+
+def _next_log(folder: Path) -> Path:
+    return folder / f"node-{len(list(folder.glob('node-*')))}.log"
+
+
+def _begins(node: subprocess.Popen[bytes], log: Path) -> bool:
+    """Whether a node says that it runs, before it ends or the time is up."""
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until and node.poll() is None:
+        if "Ray runtime started" in log.read_text():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _wait(

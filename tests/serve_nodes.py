@@ -115,10 +115,9 @@ class Nodes:
             self.folder
         )
         all_ = environment.FAST | paths | own | dict(variables)
-        process = ray_nodes.start([*options, *place], self.folder, all_)
+        process = ray_nodes.started([*options, *place], self.folder, all_)
         node = Node(process, ports[0], ports[1])
         self.started.append(node)
-        ray_nodes.wait(self.folder / f"node-{len(self.started) - 1}.log")
         return node
 
     def _ask(self, method: str, body: bytes | None = None) -> bytes:

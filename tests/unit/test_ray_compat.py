@@ -237,6 +237,20 @@ def test_a_proxy_of_serve_is_known_by_its_name_and_holds_requests_for_a_first_re
     assert "def should_send_scaled_to_zero_optimized_push(" in router
 
 
+def test_serve_passes_what_haproxy_repeats_on_to_its_configuration_as_it_is() -> None:
+    """The options that Serve has no setting for follow in the section of `retry-on`."""
+    source = (ROOT / "serve/_private/haproxy_templates.py").read_text()
+    section = source.partition("\ndefaults\n")[2].partition("\nfrontend ")[0]
+    assert "\n    retry-on {{ config.retry_on }}\n" in section
+
+
+def test_a_proxy_of_serve_gives_no_answer_for_a_lost_replica_but_to_a_middleware() -> None:
+    source = (ROOT / "serve/_private/http_util.py").read_text()
+    silent = "    if response_started or status.code not in (408, 429, 503):\n        return []\n"
+    assert silent in source
+    assert "for middleware in [Middleware(RequestIdMiddleware)] + middlewares:" in source
+
+
 def test_the_autoscaling_context_has_what_the_policy_reads() -> None:
     config = (ROOT / "serve/config.py").read_text()
     for name in ray_serve.Context.__annotations__:

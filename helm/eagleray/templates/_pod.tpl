@@ -21,7 +21,12 @@ RAY_SERVE_ENABLE_HA_PROXY: "1"
 RAY_SERVE_THROUGHPUT_OPTIMIZED: "1"
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: serving.fast_path.middlewares
 RAY_SERVE_HAPROXY_METRICS_ENABLED: "0"
-RAY_SERVE_HAPROXY_RETRY_ON: conn-failure empty-response
+RAY_SERVE_HAPROXY_RETRY_ON: |-
+  conn-failure empty-response junk-response
+  option http-buffer-request
+  timeout http-request 30s
+  option http-ignore-probes
+  http-error status 408 content-type application/json string '{"error": {"type": "timeout", "message": "the body must arrive within 30 s, but is late", "field": null}}'
 RAY_SERVE_HAPROXY_RETRIES: "10"
 RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S: "60"
 RAY_USAGE_STATS_ENABLED: "0"
