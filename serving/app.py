@@ -118,7 +118,7 @@ for _name in rpc.CALLS:
 class LargeReplica:
     """A replica for versions that do not fit into a `Replica`; ready once it has loaded one."""
 
-    async def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         from eagleray.engines import placement
         from serving import large
 
@@ -129,7 +129,7 @@ class LargeReplica:
             scrape.Server(settings.metrics_port, self._metrics.exposition, probe).start()
         self._large = large.Large(settings, self._metrics)
         self._busy = autoscaling.Busy()
-        await self._large.begin()
+        self._large.begin()
 
     async def ready(self, number: int) -> remote.State:
         return await self._large.ready(number)
@@ -181,11 +181,13 @@ def build(args: Mapping[str, object]) -> serve.Application:
     settings = Settings.model_validate(args)
     deployed = functools.partial(_deployment, settings)
     own = deployed(settings.name, settings.plan())(serve.ingress()(Replica))
-    if settings.large is None:
-        return own.bind(settings)
-    reserved = {"memory": settings.large.memory_mb * 2**20} if settings.large.memory_mb else {}
-    large = deployed(f"{settings.name}-large", settings.large_plan(), **reserved)(LargeReplica)
-    return own.bind(settings, large.bind(settings))
+    bound = []
+    if settings.large is not None:
+        memory = {"memory": settings.large.memory_mb * 2**20} if settings.large.memory_mb else {}
+        large = deployed(f"{settings.name}-large", settings.large_plan(), **memory)(LargeReplica)
+        bound.append(large.bind(settings))
+    application: serve.Application = own.bind(settings, *bound)
+    return application
 
 
 def _deployment(settings: Settings, name: str, plan: Plan, **reserved: float) -> Any:

@@ -64,15 +64,15 @@ class Large:
         """Why batches of a version cannot run any more; None while they can."""
         return next((one.failure for one in self._held.predictors if one.failure), None)
 
-    async def begin(self) -> None:
+    def begin(self) -> None:
         """Load what an endpoint needs that has just asked for its first replica here."""
         try:
-            aliases = await asyncio.to_thread(self._registry.aliases, self._settings.name)
-        except errors.StorageError as cause:
-            log.warning("%s: the aliases cannot be read: %s", self._settings.name, cause)
-            return
-        if (number := wanted(aliases, self._settings.alias)) is not None:
-            await self._loaded(number)
+            aliases = self._registry.aliases(self._settings.name)
+            if (number := wanted(aliases, self._settings.alias)) is not None:
+                self._held.load(number, frozenset())
+                self._resident[number] = machine.resident_memory()
+        except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
+            log.warning("%s: nothing is loaded yet: %s", self._settings.name, cause)
 
     async def ready(self, number: int) -> State:
         """Load a version if need be; say that it is ready, or why it is refused."""
@@ -123,7 +123,7 @@ class Large:
             try:
                 await loop.run_in_executor(self._thread, self._held.load, number, used)
                 self._resident[number] = machine.resident_memory()
-            except Exception as cause:  # a user's model may raise anything
+            except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
                 if not loaded.unreadable(cause):
                     log.error("%s: version %s is refused: %s", self._settings.name, number, cause)
                     self._metrics.refused(number)

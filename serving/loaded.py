@@ -141,4 +141,4 @@ def unreadable(cause: Exception) -> bool:
 
 
 def _mib(size: int) -> str:
-    return f"{size / 2**20:,.{0 if size >= 2**20 or not size else 2}f} MiB"
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,4 +1,4 @@
-"""Versions in the deployment of their own (`serving.large`), as a replica of the endpoint sees them.
+"""Versions in a deployment of their own (`serving.large`), as the endpoint's replicas see them.
 
 Requests are decoded and answered here; their rows are predicted there. A version is asked for as
 long as it is needed: the first question starts a replica there, and each keeps its version loaded.

@@ -154,8 +154,8 @@ class Versions:
             return
         self._follow(now)
         self._followed = now
-        if before is None or before.stable is not stable:
-            previous = before.stable.number if before else None
+        previous = before.stable.number if before else None
+        if previous != stable.number:
             log.info("%s: version %s serves instead of %s", self._name, stable.number, previous)
             self._observer.serving(stable.number, instead_of=previous)
         self._held.forget(self._memory, self._used())
@@ -199,4 +199,5 @@ class Versions:
         """The versions that may not be unloaded."""
         now, route = self._followed, self._route
         used = {one.number for one in (now.stable, now.candidate) if one} if now else set()
-        return used | {one for one in (self._wanted, route and route.candidate) if one is not None}
+        used |= {self._wanted} if self._wanted is not None else set()
+        return used | ({route.candidate} if route is not None else set())

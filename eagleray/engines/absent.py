@@ -20,7 +20,7 @@ class Absent:
     def load(cls, *_: object) -> Absent:
         return cls()
 
-    def run(self, inputs: features.Inputs) -> np.ndarray:
+    def run(self, _: features.Inputs) -> np.ndarray:
         self._refuse()
 
     def describe(self) -> dict[str, Any]:
