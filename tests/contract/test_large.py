@@ -274,6 +274,7 @@ def test_a_version_that_does_not_even_fit_alone_is_served_where_it_is(
         assert [one.status_code for one in endpoint.answers[-2:]] == [504, 504]
         assert endpoint.deployment.replica is not None
         assert endpoint.deployment.replica.ongoing.now == 0, "their requests there have ended too"
+        await endpoint.look()
         assert endpoint.held == []
         endpoint.registry.promote("left", 1)
         await endpoint.until(1)
