@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NAME, LARGE = "left", "left-large"
 ROWS = bundles.instances(bundles.rows(5, seed=11))
 BODY = msgspec.json.encode({"instances": [ROWS[0] | {"age": 120}, *ROWS[1:]]})
-PLAN = Plan(steps=(0.5,), bake_s=2, least=20, more_slow=0.99, more_slower=0.99, apart=0.99)
+PLAN = Plan(steps=(0.5,), bake_s=30, least=20, more_slow=0.99, more_slower=0.99, apart=0.99)
 
 
 class Endpoint:
@@ -78,7 +78,8 @@ def test_large_versions_are_rolled_out_beside_the_endpoint_and_no_request_fails(
         endpoint.registry.register(NAME, bundles.behaving("assert not (age > 3).any()"), {})
         endpoint.rollouts.start(NAME, 2, plan=PLAN)
         bad = endpoint.end()
-        assert (bad.status, bad.decisions[-1].why[:6]) == ("stopped", "errors")
+        why = bad.decisions[-1].why
+        assert (bad.status, why.partition(":")[0]) == ("stopped", "errors"), why
 
         endpoint.registry.register(NAME, bundles.behaving(), {})
         lenient = PLAN.model_copy(update={"bake_s": 8, "more_errors": 0.99})
