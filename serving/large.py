@@ -25,6 +25,8 @@ log = logging.getLogger("ray.serve")
 
 UNUSED_S = 30.0
 """Time without a question, after which a version leaves when another one needs its room."""
+LOG_S = 10.0
+"""Between two failures of requests in the log."""
 
 
 class Large:
@@ -57,6 +59,7 @@ class Large:
         self._thread = ThreadPoolExecutor(1, "load")
         self._loading: dict[int, asyncio.Task[str | None]] = {}
         self._asked: dict[int, float] = {}  # when, by version
+        self._logged = -LOG_S
         self._resident: dict[int, int] = {}  # bytes of this process when a version was there
 
     @property
@@ -100,12 +103,17 @@ class Large:
             return Reply(answers, time.perf_counter() - began)
         except errors.RequestError as cause:
             return Reply(busy=str(cause))
-        except Exception as cause:  # a user's model may raise anything
-            log.exception("%s: version %s failed", self._settings.name, number)
+        except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
+            self._log(number, cause)
             return Reply(failed=repr(cause))
         finally:
             reservation.release()
             self.ongoing.add(-1)
+
+    def _log(self, number: int, cause: Exception) -> None:
+        if self._clock() - self._logged >= LOG_S:
+            self._logged = self._clock()
+            log.error("%s: version %s failed", self._settings.name, number, exc_info=cause)
 
     def _loaded(self, number: int) -> asyncio.Future[str | None]:
         """Load a version once for all who ask; gives why it is refused, None if it is not."""

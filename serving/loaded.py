@@ -118,7 +118,7 @@ class Loaded:
         lack = self._lack(size)
         if lack is not None and any(held not in used for held in self._held):
             self.forget(0, used)
-            gc.collect()  # their parts refer to each other
+            _collect()  # their parts refer to each other
             lack = self._lack(size)
         if lack is not None:
             raise errors.NoRoomError(f"version {number} must fit {lack}")
@@ -138,6 +138,15 @@ class Loaded:
 def unreadable(cause: Exception) -> bool:
     """Whether storage failed for now, and not the version."""
     return isinstance(cause, errors.StorageError) and not isinstance(cause, _UNFIT)
+
+
+def _collect() -> None:
+    """Collect garbage, also among what was there when Ray Serve froze a replica's start."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    gc.collect()
+    if frozen:
+        gc.freeze()
 
 
 def _mib(size: int) -> str:

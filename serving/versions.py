@@ -183,7 +183,9 @@ class Versions:
         """A version apart from here; None until it is ready there, or if it is refused."""
         try:
             found = large.predictor(number)
-        except errors.ServingError as cause:
+        except Exception as cause:  # its outline may be damaged
+            if loaded.unreadable(cause):
+                raise
             self._refuse(number, cause)
             return None
         self._apart.add(number)
