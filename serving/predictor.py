@@ -36,12 +36,17 @@ way_s: contextvars.ContextVar[float] = contextvars.ContextVar("way_s", default=0
 """Seconds that the current request was on its way to another process and back."""
 
 
-class Remote(Protocol):
-    """Runs the rows of requests in another process; see `serving.remote`."""
+class Batches(Protocol):
+    """Runs the rows of many requests; see `serving.batching`."""
 
-    failure: str | None
-
+    @property
+    def failure(self) -> str | None: ...
     async def submit(self, rows: protocol.Rows) -> Answers: ...
+
+
+class Remote(Batches, Protocol):
+    """Runs them in another process; see `serving.remote`."""
+
     async def explained(self, rows: protocol.Rows) -> Answers: ...
 
 
@@ -73,7 +78,7 @@ class Predictor:
         self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
         self._explainer, self._thread = explanation.Explainer(loaded), thread
         self.remote = remote
-        self._batcher: Any = remote or batching.Batcher(self._run, limits, thread)
+        self._batcher: Batches = remote or batching.Batcher(self._run, limits, thread)
 
     @classmethod
     def of(
@@ -150,8 +155,7 @@ class Predictor:
 
     @property
     def failure(self) -> str | None:
-        found: str | None = self._batcher.failure
-        return found
+        return self._batcher.failure
 
     def document(self, *, keys: bool) -> bytes:
         """The OpenAPI document; `keys` where the endpoint asks for them."""

@@ -59,8 +59,6 @@ class Batches:
     them. A version that is `alone`, the stable one itself, lets them wait for a replica instead.
     """
 
-    failure: str | None = None  # this replica's is none of the other's
-
     def __init__(
         self, number: int, call: Call, clock: Callable[[], float] = time.monotonic
     ) -> None:
@@ -69,6 +67,10 @@ class Batches:
         self.refused: str | None = None
         self.grown_mb = 0.0
         self._lost = asyncio.Event()
+
+    @property
+    def failure(self) -> None:
+        """None: a failure there is none of this replica."""
 
     async def submit(self, rows: protocol.Rows) -> Answers:
         """An answer per row.
