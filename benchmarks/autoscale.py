@@ -299,7 +299,8 @@ def run(step: Step, *, default: bool) -> replicas.Outcome:
 
     from serving import app
 
-    config = app._autoscaling(step.settings(max_replicas=8))
+    settings = step.settings(max_replicas=8)
+    config = app._autoscaling(settings, settings.plan())
     if default:
         config = AutoscalingConfig(min_replicas=1, max_replicas=8)
     deploy = serve.deployment(

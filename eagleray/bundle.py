@@ -27,7 +27,7 @@ import numpy as np
 from safetensors import numpy as safe_numpy
 
 from eagleray import engines, errors
-from eagleray.engines import feed, placement
+from eagleray.engines import absent, feed, placement
 from eagleray.learn import features, schema, tasks
 from eagleray.learn.schema import Columns, ExtraFields, Raw, Schema
 
@@ -38,6 +38,7 @@ FORMAT, IMPORTED = 1, 2
 """Of `bundle.json`. Releases that know only torch read the first, and refuse the second."""
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS)  # files not needed to predict
+_OUTLINE = ("bundle.json", "transforms.safetensors", "golden.json")
 GOLDEN_ROWS = 32
 
 Form = Literal["raw", "logits", "probabilities", "values"]
@@ -168,17 +169,30 @@ def load(registry: Registry, version: Version) -> Bundle:
     return loaded
 
 
-def unpack(files: Mapping[str, bytes], *, where: str = "bundle") -> Bundle:
-    """Load the files that `pack` made; ServingError where they do not make a model."""
+def outline(registry: Registry, version: Version) -> Bundle:
+    """A version without its model: schema, transforms and golden rows, in little memory."""
+    files = {path: registry.read(version, path) for path in _OUTLINE}
+    loaded = unpack(files, where=f"{version.name} version {version.number}", engine=absent.Absent())
+    loaded.name, loaded.number = version.name, version.number
+    return loaded
+
+
+def unpack(
+    files: Mapping[str, bytes], *, where: str = "bundle", engine: engines.Engine | None = None
+) -> Bundle:
+    """Load the files that `pack` made; ServingError where they do not make a model.
+
+    An `engine` stands in for that of the files.
+    """
     try:
-        return _unpack(files)
+        return _unpack(files, engine)
     except errors.EagleRayError:
         raise
     except Exception as cause:  # damaged or foreign files raise anything
         raise errors.ServingError(f"{where} must hold a model, but {cause!r}") from cause
 
 
-def _unpack(files: Mapping[str, bytes]) -> Bundle:
+def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle:
     described = json.loads(files["bundle.json"])
     if described["format"] not in (FORMAT, IMPORTED):
         law = f"bundle format must be {FORMAT} or {IMPORTED}"
@@ -191,7 +205,7 @@ def _unpack(files: Mapping[str, bytes]) -> Bundle:
     return Bundle(
         schema=known,
         transforms=transforms,
-        engine=engines.load(described, files, transforms.shape, outputs),
+        engine=engine or engines.load(described, files, transforms.shape, outputs),
         scale=described["scale"],
         feed=feed.Feed.model_validate(taken) if taken else None,
         form=described.get("form", "raw"),

@@ -8,6 +8,7 @@ EagleRayError                 one line for people; `exit_code` for the command l
 │   ├── CodeError             the user's own `module:function` fails to import or to answer
 │   │   └── MissingModuleError    it imports a module that is not installed on this machine
 │   ├── RequestError          a prediction request; names the field
+│   │   └── UnavailableError  503: nothing is wrong with it, but nobody can answer it now
 │   ├── NotFoundError         no such model, version, alias or search
 │   └── ConflictError         another process changed it first
 ├── StorageError              (1) names endpoint, bucket and key
@@ -26,6 +27,8 @@ EagleRayError                 one line for people; `exit_code` for the command l
 ├── TrackingError             (1) MLflow's server does not answer, or refuses
 ├── ClusterError              (1) a cluster fails, refuses, or cannot be reached any more
 └── ServingError              (1) a version that cannot be served: golden rows not reproduced
+    ├── NoRoomError           it does not fit into memory beside those in use
+    └── LostError             the process that was to answer has ended
 """
 
 
@@ -88,6 +91,13 @@ class RequestError(UserError):
         self.field = field
         self.status = status
         self.details = details
+
+
+class UnavailableError(RequestError):
+    """Nobody can answer a request now, whatever is in it; it may be sent again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=503)
 
 
 class NotFoundError(UserError):
@@ -160,3 +170,11 @@ class ClusterError(EagleRayError):
 
 class ServingError(EagleRayError):
     """A version cannot be served."""
+
+
+class NoRoomError(ServingError):
+    """A version does not fit into memory beside those that are in use."""
+
+
+class LostError(ServingError):
+    """The process that was to answer has ended, or cannot be reached."""

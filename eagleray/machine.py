@@ -114,6 +114,12 @@ def free_memory() -> int:
     return max(0, total - used)
 
 
+def resident_memory() -> int:
+    """Bytes of memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _memory() -> tuple[int, int]:
     """Bytes in total and in use, those of this container where it has a limit."""
     kib = _fields(Path("/proc/meminfo"))

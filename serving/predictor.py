@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from eagleray import bundle
+from eagleray.engines import placement
 from eagleray.learn import schema
 from serving import (
     admission,
@@ -23,15 +25,36 @@ from serving import (
     tracing,
     wire,
 )
-from serving.protocol import Body
+from serving.protocol import Body, Packed
+from serving.settings import Settings
 from serving.wire import Answers, inference_pages
 
 LARGE = 256 * 1024  # a body with more bytes is decoded in a thread
 _NOTHING = contextlib.nullcontext()
 
+way_s: contextvars.ContextVar[float] = contextvars.ContextVar("way_s", default=0.0)
+"""Seconds that the current request was on its way to another process and back."""
+
+
+class Batches(Protocol):
+    """Runs the rows of many requests; see `serving.batching`."""
+
+    @property
+    def failure(self) -> str | None: ...
+    async def submit(self, rows: protocol.Rows) -> Answers: ...
+
+
+class Remote(Batches, Protocol):
+    """Runs them in another process; see `serving.remote`."""
+
+    async def explained(self, rows: protocol.Rows) -> Answers: ...
+
 
 class Predictor:
-    """Answers requests with one verified version; `extra_fields` overrides the bundle's."""
+    """Answers requests with one verified version; `extra_fields` overrides the bundle's.
+
+    With a `remote` its model is there, and the bundle is an outline.
+    """
 
     def __init__(
         self,
@@ -43,6 +66,7 @@ class Predictor:
         extra_fields: schema.ExtraFields | None = None,
         samples: capture.Capture | None = None,
         spans: tracing.Tracing | None = None,
+        remote: Remote | None = None,
     ) -> None:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
@@ -53,7 +77,32 @@ class Predictor:
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
         self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
         self._explainer, self._thread = explanation.Explainer(loaded), thread
-        self._batcher = batching.Batcher(self._run, limits, thread)
+        self.remote = remote
+        self._batcher: Batches = remote or batching.Batcher(self._run, limits, thread)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        loaded: bundle.Bundle,
+        observer: metrics.Metrics,
+        *,
+        samples: capture.Capture | None = None,
+        spans: tracing.Tracing | None = None,
+        remote: Remote | None = None,
+    ) -> Self:
+        """A version with a thread of its own: if it hangs, the others go on."""
+        place, name = settings.place(), f"batch-{loaded.number}"
+        return cls(
+            loaded,
+            batching.Limits(settings.max_rows, settings.wait_ms / 1000),
+            ThreadPoolExecutor(1, name, initializer=placement.use, initargs=(place,)),
+            observer,
+            extra_fields=settings.extra_fields,
+            samples=samples,
+            spans=spans,
+            remote=remote,
+        )
 
     async def answer(
         self, body: Body, reservation: admission.Reservation, exchange: wire.Exchange
@@ -77,6 +126,20 @@ class Predictor:
         if self._samples is not None and (identity := capture.sampled.get()) is not None:
             self._samples.offer(self._sample(identity, rows, size, answers))
         return answers
+
+    async def timed(
+        self, body: Body, reservation: admission.Reservation, exchange: wire.Exchange
+    ) -> tuple[Answers, float]:
+        """Predict, and the seconds that it took without the way to another process."""
+        way_s.set(0.0)
+        began = time.perf_counter()
+        answers = await self.predict(body, reservation, exchange)
+        return answers, time.perf_counter() - began - way_s.get()
+
+    async def run(self, packed: Packed, *, explain: bool) -> Answers:
+        """Predict rows that another process has decoded."""
+        rows = self._codec.unpacked(packed)
+        return await (self._explained(rows) if explain else self._batcher.submit(rows))
 
     def encode(self, exchange: wire.Exchange, predictions: Answers) -> wire.Encoded:
         """The answer with these predictions."""
@@ -117,6 +180,8 @@ class Predictor:
     async def _explained(self, rows: protocol.Rows) -> Answers:
         """Predict and explain; batches run between two rows."""
         explanation.check_rows(len(rows))
+        if self.remote is not None:
+            return await self.remote.explained(rows)
         answers, loop = await self._batcher.submit(rows), asyncio.get_running_loop()
         explained = []
         for row, answer in zip(rows, answers, strict=True):

@@ -44,6 +44,8 @@ ERRORS = {
 Body = bytes | bytearray
 Row = msgspec.Struct
 Rows = Sequence[Row]
+Packed = list[tuple[Any, ...]]
+"""Rows without their type, for another process."""
 
 
 class Codec:
@@ -143,6 +145,11 @@ class Codec:
             raise problems.error(found)
         return rows
 
+    def unpacked(self, packed: Packed) -> Rows:
+        """The rows that `pack` was given, by a codec of the same schema."""
+        fields = list(self._fields)
+        return [self._row(**dict(zip(fields, values, strict=True))) for values in packed]
+
     def columns(self, rows: Rows) -> schema.Columns:
         """Return the canonical columns of parsed rows, for `Bundle.predict_columns`."""
         together = zip(*map(msgspec.structs.astuple, rows), strict=True)
@@ -160,6 +167,11 @@ class Codec:
             if warnings:
                 answer["warnings"] = warnings
         return answers
+
+
+def pack(rows: Rows) -> Packed:
+    """Parsed rows without their type."""
+    return list(map(msgspec.structs.astuple, rows))
 
 
 def check_rows(count: int) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from eagleray import errors
+from eagleray import errors, machine
 from eagleray.state import aliases
 from eagleray.state.evidence import Counts, Evidence
 from serving import admission, capture, shares
@@ -129,7 +127,7 @@ class Split:
         self, stable: Predictor, control: Predictor, candidate: Predictor, route: aliases.Route
     ) -> None:
         """Share the requests of the stable version as the route says."""
-        self._memory_mb = self._memory_mb or _memory_mb()
+        self._memory_mb = self._memory_mb or _resident_mb()
         self._turn = stable, control, candidate, Choice.of(route), route.shadow
 
     def labelled(self, version: int, *, right: bool) -> None:
@@ -146,8 +144,9 @@ class Split:
         candidate = self._turn[2] if self._turn is not None else None
         return candidate if candidate is not None and candidate.number == version else None
 
-    def evidence(self, refused: str | None) -> Evidence:
-        grown_mb = max(0.0, _memory_mb() - self._memory_mb) if self._turn else 0.0
+    def evidence(self, refused: str | None, grown_mb: float = 0.0) -> Evidence:
+        """What was counted; `grown_mb` is the growth of other processes with the candidate."""
+        grown_mb = max(grown_mb, _resident_mb() - self._memory_mb) if self._turn else 0.0
         return Evidence(
             stable=self.stable.counts(),
             candidate=self.candidate.counts(),
@@ -171,15 +170,14 @@ class Split:
             return await self._try(stable, candidate, body, reservation, exchange)
         if not chosen and not choice.control(headers, chance):
             return await stable.answer(body, reservation, exchange), stable.header
-        began = time.perf_counter()
         try:
-            predictions = await control.predict(body, reservation, exchange)
+            predictions, seconds = await control.timed(body, reservation, exchange)
         except errors.RequestError:
             raise
         except Exception:
             self.stable.failed()
             raise
-        self.stable.answered(time.perf_counter() - began, self._outcome(predictions[0]))
+        self.stable.answered(seconds, self._outcome(predictions[0]))
         if chosen:
             self._compare_later(candidate, bytes(body), exchange, predictions)
         return control.encode(exchange, predictions), control.header
@@ -193,12 +191,13 @@ class Split:
         exchange: Exchange,
     ) -> tuple[Encoded, Header]:
         """Answer by the candidate, or if it fails by the stable version."""
-        began = time.perf_counter()
         try:
             async with asyncio.timeout(LATE_S):
-                predictions = await candidate.predict(body, reservation, exchange)
-            self.candidate.answered(time.perf_counter() - began, self._outcome(predictions[0]))
+                predictions, seconds = await candidate.timed(body, reservation, exchange)
+            self.candidate.answered(seconds, self._outcome(predictions[0]))
             return candidate.encode(exchange, predictions), candidate.header
+        except errors.UnavailableError:  # in a deployment of its own, which has no room now
+            return await stable.answer(body, reservation, exchange), stable.header
         except errors.RequestError as refusal:
             if refusal.status == 503:  # of the replica, whatever the version
                 raise
@@ -230,10 +229,10 @@ class Split:
         self, candidate: Predictor, body: bytes, exchange: Exchange, answers: Answers
     ) -> None:
         capture.sampled.set(None)  # only what was answered is kept
-        reservation, began = admission.Reservation(self._capacity), time.perf_counter()
+        reservation = admission.Reservation(self._capacity)
         try:
             async with asyncio.timeout(LATE_S):
-                theirs = await candidate.predict(body, reservation, exchange)
+                theirs, seconds = await candidate.timed(body, reservation, exchange)
         except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
             if not isinstance(cause, errors.RequestError) or cause.status != 503:
                 self._fail(candidate, cause)
@@ -241,12 +240,10 @@ class Split:
         finally:
             reservation.release()
         outcomes = [[self._outcome(one) for one in each] for each in (answers, theirs)]
-        self.candidate.answered(time.perf_counter() - began, outcomes[1][0])
+        self.candidate.answered(seconds, outcomes[1][0])
         differing = sum(one != other for one, other in zip(*outcomes, strict=True))
         self.candidate.compared(len(answers), differing)
 
 
-def _memory_mb() -> float:
-    """The resident memory of this process, in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _resident_mb() -> float:
+    return machine.resident_memory() / 2**20

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from eagleray import bundle, errors, storage
-from eagleray.engines import placement
 from eagleray.state import plans
 from eagleray.state.evidence import Evidence
 from eagleray.state.models import Registry
@@ -17,13 +15,14 @@ from eagleray.state.rollouts import Rollouts
 from eagleray.storage import cache
 from serving import (
     admission,
-    batching,
     capture,
     controller,
     guard,
+    loaded,
     metrics,
     node,
     predictor,
+    remote,
     routing,
     tracing,
     trust,
@@ -48,14 +47,15 @@ class Served:
         *,
         shared: Path | None = None,
         beside: web.Application | None = None,
+        large: remote.Call | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Replicas of one node have the folder `shared` in common.
 
         A model `beside` the own one of the replica has its limits, and keeps no unused versions.
+        `large` calls the deployment for versions that do not fit here.
         """
         self._settings, self._metrics = settings, observer
-        self._limits = batching.Limits(settings.max_rows, settings.wait_ms / 1000)
         store = self._store = storage.open(settings.storage)
         capacity = beside.capacity if beside else admission.Capacity(settings.queue_rows)
         self.application = web.Application(settings.name, observer, capacity)
@@ -73,16 +73,29 @@ class Served:
         if shared is not None:
             stale_s = STALE * settings.poll_s
             watch = node.NodeAliases(registry, settings.name, shared, stale_s=stale_s).watch
+        trusted = trust.Trust.of(settings).check
+        held = loaded.Loaded(
+            registry,
+            settings.name,
+            build=self._predictor,
+            observer=observer,
+            check=trusted,
+            budget=int(settings.versions_mb * 2**20) if beside is None else 0,
+        )
+        self.remote: remote.Remote | None = None
+        if large is not None and settings.large is not None:
+            start_s = settings.large.start_s
+            self.remote = remote.Remote(large, self._outline, start_s=start_s)
         self.versions = versions.Versions(
             registry,
             settings.name,
             settings.alias,
             watch=watch,
-            build=self._predictor,
+            held=held,
             follow=self._follow,
             observer=observer,
-            check=trust.Trust.of(settings).check,
-            memory=versions.MEMORY if beside is None else 0,
+            memory=loaded.MEMORY if beside is None else 0,
+            large=self.remote,
         )
         rollouts = Rollouts(store)
         self.controller = controller.Controller(
@@ -115,6 +128,8 @@ class Served:
     def stop(self) -> None:
         self.versions.stop()
         self.controller.stop()
+        if self.remote is not None:
+            self.remote.stop()
         if self.versions.serving is not None:
             self._metrics.unloaded(self.versions.serving)
         if self._spans is not None:
@@ -122,20 +137,22 @@ class Served:
         if self._samples is not None:
             self._samples.stop()
 
-    def _predictor(self, loaded: bundle.Bundle) -> predictor.Predictor:
-        """A version with a thread of its own: if it hangs, the others go on."""
-        name = f"batch-{loaded.number}"
-        place = self._settings.place()
-        thread = ThreadPoolExecutor(1, name, initializer=placement.use, initargs=(place,))
-        return predictor.Predictor(
-            loaded,
-            self._limits,
-            thread,
+    def _predictor(
+        self, found: bundle.Bundle, batches: remote.Batches | None = None
+    ) -> predictor.Predictor:
+        return predictor.Predictor.of(
+            self._settings,
+            found,
             self._metrics,
-            extra_fields=self._settings.extra_fields,
             samples=self._samples,
             spans=self._spans,
+            remote=batches,
         )
+
+    def _outline(self, number: int, batches: remote.Batches) -> predictor.Predictor:
+        """A version whose rows are predicted elsewhere."""
+        version = self.registry.version(self._settings.name, number)
+        return self._predictor(bundle.outline(self.registry, version), batches)
 
     def _follow(self, now: versions.Followed) -> None:
         """Serve other versions from the next request on."""
@@ -147,16 +164,24 @@ class Served:
             self._split = routing.Split(route.rollout, capacity, outcome)
         if self._split is not None and now.candidate is not None and route is not None:
             if self._control is None or self._control.bundle is not now.stable.bundle:
-                self._control = self._predictor(now.stable.bundle)
+                self._control = self._controls(now.stable)
             self._split.follow(now.stable, self._control, now.candidate, route)
+        for one in (now.stable, now.candidate):
+            if one is not None and isinstance(one.remote, remote.Batches):
+                one.remote.alone = one is now.stable
         application.predictor = now.stable
         application.split = self._split if now.candidate is not None else None
+
+    def _controls(self, stable: predictor.Predictor) -> predictor.Predictor:
+        """The stable version with batches of its own; apart from here it has no other ones."""
+        return stable if stable.remote is not None else self._predictor(stable.bundle)
 
     def _counted(self) -> tuple[str, Evidence] | None:
         """What this replica has counted in the rollout that is under way."""
         if (split := self._split) is None:
             return None
-        return split.rollout, split.evidence(self.versions.refused)
+        grown_mb = self.remote.grown_mb if self.remote is not None else 0.0
+        return split.rollout, split.evidence(self.versions.refused, grown_mb)
 
 
 def _samples(

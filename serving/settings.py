@@ -47,12 +47,24 @@ class Rollout(pydantic.BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class Large(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A deployment for versions that do not fit into a replica beside those that it serves."""
+
+    memory_mb: int = pydantic.Field(0, ge=0)  # that each replica reserves; 0 reserves none
+    max_replicas: int | None = pydantic.Field(None, ge=1)  # None: as many as the endpoint
+    start_s: float = pydantic.Field(600.0, gt=0)  # longest wait for the first replica
+    unused_s: float = pydantic.Field(30.0, ge=15)  # without a need, until the last replica ends
+
+
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     """The model to serve, and how to serve it; docs/serving.md says more about each field."""
 
     name: str = pydantic.Field(min_length=1)  # the model's in the registry
     models: tuple[str, ...] = ()  # others that are loaded on demand; `*` for all of the storage
     models_mb: int = pydantic.Field(1024, ge=1)  # memory of these, in MiB of their files
+    versions_mb: float = pydantic.Field(0.0, ge=0)  # of the own model's versions in a replica,
+    # in MiB of their files; 0 sets no bound but the memory that is free
+    large: Large | None = None  # for versions beyond that; None refuses them
     load_s: float = pydantic.Field(30.0, gt=0)  # longest wait of a request for its model
     alias: str = pydantic.Field("champion", min_length=1)  # whose version is served
     storage: str = EMBEDDED  # `s3://bucket[/prefix]` or `file:///folder`
@@ -108,6 +120,16 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
             pace=dataclasses.replace(PRESETS[self.preset], **delays),
             windows=tuple(_window(one) for one in self.schedules),
         )
+
+    def large_plan(self) -> Plan:
+        """Return what autoscaling of `large` is to hold: no replica while no version needs one."""
+        assert self.large is not None
+        plan, unused_s = self.plan(), self.large.unused_s
+        pace = dataclasses.replace(
+            plan.pace, zero_s=unused_s, down_s=min(unused_s, plan.pace.down_s)
+        )
+        most = self.large.max_replicas or self.max_replicas
+        return dataclasses.replace(plan, min_replicas=0, max_replicas=most, pace=pace, windows=())
 
     @pydantic.model_validator(mode="after")
     def _limits(self) -> Settings:

@@ -1,63 +1,61 @@
 """The versions of a model in this replica: loaded before a request is routed to them.
 
 They follow the aliases document: the version that the alias names, and while a rollout is under way
-its candidate. A version that cannot be loaded, does not fit into memory, or does not reproduce its
-golden rows, is refused: the previous one keeps serving, and log, metrics, the model's events and
-the rollout's evidence say so. Nothing changes while storage is unreachable.
+its candidate. One that does not fit into memory beside those in use is served by a deployment of
+its own (`serving.remote`), where there is one, until it fits. One that cannot be loaded, or does
+not reproduce its golden rows, is refused: the previous one keeps serving, and log, metrics, the
+model's events and the rollout's evidence say so. Nothing changes while storage is unreachable.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import logging
 import random
 import socket
 import threading
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Set
 from typing import NamedTuple, Protocol
 
-from eagleray import bundle, code, errors, machine
+from eagleray import errors
 from eagleray.state.aliases import Aliases, Route
-from eagleray.state.models import Registry, Version
+from eagleray.state.models import Registry
+from serving import loaded
 from serving.predictor import Predictor
 
 log = logging.getLogger("ray.serve")
 
-MEMORY, SPARES = 1 << 30, 3
-"""Bytes and number of versions that stay loaded, beside those in use."""
-COPIES = 2
-"""Memory that a version takes while it is loaded, in sizes of its files."""
 _JITTER = 0.2  # of the time between two reads: replicas that started together drift apart
-_UNFIT = (errors.CorruptObjectError, errors.NewerFormatError, errors.ObjectNotFoundError)
 
 
 class Followed(NamedTuple):
-    """What a replica serves now; the candidate is None until it is loaded, or if it is refused."""
+    """What a replica serves now; the candidate is None until it is ready, or if it is refused."""
 
     stable: Predictor
     candidate: Predictor | None = None
     route: Route | None = None
 
 
-class Observer(Protocol):
+class Observer(loaded.Observer, Protocol):
     """What is told of versions; see `serving.metrics.Metrics`."""
 
     def serving(self, version: int, *, instead_of: int | None) -> None: ...
-    def loaded(self, version: int, created_s: float) -> None: ...
-    def refused(self, version: int) -> None: ...
     def storage_error(self) -> None: ...
+
+
+class Large(Protocol):
+    """Where versions are served that do not fit here; see `serving.remote`."""
+
+    def asked(self, number: int) -> bool: ...
+    def predictor(self, number: int) -> Predictor | None: ...
+    def keep(self, numbers: Set[int]) -> None: ...
 
 
 class Versions:
     """Reads the aliases of a model in a thread; `follow` is called with what to serve from now on.
 
-    `watch` reads them in place of the registry, `check` raises for a version that may not be
-    loaded, `build` makes a predictor of a verified bundle.
-    Versions that are not in use any more stay loaded up to `memory` bytes and `SPARES`, the latest
-    used ones, so that a rollback takes no download. `free` gives the bytes that are left.
+    `watch` reads them in place of the registry. Versions that are not in use any more stay `held`
+    up to `memory` bytes, so that a rollback takes no download. `large` serves what does not fit.
     """
 
     def __init__(
@@ -67,23 +65,21 @@ class Versions:
         alias: str,
         *,
         watch: Callable[[str | None], Aliases | None] | None = None,
-        build: Callable[[bundle.Bundle], Predictor],
+        held: loaded.Loaded,
         follow: Callable[[Followed], None],
         observer: Observer,
-        check: Callable[[Version], None] | None = None,
-        memory: int = MEMORY,
-        free: Callable[[], int] = machine.free_memory,
+        memory: int = loaded.MEMORY,
+        large: Large | None = None,
     ) -> None:
         self._registry, self._name, self._alias = registry, name, alias
         self._watch = watch or functools.partial(registry.watch, name)
-        self._build, self._follow, self._observer = build, follow, observer
-        self._check, self._memory, self._free = check, memory, free
+        self._held, self._follow, self._observer = held, follow, observer
+        self._memory, self._large = memory, large
         self._aliases: Aliases | None = None  # as they were last read
         self._wanted: int | None = None
         self._route: Route | None = None
-        self._loaded: dict[int, tuple[Predictor, int]] = {}  # with bytes; the latest used last
+        self._apart: set[int] = set()  # what this check has found no room for
         self._refused: dict[int, str] = {}
-        self._unfit: dict[int, str] = {}  # refused whatever moves: a version never changes
         self._logged: str | None = None  # etag of the aliases whose refusal is in the log
         self._followed: Followed | None = None
         self._unreachable = False
@@ -97,7 +93,7 @@ class Versions:
     @property
     def bytes(self) -> int:
         """The bytes of all versions that are loaded."""
-        return sum(size for _, size in list(self._loaded.values()))  # another thread changes them
+        return self._held.bytes
 
     @property
     def failure(self) -> str | None:
@@ -145,21 +141,27 @@ class Versions:
 
     def _serve(self) -> None:
         """Load what is missing, and have it served if it is another than before."""
+        self._apart.clear()
         before, route = self._followed, self._route
         stable = self._predictor(self._wanted) or (before.stable if before else None)
-        if stable is None:
-            return
-        candidate = self._predictor(route.candidate) if route else None
-        now = Followed(stable, candidate, route)
+        if stable is not None:
+            candidate = self._predictor(route.candidate) if route else None
+            self._change(Followed(stable, candidate, route))
+        if self._large is not None:
+            followed = {one.number for one in (self._followed or ())[:2] if one is not None}
+            self._large.keep(self._apart | followed.difference(self._held.numbers))
+
+    def _change(self, now: Followed) -> None:
+        before, stable = self._followed, now.stable
         if now == before:
             return
         self._follow(now)
         self._followed = now
-        if before is None or before.stable is not stable:
-            previous = before.stable.number if before else None
+        previous = before.stable.number if before else None
+        if previous != stable.number:
             log.info("%s: version %s serves instead of %s", self._name, stable.number, previous)
             self._observer.serving(stable.number, instead_of=previous)
-        self._forget(self._memory)
+        self._held.forget(self._memory, self._used())
 
     def _log_refusal(self) -> None:
         """Write into the model's events that the version of the alias is refused, if it is."""
@@ -178,72 +180,45 @@ class Versions:
         self._logged = seen.etag
 
     def _predictor(self, number: int | None) -> Predictor | None:
-        """A version, loaded if need be; None if it is refused."""
+        """A version, loaded if need be; None if it is refused, or not ready apart from here."""
         if number is None or number in self._refused:
             return None
-        if number not in self._loaded:
-            made = self._load(number)
-            if made is None:
-                return None
-            self._loaded[number] = made
-        self._loaded[number] = self._loaded.pop(number)  # the latest used
-        return self._loaded[number][0]
-
-    def _load(self, number: int) -> tuple[Predictor, int] | None:
-        """Load and verify a version, with its bytes; None if it is refused."""
         try:
-            if number in self._unfit:
-                raise errors.ServingError(self._unfit[number])
-            version = self._registry.version(self._name, number)
-            if self._check is not None:
-                self._check(version)
-            size = sum(one.size for one in version.files.values())
-            self._make_room(number, size)
-            loaded = bundle.load(self._registry, version)
-            self._verify(loaded, own=any(path.startswith(code.FOLDER) for path in version.files))
-            with contextlib.suppress(ValueError):  # a time that another tool wrote
-                self._observer.loaded(number, datetime.fromisoformat(version.created).timestamp())
-            return self._build(loaded), size
+            # A candidate stays where it is, so that all of its evidence is of one place.
+            if self._large is not None and number != self._wanted and self._large.asked(number):
+                return self._elsewhere(self._large, number)
+            return self._held.get(number) or self._held.load(number, self._used())
+        except errors.NoRoomError as cause:
+            if self._large is not None:
+                return self._elsewhere(self._large, number)
+            self._refuse(number, cause)
         except Exception as cause:  # a user's model may raise anything
-            if isinstance(cause, errors.StorageError) and not isinstance(cause, _UNFIT):
+            if loaded.unreadable(cause):
                 raise
-            self._refused[number] = str(cause)
-            self._observer.refused(number)
-            now = f"version {self.serving} keeps serving" if self.serving else "none is in service"
-            log.error("%s: version %s is refused, %s: %s", self._name, number, now, cause)
-            return None
+            self._refuse(number, cause)
+        return None
 
-    def _verify(self, loaded: bundle.Bundle, *, own: bool) -> None:
-        """Reproduce the golden rows; a refusal is final but for code of its `own`."""
+    def _elsewhere(self, large: Large, number: int) -> Predictor | None:
+        """A version apart from here; None until it is ready there, or if it is refused."""
         try:
-            loaded.verify()
-        except errors.ServingError as cause:
-            if not own:
-                self._unfit[loaded.number] = str(cause)
-            raise
+            found = large.predictor(number)
+        except Exception as cause:  # its outline may be damaged
+            if loaded.unreadable(cause):
+                raise
+            self._refuse(number, cause)
+            return None
+        self._apart.add(number)
+        return found
 
-    def _make_room(self, number: int, size: int) -> None:
-        """Unload spares for a version that does not fit; ServingError if it still does not."""
-        needed, free = COPIES * size, self._free()
-        if needed > free:
-            self._forget(0)
-            gc.collect()  # their parts refer to each other
-            free = self._free()
-        if needed > free:
-            law = f"version {number} must fit the replica's memory, {COPIES} times its files"
-            raise errors.ServingError(f"{law}: {_mib(needed)}, but {_mib(free)} are free")
+    def _refuse(self, number: int, cause: Exception) -> None:
+        self._refused[number] = str(cause)
+        self._observer.refused(number)
+        now = f"version {self.serving} keeps serving" if self.serving else "none is in service"
+        log.error("%s: version %s is refused, %s: %s", self._name, number, now, cause)
 
-    def _forget(self, memory: int) -> None:
-        """Unload what is not in use beyond `memory` bytes or `SPARES`, the earliest used first."""
+    def _used(self) -> set[int]:
+        """The versions that may not be unloaded."""
         now, route = self._followed, self._route
-        used = {self._wanted, route.candidate if route else None}
-        used |= {one.number for one in (now.stable, now.candidate) if one} if now else set()
-        spare = {number: size for number, (_, size) in self._loaded.items() if number not in used}
-        for number in list(spare):
-            if sum(spare.values()) <= memory and len(spare) <= SPARES:
-                return
-            del self._loaded[number], spare[number]
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
+        used = {one.number for one in (now.stable, now.candidate) if one} if now else set()
+        used |= {self._wanted} if self._wanted is not None else set()
+        return used | ({route.candidate} if route is not None else set())

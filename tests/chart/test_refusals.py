@@ -100,6 +100,11 @@ CONTRADICTIONS = {
         {"ray": {"faultTolerance": {"embedded": True}}},
         "with its feature gate GCSFaultToleranceEmbeddedStorage, and set kuberay.version=1.7",
     ),
+    "large replicas without room": (
+        {"serving": {"large": {"enabled": True}}},
+        "serving.replicas.max and serving.large.maxReplicas are 5 together and 4 workers hold 1"
+        " each; set serving.workers.max to 5 or more",
+    ),
     "more replicas than workers hold": (
         {"serving": {"replicas": {"max": 9}, "workers": {"cpus": 2}}},
         "set serving.workers.max to 5 or more",

@@ -6,7 +6,7 @@ import yaml
 
 from eagleray.state import rollouts, signatures
 from serving import environment, scrape, tracing
-from serving.settings import Settings
+from serving.settings import Large, Settings
 from tests.chart import chart
 
 with warnings.catch_warnings():  # Ray's own models use what pydantic is about to drop
@@ -40,6 +40,8 @@ def test_every_setting_of_the_application_can_be_given_but_what_only_tests_chang
         "schedules",
         "gpus",  # rendered where there are some
         "precision",  # likewise
+        "versions_mb",  # likewise
+        "large",  # rendered where it is enabled
         "extra_fields",  # the version says what its experiment file said
     }
 
@@ -87,6 +89,19 @@ def test_replicas_on_gpus_say_so_and_their_workers_ask_kubernetes_for_them():
     (application,) = serve_config(values)["applications"]
     settings = Settings.model_validate(application["args"])
     assert (settings.gpus, settings.precision) == (0.5, "bf16")
+
+
+def test_large_versions_get_replicas_of_their_own_where_they_are_enabled():
+    large = {"enabled": True, "maxReplicas": 2, "memoryMb": 1500, "startSeconds": 90}
+    serving = {"replicas": {"versionsMb": 300}, "large": large, "workers": {"max": 6}}
+    (application,) = serve_config(chart.merged(chart.MINIMAL, {"serving": serving}))["applications"]
+    settings = Settings.model_validate(application["args"])
+    assert (settings.versions_mb, settings.large) == (
+        300,
+        Large(memory_mb=1500, max_replicas=2, start_s=90),
+    )
+    (application,) = serve_config(chart.MINIMAL)["applications"]
+    assert Settings.model_validate(application["args"]).large is None
 
 
 def test_the_configuration_names_no_version_and_stays_the_same_from_release_to_release():
@@ -168,7 +183,9 @@ def test_replicas_fit_on_the_workers_that_there_may_be():
         cluster = chart.one(chart.documents(chart.values_of(case)), "RayService")["spec"]
         (group,) = cluster["rayClusterConfig"]["workerGroupSpecs"]
         cpus = int(group["rayStartParams"]["num-cpus"]) * group["maxReplicas"]
-        assert application["args"]["max_replicas"] * application["args"]["cpus"] <= cpus
+        large = application["args"].get("large", {"max_replicas": 0})["max_replicas"]
+        replicas = application["args"]["max_replicas"] + large
+        assert replicas * application["args"]["cpus"] <= cpus
 
 
 def ray_pods(case):

@@ -97,6 +97,10 @@
 {{- if gt (int $s.replicas.max) (mul $each (int $s.workers.max)) -}}
 {{- fail (printf "serving.replicas.max is %v, but %v workers hold %d each; set serving.workers.max to %v or more" $s.replicas.max $s.workers.max $each (ceil (divf $s.replicas.max $each))) -}}
 {{- end -}}
+{{- $all := add (int $s.replicas.max) (int $s.large.maxReplicas) -}}
+{{- if and $s.large.enabled (gt (int $all) (mul $each (int $s.workers.max) | int)) -}}
+{{- fail (printf "large replicas must have room beside the others, but serving.replicas.max and serving.large.maxReplicas are %v together and %v workers hold %d each; set serving.workers.max to %v or more" $all $s.workers.max $each (ceil (divf $all $each))) -}}
+{{- end -}}
 {{- if and (eq $s.upgradeStrategy.type "NewClusterWithIncrementalUpgrade") (semverCompare "<1.5" (printf "%s.0" .Values.kuberay.version)) -}}
 {{- fail "serving.upgradeStrategy.type is NewClusterWithIncrementalUpgrade, which came with KubeRay 1.5, but kuberay.version is 1.4; upgrade the operator, or set serving.upgradeStrategy.type=NewCluster" -}}
 {{- end -}}
