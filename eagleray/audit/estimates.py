@@ -22,6 +22,8 @@ LEAVES = 200
 """Leaves of the tree of one column."""
 SURE = 1.645
 """Standard errors below an estimate to its one-sided lower bound at the 5 % level."""
+SURELY = 3.0
+"""The same of a difference that must not be chance, with many columns tried."""
 
 COPY, NEAR_COPY = 1.0, 0.85
 """Agreement with the target, beyond chance, of a copy and of a near-copy of classes."""
@@ -107,6 +109,13 @@ def skill(truth_B: np.ndarray, predicted: np.ndarray, classes: int) -> float | N
         if 0 < np.count_nonzero(truth_B == one) < len(truth_B)
     ]
     return max(0.0, float(np.mean(found))) if found else None
+
+
+def surely_worse(truth_B: np.ndarray, first: np.ndarray, second: np.ndarray, classes: int) -> bool:
+    """Whether the errors of the second predictions of the same rows are larger beyond chance."""
+    more_B = _errors(truth_B, second, classes) - _errors(truth_B, first, classes)
+    deviation = float(more_B.std()) / len(more_B) ** 0.5
+    return float(more_B.mean()) > SURELY * deviation
 
 
 def shuffled(truth_B: np.ndarray, classes: int) -> np.ndarray:
@@ -241,6 +250,14 @@ def _correlation(quantity_B: np.ndarray, truth_B: np.ndarray) -> float:
         return 0.0
     x_B, y_B = (x_B - x_B.mean()) / x_B.std(), (y_B - y_B.mean()) / y_B.std()
     return abs(float(np.mean(x_B * y_B)))
+
+
+def _errors(truth_B: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Squared errors (B): of values, or of all probabilities of a row."""
+    if not classes:
+        return (truth_B - predicted) ** 2
+    errors_B: np.ndarray = ((predicted - np.eye(classes)[truth_B]) ** 2).sum(axis=1)
+    return errors_B
 
 
 def _r2(truth_B: np.ndarray, predicted_B: np.ndarray) -> float:

@@ -19,11 +19,11 @@ MOST_CLASSES = 50
 """Classes among which wrong labels are looked for."""
 SURE_SHARES = (0.1, 0.33, 0.5)
 """Shares of the rows, the surest predictions, whose errors are compared."""
-LEAST_NOISE, LEAST_SURE_NOISE, EASY_NOISE = 0.008, 0.004, 0.04
-"""Share of errors among the surest third that tells wrong labels, its lower bound, and the largest
-share that tells them by itself."""
-FLAT = 1.2
-"""Growth of the share of errors from the surest tenth to the surest half that chance explains."""
+LEAST_NOISE, LEAST_SURE_NOISE = 0.008, 0.004
+"""Share of errors among the surest third that tells wrong labels, and its lower bound."""
+EASY_NOISE, MOST_NOISE, FLAT = 0.04, 0.15, 1.2
+"""Largest share that tells them by itself, and largest one where errors do not grow by more than
+this factor from the surest tenth to the surest half. More is a problem that is hard by itself."""
 SUSPECTS, MOST_ROWS = 2.0, 2000
 """Suspects for one wrong label that is expected, and most rows of a finding."""
 SMOOTHING = 0.05
@@ -96,7 +96,7 @@ def _share(predicted_BC: np.ndarray, label_B: np.ndarray) -> float | None:
     if share < LEAST_NOISE or _lower_bound(int(third.sum()), len(third)) < LEAST_SURE_NOISE:
         return None
     flat = float(half.mean()) <= FLAT * float(tenth.mean())
-    return share if share <= EASY_NOISE or flat else None
+    return share if share <= (MOST_NOISE if flat else EASY_NOISE) else None
 
 
 def _suspects(predicted_BC: np.ndarray, label_B: np.ndarray, share: float) -> np.ndarray:

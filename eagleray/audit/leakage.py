@@ -36,8 +36,9 @@ def near_copies(table: Table) -> Iterator[Finding]:
 
 def giveaways(table: Table) -> Iterator[Finding]:
     """Inputs each of which predicts the target almost without an error."""
+    alike = table.clocks | table.entities.keys()
     for name, one in table.giveaways.items():
-        if one.copy or one.near or one.sure < STRONG or name in table.entities:
+        if one.copy or one.near or one.sure < STRONG or name in alike:
             continue
         if one.gives_away:
             yield _leak(table, name, f"alone gives the target away: {_skill(table, one)}", one)

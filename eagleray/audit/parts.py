@@ -96,16 +96,19 @@ def _times(table: Table) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _skills(table: Table, fold_B: np.ndarray, places: np.ndarray) -> tuple[float, float]:
-    """Skill on these modelled rows by folds drawn by chance, and by `fold_B`; -1 is no fold."""
+    """Skill on these modelled rows by folds drawn by chance, and by `fold_B`, whose -1 is no fold.
+
+    Zero for both where the second is not surely worse.
+    """
     truth, apart = table.targets[table.modelled], table.predicted
     if apart is None or len(places) < estimates.LEAST_ROWS:
         return 0.0, 0.0
     together = table.predict(fold_B)
     assert together is not None
-    scores = [
-        estimates.skill(truth[places], predicted[places], table.classes)
-        for predicted in (apart, together)
-    ]
+    truth, apart, together = truth[places], apart[places], together[places]
+    if not estimates.surely_worse(truth, apart, together, table.classes):
+        return 0.0, 0.0
+    scores = [estimates.skill(truth, one, table.classes) for one in (apart, together)]
     return (0.0, 0.0) if None in scores else (float(scores[0] or 0), float(scores[1] or 0))
 
 

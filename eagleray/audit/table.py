@@ -9,7 +9,7 @@ import numpy as np
 
 from eagleray import messages, spec
 from eagleray.audit import estimates
-from eagleray.learn import tasks
+from eagleray.learn import columns, tasks
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Column, Columns, Schema
 
@@ -124,12 +124,23 @@ class Table:
         return found
 
     @functools.cached_property
+    def clocks(self) -> set[str]:
+        """Inputs without gaps that tell when a row was taken: times, and what grows with rows."""
+        found = {column.name for column, array in self if _grows(array)}
+        timed = ((column.name, array) for column, array in self if column.kind.is_time)
+        return found | {name for name, array in timed if not columns.missing_rows(array).any()}
+
+    @functools.cached_property
     def leaks(self) -> set[str]:
-        """The inputs from which the target can be read off; the rows of an entity may be alike."""
+        """The inputs from which the target can be read off.
+
+        Rows of one entity, and of one time, may be alike without a leak of the column: `parts`.
+        """
+        alike = self.clocks | self.entities.keys()
         return {
             name
             for name, one in self.giveaways.items()
-            if one.copy or one.near or (one.gives_away and name not in self.entities)
+            if one.copy or one.near or (one.gives_away and name not in alike)
         }
 
     @functools.cached_property
@@ -168,3 +179,11 @@ class Table:
             text = str(column.kind.to_json(array[place : place + 1])[0] if value is None else value)
             cells.append(f"{column.name} {messages.shortened(' '.join(text.split()), CELL)}")
         return ", ".join(cells)
+
+
+def _grows(array: np.ndarray) -> bool:
+    """Whether numbers never fall from row to row, or never grow."""
+    if array.ndim > 1 or array.dtype == object or len(array) < 2:
+        return False
+    steps = np.diff(array)
+    return bool((steps >= 0).all() or (steps <= 0).all())

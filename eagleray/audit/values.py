@@ -159,17 +159,14 @@ def identifiers(table: Table) -> Iterator[Finding]:
     for column, _ in table.keys:
         yield noted(f"{column.name}: only identifies rows, so it is no input", column=column.name)
     for column, array in table:
-        quantity = column.kind.quantity(array)
-        if quantity.dtype != object or len(array) < FEW_ROWS:
-            continue
-        count = len(_names(column, array))
-        if count >= UNIQUE * len(array):
+        count = 0 if len(array) < FEW_ROWS or array.ndim > 1 else _distinct(array)
+        if count >= UNIQUE * len(array) and _tells_apart(column, array):
             yield warned(
-                f"{column.name}: {count:,} different names in {len(array):,} rows, so that it "
+                f"{column.name}: {count:,} different values in {len(array):,} rows, so that it "
                 "tells rows apart and nothing else",
                 _setting({"features": {column.name: {"type": columns.IDENTIFIER.name}}}),
                 column=column.name,
-                numbers={"names": count, "share": count / len(array)},
+                numbers={"values": count, "share": count / len(array)},
             )
 
 
@@ -187,7 +184,7 @@ def unscaled(table: Table) -> Iterator[Finding]:
             yield warned(
                 f"{column.name}: enters the model unscaled, with mean {mean:.4g} and standard "
                 f"deviation {deviation:.4g}",
-                _setting({"features": {column.name: {"scale": "standard"}}}),
+                _scaled(column, "standard"),
                 column=column.name,
                 numbers={"mean": mean, "deviation": deviation},
             )
@@ -199,6 +196,23 @@ def _drop(name: str) -> str:
 
 def _setting(tree: dict[str, Any]) -> str:
     return messages.setting(tree).strip("`")
+
+
+def _scaled(column: Column, scale: str) -> str:
+    options = {"type": column.kind.name, "scale": scale}
+    return _setting({"features": {column.name: options}})
+
+
+def _distinct(array: np.ndarray) -> int:
+    return int(columns.first_of_each(columns.hashed(array)).sum())
+
+
+def _tells_apart(column: Column, array: np.ndarray) -> bool:
+    """Whether values that are mostly different are names or codes, and neither prose nor sizes."""
+    if column.kind.quantity(array[:1]).dtype == object:
+        return True
+    present = array[~columns.missing_rows(array)]
+    return column.kind.is_key(column, present, hinted=hints_at_identifier(column.name))
 
 
 def _most(hashes_B: np.ndarray) -> float:
@@ -284,7 +298,7 @@ def _outliers(
     yield tell(
         f"{name}: {len(far):,} values are more than {FAR:g} standard deviations from the mean, "
         f"the farthest {away.max():.0f}",
-        "" if ranked else _setting({"features": {name: {"scale": "quantile"}}}),
+        "" if ranked else _scaled(column, "quantile"),
         evidence=table.shown(far),
         column=name,
         numbers={"rows": len(far), "deviations": float(away.max())},

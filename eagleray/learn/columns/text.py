@@ -59,9 +59,6 @@ class Text(WordKind):
     def encoding(self, options: Any) -> features.Encoding:
         return features.Text(**{name: getattr(options, name) for name in Options.model_fields})
 
-    def mixture(self, column: Column, array: np.ndarray) -> None:
-        return None
-
     def simplified(self, text: str) -> str:
         """Its letters."""
         return "".join(filter(str.isalpha, text.casefold())) or text
