@@ -61,9 +61,17 @@ def main() -> None:
     claim = f"seconds of eagleray audit of {count:,} rows of 20 columns, the longer of two tables"
     figures = {"ours": round(ours, 1), "peer": round(checked.seconds, 1)}
     holds = ours < TARGET_S and found == PLANTED and not clean["errors"]
-    print(json.dumps({"claim": f"{claim}; the peer is eagleray check", **figures,
-                      "ratio": round(ours / checked.seconds, 2), "target": TARGET_S,
-                      "holds": holds}))
+    print(
+        json.dumps(
+            {
+                "claim": f"{claim}; the peer is eagleray check",
+                **figures,
+                "ratio": round(ours / checked.seconds, 2),
+                "target": TARGET_S,
+                "holds": holds,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

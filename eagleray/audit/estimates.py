@@ -1,4 +1,4 @@
-"""Models that are made fast, as evidence. Legend: B rows, F traits, C classes, V values.
+"""Models that are made fast, as evidence. Legend: B rows, F traits, C classes, K values of a column.
 
 A prediction is always of a row that its model has not seen. `classes` is 0 for a quantity.
 """
@@ -78,8 +78,7 @@ def alone(quantity_B: np.ndarray, truth_B: np.ndarray, classes: int) -> tuple[fl
         )
     whole = hits(truth_B, predicted_B, classes)
     each = [
-        hits(truth_B[fold_B == fold], predicted_B[fold_B == fold], classes)
-        for fold in range(FOLDS)
+        hits(truth_B[fold_B == fold], predicted_B[fold_B == fold], classes) for fold in range(FOLDS)
     ]
     return whole, whole - SURE * float(np.std(each, ddof=1)) / FOLDS**0.5
 
@@ -163,6 +162,7 @@ def _boosted(traits_BF: np.ndarray, truth_B: np.ndarray, classes: int) -> lightg
         "seed": 0,
         "deterministic": True,
         "force_col_wise": True,
+        "num_threads": 1,  # threads that wait for each other stall on a busy machine
         "verbosity": -1,
     }
     rounds = max(10, min(ROUNDS, MOST_TREES // max(1, classes)))
@@ -219,10 +219,10 @@ def _agreement(quantity_B: np.ndarray, truth_B: np.ndarray, classes: int) -> flo
     if not 2 <= present <= classes + 2:
         return 0.0
     pairs = np.bincount(code_B * classes + truth_B, minlength=count * classes)
-    matrix_VC = pairs.reshape(count, classes) / len(truth_B)
-    value_V, class_V = linear_sum_assignment(-matrix_VC)
-    same = float(matrix_VC[value_V, class_V].sum())
-    chance = float((matrix_VC.sum(1)[value_V] * matrix_VC.sum(0)[class_V]).sum())
+    matrix_KC = pairs.reshape(count, classes) / len(truth_B)
+    value_K, class_K = linear_sum_assignment(-matrix_KC)
+    same = float(matrix_KC[value_K, class_K].sum())
+    chance = float((matrix_KC.sum(1)[value_K] * matrix_KC.sum(0)[class_K]).sum())
     if same >= 1 - 1e-12:
         return 1.0
     return max(0.0, (same - chance) / (1 - chance)) if chance < 1 else 0.0

@@ -19,8 +19,12 @@ def copies(table: Table) -> Iterator[Finding]:
     """Inputs that are the target under another name."""
     for name, one in table.giveaways.items():
         if one.copy:
-            yield _leak(table, name, "is a copy of the target: its values and the target's go "
-                        "together one to one", one)
+            yield _leak(
+                table,
+                name,
+                "is a copy of the target: its values and the target's go together one to one",
+                one,
+            )
 
 
 def near_copies(table: Table) -> Iterator[Finding]:
@@ -29,8 +33,11 @@ def near_copies(table: Table) -> Iterator[Finding]:
         if one.near and not one.copy:
             agreed = max(one.agreement, one.correlation)
             yield _leak(
-                table, name, f"is nearly a copy of the target: they agree to {agreed:.3f} "
-                "beyond chance (1 is a copy)", one
+                table,
+                name,
+                f"is nearly a copy of the target: they agree to {agreed:.3f} "
+                "beyond chance (1 is a copy)",
+                one,
             )
 
 

@@ -92,7 +92,9 @@ class Table:
 
     def shown(self, places: np.ndarray) -> tuple[str, ...]:
         """Sample rows as text, with their numbers in the source; long ones are cut."""
-        return tuple(messages.shortened(self._shown(int(one)), WIDTH) for one in places[:MOST_SHOWN])
+        return tuple(
+            messages.shortened(self._shown(int(one)), WIDTH) for one in places[:MOST_SHOWN]
+        )
 
     def truth(self, place: int) -> str:
         """The target of a row, as text."""

@@ -88,7 +88,7 @@ def merging(table: Table) -> Iterator[Finding]:
     """Names that differ in case, in blanks, or in how a number is written."""
     target = table.schema.target
     known = [(column, _names(column, array)) for column, array in table]
-    known.append((table.task.column, Counter({one: 0 for one in target.classes})))
+    known.append((table.task.column, Counter(dict.fromkeys(target.classes, 0))))
     for column, counts in known:
         spelled: dict[str, list[str]] = {}
         for name in counts if len(counts) <= MOST_NAMES else ():
@@ -295,8 +295,9 @@ def _outliers(
     options = table.experiment.default().features.get(name)
     ranked = getattr(options, "scale", "standard") == "quantile"
     tell = warned if away.max() > SQUASHED and not ranked else noted
+    many = "1 value is" if len(far) == 1 else f"{len(far):,} values are"
     yield tell(
-        f"{name}: {len(far):,} values are more than {FAR:g} standard deviations from the mean, "
+        f"{name}: {many} more than {FAR:g} standard deviations from the mean, "
         f"the farthest {away.max():.0f}",
         "" if ranked else _scaled(column, "quantile"),
         evidence=table.shown(far),

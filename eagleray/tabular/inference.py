@@ -12,7 +12,6 @@ from eagleray.learn import columns, schema
 from eagleray.learn.columns import ColumnKind, Distinct, Guess, values
 from eagleray.learn.columns.arrow import Texts
 
-
 MOST_SPELLINGS = 20
 """Names with several spellings that are kept of a column."""
 

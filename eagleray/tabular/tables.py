@@ -47,7 +47,8 @@ def without_duplicates(table: Learnable) -> Learnable:
     if keep_B.all():
         return table
     left = np.count_nonzero(~keep_B)
-    note = f"data.duplicates: {left:,} of {len(keep_B):,} rows repeat an earlier one, and are left out"
+    counts = f"{left:,} of {len(keep_B):,} rows"
+    note = f"data.duplicates: {counts} repeat an earlier one, and are left out"
     return dataclasses.replace(
         table,
         columns={name: array[keep_B] for name, array in table.columns.items()},
