@@ -1,4 +1,4 @@
-"""Models that are made fast, as evidence. Legend: B rows, F traits, C classes, K values of a column.
+"""Models that are made fast, as evidence. Legend: B rows, F traits, C classes, K different values.
 
 A prediction is always of a row that its model has not seen. `classes` is 0 for a quantity.
 """
@@ -114,7 +114,7 @@ def surely_worse(truth_B: np.ndarray, first: np.ndarray, second: np.ndarray, cla
     """Whether the errors of the second predictions of the same rows are larger beyond chance."""
     more_B = _errors(truth_B, second, classes) - _errors(truth_B, first, classes)
     deviation = float(more_B.std()) / len(more_B) ** 0.5
-    return float(more_B.mean()) > SURELY * deviation
+    return bool(more_B.mean() > SURELY * deviation)
 
 
 def shuffled(truth_B: np.ndarray, classes: int) -> np.ndarray:
@@ -137,9 +137,12 @@ def grouped(group_B: np.ndarray) -> np.ndarray:
 def out_of_fold(
     traits_BF: np.ndarray, truth_B: np.ndarray, classes: int, fold_B: np.ndarray
 ) -> np.ndarray:
-    """Predict each row by boosted trees of the other folds: probabilities (B, C) or values (B)."""
+    """Predict each row by boosted trees of the other folds: probabilities (B, C) or values (B).
+
+    Rows of the fold -1 are learned from, and not predicted.
+    """
     predicted = np.zeros((len(truth_B), classes) if classes else len(truth_B))
-    for fold in np.unique(fold_B).tolist():
+    for fold in np.unique(fold_B[fold_B >= 0]).tolist():
         test_B = fold_B == fold
         model = _boosted(traits_BF[~test_B], truth_B[~test_B], classes)
         raw = np.asarray(model.predict(traits_BF[test_B]))
@@ -193,11 +196,12 @@ def _by_name(
     if classes:
         pairs = np.bincount(known * classes + truth_B, minlength=count * classes)
         best = pairs.reshape(count, classes).argmax(axis=1)
-        usual: float = np.bincount(truth_B).argmax()
+        usual = float(np.bincount(truth_B).argmax())
     else:
         best = np.bincount(known, truth_B, minlength=count) / np.maximum(rows, 1)
-        usual = truth_B.mean()
-    return np.where(rows > 0, best, usual)[asked]
+        usual = float(truth_B.mean())
+    predicted: np.ndarray = np.where(rows > 0, best, usual)[asked]
+    return predicted
 
 
 def _codes(quantity_B: np.ndarray) -> tuple[np.ndarray, int]:
@@ -236,7 +240,7 @@ def _equality(quantity_B: np.ndarray, truth_B: np.ndarray) -> float:
     if known_B.all() and _correlation(quantity_B, truth_B) > 1 - 1e-9:
         return 1.0
     close_B = np.isclose(quantity_B, truth_B, rtol=1e-3, atol=1e-6 * float(truth_B.std()))
-    often = np.unique(truth_B, return_counts=True)[1].max() / len(truth_B)
+    often = float(np.unique(truth_B, return_counts=True)[1].max() / len(truth_B))
     same = float(np.mean(close_B))
     return min(max(0.0, (same - often) / (1 - often)), 1 - 1e-9)
 
@@ -254,10 +258,9 @@ def _correlation(quantity_B: np.ndarray, truth_B: np.ndarray) -> float:
 
 def _errors(truth_B: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Squared errors (B): of values, or of all probabilities of a row."""
-    if not classes:
-        return (truth_B - predicted) ** 2
-    errors_B: np.ndarray = ((predicted - np.eye(classes)[truth_B]) ** 2).sum(axis=1)
-    return errors_B
+    off: np.ndarray = predicted - (np.eye(classes)[truth_B] if classes else truth_B)
+    errors_B: np.ndarray = off**2
+    return errors_B.sum(axis=1) if classes else errors_B
 
 
 def _r2(truth_B: np.ndarray, predicted_B: np.ndarray) -> float:

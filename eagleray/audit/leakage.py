@@ -65,7 +65,7 @@ def ordered(table: Table) -> Iterator[Finding]:
     places = table.sample(COLUMN_ROWS)
     if len(places) < estimates.LEAST_ROWS:
         return
-    truth = table.targets[places]
+    truth = table.truths(places)
     left_out = {column.name for column, _ in table.keys}
     counters = [(column, array) for column, array in table if _counts_up(array)]
     for column, array in [*table.keys, *counters]:
@@ -104,7 +104,7 @@ def _beside(table: Table, name: str, place: int) -> str:
         if column.name == name
     )
     shown = messages.shortened(str(value), 40)
-    return f"row {table.rows[place]:,}: {name} {shown}, target {table.truth(place)}"
+    return f"row {table.rows[place]:,}: {name} {shown}, target {table.told(place)}"
 
 
 def _skill(table: Table, one: estimates.Closeness) -> str:

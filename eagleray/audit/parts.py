@@ -14,7 +14,6 @@ from eagleray import messages
 from eagleray.audit import estimates
 from eagleray.audit.table import Table
 from eagleray.findings import Finding, warned, wrong
-from eagleray.learn import columns
 
 LEAST_GAP, LARGE_GAP = 0.05, 0.1
 """Skill beyond that of honest folds that is warned of, and that is an error."""
@@ -52,47 +51,59 @@ def groups(table: Table) -> Iterator[Finding]:
 
 
 def times(table: Table) -> Iterator[Finding]:
-    """Test rows that are older than training rows, where the target follows time."""
+    """Rows that are like their neighbours in time, or in the source, and stand in other parts."""
     split = table.experiment.data.split
     if split.group or split.time:
         return
-    for name, array in list(_times(table))[:MOST_COLUMNS]:
-        time_B = array[table.modelled]
-        apart, blocks = _skills(table, _blocks(time_B), np.arange(len(time_B)))
-        newest = np.argsort(time_B, kind="stable")[-int(NEWEST * len(time_B)) :]
-        now, later = _skills(table, _forward(time_B, newest), newest)
+    candidates = list(_times(table))[:MOST_COLUMNS]
+    for name, time_B, is_time in candidates:
+        modelled_B = time_B[table.modelled]
+        apart, blocks = _skills(table, _blocks(modelled_B), np.arange(len(modelled_B)))
+        newest = np.argsort(modelled_B, kind="stable")[-int(NEWEST * len(modelled_B)) :]
+        now, later = _skills(table, _forward(modelled_B, newest), newest) if is_time else (0.0, 0.0)
         gap = max(apart - blocks, now - later)
         if gap < LEAST_GAP:
             continue
-        test, train = (array[table.parts[part]] for part in ("test", "training"))
-        older = float(np.mean(test < np.quantile(train, 0.95)))
+        what = "from earlier rows alone" if now - later >= apart - blocks else "from other times"
         shown = (now, later) if now - later >= apart - blocks else (apart, blocks)
-        tell = wrong if gap >= LARGE_GAP and name else warned
-        where = f"{name}: {messages.percent(older)} of" if name else "rows follow in time: most of"
+        tell = wrong if gap >= LARGE_GAP and is_time else warned
         yield tell(
-            f"{where} the rows of the test part are older than the newest training rows, so that "
-            f"a model is told the future: {_gap(table, *shown)} from earlier rows alone",
+            f"{_told(table, name, time_B)}: {_gap(table, *shown)} {what}",
             _split(time=name) if name else "",
             evidence=table.scope(len(table.modelled)),
             column=name,
-            numbers={"older": older, "apart": apart, "blocks": blocks, "now": now, "later": later},
+            numbers={"apart": apart, "blocks": blocks, "now": now, "later": later},
         )
 
 
-def _times(table: Table) -> Iterator[tuple[str, np.ndarray]]:
-    """Columns of time, each with a number for every row (B); the order of rows, without a name."""
-    found = False
-    for column, array in table:
-        born = _BIRTH.search(column.name)
-        if column.kind.is_time and not born and not columns.missing_rows(array).any():
-            found = True
-            yield column.name, array
-    for column, array in table.keys:
-        if column.kind.is_ordered and not found:
-            found = True
-            yield column.name, array
-    if not found:
-        yield "", np.arange(len(table), dtype=np.float64)
+def _times(table: Table) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Columns of time, each with a number for every row (B), and whether it surely is a time.
+
+    Where there are none, a counter of rows; else the order of rows, without a name.
+    """
+    known = [
+        (column.name, array, True)
+        for column, array in table
+        if column.name in table.clocks and column.kind.is_time and not _BIRTH.search(column.name)
+    ]
+    inputs = [(column, array) for column, array in table if column.name in table.clocks]
+    counters = [
+        (column.name, array, False)
+        for column, array in [*table.keys, *inputs]
+        if column.kind.is_ordered and not column.kind.is_time and (np.diff(array) > 0).all()
+    ]
+    yield from known or counters[:1] or [("", np.arange(len(table), dtype=np.float64), False)]
+
+
+def _told(table: Table, name: str, time_B: np.ndarray) -> str:
+    if not name:
+        return "rows are like those before and after them, some of which are in other parts"
+    test, train = (time_B[table.parts[part]] for part in ("test", "training"))
+    older = messages.percent(float(np.mean(test < np.quantile(train, 0.95))))
+    return (
+        f"{name}: {older} of the rows of the test part are older than the newest training rows, "
+        "so that a model is told the future"
+    )
 
 
 def _skills(table: Table, fold_B: np.ndarray, places: np.ndarray) -> tuple[float, float]:
@@ -100,7 +111,7 @@ def _skills(table: Table, fold_B: np.ndarray, places: np.ndarray) -> tuple[float
 
     Zero for both where the second is not surely worse.
     """
-    truth, apart = table.targets[table.modelled], table.predicted
+    truth, apart = table.truths(table.modelled), table.predicted
     if apart is None or len(places) < estimates.LEAST_ROWS:
         return 0.0, 0.0
     together = table.predict(fold_B)

@@ -72,7 +72,9 @@ def across_parts(table: Table) -> Iterator[Finding]:
     import pandas as pd
 
     rows, train = _rows(table), table.parts["training"]
-    shares, numbers, found = {}, {}, np.empty(0, np.int64)
+    shares: dict[str, float] = {}
+    numbers: dict[str, float] = {}
+    found = np.empty(0, np.int64)
     for part in ("validation", "test"):
         places = table.parts[part]
         seen_B = pd.Series(rows.hash_B[places]).isin(rows.hash_B[train]).to_numpy()

@@ -96,7 +96,12 @@ class Table:
             messages.shortened(self._shown(int(one)), WIDTH) for one in places[:MOST_SHOWN]
         )
 
-    def truth(self, place: int) -> str:
+    def truths(self, places: np.ndarray) -> np.ndarray:
+        """The targets of rows: numbers of classes, or values in float64."""
+        found: np.ndarray = self.targets[places]
+        return found if self.classes else found.astype(np.float64)
+
+    def told(self, place: int) -> str:
         """The target of a row, as text."""
         value = self.targets[place]
         return self.schema.target.classes[int(value)] if self.classes else f"{float(value):.6g}"
@@ -105,7 +110,7 @@ class Table:
     def giveaways(self) -> dict[str, estimates.Closeness]:
         """How close each input is to the target, by name."""
         places = self.sample(COLUMN_ROWS)
-        truth = self.targets[places]
+        truth = self.truths(places)
         quantities = {column.name: column.kind.quantity(array[places]) for column, array in self}
         return {
             name: estimates.closeness(one, truth, self.classes) for name, one in quantities.items()
@@ -150,32 +155,29 @@ class Table:
         """Indices of the rows that models of all columns are made of."""
         return self.sample(MODEL_ROWS)
 
-    def traits(self, without: frozenset[str] = frozenset()) -> np.ndarray:
-        """Numbers of the modelled rows for such models (B, F), without leaks and these columns."""
-        left = self.leaks | without
-        chosen = [(column, array) for column, array in self if column.name not in left]
+    @functools.cached_property
+    def traits(self) -> np.ndarray:
+        """Numbers of the modelled rows for such models (B, F), without leaks."""
+        chosen = [(column, array) for column, array in self if column.name not in self.leaks]
         parts = [column.kind.traits(array[self.modelled]) for column, array in chosen]
         whole = np.concatenate([np.empty((len(self.modelled), 0)), *parts], axis=1)
-        return np.clip(whole[:, :MOST_TRAITS], -1e30, 1e30).astype(np.float32)
+        bounded: np.ndarray = np.clip(whole[:, :MOST_TRAITS], -1e30, 1e30)
+        return bounded.astype(np.float32)
 
     @functools.cached_property
     def predicted(self) -> np.ndarray | None:
         """Predictions of the modelled rows by models that have not seen them; None without one."""
-        return self.predict(estimates.shuffled(self.targets[self.modelled], self.classes))
+        return self.predict(estimates.shuffled(self.truths(self.modelled), self.classes))
 
     def predict(self, fold_B: np.ndarray) -> np.ndarray | None:
-        """Predictions of the modelled rows, each by a model of the other folds."""
-        truth, traits = self.targets[self.modelled], self._all_traits
+        """Predictions of the modelled rows, each by a model of the other folds; -1 is none."""
+        truth, traits = self.truths(self.modelled), self.traits
         if len(truth) < estimates.LEAST_ROWS or not traits.shape[1]:
             return None
         return estimates.out_of_fold(traits, truth, self.classes, fold_B)
 
-    @functools.cached_property
-    def _all_traits(self) -> np.ndarray:
-        return self.traits()
-
     def _shown(self, place: int) -> str:
-        cells = [f"row {self.rows[place]:,}: {self.schema.target.name} {self.truth(place)}"]
+        cells = [f"row {self.rows[place]:,}: {self.schema.target.name} {self.told(place)}"]
         for column, array in self:
             value = column.kind.quantity(array[place : place + 1])[0] if array.ndim > 1 else None
             text = str(column.kind.to_json(array[place : place + 1])[0] if value is None else value)

@@ -54,12 +54,13 @@ def constant(table: Table) -> Iterator[Finding]:
     for column, array in table:
         hashes_B = columns.hashed(array)
         name, share = column.name, _most(hashes_B)
-        told = {"column": name, "numbers": {"share": share}}
         if share == 1.0:
-            yield warned(f"{name}: all rows have the same value", _drop(name), **told)
+            fact = f"{name}: all rows have the same value"
+            yield warned(fact, _drop(name), column=name, numbers={"share": share})
         elif share >= NEARLY_ALL and len(array) >= LEAST_ROWS:
             rows = round((1 - share) * len(array))
-            yield noted(f"{name}: all but {rows:,} rows have the same value", _drop(name), **told)
+            fact = f"{name}: all but {rows:,} rows have the same value"
+            yield noted(fact, _drop(name), column=name, numbers={"share": share})
 
 
 def mixed(table: Table) -> Iterator[Finding]:
@@ -105,10 +106,10 @@ def merging(table: Table) -> Iterator[Finding]:
             column=column.name,
             numbers={"names": len(groups), "spellings": sum(map(len, groups))},
         )
-    for name, groups in table.spellings.items():
-        shown = messages.listed([" and ".join(map(repr, some)) for some in groups], 2)
+    for name, same in table.spellings.items():
+        shown = messages.listed([" and ".join(map(repr, some)) for some in same], 2)
         fact = f"{name}: spellings are read as one name: {messages.shortened(shown)}"
-        yield noted(fact, column=name, numbers={"names": len(groups)})
+        yield noted(fact, column=name, numbers={"names": len(same)})
 
 
 def rare(table: Table) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from eagleray import errors
-from eagleray.findings import Finding
+from eagleray.findings import Finding, Severity
 from eagleray.state import documents, guarded, keys, leases
 from eagleray.storage import Storage, blobs
 
@@ -228,7 +228,7 @@ class Audit(documents.Document, frozen=True):
     def counts(self) -> dict[str, int]:
         """How many findings there are of each severity."""
         found = [one.severity for one in self.findings]
-        named = {"errors": "error", "warnings": "warn", "notes": "note"}
+        named: dict[str, Severity] = {"errors": "error", "warnings": "warn", "notes": "note"}
         return {name: found.count(severity) for name, severity in named.items()}
 
     def summary(self) -> dict[str, Any]:

@@ -195,10 +195,11 @@ def test_a_group_in_several_parts_is_found_where_it_makes_scores_look_better(
 
 
 def hourly(rows: int = 1200, *, follows: bool = True) -> pd.DataFrame:
-    """A number of each hour that wanders, or has no memory."""
+    """A number of each hour that is near the one before, or has no memory."""
     rng = np.random.default_rng(7)
-    steps = rng.normal(size=rows)
-    level = np.cumsum(steps) if follows else steps
+    level = rng.normal(size=rows)
+    for hour in range(1, rows if follows else 0):
+        level[hour] += 0.97 * level[hour - 1]
     start = np.datetime64("2024-01-01T00", "h")
     frame = pd.DataFrame(rng.normal(size=(rows, 2)), columns=["a", "b"])
     frame["at"] = pd.Series((start + np.arange(rows)).astype("datetime64[s]")).astype(str)
@@ -217,9 +218,14 @@ def test_test_rows_older_than_training_rows_are_found_where_the_target_follows_t
 
 
 def test_rows_without_a_time_that_follow_one_another_are_a_warning(tmp_path: Path) -> None:
-    frame = hourly().drop(columns="at").assign(month=np.arange(1200) // 50)
+    frame = hourly().drop(columns="at").assign(day=np.arange(1200) // 24)
     (found,) = flagged(tmp_path, "time across parts", frame)
     assert (found.severity, found.fix) == ("warn", "")
+    counted = frame.assign(row_id=range(1200))
+    (found,) = flagged(tmp_path, "time across parts", counted)
+    assert (found.severity, found.fix) == ("warn", "data: {split: {time: row_id}}")
+    fixed = {"data": {"split": {"time": "row_id"}}}
+    assert flagged(tmp_path, "time across parts", counted, **fixed) == []
 
 
 @pytest.mark.parametrize("name", ["digits", "breast_cancer", "generated"])
