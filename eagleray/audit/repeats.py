@@ -124,5 +124,5 @@ def _pairs(
     lines = []
     for place, shown in zip(places.tolist(), table.shown(places), strict=False):
         first = among[np.argmax(hash_B[among] == hash_B[place])]
-        lines.append(f"like row {table.rows[first]:,}: {shown}")
+        lines.append(shown.replace(": ", f" is like row {table.rows[first]:,}: ", 1))
     return tuple(lines)

@@ -31,7 +31,7 @@ ENTITY = re.compile(
 MOST_SHOWN = 5
 """Sample rows of a finding."""
 WIDTH, CELL = 100, 20
-"""Characters of a sample row, and of one of its values."""
+"""Characters of a sample row, and of one of many values in it."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,12 @@ class Table:
         return estimates.out_of_fold(traits, truth, self.classes, fold_B)
 
     def _shown(self, place: int) -> str:
+        width = max(CELL, WIDTH // (2 * len(self.schema.columns)))
         cells = [f"row {self.rows[place]:,}: {self.schema.target.name} {self.told(place)}"]
         for column, array in self:
             value = column.kind.quantity(array[place : place + 1])[0] if array.ndim > 1 else None
             text = str(column.kind.to_json(array[place : place + 1])[0] if value is None else value)
-            cells.append(f"{column.name} {messages.shortened(' '.join(text.split()), CELL)}")
+            cells.append(f"{column.name} {messages.shortened(' '.join(text.split()), width)}")
         return ", ".join(cells)
 
 

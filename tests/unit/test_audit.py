@@ -138,7 +138,7 @@ def test_rows_in_several_parts_are_found_and_dropped_by_the_line_that_is_given(
     (found,) = flagged(tmp_path, "rows across parts", twice)
     assert found.severity == "error"
     assert found.numbers["test share"] > 0.25
-    assert "like row " in found.evidence[0]
+    assert " is like row " in found.evidence[0]
     (repeated,) = flagged(tmp_path, "duplicate rows", twice)
     assert (repeated.severity, repeated.numbers["rows"]) == ("warn", 400)
     assert repeated.rows[0] == 801
