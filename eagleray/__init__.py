@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from eagleray.api.audits import Audit as Audit
     from eagleray.api.checks import Check as Check
     from eagleray.api.endpoints import Endpoint as Endpoint
     from eagleray.api.endpoints import serve as serve
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from eagleray.api.results import Result as Result
 
 _EXPORTS = {
+    "audits": ("Audit",),
     "checks": ("Check",),
     "endpoints": ("Endpoint", "serve"),
     "experiments": ("Experiment", "load"),

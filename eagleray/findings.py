@@ -1,13 +1,15 @@
-"""A finding: what a check or a rule of diagnosis says about a machine, storage or a cluster."""
+"""A finding: what a check says about data, a machine, storage or a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-Severity = Literal["pass", "skip", "wait", "warn", "fail"]
+Severity = Literal["pass", "skip", "wait", "note", "warn", "fail", "error"]
+"""`note` and `error` are of data: worth knowing, and a model of these data misleads. `fail` is of a
+check of a machine or a cluster."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,13 @@ class Finding:
     Attributes:
         severity: `skip` when there is nothing to check; `wait` when it passes by itself.
         message: one line; the cause, where something is wrong.
-        fix: one command, or one value to set; empty where nothing is wrong.
+        fix: one command, or one value to set (of data, a line of YAML); empty where nothing is
+            wrong, or nothing can be set.
         evidence: what the message rests on, a line for each object, the outermost first.
         check: the name of the check, in a report of several.
+        column: of data, the column that it is about; empty for rows and for the target.
+        numbers: of data, what was measured, by name.
+        rows: of data, numbers of the worst rows in the source, from 1, the worst first.
     """
 
     severity: Severity
@@ -27,6 +33,9 @@ class Finding:
     fix: str = ""
     evidence: tuple[str, ...] = ()
     check: str = ""
+    column: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
+    rows: tuple[int, ...] = ()
 
     def under(self, line: str) -> Finding:
         """The same finding, with the line of an outer object as its first evidence."""
@@ -51,6 +60,8 @@ passed = partial(Finding, "pass")
 skipped = partial(Finding, "skip")
 warned = partial(Finding, "warn")
 failed = partial(Finding, "fail")
+noted = partial(Finding, "note")
+wrong = partial(Finding, "error")
 
 
 def first(findings: Iterable[Finding | None]) -> Finding | None:

@@ -16,7 +16,7 @@ from rich import console
 from eagleray import errors, ray_compat, spec
 from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
-from ray_jobs import cluster, pack_size, promotion, search, tuning, waiting, winner
+from ray_jobs import audited, cluster, pack_size, promotion, search, tuning, waiting, winner
 from ray_jobs.data import extent
 from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
@@ -115,6 +115,8 @@ def _drive(
 ) -> Outcome:
     searched.write_under(lease)
     finished, known = searched.finished(), searched.records.trials()
+    if finished is None:
+        audited.stage(searched, out)
     trials = {record.number: record for record in known}
     with tracking.sent(searched, trials, out) as send:
         ranked = finished[0] if finished else _tune(searched, trials, out, address)

@@ -15,6 +15,7 @@ from eagleray.spec import document
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eagleray.api.audits import Audit
     from eagleray.api.results import Result
     from eagleray.client.runs import Cluster
 
@@ -51,6 +52,16 @@ class Experiment:
         if check.problems:
             raise SpecError(*check.problems)
         return check
+
+    def audit(self) -> Audit:
+        """Look for what is wrong with the data: leaks, duplicates, wrong labels and more.
+
+        Raises:
+            DataError: the data cannot be read, or nothing can be learned from them.
+        """
+        from eagleray.api import audits
+
+        return audits.examine(self.spec)
 
     def run(
         self,

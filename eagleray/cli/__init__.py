@@ -27,6 +27,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "check": Command("eagleray.cli.check", "check", "Check an experiment file and its data."),
+    "audit": Command("eagleray.cli.audit", "audit", "Say what is wrong with the data."),
     "schema": Command("eagleray.cli.check", "schema", "Print the JSON Schema of experiment files."),
     "split": Command("eagleray.cli.check", "split", "Write the parts of the data as files."),
     "run": Command("eagleray.cli.run", "run", "Search, evaluate the winner, and register it."),

@@ -67,6 +67,7 @@ def pack(experiment: spec.Experiment) -> Package:
     files = {one.file: one.source.encode() for one in own} | table
     hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
     limits = experiment.tune.model_dump(mode="json", include=spec.LIMITS)
+    limits |= experiment.audit.model_dump(exclude_defaults=True)
     fingerprint = json.dumps([hashes | etags, limits], sort_keys=True)
     return Package(
         run=Run(experiment.name, experiment.search_id(fingerprint), experiment.storage),

@@ -75,6 +75,9 @@ class Data(Section):
     split: Split = Field(Split(), description="How rows are split.")
     seed: Seed = Field(0, description="Seed of the split.")
     drop: Many[Filled] = Field((), description="Columns to leave out.")
+    duplicates: Literal["keep", "drop"] = Field(
+        "keep", description="`drop` leaves out rows that repeat an earlier one, target included."
+    )
     missing: Many[str] = Field(
         (), description="Texts that mean a missing value, in addition to the usual ones."
     )
@@ -324,6 +327,15 @@ class Compute(Section):
         return value
 
 
+class Audit(Section):
+    """What the audit of the data does to a run."""
+
+    fail_on: Literal["error", "warn", "never"] = Field(
+        "never",
+        description="Findings that end a run before its first trial: errors, or warnings too.",
+    )
+
+
 class File(Section):
     """The whole file, of which these keys stand outside of any section."""
 
@@ -331,6 +343,7 @@ class File(Section):
         description="Name of the model; lowercase letters, digits and hyphens, at most 40."
     )
     data: Data = Field(description="Where rows come from, and what is predicted.")
+    audit: Audit = Field(Audit(), description="What the audit of the data does to a run.")
     features: dict[str, FeatureOptions] = Field(
         {}, description="Columns that are not treated as their inferred type is by default."
     )

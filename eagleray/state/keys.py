@@ -14,6 +14,7 @@ MODELS, RUNS, SEARCHES = FOLDERS
 SEARCH = SEARCHES + "{name}/{search}/"  # one search, see `searches`
 LEASE = SEARCH + "lease.json"  # who drives it, see `leases`; beside it `lease.fence.json`
 DEFINITION = SEARCH + "definition.json"  # what it is a search of
+AUDIT = SEARCH + "audit.json"  # what the audit of the data found
 TRIALS = SEARCH + "trials/"
 TRIAL = TRIALS + "{number:05}.json"
 STATES = SEARCH + "states/"

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from eagleray import errors
+from eagleray.findings import Finding, Severity
 from eagleray.state import documents, guarded, keys, leases
 from eagleray.storage import Storage, blobs
 
@@ -215,7 +216,40 @@ class Result(documents.Document, frozen=True):
         return trials <= self.trials and (minutes or math.inf) <= longest and hours <= most
 
 
-_KEYS = {Record: keys.TRIAL, View: keys.VIEW, Result: keys.RESULT}
+class Audit(documents.Document, frozen=True):
+    """What the audit of the data found before the first trial."""
+
+    KIND = "audit"
+
+    rows: int  # that were read
+    total: int  # of the source; more where rows are streamed
+    findings: list[Finding] = []  # the worst first
+
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each severity."""
+        found = [one.severity for one in self.findings]
+        named: dict[str, Severity] = {"errors": "error", "warnings": "warn", "notes": "note"}
+        return {name: found.count(severity) for name, severity in named.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """The counts and the whole, as values for JSON."""
+        return {**self.counts(), **json.loads(self.model_dump_json())}
+
+    def sentence(self) -> str:
+        """The counts, and how many rows were looked at."""
+        counts = ", ".join(
+            f"{count} {name if count != 1 else name.removesuffix('s')}"
+            for name, count in self.counts().items()
+            if count
+        )
+        rows = f"{self.rows:,} rows"
+        if self.rows < self.total:
+            rows = f"{rows}, a sample of {self.total:,} streamed ones"
+        return f"{counts or 'nothing found'} in {rows}"
+
+
+_KEYS = {Record: keys.TRIAL, View: keys.VIEW, Result: keys.RESULT, Audit: keys.AUDIT}
+_ADOPTED = (keys.TRIALS, keys.VIEW, keys.RESULT, keys.AUDIT)
 
 
 class Records:
@@ -235,14 +269,14 @@ class Records:
     def adopt(self) -> None:
         """Take over what earlier drivers have written; what they write now is not seen."""
         assert self._writer is not None
-        self._writer.adopt([self._key(one) for one in (keys.TRIALS, keys.VIEW, keys.RESULT)])
+        self._writer.adopt([self._key(one) for one in _ADOPTED])
 
     def check(self) -> None:
         if self._lease is not None:
             self._lease.check()
 
-    def save(self, document: Record | View | Result) -> None:
-        """Write a trial, the view or the result over its earlier version."""
+    def save(self, document: Record | View | Result | Audit) -> None:
+        """Write a trial, the view, the result or the audit over its earlier version."""
         number = document.number if isinstance(document, Record) else 0
         key = self._key(_KEYS[type(document)], number)
         if self._writer is None:
@@ -274,6 +308,10 @@ class Records:
 
     def result(self) -> Result | None:
         return next(iter(self._read(Result, self._key(keys.RESULT))), None)
+
+    def audit(self) -> Audit | None:
+        """What the audit found; None before it, and of searches of earlier releases."""
+        return next(iter(self._read(Audit, self._key(keys.AUDIT))), None)
 
     def save_curves(self, table: bytes) -> None:
         """Write the curves of all trials, a Parquet file for other programs."""

@@ -33,7 +33,8 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
         *(batches.Plan, batches.Request, batches.Part, batches.Result),
         *(rollouts.Rollout, evidence.Evidence, plans.Defaults),
         *(runs.Begun, runs.Result, runs.Sent),
-        *(searches.Definition, searches.Record, searches.Result, searches.State, searches.View),
+        *(searches.Audit, searches.Definition, searches.Record, searches.Result),
+        *(searches.State, searches.View),
     )
 }
 

@@ -12,6 +12,9 @@ from eagleray.learn import columns, schema
 from eagleray.learn.columns import ColumnKind, Distinct, Guess, values
 from eagleray.learn.columns.arrow import Texts
 
+MOST_SPELLINGS = 20
+"""Names with several spellings that are kept of a column."""
+
 
 @dataclass(frozen=True)
 class Inferred:
@@ -20,6 +23,7 @@ class Inferred:
     column: schema.Column
     array: np.ndarray
     notes: tuple[str, ...] = ()
+    spellings: tuple[tuple[str, ...], ...] = ()  # texts that are read as one name
 
 
 def infer(
@@ -46,7 +50,13 @@ def infer(
         return None
     fields = {"nullable": bool(missing_B.any()), **kind.parsed_fields(array, texts)}
     noted = tuple(f"{name}: {note}" for note in (*notes, guess.note) if note)
-    return Inferred(column.model_copy(update=fields), array, noted)
+    spellings = texts.spellings() if array.dtype == object and not kind.is_rich else []
+    return Inferred(
+        column=column.model_copy(update=fields),
+        array=array,
+        notes=noted,
+        spellings=tuple(map(tuple, spellings[:MOST_SPELLINGS])),
+    )
 
 
 def _native(raw: schema.Raw) -> ColumnKind | None:

@@ -1,9 +1,10 @@
 """From a table of raw values to a schema: the rows and columns to learn from, and the target."""
 
 import contextlib
+import dataclasses
 import itertools
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +36,29 @@ class Learnable:
     groups: np.ndarray | None  # a name for each row (B), with `data.split.group`
     times: np.ndarray | None  # a number for each row (B), with `data.split.time`
     notes: tuple[str, ...]  # sentences on what is left out or looks odd
+    keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
+    spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
+
+
+def without_duplicates(table: Learnable) -> Learnable:
+    """The rows that repeat no earlier one, target included, and a note on how many are left out."""
+    hash_B = columns.hashed_rows([table.targets, *table.columns.values()])
+    keep_B = columns.first_of_each(hash_B)
+    if keep_B.all():
+        return table
+    left = np.count_nonzero(~keep_B)
+    counts = f"{left:,} of {len(keep_B):,} rows"
+    note = f"data.duplicates: {counts} repeat an earlier one, and are left out"
+    return dataclasses.replace(
+        table,
+        columns={name: array[keep_B] for name, array in table.columns.items()},
+        targets=table.targets[keep_B],
+        rows=table.rows[keep_B],
+        groups=None if table.groups is None else table.groups[keep_B],
+        times=None if table.times is None else table.times[keep_B],
+        keys=tuple(dataclasses.replace(one, array=one.array[keep_B]) for one in table.keys),
+        notes=(*table.notes, note),
+    )
 
 
 def infer(
@@ -88,6 +112,8 @@ class _Inference:
             groups=arrays[split.group] if split.group else None,
             times=arrays[split.time] if split.time else None,
             notes=(*self._notes, *(note for one in used for note in one.notes)),
+            keys=tuple(keys) if inputs else (),
+            spellings={one.column.name: one.spellings for one in used if one.spellings},
         )
 
     @contextlib.contextmanager

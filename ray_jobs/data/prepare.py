@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from eagleray import errors, messages, spec
+from eagleray import audit, errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
 from eagleray.learn.schema import Columns, Schema
-from eagleray.tabular import load, tables
+from eagleray.tabular import inference, load, tables
 from ray_jobs.data import encoded, split
 
 
@@ -26,6 +26,8 @@ class Dataset:
     split: split.Split
     fingerprint: str  # sha256 of schema, columns, targets and split
     notes: list[str]  # for people: what was left out or looks odd
+    keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
+    spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
 
     @property
     def counts(self) -> dict[str, int]:
@@ -60,6 +62,8 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     if frame is None:
         frame = load.read(data, experiment.path.parent)
     table = tables.infer(load.table(frame), data, options, preferred=experiment.tasks)
+    if data.duplicates == "drop":
+        table = tables.without_duplicates(table)
     parts = split.indices(
         table.targets, table.schema.target, data, groups=table.groups, times=table.times
     )
@@ -71,6 +75,24 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         split=parts,
         fingerprint=fingerprint(table, parts),
         notes=list(table.notes),
+        keys=table.keys,
+        spellings=table.spellings,
+    )
+
+
+def audited(experiment: spec.Experiment, prepared: Dataset, now: float) -> audit.Table:
+    """The table of the audit; `now` in seconds since 1970."""
+    return audit.Table(
+        experiment=experiment,
+        schema=prepared.schema,
+        columns=prepared.columns,
+        targets=prepared.targets,
+        rows=prepared.rows,
+        parts=prepared.split.parts(),
+        now=now,
+        keys=[(one.column, one.array) for one in prepared.keys],
+        spellings=prepared.spellings,
+        total=sum(prepared.counts.values()),
     )
 
 
@@ -108,11 +130,10 @@ def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         if other := tasks.of(target).alternative(prepared.targets, smallest):
             fix = messages.setting({"features": {target.name: {"type": other.type}}})
             yield f"{target.name}: {other.fact}; {fix} makes it a {other.task}"
+    for one in audit.REGISTRY["constant"](audited(experiment, prepared, now=0.0)):
+        yield f"{one.message}; `{one.fix}` leaves it out"
     for column in prepared.schema.columns:
         name, array = column.name, prepared.columns[column.name]
-        if not column.nullable and (array == array[0]).all():
-            fix = messages.setting({"data": {"drop": [name]}})
-            yield f"{name}: all rows have the same value; {fix} leaves it out"
         chosen = options.get(name)
         named = chosen if chosen is not None and chosen.kind is not None else None
         yield from column.kind.remarks(column, array, prepared.split.train, named)

@@ -36,6 +36,7 @@ MOST_SETTINGS = 8
 class Dataset(prepare.Dataset):
     """The rows in memory, where `split.train` is a sample, and all others in files."""
 
+    _: dataclasses.KW_ONLY
     job: passes.Job
     label: Column
     total: int  # rows of all files
@@ -92,6 +93,8 @@ def dataset(experiment: spec.Experiment, size: extent.Extent) -> Dataset:
         split=parts,
         fingerprint=hashlib.sha256(repr(hashed).encode()).hexdigest(),
         notes=[_note(parts), *table.notes],
+        keys=table.keys,
+        spellings=table.spellings,
         job=job,
         label=table.label,
         total=total,
@@ -105,6 +108,8 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
         if getattr(data.split, key) and key in data.split.model_fields_set:
             law = f"streamed rows are split by chance, each by itself, so {key} cannot stand here"
             yield f"data.split.{key}: {law}{fix}"
+    if data.duplicates == "drop":
+        yield f"data.duplicates: streamed rows are not compared, so drop cannot stand here{fix}"
     searched = [one for key, one in experiment.space.items() if key.startswith("features.")]
     settings = math.prod(one.size() for one in searched)
     if settings > MOST_SETTINGS:

@@ -45,7 +45,7 @@ class Outcome:
 
     def summary(self) -> dict[str, Any]:
         """The outcome as values for JSON."""
-        best = self.winner
+        best, audit = self.winner, self.search.records.audit()
         return {
             "name": self.search.experiment.name,
             "search": self.search.id,
@@ -55,6 +55,7 @@ class Outcome:
             "metric": self.search.metric,
             "winner": {"trial": best.number, "values": best.values, "validation": best.best},
             **self.result.model_dump(include=_KEPT),
+            "audit": audit.summary() if audit else None,
             "trials": [
                 one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
                 for one in self.trials

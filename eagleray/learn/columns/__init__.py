@@ -12,6 +12,9 @@ from eagleray.learn.columns.column import Column as Column
 from eagleray.learn.columns.column import Columns as Columns
 from eagleray.learn.columns.column import Raw as Raw
 from eagleray.learn.columns.column import Tolerance as Tolerance
+from eagleray.learn.columns.column import first_of_each as first_of_each
+from eagleray.learn.columns.column import hashed as hashed
+from eagleray.learn.columns.column import hashed_rows as hashed_rows
 from eagleray.learn.columns.column import missing_rows as missing_rows
 from eagleray.learn.columns.column import read_each as read_each
 from eagleray.learn.columns.datetime import DATETIME

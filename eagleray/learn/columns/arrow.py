@@ -161,6 +161,14 @@ class Distinct:
         counts = self._count(form).items()
         return Counter({text: n for text, n in counts if text.casefold() not in self._markers})
 
+    def spellings(self) -> list[list[str]]:
+        """Different texts that are read as one category, for each that has several."""
+        spelled: dict[str, list[str]] = {}
+        for text in filter(None, self._texts.distinct()[0]):
+            if (word := values.category(text)).casefold() not in self._markers:
+                spelled.setdefault(word, []).append(text)
+        return [texts for texts in spelled.values() if len(texts) > 1]
+
     def rows(self, form: str) -> int:
         """Number of rows that hold a text; `form` only makes it faster."""
         plain = self._texts.is_plain(form, self._markers)

@@ -1,6 +1,7 @@
 """One input column, and how its raw values are read one by one."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +16,10 @@ Raw = Sequence[Any] | np.ndarray
 Columns = dict[str, np.ndarray]
 
 T = TypeVar("T")
+
+PRIME = np.uint64(0x9E3779B97F4A7C15)
+HASHED_CELLS = 1 << 24
+"""Cells of pictures that are hashed at once."""
 
 
 def _registered(name: str) -> str:
@@ -60,6 +65,38 @@ def missing_rows(array: np.ndarray) -> np.ndarray:
         return is_none
     missing_B: np.ndarray = np.isnan(array.reshape(len(array), -1)).any(axis=1)
     return missing_B
+
+
+def hashed(array: np.ndarray) -> np.ndarray:
+    """A hash of each row of an array (B), u64: equal for equal rows, missing ones too."""
+    import pandas as pd
+
+    if array.ndim == 1:
+        plain = array if array.dtype == object else array + 0.0  # no -0.0
+        hashes_B: np.ndarray = pd.util.hash_array(plain)
+        return hashes_B
+    cells = np.ascontiguousarray(array.reshape(len(array), -1), np.float32).view(np.uint32)
+    factors = np.random.default_rng(0).integers(1, 2**63, cells.shape[1], np.uint64) * 2 + 1
+    parts = np.array_split(cells, max(1, cells.size // HASHED_CELLS))
+    return np.concatenate([(part * factors).sum(axis=1, dtype=np.uint64) for part in parts])
+
+
+def hashed_rows(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """A hash of each row of several arrays (B), u64."""
+    return functools.reduce(_joined, map(hashed, arrays))
+
+
+def first_of_each(hash_B: np.ndarray) -> np.ndarray:
+    """Whether each row (B) is the first with its hash."""
+    import pandas as pd
+
+    first_B: np.ndarray = ~pd.Series(hash_B).duplicated().to_numpy()
+    return first_B
+
+
+def _joined(first_B: np.ndarray, second_B: np.ndarray) -> np.ndarray:
+    joined_B: np.ndarray = (first_B * PRIME) ^ (second_B + (first_B >> np.uint64(29)))
+    return joined_B
 
 
 def read_each(

@@ -35,6 +35,7 @@ class Datetime(NumberKind):
     need = "a date or time in ISO 8601"
     native = (datetime.date, np.datetime64)
     is_ordered = True
+    is_time = True
     encoded = features.Number(cyclic=True)
     json_schema: ClassVar = {
         "anyOf": [
@@ -78,6 +79,16 @@ class Datetime(NumberKind):
         seconds = raw.astype("datetime64[ms]").astype(np.int64) / 1000
         known = (seconds >= CALENDAR[0]) & (seconds <= CALENDAR[1])  # NaT is far below
         return np.where(known, seconds, math.nan)
+
+    def traits(self, array: np.ndarray) -> np.ndarray:
+        """Its age, and its place in the day, the week and the year."""
+        days = array / DAY_S
+        return np.stack([array, array % DAY_S, days // 1 % 7, days % 365.25], axis=1)
+
+    def blurred(self, array: np.ndarray) -> np.ndarray:
+        """The day."""
+        days: np.ndarray = array // DAY_S
+        return days
 
     def field(
         self, column: Column, examples: Sequence[Any], extremes: fields.Range | None

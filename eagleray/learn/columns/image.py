@@ -16,12 +16,15 @@ from eagleray.learn.columns.column import Column, Raw, Tolerance, read_each
 from eagleray.learn.columns.kind import ColumnKind, Guess
 
 LONGEST_SIDE = 128  # maximum pixels of a side; larger pictures are scaled down
+GRID = 8
+"""Sides of the grid of brightness that quick models are given."""
 SAMPLED_PICTURES = 1000  # number of pictures from which the shape is inferred
 
 
 class Image(ColumnKind):
     name = "image"
     need = "a picture of the training pictures' shape"
+    is_rich = True
     holds_paths = True
     parsed_dtype = np.float32
     is_slow = True
@@ -68,6 +71,20 @@ class Image(ColumnKind):
         """Mean brightness."""
         brightness_B: np.ndarray = array.mean(axis=(1, 2, 3), dtype=np.float64)
         return brightness_B
+
+    def traits(self, array: np.ndarray) -> np.ndarray:
+        """Brightness on a grid of at most `GRID` by `GRID`."""
+        grey = array.mean(axis=1)
+        rows, cells = (np.array_split(np.arange(side), min(GRID, side)) for side in grey.shape[1:])
+        bands = [grey[:, row].mean(axis=1) for row in rows]
+        return np.stack([band[:, cell].mean(axis=1) for band in bands for cell in cells], axis=1)
+
+    def blurred(self, array: np.ndarray) -> np.ndarray:
+        """Sixteen levels of brightness on that grid."""
+        traits = self.traits(array)
+        width = max(float(np.nanmax(traits)) - float(np.nanmin(traits)), 1e-9) / 16
+        levels: np.ndarray = np.round(traits / width)
+        return levels
 
     def wire(self, column: Column) -> Any:
         assert column.image_shape is not None

@@ -53,6 +53,9 @@ class ColumnKind(Protocol):
     takes_any_text: ClassVar[bool] = False  # whether it reads every text; inference tries it last
     target: ClassVar[str | None] = None  # kind as which a target is read; None: never predicted
     is_ordered: ClassVar[bool] = False  # whether `data.split.time` can sort rows by it
+    is_time: ClassVar[bool] = False  # whether values are points in time
+    has_outliers: ClassVar[bool] = False  # whether a value may be too far from all others
+    is_rich: ClassVar[bool] = False  # whether two equal values are hardly equal by chance
     holds_paths: ClassVar[bool] = False  # whether values in a text file may be paths of other files
     # of values that are parsed before a request is queued; None where JSON types suffice
     parsed_dtype: ClassVar[type[np.generic] | None] = None
@@ -100,6 +103,22 @@ class ColumnKind(Protocol):
     def quantity(self, array: np.ndarray) -> np.ndarray:
         """Number (NaN where missing) or name (None) of each value (B), for statistics."""
         return array
+
+    def traits(self, array: np.ndarray) -> np.ndarray:
+        """A few numbers for each value (B, K), NaN where missing, for models that are made fast."""
+        return np.empty((len(array), 0))
+
+    def blurred(self, array: np.ndarray) -> np.ndarray:
+        """Values (B, …) that are equal where those of `array` nearly are."""
+        return array
+
+    def simplified(self, text: str) -> str:
+        """What spellings of one name have in common."""
+        return text
+
+    def mixture(self, column: Column, array: np.ndarray) -> tuple[float, list[str]] | None:
+        """Share of values of another kind, and the values that are not; None for one kind."""
+        return None
 
     def statistics(self, array: np.ndarray) -> dict[str, Any]:
         """Statistics of the training part, see `features.reference`."""

@@ -39,6 +39,16 @@ class NumberKind(ColumnKind):
         numbers = read_each(column, raw, lambda one: self.read(column, one), math.nan, tolerance)
         return np.array(numbers, np.float64)
 
+    def traits(self, array: np.ndarray) -> np.ndarray:
+        return array[:, None]
+
+    def blurred(self, array: np.ndarray) -> np.ndarray:
+        """Three significant digits."""
+        size = np.floor(np.log10(np.abs(array), where=array != 0, out=np.zeros(len(array))))
+        unit = 10.0 ** np.clip(size - 2, -300, 300)
+        rounded: np.ndarray = np.round(array / unit) * unit + 0.0  # no -0.0
+        return rounded
+
     def openapi(self, column: Column) -> dict[str, Any]:
         """`json_schema`, or a mark for a missing value."""
         if not column.nullable:

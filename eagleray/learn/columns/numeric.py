@@ -42,6 +42,7 @@ class Numeric(NumberKind):
     options = Options
     target = "numeric"
     is_ordered = True
+    has_outliers = True
     parsed_dtype = None
     native = (int, float, Decimal, np.number)
     tensor = "FP64"

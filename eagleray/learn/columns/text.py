@@ -16,6 +16,9 @@ from eagleray.learn.columns.column import Column
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.words import WordKind
 
+HASHED, COMPONENTS = 1 << 12, 30
+"""Words that quick models tell apart, and numbers that they are given of them."""
+
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -40,6 +43,7 @@ class Text(WordKind):
     name = "text"
     need = "text"
     options = Options
+    is_rich = True
     markers = frozenset({""})
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
@@ -54,6 +58,20 @@ class Text(WordKind):
 
     def encoding(self, options: Any) -> features.Encoding:
         return features.Text(**{name: getattr(options, name) for name in Options.model_fields})
+
+    def simplified(self, text: str) -> str:
+        """Its letters."""
+        return "".join(filter(str.isalpha, text.casefold())) or text
+
+    def traits(self, array: np.ndarray) -> np.ndarray:
+        """The number of words, and the leading components of hashed words."""
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        hashing = HashingVectorizer(n_features=HASHED, token_pattern=features.texts.WORD)
+        words = hashing.transform(["" if text is None else text for text in array.tolist()])
+        reduced = TruncatedSVD(COMPONENTS, n_iter=2, random_state=0).fit_transform(words)
+        return np.column_stack([self.quantity(array), reduced])
 
     def field(
         self, column: Column, examples: Sequence[Any], extremes: fields.Range | None

@@ -1,5 +1,6 @@
 """Kinds whose canonical values are words: object, str or None where missing."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -40,11 +41,42 @@ class WordKind(ColumnKind):
     def to_json(self, array: np.ndarray) -> list[Any]:
         return list(array)
 
+    def traits(self, array: np.ndarray) -> np.ndarray:
+        """Its place among the names by frequency."""
+        import pandas as pd
+
+        codes, _ = pd.factorize(array)  # -1 where missing
+        counts = np.bincount(codes[codes >= 0])
+        place = np.empty(len(counts))
+        place[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+        return np.where(codes >= 0, np.append(place, math.nan)[codes], math.nan)[:, None]
+
+    def blurred(self, array: np.ndarray) -> np.ndarray:
+        """The names without case and blanks, see `simplified`."""
+        known = {text: self.simplified(text) for text in set(array.tolist()) - {None}}
+        blurred = np.empty(len(array), object)
+        blurred[:] = [known.get(text) for text in array.tolist()]
+        return blurred
+
+    def simplified(self, text: str) -> str:
+        """Without case, and with single blanks; numbers as numbers."""
+        if not numeric.is_code(text) and values.is_number(text):
+            return values.category(values.number(text))
+        return " ".join(text.casefold().split())
+
+    def mixture(self, column: Column, array: np.ndarray) -> tuple[float, list[str]] | None:
+        step = max(1, len(array) // SAMPLED_ROWS)
+        if _numbers(Counter(array[::step].tolist()))[0] < LEAST_NUMERIC_SHARE / 2:
+            return None
+        share, others = _numbers(Counter(array.tolist()))
+        return (share, others) if LEAST_NUMERIC_SHARE <= share < 1 else None
+
     def remarks(
         self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
     ) -> Iterator[str]:
         if options is None and not hints_at_identifier(column.name):
-            yield from _mostly_numbers(column, array)
+            found = self.mixture(column, array)
+            yield from [_mostly_numbers(column, *found)] if found else []
 
 
 def hints_at_identifier(name: str) -> bool:
@@ -52,16 +84,10 @@ def hints_at_identifier(name: str) -> bool:
     return _IDENTIFIER.search(name) is not None
 
 
-def _mostly_numbers(column: Column, array: np.ndarray) -> Iterator[str]:
-    step = max(1, len(array) // SAMPLED_ROWS)
-    if _numbers(Counter(array[::step].tolist()))[0] < LEAST_NUMERIC_SHARE / 2:
-        return
-    share, others = _numbers(Counter(array.tolist()))
-    if not LEAST_NUMERIC_SHARE <= share < 1:
-        return
+def _mostly_numbers(column: Column, share: float, others: list[str]) -> str:
     shown = messages.listed([repr(text) for text in others])
     fix = messages.setting({"features": {column.name: {"type": numeric.NUMERIC.name}}})
-    yield (
+    return (
         f"{column.name}: {messages.percent(share)} of its values are numbers, but not {shown},"
         f" so it is {column.type}; {fix} makes it numeric, with these as missing"
     )

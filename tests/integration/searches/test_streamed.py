@@ -77,6 +77,7 @@ def test_several_files_larger_than_their_memory_give_a_model_as_good_as_in_memor
     ended, screen = run(experiment(tmp_path), tmp_path)
     assert "larger than 1 MB (data.memory): they are streamed" in screen
     assert "transforms fitted on these" in screen
+    assert f"rows, a sample of {FILES * ROWS:,} streamed ones (eagleray audit e.yaml)" in screen
     (version,) = Registry(storage.open(f"file://{tmp_path}/store")).versions("streamed")
     rows = version.manifest["rows"]
     assert sum(rows.values()) == FILES * ROWS
@@ -177,6 +178,7 @@ def test_a_file_at_fault_among_several_is_named(
         ({"data.split.group": "kind"}, "data.split.group: streamed rows are split by chance"),
         ({"data.split.time": "a"}, "data.split.time: streamed rows are split by chance"),
         ({"data.split.stratify": "true"}, "data.split.stratify: streamed rows"),
+        ({"data.duplicates": "drop"}, "data.duplicates: streamed rows are not compared"),
         (
             {"features": "{kind: {type: categorical, max_categories: {randint: [5, 50]}}}"},
             "features: .*at most 8",

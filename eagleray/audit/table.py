@@ -1,0 +1,194 @@
+"""The table that is audited, and what several checks ask of it. Legend: B rows, F traits."""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from eagleray import messages, spec
+from eagleray.audit import estimates
+from eagleray.learn import columns, tasks
+from eagleray.learn.columns.words import hints_at_identifier
+from eagleray.learn.schema import Column, Columns, Schema
+
+MODEL_ROWS = 40_000
+"""Rows that models of several columns are made of."""
+COLUMN_ROWS = 10_000
+"""Rows that a model of one column is made of."""
+MOST_TRAITS = 400
+"""Numbers of a row that a model is given."""
+LEAST_GROUPS, LEAST_SIZE = 10, 2.0
+"""Least number of groups, and of rows in a group on average."""
+ENTITY = re.compile(
+    r"(?i)(^|[_\W])(account|applicant|batch|client|company|customer|device|driver|employee|family|"
+    r"group|household|machine|member|owner|patient|person|player|product|seller|sensor|session|"
+    r"shop|site|speaker|store|student|subject|supplier|tenant|user|vehicle|vendor|visitor|writer)"
+    r"([_\W]?(id|code|key|name|nr|no|num|number|hash))?$|e-?mail"
+)
+"""Names of columns that may name a person or a thing."""
+MOST_SHOWN = 5
+"""Sample rows of a finding."""
+WIDTH, CELL = 100, 20
+"""Characters of a sample row, and of one of many values in it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as a search sees it.
+
+    Attributes:
+        columns: canonical values of the B rows, by name.
+        targets: see `tasks.Task.encode`.
+        rows: the number of each row in the source (B), from 1.
+        parts: indices of the rows of each part: training, validation, test.
+        keys: columns that only identify rows, which a search leaves out.
+        spellings: by column, texts that are read as one name.
+        total: rows of the source; more than B where the others are not in memory.
+        now: seconds since 1970.
+    """
+
+    experiment: spec.Experiment
+    schema: Schema
+    columns: Columns
+    targets: np.ndarray
+    rows: np.ndarray
+    parts: Mapping[str, np.ndarray]
+    now: float
+    keys: Sequence[tuple[Column, np.ndarray]] = ()
+    spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    total: int = 0
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __iter__(self) -> Iterator[tuple[Column, np.ndarray]]:
+        """The inputs: each column with its values."""
+        yield from ((column, self.columns[column.name]) for column in self.schema.columns)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes; 0 where a quantity is predicted."""
+        return len(self.schema.target.classes)
+
+    @functools.cached_property
+    def task(self) -> tasks.Task:
+        return tasks.of(self.schema.target)
+
+    def sample(self, most: int) -> np.ndarray:
+        """Indices of at most so many rows, ascending; drawn by chance, the same each time."""
+        if len(self) <= most:
+            return np.arange(len(self))
+        return np.sort(np.random.default_rng(0).permutation(len(self))[:most])
+
+    def scope(self, used: int) -> tuple[str, ...]:
+        """The evidence that not all rows were used; empty if they were."""
+        return (f"estimated on {used:,} of {len(self):,} rows",) if used < len(self) else ()
+
+    def numbers(self, places: np.ndarray) -> tuple[int, ...]:
+        """The numbers of these rows in the source."""
+        return tuple(self.rows[places].tolist())
+
+    def shown(self, places: np.ndarray) -> tuple[str, ...]:
+        """Sample rows as text, with their numbers in the source; long ones are cut."""
+        return tuple(
+            messages.shortened(self._shown(int(one)), WIDTH) for one in places[:MOST_SHOWN]
+        )
+
+    def truths(self, places: np.ndarray) -> np.ndarray:
+        """The targets of rows: numbers of classes, or values in float64."""
+        found: np.ndarray = self.targets[places]
+        return found if self.classes else found.astype(np.float64)
+
+    def told(self, place: int) -> str:
+        """The target of a row, as text."""
+        value = self.targets[place]
+        return self.schema.target.classes[int(value)] if self.classes else f"{float(value):.6g}"
+
+    @functools.cached_property
+    def giveaways(self) -> dict[str, estimates.Closeness]:
+        """How close each input is to the target, by name."""
+        places = self.sample(COLUMN_ROWS)
+        truth = self.truths(places)
+        quantities = {column.name: column.kind.quantity(array[places]) for column, array in self}
+        return {
+            name: estimates.closeness(one, truth, self.classes) for name, one in quantities.items()
+        }
+
+    @functools.cached_property
+    def entities(self) -> dict[str, np.ndarray]:
+        """Columns that may name a person or a thing of several rows: a code for each row (B)."""
+        import pandas as pd
+
+        found = {}
+        for column, array in self:
+            named = hints_at_identifier(column.name) or ENTITY.search(column.name)
+            if named and array.ndim == 1 and not column.kind.is_rich:
+                code_B, known = pd.factorize(array)
+                if LEAST_GROUPS <= len(known) <= len(array) / LEAST_SIZE:
+                    found[column.name] = code_B
+        return found
+
+    @functools.cached_property
+    def clocks(self) -> set[str]:
+        """Inputs without gaps that tell when a row was taken: times, and what grows with rows."""
+        found = {column.name for column, array in self if _grows(array)}
+        timed = ((column.name, array) for column, array in self if column.kind.is_time)
+        return found | {name for name, array in timed if not columns.missing_rows(array).any()}
+
+    @functools.cached_property
+    def leaks(self) -> set[str]:
+        """The inputs from which the target can be read off.
+
+        Rows of one entity, and of one time, may be alike without a leak of the column: `parts`.
+        """
+        alike = self.clocks | self.entities.keys()
+        return {
+            name
+            for name, one in self.giveaways.items()
+            if one.copy or one.near or (one.gives_away and name not in alike)
+        }
+
+    @functools.cached_property
+    def modelled(self) -> np.ndarray:
+        """Indices of the rows that models of all columns are made of."""
+        return self.sample(MODEL_ROWS)
+
+    @functools.cached_property
+    def traits(self) -> np.ndarray:
+        """Numbers of the modelled rows for such models (B, F), without leaks."""
+        chosen = [(column, array) for column, array in self if column.name not in self.leaks]
+        parts = [column.kind.traits(array[self.modelled]) for column, array in chosen]
+        whole = np.concatenate([np.empty((len(self.modelled), 0)), *parts], axis=1)
+        bounded: np.ndarray = np.clip(whole[:, :MOST_TRAITS], -1e30, 1e30)
+        return bounded.astype(np.float32)
+
+    @functools.cached_property
+    def predicted(self) -> np.ndarray | None:
+        """Predictions of the modelled rows by models that have not seen them; None without one."""
+        return self.predict(estimates.shuffled(self.truths(self.modelled), self.classes))
+
+    def predict(self, fold_B: np.ndarray) -> np.ndarray | None:
+        """Predictions of the modelled rows, each by a model of the other folds; -1 is none."""
+        truth, traits = self.truths(self.modelled), self.traits
+        if len(truth) < estimates.LEAST_ROWS or not traits.shape[1]:
+            return None
+        return estimates.out_of_fold(traits, truth, self.classes, fold_B)
+
+    def _shown(self, place: int) -> str:
+        width = max(CELL, WIDTH // (2 * len(self.schema.columns)))
+        cells = [f"row {self.rows[place]:,}: {self.schema.target.name} {self.told(place)}"]
+        for column, array in self:
+            value = column.kind.quantity(array[place : place + 1])[0] if array.ndim > 1 else None
+            text = str(column.kind.to_json(array[place : place + 1])[0] if value is None else value)
+            cells.append(f"{column.name} {messages.shortened(' '.join(text.split()), width)}")
+        return ", ".join(cells)
+
+
+def _grows(array: np.ndarray) -> bool:
+    """Whether numbers never fall from row to row, or never grow."""
+    if array.ndim > 1 or array.dtype == object or len(array) < 2:
+        return False
+    steps = np.diff(array)
+    return bool((steps >= 0).all() or (steps <= 0).all())
