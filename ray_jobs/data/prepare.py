@@ -83,12 +83,8 @@ def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
 
 def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
     """Yield a problem for each key of the file that does not fit the data."""
-    kind, task = experiment.default().model.type, tasks.REGISTRY[prepared.schema.target.task]
-    types = {column.type for column in prepared.schema.columns}
-    needed = models.REGISTRY[kind].needs if kind in models.REGISTRY else None
-    if needed is not None and needed not in types:
-        got = f"got {', '.join(sorted(types))}"
-        yield f"model.type: {kind} needs a column of type {needed}, but {got}"
+    task = tasks.REGISTRY[prepared.schema.target.task]
+    yield from _misfits_of_model(experiment.default().model.type, task, prepared.schema, experiment)
     fitting = losses.fitting(task)
     for loss in experiment.losses:
         if loss in losses.REGISTRY and loss not in fitting:
@@ -98,6 +94,27 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         experiment.metric(task.name)
     except errors.UserError as error:
         yield str(error)
+
+
+def _misfits_of_model(
+    kind: str, task: type[tasks.Task], known: Schema, experiment: spec.Experiment
+) -> Iterator[str]:
+    """Problems of columns and losses that a model cannot take."""
+    if kind not in models.REGISTRY:
+        return
+    model, types = models.REGISTRY[kind], {column.type for column in known.columns}
+    if model.needs is not None and model.needs not in types:
+        got = f"got {', '.join(sorted(types))}"
+        yield f"model.type: {kind} needs a column of type {model.needs}, but {got}"
+    if wrong := [column.name for column in known.columns if column.type in model.refuses]:
+        law = f"{kind} takes no column of type {' or '.join(sorted(model.refuses))}"
+        fix = messages.setting({"data": {"drop": wrong}})
+        yield f"model.type: {law}, but got {', '.join(wrong)}; {fix} leaves them out"
+    for loss in experiment.losses:
+        name = task.loss if loss == "auto" else loss
+        if model.losses is not None and name not in model.losses:
+            listed = ", ".join(sorted(model.losses))
+            yield f"train.loss: must be one of {listed} beside model.type: {kind}, but got {name}"
 
 
 def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:

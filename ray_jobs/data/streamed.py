@@ -105,6 +105,9 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
         if getattr(data.split, key) and key in data.split.model_fields_set:
             law = f"streamed rows are split by chance, each by itself, so {key} cannot stand here"
             yield f"data.split.{key}: {law}{fix}"
+    if experiment.model.single:
+        law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
+        yield f"model.type: {law}{fix}"
     searched = [one for key, one in experiment.space.items() if key.startswith("features.")]
     settings = math.prod(one.size() for one in searched)
     if settings > MOST_SETTINGS:
