@@ -142,6 +142,7 @@ TABLES = {
 }
 """The target of each file, and what else is set."""
 FAMILIES: dict[str, dict[str, dict[str, str]]] = {
+    "auto": {"model": {}, "train": {}},
     "boosting": {
         "model": {
             "leaves": "{choice: [15, 31, 63]}",

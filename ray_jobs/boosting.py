@@ -231,8 +231,12 @@ class _Rows:
 
 def _parameters(model: models.Boosting, train: spec.Train, task: tasks.Task) -> dict[str, Any]:
     """LightGBM's, https://lightgbm.readthedocs.io/en/stable/Parameters.html."""
+    loss = task.loss if train.loss == "auto" else train.loss
+    objective = losses.REGISTRY[loss].objective
+    if objective is None:
+        raise errors.UserError(f"train.loss: boosting cannot be trained with {loss}")
     return {
-        **_objective(train, task),
+        **objective(task.width),
         "learning_rate": train.lr,
         "num_leaves": model.leaves,
         "max_depth": model.depth or -1,
@@ -250,19 +254,6 @@ def _parameters(model: models.Boosting, train: spec.Train, task: tasks.Task) -> 
         "force_row_wise": True,  # else it measures what is faster, and so is not deterministic
         "verbosity": -1,
     }
-
-
-def _objective(train: spec.Train, task: tasks.Task) -> dict[str, Any]:
-    name = task.loss if train.loss == "auto" else train.loss
-    if name == "mse":
-        return {"objective": "regression"}
-    if name == "huber":
-        return {"objective": "huber", "alpha": 1.0}  # the delta of torch's
-    if name not in ("cross_entropy", "weighted_cross_entropy"):
-        raise errors.UserError(f"train.loss: boosting cannot be trained with {name}")
-    if task.width == 2:
-        return {"objective": "binary"}
-    return {"objective": "multiclass", "num_class": task.width}
 
 
 _SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed", "objective_seed")

@@ -85,7 +85,7 @@ class LightGbm:
 
 
 def raw_outputs(
-    booster: lightgbm.Booster, matrix_BF: np.ndarray, outputs: int, **options: int
+    booster: lightgbm.Booster, matrix_BF: np.ndarray, outputs: int, **options: Any
 ) -> np.ndarray:
     """Outputs (B, C) before their activation: values, or logits, of which LightGBM has one of two.
 
@@ -93,6 +93,6 @@ def raw_outputs(
     """
     raw = np.asarray(booster.predict(matrix_BF, raw_score=True, **options))
     raw_BC: np.ndarray = raw.reshape(len(matrix_BF), -1)
-    if outputs == 2:
+    if raw_BC.shape[1] < outputs:
         return np.concatenate([np.zeros_like(raw_BC), raw_BC], axis=1)
     return raw_BC

@@ -43,7 +43,7 @@ _PATTERNS = {
     code.PATTERN: "must be module:function",
     terms.TIME: 'must be a time of the day, such as "08:00"',
 }
-_NOT_BUILT = ("auto", "monitor", "recommender")
+_NOT_BUILT = ("monitor", "recommender")
 _SYNONYMS = {
     "accuracy": ("acc", "accuracy_score"),
     "cross_entropy": ("bce", "nll"),

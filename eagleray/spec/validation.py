@@ -31,12 +31,11 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     found: list[Problem] = []
     tree = {name: _parse(value, (name,), found) for name, value in page.value.items()}
     found += _section_laws(tree, {one.key for one in found})
+    searching = (_grid_laws, _cma_laws, _pbt_laws)
     for law in (
         _column_laws,
         _task_laws,
-        _grid_laws,
-        _cma_laws,
-        _pbt_laws,
+        *((_auto_laws,) if _model(tree) is models.Auto else searching),
         _tune_laws,
         _dependent_laws,
         _single_laws,
@@ -90,7 +89,7 @@ def _parse(node: object, key: Key, found: list[Problem]) -> object:
 
 def _check_place(key: Key, arguments: object) -> None:
     match key:
-        case ("model", "type") | ("features", _, "type"):
+        case ("model", "type") | ("model", "families", *_) | ("features", _, "type"):
             raise ValueError("is the same for all trials, so no distribution may stand here")
         case (name, *_) if name not in SEARCHED:
             where = ", ".join(SEARCHED)
@@ -225,6 +224,18 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
     for key, other in (("gpu_hours", "gpus"), ("money", "price")):
         if budget.get(key) and not compute.get(other):
             yield Problem(("tune", "budget", key), f"needs compute.{other} beside it")
+
+
+def _auto_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Spaces of several models are searched by what takes numbers and choices alike."""
+    tune = _section(tree, "tune")
+    for key, able in (
+        ("search", ("tpe", "random")),
+        ("scheduler", ("asha", "hyperband", "median", "none")),
+    ):
+        if tune.get(key, able[0]) not in able:
+            law = f"must be {', '.join(able[:-1])} or {able[-1]} beside model.type: auto"
+            yield Problem(("tune", key), law, show(tune[key]))
 
 
 def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eagleray import code, plugins
 from eagleray.learn.columns.image import IMAGE
 from eagleray.learn.columns.text import TEXT
-from eagleray.learn.models.options import Boosting, Custom, Image, Mlp, Options, TabM, Text
+from eagleray.learn.models.options import Auto, Boosting, Custom, Image, Mlp, Options, TabM, Text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from eagleray.learn import features
 
 __all__ = [
-    "REGISTRY", "Boosting", "Custom", "Image", "Mlp", "Model", "Options", "TabM", "Text", "build",
-    "engine", "parse",
+    "REGISTRY", "Auto", "Boosting", "Custom", "Image", "Mlp", "Model", "Options", "TabM", "Text",
+    "build", "engine", "parse",
 ]  # fmt: skip
 
 
@@ -37,8 +37,9 @@ class Model:
             empty for a model that is none.
         needs: the column type that it requires.
         refuses: column types that it cannot take.
-        engine: the name of the engine that runs it (`eagleray.engines`).
-        losses: names of the losses that it can be trained with; None for all.
+        engine: the name of the engine that runs it (`eagleray.engines`); empty for `auto`, of
+            which a trial takes another model.
+        objectives: whether it is trained by the `objective` of a loss alone.
     """
 
     options: type[Options]
@@ -46,7 +47,7 @@ class Model:
     needs: str | None = None
     refuses: frozenset[str] = frozenset()
     engine: str = "torch"
-    losses: frozenset[str] | None = None
+    objectives: bool = False
 
 
 REGISTRY = plugins.Registry(
@@ -58,8 +59,9 @@ REGISTRY = plugins.Registry(
             Boosting,
             refuses=frozenset({TEXT.name, IMAGE.name}),
             engine="lightgbm",
-            losses=frozenset({"cross_entropy", "weighted_cross_entropy", "mse", "huber"}),
+            objectives=True,
         ),
+        "auto": Model(Auto, engine=""),
         "text": Model(Text, "eagleray.learn.models.text:TextNet", needs=TEXT.name),
         "image": Model(Image, "eagleray.learn.models.image:ImageNet", needs=IMAGE.name),
     },

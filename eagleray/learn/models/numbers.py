@@ -18,13 +18,14 @@ FINEST = 1e-5
 def build(options: options.TabM, count: int) -> nn.Module:
     """The embedding of so many numbers that `options.numbers` names."""
     if options.numbers == "periodic":
-        return rtdl.PeriodicEmbeddings(
+        waves: nn.Module = rtdl.PeriodicEmbeddings(
             count,
             options.embedding,
             n_frequencies=options.frequencies,
             frequency_init_scale=options.frequency_scale,
             lite=False,
         )
+        return waves
     if options.numbers == "piecewise":
         return Piecewise(count, options.bins, options.embedding)
     return nn.Identity()

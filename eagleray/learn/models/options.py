@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
-from pydantic import Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from eagleray import code
@@ -18,6 +18,12 @@ Size = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 TreeShare = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=0)]
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("law", "must hold each name once", {"got": ", ".join(names)})
+    return names
 
 
 class Section(pydantic.BaseModel):
@@ -140,6 +146,22 @@ class Boosting(Options):
     bins: Annotated[int, Field(ge=2, le=65_535)] = Field(
         255, description="Most bins of a number's histogram."
     )
+
+
+class Auto(Options):
+    """Several models, searched under one budget; each has a space of its own."""
+
+    tag: ClassVar[str | None] = "auto"
+    train: ClassVar[Mapping[str, Any]] = {"epochs": 40}
+    without: ClassVar[frozenset[str]] = Boosting.without | {"lr"}
+    single: ClassVar[bool] = True
+    type: Literal["auto"] = Field(
+        description="For tables. Of `train` it reads `epochs` (40 by default), `loss`, "
+        "`early_stopping` and `seed`."
+    )
+    families: Annotated[
+        Many[Literal["boosting", "tabm", "mlp"]], Field(min_length=1), AfterValidator(_different)
+    ] = Field(("boosting", "tabm", "mlp"), description="The models that are tried.")
 
 
 class Text(Options):

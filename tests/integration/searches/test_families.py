@@ -19,10 +19,13 @@ from ray_jobs import pipeline
 from ray_jobs.report.outcome import Outcome
 from serving import batching, metrics, predictor, web
 
+RATES = "{epochs: 9, lr: {loguniform: [1.0e-2, 1.0e-1]}}"
 FAMILIES = {
-    "tabm": "{type: tabm, members: 4, width: {choice: [16, 32]}, bins: 8, embedding: 4}",
-    "boosting": "{type: boosting, rounds: 5, leaves: {choice: [7, 15]}, column_share: 0.8}",
+    "tabm": ("{type: tabm, members: 4, width: {choice: [16, 32]}, bins: 8, embedding: 4}", RATES),
+    "boosting": ("{type: boosting, rounds: 5, leaves: {choice: [7, 15]}, l2: 0.1}", RATES),
+    "auto": ("{type: auto}", "{epochs: 9}"),
 }
+"""The sections `model` and `train`."""
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -31,10 +34,10 @@ def ended(
 ) -> Outcome:
     folder = tmp_path_factory.mktemp(request.param)
     file = folder / "tumours.yaml"
+    model, train = FAMILIES[request.param]
     file.write_text(
         "name: tumours\ndata: {source: 'dataset:breast_cancer', target: target}\n"
-        f"model: {FAMILIES[request.param]}\n"
-        "train: {epochs: 9, lr: {loguniform: [1.0e-2, 1.0e-1]}}\n"
+        f"model: {model}\ntrain: {train}\n"
         f"tune: {{trials: 4, cost: latency}}\nstorage: {folder.as_uri()}\n"
     )
     return pipeline.run(spec.load(file), console.Console(file=io.StringIO(), width=200))
