@@ -134,8 +134,8 @@ def judge(name: str, folder: Path, seed: int) -> None:
 
 
 TABLES = {
-    "adult": ("income", {"data.positive": ">50K", "tune.metric": "roc_auc"}),
-    "german_credit": ("class", {"data.positive": "2", "tune.metric": "roc_auc"}),
+    "adult": ("income", {"data.positive": "'>50K'", "tune.metric": "roc_auc"}),
+    "german_credit": ("class", {"data.positive": "'2'", "tune.metric": "roc_auc"}),
     "california_housing": ("median_house_value", {}),
     "abalone": ("rings", {"features.rings.type": "numeric"}),
     "winequality_white": ("quality", {"features.quality.type": "numeric"}),
@@ -216,7 +216,8 @@ def plain_trees(dataset: prepare.Dataset) -> np.ndarray:
     model.fit(
         matrix.apply(data.train.inputs),
         data.train.targets,
-        eval_set=[(matrix.apply(data.validation.inputs), data.validation.targets)],
+        eval_X=matrix.apply(data.validation.inputs),
+        eval_y=data.validation.targets,
         categorical_feature=matrix.categories,
         callbacks=[lightgbm.early_stopping(100, verbose=False)],
     )
