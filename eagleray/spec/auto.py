@@ -71,6 +71,13 @@ def chosen(sections: space.Tree) -> space.Tree:
     return {**sections, "model": {"type": model[FAMILY], **own}, "train": train}
 
 
+def effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial without those of the models that it does not take."""
+    taken = values.get(f"model.{FAMILY}")
+    others = tuple(f"model.{name}." for name in SPACES if taken is not None and name != taken)
+    return {key: value for key, value in values.items() if not key.startswith(others)}
+
+
 def _is_auto(model: Any) -> bool:
     return isinstance(model, Mapping) and model.get("type") == Auto.tag
 

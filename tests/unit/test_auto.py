@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from eagleray import spec
+from eagleray.client import screen
 from eagleray.learn import models
 from eagleray.spec import auto
 from ray_jobs import pack_size, search
@@ -61,6 +62,16 @@ def test_a_file_shows_what_it_says_and_not_the_spaces(tmp_path: Path) -> None:
     assert "lr" not in chosen.resolved()["train"]
     other = experiment(tmp_path, "{type: auto, families: [tabm]}")
     assert chosen.search_id("x") != other.search_id("x")
+
+
+def test_a_trial_is_shown_with_the_values_of_its_own_model(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path)
+    shown = screen.values(values(chosen, model__family="mlp"))
+    assert shown.startswith("family=mlp mlp.hidden=[128]")
+    assert "tabm" not in shown
+    assert "boosting" not in shown
+    plain = {"model.width": 3, "train.lr": 0.5}
+    assert screen.values(plain) == "width=3 lr=0.5"
 
 
 def test_trials_of_several_models_are_trained_one_after_another(tmp_path: Path) -> None:
