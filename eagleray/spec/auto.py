@@ -52,7 +52,7 @@ SPACES: dict[str, space.Tree] = {
 
 def expanded(searched: space.Tree) -> space.Tree:
     """The sections with the spaces of the models that `auto` searches; others as they are."""
-    model = searched.get("model")
+    model: space.Tree = searched.get("model", {})
     if not _is_auto(model):
         return searched
     families = list(model.get("families", Auto.model_fields["families"].default))
@@ -63,7 +63,7 @@ def expanded(searched: space.Tree) -> space.Tree:
 
 def chosen(sections: space.Tree) -> space.Tree:
     """The sections of one trial, with the model that it takes; without `auto` as they are."""
-    model = sections.get("model")
+    model: space.Tree = sections.get("model", {})
     if not _is_auto(model):
         return sections
     own = dict(model[model[FAMILY]])
