@@ -72,7 +72,7 @@ def test_trials_report_epochs_that_the_scheduler_compares_and_the_best_is_good(
     assert ended.result.test["roc_auc"] > 0.97
     assert {one.status for one in ended.trials} <= {"finished", "stopped"}
     assert all(len(one.history) == one.epoch for one in ended.trials)
-    assert max(one.epoch for one in ended.trials) == 9
+    assert 5 < max(one.epoch for one in ended.trials) <= 9
     assert all(one.costs["latency"] > 0 for one in ended.trials if one.status == "finished")
 
 
