@@ -1,6 +1,8 @@
 """Trees in training: gaps and categories, resumed to the bit, in a bundle, and what is refused."""
 
 import re
+from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 
 import lightgbm
@@ -8,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eagleray import bundle, errors, spec
+from eagleray import bundle, errors, spec, storage
 from eagleray.engines import lightgbm as engine
 from eagleray.engines import trees
 from eagleray.learn import features, metrics, schema, tasks
-from ray_jobs import boosting, costs, learner, snapshots, tensors
+from eagleray.state import searches
+from eagleray.storage import cache
+from ray_jobs import boosting, checkpoints, costs, learner, member, snapshots, tensors
 from ray_jobs.data import encoded, prepare
 
 TARGETS = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
@@ -273,3 +277,50 @@ def test_losses_and_columns_that_trees_cannot_take_are_refused(
     chosen = spec.load(file, overrides)
     (found,) = prepare.misfits(chosen, prepare.dataset(chosen))
     assert re.search(law, found)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[checkpoints.Place]:
+    (tmp_path / "storage").mkdir()
+    store = storage.open((tmp_path / "storage").as_uri())
+    records, local = searches.Records(store, "x", "s"), cache.Cache(tmp_path / "cache", 1 << 30)
+    with futures.ThreadPoolExecutor(1) as uploads:
+        yield checkpoints.Place(store, records, uploads, local, cost="size", population=True)
+
+
+def test_a_lost_trial_goes_on_from_its_checkpoint_in_storage_and_ends_as_it_would_have(
+    tmp_path: Path, place: checkpoints.Place
+) -> None:
+    first, second = member.Member(1, {}, place), member.Member(1, {}, place)
+    first.start(lambda _: start(tmp_path))
+    for _ in range(2):
+        first.trainer.epoch()
+    first.save_state()
+    assert first.saved.flush(10)
+    first.trainer.epoch(lambda: True)
+    second.start(lambda _: start(tmp_path))  # another worker: the first one is lost
+    assert second.epoch == 2
+    assert history(finish(second.trainer)) == history(finish(start(tmp_path)))
+    report = second.report("log_loss")
+    assert report is not None
+    assert report["done"]
+    assert report["costs"] == {"size": second.trainer.size}
+
+
+def test_a_trial_of_a_population_goes_on_from_anothers_trees_with_a_rate_of_its_own(
+    tmp_path: Path, place: checkpoints.Place
+) -> None:
+    first, second = member.Member(1, {}, place), member.Member(2, {}, place)
+    for one in (first, second):
+        one.start(lambda _: start(tmp_path))
+    first.trainer.epoch()
+    first.save_state()
+    assert first.saved.flush(10)
+    grown = first.saved.saved
+    assert grown is not None
+    second.clone(lambda _: start(tmp_path, **{"train.lr": "0.5"}), {}, grown)
+    assert second.trainer.progress == first.trainer.progress
+    second.trainer.epoch()
+    first.trainer.epoch()
+    losses = [one.trainer.progress.history[-1]["train_loss"] for one in (first, second)]
+    assert losses[1] < losses[0]
