@@ -10,7 +10,12 @@ kept the target's range in each part, and another test part with it. A test part
 lottery: over seeds 100 to 119 the search gives 0.480 on average and Ridge 0.485, with a deviation
 of 0.07 from seed to seed. `--seed` draws other parts.
 
+With `--tables FOLDER` the models for tables are judged in place of the examples: a search of each
+family, and LightGBM as people use it (a learning rate of 0.05, and as many trees as the validation
+part allows), on the same split of each file. FLAML searches as long where it is installed.
+
 Run: python benchmarks/quality.py [NAME …] [--seed N]
+     python benchmarks/quality.py --tables FOLDER [NAME …] [--seed N] [--minutes M] [--families F …]
 """
 
 import argparse
@@ -21,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightgbm
 import numpy as np
 from rich import console
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -28,7 +34,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, LinearSVC
 
 from eagleray import spec
-from eagleray.learn import metrics
+from eagleray.learn import features, metrics, tasks
 from ray_jobs import cluster, pipeline
 from ray_jobs.data import encoded, prepare
 
@@ -48,6 +54,7 @@ AIMS = {
     "digits": Aim("accuracy", 0.98, SVC(probability=False)),
     "breast_cancer": Aim("roc_auc", 0.99, LogisticRegression(max_iter=5000)),
     "diabetes": Aim("r2", 0.38, Ridge()),
+    "adult_boosting": Aim("roc_auc", 0.925, HistGradientBoostingClassifier(random_state=0)),
     "adult": Aim("roc_auc", 0.905, HistGradientBoostingClassifier(random_state=0)),
     "sms_spam": Aim("f1", 0.94, LinearSVC()),
 }
@@ -126,12 +133,160 @@ def judge(name: str, folder: Path, seed: int) -> None:
     )
 
 
+TABLES = {
+    "adult": ("income", {"data.positive": "'>50K'", "tune.metric": "roc_auc"}),
+    "german_credit": ("class", {"data.positive": "'2'", "tune.metric": "roc_auc"}),
+    "california_housing": ("median_house_value", {}),
+    "abalone": ("rings", {"features.rings.type": "numeric"}),
+    "winequality_white": ("quality", {"features.quality.type": "numeric"}),
+}
+"""The target of each file, and what else is set."""
+FAMILIES: dict[str, dict[str, dict[str, str]]] = {
+    "auto": {"model": {}, "train": {}},
+    "boosting": {
+        "model": {
+            "leaves": "{choice: [15, 31, 63]}",
+            "min_rows": "{choice: [5, 20, 60]}",
+            "row_share": "{uniform: [0.6, 1.0]}",
+            "column_share": "{uniform: [0.5, 1.0]}",
+            "l2": "{loguniform: [1.0e-3, 10.0]}",
+        },
+        "train": {
+            "lr": "{loguniform: [0.03, 0.2]}",
+            "epochs": "40",
+            "early_stopping": "{patience: 4}",
+        },
+    },
+    "tabm": {
+        "model": {
+            "width": "{choice: [64, 128, 256]}",
+            "members": "16",
+            "dropout": "{uniform: [0.0, 0.3]}",
+            "bins": "{choice: [16, 48]}",
+        },
+        "train": {
+            "lr": "{loguniform: [1.0e-3, 5.0e-3]}",
+            "weight_decay": "{loguniform: [1.0e-4, 1.0e-1]}",
+            "epochs": "20",
+            "early_stopping": "{patience: 4}",
+        },
+    },
+    "mlp": {
+        "model": {
+            "hidden": "{choice: [[128], [256], [256, 128]]}",
+            "dropout": "{uniform: [0.0, 0.4]}",
+        },
+        "train": {
+            "lr": "{loguniform: [1.0e-3, 2.0e-2]}",
+            "batch_size": "256",
+            "optimizer": "adamw",
+            "epochs": "20",
+            "early_stopping": "{patience: 4}",
+        },
+    },
+}
+TREES = 2000
+"""Most trees of the peer; the validation part ends it after 100 without a gain."""
+
+
+def table(name: str, family: str, options: argparse.Namespace, folder: Path) -> spec.Experiment:
+    """The search of a family on a file."""
+    target, overrides = TABLES[name]
+    file = folder / f"{name}_{family}.yaml"
+    file.write_text(
+        f"name: {name.replace('_', '-')}-{family}\n"
+        f"data: {{source: '{options.tables.resolve() / name}.csv', target: {target}, "
+        f"seed: {options.seed}}}\nmodel: {{type: {family}}}\n"
+        f"tune: {{trials: 500, budget: {{minutes: {options.minutes}}}}}\n"
+        f"storage: {folder.as_uri()}\n"
+    )
+    sections = FAMILIES[family].items()
+    searched = {f"{part}.{key}": value for part, keys in sections for key, value in keys.items()}
+    return spec.load(file, {**searched, **overrides})
+
+
+def plain_trees(dataset: prepare.Dataset) -> np.ndarray:
+    """What LightGBM predicts for the test part, as many trees as the validation part allows."""
+    data = dataset.encode(dataset.fit({}))
+    matrix, task = features.Matrix.of(data.transforms), tasks.of(dataset.schema.target)
+    test = dataset.part(data.transforms, dataset.split.test)
+    assert isinstance(data.train, encoded.Part)
+    kind = lightgbm.LGBMClassifier if dataset.schema.target.classes else lightgbm.LGBMRegressor
+    model = kind(n_estimators=TREES, learning_rate=0.05, verbosity=-1, random_state=0, n_jobs=2)
+    model.fit(
+        matrix.apply(data.train.inputs),
+        data.train.targets,
+        eval_X=matrix.apply(data.validation.inputs),
+        eval_y=data.validation.targets,
+        categorical_feature=matrix.categories,
+        callbacks=[lightgbm.early_stopping(100, verbose=False)],
+    )
+    rows = matrix.apply(test.inputs)
+    if task.width == 1:
+        return np.asarray(model.predict(rows))
+    return np.asarray(model.predict_proba(rows))
+
+
+def flaml_trees(dataset: prepare.Dataset, metric: str, minutes: float) -> np.ndarray | None:
+    """What FLAML's best model predicts for the test part; None where it is not installed."""
+    try:
+        from flaml import AutoML
+    except ImportError:
+        return None
+    data = dataset.encode(dataset.fit({}))
+    matrix, task = features.Matrix.of(data.transforms), tasks.of(dataset.schema.target)
+    test = dataset.part(data.transforms, dataset.split.test)
+    assert isinstance(data.train, encoded.Part)
+    automl = AutoML()
+    automl.fit(
+        matrix.apply(data.train.inputs),
+        data.train.targets,
+        X_val=matrix.apply(data.validation.inputs),
+        y_val=data.validation.targets,
+        task="regression" if task.width == 1 else "classification",
+        metric={"roc_auc": "roc_auc", "rmse": "rmse"}.get(metric, "auto"),
+        time_budget=minutes * 60,
+        verbose=0,
+        seed=0,
+    )
+    rows = matrix.apply(test.inputs)
+    return np.asarray(automl.predict(rows) if task.width == 1 else automl.predict_proba(rows))
+
+
+def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
+    """Print the test scores of each family and of each peer on a file."""
+    scores: dict[str, float] = {}
+    for family in options.families:
+        chosen = table(name, family, options, folder)
+        out = console.Console(file=sys.stderr, highlight=False)
+        ended = pipeline.run(chosen, out)
+        metric, dataset = ended.search.metric, ended.search.dataset
+        scores[family] = ended.result.test[metric]
+        done = sum(one.epoch > 0 for one in ended.trials)
+        print(f"{name}: {family} {scores[family]:.4f} after {done} trials", flush=True)
+    found = {"lightgbm": plain_trees(dataset)}
+    if (outputs := flaml_trees(dataset, metric, options.minutes)) is not None:
+        found["flaml"] = outputs
+    truth, target = dataset.targets[dataset.split.test], dataset.schema.target
+    scores |= {peer: metrics.score(target, truth, given)[metric] for peer, given in found.items()}
+    claim = f"{name}: {metric} on the test part of seed {options.seed}"
+    shown = {one: round(score, 4) for one, score in scores.items()}
+    print(json.dumps({"claim": claim, "minutes": options.minutes, **shown}), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", choices=[*AIMS, []])
+    parser.add_argument("names", nargs="*", choices=[*AIMS, *TABLES, []])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tables", type=Path, help="folder with the files of TABLES")
+    parser.add_argument("--minutes", type=float, default=5, help="of each search of a table")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, cluster.connected():
+        if options.tables is not None:
+            for name in options.names or TABLES:
+                judge_table(name, options, Path(folder))
+            return
         for name in options.names or AIMS:
             judge(name, Path(folder), options.seed)
 

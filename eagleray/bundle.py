@@ -34,7 +34,7 @@ from eagleray.learn.schema import Columns, ExtraFields, Raw, Schema
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
 
-FORMAT, IMPORTED = 1, 2
+FORMAT, OTHER_ENGINES = 1, 2
 """Of `bundle.json`. Releases that know only torch read the first, and refuse the second."""
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS)  # files not needed to predict
@@ -138,7 +138,7 @@ def pack(
     state, tensors = made.transforms.state()
     rows = {name: list(values) for name, values in golden_rows.items()}
     described = {
-        "format": IMPORTED if made.feed else FORMAT,
+        "format": FORMAT if made.engine.name == engines.TORCH else OTHER_ENGINES,
         "schema": made.schema.model_dump(mode="json"),
         "engine": made.engine.name,
         **made.engine.describe(),
@@ -194,8 +194,8 @@ def unpack(
 
 def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle:
     described = json.loads(files["bundle.json"])
-    if described["format"] not in (FORMAT, IMPORTED):
-        law = f"bundle format must be {FORMAT} or {IMPORTED}"
+    if described["format"] not in (FORMAT, OTHER_ENGINES):
+        law = f"bundle format must be {FORMAT} or {OTHER_ENGINES}"
         raise errors.ServingError(f"{law}, but got {described['format']}")
     known = Schema.model_validate(described["schema"])
     transforms = features.Transforms.from_state(

@@ -24,7 +24,7 @@ from typing import Any
 from eagleray import errors
 from eagleray.state import documents, searches
 from eagleray.storage import Storage, blobs, cache, streams
-from ray_jobs import snapshots, strategies, training
+from ray_jobs import learner, snapshots, strategies
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Checkpoints:
         """Whether a checkpoint was saved but is not committed yet."""
         return self._running or self._part is not None
 
-    def restore(self, trainer: training.Trainer) -> None:
+    def restore(self, trained: learner.Learner) -> None:
         """Load the newest checkpoint that is whole, if there is one.
 
         Raises:
@@ -140,7 +140,7 @@ class Checkpoints:
         """
         self.saved = self._best = None
         for checkpoint in self._state.checkpoints:
-            damage = self._load(trainer, checkpoint)
+            damage = self._load(trained, checkpoint)
             if damage is None:
                 self.saved, best = checkpoint, checkpoint.files_named(snapshots.BEST)
                 if len(best) == self._strategy.parts:
@@ -164,11 +164,11 @@ class Checkpoints:
             raise errors.StorageUnavailableError(f"trial {self._number}: a state is not saved yet")
         self._write(self._state.model_copy(update={"values": values}), [checkpoint])
 
-    def save(self, trainer: training.Trainer) -> None:
+    def save(self, trained: learner.Learner) -> None:
         """Copy the state of a training at rest, and upload it in the background."""
         with self._saving:
             spare, self._spare = self._spare, None
-        snapshot = snapshots.take(trainer, self._owner, spare)
+        snapshot = trained.snapshot(self._owner, spare)
         if snapshot is not None:
             with self._saving:
                 self._begin(snapshot)
@@ -194,7 +194,7 @@ class Checkpoints:
         self.gather()
         return self._wait(until)
 
-    def upload_weights(self, trainer: training.Trainer) -> tuple[blobs.Blob, ...]:
+    def upload_weights(self, trained: learner.Learner) -> tuple[blobs.Blob, ...]:
         """Upload the weights of the best epoch, unless they are there; waits for storage.
 
         Returns:
@@ -203,10 +203,10 @@ class Checkpoints:
         Raises:
             StorageError: storage refuses, or does not answer for `PATIENCE_S`.
         """
-        until, epoch = time.monotonic() + PATIENCE_S, trainer.progress.best_epoch
+        until, epoch = time.monotonic() + PATIENCE_S, trained.progress.best_epoch
         while True:
             try:
-                own = self._put_best(epoch, snapshots.best_weights(trainer, self._owner))
+                own = self._put_best(epoch, trained.best(self._owner))
             except errors.StorageUnavailableError:
                 if time.monotonic() >= until:
                     raise
@@ -222,14 +222,14 @@ class Checkpoints:
             self._closed.set()
             self._waiting = None
 
-    def _load(self, trainer: training.Trainer, checkpoint: searches.Checkpoint) -> str | None:
+    def _load(self, trained: learner.Learner, checkpoint: searches.Checkpoint) -> str | None:
         """Load a checkpoint; return what is damaged of it, as the leading worker finds it."""
         with ExitStack() as stack:
-            wanted = snapshots.needed_parts(trainer, len(checkpoint.parts))
+            wanted = trained.needed_parts(len(checkpoint.parts))
             parts, own = self._open(stack, [checkpoint.parts[number] for number in wanted])
             damage = next((one for one in self._strategy.each(own) if one is not None), None)
             if damage is None:
-                snapshots.restore(trainer, parts)
+                trained.restore(parts)
             return damage
 
     def _open(

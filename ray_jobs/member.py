@@ -17,7 +17,7 @@ import torch
 from eagleray import errors, ray_compat
 from eagleray.state import searches
 from eagleray.storage import blobs, files
-from ray_jobs import checkpoints, costs, strategies, training
+from ray_jobs import checkpoints, costs, learner, strategies
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,9 @@ class Member:
     strategy: strategies.OneProcess = field(default_factory=strategies.OneProcess)
     ended: bool = False  # nothing is left to train or to report
     again: bool = False  # it failed, and is to start again
-    _trainer: training.Trainer | None = None
+    _trainer: learner.Learner | None = None
     _costs: dict[str, float] = field(default_factory=dict)
+    _cost_epoch: int = 0
     _failure: dict[str, Any] | None = None
     _failures: int = 0
     _reported: int = 0  # epochs
@@ -68,7 +69,7 @@ class Member:
         return self._trainer.progress.epoch if self._trainer else 0
 
     @property
-    def trainer(self) -> training.Trainer:
+    def trainer(self) -> learner.Learner:
         assert self._trainer is not None
         return self._trainer
 
@@ -77,7 +78,7 @@ class Member:
         assert self._saved is not None
         return self._saved
 
-    def start(self, build: Callable[[dict[str, Any]], training.Trainer]) -> None:
+    def start(self, build: Callable[[dict[str, Any]], learner.Learner]) -> None:
         """Start, from the last checkpoint if there is one; may be called again."""
         self.again, place = False, self.place
         if self._saved is None:
@@ -86,7 +87,7 @@ class Member:
 
     def clone(
         self,
-        build: Callable[[dict[str, Any]], training.Trainer],
+        build: Callable[[dict[str, Any]], learner.Learner],
         values: dict[str, Any],
         checkpoint: searches.Checkpoint,
     ) -> None:
@@ -160,6 +161,7 @@ class Member:
             return None
         self._reported = self._trained = len(progress.history)
         evidence, self.saved.evidence = self.saved.evidence, []
+        self._measure()
         return {
             "number": self.number,
             "values": self.values,
@@ -177,14 +179,20 @@ class Member:
             "done": self.ended,
         }
 
-    def _resume(self, build: Callable[[dict[str, Any]], training.Trainer]) -> None:
+    def _resume(self, build: Callable[[dict[str, Any]], learner.Learner]) -> None:
         self.values = self.saved.values
         trainer = build(self.values)
         self.saved.restore(trainer)
         self._trainer, self._trained = trainer, len(trainer.progress.history)
         self._reported = 0
-        if self.place.cost is not None and not self._costs:
-            self._costs[self.place.cost] = costs.REGISTRY[self.place.cost](trainer)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Measure what the model costs, once, or of one that grows at each best epoch."""
+        name, best = self.place.cost, self.trainer.progress.best_epoch
+        due = best != self._cost_epoch if self.trainer.grows else not self._costs
+        if name is not None and due:
+            self._costs, self._cost_epoch = {name: costs.REGISTRY[name](self.trainer)}, best
 
     def _cause(self, failure: Exception) -> str | None:
         """Type and place of a failure, in the user's code if possible; None if it may not recur."""

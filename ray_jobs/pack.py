@@ -159,7 +159,7 @@ class _Pack:
             return output_BC
 
         output_KBC = vmap(one, randomness="same")(self._tensors)
-        return output_KBC, self._loss(output_KBC, target_B)
+        return output_KBC, self._loss(output_KBC, losses.spread(target_B, output_KBC.shape[1]))
 
     def _clip(self) -> None:
         if self._clip_K is None:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eagleray import messages
+from eagleray import engines, messages
+from eagleray.learn import models
 from ray_jobs import pack, probe, search, searcher, training
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
     tune, compute = searched.experiment.tune, searched.experiment.compute
     if compute.grouped or compute.precision != "fp32":
         return Choice(1, "packs are trained by one worker in fp32")
+    if models.engine(searched.experiment.model) != engines.TORCH and tune.scheduler != "pbt":
+        return Choice(1, f"{searched.experiment.model.type} is trained one after another")
     measured = tune.pack == "auto"
     if measured and tune.scheduler == "pbt":
         return Choice(max(1, math.ceil(trials / slots)), "a population trains together")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from eagleray import code, spec
-from ray_jobs import search, snapshots, training
+from ray_jobs import learner, search
 from ray_jobs.data import encoded, prepare
 
 
@@ -17,11 +17,11 @@ def run(searched: search.Search) -> None:
     for configuration in _configurations(searched.experiment):
         data = sample(searched, configuration, configuration.train.batch_size)
         with code.guard("must train on one batch", *searched.custom.values()):
-            trainer = training.Trainer(
+            trained = learner.build(
                 configuration, data, metric=searched.metric, custom=searched.custom
             )
-            trainer.probe()
-            snapshots.best_weights(trainer, "probe")
+            trained.probe()
+            trained.best("probe")
 
 
 def sample(

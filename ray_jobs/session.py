@@ -22,12 +22,12 @@ import torch
 from eagleray import code, errors, ray_compat, spec, storage
 from eagleray.state import searches
 from eagleray.storage import cache
-from ray_jobs import checkpoints, pack, strategies, training
+from ray_jobs import checkpoints, learner, pack, strategies, training
 from ray_jobs.data import encoded
 from ray_jobs.member import Member
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ray_jobs.data import prepare
 
@@ -144,9 +144,9 @@ class Session:
         records = self._place.records.trials_by_number([one.number for one in members])
         return {number for number, record in records.items() if not record.unfinished}
 
-    def _trainer(self, values: dict[str, Any]) -> training.Trainer:
+    def _trainer(self, values: dict[str, Any]) -> learner.Learner:
         configuration = self._job.experiment.configuration(values)
-        return training.Trainer(
+        return learner.build(
             configuration,
             self._data(configuration),
             metric=self._job.metric,
@@ -201,7 +201,7 @@ class Session:
 
         for place, one in enumerate(members):
             with one.failing():
-                one.trainer.record(passes[place]) if passes else one.trainer.epoch(stop)
+                passes[place]() if passes else one.trainer.epoch(stop)
 
     @property
     def _due(self) -> float:
@@ -250,14 +250,17 @@ class Session:
             raise errors.ClusterError("a worker was told to end")
         ray.actor.exit_actor()
 
-    def _pack(self, members: list[Member]) -> list[training.Pass] | None:
-        """Train in one pass; None if that fails, before any member is changed."""
+    def _pack(self, members: list[Member]) -> list[Callable[[], object]] | None:
+        """Train in one pass; return what records it of each. None if that fails, or of trees."""
+        trainers = [one.trainer for one in members if isinstance(one.trainer, training.Trainer)]
         try:
-            return pack.epoch([one.trainer for one in members])
+            if len(trainers) == len(members):
+                passes = zip(trainers, pack.epoch(trainers), strict=True)
+                return [functools.partial(one.record, done) for one, done in passes]
         except Exception:
             log.exception("these trials cannot be trained in one pass: each trains alone")
-            self._packs = False
-            return None
+        self._packs = False
+        return None
 
 
 def _own_node() -> str | None:

@@ -10,17 +10,22 @@ tensors, and all of the others. Any number of workers reads them.
 Nothing is pickled. A training at rest is between two batches (`training.Trainer.epoch`).
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from eagleray.storage import streams
-from ray_jobs import strategies, tensors, training
+from ray_jobs import learner, strategies, tensors
+
+if TYPE_CHECKING:
+    from ray_jobs import training
 
 MODEL, BEST, OPTIMIZER = FILES = ("model", "best", "optimizer")
 WHOLE = "whole"
@@ -130,7 +135,7 @@ def restore(trainer: training.Trainer, parts: Sequence[Mapping[str, Path]]) -> N
     Raises:
         CorruptObjectError: the parts do not hold all that this worker is to hold.
     """
-    model, best, moments = (_opened(parts, name) for name in FILES)
+    model, best, moments = (opened(parts, name) for name in FILES)
     held, strategy = trainer.model.state_dict(), trainer.strategy
     rows = {name: strategy.local_rows(value) for name, value in held.items()}
     trainer.model.load_state_dict(
@@ -146,8 +151,8 @@ def restore(trainer: training.Trainer, parts: Sequence[Mapping[str, Path]]) -> N
     _keep_options(trainer, rates)
     if state.get("scaler"):
         trainer.scaler.load_state_dict(state["scaler"])
-    trainer.progress = training.Progress(**state["progress"])
-    trainer.partial = training.Partial(**state.get("partial", {}))
+    trainer.progress = learner.Progress(**state["progress"])
+    trainer.partial = learner.Partial(**state.get("partial", {}))
 
 
 def _moments(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -177,7 +182,8 @@ def _rows(trainer: training.Trainer, named: Mapping[str, Tensor]) -> dict[str, t
     return {name: rows for name, rows in found.items() if rows is not None}
 
 
-def _opened(parts: Sequence[Mapping[str, Path]], name: str) -> tensors.Reader:
+def opened(parts: Sequence[Mapping[str, Path]], name: str) -> tensors.Reader:
+    """The tensors of one file of all parts."""
     if WHOLE in parts[0]:
         return tensors.Reader([parts[0][WHOLE]], f"{name}.")
     return tensors.Reader([part[name] for part in parts])

@@ -1,4 +1,4 @@
-"""The training loop, one for all trials.
+"""The training loop of torch: a learner, see `learner.Learner`.
 
 An epoch's randomness (row order, dropout) comes from the seed and the epoch's number alone, and
 within the epoch from the generators' state, so a training that is interrupted between any two
@@ -10,8 +10,8 @@ Legend: B batch, C outputs.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,35 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from eagleray import code, errors, spec
-from eagleray.learn import arrays, features, losses, metrics, models, tasks
-from ray_jobs import strategies, tensors
+from eagleray import code, engines, errors, spec
+from eagleray.learn import arrays, features, losses, models, tasks
+from eagleray.learn.models import layers
+from eagleray.storage import streams
+from ray_jobs import learner, snapshots, strategies, tensors
 from ray_jobs.data import encoded
 from ray_jobs.data.reading import Batch
 
 EVALUATION_ROWS = 4096
 """Validation rows in a batch."""
-
-
-@dataclass
-class Progress:
-    """The state of a training beside its tensors; every field is valid JSON."""
-
-    epoch: int = 0  # epochs done
-    best_epoch: int = 0
-    best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
-    stale: int = 0  # epochs without a gain, for early stopping
-    history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
-
-
-@dataclass
-class Partial:
-    """The epoch that was begun and is not done."""
-
-    batches: int = 0  # done
-    loss: float = 0.0  # sum over the rows of these batches, float32
-    rows: int = 0
-    seconds: float = 0.0
+FITTED_ROWS = 50_000
+"""Most training rows that a model takes statistics of."""
 
 
 class Pass(NamedTuple):
@@ -69,6 +52,8 @@ class Trainer:
         UserError: the model or the loss does not fit the data.
     """
 
+    grows = False
+
     def __init__(
         self,
         configuration: spec.Configuration,
@@ -84,19 +69,19 @@ class Trainer:
         self.options, self.data, self.metric = configuration.train, data, metric
         self.strategy = strategy or strategies.OneProcess()
         self.device = self.strategy.device
-        self.progress, self.partial = Progress(), Partial()
-        self._sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
+        self.progress, self.partial = learner.Progress(), learner.Partial()
         self._task = tasks.of(data.target)
         self._scale = self._task.scale(data.train.targets)
         torch.manual_seed(self.options.seed)
         model, shape = configuration.model, data.transforms.shape
         built = models.build(model, shape, self._task.width, custom=self._custom_model)
         self.model, targets = built.to(self.device), data.train.targets
+        place = {"rank": self.strategy.rank, "size": self.strategy.size}
+        self._train = data.train.reader(self._load, **place)
+        self._fit()
         self._spread = self.strategy.spread(self.model)
         self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
         self._weight_C = self._class_weights(targets)
-        place = {"rank": self.strategy.rank, "size": self.strategy.size}
-        self._train = data.train.reader(self._load, **place)
         self._validation = self._load(data.validation.inputs, data.validation.targets)
         whole, rest = divmod(len(self._train), self.options.batch_size)
         steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `batches` has them
@@ -108,27 +93,17 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        stopping = self.options.early_stopping
-        impatient = stopping is not None and self.progress.stale >= stopping.patience
-        return impatient or self.progress.epoch >= self.options.epochs
+        return self.progress.finished(self.options)
 
     @property
     def score(self) -> float:
-        """The metric of the best epoch, the higher the better; -inf before the first."""
-        best = self.progress.best
-        return self._sign * best[self.metric] if best else -math.inf
+        return self.progress.score(self.metric)
+
+    @property
+    def size(self) -> int:
+        return sum(value.nbytes for value in self.model.state_dict().values())
 
     def epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Train to the end of the epoch and evaluate it; `stop` is called after each batch.
-
-        Returns:
-            Metrics of the validation part by name, its `loss` if finite, `train_loss` (mean of the
-            training rows) and `seconds`. None if `stop` returned true: the next call goes on.
-
-        Raises:
-            TrainingError: the training loss or an output is not finite; the metric is undefined.
-            CodeError: the user's model or loss fails.
-        """
         began = time.perf_counter() - self.partial.seconds
         train_loss = self.train(stop)
         if train_loss is None:
@@ -145,12 +120,12 @@ class Trainer:
         total = torch.tensor(before.loss if self.strategy.leads else 0.0, device=self.device)
         for batch in self.batches(self.progress.epoch + 1):
             if batches > before.batches and self.strategy.stopped(stop):
-                self.partial = Partial(batches, float(self.strategy.total(total)), count)
+                self.partial = learner.Partial(batches, float(self.strategy.total(total)), count)
                 return None
             self._step(batch, total)
             count += batch.rows
             batches += 1
-        self.partial = Partial()
+        self.partial = learner.Partial()
         return float(self.strategy.total(total)) / count
 
     def batches(self, number: int) -> Iterator[Batch]:
@@ -172,31 +147,78 @@ class Trainer:
         if not math.isfinite(done.train_loss):
             law = f"loss must be finite, but is {done.train_loss} in epoch {number}"
             raise errors.TrainingError(law)
-        logits_BC = done.output_BC.double().cpu().numpy()
-        if not np.isfinite(logits_BC).all():
-            raise errors.TrainingError(f"outputs must be finite, but are not in epoch {number}")
-        outputs = self._task.activate(logits_BC, self._scale)
-        found = metrics.score(self.data.target, self.data.validation.targets, outputs)
+        truth, raw_BC = self.data.validation.targets, done.output_BC.double().cpu().numpy()
+        target, scale = self.data.target, self._scale
+        found = learner.evaluate(target, scale, truth, raw_BC, epoch=number)
         found |= {"loss": done.loss} if math.isfinite(done.loss) else {}
         found |= {"train_loss": done.train_loss, "seconds": done.seconds}
         found = self.strategy.agree(lambda: found)  # of which the end of a training follows
-        self._record(found)
+        if self.progress.add(found, self.metric, self.options):
+            self.best_weights = self._weights()
         return found
 
     def probe(self) -> None:
-        """Run the code of training on one batch, and of evaluation and serving; updates no weight.
-
-        Raises:
-            CodeError: the user's model or loss fails.
-        """
+        """Run training on a batch, evaluation and serving; updates no weight."""
         self.model.train()
         batch = next(self.batches(1))
-        self._backward(self.loss(self.model(batch.inputs), batch.target_B))
+        self._backward(self._loss(self.model(batch.inputs), batch.target_B))
         self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
         with torch.inference_mode():
             self.loss(self.model(batch.inputs), batch.target_B)
             self.model(batch.select(slice(1)).inputs)
+
+    def one_row(self) -> Callable[[], object]:
+        inputs = next(self.validation_batches()).select(slice(1)).inputs
+        self.model.eval()
+
+        def run() -> None:
+            with torch.inference_mode():
+                self.model(inputs)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        return run
+
+    def snapshot(
+        self, owner: str, spare: snapshots.Spare | None = None
+    ) -> snapshots.Snapshot | None:
+        return snapshots.take(self, owner, spare)
+
+    def best(self, owner: str) -> streams.Buffers:
+        return snapshots.best_weights(self, owner)
+
+    def needed_parts(self, count: int) -> list[int]:
+        return snapshots.needed_parts(self, count)
+
+    def restore(self, parts: Sequence[Mapping[str, Path]]) -> None:
+        snapshots.restore(self, parts)
+
+    @staticmethod
+    def engine(
+        options: models.Options,
+        transforms: features.Transforms,
+        outputs: int,
+        weights: tensors.Reader,
+        *,
+        custom: code.Code | None = None,
+    ) -> engines.Engine:
+        from eagleray.engines.torch import Torch
+
+        model = models.build(options, transforms.shape, outputs, custom=custom)
+        model.load_state_dict({name: weights.read(name) for name in weights.names()})
+        return Torch(options, model, custom)
+
+    def _fit(self) -> None:
+        """Give a model that keeps statistics those of training rows; the same in all workers."""
+        if not isinstance(self.model, layers.Fitted):
+            return
+        generator = torch.Generator().manual_seed(self.options.seed)
+        self.model.fit(next(self._train.shuffled(FITTED_ROWS, generator)).inputs)
+        held = dict(self.model.named_buffers())
+        chosen = self.strategy.agree(lambda: {name: value.cpu() for name, value in held.items()})
+        for name, value in held.items():
+            value.copy_(chosen[name])
 
     def _seed(self, *place: int) -> None:
         """Seed what a batch draws at random, in each worker something else."""
@@ -228,11 +250,15 @@ class Trainer:
         share = self._share(own_B, batch) / piece.copies
         with self.strategy.syncing(piece):
             with self.strategy.casting():
-                loss = self.loss(self._spread(own), own_B)
+                loss = self._loss(self._spread(own), own_B)
             # a group takes the mean of its workers' gradients, but here they add up
             factor = share * self.strategy.size
             self._backward(self.scaler.scale(loss if factor == 1 else loss * factor))
         total.add_(loss.detach() * (share * batch.rows))
+
+    def _loss(self, output_BC: Tensor, target_B: Tensor) -> Tensor:
+        """The loss in training, where an ensemble gives the outputs of each member."""
+        return self.loss(output_BC, losses.spread(target_B, len(output_BC)))
 
     def _share(self, own_B: Tensor, batch: Batch) -> Tensor | float:
         """How much some rows count in the mean loss of their batch."""
@@ -258,21 +284,6 @@ class Trainer:
                 chunks.append(self.strategy.joined(own, count))
                 total += float(self.loss(chunks[-1], batch.target_B)) * count
         return torch.cat(chunks), total / len(self._validation.target_B)
-
-    def _record(self, found: dict[str, float]) -> None:
-        if self.metric not in found:
-            raise errors.TrainingError(f"{self.metric} must be defined on the validation part")
-        progress, stopping = self.progress, self.options.early_stopping
-        progress.epoch += 1
-        progress.history.append(found)
-        gain = self._sign * (found[self.metric] - progress.best.get(self.metric, 0.0))
-        if not progress.best or gain > 0:
-            patient = stopping is None or not progress.best or gain > stopping.min_delta
-            progress.stale = 0 if patient else progress.stale + 1
-            progress.best_epoch, progress.best = progress.epoch, found
-            self.best_weights = self._weights()
-        else:
-            progress.stale += 1
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy of what this worker holds of the weights; none if another one saves them."""

@@ -15,12 +15,11 @@ import torch
 
 import eagleray
 from eagleray import bundle, errors, storage
-from eagleray.engines.torch import Torch
-from eagleray.learn import features, metrics, models, schema, tasks
+from eagleray.learn import features, metrics, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import cache
-from ray_jobs import search, tensors
+from ray_jobs import learner, search, tensors
 from ray_jobs.data import prepare
 
 
@@ -139,16 +138,15 @@ def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     configuration = searched.experiment.configuration(trial.values)
     transforms = searched.transforms(configuration)
     custom = searched.custom.get(configuration.model.type)
-    task = tasks.of(dataset.schema.target)
-    model = models.build(configuration.model, transforms.shape, task.width, custom=custom)
+    task, trained = tasks.of(dataset.schema.target), learner.member(configuration.model)
     with contextlib.ExitStack() as stack:
         opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
         weights = tensors.Reader(map(stack.enter_context, opened))
-        model.load_state_dict({name: weights.read(name) for name in weights.names()})
+        engine = trained.engine(configuration.model, transforms, task.width, weights, custom=custom)
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),
         transforms=transforms,
-        engine=Torch(configuration.model, model, custom),
+        engine=engine,
         scale=task.scale(dataset.targets[dataset.split.train]),
         extra_fields=searched.experiment.serve.extra_fields,
     )

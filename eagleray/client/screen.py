@@ -14,6 +14,7 @@ from rich.table import Table
 
 from eagleray import errors, storage
 from eagleray.client.runs import Attempt
+from eagleray.spec import auto
 from eagleray.state import runs
 from eagleray.state.searches import Record, Records, View
 
@@ -151,7 +152,8 @@ def draw(view: View) -> Table:
 
 def values(suggested: Mapping[str, Any]) -> str:
     """Suggested values in one line, each key without its section."""
-    pairs = (f"{key.split('.', 1)[-1]}={_short(value)}" for key, value in suggested.items())
+    shown = auto.effective(suggested).items()
+    pairs = (f"{key.split('.', 1)[-1]}={_short(value)}" for key, value in shown)
     return " ".join(pairs)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 from eagleray import errors
 
@@ -26,6 +27,8 @@ _FRACTIONS = frozenset(
 _NEEDED = frozenset({"num_leaves", "num_cat", "leaf_value", "shrinkage"}) | _SPLITS
 _KEYS = _NEEDED | _LEAVES | {"cat_boundaries", "cat_threshold", "is_linear"}
 _MOST_LEAVES = 1 << 24
+_ENDLESS = ("inf", "-inf")
+"""Thresholds that part a missing value from all others."""
 
 
 def check(content: bytes) -> dict[str, str]:
@@ -49,6 +52,25 @@ def check(content: bytes) -> dict[str, str]:
         raise errors.UserError("the text must go on to 'end of parameters', but is cut")
     _check_categories(content)
     return described
+
+
+def joined(texts: Sequence[bytes]) -> bytes:
+    """The text of one booster with the trees of several of the same columns and objective."""
+    parts = [text.partition(b"\n\n") for text in texts]
+    grown = [one for head, _, rest in parts for one in _trees(head, rest)]
+    named = [b"Tree=%d\n" % number + one.partition(b"\n")[2] for number, one in enumerate(grown)]
+    sizes = b"tree_sizes=" + b" ".join(b"%d" % len(one) for one in named)
+    head = [sizes if line.startswith(b"tree_sizes=") else line for line in parts[0][0].split(b"\n")]
+    last = parts[-1][2]
+    end = _END + b"\n" + last[last.index(_BEGUN) :]  # without importances, which are one booster's
+    return b"\n".join(head) + b"\n\n" + b"".join(named) + end
+
+
+def _trees(head: bytes, rest: bytes) -> list[bytes]:
+    """The text of each tree."""
+    sizes = [_whole(one) for one in _lines(head)["tree_sizes"].split()]
+    ends = [0, *itertools.accumulate(sizes)]
+    return [rest[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def _check_categories(content: bytes) -> None:
@@ -76,7 +98,8 @@ def _check_tree(name: str, text: bytes, columns: int) -> None:
         if len(got) != length and (got or leaves > 1 or key == "leaf_value"):
             raise errors.UserError(f"{name}: {key} must have {length} values, but has {len(got)}")
         for one in got:
-            (_number if key in _FRACTIONS else _whole)(one)
+            if key != "threshold" or one not in _ENDLESS:
+                (_number if key in _FRACTIONS else _whole)(one)
     if _number(tree["shrinkage"]) <= 0:
         raise errors.UserError(f"{name}: shrinkage must be above 0, but got {tree['shrinkage']}")
     if leaves > 1:

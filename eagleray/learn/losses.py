@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,12 +37,14 @@ class Loss:
         build: builds it from the `train` section, the targets of the training part, and C.
         options: keys of `train` that this loss reads and some others do not.
         weighted: whether a row counts by its class (`class_weights`) in the mean of a batch.
+        objective: gives LightGBM's parameters that make this its loss, from C; None if it has none.
     """
 
     tasks: frozenset[str]
     build: Callable[[spec.Train, np.ndarray, int], Function]
     options: frozenset[str] = frozenset()
     weighted: bool = False
+    objective: Callable[[int], dict[str, Any]] | None = None
 
 
 def build(
@@ -74,6 +76,12 @@ def build_stacked(train: spec.Train, target: schema.Target) -> Function | None:
     """
     named = train.loss in ("auto", "cross_entropy") and tasks.of(target).loss == "cross_entropy"
     return _stacked_cross_entropy if named and not train.label_smoothing else None
+
+
+def spread(target_B: Tensor, rows: int) -> Tensor:
+    """Targets of so many outputs: an ensemble in training gives several in turn for each row."""
+    each, left = divmod(rows, max(1, len(target_B)))
+    return target_B if left or each <= 1 else target_B.repeat_interleave(each)
 
 
 def class_weights(train: spec.Train, targets: np.ndarray, outputs: int) -> np.ndarray | None:
@@ -160,18 +168,32 @@ def _of_values(name: str) -> Callable[..., Function]:
     return build
 
 
+def _entropy(outputs: int) -> dict[str, Any]:
+    """LightGBM's softmax; of two classes the logistic loss of the second."""
+    if outputs > 2:
+        return {"objective": "softmax", "num_class": outputs}
+    return {"objective": "xentropy"}
+
+
 _SMOOTHED = frozenset({"label_smoothing"})
 REGISTRY = plugins.Registry(
     "loss",
     {
         "cross_entropy": Loss(
-            tasks.CLASSES, lambda train, *_: _smoothed(train.label_smoothing), _SMOOTHED
+            tasks.CLASSES,
+            lambda train, *_: _smoothed(train.label_smoothing),
+            _SMOOTHED,
+            objective=_entropy,
         ),
         "weighted_cross_entropy": Loss(
-            tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED, weighted=True
+            tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED, weighted=True, objective=_entropy
         ),
         "focal": Loss(tasks.CLASSES, lambda *_: _focal),
-        "mse": Loss(tasks.VALUES, _of_values("mse_loss")),
-        "huber": Loss(tasks.VALUES, _of_values("huber_loss")),
+        "mse": Loss(tasks.VALUES, _of_values("mse_loss"), objective=lambda _: {"objective": "l2"}),
+        "huber": Loss(
+            tasks.VALUES,
+            _of_values("huber_loss"),
+            objective=lambda _: {"objective": "huber", "alpha": 1.0},  # torch's delta
+        ),
     },
 )

@@ -1,6 +1,7 @@
 """The experiment file: read, validated, and turned into configurations.
 
 document    YAML with line numbers       sections    the sections and their own laws
+auto        the spaces of several models
 space       distributions                validation  all laws, those between sections too
 terms       types of the keys            problems    what is wrong, in words
 reference   JSON Schema and tables
@@ -20,8 +21,8 @@ import pydantic
 from pydantic import Field
 
 from eagleray.errors import SpecError, UserError
-from eagleray.learn import metrics, tasks
-from eagleray.spec import document, problems, space, validation
+from eagleray.learn import metrics, models, tasks
+from eagleray.spec import auto, document, problems, space, validation
 from eagleray.spec.document import dotted
 from eagleray.spec.sections import Compute as Compute
 from eagleray.spec.sections import Configuration as Configuration
@@ -71,6 +72,12 @@ class Experiment(File):
         return min(limits)
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """The models that trials may take."""
+        model = self.model
+        return model.families if isinstance(model, models.Auto) else (model.type,)
+
+    @property
     def losses(self) -> list[str]:
         return validation.options(self.searched, "loss")
 
@@ -87,13 +94,15 @@ class Experiment(File):
             raise SpecError(f"{self.path}: {law}, but got {', '.join(values) or 'none'}")
         places = {key: values[dotted(key)] for key, _ in space.find(self.searched)}
         try:
-            return Configuration.model_validate(space.fill(self.searched, places))
+            return Configuration.model_validate(auto.chosen(space.fill(self.searched, places)))
         except pydantic.ValidationError as error:
             broken = [f"{self.path}: {problem}" for problem in problems.explain(error)]
             raise SpecError(*broken) from error
 
     def default(self) -> Configuration:
         """Each distribution at its first choice or in its middle."""
+        if isinstance(self.model, models.Auto):
+            return self.configuration({key: drawn.default() for key, drawn in self.space.items()})
         return Configuration(features=self.features, model=self.model, train=self.train)
 
     def resolved(self) -> dict[str, Any]:
@@ -153,6 +162,8 @@ class Experiment(File):
         """The file as pydantic dumps it, distributions in their places."""
         tree = self.model_dump(mode="json", **dump)
         for key, drawn in space.find(self.searched):
+            if isinstance(self.model, models.Auto) and key[0] == "model":
+                continue  # of the models that it searches
             section = functools.reduce(lambda node, part: node[part], key[:-1], cast(Any, tree))
             section[key[-1]] = {drawn.kind: drawn.arguments}
         return tree
@@ -190,4 +201,5 @@ def examine(
     valid |= {key: tree[key] for key in File.model_fields if key in tree and key not in faulty}
     searched: space.Tree = {name: valid.get(name, {}) for name in validation.SEARCHED}
     values = space.fill(valid, space.defaults(valid))
+    searched = auto.expanded(searched)
     return Experiment.model_validate({**values, "path": page.path, "searched": searched}), lines

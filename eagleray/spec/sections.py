@@ -147,8 +147,12 @@ def _owners(option: str | None) -> list[str]:
     return [name for name in kinds if option in kinds[name].options.model_fields]
 
 
+MODEL = "mlp"
+"""The model of a file that names none."""
+
+
 def _model_tag(value: object) -> str:
-    kind = value.get("type", "mlp") if isinstance(value, dict) else getattr(value, "type", "mlp")
+    kind = value.get("type", MODEL) if isinstance(value, dict) else getattr(value, "type", MODEL)
     return "module:function" if ":" in str(kind) else str(kind)
 
 
@@ -210,12 +214,23 @@ class Train(Section):
     seed: Seed = Field(0, description="Seed of the initial weights and of the order of rows.")
 
 
+def _of_model(train: Train, info: ValidationInfo) -> Train:
+    """The section with the model's defaults for keys that are not set."""
+    model = info.data.get("model")
+    own = {} if model is None else type(model).train
+    unset = {key: value for key, value in own.items() if key not in train.model_fields_set}
+    return Train.model_construct(train.model_fields_set, **{**dict(train), **unset})
+
+
+TrainOfModel = Annotated[Train, pydantic.AfterValidator(_of_model)]
+
+
 class Configuration(Section):
     """The values of one trial."""
 
     features: dict[str, FeatureOptions] = Field({})
     model: ModelOptions = models.Mlp()
-    train: Train = Train()
+    train: TrainOfModel = Field(Train(), validate_default=True)
 
 
 class Budget(Section):
@@ -348,7 +363,7 @@ class File(Section):
         {}, description="Columns that are not treated as their inferred type is by default."
     )
     model: ModelOptions = Field(models.Mlp(), description="What is trained.")
-    train: Train = Field(Train(), description="How it is trained.")
+    train: TrainOfModel = Field(Train(), validate_default=True, description="How it is trained.")
     tune: Tune = Field(Tune(), description="How configurations are searched.")
     compute: Compute = Field(Compute(), description="What one trial gets.")
     storage: Annotated[str, Field(pattern=terms.STORAGE)] = Field(

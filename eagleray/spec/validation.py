@@ -31,14 +31,14 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     found: list[Problem] = []
     tree = {name: _parse(value, (name,), found) for name, value in page.value.items()}
     found += _section_laws(tree, {one.key for one in found})
+    searching = (_grid_laws, _cma_laws, _pbt_laws)
     for law in (
         _column_laws,
         _task_laws,
-        _grid_laws,
-        _cma_laws,
-        _pbt_laws,
+        *((_auto_laws,) if _model(tree) is models.Auto else searching),
         _tune_laws,
         _dependent_laws,
+        _single_laws,
         _worker_laws,
         _schedule_laws,
     ):
@@ -48,8 +48,14 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
 
 def options(tree: space.Tree, key: str) -> list[Any]:
     """All values of `train.key` that trials can get; of a continuous distribution, its ends."""
-    node = _section(tree, "train").get(key, sections.Train.model_fields[key].default)
+    node = _section(tree, "train").get(key, _default(tree, key))
     return [end for _, end in node.ends()] if isinstance(node, space.Distribution) else [node]
+
+
+def _default(tree: space.Tree, key: str) -> object:
+    """The default of `train.key` beside the file's model."""
+    own = _model(tree)
+    return (own.train if own else {}).get(key, sections.Train.model_fields[key].default)
 
 
 def tasks(tree: space.Tree) -> frozenset[str]:
@@ -59,8 +65,9 @@ def tasks(tree: space.Tree) -> frozenset[str]:
 
 def without_effect(tree: space.Tree) -> set[str]:
     """Keys of `train` that have no effect in any trial."""
-    needs = _NEEDS.items()
-    return {key for key, (by, _, reads) in needs if not any(map(reads, options(tree, by)))}
+    needs, own = _NEEDS.items(), _model(tree)
+    unread = {key for key, (by, _, reads) in needs if not any(map(reads, options(tree, by)))}
+    return unread | (own.without if own else frozenset())
 
 
 def _parse(node: object, key: Key, found: list[Problem]) -> object:
@@ -82,7 +89,7 @@ def _parse(node: object, key: Key, found: list[Problem]) -> object:
 
 def _check_place(key: Key, arguments: object) -> None:
     match key:
-        case ("model", "type") | ("features", _, "type"):
+        case ("model", "type") | ("model", "families", *_) | ("features", _, "type"):
             raise ValueError("is the same for all trials, so no distribution may stand here")
         case (name, *_) if name not in SEARCHED:
             where = ", ".join(SEARCHED)
@@ -219,6 +226,18 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
             yield Problem(("tune", "budget", key), f"needs compute.{other} beside it")
 
 
+def _auto_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Spaces of several models are searched by what takes numbers and choices alike."""
+    tune = _section(tree, "tune")
+    for key, able in (
+        ("search", ("tpe", "random")),
+        ("scheduler", ("asha", "hyperband", "median", "none")),
+    ):
+        if tune.get(key, able[0]) not in able:
+            law = f"must be {', '.join(able[:-1])} or {able[-1]} beside model.type: auto"
+            yield Problem(("tune", key), law, show(tune[key]))
+
+
 def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     """Trials of a population exchange weights, so they differ in nothing that gives these shape."""
     tune, found = _section(tree, "tune"), space.find(tree)
@@ -232,8 +251,8 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     if workers != 1:
         law = "pbt needs compute.workers: 1 beside it"
         yield Problem(("tune", "scheduler"), law, f"workers: {show(workers)}")
-    kind = str(_section(tree, "model").get("type", "mlp"))
-    rates = models.REGISTRY[kind].options.rates if kind in models.REGISTRY else ()
+    own = _model(tree)
+    rates = own.rates if own else ()
     alike = [("train", key) for key in sorted(sections.Train.alike)]
     alike += [("model", key) for key in sorted(rates)]
     names = ", ".join(map(dotted, alike))
@@ -245,10 +264,26 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:
+    own = _model(tree)
+    ignored = own.without if own else frozenset()
     for key in sorted(without_effect(tree) & _section(tree, "train").keys()):
+        if own and key in ignored:
+            yield Problem(("train", key), f"would do nothing beside model.type: {own.tag}")
+            continue
         other, law, _ = _NEEDS[key]
         got = " or ".join(map(str, options(tree, other)))
         yield Problem(("train", key), law, f"{other}: {got}")
+
+
+def _single_laws(tree: space.Tree) -> Iterator[Problem]:
+    """A model that one process trains on CPUs takes no other resources."""
+    own, compute = _model(tree), _section(tree, "compute")
+    if own is None or not own.single:
+        return
+    for key, only in (("workers", 1), ("gpus", 0), ("precision", "fp32")):
+        if compute.get(key, only) != only:
+            law = f"must be {only} beside model.type: {own.tag}"
+            yield Problem(("compute", key), law, show(compute[key]))
 
 
 def _worker_laws(tree: space.Tree) -> Iterator[Problem]:
@@ -285,6 +320,12 @@ _NEEDS: dict[str, tuple[str, str, Callable[[object], bool]]] = {
     "label_smoothing": ("loss", "needs a cross-entropy loss beside it", _is_smoothed),
 }
 """Keys of `train` that need certain values of another key: that key, the law, and its test."""
+
+
+def _model(tree: space.Tree) -> type[models.Options] | None:
+    """The section of the file's model; None for code of the user's, and unknown names."""
+    kind = str(_section(tree, "model").get("type", sections.MODEL))
+    return models.REGISTRY[kind].options if kind in models.REGISTRY else None
 
 
 def _section(tree: space.Tree, name: str) -> space.Tree:

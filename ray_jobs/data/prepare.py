@@ -105,12 +105,9 @@ def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
 
 def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
     """Yield a problem for each key of the file that does not fit the data."""
-    kind, task = experiment.default().model.type, tasks.REGISTRY[prepared.schema.target.task]
-    types = {column.type for column in prepared.schema.columns}
-    needed = models.REGISTRY[kind].needs if kind in models.REGISTRY else None
-    if needed is not None and needed not in types:
-        got = f"got {', '.join(sorted(types))}"
-        yield f"model.type: {kind} needs a column of type {needed}, but {got}"
+    task = tasks.REGISTRY[prepared.schema.target.task]
+    for kind in experiment.families:
+        yield from _misfits_of_model(kind, task, prepared.schema, experiment)
     fitting = losses.fitting(task)
     for loss in experiment.losses:
         if loss in losses.REGISTRY and loss not in fitting:
@@ -120,6 +117,33 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         experiment.metric(task.name)
     except errors.UserError as error:
         yield str(error)
+
+
+def _misfits_of_model(
+    kind: str, task: type[tasks.Task], known: Schema, experiment: spec.Experiment
+) -> Iterator[str]:
+    """Problems of columns and losses that a model cannot take."""
+    if kind not in models.REGISTRY:
+        return
+    model, of_type = models.REGISTRY[kind], dict[str, list[str]]()
+    for column in known.columns:
+        of_type.setdefault(column.type, []).append(column.name)
+    if model.needs is not None and model.needs not in of_type:
+        got = f"got {', '.join(sorted(of_type))}"
+        yield f"model.type: {kind} needs a column of type {model.needs}, but {got}"
+    wrong = [name for one in sorted(model.refuses & of_type.keys()) for name in of_type[one]]
+    if wrong:
+        law = f"{kind} takes no column of type {' or '.join(sorted(model.refuses))}"
+        fix = messages.setting({"data": {"drop": wrong}}) + " leaves them out"
+        if left := [one for one in experiment.families if one != kind]:
+            fix += f", {messages.setting({'model': {'families': left}})} the model"
+        yield f"model.type: {law}, but got {', '.join(wrong)}; {fix}"
+    for loss in experiment.losses if model.objectives else ():
+        name = task.loss if loss == "auto" else loss
+        if name not in losses.REGISTRY or losses.REGISTRY[name].objective is None:
+            able = [one for one in losses.REGISTRY if losses.REGISTRY[one].objective]
+            law = f"must be one of {', '.join(able)} beside model.type: {kind}"
+            yield f"train.loss: {law}, but got {name}"
 
 
 def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:

@@ -110,6 +110,9 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
             yield f"data.split.{key}: {law}{fix}"
     if data.duplicates == "drop":
         yield f"data.duplicates: streamed rows are not compared, so drop cannot stand here{fix}"
+    if experiment.model.single:
+        law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
+        yield f"model.type: {law}{fix}"
     searched = [one for key, one in experiment.space.items() if key.startswith("features.")]
     settings = math.prod(one.size() for one in searched)
     if settings > MOST_SETTINGS:

@@ -13,8 +13,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("eagleray", "ray_jobs", "serving", "k8s")
 OTHER_MEANINGS = {
     "numeric": {
+        "eagleray/learn/features/matrix.py",
         "eagleray/learn/features/transforms.py",
         "eagleray/learn/models/layers.py",
+        "eagleray/learn/models/numbers.py",
+        "eagleray/learn/models/tabm.py",
     },  # a model's input
     "boolean": {  # of JSON Schema
         "eagleray/spec/reference.py",

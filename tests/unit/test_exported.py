@@ -51,6 +51,8 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         (SHAPE, {}),
         (SHAPE, {"batch_norm": True, "activation": "silu", "hidden": [8]}),
         (PICTURES, {"type": "image"}),
+        (SHAPE, {"type": "tabm", "members": 4, "width": 8}),
+        (SHAPE, {"type": "tabm", "members": 4, "width": 8, "numbers": "periodic"}),
     ],
 )
 def test_a_graph_has_the_outputs_of_its_module_for_any_number_of_rows(

@@ -341,5 +341,5 @@ def test_an_added_version_with_the_columns_of_a_trained_one_needs_no_change_of_c
 
 def test_a_replica_of_an_older_release_refuses_the_bundle_by_its_format() -> None:
     made = imported.make("onnx", elsewhere.classifier_file(), CANCER, DIAGNOSIS)
-    assert json.loads(made.files["bundle.json"])["format"] == bundle.IMPORTED
+    assert json.loads(made.files["bundle.json"])["format"] == bundle.OTHER_ENGINES
     assert json.loads(bundles.files()["bundle.json"])["format"] == bundle.FORMAT

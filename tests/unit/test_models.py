@@ -1,17 +1,22 @@
 """Architectures: what they take, and what they give."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from eagleray import code, errors
 from eagleray.learn import features, models
+from eagleray.learn.models import layers, numbers
 
 SHAPE = features.Shape(numeric=3, categories=2, table=7, tokens=11, image=(1, 8, 8))
 MODELS: list[models.Options] = [
     models.Mlp(),
     models.Mlp(hidden=(), batch_norm=True, activation="gelu"),
+    models.TabM(type="tabm", members=4, width=8),
+    models.TabM(type="tabm", members=4, width=8, numbers="periodic", frequency_scale=1.0),
+    models.TabM(type="tabm", members=4, width=8, blocks=1, numbers="none"),
     models.Text(type="text"),
     models.Image(type="image"),
     models.Image(type="image", channels=(4, 8, 16, 32), hidden=()),
@@ -44,6 +49,81 @@ def test_a_row_is_judged_alike_alone_and_in_company(options: models.Options) -> 
     rows = batch(6)
     alone = torch.cat([model({k: v[i : i + 1] for k, v in rows.items()}) for i in range(6)])
     torch.testing.assert_close(alone, model(rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", MODELS)
+def test_every_weight_has_a_gradient(options: models.Options) -> None:
+    torch.manual_seed(0)
+    model = models.build(options, SHAPE, 4)
+    if isinstance(model, layers.Fitted):
+        model.fit(batch(64))
+    model(batch(64)).pow(2).sum().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def ensemble(outputs: int, **options: Any) -> torch.nn.Module:
+    torch.manual_seed(1)
+    small = models.TabM(type="tabm", members=5, width=8, dropout=0.0, **options)
+    return models.build(small, SHAPE, outputs)
+
+
+def test_an_ensemble_predicts_the_mean_of_its_members_probabilities() -> None:
+    model = ensemble(3)
+    output_BC = model.train()(batch(6)).softmax(1)
+    assert output_BC.shape == (6 * 5, 3)
+    mean_BC = output_BC.reshape(6, 5, 3).mean(1)
+    torch.testing.assert_close(model.eval()(batch(6)).softmax(1), mean_BC)
+    assert (output_BC.reshape(6, 5, 3).std(1) > 1e-4).any()  # members differ
+
+
+def test_an_ensemble_of_values_predicts_their_mean() -> None:
+    model = ensemble(1)
+    output_BC = model.train()(batch(6))
+    torch.testing.assert_close(model.eval()(batch(6)), output_BC.reshape(6, 5, 1).mean(1))
+
+
+def columns(rows: int = 200) -> torch.Tensor:
+    """A number of many values, an indicator, a constant, and one whose values nearly meet."""
+    generator = torch.Generator().manual_seed(3)
+    many = torch.randn(rows, generator=generator)
+    near = 1.0 + torch.arange(rows) * 1e-7
+    return torch.stack([many, (many > 1).float(), torch.full((rows,), 7.0), near], 1)
+
+
+def test_bins_follow_the_training_rows_and_are_kept_with_the_weights() -> None:
+    shape = features.Shape(numeric=4)
+    options = models.TabM(type="tabm", members=2, width=4, bins=8)
+    fitted, plain = models.build(options, shape, 2), models.build(options, shape, 2)
+    assert isinstance(fitted, layers.Fitted)
+    fitted.fit({"numeric": columns()})
+    assert all(value.isfinite().all() for value in fitted.state_dict().values())
+    rows = {"numeric": columns(9)}
+    plain.load_state_dict(fitted.state_dict())
+    assert plain.eval()(rows).equal(fitted.eval()(rows))
+
+
+def test_a_number_is_linear_between_the_edges_of_its_bins() -> None:
+    module = numbers.Piecewise(1, 4, 1)
+    values = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])[:, None]
+    module.fit({"numeric": values.repeat(20, 1)})
+    with torch.no_grad():
+        module.embedding.linear0.weight.zero_()
+        module.embedding.linear0.bias.zero_()
+        module.embedding.linear.weight.copy_(
+            torch.tensor([1.0, 10.0, 100.0, 1000.0])[None, :, None]
+        )
+        given = module(torch.tensor([[0.5], [1.0], [2.5], [4.0]])).flatten().tolist()
+    assert given == pytest.approx([0.5, 1.0, 61.0, 1111.0])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_bins_of_a_few_rows_are_finite(rows: int) -> None:
+    module = numbers.Piecewise(4, 48, 2)
+    module.fit({"numeric": columns(rows)})
+    assert module(torch.tensor([[1e6] * 4, [-1e6] * 4])).isfinite().all()
 
 
 @pytest.mark.parametrize("options", [models.Mlp(), models.Text(type="text")])

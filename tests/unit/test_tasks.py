@@ -68,7 +68,11 @@ def test_predictions_are_compared_by_the_column_kind_of_the_target(
     ("known", "unknown", "law"),
     [
         (b'"task":"binary"', b'"task":"ranking"', "task: must be one of binary, multiclass, regr"),
-        (b'"type":"mlp"', b'"type":"wide"', "model.type: must be one of mlp, text, image, but"),
+        (
+            b'"type":"mlp"',
+            b'"type":"wide"',
+            "model.type: must be one of mlp, tabm, boosting, auto, text, image, but",
+        ),
     ],
 )
 def test_a_bundle_of_a_package_that_is_absent_is_refused_with_what_is_known(

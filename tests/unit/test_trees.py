@@ -77,3 +77,17 @@ def test_what_lightgbm_writes_is_taken_with_categories_too(options: dict[str, ob
     data = lightgbm.Dataset(x_BF, x_BF[:, 1] % 2, categorical_feature=[1])
     made = lightgbm.train({"verbosity": -1, "num_threads": 1, **options}, data, 3)
     assert trees.check(made.model_to_string().encode())["max_feature_idx"] == "1"
+
+
+def test_a_booster_that_parts_gaps_from_all_values_is_read() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(200, 2))
+    rows[::3, 0] = np.nan
+    data = lightgbm.Dataset(rows, np.isnan(rows[:, 0]).astype(float))
+    made = lightgbm.train({"objective": "regression", "verbosity": -1}, data, 3)
+    text = made.model_to_string()
+    assert "threshold=inf" in text
+    trees.check(text.encode())
+    loaded = lightgbm.Booster(model_str=text)
+    np.testing.assert_array_equal(loaded.predict(rows), made.predict(rows))
+    assert np.ptp(np.asarray(loaded.predict(rows))) > 0.1

@@ -9,6 +9,7 @@ from eagleray.learn.features import reference as reference
 from eagleray.learn.features.categories import UNKNOWN as UNKNOWN
 from eagleray.learn.features.categories import Category as Category
 from eagleray.learn.features.images import Image as Image
+from eagleray.learn.features.matrix import Matrix as Matrix
 from eagleray.learn.features.numbers import Number as Number
 from eagleray.learn.features.texts import Text as Text
 from eagleray.learn.features.transforms import Inputs as Inputs

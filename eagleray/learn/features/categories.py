@@ -65,6 +65,11 @@ class Categories:
         return rows
 
     @property
+    def starts(self) -> tuple[int, ...]:
+        """Each column's first row, which stands for missing."""
+        return tuple(self._starts[:-1])
+
+    @property
     def table_rows(self) -> int:
         return self._starts[-1]
 

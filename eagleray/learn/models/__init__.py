@@ -1,7 +1,7 @@
-"""Models: modules that take encoded inputs by name, give (B, C). Legend: B batch, C outputs.
+"""Models: modules that take encoded inputs by name, give (B, C); and trees of LightGBM.
 
 A model is added as an options section, a file with its module, and a line in `REGISTRY`; by an
-installed package (`eagleray.plugins`) with `REGISTRY.register`.
+installed package (`eagleray.plugins`) with `REGISTRY.register`. Legend: B batch, C outputs.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 from eagleray import code, plugins
 from eagleray.learn.columns.image import IMAGE
 from eagleray.learn.columns.text import TEXT
-from eagleray.learn.models.options import Custom, Image, Mlp, Options, Text
+from eagleray.learn.models.options import Auto, Boosting, Custom, Image, Mlp, Options, TabM, Text
 
 if TYPE_CHECKING:
     from torch import nn
 
     from eagleray.learn import features
 
-__all__ = ["REGISTRY", "Custom", "Image", "Mlp", "Model", "Options", "Text", "build", "parse"]
+__all__ = [
+    "REGISTRY", "Auto", "Boosting", "Custom", "Image", "Mlp", "Model", "Options", "TabM", "Text",
+    "build", "engine", "parse",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,19 +33,35 @@ class Model:
 
     Attributes:
         options: its section of the experiment file.
-        module: `package.module:name` of its `torch.nn.Module`, built from options, shape and C.
+        module: `package.module:name` of its `torch.nn.Module`, built from options, shape and C;
+            empty for a model that is none.
         needs: the column type that it requires.
+        refuses: column types that it cannot take.
+        engine: the name of the engine that runs it (`eagleray.engines`); empty for `auto`, of
+            which a trial takes another model.
+        objectives: whether it is trained by the `objective` of a loss alone.
     """
 
     options: type[Options]
-    module: str
+    module: str = ""
     needs: str | None = None
+    refuses: frozenset[str] = frozenset()
+    engine: str = "torch"
+    objectives: bool = False
 
 
 REGISTRY = plugins.Registry(
     "model.type",
     {
         "mlp": Model(Mlp, "eagleray.learn.models.mlp:Mlp"),
+        "tabm": Model(TabM, "eagleray.learn.models.tabm:TabM"),
+        "boosting": Model(
+            Boosting,
+            refuses=frozenset({TEXT.name, IMAGE.name}),
+            engine="lightgbm",
+            objectives=True,
+        ),
+        "auto": Model(Auto, engine=""),
         "text": Model(Text, "eagleray.learn.models.text:TextNet", needs=TEXT.name),
         "image": Model(Image, "eagleray.learn.models.image:ImageNet", needs=IMAGE.name),
     },
@@ -59,6 +78,12 @@ def parse(value: Mapping[str, Any]) -> Options:
     kind = value["type"]
     section = Custom if code.is_name(kind) else REGISTRY[kind].options
     return section.model_validate(value)
+
+
+def engine(options: Options) -> str:
+    """The name of the engine that runs a model."""
+    kind = options.type
+    return "torch" if code.is_name(kind) else REGISTRY[kind].engine
 
 
 def build(

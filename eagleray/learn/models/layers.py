@@ -10,6 +10,14 @@ from eagleray.learn import features
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
+class Fitted(nn.Module):
+    """A module that keeps statistics of the training rows, as buffers."""
+
+    def fit(self, inputs: dict[str, Tensor]) -> None:
+        """Take them from training rows, before the first step; a trainer calls it once."""
+        raise NotImplementedError
+
+
 class Tabular(nn.Module):
     """Numeric columns as they are, each categorical column as a row of one embedding table."""
 

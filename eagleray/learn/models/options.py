@@ -3,10 +3,12 @@
 `Section` is here because installed packages subclass `Options`, and cannot import `eagleray.spec`.
 """
 
-from typing import Annotated, ClassVar, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from eagleray import code
 
@@ -14,6 +16,14 @@ Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], pydantic.Strict(False)]  # a YAML list, frozen
 Size = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+TreeShare = Annotated[float, Field(gt=0, le=1)]
+Penalty = Annotated[float, Field(ge=0)]
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("law", "must hold each name once", {"got": ", ".join(names)})
+    return names
 
 
 class Section(pydantic.BaseModel):
@@ -31,9 +41,15 @@ class Options(Section):
     Attributes:
         rates: options that are rates of `nn.Dropout` and nothing else; trials that differ in them
             can be trained in one pass.
+        train: defaults of the section `train` that this model has in place of the usual ones.
+        without: keys of `train` that would do nothing beside it.
+        single: whether it is trained by one process, on CPUs, from rows in memory.
     """
 
     rates: ClassVar[frozenset[str]] = frozenset()
+    train: ClassVar[Mapping[str, Any]] = {}
+    without: ClassVar[frozenset[str]] = frozenset()
+    single: ClassVar[bool] = False
     type: str
 
 
@@ -48,6 +64,104 @@ class Mlp(Options):
     activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between layers.")
     batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
     embedding: Size = Field(8, description="Size of a category's embedding.")
+
+
+class TabM(Options):
+    """An ensemble of fully connected networks that share most of their weights."""
+
+    tag: ClassVar[str | None] = "tabm"
+    rates: ClassVar[frozenset[str]] = frozenset({"dropout"})
+    train: ClassVar[Mapping[str, Any]] = {
+        "optimizer": "adamw",
+        "lr": 2e-3,
+        "weight_decay": 3e-4,
+        "batch_size": 256,
+    }
+    type: Literal["tabm"] = Field(
+        description="For tables; takes every kind of column. Defaults of `train` beside it: "
+        "`optimizer: adamw`, `lr: 0.002`, `weight_decay: 0.0003`, `batch_size: 256`."
+    )
+    members: Size = Field(32, description="Networks of the ensemble.")
+    blocks: Size = Field(2, description="Hidden layers of each.")
+    width: Size = Field(256, description="Width of each hidden layer.")
+    dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
+    numbers: Literal["piecewise", "periodic", "none"] = Field(
+        "piecewise", description="How numbers are embedded: linear in bins, by waves, or not."
+    )
+    embedding: Size = Field(16, description="Size of a number's embedding.")
+    bins: Annotated[int, Field(ge=2)] = Field(
+        48, description="Most bins of a number, at quantiles of the training part."
+    )
+    frequencies: Size = Field(48, description="Waves of a number.")
+    frequency_scale: Annotated[float, Field(gt=0)] = Field(
+        0.01, description="Deviation of the first frequencies; higher ones follow finer detail."
+    )
+
+    @pydantic.field_validator("embedding", "bins", "frequencies", "frequency_scale")
+    @classmethod
+    def _belongs(cls, value: float, info: ValidationInfo) -> float:
+        chosen, needed = info.data.get("numbers"), _EMBEDDED[str(info.field_name)]
+        unset = value == cls.model_fields[str(info.field_name)].default  # as bundles have it
+        if chosen is not None and chosen not in needed and not unset:
+            law = f"needs numbers: {' or '.join(needed)} beside it"
+            raise PydanticCustomError("law", law, {"got": f"numbers: {chosen}"})
+        return value
+
+
+_EMBEDDED = {
+    "embedding": ("piecewise", "periodic"),
+    "bins": ("piecewise",),
+    "frequencies": ("periodic",),
+    "frequency_scale": ("periodic",),
+}
+"""Embeddings of numbers that an option needs."""
+
+
+class Boosting(Options):
+    """Trees of LightGBM, each grown on the errors of those before."""
+
+    tag: ClassVar[str | None] = "boosting"
+    train: ClassVar[Mapping[str, Any]] = {"lr": 0.05}
+    without: ClassVar[frozenset[str]] = frozenset(
+        {"batch_size", "optimizer", "weight_decay", "momentum", "schedule", "clip_norm"}
+        | {"label_smoothing"}
+    )
+    single: ClassVar[bool] = True
+    type: Literal["boosting"] = Field(
+        description="For tables; numbers and categories, with their gaps. Of `train` it reads "
+        "`lr` (0.05 by default), `epochs`, `loss`, `early_stopping` and `seed`."
+    )
+    rounds: Size = Field(
+        25, description="Trees that an epoch adds: `train.epochs` times as many in all, per class."
+    )
+    leaves: Annotated[int, Field(ge=2, le=131_072)] = Field(
+        31, description="Most leaves of a tree."
+    )
+    depth: Size | None = Field(None, description="Most splits from the root to a leaf.")
+    min_rows: Size = Field(20, description="Least training rows of a leaf.")
+    row_share: TreeShare = Field(1.0, description="Part of the rows that each tree is grown on.")
+    column_share: TreeShare = Field(1.0, description="Part of the columns that each tree sees.")
+    l1: Penalty = Field(0.0, description="L1 penalty of the leaves.")
+    l2: Penalty = Field(0.0, description="L2 penalty of the leaves.")
+    bins: Annotated[int, Field(ge=2, le=65_535)] = Field(
+        255, description="Most bins of a number's histogram."
+    )
+
+
+class Auto(Options):
+    """Several models, searched under one budget; each has a space of its own."""
+
+    tag: ClassVar[str | None] = "auto"
+    train: ClassVar[Mapping[str, Any]] = {"epochs": 40}
+    without: ClassVar[frozenset[str]] = Boosting.without | {"lr"}
+    single: ClassVar[bool] = True
+    type: Literal["auto"] = Field(
+        description="For tables. Of `train` it reads `epochs` (40 by default), `loss`, "
+        "`early_stopping` and `seed`."
+    )
+    families: Annotated[
+        Many[Literal["boosting", "tabm", "mlp"]], Field(min_length=1), AfterValidator(_different)
+    ] = Field(("boosting", "tabm", "mlp"), description="The models that are tried.")
 
 
 class Text(Options):

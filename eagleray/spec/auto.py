@@ -1,0 +1,91 @@
+"""`model.type: auto`: the spaces of several models as one, of which a trial takes one model.
+
+What a trial draws for the models that it does not take has no effect. The spaces of `tabm` and
+`mlp` are those of their papers (arXiv:2410.24210, arXiv:2106.11959), narrowed to small models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eagleray.learn.models.options import Auto
+from eagleray.spec import space
+
+FAMILY = "family"
+SPACES: dict[str, space.Tree] = {
+    "boosting": {
+        "leaves": {"choice": [31, 15, 63, 127]},
+        "min_rows": {"choice": [20, 5, 60]},
+        "row_share": {"uniform": [0.6, 1.0]},
+        "column_share": {"uniform": [0.4, 1.0]},
+        "l2": {"loguniform": [1e-3, 10.0]},
+        "train": {"lr": {"loguniform": [0.03, 0.2]}, "early_stopping": {"patience": 4}},
+    },
+    "tabm": {
+        "members": 16,
+        "width": {"choice": [128, 64, 256]},
+        "blocks": {"choice": [2, 1, 3]},
+        "dropout": {"uniform": [0.0, 0.4]},
+        "bins": {"choice": [48, 16]},
+        "train": {
+            "lr": {"loguniform": [1e-3, 5e-3]},
+            "weight_decay": {"loguniform": [1e-4, 1e-1]},
+            "early_stopping": {"patience": 4},
+        },
+    },
+    "mlp": {
+        "hidden": {"choice": [[128], [256], [256, 128]]},
+        "dropout": {"uniform": [0.0, 0.5]},
+        "activation": "silu",
+        "train": {
+            "lr": {"loguniform": [1e-3, 2e-2]},
+            "weight_decay": {"loguniform": [1e-5, 1e-1]},
+            "optimizer": "adamw",
+            "batch_size": 256,
+            "early_stopping": {"patience": 4},
+        },
+    },
+}
+"""By the name of a model: its options, and its part of `train`. Defaults come first."""
+
+
+def expanded(searched: space.Tree) -> space.Tree:
+    """The sections with the spaces of the models that `auto` searches; others as they are."""
+    model: space.Tree = searched.get("model", {})
+    if not _is_auto(model):
+        return searched
+    families = list(model.get("families", Auto.model_fields["families"].default))
+    spaces = {name: _parsed(SPACES[name]) for name in families}
+    drawn = {FAMILY: space.parse("choice", families), **spaces}
+    return {**searched, "model": {"type": Auto.tag, **drawn}}
+
+
+def chosen(sections: space.Tree) -> space.Tree:
+    """The sections of one trial, with the model that it takes; without `auto` as they are."""
+    model: space.Tree = sections.get("model", {})
+    if not _is_auto(model):
+        return sections
+    own = dict(model[model[FAMILY]])
+    train = {**Auto.train, **own.pop("train"), **sections.get("train", {})}
+    return {**sections, "model": {"type": model[FAMILY], **own}, "train": train}
+
+
+def effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial without those of the models that it does not take."""
+    taken = values.get(f"model.{FAMILY}")
+    others = tuple(f"model.{name}." for name in SPACES if taken is not None and name != taken)
+    return {key: value for key, value in values.items() if not key.startswith(others)}
+
+
+def _is_auto(model: Any) -> bool:
+    return isinstance(model, Mapping) and model.get("type") == Auto.tag
+
+
+def _parsed(node: Any) -> Any:
+    kind = space.kind_of(node)
+    if kind is not None:
+        return space.parse(kind, node[kind])
+    if isinstance(node, dict):
+        return {name: _parsed(value) for name, value in node.items()}
+    return node

@@ -1,0 +1,93 @@
+"""`model.type: auto`: what a trial takes, what the file shows, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from eagleray import spec
+from eagleray.client import screen
+from eagleray.learn import models
+from eagleray.spec import auto
+from ray_jobs import pack_size, search
+from ray_jobs.data import prepare
+
+
+def experiment(folder: Path, model: str = "{type: auto}", **overrides: str) -> spec.Experiment:
+    file = folder / "auto.yaml"
+    file.write_text(
+        f"name: wine\ndata: {{source: 'dataset:wine', target: target}}\nmodel: {model}\n"
+        "storage: file:///tmp/unused\n"
+    )
+    return spec.load(file, overrides)
+
+
+def values(chosen: spec.Experiment, **drawn: object) -> dict[str, object]:
+    named = {key.replace("__", "."): value for key, value in drawn.items()}
+    return {key: one.default() for key, one in chosen.space.items()} | named
+
+
+@pytest.mark.parametrize("family", auto.SPACES)
+def test_a_trial_takes_one_model_with_its_own_part_of_train(tmp_path: Path, family: str) -> None:
+    chosen = experiment(tmp_path, **{"train.seed": "7", "train.early_stopping": "{patience: 9}"})
+    taken = chosen.configuration(values(chosen, model__family=family))
+    assert taken.model.type == family
+    assert (taken.train.epochs, taken.train.seed) == (40, 7)
+    assert taken.train.early_stopping == spec.sections.EarlyStopping(patience=9)
+    lr = chosen.space[f"model.{family}.train.lr"].default()
+    assert taken.train.lr == lr
+
+
+@pytest.mark.parametrize("family", auto.SPACES)
+def test_every_end_of_every_space_is_valid(tmp_path: Path, family: str) -> None:
+    chosen = experiment(tmp_path)
+    for key, drawn in chosen.space.items():
+        for _, end in drawn.ends():
+            taken = chosen.configuration(values(chosen, model__family=family) | {key: end})
+            assert taken.model.type == (end if key == "model.family" else family)
+
+
+def test_the_first_model_is_the_default_and_only_those_named_are_searched(tmp_path: Path) -> None:
+    assert isinstance(experiment(tmp_path).default().model, models.Boosting)
+    chosen = experiment(tmp_path, "{type: auto, families: [mlp, tabm]}")
+    assert isinstance(chosen.default().model, models.Mlp)
+    assert not any("boosting" in key for key in chosen.space)
+    assert search.epochs(chosen) == 40
+
+
+def test_a_file_shows_what_it_says_and_not_the_spaces(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path)
+    assert chosen.explicit()["model"] == {"type": "auto"}
+    families = list(chosen.families)
+    assert chosen.resolved()["model"] == {"type": "auto", "families": families}
+    assert "lr" not in chosen.resolved()["train"]
+    other = experiment(tmp_path, "{type: auto, families: [tabm]}")
+    assert chosen.search_id("x") != other.search_id("x")
+
+
+def test_a_trial_is_shown_with_the_values_of_its_own_model(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path)
+    shown = screen.values(values(chosen, model__family="mlp"))
+    assert shown.startswith("family=mlp mlp.hidden=[128]")
+    assert "tabm" not in shown
+    assert "boosting" not in shown
+    plain = {"model.width": 3, "train.lr": 0.5}
+    assert screen.values(plain) == "width=3 lr=0.5"
+
+
+def test_trials_of_several_models_are_trained_one_after_another(tmp_path: Path) -> None:
+    searched = search.Search(experiment(tmp_path))
+    assert pack_size.choose(searched, trials=20, slots=1).size == 1
+
+
+def test_a_column_that_one_of_the_models_cannot_take_names_the_model_to_leave_out(
+    tmp_path: Path,
+) -> None:
+    lines = "\n".join(f"the words of line {row},{row % 2}" for row in range(60))
+    (tmp_path / "texts.csv").write_text(f"note,target\n{lines}\n")
+    options = {"data.source": "texts.csv", "features.note.type": "text"}
+    chosen = experiment(tmp_path, **options)
+    (found,) = prepare.misfits(chosen, prepare.dataset(chosen))
+    assert found.startswith("model.type: boosting takes no column of type image or text")
+    assert "families: [tabm, mlp]" in found
+    without = experiment(tmp_path, "{type: auto, families: [tabm, mlp]}", **options)
+    assert not list(prepare.misfits(without, prepare.dataset(without)))

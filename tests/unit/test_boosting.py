@@ -1,0 +1,326 @@
+"""Trees in training: gaps and categories, resumed to the bit, in a bundle, and what is refused."""
+
+import re
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+
+from eagleray import bundle, errors, spec, storage
+from eagleray.engines import lightgbm as engine
+from eagleray.engines import trees
+from eagleray.learn import features, metrics, schema, tasks
+from eagleray.state import searches
+from eagleray.storage import cache
+from ray_jobs import boosting, checkpoints, costs, learner, member, snapshots, tensors
+from ray_jobs.data import encoded, prepare
+
+TARGETS = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+
+
+def table(task: str, rows: int = 600) -> pd.DataFrame:
+    """A number, one with gaps that tell, a category with rare names and gaps, a time."""
+    random = np.random.default_rng(5)
+    age, gap = random.normal(40, 9, rows), random.random(rows) < 0.3
+    city = random.choice(["Bern", "Oslo", "Rome", "Lima"], rows, p=[0.4, 0.3, 0.28, 0.02])
+    value = gap * 2.0 + (city == "Oslo") * 1.5 + (age > 45) * 0.8 + random.normal(0, 0.1, rows)
+    if task == "binary":
+        value = np.where(value > 1, "yes", "no")
+    if task == "multiclass":
+        value = np.digitize(value, [0.5, 1.7]).astype(str)
+    return pd.DataFrame(
+        {
+            "age": age.round(2),
+            "income": np.where(gap, np.nan, random.normal(5, 1, rows)),
+            "city": [None if index % 11 == 0 else name for index, name in enumerate(city)],
+            "joined": pd.date_range("2020-01-01", periods=rows, freq="7h").astype(str),
+            "target": value,
+        }
+    )
+
+
+def experiment(folder: Path, task: str = "binary", **overrides: str) -> spec.Experiment:
+    table(task).to_csv(folder / "table.csv", index=False)
+    kind = "numeric" if task == "regression" else "categorical"
+    file = folder / "boosting.yaml"
+    file.write_text(
+        "name: x\ndata: {source: table.csv, target: target}\n"
+        f"features: {{target: {{type: {kind}}}, city: {{type: categorical, max_categories: 3}}}}\n"
+        "model: {type: boosting, rounds: 4, leaves: 6, min_rows: 5}\ntrain: {epochs: 5, lr: 0.2}\n"
+        "tune: {trials: 1}\nstorage: file:///tmp/unused\n"
+    )
+    return spec.load(file, overrides)
+
+
+def prepared(chosen: spec.Experiment) -> tuple[prepare.Dataset, encoded.Encoded]:
+    dataset = prepare.dataset(chosen)
+    return dataset, dataset.encode(dataset.fit(chosen.default().features))
+
+
+def start(folder: Path, task: str = "binary", **overrides: str) -> boosting.Booster:
+    chosen = experiment(folder, task, **overrides)
+    made = learner.build(chosen.default(), prepared(chosen)[1], metric=TARGETS[task])
+    assert isinstance(made, boosting.Booster)
+    return made
+
+
+def finish(running: learner.Learner) -> learner.Learner:
+    while not running.finished:
+        running.epoch()
+    return running
+
+
+def copy(first: learner.Learner, second: learner.Learner, folder: Path) -> None:
+    """Restore a training from the files of another's snapshot."""
+    taken = first.snapshot("test/1")
+    assert taken is not None
+    paths = {name: folder / name for name in snapshots.FILES}
+    for name, path in paths.items():
+        path.write_bytes(taken.stream(name).read())
+    assert paths[snapshots.BEST].read_bytes() == first.best("test/1").read()
+    second.restore([paths])
+
+
+def history(running: learner.Learner) -> list[dict[str, float]]:
+    return [epoch | {"seconds": 0.0} for epoch in running.progress.history]
+
+
+def test_a_matrix_has_gaps_in_place_of_means_and_categories_by_their_place(tmp_path: Path) -> None:
+    dataset, data = prepared(experiment(tmp_path))
+    matrix = features.Matrix.of(data.transforms)
+    assert isinstance(data.train, encoded.Part)
+    given = matrix.apply(data.train.inputs)
+    columns = dataset.take(dataset.split.train)
+    assert given.shape[1] == 3 + 6 + 1  # two numbers and an age, its cycles, a category
+    assert (np.isnan(given[:, 1]) == np.isnan(columns["income"])).all()
+    assert np.isnan(given[:, 1]).any()
+    assert not np.isnan(given[:, 0]).any()
+    assert matrix.categories == [9]
+    missing = [city is None for city in columns["city"]]
+    assert (np.isnan(given[:, 9]) == missing).all()
+    assert set(np.unique(given[~np.isnan(given[:, 9]), 9])) == {1, 2, 3, 4}
+    assert features.Matrix.model_validate_json(matrix.model_dump_json()) == matrix
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_trees_learn_and_a_bundle_that_is_stored_and_loaded_predicts_the_same(
+    tmp_path: Path, task: str
+) -> None:
+    chosen = experiment(tmp_path, task)
+    dataset, data = prepared(chosen)
+    running = finish(learner.build(chosen.default(), data, metric=TARGETS[task]))
+    (tmp_path / "best").write_bytes(running.best("x").read())
+    known = tasks.of(dataset.schema.target)
+    made = bundle.Bundle(
+        schema=dataset.schema,
+        transforms=data.transforms,
+        engine=running.engine(
+            chosen.model, data.transforms, known.width, tensors.Reader([tmp_path / "best"])
+        ),
+        scale=known.scale(dataset.targets[dataset.split.train]),
+    )
+    rows = schema.to_json(dataset.schema, dataset.take(dataset.split.validation))
+    files = bundle.pack(made, rows, {})
+    assert files["model.txt"].startswith(b"tree\n")
+    loaded = bundle.unpack(files)
+    loaded.verify()
+    outputs = loaded.predict(rows).outputs
+    np.testing.assert_array_equal(outputs, made.predict(rows).outputs)
+    truth = dataset.targets[dataset.split.validation]
+    found = metrics.score(dataset.schema.target, truth, outputs)
+    best = running.progress.best
+    assert found == pytest.approx({name: best[name] for name in found})
+    assert found["accuracy" if task != "regression" else "r2"] > 0.9
+
+
+def test_what_the_engine_takes_is_refused_where_it_is_cut(tmp_path: Path) -> None:
+    running = start(tmp_path)
+    running.epoch()
+    text = running.text
+    with pytest.raises(errors.UserError):
+        engine.LightGbm(text[: len(text) // 2], features.Matrix.of(running.data.transforms), 2)
+
+
+@pytest.mark.parametrize("task", TARGETS)
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_trees_resumed_equal_those_that_were_not_interrupted_to_the_bit(
+    tmp_path: Path, task: str, rounds: int
+) -> None:
+    """After whole epochs, and in the third, which begins again; rows and columns are drawn."""
+    drawn = {"model.row_share": "0.7", "model.column_share": "0.7"}
+    whole, first, second = (start(tmp_path, task, **drawn) for _ in range(3))
+    finish(whole)
+    first.epoch()
+    first.epoch()
+    stops = iter([False] * (rounds - 1) + [True])
+    assert not rounds or first.epoch(lambda: next(stops)) is None
+    assert first.partial.batches == rounds
+    copy(first, second, tmp_path)
+    assert second.progress == first.progress
+    for resumed in (first, second):
+        finish(resumed)
+        assert history(resumed) == history(whole)
+        assert isinstance(resumed, boosting.Booster)
+        assert resumed.text == whole.text
+        assert resumed.best("x").read() == whole.best("x").read()
+
+
+def test_the_first_checkpoint_may_be_before_the_first_epoch(tmp_path: Path) -> None:
+    first, second, whole = (start(tmp_path) for _ in range(3))
+    assert first.epoch(lambda: True) is None
+    copy(first, second, tmp_path)
+    assert second.progress.epoch == 0
+    assert history(finish(second)) == history(finish(whole))
+
+
+def test_each_epoch_adds_its_rounds_to_those_before(tmp_path: Path) -> None:
+    running = start(tmp_path)
+    finish(running)
+    booster = lightgbm.Booster(model_str=running.text.decode())
+    assert booster.num_trees() == 5 * 4
+    matrix = features.Matrix.of(running.data.transforms)
+    raw_BC = engine.raw_outputs(booster, matrix.apply(running.data.validation.inputs), 2)
+    outputs = tasks.of(running.data.target).activate(raw_BC, {})
+    loss = -np.log(outputs[np.arange(len(outputs)), running.data.validation.targets]).mean()
+    assert running.progress.history[-1]["log_loss"] == pytest.approx(loss)
+    losses = [one["train_loss"] for one in running.progress.history]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_joined_texts_give_the_sum_of_what_each_gives() -> None:
+    random = np.random.default_rng(0)
+    rows, target = random.normal(size=(300, 4)), random.normal(size=300)
+    parameters = {"objective": "regression", "verbosity": -1, "num_leaves": 5}
+    boosters = [
+        lightgbm.train(parameters | {"seed": seed}, lightgbm.Dataset(rows, target + seed), 11)
+        for seed in range(3)
+    ]
+    text = trees.joined([one.model_to_string().encode() for one in boosters])
+    trees.check(text)
+    whole = lightgbm.Booster(model_str=text.decode())
+    assert whole.num_trees() == 33
+    expected = np.sum([one.predict(rows) for one in boosters], axis=0)
+    np.testing.assert_allclose(np.asarray(whole.predict(rows)), expected)
+
+
+def test_a_weighted_loss_counts_the_rare_class_more(tmp_path: Path) -> None:
+    def share(loss: str) -> float:
+        """The mean probability of the rare class."""
+        running = start(tmp_path, **{"train.loss": loss, "train.epochs": "1", "train.lr": "0.01"})
+        running.epoch()
+        matrix = features.Matrix.of(running.data.transforms)
+        fitted = engine.LightGbm(running.text, matrix, 2)
+        outputs = tasks.of(running.data.target).activate(
+            fitted.run(running.data.validation.inputs), {}
+        )
+        rare = np.bincount(running.data.train.targets).argmin()
+        return float(outputs[:, rare].mean())
+
+    assert share("weighted_cross_entropy") == pytest.approx(0.5, abs=0.03)
+    assert share("cross_entropy") < 0.45
+
+
+def test_early_stopping_counts_epochs_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    options = {
+        "train.early_stopping": "{patience: 2}",
+        "train.epochs": "60",
+        "train.lr": "0.9",
+        "model.min_rows": "1",
+    }
+    running = start(tmp_path, "binary", **options)
+    finish(running)
+    progress = running.progress
+    assert progress.epoch == progress.best_epoch + 2 < 60
+    assert len(running.best("x").read()) < len(running.text)
+
+
+def test_trees_that_nothing_can_split_any_more_end_an_epoch_early(tmp_path: Path) -> None:
+    running = start(tmp_path, **{"model.min_rows": "400"})
+    finish(running)
+    assert running.progress.epoch == 5
+    assert np.isfinite(running.progress.best["log_loss"])
+
+
+def test_what_a_model_costs_is_its_text_and_the_time_of_a_row(tmp_path: Path) -> None:
+    running = finish(start(tmp_path))
+    assert costs.size(running) == running.size > 1000
+    assert 0 < costs.latency(running) < 1
+
+
+def test_a_probe_leaves_a_training_as_it_was(tmp_path: Path) -> None:
+    running = start(tmp_path)
+    running.probe()
+    assert running.progress == learner.Progress()
+    assert history(finish(running)) == history(finish(start(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "law"),
+    [
+        ({"train.loss": "focal"}, "train.loss: must be one of .* beside model.type: boosting"),
+        ({"features.city.type": "text"}, "boosting takes no column of type image or text"),
+    ],
+)
+def test_losses_and_columns_that_trees_cannot_take_are_refused(
+    tmp_path: Path, overrides: dict[str, str], law: str
+) -> None:
+    table("binary").to_csv(tmp_path / "table.csv", index=False)
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "name: x\ndata: {source: table.csv, target: target}\nmodel: {type: boosting}\n"
+        "storage: file:///tmp/unused\n"
+    )
+    chosen = spec.load(file, overrides)
+    (found,) = prepare.misfits(chosen, prepare.dataset(chosen))
+    assert re.search(law, found)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[checkpoints.Place]:
+    (tmp_path / "storage").mkdir()
+    store = storage.open((tmp_path / "storage").as_uri())
+    records, local = searches.Records(store, "x", "s"), cache.Cache(tmp_path / "cache", 1 << 30)
+    with futures.ThreadPoolExecutor(1) as uploads:
+        yield checkpoints.Place(store, records, uploads, local, cost="size", population=True)
+
+
+def test_a_lost_trial_goes_on_from_its_checkpoint_in_storage_and_ends_as_it_would_have(
+    tmp_path: Path, place: checkpoints.Place
+) -> None:
+    first, second = member.Member(1, {}, place), member.Member(1, {}, place)
+    first.start(lambda _: start(tmp_path))
+    for _ in range(2):
+        first.trainer.epoch()
+    first.save_state()
+    assert first.saved.flush(10)
+    first.trainer.epoch(lambda: True)
+    second.start(lambda _: start(tmp_path))  # another worker: the first one is lost
+    assert second.epoch == 2
+    assert history(finish(second.trainer)) == history(finish(start(tmp_path)))
+    report = second.report("log_loss")
+    assert report is not None
+    assert report["done"]
+    assert report["costs"] == {"size": second.trainer.size}
+
+
+def test_a_trial_of_a_population_goes_on_from_anothers_trees_with_a_rate_of_its_own(
+    tmp_path: Path, place: checkpoints.Place
+) -> None:
+    first, second = member.Member(1, {}, place), member.Member(2, {}, place)
+    for one in (first, second):
+        one.start(lambda _: start(tmp_path))
+    first.trainer.epoch()
+    first.save_state()
+    assert first.saved.flush(10)
+    grown = first.saved.saved
+    assert grown is not None
+    second.clone(lambda _: start(tmp_path, **{"train.lr": "0.5"}), {}, grown)
+    assert second.trainer.progress == first.trainer.progress
+    second.trainer.epoch()
+    first.trainer.epoch()
+    losses = [one.trainer.progress.history[-1]["train_loss"] for one in (first, second)]
+    assert losses[1] < losses[0]
