@@ -1,0 +1,143 @@
+"""Confidence intervals of metrics by the bootstrap, and the verdict on two models.
+
+Resamples are drawn from a fixed seed, so those of two models on the same rows are the same rows:
+the interval of a difference is a paired one. Intervals are BCa (Efron 1987), whose acceleration
+comes from a jackknife over groups of rows. Of many rows fewer are drawn, and the interval is
+narrowed by the root of the shares (m out of n; Bickel, Götze and van Zwet 1997).
+
+Legend: B rows, N resamples, K groups of the jackknife.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from eagleray.learn import metrics, schema, tasks
+from eagleray.state.evaluations import Estimate, Verdict
+
+LEVEL = 0.95
+RESAMPLES = 1000
+MOST_DRAWN = 10_000
+"""Maximum number of rows of a resample."""
+GROUPS = 40
+"""Groups of rows that the jackknife leaves out, one after another."""
+_ENOUGH = 0.9  # share of the resamples that define a metric, else it has no interval
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model on the rows of a part.
+
+    Attributes:
+        target: what is predicted.
+        truth_B: see `metrics.Rows`.
+        outputs: likewise.
+        names: the metrics, all that fit the task by default.
+    """
+
+    target: schema.Target
+    truth_B: np.ndarray
+    outputs: np.ndarray
+    names: Sequence[str] = ()
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """The metrics, NaN where the rows do not define one."""
+        return self._score(np.arange(len(self.truth_B)))
+
+    @cached_property
+    def resampled(self) -> dict[str, np.ndarray]:
+        """The metrics of each resample (N), NaN where its rows do not define one."""
+        rows = len(self.truth_B)
+        random = np.random.default_rng(0)
+        drawn = (random.integers(0, rows, min(rows, MOST_DRAWN)) for _ in range(RESAMPLES))
+        return _columns([self._score(places) for places in drawn])
+
+    @cached_property
+    def without(self) -> dict[str, np.ndarray]:
+        """The metrics without each group of rows (K)."""
+        rows = len(self.truth_B)
+        parts = np.array_split(np.random.default_rng(1).permutation(rows), min(rows, GROUPS))
+        keep = np.ones(rows, bool)
+        found = []
+        for part in parts:
+            keep[part] = False
+            found.append(self._score(np.flatnonzero(keep)))
+            keep[part] = True
+        return _columns(found)
+
+    def _score(self, places: np.ndarray) -> dict[str, float]:
+        task = tasks.REGISTRY[self.target.task]
+        rows = metrics.Rows(self.truth_B[places], self.outputs[places], task.positive)
+        names = self.names or metrics.fitting(task)
+        with np.errstate(all="ignore"):
+            return {name: float(metrics.REGISTRY[name].measure(rows)) for name in names}
+
+
+def estimates(judged: Judged) -> dict[str, Estimate]:
+    """Metrics with their intervals, those that the rows do not define left out."""
+    narrowed = _narrowed(len(judged.truth_B))
+    return {
+        name: _estimate(value, judged.resampled[name], judged.without[name], narrowed)
+        for name, value in judged.values.items()
+        if np.isfinite(value)
+    }
+
+
+def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:
+    """Whether one model scores higher than another on the same rows, beyond noise.
+
+    None where these rows do not define the metric.
+    """
+    difference = ours.values[metric] - theirs.values[metric]
+    if not np.isfinite(difference):
+        return None
+    resampled_N = ours.resampled[metric] - theirs.resampled[metric]
+    without_K = ours.without[metric] - theirs.without[metric]
+    found = _estimate(difference, resampled_N, without_K, _narrowed(len(ours.truth_B)))
+    return Verdict(outcome=_outcome(found, metric), metric=metric, difference=found)
+
+
+def _outcome(difference: Estimate, metric: str) -> str:
+    """The interval decides: without one, or with one around zero, there is no difference."""
+    if difference.low is None or difference.high is None:
+        return "no difference"
+    above, below = difference.low > 0, difference.high < 0
+    if not above and not below:
+        return "no difference"
+    return "better" if above == (metrics.REGISTRY[metric].mode == "max") else "worse"
+
+
+def _estimate(
+    value: float, resampled_N: np.ndarray, without_K: np.ndarray, narrowed: float
+) -> Estimate:
+    finite_N, finite_K = (one[np.isfinite(one)] for one in (resampled_N, without_K))
+    if len(finite_N) < _ENOUGH * len(resampled_N) or np.ptp(finite_N) == 0:
+        return Estimate(value=value)
+    low, high = np.quantile(finite_N, _levels(value, finite_N, finite_K))
+    low, high = (value + (bound - value) * narrowed for bound in (low, high))
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def _levels(value: float, resampled_N: np.ndarray, without_K: np.ndarray) -> np.ndarray:
+    """The two shares of the resamples that bound the BCa interval."""
+    below = float((resampled_N < value).mean() + (resampled_N == value).mean() / 2)
+    least = 1 / len(resampled_N)
+    bias = stats.norm.ppf(min(max(below, least), 1 - least))
+    off_K = without_K.mean() - without_K if len(without_K) else np.zeros(1)
+    spread = float((off_K**2).sum()) ** 1.5
+    skew = float((off_K**3).sum()) / (6 * spread) if spread else 0.0
+    edges = bias + stats.norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    levels: np.ndarray = stats.norm.cdf(bias + edges / (1 - skew * edges))
+    return levels
+
+
+def _narrowed(rows: int) -> float:
+    return float(np.sqrt(min(rows, MOST_DRAWN) / rows))
+
+
+def _columns(scores: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([one[name] for one in scores]) for name in scores[0]}
