@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from eagleray.api.models import Models as Models
     from eagleray.api.models import models as models
     from eagleray.api.remote import Client as Client
+    from eagleray.api.reports import Report as Report
+    from eagleray.api.reports import report as report
     from eagleray.api.results import Result as Result
 
 _EXPORTS = {
@@ -33,6 +35,7 @@ _EXPORTS = {
     "experiments": ("Experiment", "load"),
     "models": ("Model", "Models", "models"),
     "remote": ("Client",),
+    "reports": ("Report", "report"),
     "results": ("Result",),
 }
 __all__ = [name for names in _EXPORTS.values() for name in names]

@@ -28,7 +28,7 @@ def _sign(
     losses = [epoch["loss"] for epoch in history if "loss" in epoch]
     if train is None or test is None:
         return "none", f"the rows do not define {metric}, so nothing is said"
-    gap = f"{metric} is {train:.4f} on training rows and {test.value:.4f} on the test part"
+    gap = f"{metric} is {train:.4g} on training rows and {test.value:.4g} on the test part"
     if _risen(losses) and _apart(metric, train, test):
         return "over-fit", (
             f"{gap}, and the validation loss rose after its best epoch: more regularisation"

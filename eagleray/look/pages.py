@@ -55,7 +55,7 @@ def _environment(package: str) -> jinja2.Environment:
     import jinja2
 
     folders = {"look": jinja2.PackageLoader(PACKAGE, "")}
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(package, ""), jinja2.PrefixLoader(folders)]
         ),
@@ -64,6 +64,15 @@ def _environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["cell"] = _cell
+    return made
+
+
+def _cell(value: object) -> str:
+    """The text of a table's cell: four significant digits, a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @functools.cache

@@ -1,4 +1,6 @@
-"""Pictures as inline SVG: lines, marks and intervals over two axes. Colours are classes of style.css.
+"""Pictures as inline SVG: lines, marks and intervals over two axes.
+
+Colours are classes of style.css, so that a picture follows light, dark and print.
 
 A picture is 360 units wide, so that its text is legible on a phone; wide ones scroll.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,12 +39,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from `low` to `high`; `names` stand in place of numbers, at 0, 1, 2, …"""
+    """An axis from `low` to `high`."""
 
     label: str
     low: float
     high: float
-    names: Sequence[str] = field(default=())
 
     @classmethod
     def over(cls, label: str, values: Sequence[float], *, include: Sequence[float] = ()) -> Axis:
@@ -95,12 +96,9 @@ def dots(rows: Sequence[tuple[str, float, float | None, float | None]], label: s
     parts = [*_ticks_x(frame)]
     for place, (name, value, low, high) in enumerate(rows):
         at, css = TOP + 32 * place + 20, "s0" if place == 0 else "grey"
-        parts.append(_text(8, at - 8, f"{name}: {_number(value)}", "start", "name"))
+        parts.append(text(8, at - 8, f"{name}: {_number(value)}", "start", "name"))
         if low is not None and high is not None:
-            parts.append(
-                f'<line class="line {css}" x1="{frame.x(low):.1f}" x2="{frame.x(high):.1f}"'
-                f' y1="{at:.1f}" y2="{at:.1f}"/>'
-            )
+            parts.append(_line(frame.x(low), at, frame.x(high), at, f"line {css}"))
         parts.append(f'<circle class="mark {css}" cx="{frame.x(value):.1f}" cy="{at:.1f}" r="4"/>')
     return svg(parts, WIDTH, height, f"{label}: {says}")
 
@@ -109,8 +107,17 @@ def svg(parts: Sequence[str], width: float, height: float, says: str) -> Markup:
     """A picture of these elements, which are escaped already."""
     from markupsafe import Markup, escape
 
-    head = f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(says)}">'
+    box = f'viewBox="0 0 {width:g} {height:g}"'
+    head = f'<svg class="plot" {box} role="img" aria-label="{escape(says)}">'
     return Markup("".join([head, *parts, "</svg>"]))  # noqa: S704 - every text in it is escaped
+
+
+def text(x: float, y: float, text: str, anchor: str, css: str = "") -> str:
+    """A text element."""
+    from markupsafe import escape
+
+    named = f' class="{css}"' if css else ""
+    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,8 @@ def _grid(frame: _Frame) -> Iterator[str]:
     yield from _ticks_x(frame)
     for value in frame.vertical.ticks:
         at = frame.y(value)
-        yield f'<line class="grid" x1="{frame.left:g}" x2="{frame.end:g}" y1="{at:.1f}" y2="{at:.1f}"/>'
-        yield _text(frame.left - 4, at + 4, _number(value), "end")
+        yield _line(frame.left, at, frame.end, at, "grid")
+        yield text(frame.left - 4, at + 4, _number(value), "end")
     yield _turned((frame.top + frame.bottom) / 2, frame.vertical.label)
 
 
@@ -154,10 +161,10 @@ def _ticks_x(frame: _Frame) -> Iterator[str]:
     ticks = frame.horizontal.ticks
     for value in ticks:
         at = frame.x(value)
-        yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.top:g}" y2="{frame.bottom:g}"/>'
-        yield _text(at, frame.bottom + 14, _number(value), "middle")
+        yield _line(at, frame.top, at, frame.bottom, "grid")
+        yield text(at, frame.bottom + 14, _number(value), "middle")
     middle = (frame.left + frame.end) / 2
-    yield _text(middle, frame.bottom + 32, frame.horizontal.label, "middle")
+    yield text(middle, frame.bottom + 32, frame.horizontal.label, "middle")
 
 
 def _diagonal(frame: _Frame, name: str) -> Iterator[str]:
@@ -165,12 +172,9 @@ def _diagonal(frame: _Frame, name: str) -> Iterator[str]:
     high = min(frame.horizontal.high, frame.vertical.high)
     if low >= high:
         return
-    yield (
-        f'<line class="diagonal" x1="{frame.x(low):.1f}" y1="{frame.y(low):.1f}"'
-        f' x2="{frame.x(high):.1f}" y2="{frame.y(high):.1f}"/>'
-    )
+    yield _line(frame.x(low), frame.y(low), frame.x(high), frame.y(high), "diagonal")
     at = low + 0.72 * (high - low)
-    yield _text(frame.x(at) + 6, frame.y(at) + 12, name, "start")
+    yield text(frame.x(at) + 6, frame.y(at) + 12, name, "start")
 
 
 def _drawn(frame: _Frame, one: Series) -> Iterator[str]:
@@ -182,10 +186,7 @@ def _drawn(frame: _Frame, one: Series) -> Iterator[str]:
     ]
     if one.low is not None and one.high is not None:
         for x, low, high in zip(one.x, one.low, one.high, strict=True):
-            yield (
-                f'<line class="line {css}" x1="{frame.x(x):.1f}" x2="{frame.x(x):.1f}"'
-                f' y1="{frame.y(low):.1f}" y2="{frame.y(high):.1f}"/>'
-            )
+            yield _line(frame.x(x), frame.y(low), frame.x(x), frame.y(high), f"line {css}")
     if one.marks:
         for x, y in points:
             yield f'<circle class="mark {css}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
@@ -207,16 +208,13 @@ def _names(frame: _Frame, series: Sequence[Series]) -> Iterator[str]:
     for at, place in placed:
         one = series[place]
         name = one.name if len(one.name) <= 15 else f"{one.name[:14]}…"
-        yield _text(
+        yield text(
             frame.end + 5, at - over + 4, name, "start", f"name s{one.colour % MOST_COLOURS}"
         )
 
 
-def _text(x: float, y: float, text: str, anchor: str, css: str = "") -> str:
-    from markupsafe import escape
-
-    named = f' class="{css}"' if css else ""
-    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def _turned(y: float, text: str) -> str:

@@ -176,3 +176,20 @@ def differences(left: Contents, right: Contents) -> Iterator[tuple[str, Any, Any
     theirs = right.evaluation.values if right.evaluation else {}
     for name in dict.fromkeys([*ours, *theirs]):
         yield name, ours.get(name), theirs.get(name)
+
+
+def verdict(left: Contents, right: Contents) -> str:
+    """Which of two versions is better on the same rows, where one was judged beside the other."""
+    for ours, theirs in ((left, right), (right, left)):
+        known = ours.evaluation.champion if ours.evaluation else None
+        if (
+            known is not None
+            and ours.evaluation is not None
+            and theirs.version is not None
+            and (ours.name, known.version) == (theirs.name, theirs.version.number)
+        ):
+            return f"{ours.title}: {findings.against(ours.evaluation, known)}."
+    return (
+        f"{left.title} and {right.title} were not judged on the same rows: each was champion of"
+        " another time; the metrics below are each of its own test part."
+    )

@@ -21,14 +21,14 @@ def sentence(title: str, found: Evaluation) -> str:
 
 def against(found: Evaluation, other: Comparison) -> str:
     """Whether a version is better than the champion, and by how much."""
-    champion = f"the champion, version {other.version}"
+    champion = f"version {other.version}, the champion"
     if other.verdict is None:
         return f"not compared with {champion}: {other.why}"
     sides = between(other.verdict.difference, flipped=found.mode == "min")
+    by = f"{abs(other.verdict.difference.value):.3g} {found.metric}{sides}"
     if other.verdict.outcome == "no difference":
-        return f"no difference to {champion}, beyond noise ({found.metric}{sides})"
-    by = abs(other.verdict.difference.value)
-    return f"{other.verdict.outcome} than {champion} by {by:.3g} {found.metric}{sides}"
+        return f"no different from {champion}, beyond noise (off by {by})"
+    return f"{other.verdict.outcome} than {champion}, by {by}"
 
 
 def of(found: Evaluation) -> Iterator[Finding]:
@@ -62,6 +62,7 @@ def between(gap: Estimate, *, flipped: bool = False) -> str:
 
 
 def group(one: Slice) -> str:
+    """`city is Oslo and age is 62 to 80`."""
     return " and ".join(f"{column} is {value}" for column, value in one.where.items())
 
 
@@ -90,7 +91,7 @@ def _champion(found: Evaluation) -> Iterator[Finding]:
         return
     verdict = found.champion.verdict
     say = passed if verdict and verdict.outcome == "better" else warned
-    yield say(f"The champion: {against(found, found.champion)}.")
+    yield say(f"It is {against(found, found.champion)}.")
 
 
 def _fit(found: Evaluation) -> Iterator[Finding]:

@@ -60,11 +60,11 @@ def test_of_one_class_there_is_no_curve() -> None:
     [
         (BINARY, np.eye(2)[[0, 1, 1, 1]], "finds 100 of 100 rows where left is yes; 67 of 100"),
         (BINARY, np.eye(2)[[0, 0, 0, 0]], "finds none of the rows where left is yes"),
-        (MANY, np.eye(10)[[0, 0, 1, 2]], "is right about kind for 75 of 100 rows"),
+        (MANY, np.eye(10)[[0, 0, 1, 3]], "is right about kind for 75 of 100 rows"),
         (
             schema.Target(name="price", task="regression"),
-            np.array([0.0, 2.0, 1.0, 1.0]),
-            "is within 0.5 of the true price for half of the rows, within 1 for 9 of 10",
+            np.array([0.5, 0.5, 1.5, 2.0]),
+            "is within 0.5 of the true price for half of the rows, within 0.85 for 9 of 10",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def judged(seed: int, off: float, metric: str) -> evaluation.Judged:
         (1.5, "rmse", "better"),
         (1.5, "r2", "better"),
         (0.0, "rmse", "no difference"),
-        (0.01, "mae", "no difference"),
+        (0.0, "mae", "no difference"),
     ],
 )
 def test_the_direction_of_a_metric_decides_what_is_better(
