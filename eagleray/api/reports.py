@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eagleray.findings import Finding
-    from eagleray.report import Contents
+    from eagleray.reports import Contents
 
 WORDS = {"fail": "WRONG", "warn": "LOOK AT", "pass": "FINE"}
 """How severities are said in a terminal."""
@@ -64,7 +64,7 @@ class Report:
         """Groups that are predicted worse: `group`, `rows`, `miss`, `low`, `high`, `others`."""
         import pandas as pd
 
-        from eagleray.report import findings
+        from eagleray.reports import findings
 
         rows = [
             (findings.group(one), one.rows, one.miss.value, one.miss.low, one.miss.high, one.others)
@@ -74,7 +74,7 @@ class Report:
 
     def html(self) -> str:
         """The whole report as one page that needs nothing else."""
-        from eagleray.report import page
+        from eagleray.reports import page
 
         return page(self.contents).decode()
 
@@ -114,7 +114,7 @@ class Report:
         return f"<Report: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        from eagleray.report import figures
+        from eagleray.reports import figures
 
         found = self.evaluation
         if found is None:
@@ -182,14 +182,14 @@ def report(what: str, storage_uri: str = storage.EMBEDDED) -> Report:
         UserError: `what` has another form.
         NotFoundError: there is no such model, version or search.
     """
-    from eagleray.report import of
+    from eagleray.reports import of
 
     return Report(of(storage.open(storage_uri), what))
 
 
 def compare(left: str, right: str, storage_uri: str = storage.EMBEDDED) -> Comparison:
     """Set two versions side by side; for the arguments and errors see `report`."""
-    from eagleray.report import contents
+    from eagleray.reports import contents
 
     store = storage.open(storage_uri)
     both = contents.of(store, left), contents.of(store, right)

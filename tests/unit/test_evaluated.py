@@ -8,7 +8,7 @@ import pytest
 
 import eagleray
 from eagleray import cli, errors, storage
-from eagleray.report import findings
+from eagleray.reports import findings
 from eagleray.state import evaluations
 from eagleray.state.evaluations import (
     Baseline,

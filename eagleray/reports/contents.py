@@ -8,7 +8,7 @@ from typing import Any
 
 from eagleray import errors, names
 from eagleray.findings import Finding
-from eagleray.report import findings
+from eagleray.reports import findings
 from eagleray.state import evaluations, searches
 from eagleray.state.evaluations import Evaluation
 from eagleray.state.models import Registry, Version

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from eagleray.look import Template
-from eagleray.report import figures, findings
-from eagleray.report.contents import Contents
+from eagleray.reports import figures, findings
+from eagleray.reports.contents import Contents
 from eagleray.state.evaluations import Estimate, Evaluation
 from eagleray.state.searches import Record
 
@@ -25,7 +25,7 @@ Table = tuple[tuple[str, ...], list[tuple[object, ...]], str]
 
 def page(of: Contents) -> bytes:
     """The whole report; text of the data is escaped."""
-    template = Template("eagleray.report", "page.html")
+    template = Template("eagleray.reports", "page.html")
     return template.page(**_whole(of), **(_judged(of, of.evaluation) or _NOTHING)).html
 
 

@@ -7,6 +7,6 @@ tables      their numbers
 page        one HTML file
 """
 
-from eagleray.report.contents import Contents as Contents
-from eagleray.report.contents import of as of
-from eagleray.report.page import page as page
+from eagleray.reports.contents import Contents as Contents
+from eagleray.reports.contents import of as of
+from eagleray.reports.page import page as page
