@@ -188,7 +188,7 @@ def _part(dataset: prepare.Dataset, rows: np.ndarray) -> evaluation.Part:
 
 def _model(made: bundle.Bundle) -> evaluation.Model:
     return evaluation.Model(
-        schema=made.schema,
+        known=made.schema,
         shape=made.transforms.shape,
         encode=made.transforms.apply,
         predict=lambda columns: made.predict_columns(columns).outputs,

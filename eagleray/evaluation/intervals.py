@@ -1,13 +1,14 @@
 """Confidence intervals of metrics by the bootstrap, and the verdict on two models.
 
-Resamples are drawn from a fixed seed, so those of two models on the same rows are the same rows:
-the interval of a difference is a paired one. Intervals are BCa (Efron 1987), whose acceleration
-comes from a jackknife over groups of rows. Of many rows fewer are drawn, and the interval is
-narrowed by the root of the shares (m out of n; Bickel, Götze and van Zwet 1997).
+Resamples are drawn from a seed that follows from the truth, so two models on the same rows have the
+same ones: the interval of a difference is a paired one. Intervals are BCa (Efron 1987), whose
+acceleration comes from a jackknife over groups of rows. Of many rows fewer are drawn, and the
+interval is narrowed by the root of the shares (m out of n; Bickel, Götze and van Zwet 1997).
 
 Legend: B rows, N resamples, K groups of the jackknife.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +53,7 @@ class Judged:
     def resampled(self) -> dict[str, np.ndarray]:
         """The metrics of each resample (N), NaN where its rows do not define one."""
         rows = len(self.truth_B)
-        random = np.random.default_rng(0)
+        random = np.random.default_rng(self._seed)
         drawn = (random.integers(0, rows, min(rows, MOST_DRAWN)) for _ in range(RESAMPLES))
         return _columns([self._score(places) for places in drawn])
 
@@ -60,7 +61,9 @@ class Judged:
     def without(self) -> dict[str, np.ndarray]:
         """The metrics without each group of rows (K)."""
         rows = len(self.truth_B)
-        parts = np.array_split(np.random.default_rng(1).permutation(rows), min(rows, GROUPS))
+        parts = np.array_split(
+            np.random.default_rng(self._seed).permutation(rows), min(rows, GROUPS)
+        )
         keep = np.ones(rows, bool)
         found = []
         for part in parts:
@@ -68,6 +71,10 @@ class Judged:
             found.append(self._score(np.flatnonzero(keep)))
             keep[part] = True
         return _columns(found)
+
+    @property
+    def _seed(self) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.truth_B).data)
 
     def _score(self, places: np.ndarray) -> dict[str, float]:
         task = tasks.REGISTRY[self.target.task]
@@ -79,9 +86,9 @@ class Judged:
 
 def estimates(judged: Judged) -> dict[str, Estimate]:
     """Metrics with their intervals, those that the rows do not define left out."""
-    narrowed = _narrowed(len(judged.truth_B))
+    rows = len(judged.truth_B)
     return {
-        name: _estimate(value, judged.resampled[name], judged.without[name], narrowed)
+        name: _estimate(value, judged.resampled[name], judged.without[name], rows)
         for name, value in judged.values.items()
         if np.isfinite(value)
     }
@@ -97,7 +104,7 @@ def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:
         return None
     resampled_N = ours.resampled[metric] - theirs.resampled[metric]
     without_K = ours.without[metric] - theirs.without[metric]
-    found = _estimate(difference, resampled_N, without_K, _narrowed(len(ours.truth_B)))
+    found = _estimate(difference, resampled_N, without_K, len(ours.truth_B))
     return Verdict(outcome=_outcome(found, metric), metric=metric, difference=found)
 
 
@@ -111,32 +118,31 @@ def _outcome(difference: Estimate, metric: str) -> str:
     return "better" if above == (metrics.REGISTRY[metric].mode == "max") else "worse"
 
 
-def _estimate(
-    value: float, resampled_N: np.ndarray, without_K: np.ndarray, narrowed: float
-) -> Estimate:
+def _estimate(value: float, resampled_N: np.ndarray, without_K: np.ndarray, rows: int) -> Estimate:
     finite_N, finite_K = (one[np.isfinite(one)] for one in (resampled_N, without_K))
     if len(finite_N) < _ENOUGH * len(resampled_N) or np.ptp(finite_N) == 0:
         return Estimate(value=value)
-    low, high = np.quantile(finite_N, _levels(value, finite_N, finite_K))
-    low, high = (value + (bound - value) * narrowed for bound in (low, high))
-    return Estimate(value=value, low=float(low), high=float(high))
+    bounds = np.quantile(finite_N, _levels(value, finite_N, finite_K, rows))
+    narrowed = np.sqrt(min(rows, MOST_DRAWN) / rows)
+    low, high = (value + (bounds - value) * narrowed).tolist()
+    return Estimate(value=value, low=low, high=high)
 
 
-def _levels(value: float, resampled_N: np.ndarray, without_K: np.ndarray) -> np.ndarray:
-    """The two shares of the resamples that bound the BCa interval."""
+def _levels(value: float, resampled_N: np.ndarray, without_K: np.ndarray, rows: int) -> np.ndarray:
+    """The two shares of the resamples that bound the interval.
+
+    BCa, expanded for few rows by Student's t (Hesterberg 2015, section 5.4).
+    """
     below = float((resampled_N < value).mean() + (resampled_N == value).mean() / 2)
     least = 1 / len(resampled_N)
     bias = stats.norm.ppf(min(max(below, least), 1 - least))
     off_K = without_K.mean() - without_K if len(without_K) else np.zeros(1)
     spread = float((off_K**2).sum()) ** 1.5
     skew = float((off_K**3).sum()) / (6 * spread) if spread else 0.0
-    edges = bias + stats.norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    reach = stats.t.ppf((1 + LEVEL) / 2, max(1, rows - 1)) * np.sqrt(rows / max(1, rows - 1))
+    edges = bias + np.array([-reach, reach])
     levels: np.ndarray = stats.norm.cdf(bias + edges / (1 - skew * edges))
     return levels
-
-
-def _narrowed(rows: int) -> float:
-    return float(np.sqrt(min(rows, MOST_DRAWN) / rows))
 
 
 def _columns(scores: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:

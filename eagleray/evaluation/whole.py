@@ -23,7 +23,7 @@ MOST_CHARACTERS = 120  # of a value of a wrong row
 class Model:
     """What is judged: canonical columns in, a model's inputs or outputs out."""
 
-    schema: schema.Schema
+    known: schema.Schema
     shape: features.Shape
     encode: Callable[[schema.Columns], features.Inputs]
     predict: Callable[[schema.Columns], np.ndarray]
@@ -54,11 +54,11 @@ def evaluate(
     history: Sequence[Mapping[str, float]],
 ) -> Evaluation:
     """Judge a model; `outputs` are its own for the test part, `history` the metrics by epoch."""
-    target = model.schema.target
+    target = model.known.target
     task, judged = tasks.of(target), intervals.Judged(target, test.truth_B, outputs)
     found = intervals.estimates(judged)
     seen = task.evaluate(test.truth_B, outputs, {name: one.value for name, one in found.items()})
-    columns = [(one, test.columns[one.name]) for one in model.schema.columns]
+    columns = [(one, test.columns[one.name]) for one in model.known.columns]
     miss_B = task.misses(test.truth_B, outputs)
     groups, looked = ([], 0) if miss_B is None else slices.worst(judged, metric, columns, miss_B)
     plain, notes = _baselines(model, metric, judged, train, test)
@@ -88,7 +88,7 @@ def evaluate(
         importance=important,
         wrong=_wrong(model, task, test, outputs, [one.column for one in important]),
         fit=_fit(model, metric, train, found.get(metric), history),
-        notes=[*notes, *_left_out(model.schema, test)],
+        notes=[*notes, *_left_out(model.known, test)],
     )
 
 
@@ -119,11 +119,12 @@ def _baselines(
     model: Model, metric: str, judged: intervals.Judged, train: Part, test: Part
 ) -> tuple[list[Baseline], list[str]]:
     """Each baseline, and a note where one could not be fitted."""
-    some, found, notes = train.some(baselines.MOST_ROWS), [], []
+    some, notes = train.some(baselines.MOST_ROWS), list[str]()
+    found: list[Baseline] = []
     known, asked = (
         baselines.Encoded(model.encode(part.columns), part.truth_B) for part in (some, test)
     )
-    fitted = baselines.outputs(tasks.of(model.schema.target), model.shape, known, asked)
+    fitted = baselines.outputs(tasks.of(model.known.target), model.shape, known, asked)
     try:
         found.extend(baselines.judge(judged, fitted, metric))
     except ValueError as cause:
@@ -141,7 +142,7 @@ def _fit(
     history: Sequence[Mapping[str, float]],
 ) -> Fit:
     some = train.some(MOST_TRAIN)
-    scores = metrics.score(model.schema.target, some.truth_B, model.predict(some.columns))
+    scores = metrics.score(model.known.target, some.truth_B, model.predict(some.columns))
     return fit.judge(metric, scores, len(some.truth_B), test, history)
 
 
@@ -154,7 +155,7 @@ def _wrong(
         return []
     worst = np.argsort(-miss_B, kind="stable")[:MOST_WRONG]
     worst = worst[miss_B[worst] > 0]
-    named = {one.name: one for one in model.schema.columns}
+    named = {one.name: one for one in model.known.columns}
     order = dict.fromkeys([*first, *named])
     shown = [named[name] for name in itertools.islice(order, MOST_SHOWN)]
     values = {

@@ -64,8 +64,16 @@ def _environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["cell"] = _cell
+    made.filters |= {"cell": _cell, "numeric": _numeric}
     return made
+
+
+def _numeric(rows: Sequence[Sequence[object]]) -> list[bool]:
+    """Whether each column of a table has numbers alone, or gaps."""
+    return [
+        all(isinstance(cell, int | float | None) and not isinstance(cell, bool) for cell in column)
+        for column in zip(*rows, strict=True)
+    ]
 
 
 def _cell(value: object) -> str:

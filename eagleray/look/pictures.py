@@ -57,7 +57,7 @@ class Axis:
     def ticks(self) -> list[float]:
         """About five round numbers on the axis."""
         span = self.high - self.low
-        raw = span / 4
+        raw = span / 5
         power = 10 ** math.floor(math.log10(raw))
         step = next(one * power for one in (1, 2, 5, 10) if one * power >= raw)
         first = math.ceil(self.low / step - 1e-9)
@@ -107,7 +107,7 @@ def svg(parts: Sequence[str], width: float, height: float, says: str) -> Markup:
     """A picture of these elements, which are escaped already."""
     from markupsafe import Markup, escape
 
-    box = f'viewBox="0 0 {width:g} {height:g}"'
+    box = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     head = f'<svg class="plot" {box} role="img" aria-label="{escape(says)}">'
     return Markup("".join([head, *parts, "</svg>"]))  # noqa: S704 - every text in it is escaped
 

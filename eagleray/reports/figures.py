@@ -33,7 +33,7 @@ class Figure:
     says: str
     picture: Markup
     headings: tuple[str, ...]
-    rows: list[tuple[object, ...]]
+    rows: Sequence[tuple[object, ...]]
 
 
 def beside(title: str, found: Evaluation) -> Figure | None:

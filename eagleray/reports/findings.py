@@ -76,7 +76,7 @@ def _baseline(found: Evaluation, one: Baseline) -> Finding:
     by = f"by {abs(verdict.difference.value):.3g} {found.metric}{sides}"
     if verdict.outcome == "better":
         return passed(f"It beats {name}, {by}.")
-    fix = "try more trials, other models or features; or take the baseline"
+    fix = "more trials, other models or features; or take the baseline"
     if verdict.outcome == "worse":
         return failed(f"It is worse than {name}, {by}.", fix=fix)
     gap = abs(verdict.difference.value)

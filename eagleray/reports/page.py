@@ -19,7 +19,7 @@ BEST = 15
 TILES = 4
 MOST_FACT = 300  # letters of a fact
 
-Table = tuple[tuple[str, ...], list[tuple[object, ...]], str]
+Table = tuple[tuple[str, ...], Sequence[tuple[object, ...]], str]
 """Headings, rows, and what the table is."""
 
 
@@ -61,7 +61,7 @@ def metrics(found: Evaluation) -> Table:
         "training rows",
         *(name for name, _ in others),
     )
-    return headings, list(rows), "Metrics"
+    return headings, rows, "Metrics"
 
 
 def leaderboard(trials: Sequence[Record], metric: str) -> Table:
@@ -90,7 +90,7 @@ def _whole(of: Contents) -> dict[str, object]:
     )
     return {
         "title": of.title,
-        "sentence": of.sentence,
+        "sentence": _shortened(of),
         "findings": of.findings,
         "words": WORDS,
         "leaderboard": leaderboard(of.trials, of.metric) if of.trials else None,
@@ -145,12 +145,12 @@ def _slices(found: Evaluation) -> Table:
         for one in found.slices
     ]
     headings = ("group", "rows", "mean miss", "interval", "elsewhere", found.metric)
-    return headings, list(rows), "Groups that are predicted worse"
+    return headings, rows, "Groups that are predicted worse"
 
 
 def _confused(found: Evaluation) -> Table:
     rows = [(one.truth, one.predicted, one.rows) for one in found.confused]
-    return ("true", "predicted", "rows"), list(rows), "Most frequent mistakes"
+    return ("true", "predicted", "rows"), rows, "Most frequent mistakes"
 
 
 def _wrong(found: Evaluation) -> Table:
@@ -160,7 +160,13 @@ def _wrong(found: Evaluation) -> Table:
         for one in found.wrong
     ]
     headings = ("row", f"true {found.target}", "predicted", "miss", *columns)
-    return headings, list(rows), "The most wrong rows"
+    return headings, rows, "The most wrong rows"
+
+
+def _shortened(of: Contents) -> str:
+    """The sentence below the title, which it need not repeat."""
+    rest = of.sentence.removeprefix(f"{of.title} ")
+    return rest[0].upper() + rest[1:]
 
 
 def _facts(of: Contents) -> list[tuple[object, ...]]:

@@ -12,7 +12,7 @@ from eagleray.learn import metrics, schema
 
 BINARY = schema.Target(name="left", task="binary", classes=("no", "yes"))
 NUMBER = schema.Target(name="price", task="regression")
-SETS, ROWS, POPULATION = 200, 250, 400_000
+SETS, ROWS, POPULATION = 400, 250, 400_000
 
 
 def binary(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,7 @@ def binary(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarr
 
 def number(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
     known = random.normal(size=rows)
-    return known + random.gumbel(size=rows), 0.9 * known + 0.5
+    return known + random.normal(size=rows), 0.9 * known + 0.5
 
 
 CASES = [
@@ -41,7 +41,7 @@ def test_a_95_percent_interval_covers_the_true_value_95_times_in_a_hundred(
     draw: Callable[..., tuple[np.ndarray, np.ndarray]],
     names: tuple[str, ...],
 ) -> None:
-    """Within binomial noise of 200 sets: 92 to 98 in a hundred."""
+    """92 to 98 in a hundred, of 400 data sets."""
     true = metrics.score(target, *draw(np.random.default_rng(10_000), POPULATION))
     covered = dict.fromkeys(names, 0)
     for seed in range(SETS):
