@@ -14,8 +14,8 @@ from eagleray.learn import features, metrics, tasks
 from eagleray.state.evaluations import Baseline
 
 CONSTANT = "always the same"
-MOST_ROWS = 100_000
-"""Maximum number of training rows that baselines are fitted on."""
+MOST_ROWS, MOST_CELLS = 100_000, 5_000_000
+"""Maximum number of training rows that baselines are fitted on, and of rows times classes."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Encoded:
 
     inputs: features.Inputs
     target_B: np.ndarray
+
+
+def most_rows(task: tasks.Task) -> int:
+    """How many training rows baselines are fitted on at most."""
+    return min(MOST_ROWS, MOST_CELLS // max(1, task.width))
 
 
 def outputs(

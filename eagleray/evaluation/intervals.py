@@ -23,6 +23,10 @@ LEVEL = 0.95
 RESAMPLES = 1000
 MOST_DRAWN = 10_000
 """Maximum number of rows of a resample."""
+MOST_CELLS, LEAST_RESAMPLES = 2_000_000, 200
+"""A resample of more probabilities than this makes resamples fewer, down to the second number."""
+MOST_CLASSES = 50
+"""With more classes, metrics that go class by class have no interval."""
 GROUPS = 40
 """Groups of rows that the jackknife leaves out, one after another."""
 _ENOUGH = 0.9  # share of the resamples that define a metric, else it has no interval
@@ -47,15 +51,24 @@ class Judged:
     @cached_property
     def values(self) -> dict[str, float]:
         """The metrics, NaN where the rows do not define one."""
-        return self._score(np.arange(len(self.truth_B)))
+        names = self.names or metrics.fitting(tasks.REGISTRY[self.target.task])
+        return self._score(np.arange(len(self.truth_B)), names)
 
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
         """The metrics of each resample (N), NaN where its rows do not define one."""
         rows = len(self.truth_B)
-        random = np.random.default_rng(self._seed)
-        drawn = (random.integers(0, rows, min(rows, MOST_DRAWN)) for _ in range(RESAMPLES))
-        return _columns([self._score(places) for places in drawn])
+        random, size = np.random.default_rng(self._seed), min(rows, MOST_DRAWN)
+        fewer = RESAMPLES * MOST_CELLS // (size * max(1, len(self.target.classes)))
+        count = min(RESAMPLES, max(LEAST_RESAMPLES, fewer))
+        drawn = (random.integers(0, rows, size) for _ in range(count))
+        return _columns([self._score(places, self.quick) for places in drawn])
+
+    @cached_property
+    def quick(self) -> list[str]:
+        """The metrics that are resampled."""
+        many = len(self.target.classes) > MOST_CLASSES
+        return [name for name in self.values if not (many and metrics.REGISTRY[name].by_class)]
 
     @cached_property
     def without(self) -> dict[str, np.ndarray]:
@@ -68,7 +81,7 @@ class Judged:
         found = []
         for part in parts:
             keep[part] = False
-            found.append(self._score(np.flatnonzero(keep)))
+            found.append(self._score(np.flatnonzero(keep), self.quick))
             keep[part] = True
         return _columns(found)
 
@@ -76,22 +89,22 @@ class Judged:
     def _seed(self) -> int:
         return zlib.crc32(np.ascontiguousarray(self.truth_B).data)
 
-    def _score(self, places: np.ndarray) -> dict[str, float]:
+    def _score(self, places: np.ndarray, names: Sequence[str]) -> dict[str, float]:
         task = tasks.REGISTRY[self.target.task]
         rows = metrics.Rows(self.truth_B[places], self.outputs[places], task.positive)
-        names = self.names or metrics.fitting(task)
         with np.errstate(all="ignore"):
             return {name: float(metrics.REGISTRY[name].measure(rows)) for name in names}
 
 
 def estimates(judged: Judged) -> dict[str, Estimate]:
     """Metrics with their intervals, those that the rows do not define left out."""
-    rows = len(judged.truth_B)
-    return {
-        name: _estimate(value, judged.resampled[name], judged.without[name], rows)
-        for name, value in judged.values.items()
-        if np.isfinite(value)
-    }
+    rows, found = len(judged.truth_B), {}
+    for name, value in judged.values.items():
+        if name not in judged.quick:
+            found[name] = Estimate(value=value)
+        elif np.isfinite(value):
+            found[name] = _estimate(value, judged.resampled[name], judged.without[name], rows)
+    return {name: one for name, one in found.items() if np.isfinite(one.value)}
 
 
 def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:
@@ -102,6 +115,10 @@ def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:
     difference = ours.values[metric] - theirs.values[metric]
     if not np.isfinite(difference):
         return None
+    if metric not in ours.quick:
+        return Verdict(
+            outcome="no difference", metric=metric, difference=Estimate(value=difference)
+        )
     resampled_N = ours.resampled[metric] - theirs.resampled[metric]
     without_K = ours.without[metric] - theirs.without[metric]
     found = _estimate(difference, resampled_N, without_K, len(ours.truth_B))

@@ -119,18 +119,20 @@ def _baselines(
     model: Model, metric: str, judged: intervals.Judged, train: Part, test: Part
 ) -> tuple[list[Baseline], list[str]]:
     """Each baseline, and a note where one could not be fitted."""
-    some, notes = train.some(baselines.MOST_ROWS), list[str]()
+    task, notes = tasks.of(model.known.target), list[str]()
+    most = baselines.most_rows(task)
     found: list[Baseline] = []
     known, asked = (
-        baselines.Encoded(model.encode(part.columns), part.truth_B) for part in (some, test)
+        baselines.Encoded(model.encode(part.columns), part.truth_B)
+        for part in (train.some(most), test)
     )
-    fitted = baselines.outputs(tasks.of(model.known.target), model.shape, known, asked)
+    fitted = baselines.outputs(task, model.shape, known, asked)
     try:
         found.extend(baselines.judge(judged, fitted, metric))
     except ValueError as cause:
         notes.append(f"baselines: one could not be fitted: {cause}")
-    if len(train.truth_B) > baselines.MOST_ROWS:
-        notes.append(f"baselines: fitted on {baselines.MOST_ROWS:,} of the training rows")
+    if len(train.truth_B) > most:
+        notes.append(f"baselines: fitted on {most:,} of {len(train.truth_B):,} training rows")
     return found, notes
 
 

@@ -57,11 +57,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it."""
+    """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it.
+
+    `by_class` says that its time grows with the number of classes.
+    """
 
     mode: Literal["max", "min"]
     tasks: frozenset[str]
     measure: Callable[[Rows], float]
+    by_class: bool = False
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -169,7 +173,7 @@ REGISTRY = plugins.Registry(
         "f1": Metric("max", tasks.CLASSES, _f1),
         "precision": Metric("max", tasks.CLASSES, _precision),
         "recall": Metric("max", tasks.CLASSES, _recall),
-        "roc_auc": Metric("max", tasks.CLASSES, _roc_auc),
+        "roc_auc": Metric("max", tasks.CLASSES, _roc_auc, by_class=True),
         "pr_auc": Metric("max", tasks.BINARY, _pr_auc),
         "log_loss": Metric("min", tasks.CLASSES, _log_loss),
         "brier": Metric("min", tasks.CLASSES, _brier),
