@@ -23,8 +23,8 @@ LEVEL = 0.95
 RESAMPLES = 1000
 MOST_DRAWN = 10_000
 """Maximum number of rows of a resample."""
-MOST_CELLS, LEAST_RESAMPLES = 2_000_000, 200
-"""A resample of more probabilities than this makes resamples fewer, down to the second number."""
+MOST_CELLS, LEAST_RESAMPLES = 400_000, 200
+"""Larger resamples (rows times classes, and pairs of classes) are fewer, down to the second."""
 MOST_CLASSES = 50
 """With more classes, metrics that go class by class have no interval."""
 GROUPS = 40
@@ -59,7 +59,8 @@ class Judged:
         """The metrics of each resample (N), NaN where its rows do not define one."""
         rows = len(self.truth_B)
         random, size = np.random.default_rng(self._seed), min(rows, MOST_DRAWN)
-        fewer = RESAMPLES * MOST_CELLS // (size * max(1, len(self.target.classes)))
+        classes = max(1, len(self.target.classes))
+        fewer = RESAMPLES * MOST_CELLS // ((size + classes) * classes)
         count = min(RESAMPLES, max(LEAST_RESAMPLES, fewer))
         drawn = (random.integers(0, rows, size) for _ in range(count))
         return _columns([self._score(places, self.quick) for places in drawn])
@@ -74,6 +75,8 @@ class Judged:
     def without(self) -> dict[str, np.ndarray]:
         """The metrics without each group of rows (K)."""
         rows = len(self.truth_B)
+        if rows < 2:
+            return dict.fromkeys(self.quick, np.zeros(0))
         parts = np.array_split(
             np.random.default_rng(self._seed).permutation(rows), min(rows, GROUPS)
         )

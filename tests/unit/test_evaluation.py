@@ -58,10 +58,10 @@ def classes(count: int) -> schema.Target:
 
 
 def test_five_hundred_classes_are_judged_in_seconds() -> None:
-    truth = np.tile(np.arange(500), 12)
+    truth = np.tile(np.arange(500), 5)
     began = time.process_time()
-    found = judged(classes(500), truth, test=1500)
-    assert time.process_time() - began < 120
+    found = judged(classes(500), truth, test=1000)
+    assert time.process_time() - began < 60
     assert [one.name for one in found.baselines] == ["always the same", "logistic regression"]
     assert found.metrics["roc_auc"].low is None
     assert found.metrics["accuracy"].low is not None

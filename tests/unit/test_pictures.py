@@ -1,5 +1,6 @@
 """Pictures as SVG: axes with round numbers, labels that do not lie on each other, escaped text."""
 
+import itertools
 import math
 import re
 
@@ -33,7 +34,7 @@ def test_names_of_lines_that_end_together_are_spread() -> None:
     found = re.findall(r'class="name s\d" x="[\d.]+" y="([\d.]+)"', drawn(*lines))
     heights = sorted(map(float, found))
     assert len(heights) == 6
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 12.9
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 12.9
 
 
 def test_what_is_not_a_number_is_left_out_and_text_is_escaped() -> None:
