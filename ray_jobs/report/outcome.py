@@ -94,14 +94,16 @@ class Outcome:
             out.print(f"  {command}", soft_wrap=True)
 
     def next_steps(self) -> list[str]:
-        """Commands to serve the champion, or to follow, compare and promote this version."""
+        """Commands to read the report, and to serve the champion, or to follow, compare and promote this version."""
         name, version = self.search.experiment.name, self.result.version
         at = f"--storage {self.search.experiment.storage}"
+        report = f"eagleray report {name}/{version} {at}"
         if self.place.champion == version:
-            return [f"eagleray serve {name} {at}"]
+            return [report, f"eagleray serve {name} {at}"]
         if self.place.rolls_out:
-            return [f"eagleray rollout status {name} {at}"]
+            return [report, f"eagleray rollout status {name} {at}"]
         return [
+            report,
             f"eagleray models diff {name} {self.place.champion} {version} {at}",
             f"eagleray models promote {name} {version} {at}",
         ]
