@@ -94,7 +94,7 @@ class Outcome:
             out.print(f"  {command}", soft_wrap=True)
 
     def next_steps(self) -> list[str]:
-        """Commands to read the report, and to serve the champion, or to follow, compare and promote this version."""
+        """Commands to read the report, to serve the champion, or to follow and promote this one."""
         name, version = self.search.experiment.name, self.result.version
         at = f"--storage {self.search.experiment.storage}"
         report = f"eagleray report {name}/{version} {at}"

@@ -132,9 +132,14 @@ def test_a_metric_stands_beside_its_interval_and_the_best_baseline() -> None:
     ]
     found = searches.Result.model_validate(
         {
-            **{"version": 2, "winner": 1, "metric": "accuracy", "looks": 2},
-            **{"test": {"accuracy": 0.9, "f1": 0.8}, "intervals": {"accuracy": estimate}},
-            **{"baselines": plain, "headline": "is right for 90 of 100 rows"},
+            "version": 2,
+            "winner": 1,
+            "metric": "accuracy",
+            "looks": 2,
+            "test": {"accuracy": 0.9, "f1": 0.8},
+            "intervals": {"accuracy": estimate},
+            "baselines": plain,
+            "headline": "is right for 90 of 100 rows",
             "compared": {"version": 1, "verdict": gap},
         }
     )
