@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from eagleray import errors, names
 from eagleray.findings import Finding
@@ -83,13 +84,15 @@ class Contents:
         }
 
 
+_SEARCH = re.compile(r"[0-9a-f]{12}")
 _UNJUDGED = "it was made elsewhere, or registered by a release before this one"
 
 
 def of(store: Storage, what: str) -> Contents:
     """What is on record of `NAME`, `NAME/VERSION` or `NAME/SEARCH`, or of a search's id alone.
 
-    A version is a number, an alias or `latest`, the default.
+    A version is a number, an alias or `latest`, the default; of a model without any it is the
+    search that was under way last.
 
     Raises:
         UserError: it has another form.
@@ -99,28 +102,33 @@ def of(store: Storage, what: str) -> Contents:
     if not name or (slash and not reference) or "/" in reference:
         law = "report: must be NAME, NAME/VERSION, NAME/SEARCH or SEARCH"
         raise errors.UserError(f"{law}, but got {what!r}")
-    found = [one for one in _searches(store, name) if one.search_id == (reference or name)]
-    if found:
-        return _of_search(store, found[0])
     registry = Registry(store)
-    if not names.is_label(name) or not registry.numbers(name):
-        _refuse(store, registry, name, reference)
-    return _of_version(store, registry.resolve(name, reference or "latest"))
+    if not names.is_label(name):
+        _refuse(store, registry, what)
+    if _SEARCH.fullmatch(reference or name):
+        for one in searches.all_of(store, name if reference else None):
+            if one.search_id == (reference or name):
+                return _of_search(store, one)
+    if registry.numbers(name):
+        return _of_version(store, registry.resolve(name, reference or "latest"))
+    begun = [] if reference else searches.all_of(store, name)
+    if not begun:
+        _refuse(store, registry, what)
+    return _of_search(store, max(begun, key=_written))
 
 
-def _searches(store: Storage, name: str) -> list[searches.Records]:
-    """The searches of a model of this name; for any other word those of all models."""
-    own = searches.all_of(store, name) if names.is_label(name) else []
-    return own or searches.all_of(store)
+def _written(records: searches.Records) -> float:
+    """When a search last said how far it is, in seconds since 1970."""
+    view = records.view()
+    return view.at if view else 0.0
 
 
-def _refuse(store: Storage, registry: Registry, name: str, reference: str) -> None:
+def _refuse(store: Storage, registry: Registry, what: str) -> NoReturn:
     """Raise NotFoundError, with what there is."""
-    known = [*registry.models(), *dict.fromkeys(one.name for one in searches.all_of(store))]
-    known = list(dict.fromkeys(known))
+    every = [*registry.models(), *(one.name for one in searches.all_of(store))]
+    known, name = list(dict.fromkeys(every)), what.partition("/")[0]
     law = f"report: must be of a model or a search in {store.uri} ({', '.join(known) or 'none'})"
-    got = f"{name}/{reference}" if reference else name
-    raise errors.NotFoundError(f"{law}, but got {got!r}{names.near(name, known)}")
+    raise errors.NotFoundError(f"{law}, but got {what!r}{names.near(name, known)}")
 
 
 def _of_search(store: Storage, records: searches.Records) -> Contents:

@@ -168,12 +168,10 @@ def parallel(trials: Sequence[Record], metric: str, winner: int | None) -> Figur
     scales.append(_Scale.of(metric, [one.score for one in shown]))
     said = f"A line for each of {len(shown)} trials, through its values and its {metric}"
     says = f"{said}; the winner's is in colour." if winner else f"{said}."
+    values = [[*(one.values.get(name) for name in names), one.score] for one in shown]
     lines = [
-        (
-            [scale.place(one.values.get(scale.name, one.score)) for scale in scales],
-            one.number == winner,
-        )
-        for one in shown
+        ([scale.place(cell) for scale, cell in zip(scales, row, strict=True)], one.number == winner)
+        for one, row in zip(shown, values, strict=True)
     ]
     picture = _coordinates(scales, lines, says)
     rows = [

@@ -101,6 +101,14 @@ def test_a_search_is_reported_by_its_id_with_or_without_a_winner(house: Path) ->
     assert "Best trials" in under_way.html()
 
 
+def test_of_a_model_without_a_version_the_search_under_way_is_reported(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path)
+    judged.stopped(one, judged.trial(one, 1), 2, 3)
+    found = eagleray.report("tumours", uri(tmp_path))
+    assert (found.title, found.findings) == (f"tumours, search {one.id}", [])
+    assert found.file_name == f"tumours-{one.id}-report.html"
+
+
 def test_a_version_made_elsewhere_says_that_it_was_not_judged(house: Path) -> None:
     found = eagleray.report("elsewhere", uri(house))
     assert "elsewhere version 1 has no evaluation: it was made elsewhere" in found.sentence
@@ -118,6 +126,9 @@ def test_a_version_made_elsewhere_says_that_it_was_not_judged(house: Path) -> No
         ),
         ("tumours/9", "must be one of its versions (1, 2), but got 9"),
         ("tumours/chmpion", "did you mean 'champion'"),
+        ("../models/603e4f0a3f85", "must be NAME, NAME/VERSION"),
+        ("../603e4f0a3f85", "must be of a model or a search in .*, but got '../603e4f0a3f85'"),
+        ("tumours/603e4f0a3f85", "must be one of its aliases (champion)"),
         ("/2", "must be NAME, NAME/VERSION, NAME/SEARCH or SEARCH, but got '/2'"),
         ("tumours/", "must be NAME, NAME/VERSION"),
         ("a/b/c", "must be NAME, NAME/VERSION"),
