@@ -14,7 +14,13 @@ from eagleray.state.evaluations import Estimate, Evaluation
 
 
 def judged(
-    target: schema.Target, truth: np.ndarray, *, columns: int = 3, skill: float = 2.0, test: int
+    target: schema.Target,
+    truth: np.ndarray,
+    *,
+    columns: int = 3,
+    skill: float = 2.0,
+    noise: float = 0.1,
+    test: int,
 ) -> Evaluation:
     """A model that knows the first column; the first rows are the test part."""
     random = np.random.default_rng(0)
@@ -23,7 +29,7 @@ def judged(
         target=target,
     )
     values = {one.name: random.normal(size=len(truth)) for one in known.columns}
-    values["c0"] = truth + random.normal(0, 0.1, len(truth))
+    values["c0"] = truth + random.normal(0, noise, len(truth))
 
     def predict(columns: schema.Columns) -> np.ndarray:
         at = columns["c0"]
@@ -58,9 +64,9 @@ def classes(count: int) -> schema.Target:
 
 
 def test_five_hundred_classes_are_judged_in_seconds() -> None:
-    truth = np.tile(np.arange(500), 5)
+    truth = np.tile(np.arange(500), 3)
     began = time.process_time()
-    found = judged(classes(500), truth, test=1000)
+    found = judged(classes(500), truth, noise=0.4, test=500)
     assert time.process_time() - began < 60
     assert [one.name for one in found.baselines] == ["always the same", "logistic regression"]
     assert found.metrics["roc_auc"].low is None
