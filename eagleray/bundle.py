@@ -7,6 +7,7 @@
     golden.json               rows, and the outputs that a replica must reproduce
     code/{module}.py          source of the user's architecture, if any
     predictions.parquet       truth and prediction for each row of the test part, for people
+    evaluation.json           how good it is there, for reports (`eagleray.state.evaluations`)
 
 Nothing is unpickled. The only code that runs is the user's source, verified like every file.
 
@@ -30,6 +31,7 @@ from eagleray import engines, errors
 from eagleray.engines import absent, feed, placement
 from eagleray.learn import features, schema, tasks
 from eagleray.learn.schema import Columns, ExtraFields, Raw, Schema
+from eagleray.state import evaluations
 
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 FORMAT, OTHER_ENGINES = 1, 2
 """Of `bundle.json`. Releases that know only torch read the first, and refuse the second."""
 PREDICTIONS = "predictions.parquet"
-_UNREAD = ("reference.json", PREDICTIONS)  # files not needed to predict
+_UNREAD = ("reference.json", PREDICTIONS, evaluations.FILE)  # files not needed to predict
 _OUTLINE = ("bundle.json", "transforms.safetensors", "golden.json")
 GOLDEN_ROWS = 32
 

@@ -24,6 +24,16 @@ def table(headings: Iterable[str], rows: Iterable[Sequence[object]], *, caption:
     return f"<table>{titled}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def picture(svg: str) -> str:
+    """A picture of `eagleray.look.pictures`, in the notebook's own text colour."""
+    style = (
+        ".plot text{fill:currentColor;font-size:11px}.plot .grid{stroke:currentColor;opacity:.15}"
+        ".plot .line{fill:none;stroke-width:2;stroke:#0072b2}.plot .mark{fill:#0072b2}"
+        ".plot .grey{stroke:#8a8a8a;fill:#8a8a8a}"
+    )
+    return f'<div style="max-width:32rem"><style>{style}</style>{svg}</div>'
+
+
 def notes(lines: Iterable[str]) -> str:
     """An HTML list, such as of warnings; empty text without lines."""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)

@@ -14,17 +14,17 @@ import pyarrow.parquet
 import torch
 
 import eagleray
-from eagleray import bundle, errors, storage
-from eagleray.learn import features, metrics, schema, tasks
-from eagleray.state import searches
+from eagleray import bundle, errors, evaluation, storage
+from eagleray.learn import features, schema, tasks
+from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
 from eagleray.storage import cache
-from ray_jobs import learner, search, tensors
+from ray_jobs import challenge, learner, search, tensors
 from ray_jobs.data import prepare
 
 
 class Winner:
-    """The best trial, rebuilt from storage and evaluated on the untouched test part.
+    """The best trial, rebuilt from storage and judged on the untouched test part.
 
     `trials` are all of the search, the best first.
 
@@ -36,17 +36,30 @@ class Winner:
         trial = trials[0]
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
         self._bundle = _bundle(searched, trial)
-        dataset, task = searched.dataset, self._bundle.task
-        rows = dataset.split.test
-        outputs = self._bundle.predict_columns(dataset.take(rows)).outputs
-        truth = dataset.targets[rows]
-        self._test = metrics.score(dataset.schema.target, truth, outputs)
-        self._evaluation = task.evaluate(truth, outputs, self._test)
-        self._predictions = predictions(task, dataset.rows[rows], truth, outputs)
+        split = searched.dataset.split
+        self._test, train = (_part(searched.dataset, rows) for rows in (split.test, split.train))
+        self._outputs = self._bundle.predict_columns(self._test.columns).outputs
+        self._predictions = predictions(
+            self._bundle.task, self._test.row_B, self._test.truth_B, self._outputs
+        )
+        self._evaluation = evaluation.evaluate(
+            _model(self._bundle),
+            searched.metric,
+            test=self._test,
+            outputs=self._outputs,
+            train=train,
+            history=trial.history,
+        )
 
     def register(self) -> searches.Result:
-        """Register the model and save the result; a winner registered before keeps its version."""
-        result = self._result(self._register(self._search.storage))
+        """Register the model and save the result; a winner registered before keeps its version.
+
+        The look at the test part is counted first, and the champion judged on the same rows.
+        """
+        store = self._search.storage
+        found = {"looks": self._look(store), "champion": self._challenge(store)}
+        self._evaluation = self._evaluation.model_copy(update=found)
+        result = self._result(self._register(store))
         self._search.records.save(result)
         return result
 
@@ -61,6 +74,23 @@ class Winner:
             )
         return store.uri
 
+    def _look(self, store: storage.Storage) -> int:
+        part = evaluation.rows_hash(self._test.row_B, self._test.truth_B)
+        one = evaluations.Look(
+            model=self._search.experiment.name,
+            search=self._search.id,
+            trial=self._trial.number,
+            epoch=self._trial.best_epoch,
+        )
+        return evaluations.look(store, part, len(self._test.row_B), one)
+
+    def _challenge(self, store: storage.Storage) -> evaluations.Comparison | None:
+        ours = evaluation.Judged(self._bundle.schema.target, self._test.truth_B, self._outputs)
+        rows = challenge.Rows(ours, self._search.metric, self._test.columns)
+        return challenge.champion(
+            Registry(store), self._search.experiment.name, self._lineage, rows
+        )
+
     def _register(self, store: storage.Storage) -> int:
         dataset, manifest = self._search.dataset, self._manifest()
         golden = prepare.evenly_spaced(dataset.split.validation, bundle.GOLDEN_ROWS)
@@ -69,6 +99,7 @@ class Winner:
             self._bundle, schema.to_json(dataset.schema, dataset.take(golden)), reference
         )
         files[bundle.PREDICTIONS] = self._predictions
+        files[evaluations.FILE] = evaluations.encode(self._evaluation)
         version = Registry(store).register(
             self._search.experiment.name,
             files,
@@ -78,42 +109,59 @@ class Winner:
         return version.number
 
     def _result(self, version: int) -> searches.Result:
-        tune, hours = self._search.experiment.tune, self._search.experiment.hours
+        tune, hours, judged = self._search.experiment.tune, self._hours, self._evaluation
         return searches.Result(
             version=version,
             winner=self._trial.number,
             metric=self._search.metric,
-            test=self._test,
-            confusion=self._evaluation.confusion,
+            test=judged.values,
+            intervals={name: one for name, one in judged.metrics.items() if one.low is not None},
+            confusion=judged.confusion,
             cost=tune.cost,
             front=self._front,
             trials=tune.trials,
             minutes=tune.minutes,
-            hours=hours if hours < math.inf else None,
-            confused=[
-                searches.Confusion(truth=truth, predicted=predicted, rows=rows)
-                for truth, predicted, rows in self._evaluation.confused
-            ],
-            warnings=self._evaluation.warnings,
+            hours=hours,
+            confused=judged.confused,
+            warnings=judged.warnings,
+            headline=judged.headline,
+            looks=judged.looks,
+            baselines=judged.baselines,
+            unbeaten=list(evaluation.unbeaten(judged)),
+            compared=judged.champion,
         )
+
+    @property
+    def _hours(self) -> float | None:
+        hours = self._search.experiment.hours
+        return hours if hours < math.inf else None
+
+    @property
+    def _lineage(self) -> dict[str, Any]:
+        """Equal for the same winner of the same search."""
+        return {
+            "search": self._search.id,
+            "trial": self._trial.number,
+            "epoch": self._trial.best_epoch,
+            "data": self._search.dataset.fingerprint,
+            "source": self._search.experiment.data.source,
+        }
 
     def _manifest(self) -> dict[str, Any]:
         experiment, dataset, trial = self._search.experiment, self._search.dataset, self._trial
+        compared = self._evaluation.champion
         return {
             "task": dataset.schema.target.task,
             "metric": self._search.metric,
-            "metrics": {"validation": trial.best, "test": self._test},
+            "metrics": {"validation": trial.best, "test": self._evaluation.values},
             "warnings": self._evaluation.warnings,
+            "unbeaten": list(evaluation.unbeaten(self._evaluation)),
+            "looks": self._evaluation.looks,
+            "compared": compared.model_dump(mode="json", exclude={"metrics"}) if compared else None,
             "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
             "values": trial.values,
             "rows": dataset.counts,
-            "lineage": {  # equal for the same winner of the same search
-                "search": self._search.id,
-                "trial": trial.number,
-                "epoch": trial.best_epoch,
-                "data": dataset.fingerprint,
-                "source": experiment.data.source,
-            },
+            "lineage": self._lineage,
             "made_with": {
                 "eagleray": eagleray.__version__,
                 "python": platform.python_version(),
@@ -131,6 +179,19 @@ def predictions(
     columns = {"row": row_B, **task.table(truth_B, outputs)}
     pyarrow.parquet.write_table(pa.table(columns), packed)
     return packed.getvalue()
+
+
+def _part(dataset: prepare.Dataset, rows: np.ndarray) -> evaluation.Part:
+    return evaluation.Part(dataset.take(rows), dataset.targets[rows], dataset.rows[rows])
+
+
+def _model(made: bundle.Bundle) -> evaluation.Model:
+    return evaluation.Model(
+        known=made.schema,
+        shape=made.transforms.shape,
+        encode=made.transforms.apply,
+        predict=lambda columns: made.predict_columns(columns).outputs,
+    )
 
 
 def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:

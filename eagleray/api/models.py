@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eagleray import display, errors, storage
 from eagleray.api.rollouts import Steered
 from eagleray.state import batches
-from eagleray.state.aliases import CHAMPION, Event
+from eagleray.state.aliases import CHAMPION, LATEST, Event
 from eagleray.state.models import Registry, Skip, Version
 from eagleray.state.rollouts import Rollouts
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from eagleray import bundle
     from eagleray.api.additions import Added
+    from eagleray.api.reports import Report
     from eagleray.client.runs import Cluster
     from eagleray.imported import Options
     from eagleray.predictions import Answers
@@ -218,6 +219,12 @@ class Model(Steered):
         import pandas as pd
 
         return pd.DataFrame(self.differences(left, right), columns=Difference._fields)
+
+    def report(self, reference: str | int = LATEST) -> Report:
+        """How good a version is and where it fails; see `eagleray.report`."""
+        from eagleray.api import reports
+
+        return reports.report(f"{self.name}/{reference}", self._rollouts.store.uri)
 
     def predict(
         self, frame: pd.DataFrame, version: str | int = CHAMPION, *, repeated: Sequence[str] = ()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eagleray.api.models import Model
+    from eagleray.api.reports import Report
 
 _BEST = 10
 
@@ -68,6 +69,10 @@ class Result:
         from eagleray.api.models import models
 
         return models(self.storage)[self.summary["name"]]
+
+    def report(self) -> Report:
+        """How good the winner is, and where it fails."""
+        return self.model.report(self.version)
 
     def __str__(self) -> str:
         return self.page

@@ -38,6 +38,8 @@ COMMANDS = {
     "deploy": Command("eagleray.cli.deploy", "deploy", "Put a model on Kubernetes, by the chart."),
     "predict": Command("eagleray.cli.predict", "predict", "Predict rows of a file."),
     "models": Command("eagleray.cli.models", "app", "List, compare, promote and fetch versions."),
+    "report": Command("eagleray.cli.report", "report", "Write how good a version is as a page."),
+    "compare": Command("eagleray.cli.report", "compare", "Set two versions side by side."),
     "rollout": Command("eagleray.cli.rollout", "app", "Move traffic to a version in steps."),
     "keys": Command("eagleray.cli.keys", "app", "Make API keys of an endpoint."),
     "storage": Command("eagleray.cli.storage", "app", "Remove contents that nothing refers to."),

@@ -57,11 +57,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it."""
+    """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it.
+
+    `by_class` says that its time grows with the number of classes.
+    """
 
     mode: Literal["max", "min"]
     tasks: frozenset[str]
     measure: Callable[[Rows], float]
+    by_class: bool = False
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -107,6 +111,25 @@ def _log_loss(rows: Rows) -> float:
     return float(-np.log(true_B.clip(np.finfo(float).eps)).mean()) + 0.0  # never -0.0
 
 
+def _brier(rows: Rows) -> float:
+    """Mean squared error of the positive class's probability, or summed over all classes."""
+    if rows.positive is not None:
+        is_B = rows.truth_B == rows.positive
+        return float(np.mean((rows.outputs[:, rows.positive] - is_B) ** 2))
+    true_B = rows.outputs[np.arange(len(rows.truth_B)), rows.truth_B]
+    return float(np.mean((rows.outputs**2).sum(1) - 2 * true_B + 1))
+
+
+def _mcc(rows: Rows) -> float:
+    """Matthews' correlation, of several classes as Gorodkin (2004) has it; 0 if one is constant."""
+    hit_C, truth_C, predicted_C = rows.counts
+    total = len(rows.truth_B)
+    spread = [total**2 - float((one**2).sum()) for one in (truth_C, predicted_C)]
+    product = spread[0] * spread[1]
+    covariance = total * float(hit_C.sum()) - float((truth_C * predicted_C).sum())
+    return covariance / float(np.sqrt(product)) if product > 0 else 0.0
+
+
 def _roc_auc(rows: Rows) -> float:
     """The area of the positive class, or the mean over all classes."""
     if not rows.counts[1].all():
@@ -150,9 +173,11 @@ REGISTRY = plugins.Registry(
         "f1": Metric("max", tasks.CLASSES, _f1),
         "precision": Metric("max", tasks.CLASSES, _precision),
         "recall": Metric("max", tasks.CLASSES, _recall),
-        "roc_auc": Metric("max", tasks.CLASSES, _roc_auc),
+        "roc_auc": Metric("max", tasks.CLASSES, _roc_auc, by_class=True),
         "pr_auc": Metric("max", tasks.BINARY, _pr_auc),
         "log_loss": Metric("min", tasks.CLASSES, _log_loss),
+        "brier": Metric("min", tasks.CLASSES, _brier),
+        "mcc": Metric("max", tasks.CLASSES, _mcc),
         "rmse": Metric("min", tasks.VALUES, lambda rows: float(np.sqrt(np.mean(rows.error_B**2)))),
         "mae": Metric("min", tasks.VALUES, lambda rows: float(np.abs(rows.error_B).mean())),
         "r2": Metric("max", tasks.VALUES, _r2),

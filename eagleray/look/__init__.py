@@ -5,6 +5,8 @@ in it, and its Content-Security-Policy names their hashes, so that nothing else 
 
     base.html     what each page is: head, style, script
     parts.html    macros: the fields of a form
+    figure.html   macros: a picture with its sentence and its numbers, a table
+    pictures.py   pictures as inline SVG: lines, marks and intervals over two axes
     style.css     colours, type and space, in light, in dark and in print
     parts.js      elements, numbers and bars, for pages whose values come later
 """

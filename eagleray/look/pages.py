@@ -55,7 +55,7 @@ def _environment(package: str) -> jinja2.Environment:
     import jinja2
 
     folders = {"look": jinja2.PackageLoader(PACKAGE, "")}
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(package, ""), jinja2.PrefixLoader(folders)]
         ),
@@ -64,6 +64,23 @@ def _environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters |= {"cell": _cell, "numeric": _numeric}
+    return made
+
+
+def _numeric(rows: Sequence[Sequence[object]]) -> list[bool]:
+    """Whether each column of a table has numbers alone, or gaps."""
+    return [
+        all(isinstance(cell, int | float | None) and not isinstance(cell, bool) for cell in column)
+        for column in zip(*rows, strict=True)
+    ]
+
+
+def _cell(value: object) -> str:
+    """The text of a table's cell: four significant digits, a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @functools.cache

@@ -46,9 +46,11 @@ _PATTERNS = {
 _NOT_BUILT = ("monitor", "recommender")
 _SYNONYMS = {
     "accuracy": ("acc", "accuracy_score"),
+    "brier": ("brier_score", "brier_score_loss"),
     "cross_entropy": ("bce", "nll"),
     "f1": ("f1_macro", "f1_score"),
     "mae": ("mean_absolute_error",),
+    "mcc": ("matthews", "matthews_corrcoef"),
     "mse": ("l2",),
     "pr_auc": ("ap", "auprc", "average_precision"),
     "r2": ("r2_score", "r_squared"),

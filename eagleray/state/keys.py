@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from eagleray import names
 
-FOLDERS = ("models/", "runs/", "searches/")
-MODELS, RUNS, SEARCHES = FOLDERS
+FOLDERS = ("models/", "runs/", "searches/", "looks/")
+MODELS, RUNS, SEARCHES, _ = FOLDERS
 
 SEARCH = SEARCHES + "{name}/{search}/"  # one search, see `searches`
 LEASE = SEARCH + "lease.json"  # who drives it, see `leases`; beside it `lease.fence.json`
@@ -39,6 +39,8 @@ ROLLOUT = ROLLOUTS + "{id}/rollout.json"  # see `rollouts`
 ROLLOUT_LEASE = ROLLOUTS + "{id}/lease.json"  # who decides on it
 EVIDENCE = ROLLOUTS + "{id}/evidence/"
 EVIDENCE_OF = EVIDENCE + "{replica}.json"  # what one replica has counted
+
+LOOKS = "looks/{part}.json"  # who was judged on a test part, see `evaluations`
 
 CAPTURES = "captures/{model}/"
 CAPTURE = CAPTURES + "date={date}/{replica}-{number:05}.parquet"  # sampled requests and answers

@@ -14,7 +14,8 @@ import pydantic
 
 from eagleray import errors
 from eagleray.findings import Finding, Severity
-from eagleray.state import documents, guarded, keys, leases
+from eagleray.state import documents, evaluations, guarded, keys, leases
+from eagleray.state.evaluations import Confusion as Confusion
 from eagleray.storage import Storage, blobs
 
 D = TypeVar("D", bound=documents.Document)
@@ -176,14 +177,6 @@ class View(documents.Document, frozen=True):
     waiting: list[Waiting] = []  # the trials that wait for resources, the first first
 
 
-class Confusion(pydantic.BaseModel, frozen=True):
-    """How many rows of class `truth` were predicted as another."""
-
-    truth: str
-    predicted: str
-    rows: int
-
-
 class Point(pydantic.BaseModel, frozen=True):
     """A trial of the Pareto front: none has a better score and costs no more."""
 
@@ -201,11 +194,17 @@ class Result(documents.Document, frozen=True):
     winner: int  # number of its trial
     metric: str  # what selected it
     test: dict[str, float]  # its metrics on the test part
+    intervals: dict[str, evaluations.Estimate] = {}  # of those that have one
     confusion: list[list[int]] | None = None  # rows: truth, columns: prediction; None: many classes
     confused: list[Confusion] = []  # the most frequent mistakes, the most frequent first
     cost: str | None = None  # what `front` weighs the metric against
     front: list[Point] = []  # the best score first
     warnings: list[str] = []  # signs that the winner is not what its metrics suggest
+    headline: str = ""  # see `Task.headline`
+    looks: int = 0  # at this test part, this one included; 0: not counted
+    baselines: list[evaluations.Baseline] = []
+    unbeaten: list[str] = []  # a sentence for each baseline that it does not beat
+    compared: evaluations.Comparison | None = None  # with the champion of that moment
     trials: int = 0  # the most trials that the search was given
     minutes: float | None = None  # the longest time that it was given; None for endless
     hours: float | None = None  # the most hours of trials that it was given; None for endless

@@ -14,6 +14,7 @@ from eagleray import errors
 from eagleray.state import (
     batches,
     documents,
+    evaluations,
     evidence,
     keys,
     leases,
@@ -32,6 +33,7 @@ DOCUMENTS: dict[str, type[documents.Document]] = {
         *(leases.Fence, leases.LeaseDocument, Aliases, Event, models.Version),
         *(batches.Plan, batches.Request, batches.Part, batches.Result),
         *(rollouts.Rollout, evidence.Evidence, plans.Defaults),
+        *(evaluations.Evaluation, evaluations.Looks),
         *(runs.Begun, runs.Result, runs.Sent),
         *(searches.Audit, searches.Definition, searches.Record, searches.Result),
         *(searches.State, searches.View),

@@ -2,14 +2,15 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box, console, measure, table, text
 
 from eagleray.client import screen
-from eagleray.state import searches
+from eagleray.learn import metrics
+from eagleray.state import evaluations, searches
 from ray_jobs import promotion, search
 
 WIDTH = 100
@@ -24,7 +25,10 @@ COSTS: dict[str, Callable[[float], str]] = {
     "size": lambda size: f"{size / 1e3:.1f} KB",
 }
 """How a cost is written, by `tune.cost`."""
-_KEPT = {"test", "confusion", "confused", "warnings", "cost", "front"}
+_KEPT = {
+    *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
+    *("headline", "looks", "baselines", "unbeaten", "compared"),
+}
 
 Cells = dict[str, list[str]]
 """A table's columns by heading."""
@@ -54,7 +58,7 @@ class Outcome:
             "why": self.place.why,
             "metric": self.search.metric,
             "winner": {"trial": best.number, "values": best.values, "validation": best.best},
-            **self.result.model_dump(include=_KEPT),
+            **self.result.model_dump(mode="json", include=_KEPT),
             "audit": audit.summary() if audit else None,
             "trials": [
                 one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
@@ -74,29 +78,33 @@ class Outcome:
         out.print(leaderboard(self.trials, self.search.metric, out.width))
         if winner.values:
             out.print(f"trial {winner.number}: {screen.values(winner.values)}", soft_wrap=True)
-        out.print(scores(winner.best, result.test))
+        out.print(scores(winner.best, result))
         if result.cost:
             out.print(front(result))
         if result.confusion or result.confused:
             classes = self.search.dataset.schema.target.classes
             out.print(confusion(result, classes, out.width))
         version = f"{experiment.name} version {result.version}"
+        for sentence in said(result):
+            out.print(f"{version} {sentence}", soft_wrap=True)
         out.print(f"registered {version} in {experiment.storage}: {self.place.why}", soft_wrap=True)
-        for warning in result.warnings:
+        for warning in [*result.warnings, *result.unbeaten]:
             line = f"WARNING: {version} {warning}"
             out.print(line, soft_wrap=True, style="bold red", markup=False)
         for command in self.next_steps():
             out.print(f"  {command}", soft_wrap=True)
 
     def next_steps(self) -> list[str]:
-        """Commands to serve the champion, or to follow, compare and promote this version."""
+        """Commands to read the report, to serve the champion, or to follow and promote this one."""
         name, version = self.search.experiment.name, self.result.version
         at = f"--storage {self.search.experiment.storage}"
+        report = f"eagleray report {name}/{version} {at}"
         if self.place.champion == version:
-            return [f"eagleray serve {name} {at}"]
+            return [report, f"eagleray serve {name} {at}"]
         if self.place.rolls_out:
-            return [f"eagleray rollout status {name} {at}"]
+            return [report, f"eagleray rollout status {name} {at}"]
         return [
+            report,
             f"eagleray models diff {name} {self.place.champion} {version} {at}",
             f"eagleray models promote {name} {version} {at}",
         ]
@@ -145,14 +153,46 @@ def confusion(result: searches.Result, classes: Sequence[str], width: int) -> ta
     return drawn
 
 
-def scores(validation: Mapping[str, float], test: Mapping[str, float]) -> table.Table:
-    """The winner's metrics on the validation part, which selected it, and on the test part."""
-    drawn = _table("winner")
-    for heading in ("metric", "validation", "test"):
+def scores(validation: Mapping[str, float], result: searches.Result) -> table.Table:
+    """The winner's metrics on the validation part, which selected it, and on the test part.
+
+    Those of the test part have their 95 % intervals, and the best baseline's value beside them.
+    """
+    drawn, plain = _table("winner"), _best(result)
+    headings = ["metric", "validation", "test", "95 % interval", *([plain.name] if plain else [])]
+    for heading in headings:
         drawn.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name, value in test.items():
-        drawn.add_row(name, f"{validation.get(name, float('nan')):.4f}", f"{value:.4f}")
+    for name, value in result.test.items():
+        cells = [f"{validation.get(name, float('nan')):.4f}", f"{value:.4f}", _sides(result, name)]
+        if plain is not None:
+            cells.append(f"{plain.metrics[name].value:.4f}" if name in plain.metrics else "")
+        drawn.add_row(name, *cells)
     return drawn
+
+
+def said(result: searches.Result) -> Iterator[str]:
+    """Yield sentences without their subject, the version: what it does, beside which others."""
+    if result.headline:
+        yield result.headline
+    if result.compared is not None:
+        other = f"version {result.compared.version}, the champion when it was judged"
+        verdict = result.compared.verdict
+        found = str(verdict) if verdict else result.compared.why
+        yield f"beside {other}, on the same rows: {found}"
+    if result.looks > 1:
+        yield f"is look {result.looks} at this test part: each look makes it a less honest judge"
+
+
+def _sides(result: searches.Result, name: str) -> str:
+    found = result.intervals.get(name)
+    return f"{found.low:.4f} to {found.high:.4f}" if found else ""
+
+
+def _best(result: searches.Result) -> evaluations.Baseline | None:
+    """The baseline that is the hardest to beat."""
+    able = [one for one in result.baselines if one.verdict is not None]
+    sign = 1 if metrics.REGISTRY[result.metric].mode == "max" else -1
+    return max(able, key=lambda one: sign * one.metrics[result.metric].value, default=None)
 
 
 def front(result: searches.Result) -> table.Table:

@@ -83,6 +83,10 @@ def _by_scikit_learn(truth: np.ndarray, outputs: np.ndarray) -> dict[str, float]
         "recall": recall,
         "f1": f1,
         "log_loss": sk.log_loss(truth, outputs, labels=labels),
+        "brier": sk.brier_score_loss(truth, outputs[:, 1], pos_label=1)
+        if binary
+        else sk.brier_score_loss(truth, outputs, labels=labels),
+        "mcc": sk.matthews_corrcoef(truth, said) if len({*truth, *said}) > 1 else 0.0,
     }
     if len(present) == len(labels):
         onehot, scores = truth[:, None] == labels, outputs

@@ -15,6 +15,14 @@ from tests import bundles
 CANARY = {"steps": [10, 40], "bake_s": 5, "least": 7, "deadline_s": 90, "sticky": "x-user"}
 
 
+GAPS = {
+    "better": (0.1, 0.05, 0.15),
+    "worse": (-0.1, -0.15, -0.05),
+    "no difference": (0.01, -0.01, 0.03),
+}
+"""The difference to the champion, with its interval, of each verdict."""
+
+
 class House:
     """A storage, and the experiment whose winners come to it."""
 
@@ -27,13 +35,22 @@ class House:
         self.store = storage.open(folder.as_uri())
         self.registry, self.rollouts = Registry(self.store), Rollouts(self.store)
 
-    def win(self, score: float = 0.8, *, data: str = "d", **more: Any) -> promotion.Place:
-        """Register another winner, and find its place."""
-        manifest = {"metric": "roc_auc", "metrics": {"test": {"roc_auc": score}}}
+    def win(self, outcome: str | None = "better", **more: Any) -> promotion.Place:
+        """Register another winner, compared with the champion, and find its place."""
+        manifest = {"metric": "roc_auc", "compared": self._compared(outcome)}
         files = more.pop("files", bundles.files())
-        lineage = {"lineage": {"data": data}}
-        version = self.registry.register("left", files, {**manifest, **lineage, **more})
+        version = self.registry.register("left", files, {**manifest, **more})
         return promotion.promote(self.store, self.experiment, version.number)
+
+    def _compared(self, outcome: str | None) -> dict[str, Any] | None:
+        champion = self.registry.aliases("left").values.get("champion")
+        if champion is None or outcome is None:
+            return None
+        if outcome not in GAPS:
+            return {"version": champion, "why": outcome}
+        gap = dict(zip(("value", "low", "high"), GAPS[outcome], strict=True))
+        verdict = {"outcome": outcome, "metric": "roc_auc", "difference": gap}
+        return {"version": champion, "verdict": verdict}
 
 
 @pytest.fixture
@@ -47,7 +64,7 @@ def test_the_first_winner_is_the_champion_and_the_next_one_begins_a_rollout(hous
         1,
         "it is the champion, as the first version of this model",
     )
-    second = house.win(0.9)
+    second = house.win()
     assert (second.champion, second.rolls_out) == (1, True)
     assert second.why.startswith("it gets 10% of the requests of version 1")
     begun = house.rollouts.current("left")
@@ -86,7 +103,14 @@ OTHER = schema.Target(name="left", task="binary", classes=("maybe", "never"))
     ("winner", "law"),
     [
         ({"warnings": ["never predicts 'yes'"]}, "it has a warning: it never predicts 'yes'"),
-        ({"score": 0.7}, "its roc_auc on the test part is 0.7000, the champion's 0.8000"),
+        ({"outcome": "worse"}, "on the same rows it is worse than version 1: its roc_auc differs"),
+        (
+            {"outcome": "no difference"},
+            "it is no better, beyond noise, than version 1: its roc_auc differs by +0.0100,"
+            " 95 % interval -0.0100 to 0.0300",
+        ),
+        ({"outcome": "it needs age"}, "it cannot be compared with version 1: it needs age"),
+        ({"outcome": None}, "it was not compared with version 1 on the same rows"),
         ({"files": bundles.files(target=OTHER)}, "must answer clients of version 1"),
     ],
 )
@@ -101,9 +125,12 @@ def test_a_winner_that_fails_the_gate_is_left_to_a_person(
     assert house.registry.aliases("left").routes == {}
 
 
-def test_scores_on_other_data_do_not_count(house: House) -> None:
-    house.win(0.9)
-    assert house.win(0.7, data="newer").rolls_out
+def test_a_comparison_with_another_champion_does_not_count(house: House) -> None:
+    house.win()
+    beside = {"version": 1, "verdict": None, "why": "it was so"}
+    house.registry.register("left", bundles.files(seed=1), {})
+    house.registry.promote("left", 2)
+    assert "was not compared with version 2" in house.win(compared=beside).why
 
 
 def test_during_another_rollout_no_second_one_begins(house: House) -> None:
@@ -116,7 +143,11 @@ def test_during_another_rollout_no_second_one_begins(house: House) -> None:
 def test_without_the_section_a_person_promotes_later_versions(tmp_path: Path) -> None:
     house = House(tmp_path, {})
     house.win()
-    assert house.win(0.9).why == "version 1 stays champion until you promote this one"
+    assert house.win().why == (
+        "version 1 stays champion until you promote this one; this one is better"
+        " (roc_auc +0.1, 95 % interval 0.05 to 0.15)"
+    )
+    assert house.win(None).why == "version 1 stays champion until you promote this one"
     assert house.registry.aliases("left").routes == {}
 
 

@@ -121,3 +121,36 @@ def test_a_class_is_printed_as_it_is_called() -> None:
     for width in (80, 30):
         text = "".join(printed(outcome.confusion(shown, names, width), width))
         assert all(name in text for name in names)
+
+
+def test_a_metric_stands_beside_its_interval_and_the_best_baseline() -> None:
+    estimate = {"value": 0.9, "low": 0.85, "high": 0.95}
+    gap = {"outcome": "no difference", "metric": "accuracy", "difference": {"value": 0.01}}
+    plain = [
+        {"name": name, "metrics": {"accuracy": {"value": value}}, "verdict": gap}
+        for name, value in (("always the same", 0.6), ("boosting", 0.89), ("linear", 0.7))
+    ]
+    found = searches.Result.model_validate(
+        {
+            "version": 2,
+            "winner": 1,
+            "metric": "accuracy",
+            "looks": 2,
+            "test": {"accuracy": 0.9, "f1": 0.8},
+            "intervals": {"accuracy": estimate},
+            "baselines": plain,
+            "headline": "is right for 90 of 100 rows",
+            "compared": {"version": 1, "verdict": gap},
+        }
+    )
+    lines = printed(outcome.scores({"accuracy": 0.91}, found), 90)
+    cells = [line.split() for line in lines if line.strip()]
+    assert cells[1] == ["metric", "validation", "test", "95", "%", "interval", "boosting"]
+    assert cells[3] == ["accuracy", "0.9100", "0.9000", "0.8500", "to", "0.9500", "0.8900"]
+    assert cells[4] == ["f1", "nan", "0.8000"]
+    assert list(outcome.said(found)) == [
+        "is right for 90 of 100 rows",
+        "beside version 1, the champion when it was judged, on the same rows: no difference"
+        " (accuracy +0.01)",
+        "is look 2 at this test part: each look makes it a less honest judge",
+    ]

@@ -9,6 +9,8 @@ from collections.abc import Container
 from eagleray import errors, plugins
 from eagleray.learn import schema
 from eagleray.learn.tasks.binary import Binary
+from eagleray.learn.tasks.diagrams import Diagram as Diagram
+from eagleray.learn.tasks.diagrams import Line as Line
 from eagleray.learn.tasks.multiclass import Multiclass
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Alternative as Alternative

@@ -13,6 +13,7 @@ class Binary(Classes):
     """Two classes, the positive one last."""
 
     name, metric, positive, min_rows_to_warn = "binary", "roc_auc", 1, 1
+    telling = ("roc_auc", "recall", "precision", "brier")
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
@@ -21,6 +22,14 @@ class Binary(Classes):
     @classmethod
     def serves(cls, outputs: int, classes: int) -> bool:
         return classes == 2 and outputs in (1, 2)
+
+    def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
+        true_B, alarm_B = truth_B == 1, outputs.argmax(1) == 1
+        where, hits = f"{self.target.name} is {self.target.classes[1]}", (true_B & alarm_B).sum()
+        if not alarm_B.any():
+            return f"finds none of the rows where {where}"
+        found, right = (100 * hits / max(1, one.sum()) for one in (true_B, alarm_B))
+        return f"finds {found:.0f} of 100 rows where {where}; {right:.0f} of 100 alarms are right"
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:
         """ROC-AUC of a random order (Mann and Whitney 1947, normalised)."""

@@ -9,7 +9,7 @@ import numpy as np
 from eagleray import errors, messages, names
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
-from eagleray.learn.tasks import sanity
+from eagleray.learn.tasks import diagrams, peers, sanity
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
 LEAST_OF_A_CLASS = 3  # minimum rows of a class: one for each part of the data
@@ -23,6 +23,7 @@ class Classes(Task, Protocol):
 
     kind: ClassVar[ColumnKind] = CATEGORICAL
     loss: ClassVar[str] = "cross_entropy"
+    miss: ClassVar[str] = "probability of other classes than the true one"
     min_rows_to_warn: ClassVar[int]
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> sanity.Chance:
@@ -107,6 +108,26 @@ class Classes(Task, Protocol):
             confusion=matrix_CC.tolist() if count <= MOST_MATRIX_CLASSES else None,
             confused=self._confused(matrix_CC),
         )
+
+    def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        missed_B: np.ndarray = 1 - outputs[np.arange(len(truth_B)), truth_B]
+        return missed_B
+
+    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[diagrams.Diagram]:
+        yield from diagrams.of_classes(self.target.classes, self.positive, truth_B, outputs)
+
+    def constant(self, targets_B: np.ndarray, rows: int) -> np.ndarray:
+        """The shares of the classes: the most frequent one is predicted."""
+        return np.tile(self._counts(targets_B) / len(targets_B), (rows, 1))
+
+    def estimators(self) -> dict[str, Any]:
+        return peers.classifiers(self.width)
+
+    def estimate(self, fitted: Any, matrix: Any) -> np.ndarray:
+        """A class without a training row has probability 0."""
+        outputs = np.zeros((matrix.shape[0], self.width))
+        outputs[:, fitted.classes_] = fitted.predict_proba(matrix)
+        return outputs
 
     def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         classes = np.array(self.target.classes, object)

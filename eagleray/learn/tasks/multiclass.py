@@ -13,6 +13,7 @@ class Multiclass(Classes):
     """Three or more classes; it also fits a single class, which `describe` refuses."""
 
     name, metric, min_rows_to_warn = "multiclass", "accuracy", 5
+    telling = ("accuracy", "balanced_accuracy", "f1", "log_loss")
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
@@ -21,6 +22,10 @@ class Multiclass(Classes):
     @classmethod
     def serves(cls, outputs: int, classes: int) -> bool:
         return classes == outputs > 2
+
+    def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
+        right = 100 * float((truth_B == outputs.argmax(1)).mean())
+        return f"is right about {self.target.name} for {right:.0f} of 100 rows"
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:
         """Balanced accuracy of labels drawn with the shares in which the model predicts them."""

@@ -12,7 +12,7 @@ import numpy as np
 from eagleray import errors
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC
-from eagleray.learn.tasks import sanity
+from eagleray.learn.tasks import diagrams, peers, sanity
 from eagleray.learn.tasks.classes import LEAST_OF_A_CLASS
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
 
@@ -27,6 +27,7 @@ class Regression(Task):
 
     name, kind, loss, metric = "regression", NUMERIC, "mse", "rmse"
     width = 1
+    telling, miss = ("rmse", "mae", "r2"), "distance of the prediction from the truth"
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
@@ -85,6 +86,31 @@ class Regression(Task):
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
     ) -> Evaluation:
         return Evaluation(list(sanity.value_warnings(truth_B.astype(float), scores)))
+
+    def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
+        half, nearly_all = np.quantile(self.misses(truth_B, outputs), (0.5, 0.9))
+        return (
+            f"is within {half:.3g} of the true {self.target.name} for half of the rows,"
+            f" within {nearly_all:.3g} for 9 of 10"
+        )
+
+    def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        distance_B: np.ndarray = np.abs(outputs.astype(float) - truth_B.astype(float))
+        return distance_B
+
+    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[diagrams.Diagram]:
+        yield from diagrams.of_values(self.target.name, truth_B, outputs)
+
+    def constant(self, targets_B: np.ndarray, rows: int) -> np.ndarray:
+        """The mean."""
+        return np.full(rows, targets_B.astype(np.float64).mean())
+
+    def estimators(self) -> dict[str, Any]:
+        return peers.regressors()
+
+    def estimate(self, fitted: Any, matrix: Any) -> np.ndarray:
+        value_B: np.ndarray = np.asarray(fitted.predict(matrix), np.float64)
+        return value_B
 
     def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         return {"truth": truth_B.astype(float), "prediction": outputs}

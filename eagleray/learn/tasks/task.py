@@ -11,6 +11,7 @@ import numpy as np
 from eagleray import errors
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
+from eagleray.learn.tasks.diagrams import Diagram
 
 MOST_INFERRED_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 
@@ -76,6 +77,8 @@ class Task(Protocol):
     losses: ClassVar[frozenset[str]] = frozenset()  # that fit, beside those registered for the task
     metrics: ClassVar[frozenset[str]] = frozenset()  # the same for metrics
     positive: ClassVar[int | None] = None  # index of the class that `data.positive` names
+    telling: ClassVar[tuple[str, ...]] = ()  # metrics that say most to people
+    miss: ClassVar[str] = ""  # what `misses` are, for people
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target
@@ -136,6 +139,30 @@ class Task(Protocol):
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
     ) -> Evaluation:
         """Evaluate the test part, whose metrics are `scores`."""
+
+    def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
+        """One clause on the test part for people who know no metrics; empty for none."""
+        return ""
+
+    def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray | None:
+        """How wrong each prediction is (B), 0 if it is right; None if the task cannot say."""
+        return None
+
+    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[Diagram]:
+        """What a report draws of the test part, beside the confusion matrix."""
+        yield from ()
+
+    def constant(self, targets_B: np.ndarray, rows: int) -> np.ndarray | None:
+        """Outputs for so many rows that are always the same, the best by the training targets."""
+        return None
+
+    def estimators(self) -> dict[str, Any]:
+        """Plain models to compare with by name, not fitted, with scikit-learn's interface."""
+        return {}
+
+    def estimate(self, fitted: Any, matrix: Any) -> np.ndarray:
+        """Outputs of one of the `estimators` for the rows of a matrix."""
+        raise NotImplementedError
 
     def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of `predictions.parquet`, `truth` and `prediction` among them."""

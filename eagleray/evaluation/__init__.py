@@ -1,0 +1,30 @@
+"""How good a model is, and where it fails: numpy and scikit-learn, no storage, no Ray.
+
+intervals    metrics with 95 % intervals, and the verdict on two models
+baselines    plain models on the same rows
+slices       groups that are predicted worse
+importance   what each column is worth
+fit          over- and under-fitting
+whole        all of it, as the document `eagleray.state.evaluations.Evaluation`
+"""
+
+import hashlib
+
+import numpy as np
+
+from eagleray.evaluation.intervals import Judged as Judged
+from eagleray.evaluation.intervals import estimates as estimates
+from eagleray.evaluation.intervals import verdict as verdict
+from eagleray.evaluation.whole import Model as Model
+from eagleray.evaluation.whole import Part as Part
+from eagleray.evaluation.whole import evaluate as evaluate
+from eagleray.evaluation.whole import unbeaten as unbeaten
+
+
+def rows_hash(row_B: np.ndarray, target_B: np.ndarray) -> str:
+    """What names a test part: a hash of the rows' numbers in their source and of their targets."""
+    digest = hashlib.sha256()
+    for array in (row_B, target_B):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

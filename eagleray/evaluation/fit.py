@@ -1,0 +1,61 @@
+"""Signs of over- and under-fitting, from the curves of a trial and its metrics on training rows."""
+
+from collections.abc import Mapping, Sequence
+
+from eagleray.learn import metrics
+from eagleray.state.evaluations import Estimate, Fit
+
+RISEN = 1.05  # validation loss at the end, divided by its smallest, from which it has risen
+FALLING = 0.99  # the same of the last tenth of the epochs, below which it still falls
+LEAST_EPOCHS = 10  # with fewer epochs curves say nothing
+
+
+def judge(
+    metric: str,
+    train: Mapping[str, float],
+    rows: int,
+    test: Estimate | None,
+    history: Sequence[Mapping[str, float]],
+) -> Fit:
+    """What a model's metrics on training rows and its curves say together."""
+    sign, says = _sign(metric, train.get(metric), test, history)
+    return Fit(sign=sign, says=says, train=dict(train), rows=rows)
+
+
+def _sign(
+    metric: str, train: float | None, test: Estimate | None, history: Sequence[Mapping[str, float]]
+) -> tuple[str, str]:
+    losses = [epoch["loss"] for epoch in history if "loss" in epoch]
+    if train is None or test is None:
+        return "none", f"the rows do not define {metric}, so nothing is said"
+    gap = f"{metric} is {train:.4g} on training rows and {test.value:.4g} on the test part"
+    if _risen(losses) and _apart(metric, train, test):
+        return "over-fit", (
+            f"{gap}, and the validation loss rose after its best epoch: more regularisation"
+            " (model.dropout, train.weight_decay), a smaller model, or more rows may help"
+        )
+    if _falls(losses):
+        return "under-fit", (
+            f"{gap}, and the validation loss still fell when training ended: more epochs"
+            " (train.epochs) or a larger learning rate (train.lr) may help"
+        )
+    return "none", f"{gap}; the curves show neither over- nor under-fitting"
+
+
+def _apart(metric: str, train: float, test: Estimate) -> bool:
+    """Whether the metric on training rows is better than all of the test part's interval."""
+    if test.low is None or test.high is None:
+        return False
+    return train > test.high if metrics.REGISTRY[metric].mode == "max" else train < test.low
+
+
+def _risen(losses: Sequence[float]) -> bool:
+    return len(losses) >= LEAST_EPOCHS and losses[-1] > RISEN * min(losses) > 0
+
+
+def _falls(losses: Sequence[float]) -> bool:
+    """Whether the best loss is the last one, and the last tenth of the epochs improved it."""
+    if len(losses) < LEAST_EPOCHS or losses[-1] > min(losses):
+        return False
+    earlier = min(losses[: -max(1, len(losses) // 10)])
+    return losses[-1] < FALLING * earlier

@@ -1,0 +1,195 @@
+"""A model judged on its test part, whole. Legend: B rows."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from eagleray import messages
+from eagleray.evaluation import baselines, fit, importance, intervals, slices
+from eagleray.learn import features, metrics, schema, tasks
+from eagleray.state.evaluations import Baseline, Confusion, Diagram, Evaluation, Fit, Wrong
+
+MOST_WRONG = 15
+MOST_TRAIN = 5000
+"""Maximum number of training rows that are predicted, to compare with the test part."""
+MOST_SHOWN = 12  # columns of a wrong row
+MOST_CHARACTERS = 120  # of a value of a wrong row
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is judged: canonical columns in, a model's inputs or outputs out."""
+
+    known: schema.Schema
+    shape: features.Shape
+    encode: Callable[[schema.Columns], features.Inputs]
+    predict: Callable[[schema.Columns], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of the test or of the training part: canonical columns, targets, numbers from 1."""
+
+    columns: schema.Columns
+    truth_B: np.ndarray
+    row_B: np.ndarray
+
+    def some(self, most: int) -> "Part":
+        """At most so many of the rows, evenly spaced."""
+        places = np.linspace(0, len(self.truth_B) - 1, min(len(self.truth_B), most)).astype(int)
+        columns = {name: array[places] for name, array in self.columns.items()}
+        return Part(columns, self.truth_B[places], self.row_B[places])
+
+
+def evaluate(
+    model: Model,
+    metric: str,
+    *,
+    test: Part,
+    outputs: np.ndarray,
+    train: Part,
+    history: Sequence[Mapping[str, float]],
+) -> Evaluation:
+    """Judge a model; `outputs` are its own for the test part, `history` the metrics by epoch."""
+    target = model.known.target
+    task, judged = tasks.of(target), intervals.Judged(target, test.truth_B, outputs)
+    found = intervals.estimates(judged)
+    seen = task.evaluate(test.truth_B, outputs, {name: one.value for name, one in found.items()})
+    columns = [(one, test.columns[one.name]) for one in model.known.columns]
+    miss_B = task.misses(test.truth_B, outputs)
+    groups, looked = ([], 0) if miss_B is None else slices.worst(judged, metric, columns, miss_B)
+    plain, notes = _baselines(model, metric, judged, train, test)
+    important = importance.measure(target, metric, test.columns, test.truth_B, model.predict)
+    return Evaluation(
+        target=target.name,
+        metric=metric,
+        mode=metrics.REGISTRY[metric].mode,
+        rows=len(test.truth_B),
+        headline=task.headline(test.truth_B, outputs),
+        telling=list(task.telling),
+        miss=task.miss,
+        metrics=found,
+        classes=list(target.classes),
+        confusion=seen.confusion,
+        confused=[
+            Confusion(truth=truth, predicted=predicted, rows=rows)
+            for truth, predicted, rows in seen.confused
+        ],
+        warnings=seen.warnings,
+        baselines=plain,
+        diagrams=[
+            Diagram.model_validate(asdict(one)) for one in task.diagrams(test.truth_B, outputs)
+        ],
+        slices=groups,
+        groups=looked,
+        importance=important,
+        wrong=_wrong(model, task, test, outputs, [one.column for one in important]),
+        fit=_fit(model, metric, train, found.get(metric), history),
+        notes=[*notes, *_left_out(model.known, test)],
+    )
+
+
+def unbeaten(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a sentence, without its subject, for each baseline that is as good or better."""
+    metric, ours = evaluation.metric, evaluation.metrics.get(evaluation.metric)
+    for one in evaluation.baselines:
+        if one.verdict is None or ours is None or one.verdict.outcome == "better":
+            continue
+        theirs = one.metrics[metric]
+        how = (
+            "is worse than" if one.verdict.outcome == "worse" else "is not better beyond noise than"
+        )
+        yield (
+            f"{how} a baseline, {one.name}: {metric} {ours.value:.4f} against"
+            f" {theirs.value:.4f} on the same rows{_between(one)}"
+        )
+
+
+def _between(one: Baseline) -> str:
+    gap = one.verdict.difference if one.verdict else None
+    if gap is None or gap.low is None:
+        return ""
+    return f", difference {gap.value:+.4f}, 95 % interval {gap.low:.4f} to {gap.high:.4f}"
+
+
+def _baselines(
+    model: Model, metric: str, judged: intervals.Judged, train: Part, test: Part
+) -> tuple[list[Baseline], list[str]]:
+    """Each baseline, and a note where one could not be fitted."""
+    task, notes = tasks.of(model.known.target), list[str]()
+    most = baselines.most_rows(task)
+    found: list[Baseline] = []
+    known, asked = (
+        baselines.Encoded(model.encode(part.columns), part.truth_B)
+        for part in (train.some(most), test)
+    )
+    fitted = baselines.outputs(task, model.shape, known, asked)
+    try:
+        found.extend(baselines.judge(judged, fitted, metric))
+    except ValueError as cause:
+        notes.append(f"baselines: one could not be fitted: {cause}")
+    if len(train.truth_B) > most:
+        notes.append(f"baselines: fitted on {most:,} of {len(train.truth_B):,} training rows")
+    return found, notes
+
+
+def _fit(
+    model: Model,
+    metric: str,
+    train: Part,
+    test: Any,
+    history: Sequence[Mapping[str, float]],
+) -> Fit:
+    some = train.some(MOST_TRAIN)
+    scores = metrics.score(model.known.target, some.truth_B, model.predict(some.columns))
+    return fit.judge(metric, scores, len(some.truth_B), test, history)
+
+
+def _wrong(
+    model: Model, task: tasks.Task, test: Part, outputs: np.ndarray, first: Sequence[str]
+) -> list[Wrong]:
+    """The most wrong rows, with the values of the most important columns."""
+    miss_B = task.misses(test.truth_B, outputs)
+    if miss_B is None:
+        return []
+    worst = np.argsort(-miss_B, kind="stable")[:MOST_WRONG]
+    worst = worst[miss_B[worst] > 0]
+    named = {one.name: one for one in model.known.columns}
+    order = dict.fromkeys([*first, *named])
+    shown = [named[name] for name in itertools.islice(order, MOST_SHOWN)]
+    values = {
+        one.name: [_short(one, value) for value in one.kind.to_json(test.columns[one.name][worst])]
+        for one in shown
+    }
+    table = task.table(test.truth_B[worst], outputs[worst])
+    return [
+        Wrong(
+            row=int(test.row_B[row]),
+            truth=_plain(table["truth"][place]),
+            prediction=_plain(table["prediction"][place]),
+            miss=float(miss_B[row]),
+            values={name: found[place] for name, found in values.items()},
+        )
+        for place, row in enumerate(worst.tolist())
+    ]
+
+
+def _left_out(known: schema.Schema, test: Part) -> Iterator[str]:
+    for what, most in (("importance", importance.MOST_COLUMNS), ("groups", slices.MOST_COLUMNS)):
+        if len(known.columns) > most:
+            yield f"{what}: the first {most} of {len(known.columns):,} columns were looked at"
+    if len(test.truth_B) < 2 * slices.LEAST_ROWS:
+        yield f"groups: none has {slices.LEAST_ROWS} of the {len(test.truth_B)} rows"
+
+
+def _short(column: schema.Column, value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return messages.shortened(value, MOST_CHARACTERS) if isinstance(value, str) else column.type
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

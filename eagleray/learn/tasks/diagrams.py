@@ -1,0 +1,189 @@
+"""What is drawn of predictions, as values: curves, calibration, residuals. Legend: B rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 10  # of a calibration curve, of about equal counts
+MOST_POINTS = 100  # maximum number of points of a line
+MOST_MARKS = 300  # maximum number of rows that are drawn one by one
+MOST_LINES = 7  # maximum number of classes with a line of their own
+_Z = 1.96  # of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series; `low` and `high` are 95 % intervals of `y`, if they are given."""
+
+    name: str
+    x: list[float]
+    y: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """One picture.
+
+    Attributes:
+        name: unique in an evaluation.
+        title: what it is.
+        says: one sentence: what it shows.
+        x: name and unit of the axis.
+        y: likewise.
+        lines: the series.
+        marks: whether points are drawn in place of lines.
+        diagonal: what the line y = x stands for; empty for no such line.
+    """
+
+    name: str
+    title: str
+    says: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+    marks: bool = False
+    diagonal: str = ""
+
+
+def of_classes(
+    names: Sequence[str], positive: int | None, truth_B: np.ndarray, outputs_BC: np.ndarray
+) -> Iterator[Diagram]:
+    """ROC and precision-recall curves of classes that have rows, and calibration."""
+    shown = [positive] if positive is not None else _frequent(truth_B, len(names))
+    able = [one for one in shown if 0 < (truth_B == one).sum() < len(truth_B)]
+    if able:
+        found = [_curves(names[one], truth_B == one, outputs_BC[:, one]) for one in able]
+        rocs, pairs = zip(*found, strict=True)
+        yield Diagram(
+            name="roc",
+            title="ROC curve",
+            says="Share of a class that is found against the share of others taken for it, at every"
+            " threshold; a curve in the upper left corner is best.",
+            x="false positive rate",
+            y="true positive rate (recall)",
+            lines=rocs,
+            diagonal="chance",
+        )
+        yield Diagram(
+            name="precision_recall",
+            title="Precision and recall",
+            says="How many alarms are right at each share of the class that is found.",
+            x="recall",
+            y="precision",
+            lines=pairs,
+        )
+    yield _calibration(names, positive, truth_B, outputs_BC)
+
+
+def calibration_error(said_B: np.ndarray, is_B: np.ndarray) -> float:
+    """Expected calibration error: mean distance of bins from the diagonal, weighted by rows."""
+    return float(sum(len(rows) * abs(_gap(said_B, is_B, rows)) for rows in _bins(said_B))) / len(
+        said_B
+    )
+
+
+def of_values(name: str, truth_B: np.ndarray, value_B: np.ndarray) -> Iterator[Diagram]:
+    """Prediction against truth, and the residuals."""
+    places = np.linspace(0, len(truth_B) - 1, min(len(truth_B), MOST_MARKS)).astype(int)
+    chosen = np.argsort(truth_B, kind="stable")[places]
+    truth, value = truth_B[chosen].astype(float), value_B[chosen].astype(float)
+    yield Diagram(
+        name="predicted",
+        title="Prediction and truth",
+        says=f"Each mark is a row of the test part ({len(chosen):,} of {len(truth_B):,}); on the"
+        " diagonal the prediction is right.",
+        x=f"true {name}",
+        y=f"predicted {name}",
+        lines=(Line("rows", truth.tolist(), value.tolist()),),
+        marks=True,
+        diagonal="right",
+    )
+    order = np.argsort(value, kind="stable")
+    yield Diagram(
+        name="residuals",
+        title="Residuals",
+        says="Prediction minus truth; a slope or a funnel is what the model has not learned.",
+        x=f"predicted {name}",
+        y="prediction minus truth",
+        lines=(Line("rows", value[order].tolist(), (value - truth)[order].tolist()),),
+        marks=True,
+    )
+
+
+def _frequent(truth_B: np.ndarray, classes: int) -> list[int]:
+    counts = np.bincount(truth_B, minlength=classes)
+    often: list[int] = np.argsort(-counts, kind="stable")[:MOST_LINES].tolist()
+    return often
+
+
+def _curves(name: str, is_B: np.ndarray, score_B: np.ndarray) -> tuple[Line, Line]:
+    """The ROC curve and the precision-recall curve of a class."""
+    order = np.argsort(-score_B, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(score_B[order]) != 0, True))
+    hits = np.cumsum(is_B[order])[last]
+    others = last + 1 - hits
+    found, false = hits / hits[-1], others / max(1, others[-1])
+    roc = Line(name, *_thinned(np.append(0.0, false), np.append(0.0, found)))
+    return roc, Line(name, *_thinned(found, hits / (last + 1)))
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
+    """At most `MOST_POINTS` points, evenly spaced along the curve; the last one is kept."""
+    along = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    places = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS))
+    kept = np.unique(np.append(places.clip(0, len(x) - 1), len(x) - 1))
+    return x[kept].tolist(), y[kept].tolist()
+
+
+def _calibration(
+    names: Sequence[str], positive: int | None, truth_B: np.ndarray, outputs_BC: np.ndarray
+) -> Diagram:
+    if positive is not None:
+        said_B, is_B, what = outputs_BC[:, positive], truth_B == positive, names[positive]
+    else:
+        label_B = outputs_BC.argmax(1)
+        said_B, is_B, what = outputs_BC.max(1), truth_B == label_B, "the predicted class"
+    bins = _bins(said_B)
+    shares = [float(is_B[rows].mean()) for rows in bins]
+    bounds = [_wilson(share, len(rows)) for share, rows in zip(shares, bins, strict=True)]
+    error = calibration_error(said_B, is_B)
+    return Diagram(
+        name="calibration",
+        title="Calibration",
+        says=f"How often {what} was true where the model said so with a probability; the distance"
+        f" from the diagonal is {error:.3f} on average.",
+        x=f"probability of {what}",
+        y="share that was true",
+        lines=(
+            Line(
+                "share",
+                [float(said_B[rows].mean()) for rows in bins],
+                shares,
+                [low for low, _ in bounds],
+                [high for _, high in bounds],
+            ),
+        ),
+        diagonal="calibrated",
+    )
+
+
+def _bins(said_B: np.ndarray) -> list[np.ndarray]:
+    """Rows by probability, in bins of about equal counts; equal ones stay together."""
+    edges = np.unique(np.quantile(said_B, np.linspace(0, 1, BINS + 1)[1:-1]))
+    place_B = np.searchsorted(edges, said_B, "left")
+    found = (np.flatnonzero(place_B == place) for place in range(len(edges) + 1))
+    return [rows for rows in found if len(rows)]
+
+
+def _gap(said_B: np.ndarray, is_B: np.ndarray, rows: np.ndarray) -> float:
+    return float(said_B[rows].mean() - is_B[rows].mean())
+
+
+def _wilson(share: float, rows: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    spread = _Z * np.sqrt(share * (1 - share) / rows + _Z**2 / (4 * rows**2))
+    middle, below = share + _Z**2 / (2 * rows), 1 + _Z**2 / rows
+    return float((middle - spread) / below), float((middle + spread) / below)

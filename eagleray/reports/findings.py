@@ -1,0 +1,142 @@
+"""What an evaluation says in words: one sentence, what is wrong, and what is fine."""
+
+from collections.abc import Iterator
+
+from eagleray.findings import Finding, failed, passed, warned
+from eagleray.state.evaluations import Baseline, Comparison, Estimate, Evaluation, Slice
+
+MOST_LOOKS = 3
+"""Looks at a test part from which on its metrics are taken with doubt."""
+MISCALIBRATED = 0.05  # mean distance of said probabilities from what was true
+
+
+def sentence(title: str, found: Evaluation) -> str:
+    """What the version can do, and whether it is better than the champion."""
+    ours = found.metrics.get(found.metric)
+    score = f"{found.metric} {interval(ours)}" if ours else f"{found.metric} is not defined"
+    can = found.headline or f"has {score}"
+    beside = f"; {against(found, found.champion)}" if found.champion else ""
+    return f"{title} {can}{beside}."
+
+
+def against(found: Evaluation, other: Comparison) -> str:
+    """Whether a version is better than the champion, and by how much."""
+    champion = f"version {other.version}, the champion"
+    if other.verdict is None:
+        return f"not compared with {champion}: {other.why}"
+    sides = between(other.verdict.difference, flipped=found.mode == "min")
+    by = f"{abs(other.verdict.difference.value):.3g} {found.metric}{sides}"
+    if other.verdict.outcome == "no difference":
+        return f"no different from {champion}, beyond noise (off by {by})"
+    return f"{other.verdict.outcome} than {champion}, by {by}"
+
+
+def of(found: Evaluation) -> Iterator[Finding]:
+    """Yield what is wrong, the worst first, then what is fine."""
+    every = [
+        *(failed(f"It {one}.") for one in found.warnings),
+        *(_baseline(found, one) for one in found.baselines),
+        *_champion(found),
+        *_fit(found),
+        *_slices(found),
+        *_calibration(found),
+        _looks(found),
+    ]
+    order = ("fail", "warn", "pass")
+    yield from sorted(every, key=lambda one: order.index(one.severity))
+
+
+def interval(estimate: Estimate) -> str:
+    """`0.912 (0.89 to 0.93)`."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4g}"
+    return f"{estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g})"
+
+
+def between(gap: Estimate, *, flipped: bool = False) -> str:
+    """`, 95 % interval 0.004 to 0.020`; `flipped` for a metric whose smaller values are better."""
+    if gap.low is None or gap.high is None:
+        return ""
+    low, high = (-gap.high, -gap.low) if flipped else (gap.low, gap.high)
+    return f", 95 % interval {low:.3g} to {high:.3g}"
+
+
+def group(one: Slice) -> str:
+    """`city is Oslo and age is 62 to 80`."""
+    return " and ".join(f"{column} is {value}" for column, value in one.where.items())
+
+
+def _baseline(found: Evaluation, one: Baseline) -> Finding:
+    if one.verdict is None:
+        return warned(
+            f"No comparison with {one.name}: {found.metric} is not defined on these rows."
+        )
+    verdict, name = one.verdict, f"a baseline, {one.name}"
+    sides = between(verdict.difference, flipped=found.mode == "min")
+    by = f"by {abs(verdict.difference.value):.3g} {found.metric}{sides}"
+    if verdict.outcome == "better":
+        return passed(f"It beats {name}, {by}.")
+    fix = "more trials, other models or features; or take the baseline"
+    if verdict.outcome == "worse":
+        return failed(f"It is worse than {name}, {by}.", fix=fix)
+    gap = abs(verdict.difference.value)
+    return warned(
+        f"It does not beat {name}, beyond noise: {found.metric} differs by {gap:.3g}{sides}.",
+        fix=fix,
+    )
+
+
+def _champion(found: Evaluation) -> Iterator[Finding]:
+    if found.champion is None:
+        return
+    verdict = found.champion.verdict
+    say = passed if verdict and verdict.outcome == "better" else warned
+    yield say(f"It is {against(found, found.champion)}.")
+
+
+def _fit(found: Evaluation) -> Iterator[Finding]:
+    if found.fit is None:
+        return
+    if found.fit.sign == "none":
+        yield passed(f"Training: {found.fit.says}.")
+    else:
+        yield warned(f"It is {found.fit.sign}: {found.fit.says}.")
+
+
+def _slices(found: Evaluation) -> Iterator[Finding]:
+    for one in found.slices[:3]:
+        yield warned(
+            f"It is worse where {group(one)} ({one.rows:,} rows): {found.miss} is"
+            f" {interval(one.miss)} there, {one.others:.4g} elsewhere.",
+            fix="look at these rows; more of them in training, or a feature that tells them apart",
+        )
+    if found.groups and not found.slices:
+        many = f"{found.groups:,} groups of rows"
+        yield passed(f"None of {many} is worse than the others, beyond noise.")
+
+
+def _calibration(found: Evaluation) -> Iterator[Finding]:
+    for one in found.diagrams:
+        if one.name == "calibration" and one.lines:
+            off = _distance(one.lines[0].x, one.lines[0].y)
+            if off > MISCALIBRATED:
+                yield warned(f"Its probabilities are off by {off:.3f} on average, see Calibration.")
+            else:
+                yield passed(f"Its probabilities are off by {off:.3f} on average.")
+
+
+def _distance(said: list[float], true: list[float]) -> float:
+    """Mean distance of a calibration curve from the diagonal; its bins have about equal counts."""
+    return sum(abs(x - y) for x, y in zip(said, true, strict=True)) / max(1, len(said))
+
+
+def _looks(found: Evaluation) -> Finding:
+    if not found.looks:
+        return passed("Looks at its test part were not counted.")
+    if found.looks < MOST_LOOKS:
+        return passed(f"This was look {found.looks} at its test part of {found.rows:,} rows.")
+    return warned(
+        f"This was look {found.looks} at its test part of {found.rows:,} rows: who chooses among"
+        " as many results finds a lucky one, and intervals do not account for it.",
+        fix="draw another test part (data.seed), or keep newer rows for a last look",
+    )

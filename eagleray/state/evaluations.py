@@ -1,0 +1,214 @@
+"""How a version was judged on its test part; a file of the version, written once.
+
+A report is made of it without the data and without the model.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import pydantic
+
+from eagleray import errors
+from eagleray.state import documents, keys
+from eagleray.storage import Storage
+
+FILE = "evaluation.json"
+"""Its path among the files of a version."""
+_SWAPS = 100
+
+Outcome = Literal["better", "worse", "no difference"]
+
+
+class Part(pydantic.BaseModel, frozen=True, extra="allow"):
+    """A part of an evaluation; unknown fields stay in it."""
+
+
+class Estimate(Part):
+    """A number and its 95 % interval; no interval where all resamples score the same."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Verdict(Part):
+    """Two models on the same rows: `difference` is ours minus theirs, by the selecting metric."""
+
+    outcome: Outcome
+    metric: str
+    difference: Estimate
+
+    def __str__(self) -> str:
+        gap = self.difference
+        sides = "" if gap.low is None else f", 95 % interval {gap.low:.4g} to {gap.high:.4g}"
+        return f"{self.outcome} ({self.metric} {gap.value:+.4g}{sides})"
+
+
+class Comparison(Part):
+    """The version beside another one of its model; `why` says why there is no verdict."""
+
+    version: int
+    verdict: Verdict | None = None
+    metrics: dict[str, Estimate] = {}  # of the other one, on the same rows
+    why: str = ""
+
+
+class Baseline(Part):
+    """A plain model, fitted on the same training part."""
+
+    name: str
+    metrics: dict[str, Estimate]
+    verdict: Verdict | None = None  # None where these rows do not define the metric
+    beaten: bool = False  # whether the version scores higher, beyond noise or not
+
+
+class Line(Part):
+    """A series of a diagram, see `eagleray.learn.tasks.diagrams`."""
+
+    name: str
+    x: list[float]
+    y: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+
+
+class Diagram(Part):
+    """A picture as values, see `eagleray.learn.tasks.diagrams`."""
+
+    name: str
+    title: str
+    says: str
+    x: str
+    y: str
+    lines: list[Line]
+    marks: bool = False
+    diagonal: str = ""
+
+
+class Confusion(pydantic.BaseModel, frozen=True):
+    """How many rows of class `truth` were predicted as another."""
+
+    truth: str
+    predicted: str
+    rows: int
+
+
+class Slice(Part):
+    """A group of rows that is predicted worse than the others."""
+
+    where: dict[str, str]  # value or range by column
+    rows: int
+    miss: Estimate  # mean of `Task.misses`; the interval holds for all groups at once
+    others: float  # mean of all other rows
+    score: Estimate | None = None  # the selecting metric in the group
+
+
+class Importance(Part):
+    """How much the selecting metric falls when a column's values change places."""
+
+    column: str
+    drop: Estimate
+
+
+class Wrong(Part):
+    """One of the most wrong rows."""
+
+    row: int  # its number in the source, from 1
+    truth: Any
+    prediction: Any
+    miss: float
+    values: dict[str, Any]
+
+
+class Fit(Part):
+    """How a model fits the rows that it was trained on."""
+
+    sign: Literal["over-fit", "under-fit", "none"]
+    says: str
+    train: dict[str, float]  # metrics of some training rows
+    rows: int  # their number
+
+
+class Evaluation(documents.Document, frozen=True):
+    """One version, judged on its test part."""
+
+    KIND = "evaluation"
+
+    target: str
+    metric: str  # what selected it
+    mode: Literal["max", "min"]
+    rows: int  # of the test part
+    looks: int = 0  # at this test part, this one included; 0: not counted
+    headline: str = ""  # see `Task.headline`
+    telling: list[str] = []  # metrics that say most to people
+    miss: str = ""  # what `miss` means
+    metrics: dict[str, Estimate]
+    classes: list[str] = []
+    confusion: list[list[int]] | None = None  # rows: truth, columns: prediction; None: many classes
+    confused: list[Confusion] = []  # the most frequent mistakes, the most frequent first
+    warnings: list[str] = []
+    baselines: list[Baseline] = []
+    champion: Comparison | None = None  # the version that answered when this one was judged
+    diagrams: list[Diagram] = []
+    slices: list[Slice] = []  # the worst first
+    groups: int = 0  # how many were looked at
+    importance: list[Importance] = []  # the largest first
+    wrong: list[Wrong] = []  # the most wrong first
+    fit: Fit | None = None
+    notes: list[str] = []  # what was left out, and why
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics on the test part."""
+        return {name: one.value for name, one in self.metrics.items()}
+
+
+class Look(Part):
+    """One judgement on a test part."""
+
+    model: str
+    search: str
+    trial: int
+    epoch: int
+
+
+class Looks(documents.Replaceable, frozen=True):
+    """Every judgement on one test part, whichever model it was of."""
+
+    KIND = "test-looks"
+
+    rows: int
+    looks: list[Look] = []
+
+
+def look(store: Storage, part: str, rows: int, one: Look) -> int:
+    """Count a look at a test part; return how many there were with it. The same look counts once.
+
+    ConflictError if others count at the same time again and again.
+    """
+    key = keys.LOOKS.format(part=part)
+    for _ in range(_SWAPS):
+        try:
+            known = Looks.tagged(*store.get_tagged(key), documents.where(store, key))
+        except errors.ObjectNotFoundError:
+            known = Looks(rows=rows)
+        if one in known.looks:
+            return known.looks.index(one) + 1
+        try:
+            known.replace(store, key, looks=[*known.looks, one])
+        except documents.MISSED:
+            continue
+        return len(known.looks) + 1
+    raise errors.ConflictError(f"{documents.where(store, key)}: changed during {_SWAPS} attempts")
+
+
+def decode(data: bytes, where: str) -> Evaluation:
+    """The evaluation of a file; raises what `Document.decode` raises."""
+    return Evaluation.decode(documents.load(data, where), where)
+
+
+def encode(made: Evaluation) -> bytes:
+    """The file of an evaluation; numbers that are not finite are refused."""
+    return json.dumps(made.fields(), allow_nan=False).encode()

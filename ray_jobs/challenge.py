@@ -1,0 +1,66 @@
+"""The champion on the winner's test part: the same rows, by paired bootstrap."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eagleray import bundle, errors, evaluation
+from eagleray.learn import schema
+from eagleray.state.aliases import CHAMPION
+from eagleray.state.evaluations import Comparison
+from eagleray.state.models import Registry
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A winner on its test part, whose canonical columns these are."""
+
+    ours: evaluation.Judged
+    metric: str
+    columns: schema.Columns
+
+
+def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comparison | None:
+    """Compare with the version that is champion now; None if there is none, or it is this one.
+
+    A champion that cannot predict these rows gives a comparison that says why, without a verdict.
+    """
+    number = registry.aliases(name).values.get(CHAMPION)
+    if number is None:
+        return None
+    try:
+        version = registry.version(name, number)
+        if version.manifest.get("lineage") == lineage:
+            return None
+        loaded = bundle.load(registry, version)
+        if why := _misfit(loaded.schema, rows):
+            return Comparison(version=number, why=why)
+        outputs = loaded.predict_columns(rows.columns).outputs
+    except errors.StorageUnavailableError:
+        raise
+    except errors.EagleRayError as cause:
+        return Comparison(version=number, why=str(cause))
+    return _judged(number, outputs, rows)
+
+
+def _judged(number: int, outputs: np.ndarray, rows: Rows) -> Comparison:
+    theirs = evaluation.Judged(rows.ours.target, rows.ours.truth_B, outputs)
+    verdict = evaluation.verdict(rows.ours, theirs, rows.metric)
+    why = "" if verdict else f"these rows do not define {rows.metric} for both versions"
+    found = evaluation.estimates(theirs)
+    return Comparison(version=number, verdict=verdict, metrics=found, why=why)
+
+
+def _misfit(theirs: schema.Schema, rows: Rows) -> str:
+    """Why a model of this schema cannot predict the rows; empty if it can."""
+    known, target = theirs.target, rows.ours.target
+    if (known.task, known.classes) != (target.task, target.classes):
+        return f"it predicts {_described(known)}, this version {_described(target)}"
+    lacking = [one.name for one in theirs.columns if one.name not in rows.columns]
+    if lacking:
+        return f"it needs columns that the data lack: {', '.join(lacking[:3])}"
+    return ""
+
+
+def _described(target: schema.Target) -> str:
+    return f"{target.task} of {', '.join(target.classes[:3]) or target.name}"

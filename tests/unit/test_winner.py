@@ -1,0 +1,69 @@
+"""The winner is judged once on the test part: intervals, baselines, the champion, and looks."""
+
+from pathlib import Path
+
+import pytest
+
+from eagleray.state import evaluations
+from eagleray.state.evaluations import Evaluation
+from eagleray.state.models import Registry
+from ray_jobs import promotion, search
+from tests import judged
+
+
+def evaluation(one: search.Search, number: int) -> Evaluation:
+    registry = Registry(one.storage)
+    version = registry.version(one.experiment.name, number)
+    return evaluations.decode(registry.read(version, evaluations.FILE), "here")
+
+
+def test_a_winner_has_intervals_baselines_and_a_place_beside_the_champion(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path)
+    weak = judged.trial(one, 1, **{"train.lr": 1e-4})
+    first = judged.won(one, [weak])
+    assert (first.looks, first.compared) == (1, None)
+    assert "finds" in first.headline
+    assert "target is malignant" in first.headline
+    assert [plain.name for plain in first.baselines] == [
+        "always the same",
+        "logistic regression",
+        "boosting",
+    ]
+    found = first.intervals["roc_auc"]
+    assert found.low < first.test["roc_auc"] < found.high
+    assert first.baselines[0].metrics["roc_auc"].value == 0.5
+    assert first.unbeaten
+    assert "is worse than a baseline, logistic regression: roc_auc" in " ".join(first.unbeaten)
+
+    other = judged.searched(tmp_path, **{"train.seed": "1"})
+    second = judged.won(other, [judged.trial(other, 1, **{"train.lr": 1e-2})])
+    assert (second.version, second.looks) == (2, 2)
+    assert second.compared is not None
+    assert second.compared.version == 1
+    assert second.compared.verdict is not None
+    assert second.compared.verdict.outcome == "better"
+    assert second.compared.verdict.difference.low > 0
+    assert second.compared.metrics["roc_auc"].value == pytest.approx(first.test["roc_auc"])
+    registry = Registry(one.storage)
+    versions = registry.version("tumours", 1), registry.version("tumours", 2)
+    assert promotion.gate(registry, *versions) is None
+    assert "was not compared with version 2" in (promotion.gate(registry, *versions[::-1]) or "")
+    again = judged.won(other, [judged.trial(other, 1, **{"train.lr": 1e-2})])
+    assert (again.version, again.looks) == (2, 2), "the same look counts once"
+
+
+def test_an_evaluation_is_kept_whole_with_the_version(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path, judged.DIABETES)
+    result = judged.won(one, [judged.trial(one, 1, **{"train.lr": 1e-2})])
+    kept = evaluation(one, result.version)
+    assert kept.values == result.test
+    assert (kept.rows, kept.target, kept.mode) == (88, "target", "min")
+    assert {diagram.name for diagram in kept.diagrams} == {"predicted", "residuals"}
+    assert kept.importance[0].column in ("bmi", "s5")
+    assert kept.importance[0].drop.value > kept.importance[-1].drop.value
+    misses = [row.miss for row in kept.wrong]
+    assert misses == sorted(misses, reverse=True)
+    assert misses[0] == pytest.approx(abs(kept.wrong[0].truth - kept.wrong[0].prediction))
+    assert kept.fit is not None
+    assert kept.fit.rows == len(one.dataset.split.train)
+    assert (kept.groups, kept.slices) == (6, [])
