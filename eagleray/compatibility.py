@@ -155,10 +155,9 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
     if same_form and set(old.classes) != set(new.classes):
         breakage = "an answer has other labels and probabilities"
         yield Change("classes", *_only(old.classes, new.classes), breakage)
-    elif same_form and old.classes != new.classes:
+    elif same_form and old.classes != new.classes:  # clients of tensors read it in the metadata
         before, after = (messages.listed(one.classes, 5) for one in (old, new))
-        breakage = "the tensor of probabilities under /v2 has another order"
-        yield Change("order of classes", before, after, breakage)
+        yield Change("order of classes", before, after)
 
 
 def _form(target: Target) -> dict[str, object]:

@@ -69,13 +69,17 @@ def predicting(**facts: Any) -> Schema:
             predicting(task="multiclass", classes=("no", "yes", "later")),
             "none → only later: an answer has other labels",
         ),
-        (predicting(classes=("yes", "no")), "no, yes → yes, no: the tensor of probabilities"),
         (predicting(task="regression", classes=()), "an answer has another form"),
     ],
 )
 def test_what_clients_would_notice_is_named(new: Schema, notice: str) -> None:
     with pytest.raises(AssertionError, match=notice):
         assert breaking(new) == []
+
+
+def test_another_order_of_classes_is_told() -> None:
+    (change,) = compatibility.changes(OLD, predicting(classes=("yes", "no")))
+    assert (change.what, change.before, change.after) == ("order of classes", "no, yes", "yes, no")
 
 
 def test_a_column_of_another_kind_may_lose_its_gaps() -> None:
@@ -95,6 +99,7 @@ def test_a_column_of_another_kind_may_lose_its_gaps() -> None:
         changed("face", image_shape=(1, 16, 16)),
         predicting(name="gone"),
         predicting(task="multiclass"),
+        predicting(classes=("yes", "no")),
     ],
 )
 def test_what_clients_do_not_notice_is_no_obstacle(new: Schema) -> None:
