@@ -126,11 +126,11 @@ class Loaded:
             raise
 
     def _make_room(self, number: int, size: int, used: Set[int]) -> None:
-        """Unload spares for a version that does not fit; NoRoomError if it still does not."""
-        lack = self._lack(size)
-        if lack is not None and any(held not in used for held in self._held):
-            self.forget(0, used)
-            _collect()  # their parts refer to each other
+        """Unload spares until a version fits, the earliest used first; NoRoomError if none does."""
+        lack, spares = self._lack(size), [held for held in self._held if held not in used]
+        while lack is not None and spares:
+            del self._held[spares.pop(0)]
+            _collect()  # its parts refer to each other
             lack = self._lack(size)
         if lack is not None:
             raise errors.NoRoomError(f"version {number} must fit {lack}")

@@ -104,7 +104,8 @@ class Batches:
                 self.refused = None if self.alone else self._given_up(since, start_s, lost, cause)
                 await asyncio.sleep(RETRY_S)
                 continue
-            self.ready, self.refused, since, lost = refused is None, refused, self._clock(), 0
+            self.ready, self.refused = refused is None, None if self.alone else refused
+            since, lost = self._clock(), 0
             self._lost.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._lost.wait(), KEEP_S)

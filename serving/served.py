@@ -73,15 +73,6 @@ class Served:
         if shared is not None:
             stale_s = STALE * settings.poll_s
             watch = node.NodeAliases(registry, settings.name, shared, stale_s=stale_s).watch
-        trusted = trust.Trust.of(settings).check
-        held = loaded.Loaded(
-            registry,
-            settings.name,
-            build=self._predictor,
-            observer=observer,
-            check=trusted,
-            budget=int(settings.versions_mb * 2**20) if beside is None else 0,
-        )
         self.remote: remote.Remote | None = None
         if large is not None and settings.large is not None:
             start_s = settings.large.start_s
@@ -91,7 +82,7 @@ class Served:
             settings.name,
             settings.alias,
             watch=watch,
-            held=held,
+            held=self._memory(0.0 if beside is not None else settings.versions_mb),
             follow=self._follow,
             observer=observer,
             memory=loaded.MEMORY if beside is None else 0,
@@ -147,6 +138,17 @@ class Served:
             samples=self._samples,
             spans=self._spans,
             remote=batches,
+        )
+
+    def _memory(self, most_mb: float) -> loaded.Loaded:
+        """What holds versions here; their files have at most so many MiB, 0 sets no bound."""
+        return loaded.Loaded(
+            self.registry,
+            self._settings.name,
+            build=self._predictor,
+            observer=self._metrics,
+            check=trust.Trust.of(self._settings).check,
+            budget=int(most_mb * 2**20),
         )
 
     def _outline(self, number: int, batches: remote.Batches) -> predictor.Predictor:

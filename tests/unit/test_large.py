@@ -115,7 +115,9 @@ def test_losses_of_a_version_that_comes_back_do_not_add_up() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_version_that_serves_alone_is_never_given_up() -> None:
-    assert followed(Answers(LOST), alone=True, until=20).refused is None
+    for answer in (LOST, remote.State("no room on the node that is left")):
+        batches = followed(Answers(answer), alone=True, until=20)
+        assert (batches.ready, batches.refused) == (False, None)
 
 
 @pytest.mark.usefixtures("quick")

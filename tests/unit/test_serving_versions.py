@@ -369,6 +369,19 @@ def test_a_version_that_does_not_fit_is_refused_once_spares_have_left(
     assert "must fit the replica's memory, 2 times its files: 0 MiB" in watcher._refused[4]
 
 
+def test_for_one_that_does_not_fit_only_as_many_leave_as_must(
+    models: Flaky, replica: Replica
+) -> None:
+    for seed in range(4):
+        models.register("left", bundles.files(seed=seed), {})
+    size = sum(one.size for one in models.version("left", 1).files.values())
+    watcher = watching(models, replica, budget=int(3.5 * size))
+    for number in (1, 2, 3, 1, 4):
+        models.promote("left", number)
+        watcher.check()
+    assert (watcher._held.numbers, replica.unfit) == ([3, 1, 4], [])
+
+
 def test_what_leaves_frees_its_memory_even_if_ray_has_frozen_it(
     models: Flaky, replica: Replica
 ) -> None:
