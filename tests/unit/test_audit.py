@@ -252,6 +252,14 @@ def test_a_hard_problem_is_no_label_noise(tmp_path: Path) -> None:
     frame, rng = healthy(1500), np.random.default_rng(8)
     frame["y"] = np.where(frame.a + 3 * rng.normal(size=len(frame)) > 0, "yes", "no")
     assert flagged(tmp_path, "label noise", frame) == []
+    frame["y"] = np.where(rng.random(len(frame)) < 0.05, "yes", "no")
+    assert flagged(tmp_path, "label noise", frame) == []
+
+
+def test_rows_of_a_rare_class_that_look_like_others_are_no_label_noise(tmp_path: Path) -> None:
+    frame, rng = healthy(2000), np.random.default_rng(9)
+    frame["y"] = np.where((frame.a > 1.3) | (rng.random(len(frame)) < 0.03), "yes", "no")
+    assert flagged(tmp_path, "label noise", frame) == []
 
 
 def with_positives(count: int) -> pd.DataFrame:
