@@ -187,6 +187,10 @@ def test_a_group_in_several_parts_is_found_where_it_makes_scores_look_better(
 ) -> None:
     (found,) = flagged(tmp_path, "groups across parts", patients())
     assert (found.severity, found.column) == ("error", "patient")
+    alone = patients().assign(**dict.fromkeys("abcd", np.random.default_rng(0).normal(size=1200)))
+    (found_alone,) = flagged(tmp_path, "groups across parts", alone)
+    assert found_alone.severity == "warn"
+    assert found_alone.message.endswith(", unless later rows are of the same ones")
     assert found.numbers["apart"] > found.numbers["together"] + 0.5
     assert yaml.safe_load(found.fix) == {"data": {"split": {"group": "patient"}}}
     fixed = {"data": {"split": {"group": "patient"}}}
