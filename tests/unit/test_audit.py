@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.console import Console
 from sklearn import datasets
 
 import eagleray
-from eagleray import audit, cli, errors, spec
+from eagleray import audit, cli, errors, plugins, spec
 from eagleray.audit import estimates
 from eagleray.findings import Finding
 from eagleray.learn import columns
@@ -489,6 +490,24 @@ def test_skill_is_none_by_chance_and_one_without_an_error() -> None:
     assert estimates.hits(truth, np.zeros(300), 3) == 0.0
     assert estimates.skill(truth, np.eye(3)[truth], 3) == 1.0
     assert estimates.skill(np.zeros(5, int), np.ones((5, 3)), 3) is None
+
+
+def test_a_check_of_ones_own_is_run_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(audit, "REGISTRY", plugins.Registry("check of the audit"))
+    exec(code, {})
+    (found,) = audit.examine(table(tmp_path, healthy(60).assign(Unnamed="x")))
+    assert (found.check, found.message) == ("unnamed", "Unnamed: has no name")
+
+
+def test_every_check_stands_in_the_table_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    assert re.findall(r"^\| ([a-z -]+) \| .* \| (?:error|warn|note)", page, re.MULTILINE) == list(
+        audit.REGISTRY
+    )
 
 
 def run_stage(searched: search.Search) -> str:
