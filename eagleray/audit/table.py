@@ -1,17 +1,23 @@
 """The table that is audited, and what several checks ask of it. Legend: B rows, F traits."""
 
+from __future__ import annotations
+
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eagleray import messages, spec
+from eagleray import messages
 from eagleray.audit import estimates
 from eagleray.learn import columns, tasks
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Column, Columns, Schema
+
+if TYPE_CHECKING:
+    from eagleray import spec
 
 MODEL_ROWS = 40_000
 """Rows that models of several columns are made of."""

@@ -38,6 +38,7 @@ class Outcome:
     trials: list[searches.Record]  # all of them, the best first
     result: searches.Result
     place: promotion.Place
+    audit: searches.Audit | None = None  # of the data; None for a search of an earlier release
 
     @property
     def winner(self) -> searches.Record:
@@ -45,7 +46,7 @@ class Outcome:
 
     def summary(self) -> dict[str, Any]:
         """The outcome as values for JSON."""
-        best, audit = self.winner, self.search.records.audit()
+        best = self.winner
         return {
             "name": self.search.experiment.name,
             "search": self.search.id,
@@ -55,7 +56,7 @@ class Outcome:
             "metric": self.search.metric,
             "winner": {"trial": best.number, "values": best.values, "validation": best.best},
             **self.result.model_dump(include=_KEPT),
-            "audit": audit.summary() if audit else None,
+            "audit": self.audit.summary() if self.audit else None,
             "trials": [
                 one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
                 for one in self.trials
@@ -82,6 +83,10 @@ class Outcome:
             out.print(confusion(result, classes, out.width))
         version = f"{experiment.name} version {result.version}"
         out.print(f"registered {version} in {experiment.storage}: {self.place.why}", soft_wrap=True)
+        for one in self.audit.findings if self.audit else ():
+            if one.severity == "error":
+                line = f"WARNING: the audit of the data: {one.message}"
+                out.print(line, soft_wrap=True, style="bold red", markup=False)
         for warning in result.warnings:
             line = f"WARNING: {version} {warning}"
             out.print(line, soft_wrap=True, style="bold red", markup=False)

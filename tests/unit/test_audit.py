@@ -5,6 +5,8 @@ import datetime
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -501,6 +503,11 @@ def test_a_check_of_ones_own_is_run_with_the_others(
     exec(code, {})
     (found,) = audit.examine(table(tmp_path, healthy(60).assign(Unnamed="x")))
     assert (found.check, found.message) == ("unnamed", "Unnamed: has no name")
+
+
+def test_a_package_may_import_the_audit_while_the_experiment_file_is_being_defined() -> None:
+    line = "import sys, eagleray.audit; sys.exit('eagleray.spec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
 
 
 def test_every_check_stands_in_the_table_of_the_docs() -> None:
