@@ -16,8 +16,6 @@ from eagleray.learn import losses
 RATIO = 20.0
 """Rows of the largest class for one of the smallest from which classes are imbalanced."""
 WEIGHTED = "weighted_cross_entropy"
-MOST_CLASSES = 50
-"""Classes among which wrong labels are looked for."""
 SURE_SHARES = (0.1, 0.33, 0.5)
 """Shares of the rows, the surest predictions, whose errors are compared."""
 LEAST_NOISE, LEAST_SURE_NOISE = 0.008, 0.004
@@ -68,7 +66,7 @@ def noise(table: Table) -> Iterator[Finding]:
     Where a model is surest, errors of its own are rare; labels that are wrong by chance are as
     frequent there as anywhere.
     """
-    if not 2 <= table.classes <= MOST_CLASSES or (predicted_BC := table.predicted) is None:
+    if not table.classes or (predicted_BC := table.predicted) is None:
         return
     label_B = table.targets[table.modelled]
     share = _share(predicted_BC, label_B)

@@ -178,7 +178,8 @@ class Table:
         """
         truth = self.truths(self.modelled)
         parts = [array for name, array in self._traits.items() if name != without]
-        if len(truth) < estimates.LEAST_ROWS or not parts:
+        many = self.classes > estimates.MOST_CLASSES
+        if many or not parts or len(truth) < estimates.LEAST_ROWS:
             return None
         traits_BF = np.concatenate(parts, axis=1)[:, :MOST_TRAITS]
         return estimates.out_of_fold(traits_BF, truth, self.classes, fold_B)
