@@ -208,7 +208,7 @@ def _promote(
     searched: search.Search, trials: list[searches.Record], result: searches.Result
 ) -> Outcome:
     place = promotion.promote(searched.storage, searched.experiment, result.version)
-    return Outcome(searched, trials, result, place)
+    return Outcome(searched, trials, result, place, searched.records.audit())
 
 
 def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console) -> leases.Lease:

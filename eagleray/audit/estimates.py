@@ -31,8 +31,12 @@ NEAR_CORRELATION = {True: 0.97, False: 0.995}
 """Correlation with the target of a near-copy, as numbers: of classes, and of a quantity."""
 NEAR_EQUAL = 0.9
 """Share of values that are those of the target, in a near-copy."""
-GIVEN_AWAY = 0.95
-"""Skill of a column alone, at its lower bound, from which it gives the target away."""
+STRONG, GIVEN_AWAY = 0.9, 0.95
+"""Skill of a column alone, at its lower bound, that is warned of, and that tells the target."""
+MOST_RUNS, LEAST_RUN = 1000, 3
+"""Runs of rows with like values in which a column's skill is bounded, and rows of one at least."""
+MOST_CLASSES = 50
+"""Classes that models of all columns are made for."""
 
 
 class Closeness(NamedTuple):
@@ -40,7 +44,7 @@ class Closeness(NamedTuple):
 
     agreement: float  # of its values with the target's, one to one, beyond chance; 1: a copy
     correlation: float  # of its numbers with the target's; 0 for names
-    skill: float  # of a model of the column alone: 0 by chance, 1 without error
+    skill: float  # of a model of the column alone: 0 by chance or far from `STRONG`, 1 is all
     sure: float  # lower bound of that skill
     near: bool = False  # whether it is a near-copy by one of the first two
 
@@ -62,7 +66,8 @@ def closeness(quantity_B: np.ndarray, truth_B: np.ndarray, classes: int) -> Clos
     correlated = _correlation(quantity_B, truth_B)
     known = quantity_B.dtype != object and correlated >= NEAR_CORRELATION[bool(classes)]
     near = known or agreed >= (NEAR_COPY if classes else NEAR_EQUAL)
-    skill, sure = alone(quantity_B, truth_B, classes)
+    hopeless = not near and _most_skill(quantity_B, truth_B, classes) < STRONG
+    skill, sure = (0.0, 0.0) if hopeless else alone(quantity_B, truth_B, classes)
     return Closeness(agreed, correlated, skill, sure, near)
 
 
@@ -148,6 +153,21 @@ def out_of_fold(
         raw = np.asarray(model.predict(traits_BF[test_B]))
         predicted[test_B] = np.stack([1 - raw, raw], 1) if classes == 2 else raw
     return predicted
+
+
+def _most_skill(quantity_B: np.ndarray, truth_B: np.ndarray, classes: int) -> float:
+    """More than a model of the column can have, and much faster: its skill on rows it has seen."""
+    if quantity_B.dtype == object:
+        run_B, count = _codes(quantity_B)
+    else:
+        place_B = np.argsort(np.argsort(quantity_B, kind="stable"), kind="stable")
+        count = max(1, min(MOST_RUNS, len(place_B) // LEAST_RUN))
+        run_B = place_B * count // len(place_B)
+    if classes:
+        pairs = np.bincount(run_B * classes + truth_B, minlength=count * classes)
+        return hits(truth_B, pairs.reshape(count, classes).argmax(axis=1)[run_B], classes)
+    rows = np.maximum(1, np.bincount(run_B, minlength=count))
+    return hits(truth_B, (np.bincount(run_B, truth_B, minlength=count) / rows)[run_B], classes)
 
 
 def _boosted(traits_BF: np.ndarray, truth_B: np.ndarray, classes: int) -> lightgbm.Booster:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from eagleray import messages
+from eagleray.audit import estimates
 from eagleray.audit.table import MOST_SHOWN, Table
 from eagleray.findings import Finding, noted, warned
 from eagleray.learn import losses
@@ -15,12 +16,15 @@ from eagleray.learn import losses
 RATIO = 20.0
 """Rows of the largest class for one of the smallest from which classes are imbalanced."""
 WEIGHTED = "weighted_cross_entropy"
-MOST_CLASSES = 50
-"""Classes among which wrong labels are looked for."""
 SURE_SHARES = (0.1, 0.33, 0.5)
 """Shares of the rows, the surest predictions, whose errors are compared."""
 LEAST_NOISE, LEAST_SURE_NOISE = 0.008, 0.004
 """Share of errors among the surest third that tells wrong labels, and its lower bound."""
+LEAST_SKILL, LEAST_SURE = 0.4, 15
+"""Cohen's kappa of the models, and sure rows of the rarer classes, below which nothing is said."""
+RARE, UNLIKELY_OF_FEW, UNLIKELY = 0.2, 0.2, 0.01
+"""Share of the rows below which the rarer classes are few, and the probability of so few errors
+among them, if labels are wrong, below which these are not told: of few, and of more."""
 EASY_NOISE, MOST_NOISE, FLAT = 0.04, 0.15, 1.2
 """Largest share that tells them by itself, and largest one where errors do not grow by more than
 this factor from the surest tenth to the surest half. More is a problem that is hard by itself."""
@@ -62,7 +66,7 @@ def noise(table: Table) -> Iterator[Finding]:
     Where a model is surest, errors of its own are rare; labels that are wrong by chance are as
     frequent there as anywhere.
     """
-    if not 2 <= table.classes <= MOST_CLASSES or (predicted_BC := table.predicted) is None:
+    if not table.classes or (predicted_BC := table.predicted) is None:
         return
     label_B = table.targets[table.modelled]
     share = _share(predicted_BC, label_B)
@@ -89,11 +93,16 @@ def noise(table: Table) -> Iterator[Finding]:
 
 def _share(predicted_BC: np.ndarray, label_B: np.ndarray) -> float | None:
     """The share of wrong labels; None where errors are the model's own as well."""
-    wrong_B = predicted_BC.argmax(axis=1) != label_B
-    surest = np.argsort(-predicted_BC.max(axis=1), kind="stable")
+    likely_B, surest = predicted_BC.argmax(axis=1), np.argsort(-predicted_BC.max(axis=1))
+    wrong_B, classes = likely_B != label_B, predicted_BC.shape[1]
+    if estimates.hits(label_B, likely_B, classes) < LEAST_SKILL:
+        return None
     tenth, third, half = (wrong_B[surest[: int(len(label_B) * one)]] for one in SURE_SHARES)
     share = float(third.mean())
     if share < LEAST_NOISE or _lower_bound(int(third.sum()), len(third)) < LEAST_SURE_NOISE:
+        return None
+    rare = surest[likely_B[surest] != np.bincount(likely_B).argmax()]
+    if _spared(wrong_B[rare[: len(rare) // 2]], share, few=len(rare) < RARE * len(label_B)):
         return None
     flat = float(half.mean()) <= FLAT * float(tenth.mean())
     return share if share <= (MOST_NOISE if flat else EASY_NOISE) else None
@@ -116,6 +125,18 @@ def _suspects(predicted_BC: np.ndarray, label_B: np.ndarray, share: float) -> np
     order = np.argsort(given_B - others_BC.max(axis=1), kind="stable")
     most = max(int(confident_B.sum()), round(SUSPECTS * share * len(label_B)))
     return order[:most]
+
+
+def _spared(wrong_B: np.ndarray, share: float, *, few: bool) -> bool:
+    """Whether the surest rows of the rarer classes have fewer errors than wrong labels give them.
+
+    Then errors elsewhere are rows of a rare class that look like the most frequent one.
+    """
+    from scipy.stats import binom
+
+    unlikely = UNLIKELY_OF_FEW if few else UNLIKELY
+    errors = int(wrong_B.sum())
+    return len(wrong_B) < LEAST_SURE or bool(binom.cdf(errors, len(wrong_B), share) < unlikely)
 
 
 def _lower_bound(hits: int, rows: int) -> float:

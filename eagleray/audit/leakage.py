@@ -9,8 +9,6 @@ from eagleray.audit import estimates
 from eagleray.audit.table import COLUMN_ROWS, Table
 from eagleray.findings import Finding, noted, warned, wrong
 
-STRONG = 0.9
-"""Skill of a column alone, at its lower bound, that is warned of."""
 ORDERED = 0.3
 """Skill of an identifier's order, at its lower bound, that is told."""
 
@@ -45,7 +43,7 @@ def giveaways(table: Table) -> Iterator[Finding]:
     """Inputs each of which predicts the target almost without an error."""
     alike = table.clocks | table.entities.keys()
     for name, one in table.giveaways.items():
-        if one.copy or one.near or one.sure < STRONG or name in alike:
+        if one.copy or one.near or one.sure < estimates.STRONG or name in alike:
             continue
         if one.gives_away:
             yield _leak(table, name, f"alone gives the target away: {_skill(table, one)}", one)

@@ -27,26 +27,39 @@ _BIRTH = re.compile(r"(?i)birth|born|\bdob\b|_dob$")
 
 
 def groups(table: Table) -> Iterator[Finding]:
-    """Rows of one person or thing in several parts, whose target is learned by heart."""
+    """Rows of one person or thing in several parts, whose target is learned by heart.
+
+    An error where the rows are alike beside the column itself: without it, the column may as well
+    be a category that later rows have too.
+    """
     split = table.experiment.data.split
     if split.group or split.time:
         return
-    groups = {name: codes for name, codes in table.entities.items() if name not in table.leaks}
-    for name, group_B in list(groups.items())[:MOST_COLUMNS]:
-        fold_B = estimates.grouped(group_B[table.modelled])
-        apart, together = _skills(table, fold_B, np.arange(len(table.modelled)))
+    known = {name: codes for name, codes in table.entities.items() if name not in table.leaks}
+    for name, group_B in list(known.items())[:MOST_COLUMNS]:
+        fold_B, every = estimates.grouped(group_B[table.modelled]), np.arange(len(table.modelled))
+        apart, together = _skills(table, fold_B, every)
         if apart - together < LEAST_GAP:
             continue
+        without = _skills(table, fold_B, every, without=name)
+        alike = without[0] - without[1] >= LARGE_GAP
         shared = np.isin(group_B[table.parts["test"]], group_B[table.parts["training"]]).mean()
-        tell = wrong if apart - together >= LARGE_GAP else warned
+        unless = "" if alike else ", unless later rows are of the same ones"
+        tell = wrong if alike else warned
         yield tell(
             f"{name}: {messages.percent(float(shared))} of the rows of the test part share it with "
             f"training rows, which a model learns by heart: {_gap(table, apart, together)} once "
-            "its rows stay together",
+            f"its rows stay together{unless}",
             _split(group=name),
             evidence=table.scope(len(table.modelled)),
             column=name,
-            numbers={"shared": float(shared), "apart": apart, "together": together},
+            numbers={
+                "shared": float(shared),
+                "apart": apart,
+                "together": together,
+                "apart without it": without[0],
+                "together without it": without[1],
+            },
         )
 
 
@@ -106,16 +119,18 @@ def _told(table: Table, name: str, time_B: np.ndarray) -> str:
     )
 
 
-def _skills(table: Table, fold_B: np.ndarray, places: np.ndarray) -> tuple[float, float]:
+def _skills(
+    table: Table, fold_B: np.ndarray, places: np.ndarray, without: str = ""
+) -> tuple[float, float]:
     """Skill on these modelled rows by folds drawn by chance, and by `fold_B`, whose -1 is no fold.
 
-    Zero for both where the second is not surely worse.
+    Zero for both where the second is not surely worse. Models are not given the column `without`.
     """
-    truth, apart = table.truths(table.modelled), table.predicted
-    if apart is None or len(places) < estimates.LEAST_ROWS:
+    truth = table.truths(table.modelled)
+    apart = table.predict(table.folds, without) if without else table.predicted
+    together = None if apart is None else table.predict(fold_B, without)
+    if apart is None or together is None or len(places) < estimates.LEAST_ROWS:
         return 0.0, 0.0
-    together = table.predict(fold_B)
-    assert together is not None
     truth, apart, together = truth[places], apart[places], together[places]
     if not estimates.surely_worse(truth, apart, together, table.classes):
         return 0.0, 0.0

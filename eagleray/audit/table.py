@@ -1,17 +1,23 @@
 """The table that is audited, and what several checks ask of it. Legend: B rows, F traits."""
 
+from __future__ import annotations
+
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eagleray import messages, spec
+from eagleray import messages
 from eagleray.audit import estimates
 from eagleray.learn import columns, tasks
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Column, Columns, Schema
+
+if TYPE_CHECKING:
+    from eagleray import spec
 
 MODEL_ROWS = 40_000
 """Rows that models of several columns are made of."""
@@ -156,25 +162,38 @@ class Table:
         return self.sample(MODEL_ROWS)
 
     @functools.cached_property
-    def traits(self) -> np.ndarray:
-        """Numbers of the modelled rows for such models (B, F), without leaks."""
-        chosen = [(column, array) for column, array in self if column.name not in self.leaks]
-        parts = [column.kind.traits(array[self.modelled]) for column, array in chosen]
-        whole = np.concatenate([np.empty((len(self.modelled), 0)), *parts], axis=1)
-        bounded: np.ndarray = np.clip(whole[:, :MOST_TRAITS], -1e30, 1e30)
-        return bounded.astype(np.float32)
-
-    @functools.cached_property
     def predicted(self) -> np.ndarray | None:
         """Predictions of the modelled rows by models that have not seen them; None without one."""
-        return self.predict(estimates.shuffled(self.truths(self.modelled), self.classes))
+        return self.predict(self.folds)
 
-    def predict(self, fold_B: np.ndarray) -> np.ndarray | None:
-        """Predictions of the modelled rows, each by a model of the other folds; -1 is none."""
-        truth, traits = self.truths(self.modelled), self.traits
-        if len(truth) < estimates.LEAST_ROWS or not traits.shape[1]:
+    @functools.cached_property
+    def folds(self) -> np.ndarray:
+        """A fold for each modelled row by chance."""
+        return estimates.shuffled(self.truths(self.modelled), self.classes)
+
+    def predict(self, fold_B: np.ndarray, without: str = "") -> np.ndarray | None:
+        """Predictions of the modelled rows, each by a model of the other folds; -1 is none.
+
+        Models are given the inputs that are no leaks, and not the column `without`.
+        """
+        truth = self.truths(self.modelled)
+        parts = [array for name, array in self._traits.items() if name != without]
+        many = self.classes > estimates.MOST_CLASSES
+        if many or not parts or len(truth) < estimates.LEAST_ROWS:
             return None
-        return estimates.out_of_fold(traits, truth, self.classes, fold_B)
+        traits_BF = np.concatenate(parts, axis=1)[:, :MOST_TRAITS]
+        return estimates.out_of_fold(traits_BF, truth, self.classes, fold_B)
+
+    @functools.cached_property
+    def _traits(self) -> dict[str, np.ndarray]:
+        """Numbers of the modelled rows (B, F), by input."""
+        found = {
+            column.name: column.kind.traits(array[self.modelled])
+            for column, array in self
+            if column.name not in self.leaks
+        }
+        bounded = {name: np.clip(one, -1e30, 1e30) for name, one in found.items()}
+        return {name: one.astype(np.float32) for name, one in bounded.items() if one.shape[1]}
 
     def _shown(self, place: int) -> str:
         width = max(CELL, WIDTH // (2 * len(self.schema.columns)))

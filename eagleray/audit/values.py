@@ -123,7 +123,7 @@ def rare(table: Table) -> Iterator[Finding]:
         few = {name: count for name, count in train.items() if count < RARE}
         share = sum(few.values()) / max(1, sum(train.values()))
         if few and share >= MANY_RARE:
-            yield _rare(table, column, len(train), len(few), share)
+            yield _rare(column, len(train), len(few), share)
         yield from _unseen(table, column, quantity, set(train))
 
 
@@ -241,14 +241,13 @@ def _counted(name: str, counts: Counter[str]) -> str:
     return f"{shown} ({counts[name]:,} rows)" if counts[name] else shown
 
 
-def _rare(table: Table, column: Column, names: int, few: int, share: float) -> Finding:
-    options = table.experiment.default().features.get(column.name) or column.kind.options()
-    most = getattr(options, "max_categories", names)
+def _rare(column: Column, names: int, few: int, share: float) -> Finding:
     fact = f"{few:,} of {names:,} categories have fewer than {RARE} training rows each"
-    tree = {"features": {column.name: {"type": column.kind.name, "max_categories": names - few}}}
+    options = {"type": column.kind.name, "max_categories": names - few}
+    fixes = names > few and "max_categories" in column.kind.options.model_fields
     return noted(
         f"{column.name}: {fact}, {messages.percent(share)} of the rows together",
-        _setting(tree) if names > few and names <= most else "",
+        _setting({"features": {column.name: options}}) if fixes else "",
         column=column.name,
         numbers={"categories": names, "rare": few, "share": share},
     )

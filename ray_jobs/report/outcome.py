@@ -42,6 +42,7 @@ class Outcome:
     trials: list[searches.Record]  # all of them, the best first
     result: searches.Result
     place: promotion.Place
+    audit: searches.Audit | None = None  # of the data; None for a search of an earlier release
 
     @property
     def winner(self) -> searches.Record:
@@ -49,7 +50,7 @@ class Outcome:
 
     def summary(self) -> dict[str, Any]:
         """The outcome as values for JSON."""
-        best, audit = self.winner, self.search.records.audit()
+        best = self.winner
         return {
             "name": self.search.experiment.name,
             "search": self.search.id,
@@ -59,7 +60,7 @@ class Outcome:
             "metric": self.search.metric,
             "winner": {"trial": best.number, "values": best.values, "validation": best.best},
             **self.result.model_dump(mode="json", include=_KEPT),
-            "audit": audit.summary() if audit else None,
+            "audit": self.audit.summary() if self.audit else None,
             "trials": [
                 one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
                 for one in self.trials
@@ -88,6 +89,10 @@ class Outcome:
         for sentence in said(result):
             out.print(f"{version} {sentence}", soft_wrap=True)
         out.print(f"registered {version} in {experiment.storage}: {self.place.why}", soft_wrap=True)
+        for one in self.audit.findings if self.audit else ():
+            if one.severity == "error":
+                line = f"WARNING: the audit of the data: {one.message}"
+                out.print(line, soft_wrap=True, style="bold red", markup=False)
         for warning in [*result.warnings, *result.unbeaten]:
             line = f"WARNING: {version} {warning}"
             out.print(line, soft_wrap=True, style="bold red", markup=False)

@@ -4,6 +4,9 @@ import contextlib
 import datetime
 import io
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from rich.console import Console
 from sklearn import datasets
 
 import eagleray
-from eagleray import audit, cli, errors, spec
+from eagleray import audit, cli, errors, plugins, spec
 from eagleray.audit import estimates
 from eagleray.findings import Finding
 from eagleray.learn import columns
@@ -187,6 +190,10 @@ def test_a_group_in_several_parts_is_found_where_it_makes_scores_look_better(
 ) -> None:
     (found,) = flagged(tmp_path, "groups across parts", patients())
     assert (found.severity, found.column) == ("error", "patient")
+    alone = patients().assign(**dict.fromkeys("abcd", np.random.default_rng(0).normal(size=1200)))
+    (found_alone,) = flagged(tmp_path, "groups across parts", alone)
+    assert found_alone.severity == "warn"
+    assert found_alone.message.endswith(", unless later rows are of the same ones")
     assert found.numbers["apart"] > found.numbers["together"] + 0.5
     assert yaml.safe_load(found.fix) == {"data": {"split": {"group": "patient"}}}
     fixed = {"data": {"split": {"group": "patient"}}}
@@ -251,6 +258,14 @@ def test_six_of_ten_flipped_labels_are_among_the_suspects(tmp_path: Path, name: 
 def test_a_hard_problem_is_no_label_noise(tmp_path: Path) -> None:
     frame, rng = healthy(1500), np.random.default_rng(8)
     frame["y"] = np.where(frame.a + 3 * rng.normal(size=len(frame)) > 0, "yes", "no")
+    assert flagged(tmp_path, "label noise", frame) == []
+    frame["y"] = np.where(rng.random(len(frame)) < 0.05, "yes", "no")
+    assert flagged(tmp_path, "label noise", frame) == []
+
+
+def test_rows_of_a_rare_class_that_look_like_others_are_no_label_noise(tmp_path: Path) -> None:
+    frame, rng = healthy(2000), np.random.default_rng(9)
+    frame["y"] = np.where((frame.a > 1.3) | (rng.random(len(frame)) < 0.03), "yes", "no")
     assert flagged(tmp_path, "label noise", frame) == []
 
 
@@ -477,6 +492,29 @@ def test_skill_is_none_by_chance_and_one_without_an_error() -> None:
     assert estimates.hits(truth, np.zeros(300), 3) == 0.0
     assert estimates.skill(truth, np.eye(3)[truth], 3) == 1.0
     assert estimates.skill(np.zeros(5, int), np.ones((5, 3)), 3) is None
+
+
+def test_a_check_of_ones_own_is_run_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(audit, "REGISTRY", plugins.Registry("check of the audit"))
+    exec(code, {})
+    (found,) = audit.examine(table(tmp_path, healthy(60).assign(Unnamed="x")))
+    assert (found.check, found.message) == ("unnamed", "Unnamed: has no name")
+
+
+def test_a_package_may_import_the_audit_while_the_experiment_file_is_being_defined() -> None:
+    line = "import sys, eagleray.audit; sys.exit('eagleray.spec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
+
+
+def test_every_check_stands_in_the_table_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    assert re.findall(r"^\| ([a-z -]+) \| .* \| (?:error|warn|note)", page, re.MULTILINE) == list(
+        audit.REGISTRY
+    )
 
 
 def run_stage(searched: search.Search) -> str:

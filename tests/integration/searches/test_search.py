@@ -163,6 +163,9 @@ def test_a_winner_that_a_leak_makes_perfect_becomes_champion_with_a_warning(own:
     (warning,) = own.summary()["warnings"]
     assert "is perfect on the test part: accuracy 1 on 60 rows" in warning
     assert f"WARNING: wine version 1 {warning}" in out.file.getvalue()
+    (leak,) = [one for one in own.summary()["audit"]["findings"] if one["severity"] == "error"]
+    assert (leak["check"], leak["column"]) == ("target copy", "flag")
+    assert "WARNING: the audit of the data: flag: is a copy of the target" in out.file.getvalue()
     registry = Registry(storage.open(own.search.experiment.storage))
     assert registry.version("wine", 1).manifest["warnings"] == [warning]
 
