@@ -91,7 +91,7 @@ def _quantiles(values_N: Tensor, bins: int) -> Tensor:
         return values_N[:0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one bin
-        (edges,) = rtdl.compute_bins(values_N[:, None], n_bins=bins)
+        edges: Tensor = rtdl.compute_bins(values_N[:, None], n_bins=bins)[0]
     return edges
 
 
