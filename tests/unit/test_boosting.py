@@ -13,7 +13,7 @@ import pytest
 from eagleray import bundle, errors, spec, storage
 from eagleray.engines import lightgbm as engine
 from eagleray.engines import trees
-from eagleray.learn import features, metrics, schema, tasks
+from eagleray.learn import features, losses, metrics, schema, tasks
 from eagleray.state import searches
 from eagleray.storage import cache
 from ray_jobs import boosting, checkpoints, costs, learner, member, snapshots, tensors
@@ -222,6 +222,26 @@ def test_a_weighted_loss_counts_the_rare_class_more(tmp_path: Path) -> None:
 
     assert share("weighted_cross_entropy") == pytest.approx(0.5, abs=0.03)
     assert share("cross_entropy") < 0.45
+
+
+def test_trees_are_trained_with_the_loss_of_a_package_that_names_its_objective(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses.REGISTRY, "_members", dict(losses.REGISTRY._members))
+    absolute = losses.Loss(
+        frozenset({"regression"}),
+        lambda *_: lambda output_B1, target_B: (output_B1[:, 0] - target_B).abs().mean(),
+        objective=lambda _: {"objective": "l1"},
+    )
+    losses.REGISTRY.register("absolute", absolute)
+    chosen = experiment(tmp_path, "regression", **{"train.loss": "absolute"})
+    dataset, data = prepared(chosen)
+    assert not list(prepare.misfits(chosen, dataset))
+    running = finish(learner.build(chosen.default(), data, metric="mae"))
+    assert isinstance(running, boosting.Booster)
+    assert b"objective=regression_l1" in running.text
+    found = [one["train_loss"] for one in running.progress.history]
+    assert found[-1] < found[0]
 
 
 def test_early_stopping_counts_epochs_and_the_best_epoch_is_kept(tmp_path: Path) -> None:

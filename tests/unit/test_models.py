@@ -119,6 +119,16 @@ def test_a_number_is_linear_between_the_edges_of_its_bins() -> None:
     assert given == pytest.approx([0.5, 1.0, 61.0, 1111.0])
 
 
+def test_a_value_that_most_rows_share_takes_no_bins_from_the_others() -> None:
+    module = numbers.Piecewise(1, 12, 2)
+    values = torch.cat([torch.zeros(900), torch.arange(1.0, 101.0)])
+    module.fit({"numeric": values[:, None]})
+    assert (module.embedding.impl.weight != 0).sum() >= 10
+    few = torch.tensor([0.0, 1.0, 1.0, 5.0])[:, None]
+    module.fit({"numeric": few.repeat(25, 1)})
+    assert (module.embedding.impl.weight != 0).sum() == 2  # edges at 0, 1 and 5
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
 def test_bins_of_a_few_rows_are_finite(rows: int) -> None:
     module = numbers.Piecewise(4, 48, 2)

@@ -64,19 +64,35 @@ class Piecewise(layers.Fitted):
 
 
 def _edges(values_N: Tensor, bins: int) -> Tensor:
-    """Edges of at most so many bins at the quantiles of one number; at least two edges."""
+    """Edges of at most so many bins of one number; at least two edges.
+
+    A value that more rows share than a bin has is an edge; of all others the quantiles are, so that
+    such values take no bins from them.
+    """
     low, high = values_N.aminmax()
-    if not _apart(torch.stack([low, high])).all():
+    ends = torch.stack([low, high])
+    if not _apart(ends).all():
         return torch.stack([low, low + low.abs().clamp(min=1.0)])
-    if len(values_N) <= 3:
-        return torch.stack([low, high])
+    distinct, place_N, counts = values_N.unique(return_inverse=True, return_counts=True)
+    shared = counts * bins > len(values_N)
+    kept = distinct[shared]
+    left = bins - len(kept)
+    found = torch.cat([ends, kept, _quantiles(values_N[~shared[place_N]], left)]).unique()
+    apart = torch.cat([torch.tensor([True]), _apart(found)])
+    apart[-1] = True
+    edges = found[apart]
+    return edges if _apart(edges).all() else ends
+
+
+def _quantiles(values_N: Tensor, bins: int) -> Tensor:
+    """Edges of so many bins at quantiles; none where there are not as many values."""
+    few = bins < 2 or len(values_N) <= bins
+    if few or bool((values_N == values_N[0]).all()):
+        return values_N[:0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one bin
-        (found,) = rtdl.compute_bins(values_N[:, None], n_bins=min(bins, len(values_N) - 1))
-    kept = torch.cat([torch.tensor([True]), _apart(found)])
-    kept[-1] = True
-    edges = found[kept]
-    return edges if _apart(edges).all() else torch.stack([low, high])
+        edges: Tensor = rtdl.compute_bins(values_N[:, None], n_bins=bins)[0]
+    return edges
 
 
 def _apart(edges: Tensor) -> Tensor:
