@@ -17,6 +17,7 @@ class Rows:
 
     ours: evaluation.Judged
     metric: str
+    known: schema.Schema
     columns: schema.Columns
 
 
@@ -56,9 +57,12 @@ def _misfit(theirs: schema.Schema, rows: Rows) -> str:
     known, target = theirs.target, rows.ours.target
     if (known.task, known.classes) != (target.task, target.classes):
         return f"it predicts {_described(known)}, this version {_described(target)}"
-    lacking = [one.name for one in theirs.columns if one.name not in rows.columns]
-    if lacking:
-        return f"it needs columns that the data lack: {', '.join(lacking[:3])}"
+    types = {one.name: (one.type, one.image_shape) for one in rows.known.columns}
+    for one in theirs.columns:
+        if one.name not in types:
+            return f"it needs the column {one.name}, which the data lack"
+        if (one.type, one.image_shape) != types[one.name]:
+            return f"its column {one.name} is {one.type}, in the data it is {types[one.name][0]}"
     return ""
 
 

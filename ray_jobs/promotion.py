@@ -49,7 +49,7 @@ def gate(registry: Registry, before: Version, after: Version) -> str | None:
     """Why a version may not take the champion's requests by itself; None if it may.
 
     It must have no warning, answer the champion's clients, and be better on the same test rows: an
-    equal one passes at most 1 time in 40, since a 95 % interval must lie above zero.
+    equal one passes about 1 time in 40, since a 95 % interval must lie above zero.
     """
     if warnings := after.manifest.get("warnings"):
         return f"it has a warning: it {warnings[0]}"

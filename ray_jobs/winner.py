@@ -86,7 +86,7 @@ class Winner:
 
     def _challenge(self, store: storage.Storage) -> evaluations.Comparison | None:
         ours = evaluation.Judged(self._bundle.schema.target, self._test.truth_B, self._outputs)
-        rows = challenge.Rows(ours, self._search.metric, self._test.columns)
+        rows = challenge.Rows(ours, self._search.metric, self._bundle.schema, self._test.columns)
         return challenge.champion(
             Registry(store), self._search.experiment.name, self._lineage, rows
         )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eagleray import display, errors, storage
+from eagleray import display, errors
 from eagleray.state.evaluations import Evaluation
+from eagleray.storage import EMBEDDED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,28 +171,32 @@ class Comparison:
         return display.page(self.verdict, display.table(headings, self.sides))
 
 
-def report(what: str, storage_uri: str = storage.EMBEDDED) -> Report:
+def report(what: str, storage: str = EMBEDDED) -> Report:
     """Read what is on record of a version or a search.
 
     Args:
         what: `NAME`, its latest version; `NAME/VERSION` by number or alias; `NAME/SEARCH` or
             `SEARCH` by a search's id: the version of its winner, or its trials so far.
-        storage_uri: where they are.
+        storage: where they are; that of `eagleray local up` by default.
 
     Raises:
         UserError: `what` has another form.
         NotFoundError: there is no such model, version or search.
     """
-    from eagleray.reports import of
-
-    return Report(of(storage.open(storage_uri), what))
+    return Report(_read(what, storage))
 
 
-def compare(left: str, right: str, storage_uri: str = storage.EMBEDDED) -> Comparison:
+def compare(left: str, right: str, storage: str = EMBEDDED) -> Comparison:
     """Set two versions side by side; for the arguments and errors see `report`."""
     from eagleray.reports import contents
 
-    store = storage.open(storage_uri)
-    both = contents.of(store, left), contents.of(store, right)
+    both = _read(left, storage), _read(right, storage)
     sides = [Side(*one) for one in contents.differences(*both)]
     return Comparison(Report(both[0]), Report(both[1]), contents.verdict(*both), sides)
+
+
+def _read(what: str, uri: str) -> Contents:
+    from eagleray import storage
+    from eagleray.reports import of
+
+    return of(storage.open(uri), what)

@@ -66,11 +66,10 @@ def test_everybody_can_read_it(
     inner, whole = page.evaluate("[window.innerWidth, document.documentElement.scrollWidth]")
     assert whole <= inner
     assert faults == []
-    small = "svg.plot text, td, p"
-    sizes = page.locator(small).evaluate_all(
-        "nodes => nodes.map(n => n instanceof SVGElement ? 11 * n.getScreenCTM().a : 14)"
+    sizes = page.locator("svg.plot text").evaluate_all(
+        "nodes => nodes.map(n => 11 * Math.hypot(n.getScreenCTM().a, n.getScreenCTM().b))"
     )
-    assert min(sizes) > 8.5, "text of a picture is legible"
+    assert min(sizes) > 9, "text of a picture is legible"
     page.context.close()
 
 

@@ -67,3 +67,27 @@ def test_an_evaluation_is_kept_whole_with_the_version(tmp_path: Path) -> None:
     assert kept.fit is not None
     assert kept.fit.rows == len(one.dataset.split.train)
     assert (kept.groups, kept.slices) == (6, [])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ({"data.drop": "[mean radius]"}, "it needs the column mean radius, which the data lack"),
+        (
+            {"features": "{mean area: {type: categorical}}"},
+            "its column mean area is numeric, in the data it is categorical",
+        ),
+    ],
+)
+def test_a_champion_that_cannot_predict_the_rows_leaves_the_winner_to_a_person(
+    tmp_path: Path, overrides: dict[str, str], why: str
+) -> None:
+    one = judged.searched(tmp_path, **{"train.epochs": "2"})
+    judged.won(one, [judged.trial(one, 1)])
+    other = judged.searched(tmp_path, **{"train.epochs": "2"}, **overrides)
+    found = judged.won(other, [judged.trial(other, 1)])
+    assert found.compared is not None
+    assert (found.compared.verdict, found.compared.why) == (None, why)
+    registry = Registry(one.storage)
+    versions = registry.version("tumours", 1), registry.version("tumours", 2)
+    assert promotion.gate(registry, *versions) is not None
