@@ -42,7 +42,7 @@ def duplicates(table: Table) -> Iterator[Finding]:
     tell = warned if share >= MANY else noted
     yield tell(
         f"{len(places):,} of {len(table):,} rows ({messages.percent(share)}) repeat an earlier row",
-        DROP,
+        "" if table.streamed else DROP,
         evidence=_pairs(table, whole_B, np.arange(len(table)), places),
         numbers={"rows": len(places), "share": share},
         rows=table.numbers(places[:100]),
@@ -92,7 +92,7 @@ def across_parts(table: Table) -> Iterator[Finding]:
         f"{messages.percent(shares['test'])} of the rows of the test part and "
         f"{messages.percent(shares['validation'])} of the validation part have the inputs of a "
         "training row, so that a model that remembers rows looks better than it is",
-        DROP,
+        "" if table.streamed else DROP,
         evidence=_pairs(table, rows.hash_B, train, found),
         numbers=numbers,
         rows=table.numbers(found[:100]),
