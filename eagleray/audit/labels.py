@@ -84,10 +84,20 @@ def noise(table: Table) -> Iterator[Finding]:
     yield warned(
         f"{table.schema.target.name}: about {messages.percent(share)} of the labels look wrong, "
         f"some {count:,} rows; the {len(places):,} most suspect ones are listed",
-        messages.setting(smooth).strip("`"),
+        messages.setting(smooth).strip("`") if _smooths(table) else "",
         evidence=(*table.scope(len(label_B)), *evidence),
         numbers={"share": share, "suspects": len(places)},
         rows=table.numbers(rows[:MOST_ROWS]),
+    )
+
+
+def _smooths(table: Table) -> bool:
+    """Whether label smoothing has an effect under each loss of the file."""
+    usual = type(table.task).loss
+    names = [usual if name == "auto" else name for name in table.experiment.losses]
+    return all(
+        name in losses.REGISTRY and "label_smoothing" in losses.REGISTRY[name].options
+        for name in names
     )
 
 

@@ -50,7 +50,7 @@ def groups(table: Table) -> Iterator[Finding]:
             f"{name}: {messages.percent(float(shared))} of the rows of the test part share it with "
             f"training rows, which a model learns by heart: {_gap(table, apart, together)} once "
             f"its rows stay together{unless}",
-            _split(group=name),
+            _split(table, group=name),
             evidence=table.scope(len(table.modelled)),
             column=name,
             numbers={
@@ -82,7 +82,7 @@ def times(table: Table) -> Iterator[Finding]:
         tell = wrong if gap >= LARGE_GAP and is_time else warned
         yield tell(
             f"{_told(table, name, time_B)}: {_gap(table, *shown)} {what}",
-            _split(time=name) if name else "",
+            _split(table, time=name) if name else "",
             evidence=table.scope(len(table.modelled)),
             column=name,
             numbers={"apart": apart, "blocks": blocks, "now": now, "later": later},
@@ -155,5 +155,5 @@ def _gap(table: Table, first: float, second: float) -> str:
     return f"{measure} {first:.2f} by rows drawn by chance, {second:.2f}"
 
 
-def _split(**keys: Any) -> str:
-    return messages.setting({"data": {"split": keys}}).strip("`")
+def _split(table: Table, **keys: Any) -> str:
+    return "" if table.streamed else messages.setting({"data": {"split": keys}}).strip("`")

@@ -14,8 +14,9 @@ from eagleray.audit.table import Table
 from eagleray.findings import Finding, noted, warned, wrong
 from eagleray.learn import columns
 
-MANY, MOST = 0.01, 0.25
-"""Shares of rows that repeat others that are warned of, and that are an error between parts."""
+MANY, MOST, FEW = 0.01, 0.4, 3
+"""Shares of rows that repeat others that are warned of, and that are an error between parts; fewer
+rows than so many are noted alone."""
 DEPENDENT, SPARE_BITS, RICH_BITS = 0.6, 2.0, 1000.0
 """Share of a row's bits that counts, bits above those of the rows' number from which a repetition
 is no chance, and bits of a text or a picture."""
@@ -41,7 +42,7 @@ def duplicates(table: Table) -> Iterator[Finding]:
     tell = warned if share >= MANY else noted
     yield tell(
         f"{len(places):,} of {len(table):,} rows ({messages.percent(share)}) repeat an earlier row",
-        DROP,
+        "" if table.streamed else DROP,
         evidence=_pairs(table, whole_B, np.arange(len(table)), places),
         numbers={"rows": len(places), "share": share},
         rows=table.numbers(places[:100]),
@@ -85,12 +86,13 @@ def across_parts(table: Table) -> Iterator[Finding]:
     if not len(found):
         return
     worst = max(shares.values())
-    tell = wrong if worst >= MOST else warned if worst >= MANY else noted
+    many = worst >= MANY and len(found) >= FEW
+    tell = wrong if many and worst >= MOST else warned if many else noted
     yield tell(
         f"{messages.percent(shares['test'])} of the rows of the test part and "
         f"{messages.percent(shares['validation'])} of the validation part have the inputs of a "
         "training row, so that a model that remembers rows looks better than it is",
-        DROP,
+        "" if table.streamed else DROP,
         evidence=_pairs(table, rows.hash_B, train, found),
         numbers=numbers,
         rows=table.numbers(found[:100]),

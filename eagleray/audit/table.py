@@ -74,6 +74,11 @@ class Table:
         yield from ((column, self.columns[column.name]) for column in self.schema.columns)
 
     @property
+    def streamed(self) -> bool:
+        """Whether the source has more rows, which are never compared, grouped or sorted."""
+        return self.total > len(self)
+
+    @property
     def classes(self) -> int:
         """The number of classes; 0 where a quantity is predicted."""
         return len(self.schema.target.classes)

@@ -92,7 +92,7 @@ def dots(rows: Sequence[tuple[str, float, float | None, float | None]], label: s
     says = "; ".join(_spoken(row) for row in rows)
     axis = Axis.over(label, values)
     height = TOP + 32 * len(rows) + BOTTOM
-    frame = _Frame(axis, Axis("", 0, 1), left=8, top=TOP, height=height)
+    frame = _Frame(axis, Axis("", 0, 1), left=24, right=24, height=height)
     parts = [*_ticks_x(frame)]
     for place, (name, value, low, high) in enumerate(rows):
         at, css = TOP + 32 * place + 20, "s0" if place == 0 else "grey"

@@ -1,6 +1,7 @@
 """The audit: each planted fault is found under its name, and its healthy twin is not flagged."""
 
 import contextlib
+import dataclasses
 import datetime
 import io
 import json
@@ -137,16 +138,18 @@ def test_rows_in_several_parts_are_found_and_dropped_by_the_line_that_is_given(
     tmp_path: Path,
 ) -> None:
     frame = healthy()
-    twice = pd.concat([frame, frame.iloc[:400]], ignore_index=True)
+    twice = pd.concat([frame, frame], ignore_index=True)
     (found,) = flagged(tmp_path, "rows across parts", twice)
     assert found.severity == "error"
-    assert found.numbers["test share"] > 0.25
+    assert found.numbers["test share"] > 0.5
     assert " is like row " in found.evidence[0]
     (repeated,) = flagged(tmp_path, "duplicate rows", twice)
-    assert (repeated.severity, repeated.numbers["rows"]) == ("warn", 400)
+    assert (repeated.severity, repeated.numbers["rows"]) == ("warn", 800)
     assert repeated.rows[0] == 801
     mended = table(tmp_path, twice, **yaml.safe_load(found.fix))
     assert len(mended) == 800
+    some = pd.concat([frame, frame.iloc[:100]], ignore_index=True)
+    assert [one.severity for one in flagged(tmp_path, "rows across parts", some)] == ["warn"]
     for check in ("rows across parts", "duplicate rows"):
         assert list(audit.REGISTRY[check](mended)) == []
         assert flagged(tmp_path, check, frame) == []
@@ -467,6 +470,21 @@ def test_models_are_made_of_a_sample_and_the_finding_says_so(
     monkeypatch.setattr("eagleray.audit.table.MODEL_ROWS", 300)
     (found,) = flagged(tmp_path, "groups across parts", patients())
     assert found.evidence == ("estimated on 300 of 1,200 rows",)
+
+
+def test_no_line_is_given_that_the_file_cannot_have(tmp_path: Path) -> None:
+    frame = pd.concat([healthy()] * 2, ignore_index=True)
+    streamed = dataclasses.replace(table(tmp_path, frame), total=10**6)
+    (repeated,) = audit.REGISTRY["duplicate rows"](streamed)
+    assert repeated.fix == ""
+    grouped = dataclasses.replace(table(tmp_path, patients()), total=10**6)
+    (torn,) = audit.REGISTRY["groups across parts"](grouped)
+    assert torn.fix == ""
+    cancer = datasets.load_breast_cancer(as_frame=True).frame.rename(columns={"target": "y"})
+    noisy_labels = cancer.assign(y=changed(cancer.y.map({0: "c0", 1: "c1"}), 0.02)[0])
+    (smooth,) = flagged(tmp_path, "label noise", noisy_labels)
+    (own,) = flagged(tmp_path, "label noise", noisy_labels, train={"loss": "focal"})
+    assert (smooth.fix, own.fix) == ("train: {label_smoothing: 0.05}", "")
 
 
 def test_a_sample_of_streamed_rows_is_called_so() -> None:
