@@ -35,8 +35,11 @@ def step(rollout: Rollout, evidence: Evidence, passed_s: float) -> Rollout:
     if not rollout.open:
         return rollout
     running = rollout.status == "running"
+    # The first block shows what to look for, and is no evidence yet: its requests do not count.
+    first = not rollout.seen.candidate.requests
     looked = rollout.model_copy(
         update={
+            "entered": evidence.candidate.requests if first else rollout.entered,
             "age_s": rollout.age_s + passed_s,
             "baked_s": rollout.baked_s + (passed_s if running else 0.0),
             "seen": evidence,

@@ -173,10 +173,10 @@ def _most_skill(quantity_B: np.ndarray, truth_B: np.ndarray, classes: int) -> fl
 def _boosted(traits_BF: np.ndarray, truth_B: np.ndarray, classes: int) -> lightgbm.Booster:
     import lightgbm
 
-    objective = {0: "regression", 2: "binary"}.get(classes, "multiclass")
+    objective = {0: "l2", 2: "cross_entropy"}.get(classes, "softmax")
     options = {
         "objective": objective,
-        "num_class": classes if objective == "multiclass" else 1,
+        "num_class": classes if objective == "softmax" else 1,
         "learning_rate": 0.1,
         "num_leaves": 15,
         "min_data_in_leaf": max(3, min(20, len(truth_B) // 50)),

@@ -64,11 +64,11 @@ def _environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"cell": _cell, "numeric": _numeric}
+    made.filters |= {"cell": _cell, "numbers": _numbers}
     return made
 
 
-def _numeric(rows: Sequence[Sequence[object]]) -> list[bool]:
+def _numbers(rows: Sequence[Sequence[object]]) -> list[bool]:
     """Whether each column of a table has numbers alone, or gaps."""
     return [
         all(isinstance(cell, int | float | None) and not isinstance(cell, bool) for cell in column)

@@ -116,6 +116,12 @@ def test_a_bad_candidate_is_stopped_within_a_minute_for_the_right_reason(
         assert requests[0] < 0.1 * sum(requests)
 
 
+def test_a_candidate_that_always_fails_does_not_take_over_at_the_first_look() -> None:
+    made = roll(lambda _: None, plan=Plan(steps=(0.5,), bake_s=1, least=50))
+    assert made.status == "stopped"
+    assert made.decisions[-1].why.startswith("errors")
+
+
 def test_where_times_have_a_long_tail_the_median_tells_what_is_slower() -> None:
     for times, ending in ((1, "promoted"), (6, "stopped")):
         made = begun()

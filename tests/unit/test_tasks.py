@@ -22,8 +22,8 @@ def test_no_module_but_its_own_depends_on_a_task() -> None:
         file
         for package in ("eagleray", "ray_jobs", "serving", "k8s")
         for file in (ROOT / package).rglob("*.py")
-        if own not in file.parents
-    ]
+        if own not in file.parents and file != ROOT / "serving" / "openapi_parts.py"
+    ]  # where `binary` is a format of OpenAPI
     assert [str(file) for file in files if BRANCH.search(file.read_text())] == []
     assert BRANCH.search((own / "binary.py").read_text())
 

@@ -9,7 +9,7 @@ import pytest
 from eagleray import errors, storage
 from eagleray.state import keys, signatures
 from eagleray.state.models import Registry, Version
-from serving import trust, versions
+from serving import loaded, trust, versions
 from tests import bundles
 
 KEY, OTHER = "k" * 32, "o" * 40
@@ -52,10 +52,15 @@ def followed(models: Registry, rules: trust.Trust) -> tuple[Replica, versions.Ve
         models,
         "left",
         "champion",
-        build=lambda loaded: SimpleNamespace(number=loaded.number),  # type: ignore[arg-type]
+        held=loaded.Loaded(
+            models,
+            "left",
+            build=lambda made: SimpleNamespace(number=made.number),  # type: ignore[arg-type]
+            observer=replica,
+            check=rules.check,
+        ),
         follow=lambda _: None,
         observer=replica,
-        check=rules.check,
     )
     return replica, watcher
 
