@@ -171,10 +171,10 @@ def test_paused_it_stays_at_its_step_and_is_still_stopped() -> None:
 
 
 def test_a_shadow_ends_with_what_differs_and_a_split_lasts_until_its_deadline() -> None:
-    compared = Counts(requests=300, compared=300, differing=3)
-    made = rollout.step(
-        begun(Plan(mode="shadow", steps=(1.0,), bake_s=0)), Evidence(candidate=compared), 2.0
-    )
+    made = begun(Plan(mode="shadow", steps=(1.0,), bake_s=0))
+    for requests, differing in ((10, 0), (300, 3)):
+        counts = Counts(requests=requests, compared=requests, differing=differing)
+        made = rollout.step(made, Evidence(candidate=counts), 2.0)
     assert (made.status, made.route) == ("ended", None)
     assert "1.0% of 300 predictions differ" in made.decisions[-1].why
     split = roll(good, plan=Plan(mode="split", steps=(0.5,), bake_s=0, deadline_s=20))
