@@ -69,11 +69,14 @@ class Options(pydantic.BaseModel):
     bins: Annotated[int, Field(ge=2)] | None = Field(
         None, description="numeric: indicators of so many bins of equal counts, beside the number."
     )
+    ratio: Annotated[tuple[str, str], pydantic.Strict(False)] | None = Field(
+        None, description="numeric: makes the column: the first of two columns by the second."
+    )
 
     @property
     def number(self) -> features.Number:
         """How a column with these options enters a model."""
-        own = {name: getattr(self, name) for name in Options.model_fields}
+        own = {name: getattr(self, name) for name in Options.model_fields if name != "ratio"}
         return features.Number(warns=True, **own)
 
 
