@@ -12,6 +12,7 @@ from safetensors import numpy as safe_numpy
 from eagleray import errors, spec
 from eagleray.learn import features
 from eagleray.learn.features.made import cross, ratio
+from eagleray.spec import reference
 from eagleray.tabular import load
 from ray_jobs.data import prepare
 
@@ -178,6 +179,12 @@ def test_what_cannot_be_made_is_refused(tmp_path: Path, chosen: str, law: str) -
 def test_lines_that_make_no_sense_are_refused(tmp_path: Path, chosen: str, law: str) -> None:
     with pytest.raises(errors.SpecError, match=law):
         experiment(tmp_path, chosen)
+
+
+def test_editors_are_told_that_makers_are_not_searched() -> None:
+    options = reference.json_schema()["$defs"]["FeatureOptions"]["properties"]
+    assert "choice" in json.dumps(options["bins"])
+    assert "choice" not in json.dumps([options["ratio"], options["cross"]])
 
 
 def test_their_other_options_may_be_searched_and_the_file_comes_back_as_it_was(
