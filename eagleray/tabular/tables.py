@@ -149,12 +149,19 @@ class _Inference:
             if one.name in self._table:
                 law = f"a new name is needed beside {one.how}"
                 yield f"{place}: {law}, but {self._data.source} has a column {one.name!r}"
-            for name in one.of:
-                law = f"{place}.{one.how}: inputs that are {features.made.MAKERS[one.how].need}"
-                if name in self._table and name not in known:
-                    yield f"{law} are needed, but {name} is no input"
-                elif name in known and not one.takes(self._encoding(known[name])):
-                    yield f"{law} are needed, but {name} is {known[name].type}"
+            if foreign := [name for name in one.of if name in self._table and name not in known]:
+                got = f"{foreign[0]} is no input"
+            elif known.keys() >= set(one.of) and not self._fit(one, known):
+                got = ", ".join(f"{name} is {known[name].type}" for name in one.of)
+            else:
+                continue
+            need = f"inputs that are all {' or all '.join(one.takes)}"
+            yield f"{place}.{one.how}: {need} are needed, but {got}"
+
+    def _fit(self, made: features.made.Made, known: Mapping[str, Column]) -> bool:
+        """Whether a column can be made of these."""
+        sorts = {features.made.sort(self._encoding(known[name])) for name in made.of}
+        return len(sorts) == 1 and sorts <= set(made.takes)
 
     def _encoding(self, column: Column) -> features.Encoding:
         return column.kind.encoding(self._features.get(column.name) or column.kind.options())

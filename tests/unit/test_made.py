@@ -1,4 +1,4 @@
-"""Columns that are made of others: ratios of numbers, and crosses of categories."""
+"""Columns that are made of others: ratios, differences and crosses."""
 
 import json
 import math
@@ -55,6 +55,31 @@ def test_a_ratio_by_zero_or_of_a_gap_is_a_gap_and_one_too_large_is_finite() -> N
     assert np.isnan(given[1:5]).all()
     assert np.isfinite(given[5:]).all()
     assert (given[5:] == [np.finfo(float).max, -np.finfo(float).max]).all()
+
+
+def test_a_difference_of_times_is_seconds_and_of_times_and_numbers_is_refused(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        f"2024-01-01,2024-01-{2 + place % 9:02},{place % 5},{place % 2}" for place in range(90)
+    ]
+    text = "\n".join(["ordered,sent,size,y", *lines]) + "\n2024-01-01,,3,1\n"
+    (tmp_path / "times.csv").write_text(text)
+    file = tmp_path / "times.yaml"
+    start = "name: times\ndata: {source: times.csv, target: y}\nfeatures: "
+    file.write_text(start + "{wait: {difference: [sent, ordered], scale: none}}\n")
+    made = spec.load(file)
+    dataset = prepare.dataset(made)
+    fitted = dataset.fit(made.default().features)
+    columns = {"ordered": np.array([0.0, 0.0]), "sent": np.array([86400.0, math.nan])}
+    encoded = fitted.apply({**columns, "size": np.array([1.0, 1.0])})["numeric"]
+    place = fitted.numbers.names.index("wait")
+    assert encoded[0, place] == 86400
+    waits = dataset.columns["sent"][dataset.split.train] - dataset.columns["ordered"][0]
+    assert encoded[1, place] == pytest.approx(np.nanmedian(waits))
+    file.write_text(start + "{wait: {difference: [sent, size]}}\n")
+    with pytest.raises(errors.DataError, match="but sent is datetime, size is numeric"):
+        prepare.dataset(spec.load(file))
 
 
 def test_a_cross_tells_pairs_apart_and_is_missing_where_one_is() -> None:
@@ -145,10 +170,17 @@ def test_a_bundle_of_before_makes_no_columns(tmp_path: Path) -> None:
     ("chosen", "law"),
     [
         ("{x: {ratio: [income, agee]}}", r"features.x.ratio: a column .* but got 'agee'; did you"),
-        ("{x: {ratio: [income, city]}}", "inputs that are numbers are needed, but city is categ"),
-        ("{x: {ratio: [income, y]}}", "inputs that are numbers are needed, but y is no input"),
+        (
+            "{x: {ratio: [income, city]}}",
+            "all numbers are needed, but income is numeric, city is cat",
+        ),
+        ("{x: {ratio: [income, y]}}", "inputs that are all numbers are needed, but y is no input"),
         ("{x: {ratio: [income, since]}}", "but since is no input"),
-        ("{x: {cross: [city, age]}}", "inputs that are categories are needed, but age is numeric"),
+        ("{x: {cross: [city, age]}}", "all categories are needed, but city is .*, age is numeric"),
+        (
+            "{x: {difference: [city, job]}}",
+            "x.difference: inputs that are all numbers or all times",
+        ),
         ("{age: {ratio: [income, age]}}", "features.age: a new name is needed beside ratio, but"),
         (
             "{x: {ratio: [income, z]}, z: {ratio: [age, income]}}",

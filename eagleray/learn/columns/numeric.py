@@ -35,7 +35,10 @@ _IMPUTED = ("median", "mean", "mode")
 
 
 def _imputed(value: object) -> object:
-    if value in _IMPUTED or (type(value) in (int, float) and math.isfinite(float(value))):
+    if isinstance(value, str) and value in _IMPUTED:
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and abs(value) <= sys.float_info.max:
         return value
     law = f"must be a number or one of {', '.join(_IMPUTED)}"
     raise PydanticCustomError("law", law, {"names": _IMPUTED})
@@ -47,6 +50,7 @@ def _apart(levels: tuple[float, float]) -> tuple[float, float]:
     return levels
 
 
+Pair = Annotated[tuple[str, str], pydantic.Strict(False)]
 Level = Annotated[float, Field(ge=0, le=1)]
 Levels = Annotated[tuple[Level, Level], pydantic.Strict(False), AfterValidator(_apart)]
 
@@ -69,15 +73,18 @@ class Options(pydantic.BaseModel):
     bins: Annotated[int, Field(ge=2)] | None = Field(
         None, description="numeric: indicators of so many bins of equal counts, beside the number."
     )
-    ratio: Annotated[tuple[str, str], pydantic.Strict(False)] | None = Field(
+    ratio: Pair | None = Field(
         None, description="numeric: makes the column: the first of two columns by the second."
+    )
+    difference: Pair | None = Field(
+        None, description="numeric: makes the column: the first less the second; of times, seconds."
     )
 
     @property
     def number(self) -> features.Number:
         """How a column with these options enters a model."""
-        own = {name: getattr(self, name) for name in Options.model_fields if name != "ratio"}
-        return features.Number(warns=True, **own)
+        own = Options.model_fields.keys() - features.made.MAKERS.keys()
+        return features.Number(warns=True, **{name: getattr(self, name) for name in own})
 
 
 class Numeric(NumberKind):

@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 def ratio(above_B: np.ndarray, below_B: np.ndarray) -> np.ndarray:
     """One number divided by another, finite; NaN where one is missing or the second is 0."""
     with np.errstate(all="ignore"):
-        ratio_B = np.where(below_B == 0, np.nan, above_B / below_B)
-    finite_B: np.ndarray = ratio_B.clip(-sys.float_info.max, sys.float_info.max)
-    return finite_B
+        return _finite(np.where(below_B == 0, np.nan, above_B / below_B))
+
+
+def difference(later_B: np.ndarray, earlier_B: np.ndarray) -> np.ndarray:
+    """One number less another, finite; NaN where one is missing. Of times: seconds."""
+    with np.errstate(all="ignore"):
+        return _finite(later_B - earlier_B)
 
 
 def cross(*names: np.ndarray) -> np.ndarray:
@@ -34,17 +38,24 @@ def cross(*names: np.ndarray) -> np.ndarray:
     return crossed_B
 
 
+def sort(encoding: Encoding) -> str:
+    """What values a column has that enters a model in this way; empty for none of these."""
+    if isinstance(encoding, Number):
+        return "times" if encoding.cyclic else "numbers"
+    return "categories" if isinstance(encoding, Category) else ""
+
+
 class Maker(NamedTuple):
-    """A function of canonical columns (B), and the columns that it takes."""
+    """A function of canonical columns (B), and the sorts that it takes, all columns of one."""
 
     make: Callable[..., np.ndarray]
-    takes: type  # the encoding of these columns
-    need: str  # what they must be, in messages
+    takes: tuple[str, ...]
 
 
 MAKERS = {
-    "ratio": Maker(ratio, Number, "numbers"),
-    "cross": Maker(cross, Category, "categories"),
+    "ratio": Maker(ratio, ("numbers",)),
+    "difference": Maker(difference, ("numbers", "times")),
+    "cross": Maker(cross, ("categories",)),
 }
 """By the option that a column has in `features`."""
 
@@ -61,15 +72,14 @@ class Made:
         """Its canonical values (B)."""
         return MAKERS[self.how].make(*(columns[name] for name in self.of))
 
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The sorts of columns that it can be made of."""
+        return MAKERS[self.how].takes
+
     def quiet(self, encoding: Encoding) -> Encoding:
         """The column's encoding; of names that are made, the rare ones are not kept."""
         return encoding._replace(told=False) if isinstance(encoding, Category) else encoding
-
-    def takes(self, encoding: Encoding) -> bool:
-        """Whether it can be made of a column that enters a model in this way; never of times."""
-        return isinstance(encoding, MAKERS[self.how].takes) and not (
-            isinstance(encoding, Number) and encoding.cyclic
-        )
 
 
 def find(options: Mapping[str, spec.FeatureOptions]) -> tuple[Made, ...]:
@@ -80,3 +90,8 @@ def find(options: Mapping[str, spec.FeatureOptions]) -> tuple[Made, ...]:
         for how in MAKERS
         if getattr(chosen, how) is not None
     )
+
+
+def _finite(values_B: np.ndarray) -> np.ndarray:
+    clipped_B: np.ndarray = values_B.clip(-sys.float_info.max, sys.float_info.max)
+    return clipped_B
