@@ -37,8 +37,8 @@ _IMPUTED = ("median", "mean", "mode")
 def _imputed(value: object) -> object:
     if isinstance(value, str) and value in _IMPUTED:
         return value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and abs(value) <= sys.float_info.max:
+    most = sys.float_info.max
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most:
         return value
     law = f"must be a number or one of {', '.join(_IMPUTED)}"
     raise PydanticCustomError("law", law, {"names": _IMPUTED})

@@ -77,8 +77,10 @@ class Made:
         """The sorts of columns that it can be made of."""
         return MAKERS[self.how].takes
 
-    def quiet(self, encoding: Encoding) -> Encoding:
-        """The column's encoding; of names that are made, the rare ones are not kept."""
+    def encoding(self, options: spec.FeatureOptions) -> Encoding:
+        """How it enters a model; of names that are made, the rare ones are not kept."""
+        assert options.kind is not None  # the file gives it one
+        encoding = options.kind.encoding(options)
         return encoding._replace(told=False) if isinstance(encoding, Category) else encoding
 
 

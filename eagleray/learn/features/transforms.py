@@ -76,8 +76,7 @@ class Transforms:
         }
         own_columns = made.find(options)
         for one in own_columns:
-            chosen = options[one.name]
-            encodings[one.name] = one.quiet(chosen.kind.encoding(chosen))
+            encodings[one.name] = one.encoding(options[one.name])
         columns = _with(own_columns, columns)
         blocks = {}
         for block, (encoding, fit) in _FIT.items():
