@@ -479,6 +479,25 @@ def test_skill_is_none_by_chance_and_one_without_an_error() -> None:
     assert estimates.skill(np.zeros(5, int), np.ones((5, 3)), 3) is None
 
 
+@pytest.mark.parametrize(
+    ("options", "severity"),
+    [
+        ({"scale": "robust"}, "warn"),
+        ({"scale": "quantile"}, "note"),
+        ({"scale": "log"}, "note"),
+        ({"clip": [0.01, 0.99]}, "note"),
+    ],
+)
+def test_outliers_that_the_file_tames_are_a_note(
+    tmp_path: Path, options: dict[str, Any], severity: str
+) -> None:
+    frame = healthy().assign(k=np.random.default_rng(0).normal(size=ROWS) + FAR)
+    chosen = {"k": {"type": "numeric", **options}}
+    (found,) = flagged(tmp_path, "outliers", frame, features=chosen)
+    assert found.severity == severity
+    assert bool(found.fix) == (severity == "warn")
+
+
 def run_stage(searched: search.Search) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
