@@ -23,6 +23,8 @@ UNSEEN = 0.01
 """Share of the rows of a part whose category training lacks that is warned of."""
 FAR, SQUASHED = 10.0, 20.0
 """Standard deviations of an outlier, and of one beside which all others are alike."""
+TAME = ("quantile", "log")
+"""Scales under which outliers are not far from the others."""
 LEAST_SENTINELS = 0.0005
 """Share of rows with one far value from which it may stand for something else."""
 UNIQUE, FEW_ROWS = 0.95, 20
@@ -293,13 +295,14 @@ def _outliers(
     if not len(far):
         return
     options = table.experiment.default().features.get(name)
-    ranked = getattr(options, "scale", "standard") == "quantile"
-    tell = warned if away.max() > SQUASHED and not ranked else noted
+    scale, clip = (getattr(options, key, None) for key in ("scale", "clip"))
+    tame = clip is not None or scale in TAME
+    tell = warned if away.max() > SQUASHED and not tame else noted
     many = "1 value is" if len(far) == 1 else f"{len(far):,} values are"
     yield tell(
         f"{name}: {many} more than {FAR:g} standard deviations from the mean, "
         f"the farthest {away.max():.0f}",
-        "" if ranked else _scaled(column, "quantile"),
+        "" if tame else _scaled(column, "quantile"),
         evidence=table.shown(far),
         column=name,
         numbers={"rows": len(far), "deviations": float(away.max())},

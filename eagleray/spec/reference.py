@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from eagleray import code
+from eagleray.learn import features
 from eagleray.learn.models.options import Section
 from eagleray.spec import document, sections, validation
 from eagleray.spec.problems import show
@@ -31,10 +32,11 @@ _BOUNDS = {
 def json_schema() -> JSON:
     """JSON Schema, draft 2020-12; leaves of `features`, `model` and `train` take distributions."""
     schema: JSON = _untitled(sections.File.model_json_schema())
+    fixed = {"type", *features.made.MAKERS}
     searched = {section.__name__ for at, section in sections.walk() if at[:1] in _SEARCHED}
     for name in searched & schema["$defs"].keys():
         leaves = schema["$defs"][name]["properties"]
-        leaves.update({key: _widened(leaf) for key, leaf in leaves.items() if key != "type"})
+        leaves.update({key: _widened(leaf) for key, leaf in leaves.items() if key not in fixed})
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, "title": "EagleRay experiment", **schema}
 

@@ -13,7 +13,7 @@ import pydantic
 from pydantic import Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from eagleray.learn import columns, losses, metrics, models
+from eagleray.learn import columns, features, losses, metrics, models
 from eagleray.learn.models.options import Many, Rate, Section, Size
 from eagleray.spec import terms
 from eagleray.spec.endpoint import Serve
@@ -130,6 +130,15 @@ class _Feature(Section):
     def foreign(cls, kind: str) -> set[str]:
         """Options that a kind does not have."""
         return {name for name in cls.model_fields if kind not in (_owners(name) or [kind])}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_maker(cls, value: object) -> object:
+        """A column that is made needs no type beside what makes it."""
+        makers = features.made.MAKERS.keys() & value.keys() if isinstance(value, dict) else set()
+        if len(makers) != 1 or not isinstance(value, dict) or "type" in value:
+            return value
+        return {"type": _owners(next(iter(makers)))[0], **value}
 
     @pydantic.field_validator("*", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 
 from eagleray import code
-from eagleray.learn import columns, losses, metrics, models
+from eagleray.learn import columns, features, losses, metrics, models
 from eagleray.learn.tasks import REGISTRY, Task
 from eagleray.spec import document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
@@ -91,6 +91,8 @@ def _check_place(key: Key, arguments: object) -> None:
     match key:
         case ("model", "type") | ("model", "families", *_) | ("features", _, "type"):
             raise ValueError("is the same for all trials, so no distribution may stand here")
+        case ("features", _, maker, *_) if maker in features.made.MAKERS:
+            raise ValueError("is the same for all trials, so no distribution may stand here")
         case (name, *_) if name not in SEARCHED:
             where = ", ".join(SEARCHED)
             raise ValueError(f"is the same for all trials: distributions stand in {where} only")
@@ -137,13 +139,13 @@ def _broken(tree: space.Tree) -> list[Problem]:
 
 
 def _column_laws(tree: space.Tree) -> Iterator[Problem]:
-    data, features = _section(tree, "data"), _section(tree, "features")
+    data, chosen = _section(tree, "data"), _section(tree, "features")
     dropped = data.get("drop")
-    for column in features:
+    for column in chosen:
         if isinstance(dropped, list) and column in dropped:
             yield Problem(("features", column), "must be an input, but is in data.drop")
     target = str(data.get("target"))
-    for key, value in _section(features, target).items():
+    for key, value in _section(chosen, target).items():
         place = ("features", target, key)
         targets = [name for name in columns.REGISTRY if columns.REGISTRY[name].target == name]
         if key != "type":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eagleray import errors, messages, names, spec
-from eagleray.learn import columns, schema, tasks
+from eagleray.learn import columns, features, schema, tasks
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.learn.columns.arrow import SAMPLE, Texts
 from eagleray.learn.columns.words import hints_at_identifier
@@ -78,9 +78,10 @@ def only(raw: schema.Raw, keep_B: np.ndarray) -> schema.Raw:
 
 
 class _Inference:
-    def __init__(self, table: Table, data: spec.Data, features: Features) -> None:
-        self._table, self._data, self._features = table, data, features
-        kinds = {name: chosen.kind for name, chosen in features.items()}
+    def __init__(self, table: Table, data: spec.Data, chosen: Features) -> None:
+        self._table, self._data, self._features = table, data, chosen
+        self._made = features.made.find(chosen)
+        kinds = {name: one.kind for name, one in chosen.items()}
         no_inputs = (name for name, kind in kinds.items() if kind and not kind.is_input)
         self._left_out = {*data.drop, *no_inputs}
         self._problems: list[str] = []
@@ -94,6 +95,7 @@ class _Inference:
             with self._collected():
                 task, targets = self._target(preferred)
         inputs, keys = self._inputs()
+        self._problems += self._misfits(inputs or keys)
         if self._problems:
             raise errors.DataError(*dict.fromkeys(self._problems))
         if not inputs and not keys:
@@ -125,17 +127,44 @@ class _Inference:
 
     def _absent(self) -> Iterator[str]:
         data, known = self._data, list(self._table)
+        made = {one.name: one for one in self._made}
         wanted = [
             ("data.target", data.target),
             ("data.split.group", data.split.group),
             ("data.split.time", data.split.time),
             *(("data.drop", name) for name in data.drop),
-            *(("features", name) for name in self._features),
+            *(("features", name) for name in self._features if name not in made),
+            *((f"features.{one.name}.{one.how}", name) for one in made.values() for name in one.of),
         ]
         for key, name in wanted:
             if name is not None and name not in self._table:
                 near = names.near(name, known) or _columns(known)
                 yield f"{key}: a column of {data.source} is needed, but got {name!r}{near}"
+
+    def _misfits(self, inputs: list[inference.Inferred]) -> Iterator[str]:
+        """Problems of columns that are made: of their names, and of what they are made of."""
+        known = {one.column.name: one.column for one in inputs}
+        for one in self._made:
+            place = f"features.{one.name}"
+            if one.name in self._table:
+                law = f"a new name is needed beside {one.how}"
+                yield f"{place}: {law}, but {self._data.source} has a column {one.name!r}"
+            if foreign := [name for name in one.of if name in self._table and name not in known]:
+                got = f"{foreign[0]} is no input"
+            elif known.keys() >= set(one.of) and not self._fit(one, known):
+                got = ", ".join(f"{name} is {known[name].type}" for name in one.of)
+            else:
+                continue
+            need = f"inputs that are all {' or all '.join(one.takes)}"
+            yield f"{place}.{one.how}: {need} are needed, but {got}"
+
+    def _fit(self, made: features.made.Made, known: Mapping[str, Column]) -> bool:
+        """Whether a column can be made of these."""
+        sorts = {features.made.sort(self._encoding(known[name])) for name in made.of}
+        return len(sorts) == 1 and sorts <= set(made.takes)
+
+    def _encoding(self, column: Column) -> features.Encoding:
+        return column.kind.encoding(self._features.get(column.name) or column.kind.options())
 
     def _clean(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Drop rows; return the others' numbers, and the target, group and time by column name."""

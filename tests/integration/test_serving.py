@@ -373,7 +373,8 @@ def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
         wait(lambda: replicas() == 1, 120)
         time.sleep(1)
     assert [load.failed() for load in (slow, heavy, light)] == [[], [], []]
-    assert answered() - before == sum(len(load.statuses) for load in (slow, heavy, light))
+    asked = sum(len(load.statuses) for load in (slow, heavy, light))
+    assert 0 <= answered() - before - asked < 5  # HAProxy asks again where a replica has left
 
 
 def test_a_killed_endpoint_leaves_no_process_behind(served: Served) -> None:

@@ -30,7 +30,8 @@ class Duration(columns.NumberKind):
         return float(hours * 3600 + minutes * 60 + seconds)
 
     def encoding(self, options: Any) -> features.Encoding:
-        return features.Number(options.scale, warns=True)
+        number: features.Number = options.number
+        return number
 
     def openapi(self, column: columns.Column) -> dict[str, Any]:
         return {"oneOf": [{"type": "number"}, {"type": "string", "pattern": f"^{WRITTEN}$"}]}

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from eagleray import messages
 from eagleray.learn import features
@@ -23,9 +24,18 @@ MOST_CHOICES = 50
 """Categories among which a person chooses; more are suggested to who types a name."""
 
 
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < max(2, len(names)):
+        raise PydanticCustomError("law", "must name at least two columns, each once")
+    return names
+
+
 class Options(pydantic.BaseModel):
     max_categories: Annotated[int, Field(ge=1)] = Field(
         100, description="categorical: most frequent values that count; the rest are one."
+    )
+    cross: Annotated[tuple[str, ...], pydantic.Strict(False), AfterValidator(_different)] | None = (
+        Field(None, description="categorical: makes the column: the values of several as one.")
     )
 
 

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from types import NoneType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import numpy as np
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from eagleray import messages
 from eagleray.learn import features
@@ -30,10 +31,60 @@ _PLAIN = frozenset({float, int, NoneType})
 _FORMS = {False: "number", True: "comma"}
 
 
+_IMPUTED = ("median", "mean", "mode")
+
+
+def _imputed(value: object) -> object:
+    if isinstance(value, str) and value in _IMPUTED:
+        return value
+    most = sys.float_info.max
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most:
+        return value
+    law = f"must be a number or one of {', '.join(_IMPUTED)}"
+    raise PydanticCustomError("law", law, {"names": _IMPUTED})
+
+
+def _apart(levels: tuple[float, float]) -> tuple[float, float]:
+    if levels[0] >= levels[1]:
+        raise PydanticCustomError("law", "must be [lower quantile, upper quantile]")
+    return levels
+
+
+Pair = Annotated[tuple[str, str], pydantic.Strict(False)]
+Level = Annotated[float, Field(ge=0, le=1)]
+Levels = Annotated[tuple[Level, Level], pydantic.Strict(False), AfterValidator(_apart)]
+
+
 class Options(pydantic.BaseModel):
-    scale: Literal["standard", "quantile", "none"] = Field(
-        "standard", description="numeric: mean 0 and deviation 1, normal by ranks, or as it is."
+    scale: Literal["standard", "robust", "minmax", "log", "quantile", "none"] = Field(
+        "standard",
+        description="numeric: mean 0 and deviation 1; median 0 and the middle half 1 wide; from 0 "
+        "to 1; standardised logarithm of 1 + size, with the sign; normal by ranks; or as it is.",
     )
+    impute: Annotated[Literal["median", "mean", "mode"] | float, BeforeValidator(_imputed)] = Field(
+        "median", description="numeric: what stands for a missing value."
+    )
+    indicator: bool = Field(
+        True, description="numeric: tell missing values, if the training part has some."
+    )
+    clip: Levels | None = Field(
+        None, description="numeric: quantiles of the training part to which values are bounded."
+    )
+    bins: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="numeric: indicators of so many bins of equal counts, beside the number."
+    )
+    ratio: Pair | None = Field(
+        None, description="numeric: makes the column: the first of two columns by the second."
+    )
+    difference: Pair | None = Field(
+        None, description="numeric: makes the column: the first less the second; of times, seconds."
+    )
+
+    @property
+    def number(self) -> features.Number:
+        """How a column with these options enters a model."""
+        own = Options.model_fields.keys() - features.made.MAKERS.keys()
+        return features.Number(warns=True, **{name: getattr(self, name) for name in own})
 
 
 class Numeric(NumberKind):
@@ -92,7 +143,8 @@ class Numeric(NumberKind):
         return finite(super().parse(column, raw, tolerance))
 
     def encoding(self, options: Any) -> features.Encoding:
-        return features.Number(options.scale, warns=True)
+        number: features.Number = options.number
+        return number
 
     def wire(self, column: Column) -> Any:
         marks = (*column.missing, "") if column.nullable else ()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eagleray import errors
-from eagleray.learn.features.numbers import LARGEST
+from eagleray.learn.features.scales import LARGEST
 
 if TYPE_CHECKING:
     from PIL import Image

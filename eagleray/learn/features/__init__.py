@@ -5,6 +5,7 @@ state is JSON and tensors, and is restored exactly. A row is encoded to the same
 batch; only the padding of tokens depends on the batch.
 """
 
+from eagleray.learn.features import made as made
 from eagleray.learn.features import reference as reference
 from eagleray.learn.features.categories import UNKNOWN as UNKNOWN
 from eagleray.learn.features.categories import Category as Category

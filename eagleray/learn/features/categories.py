@@ -29,6 +29,7 @@ class Category(NamedTuple):
     """Names, str or None; the `max_categories` most frequent have a row of their own."""
 
     max_categories: int = 100
+    told: bool = True  # whether unknown ones are told from rare ones
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Categories:
             counts = Counter(value for value in columns[name].tolist() if value is not None)
             ordered = sorted(counts, key=lambda category: (-counts[category], category))
             frequent.append(tuple(ordered[: encoding.max_categories]))
-            rare.append(tuple(ordered[encoding.max_categories :]))
+            rare.append(tuple(ordered[encoding.max_categories :]) if encoding.told else ())
         return cls(tuple(encodings), tuple(frequent), tuple(rare))
 
     @cached_property
@@ -84,9 +85,11 @@ class Categories:
         return out_BK
 
     def flags(self, columns: schema.Columns, count: int) -> list[list[str]]:
-        """Warnings of unknown categories for each of `count` rows."""
+        """Warnings of unknown categories in `columns` for each of `count` rows."""
         flags: list[list[str]] = [[] for _ in range(count)]
         for name, rows in zip(self.names, self._rows, strict=True):
+            if name not in columns:
+                continue
             values = columns[name].tolist()
             if rows.keys() >= set(values):
                 continue

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from eagleray import errors
-from eagleray.learn.features.numbers import FURTHEST
+from eagleray.learn.features.scales import FURTHEST
 
 if TYPE_CHECKING:
     from eagleray.learn import schema

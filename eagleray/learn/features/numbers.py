@@ -2,7 +2,8 @@
 
 Its columns are, in order: one scaled value for each input column (of a time: its age); an indicator
 of missing values for each column in which the training part had some; for each time the sine and
-the cosine of the time of day, the day of the week and the time of the year.
+the cosine of the time of day, the day of the week and the time of the year; for each column with
+bins an indicator of each bin.
 
 IEEE 754 fixes the rounding of every operation, and sine and cosine come from tables: a row is
 encoded to the same bits alone, in a batch and on every machine.
@@ -11,7 +12,6 @@ encoded to the same bits alone, in a batch and on every machine.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,14 +19,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from eagleray.learn.features import scales
+
 if TYPE_CHECKING:
     from eagleray.learn import schema
-
-FURTHEST = 1e6
-"""Bound of a scaled value: nothing is learned so far out, and a model's float32 stays finite."""
-LARGEST = 1e30  # bound of a value that is not scaled; its square is still finite in float64
-
-MOST_KNOTS = 1000
 
 _MINUTES, _DAYS, _YEAR = 1440, 7, 31_556_952  # a mean Gregorian year, in seconds
 _YEAR_STEPS = 366
@@ -45,10 +41,14 @@ _CLOCK, _WEEK, _SEASONS = _circle(_MINUTES), _circle(_DAYS), _circle(_YEAR_STEPS
 class Number(NamedTuple):
     """Numbers, f64 (B), NaN where missing."""
 
-    # mean 0 and deviation 1, normal by ranks, as it is, or 0 and 1 as -1 and 1
-    scale: Literal["standard", "quantile", "none", "sign"] = "standard"
+    # `sign`: 0 and 1 as -1 and 1
+    scale: Literal["standard", "robust", "minmax", "log", "quantile", "none", "sign"] = "standard"
     warns: bool = False  # of a number far outside the training part's range
     cyclic: bool = False  # whether they are times, in seconds since 1970
+    impute: Literal["median", "mean", "mode"] | float = "median"  # what stands for a gap
+    indicator: bool = True  # whether gaps are told, if the training part has some
+    clip: tuple[float, float] | None = None  # quantiles to which values are bounded
+    bins: int | None = None  # of about equal counts, beside the number
 
 
 @dataclass(frozen=True)
@@ -64,30 +64,41 @@ class Numbers:
     extremes: np.ndarray | None = None
     # for each column of `quantiled`, ascending values and normal scores (2, knots)
     knots: dict[int, np.ndarray] = field(default_factory=dict)
+    logged: tuple[int, ...] = ()  # the columns with the scale `log`
+    edges: dict[int, np.ndarray] = field(default_factory=dict)  # of a column with bins, ascending
 
     @classmethod
     def fit(cls, encodings: Mapping[str, Number], columns: schema.Columns) -> Numbers:
         affine = np.zeros((5, len(encodings), 1))
         extremes = np.full((2, len(encodings), 1), math.nan)
-        indicators, curves = [], {}
+        indicators, curves, edges = [], {}, {}
         for index, (name, encoding) in enumerate(encodings.items()):
             values = columns[name]
-            present = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
-            if encoding.scale == "quantile" and len(present):
-                curves[index] = _knots(present)
-            affine[:, index, 0] = _affine(encoding.scale, present)
+            present = np.clip(values[~np.isnan(values)], -scales.LARGEST, scales.LARGEST)
+            if len(present) < len(values) and encoding.indicator:
+                indicators.append(index)
             if encoding.warns and len(present):
                 extremes[:, index, 0] = present.min(), present.max()
-            if len(present) < len(values):
-                indicators.append(index)
+            if encoding.bins and len(present):
+                edges[index] = scales.edges(encoding.bins, present)
+            if encoding.clip and len(present):
+                present = present.clip(*scales.bounds(encoding.clip, present))
+            if encoding.scale == "quantile" and len(present):
+                curves[index] = scales.knots(present)
+            affine[:, index, 0] = scales.affine(
+                encoding.scale, encoding.impute, clipped=bool(encoding.clip), present=present
+            )
+        chosen = list(encodings.values())
         return cls(
             names=tuple(encodings),
             affine=affine,
             indicators=tuple(indicators),
             quantiled=tuple(curves),
-            datetimes=tuple(i for i, encoding in enumerate(encodings.values()) if encoding.cyclic),
+            datetimes=tuple(index for index, one in enumerate(chosen) if one.cyclic),
             extremes=extremes,
             knots=curves,
+            logged=tuple(index for index, one in enumerate(chosen) if one.scale == "log"),
+            edges={index: inner for index, inner in edges.items() if len(inner)},
         )
 
     @cached_property
@@ -98,9 +109,14 @@ class Numbers:
         before = np.cumsum([0, *(knots.shape[1] for knots in curves)])[:-1, None] - 1
         return (*np.concatenate(curves, axis=1), *np.concatenate(steps, axis=1), before)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """The number of columns of the matrix."""
+        return self._first_bin + sum(len(inner) + 1 for inner in self.edges.values())
+
+    @cached_property
+    def _first_bin(self) -> int:
+        """The column of the matrix of the first bin."""
         return len(self.names) + len(self.indicators) + 6 * len(self.datetimes)
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
@@ -110,6 +126,8 @@ class Numbers:
         missing_FB = np.isnan(raw_FB)
         fill, low, high, center, scale = self.affine
         known_FB = np.where(missing_FB, fill, raw_FB).clip(low, high)
+        if self.logged:
+            known_FB[self.logged, :] = scales.log(known_FB[self.logged, :])
         scaled_FB = (known_FB - center) / scale
         if self.quantiled:
             scaled_FB[self.quantiled, :] = self._scores(known_FB[self.quantiled, :])
@@ -118,7 +136,9 @@ class Numbers:
         if self.indicators:
             out[:, count:marked] = missing_FB[self.indicators, :].T
         if self.datetimes:
-            out[:, marked:] = _cycles(raw_FB[self.datetimes, :])
+            out[:, marked : self._first_bin] = _cycles(raw_FB[self.datetimes, :])
+        if self.edges:
+            self._bins(raw_FB, out[:, self._first_bin :])
         return out
 
     def flag(self, columns: schema.Columns, flags: list[list[str]]) -> None:
@@ -154,39 +174,18 @@ class Numbers:
         scored: np.ndarray = scores[place] + along * rises[place]
         return scored
 
+    def _bins(self, raw: np.ndarray, out: np.ndarray) -> None:
+        """Set, in `out` (B, bins of all columns), a 1 for the bin of each value; none for a gap."""
+        out[:] = 0
+        start = 0
+        for index in sorted(self.edges):
+            (known,) = np.nonzero(~np.isnan(raw[index]))
+            out[known, start + self.edges[index].searchsorted(raw[index, known], "right")] = 1
+            start += len(self.edges[index]) + 1
+
     def _stacked(self, columns: schema.Columns) -> np.ndarray:
         stacked = np.concatenate([columns[name] for name in self.names])
         return stacked.reshape(len(self.names), -1)
-
-
-def _affine(scale: str, present: np.ndarray) -> tuple[float, ...]:
-    """One column of `Numbers.affine`."""
-    if scale == "sign":
-        return 0.5, 0.0, 1.0, 0.5, 0.5
-    if not len(present):
-        return 0.0, -LARGEST, LARGEST, 0.0, 1.0
-    median = float(np.median(present))
-    if scale == "none":
-        return median, -LARGEST, LARGEST, 0.0, 1.0
-    if scale == "quantile":
-        return median, float(present.min()), float(present.max()), 0.0, 1.0
-    center, deviation = float(present.mean()), float(present.std())
-    divisor = deviation if deviation > 1e-30 else 1.0
-    return median, center - FURTHEST * divisor, center + FURTHEST * divisor, center, divisor
-
-
-def _knots(present: np.ndarray) -> np.ndarray:
-    """Values and the inverse normal of their ranks (2, knots).
-
-    As scikit-learn's QuantileTransformer, but ties get their middle rank, so the ends are finite.
-    """
-    distinct, counts = np.unique(present, return_counts=True)
-    ranks = (np.cumsum(counts) - counts / 2) / len(present)
-    if len(distinct) > MOST_KNOTS:
-        chosen = np.unique(np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], MOST_KNOTS)))
-        distinct, ranks = distinct[chosen], ranks[chosen]
-    normal = statistics.NormalDist()
-    return np.stack([distinct, [normal.inv_cdf(rank) for rank in ranks.tolist()]])
 
 
 def _cycles(seconds: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray.learn.features.numbers import LARGEST
+from eagleray.learn.features.scales import LARGEST
 
 if TYPE_CHECKING:
     from eagleray.learn import schema

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from eagleray.learn.features import texts
+from eagleray.learn.features import made, texts
 from eagleray.learn.features.categories import Categories, Category
 from eagleray.learn.features.images import Image, Images
+from eagleray.learn.features.made import Made
 from eagleray.learn.features.numbers import Number, Numbers
 from eagleray.learn.features.texts import Text, Vocabulary
 
@@ -59,6 +60,7 @@ class Transforms:
     categories: Categories
     texts: tuple[Vocabulary, ...]
     images: Images
+    made: tuple[Made, ...] = ()  # columns that are encoded beside those of the data
 
     @classmethod
     def fit(
@@ -72,11 +74,15 @@ class Transforms:
             column.name: column.kind.encoding(options.get(column.name) or column.kind.options())
             for column in known.columns
         }
+        own_columns = made.find(options)
+        for one in own_columns:
+            encodings[one.name] = one.encoding(options[one.name])
+        columns = _with(own_columns, columns)
         blocks = {}
         for block, (encoding, fit) in _FIT.items():
             own = {name: one for name, one in encodings.items() if isinstance(one, encoding)}
             blocks[block] = fit(own, columns)
-        return cls(**blocks)
+        return cls(**blocks, made=own_columns)
 
     @property
     def shape(self) -> Shape:
@@ -90,7 +96,7 @@ class Transforms:
 
     def apply(self, columns: schema.Columns) -> Inputs:
         """Encode B rows of canonical columns; every number is finite."""
-        inputs: Inputs = {}
+        columns, inputs = _with(self.made, columns), Inputs()
         if self.numbers.names:
             inputs["numeric"] = self.numbers.apply(columns)
         if self.categories.names:
@@ -102,9 +108,12 @@ class Transforms:
         return inputs
 
     def flags(self, columns: schema.Columns) -> list[list[str]]:
-        """Warnings of unknown categories and of numbers far out of range, for each row."""
+        """Warnings of unknown categories and of numbers far out of range, for each row.
+
+        A cross that is new is no warning: most pairs of rare categories are.
+        """
         flags = self.categories.flags(columns, len(next(iter(columns.values()))))
-        self.numbers.flag(columns, flags)
+        self.numbers.flag(_with(self.made, columns), flags)
         return flags
 
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -123,7 +132,8 @@ class Transforms:
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Values that JSON stores exactly, and tensors by path, for `from_state`."""
         tensors: dict[str, np.ndarray] = {}
-        return {name: _split(getattr(self, name), name, tensors) for name in _FIT}, tensors
+        parts = (field.name for field in dataclasses.fields(self))
+        return {name: _split(getattr(self, name), name, tensors) for name in parts}, tensors
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Transforms:
@@ -135,6 +145,11 @@ class Transforms:
                 part = part[int(key)] if isinstance(part, list) else part.setdefault(key, {})
             part[last] = array
         return msgspec.convert(tree, cls, strict=False)
+
+
+def _with(made: tuple[Made, ...], columns: schema.Columns) -> schema.Columns:
+    """The columns, and those that are made of them."""
+    return {**columns, **{one.name: one.apply(columns) for one in made}} if made else columns
 
 
 def _split(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:

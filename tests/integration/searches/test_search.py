@@ -225,6 +225,24 @@ def test_a_grid_is_tried_whole_and_a_loss_that_explodes_fails_its_trial_alone(
     assert all("in epoch" in str(one.failure) for one in failed)
 
 
+def test_a_winner_with_columns_that_are_made_takes_the_columns_of_the_data(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    options = (
+        "{strength: {ratio: [alcohol, ash], scale: {choice: [log, robust]}},"
+        " hue: {type: numeric, bins: 4, clip: [0.01, 0.99]}}"
+    )
+    chosen = experiment(tmp_path, FILE, features=options, **{"tune.trials": "2"})
+    assert {one.status for one in pipeline.run(chosen, quiet()).trials} <= {"finished", "stopped"}
+    made = champion(chosen)
+    assert len(made.schema.columns) == 13
+    assert made.golden is not None
+    rows = dict(made.golden.rows)
+    assert rows.keys() == {one.name for one in made.schema.columns}
+    one = made.predict({name: values[:1] for name, values in rows.items()})
+    assert one.outputs[0] == pytest.approx(made.golden.outputs[0], abs=1e-6)
+
+
 def test_a_search_in_which_all_trials_fail_says_why_and_registers_nothing(
     ray_cluster: None, tmp_path: Path
 ) -> None:

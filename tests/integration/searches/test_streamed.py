@@ -99,7 +99,9 @@ def test_several_files_larger_than_their_memory_give_a_model_as_good_as_in_memor
 def test_blocks_hold_the_rows_that_train_each_once_as_they_are_encoded_in_memory(
     ray_cluster: None, parquet: Path
 ) -> None:
-    searched = search.Search(experiment(parquet))
+    made_of_others = "a_by_b: {ratio: [a, b], scale: log, bins: 4}"
+    chosen = f"{{c: {{type: numeric, impute: mean, clip: [0.01, 0.99]}}, {made_of_others}}}"
+    searched = search.Search(experiment(parquet, features=chosen))
     made, frames = searched.dataset, pd.concat([frame(n) for n in range(FILES)])
     data = made.encode(searched.transforms(searched.experiment.default()))
     assert isinstance(data.train, blocks.Blocks)
