@@ -36,8 +36,9 @@ from eagleray.state import evaluations
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
 
-FORMAT, OTHER_ENGINES = 1, 2
-"""Of `bundle.json`. Releases that know only torch read the first, and refuse the second."""
+FORMAT, OTHER_ENGINES, DECIDED = 1, 2, 3
+"""Of `bundle.json`. Releases that know only torch read the first, and refuse the second; those that
+know no threshold, costs or temperature refuse the third, as they would give other answers."""
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS, evaluations.FILE)  # files not needed to predict
 _OUTLINE = ("bundle.json", "transforms.safetensors", "golden.json")
@@ -140,7 +141,7 @@ def pack(
     state, tensors = made.transforms.state()
     rows = {name: list(values) for name, values in golden_rows.items()}
     described = {
-        "format": FORMAT if made.engine.name == engines.TORCH else OTHER_ENGINES,
+        "format": _format(made),
         "schema": made.schema.model_dump(mode="json"),
         "engine": made.engine.name,
         **made.engine.describe(),
@@ -196,8 +197,8 @@ def unpack(
 
 def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle:
     described = json.loads(files["bundle.json"])
-    if described["format"] not in (FORMAT, OTHER_ENGINES):
-        law = f"bundle format must be {FORMAT} or {OTHER_ENGINES}"
+    if described["format"] not in (FORMAT, OTHER_ENGINES, DECIDED):
+        law = f"bundle format must be {FORMAT}, {OTHER_ENGINES} or {DECIDED}"
         raise errors.ServingError(f"{law}, but got {described['format']}")
     known = Schema.model_validate(described["schema"])
     transforms = features.Transforms.from_state(
@@ -214,6 +215,13 @@ def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle
         extra_fields=described.get("extra_fields", "refuse"),  # older bundles lack it
         golden=Golden(**json.loads(files["golden.json"])),
     )
+
+
+def _format(made: Bundle) -> int:
+    target = made.schema.target
+    if target.threshold is not None or target.costs or "temperature" in made.scale:
+        return DECIDED
+    return FORMAT if made.engine.name == engines.TORCH else OTHER_ENGINES
 
 
 def _json(value: object) -> bytes:

@@ -158,6 +158,14 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
     elif same_form and old.classes != new.classes:  # clients of tensors read it in the metadata
         before, after = (messages.listed(one.classes, 5) for one in (old, new))
         yield Change("order of classes", before, after)
+    if old.threshold != new.threshold:
+        yield Change("threshold", *(_threshold(one.threshold) for one in (old, new)))
+    if old.costs != new.costs:
+        yield Change("costs of mistakes", *("set" if one.costs else "none" for one in (old, new)))
+
+
+def _threshold(value: float | None) -> str:
+    return "most probable class" if value is None else f"{value:.4g}"
 
 
 def _form(target: Target) -> dict[str, object]:

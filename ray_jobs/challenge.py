@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from eagleray import bundle, errors, evaluation
 from eagleray.learn import schema
 from eagleray.state.aliases import CHAMPION
@@ -36,16 +34,17 @@ def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comp
         loaded = bundle.load(registry, version)
         if why := _misfit(loaded.schema, rows):
             return Comparison(version=number, why=why)
+        target = loaded.schema.target
         outputs = loaded.predict_columns(rows.columns).outputs
     except errors.StorageUnavailableError:
         raise
     except errors.EagleRayError as cause:
         return Comparison(version=number, why=str(cause))
-    return _judged(number, outputs, rows)
+    theirs = evaluation.Judged(target, rows.ours.truth_B, outputs)
+    return _judged(number, theirs, rows)
 
 
-def _judged(number: int, outputs: np.ndarray, rows: Rows) -> Comparison:
-    theirs = evaluation.Judged(rows.ours.target, rows.ours.truth_B, outputs)
+def _judged(number: int, theirs: evaluation.Judged, rows: Rows) -> Comparison:
     verdict = evaluation.verdict(rows.ours, theirs, rows.metric)
     why = "" if verdict else f"these rows do not define {rows.metric} for both versions"
     found = evaluation.estimates(theirs)

@@ -19,7 +19,7 @@ from eagleray.learn import features, schema, tasks
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
 from eagleray.storage import cache
-from ray_jobs import challenge, learner, search, tensors
+from ray_jobs import challenge, decided, learner, search, tensors
 from ray_jobs.data import prepare
 
 
@@ -35,14 +35,15 @@ class Winner:
     def __init__(self, searched: search.Search, trials: list[searches.Record]) -> None:
         trial = trials[0]
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
-        self._bundle = _bundle(searched, trial)
         split = searched.dataset.split
         self._test, train = (_part(searched.dataset, rows) for rows in (split.test, split.train))
+        found = decided.decide(searched, _bundle(searched, trial))
+        self._bundle = found.model
         self._outputs = self._bundle.predict_columns(self._test.columns).outputs
         self._predictions = predictions(
             self._bundle.task, self._test.row_B, self._test.truth_B, self._outputs
         )
-        self._evaluation = evaluation.evaluate(
+        judged = evaluation.evaluate(
             _model(self._bundle),
             searched.metric,
             test=self._test,
@@ -50,6 +51,7 @@ class Winner:
             train=train,
             history=trial.history,
         )
+        self._evaluation = found.told(judged, self._test, self._outputs)
 
     def register(self) -> searches.Result:
         """Register the model and save the result; a winner registered before keeps its version.
@@ -157,6 +159,8 @@ class Winner:
             "warnings": self._evaluation.warnings,
             "unbeaten": list(evaluation.unbeaten(self._evaluation)),
             "looks": self._evaluation.looks,
+            "decision": _dumped(self._evaluation.decision),
+            "calibration": _dumped(self._evaluation.calibration),
             "compared": compared.model_dump(mode="json", exclude={"metrics"}) if compared else None,
             "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
             "values": trial.values,
@@ -179,6 +183,10 @@ def predictions(
     columns = {"row": row_B, **task.table(truth_B, outputs)}
     pyarrow.parquet.write_table(pa.table(columns), packed)
     return packed.getvalue()
+
+
+def _dumped(part: evaluations.Part | None) -> dict[str, Any] | None:
+    return part.model_dump(mode="json") if part else None
 
 
 def _part(dataset: prepare.Dataset, rows: np.ndarray) -> evaluation.Part:

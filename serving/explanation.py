@@ -26,7 +26,7 @@ class Explainer:
     def explain(self, row: schema.Columns) -> dict[str, Any]:
         """The mean prediction of the golden rows, and what each column adds to it."""
         outputs = self._bundle.predict_columns(row).outputs
-        best = None if outputs.ndim == 1 else int(outputs[0].argmax())
+        best = None if outputs.ndim == 1 else int(self._bundle.task.decide(outputs)[0])
 
         def predict(columns: schema.Columns) -> np.ndarray:
             many = self._bundle.predict_columns(columns).outputs

@@ -5,6 +5,7 @@ baselines    plain models on the same rows
 slices       groups that are predicted worse
 importance   what each column is worth
 fit          over- and under-fitting
+decisions    temperature, threshold and costs
 whole        all of it, as the document `eagleray.state.evaluations.Evaluation`
 """
 

@@ -93,8 +93,7 @@ class Judged:
         return zlib.crc32(np.ascontiguousarray(self.truth_B).data)
 
     def _score(self, places: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-        task = tasks.REGISTRY[self.target.task]
-        rows = metrics.Rows(self.truth_B[places], self.outputs[places], task.positive)
+        rows = metrics.Rows.of(self.target, self.truth_B[places], self.outputs[places])
         with np.errstate(all="ignore"):
             return {name: float(metrics.REGISTRY[name].measure(rows)) for name in names}
 

@@ -189,6 +189,7 @@ REGISTRY = plugins.Registry(
             tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED, weighted=True, objective=_entropy
         ),
         "focal": Loss(tasks.CLASSES, lambda *_: _focal),
+        "mae": Loss(tasks.VALUES, _of_values("l1_loss"), objective=lambda _: {"objective": "l1"}),
         "mse": Loss(tasks.VALUES, _of_values("mse_loss"), objective=lambda _: {"objective": "l2"}),
         "huber": Loss(
             tasks.VALUES,

@@ -20,6 +20,11 @@ from eagleray import plugins
 from eagleray.learn import schema, tasks
 
 
+def _most_probable(outputs_BC: np.ndarray) -> np.ndarray:
+    label_B: np.ndarray = outputs_BC.argmax(1)
+    return label_B
+
+
 @dataclass(frozen=True)
 class Rows:
     """Truth and outputs of B rows, and intermediate results that metrics share.
@@ -28,17 +33,27 @@ class Rows:
         truth_B: class indices, or values in the target's unit.
         outputs: probabilities (B, C), or values (B,).
         positive: index of the positive class; None where there is none.
+        decide: gives the predicted classes (B), see `Task.decide`; by default the most probable.
     """
 
     truth_B: np.ndarray
     outputs: np.ndarray
     positive: int | None = None
+    decide: Callable[[np.ndarray], np.ndarray] = _most_probable
+
+    @classmethod
+    def of(cls, target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> "Rows":
+        """Rows of a target, whose threshold or costs decide."""
+        task = tasks.of(target)
+        return cls(truth_B, outputs, task.positive, task.decide)
 
     @cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """By class: rows predicted correctly, rows of the class, and rows predicted as it."""
         classes = self.outputs.shape[1]
-        pairs = np.bincount(self.truth_B * classes + self.outputs.argmax(1), minlength=classes**2)
+        pairs = np.bincount(
+            self.truth_B * classes + self.decide(self.outputs), minlength=classes**2
+        )
         pairs_CC = pairs.reshape(classes, classes).astype(float)
         return pairs_CC.diagonal(), pairs_CC.sum(1), pairs_CC.sum(0)
 
@@ -70,8 +85,7 @@ class Metric:
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
     """The task's metrics by name, except those that these rows do not define; see `Rows`."""
-    task = tasks.REGISTRY[target.task]
-    rows = Rows(truth_B, outputs, task.positive)
+    task, rows = tasks.REGISTRY[target.task], Rows.of(target, truth_B, outputs)
     found = {name: float(REGISTRY[name].measure(rows)) for name in fitting(task)}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 

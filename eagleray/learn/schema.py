@@ -21,12 +21,20 @@ ExtraFields = Literal["refuse", "ignore"]
 
 
 class Target(pydantic.BaseModel, frozen=True):
-    """What is predicted; of two `classes` the positive one comes last, as in a model's outputs."""
+    """What is predicted; of two `classes` the positive one comes last, as in a model's outputs.
+
+    Attributes:
+        threshold: probability from which the positive one of two classes is predicted.
+        costs: cost of each mistake, truth by prediction; the class that is expected to cost least
+            is predicted. Empty: the most probable one is.
+    """
 
     name: str
     task: str
     classes: tuple[str, ...] = ()
     decimal_comma: bool = False
+    threshold: float | None = None
+    costs: tuple[tuple[float, ...], ...] = ()
 
 
 class Schema(pydantic.BaseModel, frozen=True):

@@ -120,7 +120,8 @@ def _calibration(found: Evaluation) -> Iterator[Finding]:
         if one.name == "calibration" and one.lines:
             off = _distance(one.lines[0].x, one.lines[0].y)
             if off > MISCALIBRATED:
-                yield warned(f"Its probabilities are off by {off:.3f} on average, see Calibration.")
+                said = f"Its probabilities are off by {off:.3f} on average, see Calibration."
+                yield warned(said, fix="" if found.calibration else "decide.calibrate: temperature")
             else:
                 yield passed(f"Its probabilities are off by {off:.3f} on average.")
 

@@ -23,6 +23,7 @@ from pydantic import Field
 from eagleray.errors import SpecError, UserError
 from eagleray.learn import metrics, models, tasks
 from eagleray.spec import auto, document, problems, space, validation
+from eagleray.spec.decide import Decide as Decide
 from eagleray.spec.document import dotted
 from eagleray.spec.sections import Compute as Compute
 from eagleray.spec.sections import Configuration as Configuration
@@ -83,9 +84,10 @@ class Experiment(File):
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The tasks that the losses, the metric and `data.positive` allow."""
+        """The tasks that the losses, the metric, `data.positive` and `decide` allow."""
         data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
-        return validation.tasks({**self.searched, "data": data, "tune": tune})
+        decide = self.decide.model_dump()
+        return validation.tasks({**self.searched, "data": data, "tune": tune, "decide": decide})
 
     def configuration(self, values: Mapping[str, object]) -> Configuration:
         """The configuration with `values` for the keys of `space`; SpecError for invalid ones."""
@@ -169,7 +171,7 @@ class Experiment(File):
         return tree
 
 
-_COUNTED = {"name", "data", *validation.SEARCHED}
+_COUNTED = {"name", "data", "decide", *validation.SEARCHED}
 
 
 def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:

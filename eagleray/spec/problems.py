@@ -49,7 +49,7 @@ _SYNONYMS = {
     "brier": ("brier_score", "brier_score_loss"),
     "cross_entropy": ("bce", "nll"),
     "f1": ("f1_macro", "f1_score"),
-    "mae": ("mean_absolute_error",),
+    "mae": ("l1", "mean_absolute_error"),
     "mcc": ("matthews", "matthews_corrcoef"),
     "mse": ("l2",),
     "pr_auc": ("ap", "auprc", "average_precision"),

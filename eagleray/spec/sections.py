@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from eagleray.learn import columns, features, losses, metrics, models
 from eagleray.learn.models.options import Many, Rate, Section, Size
 from eagleray.spec import terms
+from eagleray.spec.decide import Decide
 from eagleray.spec.endpoint import Serve
 from eagleray.spec.terms import Filled, NotNegative, One, Part, Positive, Seed, Share
 from eagleray.storage import EMBEDDED
@@ -374,6 +375,7 @@ class File(Section):
     model: ModelOptions = Field(models.Mlp(), description="What is trained.")
     train: TrainOfModel = Field(Train(), validate_default=True, description="How it is trained.")
     tune: Tune = Field(Tune(), description="How configurations are searched.")
+    decide: Decide = Field(Decide(), description="How the winner predicts a class.")
     compute: Compute = Field(Compute(), description="What one trial gets.")
     storage: Annotated[str, Field(pattern=terms.STORAGE)] = Field(
         EMBEDDED,

@@ -15,7 +15,7 @@ import pydantic
 from eagleray import code
 from eagleray.learn import columns, features, losses, metrics, models
 from eagleray.learn.tasks import REGISTRY, Task
-from eagleray.spec import document, endpoint, problems, sections, space
+from eagleray.spec import decide, document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
 
@@ -59,7 +59,7 @@ def _default(tree: space.Tree, key: str) -> object:
 
 
 def tasks(tree: space.Tree) -> frozenset[str]:
-    """The tasks that every loss, the metric and `data.positive` are for."""
+    """The tasks that every loss, the metric, `data.positive` and `decide` are for."""
     return frozenset(REGISTRY).intersection(*(fitting for *_, fitting in _claims(tree)))
 
 
@@ -77,7 +77,7 @@ def _parse(node: object, key: Key, found: list[Problem]) -> object:
     if not isinstance(node, dict):
         return node
     kind = space.kind_of(node)
-    if kind is None or key == ("features",):  # a column may have such a name
+    if kind is None or _named(key):
         return {name: _parse(value, (*key, name), found) for name, value in node.items()}
     try:
         _check_place(key, node[kind])
@@ -85,6 +85,11 @@ def _parse(node: object, key: Key, found: list[Problem]) -> object:
     except ValueError as error:
         found.append(Problem(key, str(error), show(node)))
         return None
+
+
+def _named(key: Key) -> bool:
+    """Whether the keys inside are columns or classes, which may have the name of a distribution."""
+    return key == ("features",) or key[:2] == ("decide", "costs")
 
 
 def _check_place(key: Key, arguments: object) -> None:
@@ -171,6 +176,10 @@ def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
     if positive := _section(tree, "data").get("positive"):
         takes = (name for name in REGISTRY if REGISTRY[name].positive is not None)
         yield ("data", "positive"), positive, frozenset(takes)
+    chosen = _section(tree, "decide")
+    for key, fitting in decide.FITS.items():
+        if chosen.get(key) not in (None, {}, "none"):
+            yield ("decide", key), chosen[key], fitting
 
 
 def _tasks(

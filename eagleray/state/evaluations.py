@@ -131,6 +131,43 @@ class Fit(Part):
     rows: int  # their number
 
 
+class Decision(Part):
+    """How classes are predicted where the experiment file asks for it: on the validation part."""
+
+    threshold: float | None = None  # probability from which the positive class is predicted
+    reached: dict[str, float]  # the objective
+    usual: dict[str, float]  # the same where the more probable class is predicted
+    rows: int  # of the validation part
+    warning: str = ""  # an objective that cannot be reached; a sentence without its subject
+
+    def __str__(self) -> str:
+        what = "the class of the lowest expected cost is predicted"
+        if self.threshold is not None:
+            what = f"the positive class is predicted from probability {self.threshold:.4g} on"
+        reached, usual = (
+            " and ".join(f"{name} {value:.4g}" for name, value in one.items())
+            for one in (self.reached, self.usual)
+        )
+        return (
+            f"{what}: {reached} on {self.rows:,} validation rows, against {usual} of the most"
+            " probable class"
+        )
+
+
+class Calibration(Part):
+    """A temperature, and the expected calibration error on the test part without and with it."""
+
+    temperature: float
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return (
+            f"temperature {self.temperature:.3g}: expected calibration error on the test part"
+            f" {self.before:.4f} without it, {self.after:.4f} with it"
+        )
+
+
 class Evaluation(documents.Document, frozen=True):
     """One version, judged on its test part."""
 
@@ -157,6 +194,8 @@ class Evaluation(documents.Document, frozen=True):
     importance: list[Importance] = []  # the largest first
     wrong: list[Wrong] = []  # the most wrong first
     fit: Fit | None = None
+    decision: Decision | None = None  # None: the most probable class is predicted
+    calibration: Calibration | None = None
     notes: list[str] = []  # what was left out, and why
 
     @property

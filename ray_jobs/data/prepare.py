@@ -117,6 +117,7 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         experiment.metric(task.name)
     except errors.UserError as error:
         yield str(error)
+    yield from experiment.decide.misfits(prepared.schema.target)
 
 
 def _misfits_of_model(

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +21,8 @@ import tritonclient.grpc.service_pb2 as service_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eagleray import bundle
+from eagleray.learn import schema
 from eagleray.state import aliases
 from serving import batching, metrics, predictor, protocol, routing, web
 from serving.wire import inference, table_arrow
@@ -177,12 +180,15 @@ every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[web.Application]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(metrics.FOLDER, "")
-        gauges = metrics.Metrics(tmp_path_factory.mktemp("metrics"), "left")
-        made, loaded = web.Application("left", gauges), bundles.make()
-        loaded.name, loaded.number, loaded.golden = "left", 3, bundles.golden(loaded)
-        thread = ThreadPoolExecutor(1)
-        made.predictor = predictor.Predictor(loaded, batching.Limits(), thread, gauges)
-        yield made
+        yield served(tmp_path_factory.mktemp("metrics"), bundles.make())
+
+
+def served(folder: Path, loaded: bundle.Bundle) -> web.Application:
+    gauges = metrics.Metrics(folder, "left")
+    made = web.Application("left", gauges)
+    loaded.name, loaded.number, loaded.golden = "left", 3, bundles.golden(loaded)
+    made.predictor = predictor.Predictor(loaded, batching.Limits(), ThreadPoolExecutor(1), gauges)
+    return made
 
 
 def ask(application: Any, method: str, path: str, **options: Any) -> httpx.Response:
@@ -214,6 +220,32 @@ def test_the_same_rows_get_the_same_predictions(
     expected = bundles.make().predict(RAW).outputs
     np.testing.assert_allclose(member.probabilities(answer), expected, atol=1e-6)
     assert answer.headers["x-eagleray-version"] == "3"
+
+
+def test_labels_follow_the_threshold_of_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(metrics.FOLDER, "")
+    said = bundles.make().predict(RAW).outputs[:, 1]
+    threshold = float(np.sort(said)[[4, 5]].mean())
+    expected = ["yes" if one >= threshold else "no" for one in said]
+    assert expected.count("yes") == 15
+    left = schema.Target(name="left", task="binary", classes=("no", "yes"), threshold=threshold)
+    application = served(tmp_path, bundles.make(target=left))
+
+    def answer(name: str) -> httpx.Response:
+        content, headers = MEMBERS[name].body(RAW)
+        return send(application, MEMBERS[name], content, **headers)
+
+    assert [one["label"] for one in answer("json").json()["predictions"]] == expected
+    assert pd.read_csv(io.StringIO(answer("csv").text))["label"].tolist() == expected
+    outputs = {one["name"]: one["data"] for one in answer("tensors").json()["outputs"]}
+    assert outputs["label"] == expected
+    row = json.dumps({"instances": ROWS[:1]}).encode()
+    why = ask(application, "POST", "/predict?explain=true", content=row).json()
+    (found,) = why["predictions"]
+    total = found["explanation"]["mean"] + sum(found["explanation"]["contributions"].values())
+    assert total == pytest.approx(found["probability"], abs=1e-4)
 
 
 @every_member

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics
 
 from eagleray import errors, spec
 from eagleray.learn import losses, schema
@@ -21,6 +22,15 @@ def test_auto_is_cross_entropy_for_classes_and_squared_error_for_values() -> Non
     )
     value, truth = torch.tensor([[1.0]]), torch.tensor([3.0])
     assert float(losses.build(spec.Train(), VALUE, TARGETS)(value, truth)) == pytest.approx(4.0)
+
+
+def test_mae_is_the_mean_distance_that_scikit_learn_has() -> None:
+    random = np.random.default_rng(0)
+    value, truth = random.normal(size=(2, 50)).astype(np.float32)
+    loss = losses.build(spec.Train(loss="mae"), VALUE, truth)
+    found = loss(torch.from_numpy(value)[:, None], torch.from_numpy(truth))
+    assert float(found) == pytest.approx(metrics.mean_absolute_error(truth, value))
+    assert losses.REGISTRY["mae"].objective(1) == {"objective": "l1"}
 
 
 def test_the_focal_loss_counts_a_sure_row_less_than_cross_entropy_does() -> None:

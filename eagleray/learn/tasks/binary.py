@@ -23,8 +23,14 @@ class Binary(Classes):
     def serves(cls, outputs: int, classes: int) -> bool:
         return classes == 2 and outputs in (1, 2)
 
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        """The positive class from the target's `threshold` on, else the more probable one."""
+        if self.target.threshold is None:
+            return super().decide(outputs)
+        return (outputs[:, 1].astype(np.float64) >= self.target.threshold).astype(np.int64)
+
     def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
-        true_B, alarm_B = truth_B == 1, outputs.argmax(1) == 1
+        true_B, alarm_B = truth_B == 1, self.decide(outputs) == 1
         where, hits = f"{self.target.name} is {self.target.classes[1]}", (true_B & alarm_B).sum()
         if not alarm_B.any():
             return f"finds none of the rows where {where}"

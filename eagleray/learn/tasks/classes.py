@@ -89,15 +89,26 @@ class Classes(Task, Protocol):
         return Alternative(fact, NUMERIC.name, "regression")
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
-        """Probabilities (B, C) in the order of the target's classes."""
-        shifted_BC = np.exp(raw_BC - raw_BC.max(1, keepdims=True))
+        """Probabilities (B, C) in the order of the target's classes.
+
+        A `temperature` in the scale divides the raw outputs (Guo et al. 2017, arXiv:1706.04599).
+        """
+        logits_BC = raw_BC / scale.get("temperature", 1.0)
+        shifted_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
         probabilities_BC: np.ndarray = shifted_BC / shifted_BC.sum(1, keepdims=True)
         return probabilities_BC
+
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        """The most probable class, or by the target's `costs` the one expected to cost least."""
+        costs_CC = np.array(self.target.costs)
+        label_B: np.ndarray
+        label_B = (outputs @ costs_CC).argmin(1) if costs_CC.size else outputs.argmax(1)
+        return label_B
 
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
     ) -> Evaluation:
-        count, classes, label_B = self.width, self.target.classes, outputs.argmax(1)
+        count, classes, label_B = self.width, self.target.classes, self.decide(outputs)
         pairs = np.bincount(truth_B * count + label_B, minlength=count**2)
         matrix_CC = pairs.reshape(count, count)
         truth_C, predicted_C = matrix_CC.sum(1), matrix_CC.sum(0)
@@ -131,12 +142,12 @@ class Classes(Task, Protocol):
 
     def table(self, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         classes = np.array(self.target.classes, object)
-        label_B, probability_B = outputs.argmax(1), outputs.max(1)
+        label_B, probability_B = self.decide(outputs), self.confidence(outputs)
         labels = {"truth": classes[truth_B], "prediction": classes[label_B]}
         return {**labels, "probability": probability_B}
 
     def answers(self, outputs: np.ndarray) -> Iterator[dict[str, Any]]:
-        classes, best = self.target.classes, outputs.argmax(1).tolist()
+        classes, best = self.target.classes, self.decide(outputs).tolist()
         for index, row in zip(best, outputs.tolist(), strict=True):
             yield {
                 "label": classes[index],
@@ -155,14 +166,15 @@ class Classes(Task, Protocol):
         return float(self._class(predicted) == self._class(truth))
 
     def outcome_counts(self, outputs: np.ndarray, scale: Scale) -> Counter[str]:
-        counts_C = self._counts(outputs.argmax(1)).tolist()
+        counts_C = self._counts(self.decide(outputs)).tolist()
         return Counter(
             {name: n for name, n in zip(self.target.classes, counts_C, strict=True) if n}
         )
 
-    def confidence(self, outputs: np.ndarray) -> np.ndarray | None:
-        best_B: np.ndarray = outputs.max(1)
-        return best_B
+    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+        label_B1 = self.decide(outputs)[:, None]
+        said_B: np.ndarray = np.take_along_axis(outputs, label_B1, 1)[:, 0]
+        return said_B
 
     def answer_schema(self) -> dict[str, Any]:
         classes, number = list(self.target.classes), {"type": "number"}

@@ -78,6 +78,15 @@ def of_classes(
     yield _calibration(names, positive, truth_B, outputs_BC)
 
 
+def confidences(
+    positive: int | None, truth_B: np.ndarray, outputs_BC: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probability (B) of the positive, else of the most probable class; whether it was true (B)."""
+    if positive is not None:
+        return outputs_BC[:, positive], truth_B == positive
+    return outputs_BC.max(1), truth_B == outputs_BC.argmax(1)
+
+
 def calibration_error(said_B: np.ndarray, is_B: np.ndarray) -> float:
     """Expected calibration error: mean distance of bins from the diagonal, weighted by rows."""
     return float(sum(len(rows) * abs(_gap(said_B, is_B, rows)) for rows in _bins(said_B))) / len(
@@ -141,11 +150,8 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
 def _calibration(
     names: Sequence[str], positive: int | None, truth_B: np.ndarray, outputs_BC: np.ndarray
 ) -> Diagram:
-    if positive is not None:
-        said_B, is_B, what = outputs_BC[:, positive], truth_B == positive, names[positive]
-    else:
-        label_B = outputs_BC.argmax(1)
-        said_B, is_B, what = outputs_BC.max(1), truth_B == label_B, "the predicted class"
+    said_B, is_B = confidences(positive, truth_B, outputs_BC)
+    what = "the most probable class" if positive is None else names[positive]
     bins = _bins(said_B)
     shares = [float(is_B[rows].mean()) for rows in bins]
     bounds = [_wilson(share, len(rows)) for share, rows in zip(shares, bins, strict=True)]

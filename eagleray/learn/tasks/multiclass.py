@@ -24,7 +24,7 @@ class Multiclass(Classes):
         return classes == outputs > 2
 
     def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
-        right = 100 * float((truth_B == outputs.argmax(1)).mean())
+        right = 100 * float((truth_B == self.decide(outputs)).mean())
         return f"is right about {self.target.name} for {right:.0f} of 100 rows"
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:

@@ -65,8 +65,8 @@ def _never_predicted(names: Sequence[str], truth_C: np.ndarray, missed: np.ndarr
     named = [f"{name!r} ({n:,} row{'' if n == 1 else 's'})" for name, n in counts]
     return (
         f"never predicts {messages.listed(named)} on the test part of {truth_C.sum():,} rows;"
-        " train.loss: weighted_cross_entropy weights rare classes more; or apply your own threshold"
-        " to the probability"
+        " train.loss: weighted_cross_entropy weights rare classes more, decide.costs makes missing"
+        " them dearer"
     )
 
 

@@ -135,6 +135,10 @@ class Task(Protocol):
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
         """Outputs in the target's unit (values or probabilities) from the model's raw ones."""
 
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        """What is predicted (B) by outputs: class indices, or the values themselves."""
+        return outputs
+
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
     ) -> Evaluation:

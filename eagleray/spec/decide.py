@@ -1,0 +1,114 @@
+"""The section `decide` of the experiment file: how classes are predicted from probabilities."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from eagleray import messages
+from eagleray.learn import schema
+from eagleray.learn.columns import values
+from eagleray.learn.models.options import Section
+from eagleray.learn.tasks import BINARY, CLASSES
+from eagleray.names import near
+from eagleray.spec.terms import NotNegative
+
+Costs = dict[str, dict[str, NotNegative]]
+"""Cost of a mistake by true class, then by predicted class."""
+
+FITS = {"calibrate": CLASSES, "maximize": BINARY, "costs": CLASSES}
+"""Keys and the tasks that they fit."""
+
+
+class Decide(Section):
+    """How the winner predicts classes from probabilities; found on the validation part."""
+
+    calibrate: Literal["none", "temperature"] = Field(
+        "none",
+        description="`temperature` divides the raw outputs by the number that gives the lowest "
+        "log loss.",
+    )
+    maximize: Literal["accuracy", "balanced_accuracy", "f1", "mcc", "recall"] | None = Field(
+        None,
+        description="Metric by which the threshold of two classes is chosen. Default: the more "
+        "probable class is predicted.",
+    )
+    precision: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Least precision beside `maximize: recall`.", validate_default=True
+    )
+    costs: Costs = Field(
+        {},
+        description="Cost of each mistake, true class first, such as "
+        "`{fraud: {ok: 10}, ok: {fraud: 1}}`; the class that costs least is predicted.",
+    )
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything is found on the validation part."""
+        return self.calibrate != "none" or self.maximize is not None or bool(self.costs)
+
+    def matrix(self, target: schema.Target) -> tuple[tuple[float, ...], ...]:
+        """`costs` in the order of the target's classes, truth by prediction."""
+        by_class = _by_class(self.costs)
+        return tuple(
+            tuple(by_class[truth].get(other, 0.0) for other in target.classes)
+            for truth in target.classes
+        )
+
+    def misfits(self, target: schema.Target) -> Iterator[str]:
+        """Yield a problem for each key that does not fit the target."""
+        for key, fitting in FITS.items():
+            if getattr(self, key) not in (None, {}, "none") and target.task not in fitting:
+                law = f"must be left out unless the task is {' or '.join(sorted(fitting))}"
+                yield f"decide.{key}: {law}, but it is {target.task}"
+                return
+        if self.costs:
+            yield from _misfits(_by_class(self.costs), target.classes)
+
+    @pydantic.field_validator("precision")
+    @classmethod
+    def _bounds_recall(cls, value: float | None, info: pydantic.ValidationInfo) -> float | None:
+        recall = info.data.get("maximize") == "recall"
+        if recall and value is None:
+            got = {"got": "none"}
+            raise PydanticCustomError("law", "is required beside maximize: recall", got)
+        if value is not None and not recall:
+            raise PydanticCustomError("law", "needs maximize: recall beside it")
+        return value
+
+    @pydantic.field_validator("costs")
+    @classmethod
+    def _alone(cls, costs: Costs, info: pydantic.ValidationInfo) -> Costs:
+        if costs and info.data.get("maximize"):
+            raise PydanticCustomError("law", "cannot stand beside maximize")
+        if costs and not any(map(any, (row.values() for row in costs.values()))):
+            raise PydanticCustomError("law", "must hold a cost above 0")
+        return costs
+
+
+def _by_class(costs: Costs) -> Costs:
+    """The costs by classes as the data have them: `1.0` is `1`."""
+    return {
+        values.category(truth): {values.category(other): cost for other, cost in row.items()}
+        for truth, row in costs.items()
+    }
+
+
+def _misfits(costs: Costs, classes: tuple[str, ...]) -> Iterator[str]:
+    """Yield what a cost matrix has too little or too much."""
+    law = f"decide.costs: each of the {len(classes)} classes needs its costs"
+    for name in dict.fromkeys([*costs, *(other for row in costs.values() for other in row)]):
+        if name not in classes:
+            yield f"decide.costs: must be of classes, but got {name!r}{near(name, classes)}"
+    if lacking := [name for name in classes if name not in costs]:
+        yield f"{law}, but there are none of {messages.listed(lacking, 5)}"
+    for truth in classes:
+        row = costs.get(truth, {})
+        if row.get(truth):
+            law = f"{truth!r} predicted as itself is no mistake"
+            yield f"decide.costs: {law}, but costs {row[truth]:g}"
+        lacking = [name for name in classes if name not in row and name != truth]
+        if truth in costs and lacking:
+            yield f"{law}, but {truth!r} has none of {messages.listed(lacking, 5)}"
