@@ -36,12 +36,14 @@ def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comp
         loaded = bundle.load(registry, version)
         if why := _misfit(loaded.schema, rows):
             return Comparison(version=number, why=why)
-        outputs = loaded.predict_columns(rows.columns).outputs
+        return _judged(number, loaded.predict_columns(rows.columns).outputs, rows)
     except errors.StorageUnavailableError:
         raise
     except errors.EagleRayError as cause:
         return Comparison(version=number, why=str(cause))
-    return _judged(number, outputs, rows)
+    except Exception as cause:  # noqa: BLE001 - of code of its own; the search has ended well
+        why = f"it cannot predict these rows: {type(cause).__name__}: {cause}"
+        return Comparison(version=number, why=why)
 
 
 def _judged(number: int, outputs: np.ndarray, rows: Rows) -> Comparison:
