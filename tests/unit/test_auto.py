@@ -7,7 +7,8 @@ import pytest
 from eagleray import spec
 from eagleray.client import screen
 from eagleray.learn import models
-from eagleray.reports import figures, page
+from eagleray.reports import figures
+from eagleray.reports.page import leaderboard
 from eagleray.spec import auto
 from eagleray.state import searches
 from ray_jobs import pack_size, search
@@ -108,7 +109,7 @@ def test_a_report_shows_of_each_trial_the_values_of_the_model_that_it_took(tmp_p
         )
         for number, family in ((1, "boosting"), (2, "tabm"))
     ]
-    headings, (first, second), _ = page.leaderboard(trials, "accuracy")
+    headings, (first, second), _ = leaderboard(trials, "accuracy")
     assert not any(heading.startswith("model.mlp.") for heading in headings)
     leaves, blocks = map(headings.index, ("model.boosting.leaves", "model.tabm.blocks"))
     assert [(one[leaves], one[blocks]) for one in (first, second)] == [("31", ""), ("", "2")]
