@@ -34,14 +34,16 @@ def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comp
         loaded = bundle.load(registry, version)
         if why := _misfit(loaded.schema, rows):
             return Comparison(version=number, why=why)
-        target = loaded.schema.target
         outputs = loaded.predict_columns(rows.columns).outputs
+        theirs = evaluation.Judged(loaded.schema.target, rows.ours.truth_B, outputs)
+        return _judged(number, theirs, rows)
     except errors.StorageUnavailableError:
         raise
     except errors.EagleRayError as cause:
         return Comparison(version=number, why=str(cause))
-    theirs = evaluation.Judged(target, rows.ours.truth_B, outputs)
-    return _judged(number, theirs, rows)
+    except Exception as cause:  # noqa: BLE001 - of code of its own; the search has ended well
+        why = f"it cannot predict these rows: {type(cause).__name__}: {cause}"
+        return Comparison(version=number, why=why)
 
 
 def _judged(number: int, theirs: evaluation.Judged, rows: Rows) -> Comparison:

@@ -115,6 +115,5 @@ def _begin(store: Storage, experiment: spec.Experiment, version: Version, champi
 
 def _against(verdict: Verdict, number: int) -> str:
     gap, metric = verdict.difference, verdict.metric
-    sides = "" if gap.low is None else f", 95 % interval {gap.low:.4f} to {gap.high:.4f}"
     how = "worse than" if verdict.outcome == "worse" else "no better, beyond noise, than"
-    return f"{how} version {number}: its {metric} differs by {gap.value:+.4f}{sides}"
+    return f"{how} version {number}: its {metric} differs by {gap.value:+.4f}{gap.between('.4f')}"

@@ -16,6 +16,7 @@ import torch
 import eagleray
 from eagleray import bundle, errors, evaluation, storage
 from eagleray.learn import features, schema, tasks
+from eagleray.spec import auto
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
 from eagleray.storage import cache
@@ -43,15 +44,18 @@ class Winner:
         self._predictions = predictions(
             self._bundle.task, self._test.row_B, self._test.truth_B, self._outputs
         )
-        judged = evaluation.evaluate(
+        self._judged = evaluation.Judged(
+            self._bundle.schema.target, self._test.truth_B, self._outputs
+        )
+        evaluated = evaluation.evaluate(
             _model(self._bundle),
             searched.metric,
             test=self._test,
-            outputs=self._outputs,
+            judged=self._judged,
             train=train,
             history=trial.history,
         )
-        self._evaluation = found.told(judged, self._test, self._outputs)
+        self._evaluation = found.told(evaluated, self._test, self._outputs)
 
     def register(self) -> searches.Result:
         """Register the model and save the result; a winner registered before keeps its version.
@@ -77,6 +81,7 @@ class Winner:
         return store.uri
 
     def _look(self, store: storage.Storage) -> int:
+        """Count the look; 0, not counted, where the storage refuses to write there."""
         part = evaluation.rows_hash(self._test.row_B, self._test.truth_B)
         one = evaluations.Look(
             model=self._search.experiment.name,
@@ -84,11 +89,14 @@ class Winner:
             trial=self._trial.number,
             epoch=self._trial.best_epoch,
         )
-        return evaluations.look(store, part, len(self._test.row_B), one)
+        try:
+            return evaluations.look(store, part, len(self._test.row_B), one)
+        except errors.AccessDeniedError:
+            return 0
 
     def _challenge(self, store: storage.Storage) -> evaluations.Comparison | None:
-        ours = evaluation.Judged(self._bundle.schema.target, self._test.truth_B, self._outputs)
-        rows = challenge.Rows(ours, self._search.metric, self._bundle.schema, self._test.columns)
+        known, columns = self._bundle.schema, self._test.columns
+        rows = challenge.Rows(self._judged, self._search.metric, known, columns)
         return challenge.champion(
             Registry(store), self._search.experiment.name, self._lineage, rows
         )
@@ -163,7 +171,7 @@ class Winner:
             "calibration": _dumped(self._evaluation.calibration),
             "compared": compared.model_dump(mode="json", exclude={"metrics"}) if compared else None,
             "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
-            "values": trial.values,
+            "values": auto.effective(trial.values),
             "rows": dataset.counts,
             "lineage": self._lineage,
             "made_with": {

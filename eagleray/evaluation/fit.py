@@ -31,13 +31,13 @@ def _sign(
     gap = f"{metric} is {train:.4g} on training rows and {test.value:.4g} on the test part"
     if _risen(losses) and _apart(metric, train, test):
         return "over-fit", (
-            f"{gap}, and the validation loss rose after its best epoch: more regularisation"
-            " (model.dropout, train.weight_decay), a smaller model, or more rows may help"
+            f"{gap}, and the validation loss rose after its best epoch: more regularisation,"
+            " a smaller model, or more rows may help"
         )
     if _falls(losses):
         return "under-fit", (
             f"{gap}, and the validation loss still fell when training ended: more epochs"
-            " (train.epochs) or a larger learning rate (train.lr) may help"
+            " or a larger learning rate may help"
         )
     return "none", f"{gap}; the curves show neither over- nor under-fitting"
 

@@ -30,6 +30,7 @@ MOST_CLASSES = 50
 GROUPS = 40
 """Groups of rows that the jackknife leaves out, one after another."""
 _ENOUGH = 0.9  # share of the resamples that define a metric, else it has no interval
+_SURE = 30  # rows from which a difference that all resamples have is its own interval
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,11 @@ def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:
         )
     resampled_N = ours.resampled[metric] - theirs.resampled[metric]
     without_K = ours.without[metric] - theirs.without[metric]
-    found = _estimate(difference, resampled_N, without_K, len(ours.truth_B))
+    rows = len(ours.truth_B)
+    if rows >= _SURE and np.isfinite(resampled_N).all() and np.ptp(resampled_N) == 0:
+        found = Estimate(value=difference, low=difference, high=difference)
+    else:
+        found = _estimate(difference, resampled_N, without_K, rows)
     return Verdict(outcome=_outcome(found, metric), metric=metric, difference=found)
 
 

@@ -10,11 +10,20 @@ import numpy as np
 from eagleray import messages
 from eagleray.evaluation import baselines, fit, importance, intervals, slices
 from eagleray.learn import features, metrics, schema, tasks
-from eagleray.state.evaluations import Baseline, Confusion, Diagram, Evaluation, Fit, Wrong
+from eagleray.state.evaluations import (
+    Baseline,
+    Confusion,
+    Diagram,
+    Estimate,
+    Evaluation,
+    Fit,
+    Wrong,
+)
 
 MOST_WRONG = 15
 MOST_TRAIN = 5000
 """Maximum number of training rows that are predicted, to compare with the test part."""
+_SAMPLED = 200  # training rows whose encoding says how many inputs a row has
 MOST_SHOWN = 12  # columns of a wrong row
 MOST_CHARACTERS = 120  # of a value of a wrong row
 
@@ -49,13 +58,13 @@ def evaluate(
     metric: str,
     *,
     test: Part,
-    outputs: np.ndarray,
+    judged: intervals.Judged,
     train: Part,
     history: Sequence[Mapping[str, float]],
 ) -> Evaluation:
-    """Judge a model; `outputs` are its own for the test part, `history` the metrics by epoch."""
-    target = model.known.target
-    task, judged = tasks.of(target), intervals.Judged(target, test.truth_B, outputs)
+    """Judge a model; `judged` is it on the test part, `history` the metrics by epoch."""
+    target, outputs = model.known.target, judged.outputs
+    task = tasks.of(target)
     found = intervals.estimates(judged)
     seen = task.evaluate(test.truth_B, outputs, {name: one.value for name, one in found.items()})
     columns = [(one, test.columns[one.name]) for one in model.known.columns]
@@ -104,15 +113,13 @@ def unbeaten(evaluation: Evaluation) -> Iterator[str]:
         )
         yield (
             f"{how} a baseline, {one.name}: {metric} {ours.value:.4f} against"
-            f" {theirs.value:.4f} on the same rows{_between(one)}"
+            f" {theirs.value:.4f} on the same rows{_between(one.verdict.difference)}"
         )
 
 
-def _between(one: Baseline) -> str:
-    gap = one.verdict.difference if one.verdict else None
-    if gap is None or gap.low is None:
-        return ""
-    return f", difference {gap.value:+.4f}, 95 % interval {gap.low:.4f} to {gap.high:.4f}"
+def _between(gap: Estimate) -> str:
+    sides = gap.between(".4f")
+    return f", difference {gap.value:+.4f}{sides}" if sides else ""
 
 
 def _baselines(
@@ -120,20 +127,41 @@ def _baselines(
 ) -> tuple[list[Baseline], list[str]]:
     """Each baseline, and a note where one could not be fitted."""
     task, notes = tasks.of(model.known.target), list[str]()
-    most = baselines.most_rows(task)
+    inputs, rows = _inputs(model, train), len(test.truth_B)
+    most = baselines.most_rows(task, inputs)
+    plain = [baselines.constant(task, train.truth_B, rows)]
+    if inputs * rows > baselines.MOST_INPUTS:
+        notes.append(
+            f"baselines: left out, {rows:,} test rows of {inputs:,.0f} inputs are more than"
+            f" {baselines.MOST_INPUTS:,}"
+        )
+    else:
+        plain.append(_fitted(model, task, train.some(most), test))
+        if len(train.truth_B) > most:
+            notes.append(f"baselines: fitted on {most:,} of {len(train.truth_B):,} training rows")
     found: list[Baseline] = []
-    known, asked = (
-        baselines.Encoded(model.encode(part.columns), part.truth_B)
-        for part in (train.some(most), test)
-    )
-    fitted = baselines.outputs(task, model.shape, known, asked)
-    try:
-        found.extend(baselines.judge(judged, fitted, metric))
-    except ValueError as cause:
-        notes.append(f"baselines: one could not be fitted: {cause}")
-    if len(train.truth_B) > most:
-        notes.append(f"baselines: fitted on {most:,} of {len(train.truth_B):,} training rows")
+    for name, made in itertools.chain(*plain):
+        try:
+            found.append(baselines.judge(judged, name, made(), metric))
+        except Exception as cause:  # noqa: BLE001 - of any library; the others still count
+            notes.append(f"baselines: {name} could not be fitted: {cause}")
     return found, notes
+
+
+def _fitted(
+    model: Model, task: tasks.Task, train: Part, test: Part
+) -> Iterator[tuple[str, baselines.Made]]:
+    known, asked = (
+        baselines.Encoded(model.encode(part.columns), part.truth_B) for part in (train, test)
+    )
+    yield from baselines.fitted(task, model.shape, known, asked)
+
+
+def _inputs(model: Model, train: Part) -> float:
+    """How many numbers a row is for a model, by some training rows."""
+    some = train.some(_SAMPLED)
+    encoded = model.encode(some.columns)
+    return sum(array.size for array in encoded.values()) / max(1, len(some.truth_B))
 
 
 def _fit(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagleray.look import pictures
 from eagleray.look.pictures import Axis, Series
+from eagleray.spec import auto
 from eagleray.state.evaluations import Diagram, Estimate, Evaluation
 from eagleray.state.searches import Record
 
@@ -161,21 +162,26 @@ def survival(trials: Sequence[Record]) -> Figure | None:
 def parallel(trials: Sequence[Record], metric: str, winner: int | None) -> Figure | None:
     """Parallel coordinates: a line through each trial's values, the winner's in colour."""
     shown = [one for one in trials[:MOST_PARALLEL] if one.score is not None]
-    names = list(dict.fromkeys(key for one in shown for key in one.values))[:MOST_AXES]
+    drawn = [auto.effective(one.values) for one in shown]
+    names = list(dict.fromkeys(key for one in drawn for key in one))[:MOST_AXES]
     if len(shown) < 2 or not names:
         return None
-    scales = [_Scale.of(name, [one.values.get(name) for one in shown]) for name in names]
+    scales = [_Scale.of(name, [own[name] for own in drawn if name in own]) for name in names]
     scales.append(_Scale.of(metric, [one.score for one in shown]))
     said = f"A line for each of {len(shown)} trials, through its values and its {metric}"
     says = f"{said}; the winner's is in colour." if winner else f"{said}."
-    values = [[*(one.values.get(name) for name in names), one.score] for one in shown]
+    values = [{**own, metric: one.score} for own, one in zip(drawn, shown, strict=True)]
     lines = [
-        ([scale.place(cell) for scale, cell in zip(scales, row, strict=True)], one.number == winner)
+        (
+            [scale.place(row[scale.name]) if scale.name in row else None for scale in scales],
+            one.number == winner,
+        )
         for one, row in zip(shown, values, strict=True)
     ]
     picture = _coordinates(scales, lines, says)
     rows = [
-        (one.number, *(_cell(one.values.get(name)) for name in names), one.score) for one in shown
+        (one.number, *(_cell(own[name]) if name in own else "" for name in names), one.score)
+        for one, own in zip(shown, drawn, strict=True)
     ]
     return Figure("What was tried", says, picture, ("trial", *names, metric), rows[:MOST_ROWS])
 
@@ -219,8 +225,9 @@ class _Scale:
 
 
 def _coordinates(
-    scales: Sequence[_Scale], lines: Sequence[tuple[list[float], bool]], says: str
+    scales: Sequence[_Scale], lines: Sequence[tuple[list[float | None], bool]], says: str
 ) -> Markup:
+    """`lines` are places on the scales, None where a trial has no such value."""
     step, top, bottom = 120.0, 30.0, 210.0
     width = step * len(scales)
     parts: list[str] = []
@@ -229,7 +236,9 @@ def _coordinates(
         return bottom - place * (bottom - top)
 
     for places, ours in sorted(lines, key=lambda one: one[1]):
-        points = " ".join(f"{step * n + 20:.1f},{y(at):.1f}" for n, at in enumerate(places))
+        points = " ".join(
+            f"{step * n + 20:.1f},{y(at):.1f}" for n, at in enumerate(places) if at is not None
+        )
         parts.append(f'<polyline class="line {"s0" if ours else "grey"}" points="{points}"/>')
     for number, scale in enumerate(scales):
         x = step * number + 20

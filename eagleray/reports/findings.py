@@ -24,7 +24,7 @@ def against(found: Evaluation, other: Comparison) -> str:
     champion = f"version {other.version}, the champion"
     if other.verdict is None:
         return f"not compared with {champion}: {other.why}"
-    sides = between(other.verdict.difference, flipped=found.mode == "min")
+    sides = other.verdict.difference.between(".3g", flipped=found.mode == "min")
     by = f"{abs(other.verdict.difference.value):.3g} {found.metric}{sides}"
     if other.verdict.outcome == "no difference":
         return f"no different from {champion}, beyond noise (off by {by})"
@@ -48,17 +48,8 @@ def of(found: Evaluation) -> Iterator[Finding]:
 
 def interval(estimate: Estimate) -> str:
     """`0.912 (0.89 to 0.93)`."""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.4g}"
-    return f"{estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g})"
-
-
-def between(gap: Estimate, *, flipped: bool = False) -> str:
-    """`, 95 % interval 0.004 to 0.020`; `flipped` for a metric whose smaller values are better."""
-    if gap.low is None or gap.high is None:
-        return ""
-    low, high = (-gap.high, -gap.low) if flipped else (gap.low, gap.high)
-    return f", 95 % interval {low:.3g} to {high:.3g}"
+    sides = estimate.sides()
+    return f"{estimate.value:.4g} ({sides})" if sides else f"{estimate.value:.4g}"
 
 
 def group(one: Slice) -> str:
@@ -72,7 +63,7 @@ def _baseline(found: Evaluation, one: Baseline) -> Finding:
             f"No comparison with {one.name}: {found.metric} is not defined on these rows."
         )
     verdict, name = one.verdict, f"a baseline, {one.name}"
-    sides = between(verdict.difference, flipped=found.mode == "min")
+    sides = verdict.difference.between(".3g", flipped=found.mode == "min")
     by = f"by {abs(verdict.difference.value):.3g} {found.metric}{sides}"
     if verdict.outcome == "better":
         return passed(f"It beats {name}, {by}.")
@@ -117,18 +108,14 @@ def _slices(found: Evaluation) -> Iterator[Finding]:
 
 def _calibration(found: Evaluation) -> Iterator[Finding]:
     for one in found.diagrams:
-        if one.name == "calibration" and one.lines:
-            off = _distance(one.lines[0].x, one.lines[0].y)
-            if off > MISCALIBRATED:
-                said = f"Its probabilities are off by {off:.3f} on average, see Calibration."
-                yield warned(said, fix="" if found.calibration else "decide.calibrate: temperature")
-            else:
-                yield passed(f"Its probabilities are off by {off:.3f} on average.")
-
-
-def _distance(said: list[float], true: list[float]) -> float:
-    """Mean distance of a calibration curve from the diagonal; its bins have about equal counts."""
-    return sum(abs(x - y) for x, y in zip(said, true, strict=True)) / max(1, len(said))
+        if one.distance is None:
+            continue
+        says = f"Its probabilities are off by {one.distance:.3f} on average"
+        if one.distance > MISCALIBRATED:
+            fix = "" if found.calibration else "decide.calibrate: temperature"
+            yield warned(f"{says}, see {one.title}.", fix=fix)
+        else:
+            yield passed(f"{says}.")
 
 
 def _looks(found: Evaluation) -> Finding:

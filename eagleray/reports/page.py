@@ -9,6 +9,7 @@ from typing import Any
 from eagleray.look import Template
 from eagleray.reports import figures, findings
 from eagleray.reports.contents import Contents
+from eagleray.spec import auto
 from eagleray.state.evaluations import Estimate, Evaluation
 from eagleray.state.searches import Record
 
@@ -48,7 +49,7 @@ def metrics(found: Evaluation) -> Table:
         (
             name,
             one.value,
-            _sides(one),
+            one.sides(),
             train.get(name),
             *(known[name].value if name in known else None for _, known in others),
         )
@@ -66,16 +67,17 @@ def metrics(found: Evaluation) -> Table:
 
 def leaderboard(trials: Sequence[Record], metric: str) -> Table:
     """The best trials on the validation part, and whether each went to its end."""
-    keys = list(dict.fromkeys(key for one in trials for key in one.values))
+    values = [auto.effective(one.values) for one in trials]
+    keys = list(dict.fromkeys(key for one in values for key in one))
     rows = [
         (
             one.number,
             one.score,
             one.status,
             one.best_epoch,
-            *(_value(one.values.get(k)) for k in keys),
+            *(_value(own[key]) if key in own else "" for key in keys),
         )
-        for one in trials[:BEST]
+        for one, own in zip(trials[:BEST], values[:BEST], strict=True)
     ]
     return ("trial", f"{metric} (validation)", "ended", "best epoch", *keys), rows, "Best trials"
 
@@ -128,8 +130,7 @@ def _judged(of: Contents, found: Evaluation | None) -> dict[str, object] | None:
 
 
 def _tile(name: str, one: Estimate) -> tuple[str, str, str]:
-    sides = "" if one.low is None or one.high is None else f"{one.low:.3g} to {one.high:.3g}"
-    return name, f"{one.value:.3g}", sides
+    return name, f"{one.value:.3g}", one.sides(".3g")
 
 
 def _slices(found: Evaluation) -> Table:
@@ -138,7 +139,7 @@ def _slices(found: Evaluation) -> Table:
             findings.group(one),
             one.rows,
             one.miss.value,
-            _sides(one.miss),
+            one.miss.sides(),
             one.others,
             findings.interval(one.score) if one.score else "",
         )
@@ -182,10 +183,6 @@ def _facts(of: Contents) -> list[tuple[object, ...]]:
     if of.evaluation is not None:
         rows.append(("looks at this test part", str(of.evaluation.looks or "not counted")))
     return rows
-
-
-def _sides(one: Estimate) -> str:
-    return "" if one.low is None or one.high is None else f"{one.low:.4g} to {one.high:.4g}"
 
 
 def _value(value: Any) -> str:

@@ -32,6 +32,18 @@ class Estimate(Part):
     low: float | None = None
     high: float | None = None
 
+    def sides(self, form: str = ".4g", *, flipped: bool = False) -> str:
+        """`0.89 to 0.93`, empty without an interval; `flipped` is that of `-value`."""
+        if self.low is None or self.high is None:
+            return ""
+        low, high = (-self.high, -self.low) if flipped else (self.low, self.high)
+        return f"{low:{form}} to {high:{form}}"
+
+    def between(self, form: str = ".4g", *, flipped: bool = False) -> str:
+        """`, 95 % interval 0.89 to 0.93`, to stand behind the value; empty without an interval."""
+        sides = self.sides(form, flipped=flipped)
+        return sides and f", 95 % interval {sides}"
+
 
 class Verdict(Part):
     """Two models on the same rows: `difference` is ours minus theirs, by the selecting metric."""
@@ -42,8 +54,7 @@ class Verdict(Part):
 
     def __str__(self) -> str:
         gap = self.difference
-        sides = "" if gap.low is None else f", 95 % interval {gap.low:.4g} to {gap.high:.4g}"
-        return f"{self.outcome} ({self.metric} {gap.value:+.4g}{sides})"
+        return f"{self.outcome} ({self.metric} {gap.value:+.4g}{gap.between()})"
 
 
 class Comparison(Part):
@@ -85,6 +96,7 @@ class Diagram(Part):
     lines: list[Line]
     marks: bool = False
     diagonal: str = ""
+    distance: float | None = None
 
 
 class Confusion(pydantic.BaseModel, frozen=True):

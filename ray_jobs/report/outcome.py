@@ -168,7 +168,8 @@ def scores(validation: Mapping[str, float], result: searches.Result) -> table.Ta
     for heading in headings:
         drawn.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, value in result.test.items():
-        cells = [f"{validation.get(name, float('nan')):.4f}", f"{value:.4f}", _sides(result, name)]
+        cells = [f"{validation.get(name, float('nan')):.4f}", f"{value:.4f}"]
+        cells.append(result.intervals[name].sides(".4f") if name in result.intervals else "")
         if plain is not None:
             cells.append(f"{plain.metrics[name].value:.4f}" if name in plain.metrics else "")
         drawn.add_row(name, *cells)
@@ -186,11 +187,6 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"beside {other}, on the same rows: {found}"
     if result.looks > 1:
         yield f"is look {result.looks} at this test part: each look makes it a less honest judge"
-
-
-def _sides(result: searches.Result, name: str) -> str:
-    found = result.intervals.get(name)
-    return f"{found.low:.4f} to {found.high:.4f}" if found else ""
 
 
 def _best(result: searches.Result) -> evaluations.Baseline | None:

@@ -7,7 +7,10 @@ import pytest
 from eagleray import spec
 from eagleray.client import screen
 from eagleray.learn import models
+from eagleray.reports import figures
+from eagleray.reports.page import leaderboard
 from eagleray.spec import auto
+from eagleray.state import searches
 from ray_jobs import pack_size, search
 from ray_jobs.data import prepare
 
@@ -91,3 +94,27 @@ def test_a_column_that_one_of_the_models_cannot_take_names_the_model_to_leave_ou
     assert "families: [tabm, mlp]" in found
     without = experiment(tmp_path, "{type: auto, families: [tabm, mlp]}", **options)
     assert not list(prepare.misfits(without, prepare.dataset(without)))
+
+
+def test_a_report_shows_of_each_trial_the_values_of_the_model_that_it_took(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path)
+    trials = [
+        searches.Record(
+            number=number,
+            values=values(chosen, model__family=family),
+            status="finished",
+            score=0.9,
+            epoch=1,
+            best_epoch=1,
+        )
+        for number, family in ((1, "boosting"), (2, "tabm"))
+    ]
+    headings, (first, second), _ = leaderboard(trials, "accuracy")
+    assert not any(heading.startswith("model.mlp.") for heading in headings)
+    leaves, blocks = map(headings.index, ("model.boosting.leaves", "model.tabm.blocks"))
+    assert [(one[leaves], one[blocks]) for one in (first, second)] == [("31", ""), ("", "2")]
+    drawn = figures.parallel(trials, "accuracy", 1)
+    assert drawn is not None
+    leaves = drawn.headings.index("model.boosting.leaves")
+    assert [one[leaves] for one in drawn.rows] == ["31", ""]
+    assert "null" not in str(drawn.picture)

@@ -1,11 +1,15 @@
 """What a report draws of predictions, beside scikit-learn's values."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
 from eagleray.learn import schema, tasks
 from eagleray.learn.tasks import diagrams
+from eagleray.reports import findings
+from eagleray.state import evaluations
 
 BINARY = schema.Target(name="left", task="binary", classes=("no", "yes"))
 MANY = schema.Target(name="kind", task="multiclass", classes=tuple("abcdefghij"))
@@ -73,3 +77,28 @@ def test_a_sentence_says_what_a_model_can_do(
 ) -> None:
     truth = np.array([0, 0, 1, 2 if target is MANY else 1])
     assert tasks.of(target).headline(truth, outputs).startswith(says)
+
+
+def test_a_report_says_the_same_distance_as_its_calibration_curve() -> None:
+    random = np.random.default_rng(0)
+    said = random.random(500)
+    outputs = np.stack([1 - said**3, said**3], 1)
+    truth = (random.random(500) < said).astype(int)
+    (drawn,) = [
+        one
+        for one in diagrams.of_classes(("no", "yes"), 1, truth, outputs)
+        if one.name == "calibration"
+    ]
+    error = diagrams.calibration_error(outputs[:, 1], truth == 1)
+    assert drawn.distance == error
+    judged = evaluations.Evaluation(
+        target="left",
+        metric="accuracy",
+        mode="max",
+        rows=500,
+        metrics={},
+        diagrams=[evaluations.Diagram.model_validate(dataclasses.asdict(drawn))],
+    )
+    says = [one.message for one in findings.of(judged)]
+    assert f"Its probabilities are off by {error:.3f} on average, see Calibration." in says
+    assert f"{error:.3f} on average" in drawn.says

@@ -5,8 +5,8 @@ import pytest
 from scipy import special
 
 from eagleray import evaluation
-from eagleray.evaluation import fit
-from eagleray.learn import features, schema
+from eagleray.evaluation import baselines, fit
+from eagleray.learn import features, schema, tasks
 from eagleray.state import evaluations
 from eagleray.state.evaluations import Estimate, Evaluation
 
@@ -50,7 +50,7 @@ def judged(
         model,
         metric,
         test=asked,
-        outputs=predict(asked.columns),
+        judged=evaluation.Judged(target, asked.truth_B, predict(asked.columns)),
         train=part(slice(test, None)),
         history=[],
     )
@@ -98,6 +98,46 @@ def test_a_training_part_of_one_class_has_the_constant_alone_as_a_baseline() -> 
     assert [one.name for one in found.baselines] == ["always the same"]
 
 
+def test_wide_rows_are_fitted_on_fewer_and_a_test_part_that_is_too_wide_leaves_them_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    truth = np.arange(300) % 2
+    monkeypatch.setattr(baselines, "MOST_INPUTS", 300)
+    some = judged(classes(2), truth, columns=3, test=60)
+    assert len(some.baselines) == 3
+    assert "baselines: fitted on 100 of 240 training rows" in some.notes
+    none = judged(classes(2), truth, columns=30, test=60)
+    assert [one.name for one in none.baselines] == ["always the same"]
+    assert "baselines: left out, 60 test rows of 30 inputs are more than 300" in none.notes
+
+
+def test_pictures_are_a_matrix_of_their_pixels_beside_the_numbers() -> None:
+    image = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    inputs = {"numeric": np.ones((2, 1), np.float32), "image": image}
+    found = baselines.matrix(inputs, features.Shape(numeric=1, image=(3, 2, 2)), 2)
+    assert isinstance(found, np.ndarray)
+    assert found.tolist() == [[1.0, *range(12)], [1.0, *range(12, 24)]]
+
+
+class Failing:
+    """An estimator of a package that raises what it likes."""
+
+    def fit(self, *_: object) -> None:
+        raise RuntimeError("no room on the device")
+
+
+def test_an_estimator_that_fails_is_noted_and_those_after_it_are_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    binary = tasks.REGISTRY["binary"]
+    plain = binary.estimators
+    monkeypatch.setattr(binary, "estimators", lambda task: {"own": Failing(), **plain(task)})
+    found = judged(classes(2), np.arange(200) % 2, test=60)
+    names = [one.name for one in found.baselines]
+    assert names == ["always the same", "logistic regression", "boosting"]
+    assert "baselines: own could not be fitted: no room on the device" in found.notes
+
+
 def test_a_winner_that_beats_no_baseline_says_so() -> None:
     truth = np.arange(600) % 2
     weak = judged(classes(2), truth, skill=-1.0, test=300)
@@ -131,6 +171,7 @@ def test_over_and_under_fitting_are_told_from_their_healthy_twins(
     found = fit.judge("accuracy", {"accuracy": train}, 100, TEST, history)
     assert found.sign == sign
     assert f"accuracy is {train:.4g} on training rows" in found.says
+    assert "train." not in found.says, "a key that some models refuse"
 
 
 def test_of_a_metric_that_is_not_defined_nothing_is_said() -> None:

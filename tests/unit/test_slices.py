@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from eagleray import evaluation
 from eagleray.evaluation import slices
@@ -67,3 +68,59 @@ def test_names_beyond_the_most_frequent_are_one_group() -> None:
     assert len(of.names) == slices.MOST_NAMES + 1
     assert of.names[-1] == "other"
     assert (of.place_B == slices.MOST_NAMES).sum() == 400 - 10 * slices.MOST_NAMES
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "names"),
+    [
+        ("boolean", [0.0, 1.0], ["0", "1"]),
+        ("numeric", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], ["0 to 1", "2 to 3", "4 to 5"]),
+        (
+            "datetime",
+            [0.0, 86_400.0],
+            ["1970-01-01T00:00:00.000+00:00", "1970-01-02T00:00:00.000+00:00"],
+        ),
+    ],
+)
+def test_a_range_is_named_by_its_own_smallest_and_largest_value(
+    kind: str, values: list[float], names: list[str]
+) -> None:
+    column = schema.Column(name="c", type=kind)
+    of = slices.groups(column, np.tile(np.array(values), 50))
+    assert of.names[: len(names)] == names
+    assert len(set(of.names)) == len(of.names)
+
+
+def test_a_group_that_is_all_wrong_while_the_rest_is_all_right_is_found() -> None:
+    city = np.array(["Oslo", "Rome", "Bern"], object)[np.arange(300) % 3]
+    miss = (city == "Oslo").astype(float)
+    judged = evaluation.Judged(TARGET, np.zeros(300), miss, ("mae",))
+    listed, _ = slices.worst(judged, "mae", [(COLUMNS[1], city)], miss)
+    assert [one.where for one in listed] == [{"city": "Oslo"}]
+    assert (listed[0].miss.value, listed[0].others) == (1.0, 0.0)
+
+
+def test_the_correction_counts_the_pairs_that_were_not_chosen() -> None:
+    """The same groups beside 30 columns of which ten are chosen: intervals are wider."""
+
+    def width(columns: int) -> float:
+        random = np.random.default_rng(5)
+        age = random.uniform(18, 80, 2000)
+        miss = np.abs(random.normal(size=2000) * np.where(age > 64, 4, 1))
+        pairs = [(COLUMNS[0], age)]
+        for number in range(columns):
+            one = schema.Column(name=f"n{number}", type="numeric")
+            pairs.append((one, random.normal(size=2000)))
+        judged = evaluation.Judged(TARGET, np.zeros(2000), miss, ("mae",))
+        listed, looked = slices.worst(judged, "mae", pairs, miss)
+        (one,) = [found for found in listed if list(found.where) == ["age"]]
+        assert one.miss.high is not None
+        tests = (columns + 1) * 4 + (columns + 1) * columns // 2 * 16
+        assert looked <= tests
+        inside = miss[age >= float(one.where["age"].split(" to ")[0])]
+        reach = stats.norm.ppf(1 - slices.LEVEL / (2 * tests))
+        expected = reach * inside.std(ddof=1) / np.sqrt(len(inside))
+        return (one.miss.high - one.miss.value) / float(expected)
+
+    assert width(9) == pytest.approx(1, rel=0.02)
+    assert width(30) == pytest.approx(1, rel=0.02)

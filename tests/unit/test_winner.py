@@ -1,13 +1,16 @@
 """The winner is judged once on the test part: intervals, baselines, the champion, and looks."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eagleray import errors
+from eagleray.engines.torch import Torch
 from eagleray.state import evaluations
 from eagleray.state.evaluations import Evaluation
 from eagleray.state.models import Registry
-from ray_jobs import promotion, search
+from ray_jobs import promotion, search, winner
 from tests import judged
 
 
@@ -91,3 +94,42 @@ def test_a_champion_that_cannot_predict_the_rows_leaves_the_winner_to_a_person(
     registry = Registry(one.storage)
     versions = registry.version("tumours", 1), registry.version("tumours", 2)
     assert promotion.gate(registry, *versions) is not None
+
+
+def test_a_champion_whose_code_fails_leaves_a_finished_search_its_winner(
+    tmp_path: Path,
+) -> None:
+    one = judged.searched(tmp_path, **{"train.epochs": "2"})
+    judged.won(one, [judged.trial(one, 1)])
+    other = judged.searched(tmp_path, **{"train.epochs": "2", "train.seed": "1"})
+    trials = [judged.trial(other, 1)]
+    ready = winner.Winner(other, trials)
+
+    once = pytest.MonkeyPatch()
+
+    def fails(*_: object, **__: object) -> None:
+        once.undo()  # the champion alone, which is asked first
+        raise ZeroDivisionError("of its own")
+
+    once.setattr(Torch, "run", fails)
+    found = ready.register().compared
+    assert found is not None
+    assert (found.version, found.verdict) == (1, None)
+    assert found.why == "it cannot predict these rows: ZeroDivisionError: of its own"
+
+
+def test_a_storage_that_refuses_looks_registers_the_winner_without_the_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = judged.searched(tmp_path, **{"train.epochs": "2"})
+    put = type(one.storage).put_if_absent
+
+    def guarded(self: object, key: str, *rest: Any, **named: Any) -> Any:
+        if key.startswith("looks/"):
+            raise errors.AccessDeniedError(f"{key}: access denied")
+        return put(self, key, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(one.storage), "put_if_absent", guarded)
+    result = judged.won(one, [judged.trial(one, 1)])
+    assert (result.version, result.looks) == (1, 0)
+    assert evaluation(one, 1).looks == 0

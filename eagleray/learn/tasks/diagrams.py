@@ -36,6 +36,7 @@ class Diagram:
         lines: the series.
         marks: whether points are drawn in place of lines.
         diagonal: what the line y = x stands for; empty for no such line.
+        distance: of calibration, see `calibration_error`; None for other pictures.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Diagram:
     lines: tuple[Line, ...]
     marks: bool = False
     diagonal: str = ""
+    distance: float | None = None
 
 
 def of_classes(
@@ -173,6 +175,7 @@ def _calibration(
             ),
         ),
         diagonal="calibrated",
+        distance=error,
     )
 
 
