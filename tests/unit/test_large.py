@@ -255,6 +255,7 @@ def test_a_version_is_refused_once_it_has_waited_for_room_in_vain(tmp_path: Path
     async def work() -> None:
         await process.ready(1)
         waiting = asyncio.create_task(process.ready(2))
+        await process.tried()
         for seconds in (20.0, large.ROOM_S):
             process.now = seconds
             await process.ready(1)
