@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 
 from eagleray import bundle, errors, machine, storage
@@ -24,7 +24,9 @@ from serving.settings import Settings
 log = logging.getLogger("ray.serve")
 
 UNUSED_S = 30.0
-"""Time without a question, after which a version leaves when another one needs its room."""
+"""Time without a question or rows, after which a version leaves when another needs its room."""
+ROOM_S = UNUSED_S + 15.0
+"""Time that a version waits for the room of others; an endpoint may still use them at first."""
 LOG_S = 10.0
 """Between two failures of requests in the log."""
 
@@ -60,7 +62,8 @@ class Large:
         self._loading: dict[int, asyncio.Task[str | None]] = {}
         self._asked: dict[int, float] = {}  # when, by version
         self._logged = -LOG_S
-        self._resident: dict[int, int] = {}  # bytes of this process when a version was there
+        self._resident: dict[int, int] = {}  # bytes of this process with a version, before it ran
+        self._before: int | None = None  # bytes of this process when the load under way began
 
     @property
     def failure(self) -> str | None:
@@ -72,8 +75,7 @@ class Large:
         try:
             aliases = self._registry.aliases(self._settings.name)
             if (number := wanted(aliases, self._settings.alias)) is not None:
-                self._held.load(number, frozenset())
-                self._resident[number] = machine.resident_memory()
+                self._measured(number, frozenset())
         except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
             log.warning("%s: nothing is loaded yet: %s", self._settings.name, cause)
 
@@ -83,11 +85,14 @@ class Large:
         self.ongoing.add(1)  # counts as a request, so that autoscaling keeps a replica,
         self.ongoing.add(-1)  # but loading is none in progress
         refused = await self._loaded(number)
-        grown = machine.resident_memory() - self._resident.get(number, 0)
-        return State(refused, max(0.0, grown / 2**20) if refused is None else 0.0)
+        if refused is not None:
+            return State(refused)
+        now = self._before or machine.resident_memory()
+        return State(None, max(0.0, (now - self._resident[number]) / 2**20))
 
     async def predict(self, number: int, packed: Packed, explain: bool, wait: bool) -> Reply:
         """Predict rows; a version that is not loaded is waited for if `wait` says so."""
+        self._asked[number] = self._clock()
         self.ongoing.add(1)
         reservation = admission.Reservation(self._capacity)
         try:
@@ -124,21 +129,34 @@ class Large:
         return asyncio.shield(task)
 
     async def _load(self, number: int) -> str | None:
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), self._clock()
         while self._held.find(number) is None:
-            since = self._clock() - UNUSED_S
-            used = {one for one, at in self._asked.items() if at >= since}
+            now = self._clock()
+            used = {one for one, at in self._asked.items() if at >= now - UNUSED_S}
             try:
-                await loop.run_in_executor(self._thread, self._held.load, number, used)
-                self._resident[number] = machine.resident_memory()
+                await loop.run_in_executor(self._thread, self._measured, number, used)
             except Exception as cause:  # noqa: BLE001 (a user's model may raise anything)
-                if not loaded.unreadable(cause):
+                crowded = isinstance(cause, errors.NoRoomError) and now - began <= ROOM_S
+                crowded = crowded and not used.isdisjoint(self._held.numbers)
+                if not (crowded or loaded.unreadable(cause)):
                     log.error("%s: version %s is refused: %s", self._settings.name, number, cause)
                     self._metrics.refused(number)
                     return str(cause)
                 log.warning("%s: version %s waits: %s", self._settings.name, number, cause)
                 await asyncio.sleep(self._settings.poll_s)
         return None
+
+    def _measured(self, number: int, used: Set[int]) -> None:
+        """Load a version; what this process grows by meanwhile is no growth of other versions."""
+        self._before = machine.resident_memory()
+        try:
+            self._held.load(number, used)
+        finally:
+            after = machine.resident_memory()
+            for one in self._resident:
+                self._resident[one] += after - self._before
+            self._resident[number] = after
+            self._before = None
 
     def _predictor(self, found: bundle.Bundle) -> predictor.Predictor:
         return predictor.Predictor.of(self._settings, found, self._metrics)

@@ -47,6 +47,8 @@ class Batches(Protocol):
 class Remote(Batches, Protocol):
     """Runs them in another process; see `serving.remote`."""
 
+    grown_mb: float  # memory of that process, since the version was loaded there
+
     async def explained(self, rows: protocol.Rows) -> Answers: ...
 
 

@@ -34,7 +34,7 @@ class State(NamedTuple):
     """What a replica says of a version; ready unless it is refused."""
 
     refused: str | None = None
-    grown_mb: float = 0.0  # memory of that process, since the version was loaded
+    grown_mb: float = 0.0  # memory of that process since the load, without loads that followed
 
 
 class Reply(NamedTuple):
@@ -170,11 +170,6 @@ class Remote:
         self._call, self._outline, self._start_s = call, outline, start_s
         self._asked: dict[int, _Asked] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def grown_mb(self) -> float:
-        """The most that a process there has grown with a version that is asked for."""
-        return max((one.batches.grown_mb for one in list(self._asked.values())), default=0.0)
 
     def start(self) -> None:
         """Ask on the running event loop."""

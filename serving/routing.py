@@ -144,9 +144,13 @@ class Split:
         candidate = self._turn[2] if self._turn is not None else None
         return candidate if candidate is not None and candidate.number == version else None
 
-    def evidence(self, refused: str | None, grown_mb: float = 0.0) -> Evidence:
-        """What was counted; `grown_mb` is the growth of other processes with the candidate."""
-        grown_mb = max(grown_mb, _resident_mb() - self._memory_mb) if self._turn else 0.0
+    def evidence(self, refused: str | None) -> Evidence:
+        """What was counted of both, and how much the processes of the candidate have grown."""
+        grown_mb = 0.0
+        if self._turn is not None:
+            elsewhere = self._turn[2].remote
+            there_mb = elsewhere.grown_mb if elsewhere is not None else 0.0
+            grown_mb = max(there_mb, _resident_mb() - self._memory_mb)
         return Evidence(
             stable=self.stable.counts(),
             candidate=self.candidate.counts(),

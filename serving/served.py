@@ -182,8 +182,7 @@ class Served:
         """What this replica has counted in the rollout that is under way."""
         if (split := self._split) is None:
             return None
-        grown_mb = self.remote.grown_mb if self.remote is not None else 0.0
-        return split.rollout, split.evidence(self.versions.refused, grown_mb)
+        return split.rollout, split.evidence(self.versions.refused)
 
 
 def _samples(

@@ -79,6 +79,13 @@ def files(
     return bundle.pack(made, golden, {})
 
 
+def unfit() -> dict[str, bytes]:
+    """The files of a version that does not reproduce its golden rows."""
+    made = files()
+    wrong = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
+    return made | {"golden.json": wrong}
+
+
 def golden(made: bundle.Bundle) -> bundle.Golden:
     """Golden rows of a model, as `bundle.pack` would make them."""
     raw = rows(4, seed=7)

@@ -283,6 +283,29 @@ def test_a_version_that_does_not_even_fit_alone_is_served_where_it_is(
     run(work())
 
 
+def test_a_candidate_beside_a_stable_version_there_is_promoted_whatever_memory_both_take(
+    endpoint: Endpoint,
+) -> None:
+    plan = PLAN.model_copy(update={"more_memory_mb": 100, "more_slow": 0.99, "more_slower": 0.99})
+    heavy = bundles.behaving("self.held = getattr(self, 'held', None) or [torch.ones(2**25)]")
+
+    async def work() -> None:
+        await endpoint.start()
+        endpoint.replica.versions._held._budget //= 2
+        for _ in range(2):
+            endpoint.registry.register("left", heavy, {})
+        endpoint.registry.promote("left", 2)
+        await endpoint.until(2)
+        endpoint.rollouts.start("left", 3, plan=plan)
+        ended = await endpoint.roll_out()
+        assert ended.status == "promoted", ended.decisions[-1]
+        await endpoint.until(3)
+        assert endpoint.held == []
+
+    run(work())
+    assert endpoint.statuses == {200}
+
+
 def test_a_stable_version_there_is_waited_for_when_its_process_dies(endpoint: Endpoint) -> None:
     async def work() -> None:
         await endpoint.start()

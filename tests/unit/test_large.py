@@ -1,6 +1,7 @@
 """When the deployment for large versions has replicas, and when a version is not waited for."""
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from eagleray import bundle, errors, storage
 from eagleray.state.aliases import Aliases, Route
 from eagleray.state.models import Registry
-from serving import large, protocol, remote
+from serving import large, metrics, protocol, remote
 from serving.autoscaling import policy
 from serving.settings import Large, Settings
 from tests import bundles
@@ -141,3 +142,154 @@ def test_an_outline_has_all_of_a_version_but_its_model(tmp_path: Path) -> None:
     assert outline.golden == whole.golden
     with pytest.raises(errors.ServingError, match="runs in another one"):
         outline.predict(bundles.rows(1))
+
+
+HEAVY = bundles.behaving("self.held = getattr(self, 'held', None) or [torch.ones(2**25)]")
+HEAVY_MB = 128
+GROWING = bundles.behaving("self.held = [*getattr(self, 'held', []), torch.ones(2**23)]")
+
+
+class Process:
+    """A replica for large versions, with room for `room` versions that are loaded."""
+
+    def __init__(self, folder: Path, *registered: dict[str, bytes], room: int = 9) -> None:
+        (folder / "storage").mkdir()
+        self.now, uri = 0.0, (folder / "storage").as_uri()
+        registry = Registry(storage.open(uri))
+        for files in registered or (bundles.files(),) * 3:
+            registry.register("left", files, {})
+        settings = Settings(name="left", storage=uri, large=Large(), poll_s=0.001)
+        observer = metrics.Metrics(folder / "metrics", "left")
+        self.large = large.Large(settings, observer, free=self._free, clock=lambda: self.now)
+        self.room, self.tries = room, 0
+
+    @property
+    def held(self) -> list[int]:
+        return self.large._held.numbers
+
+    async def ready(self, number: int) -> remote.State:
+        return await self.large.ready(number)
+
+    async def predict(self, number: int) -> None:
+        codec = protocol.Codec(bundles.make().schema)
+        body = msgspec.json.encode({"instances": bundles.instances(bundles.rows(1))})
+        packed = protocol.pack(codec.parse(codec.rows(body)))
+        reply = await self.large.predict(number, packed, False, False)
+        assert (reply.failed, reply.busy) == (None, None)
+
+    async def tried(self) -> None:
+        """Wait until it has looked for room again."""
+        before = self.tries
+        while self.tries <= before + 1:  # the clock may have moved while it looked
+            await asyncio.sleep(0.001)
+
+    def _free(self) -> int:
+        self.tries += 1
+        return 1 << 40 if len(self.held) < self.room else 0
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(metrics.FOLDER, "")
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 30))
+
+
+def test_a_version_grows_by_what_it_takes_and_not_by_versions_that_come_later(
+    tmp_path: Path,
+) -> None:
+    process = Process(tmp_path, HEAVY, GROWING, HEAVY, room=2)
+
+    async def work() -> None:
+        for number in (1, 2):
+            await process.ready(number)
+        assert (await process.ready(1)).grown_mb < HEAVY_MB / 2, "version 2 takes its own memory"
+        process.now += large.UNUSED_S + 1
+        await process.ready(2)
+        await process.ready(3)
+        assert process.held == [2, 3]
+        assert (await process.ready(2)).grown_mb < HEAVY_MB / 2
+        for _ in range(6):
+            await process.predict(2)
+        assert 150 < (await process.ready(2)).grown_mb < 280, "6 times 32 MiB"
+
+    run(work())
+
+
+def test_while_a_version_is_loaded_none_seems_to_grow(tmp_path: Path) -> None:
+    process = Process(tmp_path, bundles.files(), HEAVY)
+
+    async def work() -> None:
+        await process.ready(1)
+        loading, grown = asyncio.create_task(process.ready(2)), [0.0]
+        while not loading.done():
+            await asyncio.sleep(0.001)
+            grown.append((await process.ready(1)).grown_mb)
+        assert (max(grown) < HEAVY_MB / 2, len(grown) > 1) == (True, True)
+
+    run(work())
+
+
+def test_a_version_waits_for_the_room_of_one_that_is_not_asked_for_any_more(
+    tmp_path: Path,
+) -> None:
+    process = Process(tmp_path, room=1)
+
+    async def work() -> None:
+        await process.ready(1)
+        process.now = 10.0
+        waiting = asyncio.create_task(process.ready(2))
+        await process.tried()
+        assert (process.held, waiting.done()) == ([1], False)
+        process.now = large.UNUSED_S + 1
+        assert ((await waiting).refused, process.held) == (None, [2])
+
+    run(work())
+
+
+def test_a_version_is_refused_once_it_has_waited_for_room_in_vain(tmp_path: Path) -> None:
+    process = Process(tmp_path, room=1)
+
+    async def work() -> None:
+        await process.ready(1)
+        waiting = asyncio.create_task(process.ready(2))
+        await process.tried()
+        for seconds in (20.0, large.ROOM_S):
+            process.now = seconds
+            await process.ready(1)
+            await process.tried()
+            assert not waiting.done()
+        process.now = large.ROOM_S + 1
+        assert "version 2 must fit the replica's memory" in str((await waiting).refused)
+        assert process.held == [1]
+
+    run(work())
+
+
+def test_a_version_that_nothing_makes_room_for_is_refused_at_once(tmp_path: Path) -> None:
+    process = Process(tmp_path, room=0)
+
+    async def work() -> None:
+        assert "must fit the replica's memory" in str((await process.ready(1)).refused)
+
+    run(work())
+    assert process.tries == 1
+
+
+def test_a_version_that_predicts_is_in_use_though_nobody_asks_for_it(tmp_path: Path) -> None:
+    process = Process(tmp_path, room=1)
+
+    async def work() -> None:
+        await process.ready(1)
+        process.now = 25.0
+        await process.predict(1)
+        process.now = 50.0
+        waiting = asyncio.create_task(process.ready(2))
+        await process.tried()
+        assert (process.held, waiting.done()) == ([1], False)
+        process.now = 25.0 + large.UNUSED_S + 1
+        assert ((await waiting).refused, process.held) == (None, [2])
+
+    run(work())
