@@ -36,7 +36,7 @@ TEXT = "text"
 """The tensor of a file of a snapshot: the bytes of LightGBM's text; none before the first epoch."""
 
 
-class Booster:
+class Booster(learner.Learner):
     """One configuration in training; see `learner.build`. `text` is that of all its trees."""
 
     grows = True
@@ -74,14 +74,6 @@ class Booster:
         self._growing: lightgbm.Booster | None = None
         self.text = self._best = b""
         self._rounds_of: list[int] = []  # of each epoch: fewer where no tree gains any more
-
-    @property
-    def finished(self) -> bool:
-        return self.progress.finished(self.options)
-
-    @property
-    def score(self) -> float:
-        return self.progress.score(self.metric)
 
     @property
     def size(self) -> int:
@@ -148,9 +140,11 @@ class Booster:
         self.progress = learner.Progress(**state["progress"])
         self._growing, self.partial = None, learner.Partial()
         self._rounds_of = state["rounds"]
-        ends = [0, *itertools.accumulate(self._rounds_of)]
-        for start, end in itertools.pairwise(ends):
-            self._predict(self.text, start_iteration=start, num_iteration=end - start)
+        if not self.text:
+            return
+        grown, ends = _parsed(self.text), [0, *itertools.accumulate(self._rounds_of)]
+        for start, end in itertools.pairwise(ends):  # as `_add` adds them, to the bit
+            self._predict(grown, start_iteration=start, num_iteration=end - start)
 
     @staticmethod
     def engine(
@@ -183,17 +177,17 @@ class Booster:
     def _add(self, grown: bytes) -> None:
         """Add the trees of an epoch."""
         self.text = trees.joined([self.text, grown]) if self.text else grown
-        self._rounds_of.append(self._predict(grown))
+        booster = _parsed(grown)
+        self._predict(booster)
+        self._rounds_of.append(int(booster.current_iteration()))
 
-    def _predict(self, text: bytes, **rounds: int) -> int:
-        """Add what trees give to the outputs of all rows; return how many rounds they are of."""
-        booster = lightgbm.Booster(model_str=text.decode())
+    def _predict(self, booster: lightgbm.Booster, **rounds: int) -> None:
+        """Add what trees give to the outputs of all rows."""
         threads = torch.get_num_threads()
         for rows in (self._train, self._validation):
             rows.raw_BC += raw_outputs(
                 booster, rows.matrix_BD, self._task.width, num_threads=threads, **rounds
             )
-        return int(booster.current_iteration())
 
     def _rows(self, part: encoded.Part) -> _Rows:
         width = self._task.width
@@ -262,6 +256,10 @@ _SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed", "objective_seed
 def _seed(*place: int) -> int:
     digest = hashlib.blake2b(repr(place).encode(), digest_size=4).digest()
     return int.from_bytes(digest) & 0x7FFFFFFF  # LightGBM takes 31 bits
+
+
+def _parsed(text: bytes) -> lightgbm.Booster:
+    return lightgbm.Booster(model_str=text.decode())
 
 
 def _tensors(text: bytes) -> dict[str, torch.Tensor]:

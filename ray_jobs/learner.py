@@ -84,6 +84,8 @@ class Learner(Protocol):
     Its snapshots have the files of `snapshots.FILES`.
     """
 
+    options: spec.Train
+    metric: str
     progress: Progress
     partial: Partial
     strategy: strategies.OneProcess
@@ -93,10 +95,12 @@ class Learner(Protocol):
     @property
     def finished(self) -> bool:
         """Whether nothing is left to train."""
+        return self.progress.finished(self.options)
 
     @property
     def score(self) -> float:
         """See `Progress.score`."""
+        return self.progress.score(self.metric)
 
     @property
     def size(self) -> int:

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from eagleray import errors, spec
 from eagleray.learn import losses
+from eagleray.learn.models import layers
 from ray_jobs import training
 
 
@@ -159,7 +160,7 @@ class _Pack:
             return output_BC
 
         output_KBC = vmap(one, randomness="same")(self._tensors)
-        return output_KBC, self._loss(output_KBC, losses.spread(target_B, output_KBC.shape[1]))
+        return output_KBC, self._loss(output_KBC, layers.spread(target_B, self._model))
 
     def _clip(self) -> None:
         if self._clip_K is None:
@@ -242,8 +243,8 @@ def _with_rates(
 
 
 def _linear_weights(model: nn.Module) -> set[str]:
-    layers = model.named_modules()
-    return {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Linear)}
+    modules = model.named_modules()
+    return {f"{name}.weight" for name, one in modules if isinstance(one, nn.Linear)}
 
 
 def _alike(named: Sequence[dict[str, Tensor]]) -> dict[str, list[Tensor]]:

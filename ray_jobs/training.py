@@ -42,7 +42,7 @@ class Pass(NamedTuple):
     seconds: float
 
 
-class Trainer:
+class Trainer(learner.Learner):
     """One configuration in training.
 
     `metric` selects the best epoch; it is a name of `eagleray.learn.metrics`. `strategy` says where
@@ -90,14 +90,6 @@ class Trainer:
         scaled = self.strategy.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.best_weights = self._weights()
-
-    @property
-    def finished(self) -> bool:
-        return self.progress.finished(self.options)
-
-    @property
-    def score(self) -> float:
-        return self.progress.score(self.metric)
 
     @property
     def size(self) -> int:
@@ -258,7 +250,7 @@ class Trainer:
 
     def _loss(self, output_BC: Tensor, target_B: Tensor) -> Tensor:
         """The loss in training, where an ensemble gives the outputs of each member."""
-        return self.loss(output_BC, losses.spread(target_B, len(output_BC)))
+        return self.loss(output_BC, layers.spread(target_B, self.model))
 
     def _share(self, own_B: Tensor, batch: Batch) -> Tensor | float:
         """How much some rows count in the mean loss of their batch."""

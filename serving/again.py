@@ -2,7 +2,8 @@
 
 HAProxy asks the proxy of the head node where it holds no replica for up. The proxy passes the
 request on to a replica; if that one is killed, the proxy gives no answer, which its HTTP server
-turns into a 500. A prediction changes nothing, so this middleware of the proxy asks once more.
+turns into a 500. A prediction changes nothing, so this middleware of the proxy asks once more; of
+labels, which another replica would count again, it does not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Again:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].rstrip("/").endswith(":label"):
             await self._app(scope, receive, send)
             return
         request = _Request(receive, send)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,9 +70,12 @@ class Models:
         return next((one.failure for one in applications if one.failure is not None), None)
 
     def stop(self) -> None:
-        """End what follows the aliases of models that are loaded."""
-        for one in self._loaded.values():
-            one.stop()
+        """End what follows the aliases of models that are loaded, of all at once."""
+        threads = [threading.Thread(target=one.stop) for one in self._loaded.values()]
+        for one in threads:
+            one.start()
+        for one in threads:  # each waits for storage, but not for ever
+            one.join()
 
     def predicts(self, path: str) -> bool:
         name = self._other(path)

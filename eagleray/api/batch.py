@@ -33,6 +33,27 @@ class Places:
     output: str
 
 
+def predict(
+    version: Version,
+    places: Places,
+    options: batches.Options,
+    *,
+    address: str | None,
+    cluster: Cluster | None,
+    out: Console | None,
+) -> batches.Result:
+    """Predict files wherever the caller says; see `Model.predict_files`."""
+    from rich import console
+
+    target = cluster or clusters.cluster(address)
+    job, out = make(version, places, options), out or console.Console(quiet=True)
+    if target is None:
+        return run(job, options.max_errors, address, out=out)
+    result = submit(job, options.max_errors, target, out=out)
+    assert result is not None  # it is followed
+    return result
+
+
 def make(version: Version, places: Places, options: batches.Options) -> Job:
     """Check what is to be predicted; nothing is written. Raises what `plan.make` raises."""
     from eagleray import compatibility

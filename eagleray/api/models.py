@@ -279,20 +279,11 @@ class Model(Steered):
             StorageUnavailableError: storage stays away; the same call goes on later.
             ClusterError: Ray fails, or a submitted run did not succeed.
         """
-        from rich import console
+        from eagleray.api import batch
 
-        from eagleray.api import batch, clusters
-
-        target = cluster or clusters.cluster(address)
-        chosen, options = self.version(version), options or batches.Options()
         places = batch.Places(self._rollouts.store.uri, source, output)
-        job = batch.make(chosen, places, options)
-        out = out or console.Console(quiet=True)
-        if target is None:
-            return batch.run(job, options.max_errors, address, out=out)
-        result = batch.submit(job, options.max_errors, target, out=out)
-        assert result is not None  # it is followed
-        return result
+        options, chosen = options or batches.Options(), self.version(version)
+        return batch.predict(chosen, places, options, address=address, cluster=cluster, out=out)
 
     def answers(
         self, frame: pd.DataFrame, version: str | int = CHAMPION, *, repeated: Sequence[str] = ()

@@ -78,12 +78,6 @@ def build_stacked(train: spec.Train, target: schema.Target) -> Function | None:
     return _stacked_cross_entropy if named and not train.label_smoothing else None
 
 
-def spread(target_B: Tensor, rows: int) -> Tensor:
-    """Targets of so many outputs: an ensemble in training gives several in turn for each row."""
-    each, left = divmod(rows, max(1, len(target_B)))
-    return target_B if left or each <= 1 else target_B.repeat_interleave(each)
-
-
 def class_weights(train: spec.Train, targets: np.ndarray, outputs: int) -> np.ndarray | None:
     """How much a row of each class counts (C); None for a loss whose rows count the same.
 

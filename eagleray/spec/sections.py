@@ -276,7 +276,8 @@ class Tune(Section):
     cost: Literal["latency", "size"] | None = Field(
         None,
         description="What a model costs, lower is better, beside the metric: seconds of one row's "
-        "forward pass where it is trained (median), or bytes of its weights.",
+        "prediction where it is trained (median), or bytes of its weights, of `boosting` those of "
+        "its text, measured again at each best epoch.",
     )
     tolerance: NotNegative = Field(
         0.0,

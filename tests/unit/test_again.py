@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from serving import again
 
 PARTS = [
@@ -30,7 +32,7 @@ class Proxy:
             await send({"type": "http.response.body", "body": b"answer"})
 
 
-def ask(proxy: Proxy) -> list[Any]:
+def ask(proxy: Proxy, path: str = "/v1/models/churn:predict") -> list[Any]:
     """What is sent to a client that leaves after its request."""
     said: list[Any] = []
     parts = iter([*PARTS, {"type": "http.disconnect"}])
@@ -41,7 +43,7 @@ def ask(proxy: Proxy) -> list[Any]:
     async def send(message: Any) -> None:
         said.append(message["type"])
 
-    scope = {"type": "http", "path": "/predict", "headers": []}
+    scope = {"type": "http", "path": path, "headers": []}
     asyncio.run(again.Again(proxy)(scope, receive, send))
     return said
 
@@ -56,6 +58,13 @@ def test_a_request_that_loses_each_replica_is_given_up() -> None:
     proxy = Proxy(lost=9)
     assert ask(proxy) == []
     assert len(proxy.bodies) == again.MOST_TIMES
+
+
+@pytest.mark.parametrize("path", ["/v1/models/churn:label", "/v1/models/churn:label/"])
+def test_labels_are_sent_to_one_replica_alone(path: str) -> None:
+    proxy = Proxy(lost=1)
+    assert ask(proxy, path) == []
+    assert len(proxy.bodies) == 1
 
 
 def test_an_answer_that_has_begun_is_not_begun_again() -> None:

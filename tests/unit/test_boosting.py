@@ -169,6 +169,21 @@ def test_trees_resumed_equal_those_that_were_not_interrupted_to_the_bit(
         assert resumed.best("x").read() == whole.best("x").read()
 
 
+def test_the_text_of_all_epochs_is_parsed_once_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, parsed = finish(start(tmp_path)), start(tmp_path), []
+    made = lightgbm.Booster
+
+    def counted(*given: object, **options: object) -> lightgbm.Booster:
+        parsed.append(options["model_str"])
+        return made(*given, **options)
+
+    monkeypatch.setattr(boosting.lightgbm, "Booster", counted)
+    copy(first, second, tmp_path)
+    assert (len(parsed), second.progress.epoch) == (1, 5)
+
+
 def test_the_first_checkpoint_may_be_before_the_first_epoch(tmp_path: Path) -> None:
     first, second, whole = (start(tmp_path) for _ in range(3))
     assert first.epoch(lambda: True) is None

@@ -13,7 +13,7 @@ import pytest
 
 from eagleray import apikeys, storage
 from eagleray.state.models import Registry
-from serving import guard, keys, metrics, models, served
+from serving import controller, guard, keys, metrics, models, served
 from serving.settings import Settings
 from tests import bundles
 
@@ -160,6 +160,25 @@ def test_a_model_beyond_the_budget_is_refused_and_the_others_stay(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "a model must fit into models_mb, which is 1024" in answer.text
     assert one.loaded == ["right"]
+
+
+def test_all_models_are_stopped_at_once(
+    endpoint: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of each waits for storage; here, until the others end too."""
+    one, together = endpoint(models=["*"]), threading.Barrier(3)
+    for name in ("right", "up", "down"):
+        assert one.predict(name).status_code == 200
+    stop = controller.Controller.stop
+
+    def waiting(self: controller.Controller) -> None:
+        together.wait(20)
+        stop(self)
+
+    monkeypatch.setattr(controller.Controller, "stop", waiting)
+    one.models.stop()
+    assert all(each.controller._stopped.is_set() for each in one.models._loaded.values())
+    assert not together.broken
 
 
 def test_an_alias_is_followed_while_its_model_is_loaded(

@@ -8,7 +8,8 @@ import torch
 
 from eagleray import bundle, spec
 from eagleray.engines.torch import Torch
-from eagleray.learn import losses, schema, tasks
+from eagleray.learn import schema, tasks
+from eagleray.learn.models import layers
 from ray_jobs import pack, training
 from ray_jobs.data import encoded, prepare
 from tests.unit import test_pack, test_training
@@ -61,10 +62,18 @@ def test_the_loss_is_the_mean_of_the_members_losses(tmp_path: Path, loss: str) -
     running = trainer(experiment(tmp_path, **{"train.loss": loss, "model.dropout": "0.0"}))
     batch = next(running.batches(1))
     output_BC = running.model.train()(batch.inputs)
-    whole = running.loss(output_BC, losses.spread(batch.target_B, len(output_BC)))
+    whole = running.loss(output_BC, layers.spread(batch.target_B, running.model))
     by_member = output_BC.reshape(-1, 4, 3).unbind(1)
     alone = [running.loss(one_BC, batch.target_B) for one_BC in by_member]
     torch.testing.assert_close(whole, torch.stack(alone).mean())
+
+
+def test_a_model_that_is_no_ensemble_must_give_a_row_for_each(tmp_path: Path) -> None:
+    running = test_training.trainer(tmp_path)
+    forward = running.model.forward
+    running.model.forward = lambda inputs: forward(inputs).repeat(2, 1)
+    with pytest.raises(ValueError, match="batch_size"):
+        running.epoch()
 
 
 @pytest.mark.parametrize("batches", [0, 2])

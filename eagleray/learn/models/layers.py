@@ -18,6 +18,19 @@ class Fitted(nn.Module):
         raise NotImplementedError
 
 
+class Ensemble(nn.Module):
+    """A module that in training gives for each row the outputs of K members in turn, (B K, C)."""
+
+    members: int
+
+
+def spread(target_B: Tensor, model: nn.Module) -> Tensor:
+    """The targets of a model's outputs: those of an ensemble in training, once for each member."""
+    if not model.training or not isinstance(model, Ensemble):
+        return target_B
+    return target_B.repeat_interleave(model.members)
+
+
 class Tabular(nn.Module):
     """Numeric columns as they are, each categorical column as a row of one embedding table."""
 

@@ -16,14 +16,14 @@ from eagleray.learn import features
 from eagleray.learn.models import layers, numbers, options
 
 
-class TabM(layers.Fitted):
+class TabM(layers.Fitted, layers.Ensemble):
     """Numbers embedded, categories one-hot, text as a bag of tokens, image flattened."""
 
     def __init__(self, options: options.TabM, shape: features.Shape, outputs: int) -> None:
         super().__init__()
         self.numbers = numbers.build(options, shape.numeric) if shape.numeric else None
         self.bag = layers.TokenBag(shape, options.width) if shape.tokens else None
-        self._rows, self._members = shape.table, options.members
+        self._rows, self.members = shape.table, options.members
         embedded = self.numbers is not None and options.numbers != "none"
         sizes = [options.embedding if embedded else 1] * shape.numeric  # each is scaled as one
         sizes += [1] * shape.table
@@ -47,7 +47,7 @@ class TabM(layers.Fitted):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Raw outputs (B, C); in training those of each member, (B K, C)."""
         one = torch.cat(self._parts(inputs), 1)
-        output_BKC = self.head(self.backbone(one[:, None].expand(-1, self._members, -1)))
+        output_BKC = self.head(self.backbone(one[:, None].expand(-1, self.members, -1)))
         if self.training:
             each: Tensor = output_BKC.flatten(0, 1)
             return each
@@ -55,7 +55,7 @@ class TabM(layers.Fitted):
             values_BC: Tensor = output_BKC.mean(1)
             return values_BC
         # logits whose softmax is the mean of the members'
-        logits_BC: Tensor = output_BKC.log_softmax(2).logsumexp(1) - math.log(self._members)
+        logits_BC: Tensor = output_BKC.log_softmax(2).logsumexp(1) - math.log(self.members)
         return logits_BC
 
     def _parts(self, inputs: dict[str, Tensor]) -> list[Tensor]:
