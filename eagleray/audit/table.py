@@ -50,6 +50,7 @@ class Table:
         rows: the number of each row in the source (B), from 1.
         parts: indices of the rows of each part: training, validation, test.
         keys: columns that only identify rows, which a search leaves out.
+        marks: the group and the time of each row (B) that the split goes by.
         spellings: by column, texts that are read as one name.
         total: rows of the source; more than B where the others are not in memory.
         now: seconds since 1970.
@@ -63,6 +64,7 @@ class Table:
     parts: Mapping[str, np.ndarray]
     now: float
     keys: Sequence[tuple[Column, np.ndarray]] = ()
+    marks: Sequence[np.ndarray] = ()
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     total: int = 0
 
@@ -77,6 +79,11 @@ class Table:
     def streamed(self) -> bool:
         """Whether the source has more rows, which are never compared, grouped or sorted."""
         return self.total > len(self)
+
+    @property
+    def beside(self) -> list[np.ndarray]:
+        """What makes rows different beside the inputs."""
+        return [self.targets, *(array for _, array in self.keys), *self.marks]
 
     @property
     def classes(self) -> int:
@@ -182,9 +189,10 @@ class Table:
         Models are given the inputs that are no leaks, and not the column `without`.
         """
         truth = self.truths(self.modelled)
+        if self.classes > estimates.MOST_CLASSES or len(truth) < estimates.LEAST_ROWS:
+            return None
         parts = [array for name, array in self._traits.items() if name != without]
-        many = self.classes > estimates.MOST_CLASSES
-        if many or not parts or len(truth) < estimates.LEAST_ROWS:
+        if not parts:
             return None
         traits_BF = np.concatenate(parts, axis=1)[:, :MOST_TRAITS]
         return estimates.out_of_fold(traits_BF, truth, self.classes, fold_B)

@@ -77,7 +77,9 @@ class Data(Section):
     seed: Seed = Field(0, description="Seed of the split.")
     drop: Many[Filled] = Field((), description="Columns to leave out.")
     duplicates: Literal["keep", "drop"] = Field(
-        "keep", description="`drop` leaves out rows that repeat an earlier one, target included."
+        "keep",
+        description="`drop` leaves out rows that repeat an earlier one, target included, and "
+        "hardly by chance.",
     )
     missing: Many[str] = Field(
         (), description="Texts that mean a missing value, in addition to the usual ones."

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eagleray import errors, messages, names, spec
-from eagleray.learn import columns, features, schema, tasks
+from eagleray.learn import columns, features, repeats, schema, tasks
 from eagleray.learn.columns import CATEGORICAL, ColumnKind
 from eagleray.learn.columns.arrow import SAMPLE, Texts
 from eagleray.learn.columns.words import hints_at_identifier
@@ -39,16 +39,26 @@ class Learnable:
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
 
+    @property
+    def marks(self) -> tuple[np.ndarray, ...]:
+        """The group and the time of each row (B) that the split goes by."""
+        return tuple(one for one in (self.groups, self.times) if one is not None)
+
 
 def without_duplicates(table: Learnable) -> Learnable:
-    """The rows that repeat no earlier one, target included, and a note on how many are left out."""
-    hash_B = columns.hashed_rows([table.targets, *table.columns.values()])
-    keep_B = columns.first_of_each(hash_B)
-    if keep_B.all():
+    """The rows that repeat no earlier one but by chance, and a note on how many are left out."""
+    inputs = ((column, table.columns[column.name]) for column in table.schema.columns)
+    keys = (one.array for one in table.keys)
+    rows = repeats.rows(inputs, [table.targets, *keys, *table.marks])
+    alike, left = (int(np.count_nonzero(one)) for one in (rows.alike_B, rows.repeated_B))
+    if not alike:
         return table
-    left = np.count_nonzero(~keep_B)
-    counts = f"{left:,} of {len(keep_B):,} rows"
-    note = f"data.duplicates: {counts} repeat an earlier one, and are left out"
+    keep_B = ~rows.repeated_B
+    note = (
+        f"data.duplicates: {left:,} of {len(keep_B):,} rows repeat an earlier one, and are left out"
+    )
+    if alike > left:
+        note += f"; {alike - left:,} others may repeat one by chance, and stay"
     return dataclasses.replace(
         table,
         columns={name: array[keep_B] for name, array in table.columns.items()},

@@ -27,6 +27,7 @@ class Dataset:
     fingerprint: str  # sha256 of schema, columns, targets and split
     notes: list[str]  # for people: what was left out or looks odd
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
+    marks: tuple[np.ndarray, ...] = ()  # the group and the time of each row, of the split
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
 
     @property
@@ -76,6 +77,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         fingerprint=fingerprint(table, parts),
         notes=list(table.notes),
         keys=table.keys,
+        marks=table.marks,
         spellings=table.spellings,
     )
 
@@ -91,6 +93,7 @@ def audited(experiment: spec.Experiment, prepared: Dataset, now: float) -> audit
         parts=prepared.split.parts(),
         now=now,
         keys=[(one.column, one.array) for one in prepared.keys],
+        marks=prepared.marks,
         spellings=prepared.spellings,
         total=sum(prepared.counts.values()),
     )

@@ -15,6 +15,7 @@ from eagleray.learn.columns.column import Tolerance as Tolerance
 from eagleray.learn.columns.column import first_of_each as first_of_each
 from eagleray.learn.columns.column import hashed as hashed
 from eagleray.learn.columns.column import hashed_rows as hashed_rows
+from eagleray.learn.columns.column import joined as joined
 from eagleray.learn.columns.column import missing_rows as missing_rows
 from eagleray.learn.columns.column import read_each as read_each
 from eagleray.learn.columns.datetime import DATETIME

@@ -83,7 +83,12 @@ def hashed(array: np.ndarray) -> np.ndarray:
 
 def hashed_rows(arrays: Iterable[np.ndarray]) -> np.ndarray:
     """A hash of each row of several arrays (B), u64."""
-    return functools.reduce(_joined, map(hashed, arrays))
+    return joined(map(hashed, arrays))
+
+
+def joined(hashes: Iterable[np.ndarray]) -> np.ndarray:
+    """One hash of each row (B), u64, of several hashes of it."""
+    return functools.reduce(_joined, hashes)
 
 
 def first_of_each(hash_B: np.ndarray) -> np.ndarray:

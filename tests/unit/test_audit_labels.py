@@ -1,0 +1,61 @@
+"""The audit: labels that look wrong, and classes that are rare."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn import datasets
+
+from tests import audits
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer", "generated"])
+def test_six_of_ten_flipped_labels_are_among_the_suspects(tmp_path: Path, name: str) -> None:
+    if name == "generated":
+        x, y = datasets.make_classification(
+            2000, 10, n_informative=6, flip_y=0, class_sep=1.5, random_state=0
+        )
+    else:
+        x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    frame = pd.DataFrame(x, columns=[f"x{one}" for one in range(x.shape[1])])
+    frame["y"] = [f"c{one}" for one in y]
+    labels, rows = audits.changed(frame.y, 0.02)
+    (found,) = audits.flagged(tmp_path, "label noise", frame.assign(y=labels))
+    suspects = set(found.rows)
+    assert found.severity == "warn"
+    assert len(suspects) <= 0.08 * len(frame)
+    assert sum(row + 1 in suspects for row in rows) >= 0.6 * len(rows)
+    assert 0.01 <= found.numbers["share"] <= 0.05
+    assert audits.flagged(tmp_path, "label noise", frame) == []
+
+
+def test_a_hard_problem_is_no_label_noise(tmp_path: Path) -> None:
+    frame, rng = audits.healthy(1500), np.random.default_rng(8)
+    frame["y"] = np.where(frame.a + 3 * rng.normal(size=len(frame)) > 0, "yes", "no")
+    assert audits.flagged(tmp_path, "label noise", frame) == []
+    frame["y"] = np.where(rng.random(len(frame)) < 0.05, "yes", "no")
+    assert audits.flagged(tmp_path, "label noise", frame) == []
+
+
+def test_rows_of_a_rare_class_that_look_like_others_are_no_label_noise(tmp_path: Path) -> None:
+    frame, rng = audits.healthy(2000), np.random.default_rng(9)
+    frame["y"] = np.where((frame.a > 1.3) | (rng.random(len(frame)) < 0.03), "yes", "no")
+    assert audits.flagged(tmp_path, "label noise", frame) == []
+
+
+def with_positives(count: int) -> pd.DataFrame:
+    frame = audits.healthy(1500)
+    return frame.assign(y=np.where(frame.a.rank() <= count, "fraud", "fair"))
+
+
+def test_one_in_a_hundred_is_imbalanced_and_a_weighted_loss_quietens_it(tmp_path: Path) -> None:
+    (found,) = audits.flagged(tmp_path, "imbalance", with_positives(15))
+    assert (found.severity, found.numbers["rows"]) == ("warn", 9)
+    assert found.numbers["ratio"] > 90
+    (mended,) = audits.flagged(
+        tmp_path, "imbalance", with_positives(15), **yaml.safe_load(found.fix)
+    )
+    assert (mended.severity, mended.fix) == ("note", "")
+    assert audits.flagged(tmp_path, "imbalance", with_positives(400)) == []
