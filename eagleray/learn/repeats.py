@@ -53,7 +53,8 @@ def rows(
 
     With `blurred`, inputs that nearly are the same have one hash.
     """
-    hashes, bits_B = [], np.float64(0.0)
+    hashes: list[np.ndarray] = []
+    bits_B: np.ndarray | float = 0.0
     for column, array in inputs:
         hash_B = columns.hashed(column.kind.blurred(array) if blurred else array)
         present_B = ~columns.missing_rows(array)

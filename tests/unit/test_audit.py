@@ -126,25 +126,6 @@ def test_every_check_stands_in_the_table_of_the_docs() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "severity"),
-    [
-        ({"scale": "robust"}, "warn"),
-        ({"scale": "quantile"}, "note"),
-        ({"scale": "log"}, "note"),
-        ({"clip": [0.01, 0.99]}, "note"),
-    ],
-)
-def test_outliers_that_the_file_tames_are_a_note(
-    tmp_path: Path, options: dict[str, Any], severity: str
-) -> None:
-    frame = healthy().assign(k=np.random.default_rng(0).normal(size=ROWS) + FAR)
-    chosen = {"k": {"type": "numeric", **options}}
-    (found,) = flagged(tmp_path, "outliers", frame, features=chosen)
-    assert found.severity == severity
-    assert bool(found.fix) == (severity == "warn")
-
-
 def run_stage(searched: search.Search) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):

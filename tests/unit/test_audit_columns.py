@@ -1,6 +1,7 @@
 """The audit: faults of one column, and healthy twins that are not flagged."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,3 +149,22 @@ def test_categories_that_training_lacks_are_told(tmp_path: Path) -> None:
     assert found[-1].message == (
         "k: 100 % of the rows of the test part have a category that the training part lacks"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "severity"),
+    [
+        ({"scale": "robust"}, "warn"),
+        ({"scale": "quantile"}, "note"),
+        ({"scale": "log"}, "note"),
+        ({"clip": [0.01, 0.99]}, "note"),
+    ],
+)
+def test_outliers_that_the_file_tames_are_a_note(
+    tmp_path: Path, options: dict[str, Any], severity: str
+) -> None:
+    frame = audits.healthy().assign(k=np.random.default_rng(0).normal(size=audits.ROWS) + FAR)
+    chosen = {"k": {"type": "numeric", **options}}
+    (found,) = audits.flagged(tmp_path, "outliers", frame, features=chosen)
+    assert found.severity == severity
+    assert bool(found.fix) == (severity == "warn")
