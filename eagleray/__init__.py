@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from eagleray.api.remote import Client as Client
     from eagleray.api.remote import Label as Label
     from eagleray.api.reports import Report as Report
+    from eagleray.api.reports import compare as compare
     from eagleray.api.reports import report as report
     from eagleray.api.results import Result as Result
 
@@ -38,7 +39,7 @@ _EXPORTS = {
     "experiments": ("Experiment", "load"),
     "models": ("Model", "Models", "models"),
     "remote": ("Client", "Label"),
-    "reports": ("Report", "report"),
+    "reports": ("Report", "compare", "report"),
     "results": ("Result",),
 }
 __all__ = [name for names in _EXPORTS.values() for name in names]
