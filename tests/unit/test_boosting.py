@@ -359,3 +359,9 @@ def test_a_trial_of_a_population_goes_on_from_anothers_trees_with_a_rate_of_its_
     first.trainer.epoch()
     losses = [one.trainer.progress.history[-1]["train_loss"] for one in (first, second)]
     assert losses[1] < losses[0]
+
+
+def test_trees_learn_by_the_distance_too(tmp_path: Path) -> None:
+    running = finish(start(tmp_path, "regression", **{"train.loss": "mae"}))
+    assert b"objective=regression_l1" in running.text
+    assert running.progress.best["mae"] < running.progress.history[0]["mae"]
