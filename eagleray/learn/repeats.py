@@ -34,7 +34,8 @@ class Rows:
     @property
     def alike_B(self) -> np.ndarray:
         """Whether a row (B) is equal to an earlier one."""
-        return ~columns.first_of_each(self.whole_B)
+        alike_B: np.ndarray = ~columns.first_of_each(self.whole_B)
+        return alike_B
 
     @property
     def repeated_B(self) -> np.ndarray:
@@ -53,7 +54,7 @@ def rows(
 
     With `blurred`, inputs that nearly are the same have one hash.
     """
-    hashes, bits_B = [], np.float64(0.0)
+    hashes, bits_B = list[np.ndarray](), np.zeros(1)
     for column, array in inputs:
         hash_B = columns.hashed(column.kind.blurred(array) if blurred else array)
         present_B = ~columns.missing_rows(array)
