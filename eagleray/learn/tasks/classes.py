@@ -208,7 +208,7 @@ def _positive_last(name: str, classes: tuple[str, ...], setting: str) -> tuple[s
     positive = values.category(setting)
     if positive not in classes:
         raise errors.DataError(
-            f"data.positive: one of the classes of {name} is needed,"
+            f"data.positive: one of the classes of {name} ({', '.join(classes[:5])}) is needed,"
             f" but got {setting!r}{names.near(positive, classes)}"
         )
     if len(classes) > 2:
