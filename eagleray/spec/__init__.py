@@ -23,9 +23,9 @@ from pydantic import Field
 from eagleray.errors import SpecError, UserError
 from eagleray.learn import metrics, models, tasks
 from eagleray.spec import auto, document, problems, space, validation
+from eagleray.spec.compute import Compute as Compute
 from eagleray.spec.decide import Decide as Decide
 from eagleray.spec.document import dotted
-from eagleray.spec.sections import Compute as Compute
 from eagleray.spec.sections import Configuration as Configuration
 from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
