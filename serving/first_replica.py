@@ -55,7 +55,7 @@ class Waiting:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):  # Ray Serve's own
             await self._app(scope, receive, send)
         elif _ROOM.requests >= MOST_REQUESTS:
-            await _refuse(send, _TOO_MANY.format(MOST_REQUESTS))
+            await _refuse(scope, send, _TOO_MANY.format(MOST_REQUESTS))
         else:
             await self._wait(scope, receive, send)
 
@@ -91,7 +91,7 @@ class Waiting:
             _ROOM.requests, _ROOM.bytes = _ROOM.requests - 1, _ROOM.bytes - held
             task.cancel()
         too_much, too_long = _TOO_MUCH.format(MOST_BYTES), _TOO_LONG.format(self._wait_s)
-        await _refuse(send, too_much if settled.is_set() else too_long)
+        await _refuse(scope, send, too_much if settled.is_set() else too_long)
 
 
 def bounded(answer: Answering, wait_s: float | None = None) -> Answering:
@@ -131,10 +131,11 @@ def _unavailable(context: Any, message: str) -> bytes:
     return b""
 
 
-async def _refuse(send: Send, message: str) -> None:
+async def _refuse(scope: Scope, send: Send, message: str) -> None:
     error = {"error": {"type": "unavailable", "message": message, "field": None}}
     headers = [
         (b"content-type", b"application/json"),
+        (correlation.REQUEST_ID, correlation.request_id(dict(scope["headers"]))),
         (b"retry-after", str(RETRY_S).encode()),
         (b"connection", b"close"),  # its body may not have been read
     ]

@@ -11,7 +11,8 @@ import pytest
 from serving import first_replica, protocol
 
 App = Callable[..., Awaitable[None]]
-SCOPE = {"type": "http", "path": "/predict", "method": "POST", "headers": []}
+GIVEN = [(b"x-request-id", b"mine-7")]
+SCOPE = {"type": "http", "path": "/predict", "method": "POST", "headers": GIVEN}
 
 
 async def ask(waiting: first_replica.Waiting, body: bytes = b"{}", path: str = "/predict") -> Any:
@@ -64,6 +65,7 @@ def test_a_request_that_waits_too_long_is_refused_and_given_up() -> None:
     waiting = first_replica.Waiting(proxy(asyncio.Event(), left), wait_s=0.01)
     status, headers, body = asyncio.run(ask(waiting))
     assert (status, headers[b"retry-after"], left) == (503, b"5", ["/predict"])
+    assert headers[b"x-request-id"] == b"mine-7"
     error = json.loads(body)["error"]
     assert error["type"] == protocol.ERRORS[503][0]
     assert error["message"] == "no replica could answer within 0.01 s"
