@@ -59,7 +59,8 @@ class Booster(learner.Learner):
         self._task, self._rounds = tasks.of(data.target), model.rounds
         self._scale = self._task.scale(data.train.targets)
         self._loss = losses.build(self.options, data.target, data.train.targets)
-        self._parameters = _parameters(model, self.options, self._task)
+        rows = len(data.train.targets)
+        self._parameters = _parameters(model, self.options, self._task, rows)
         self._matrix = features.Matrix.of(data.transforms)
         self._train, self._validation = self._rows(data.train), self._rows(data.validation)
         weight_C = losses.class_weights(self.options, data.train.targets, self._task.width)
@@ -87,13 +88,16 @@ class Booster(learner.Learner):
             return None
         self._add(grown)
         number, truth = self.progress.epoch + 1, self.data.validation.targets
+        train_loss = self._train.loss(self._loss)
+        if not math.isfinite(train_loss):
+            law = f"loss must be finite, but is {train_loss} in epoch {number}"
+            raise errors.TrainingError(law)
         found = learner.evaluate(
             self.data.target, self._scale, truth, self._validation.raw_BC, epoch=number
         )
         loss = self._validation.loss(self._loss)
         found |= {"loss": loss} if math.isfinite(loss) else {}
-        found |= {"train_loss": self._train.loss(self._loss)}
-        found |= {"seconds": time.perf_counter() - began}
+        found |= {"train_loss": train_loss, "seconds": time.perf_counter() - began}
         if self.progress.add(found, self.metric, self.options):
             self._best = self.text
         return found
@@ -223,8 +227,10 @@ class _Rows:
         )
 
 
-def _parameters(model: models.Boosting, train: spec.Train, task: tasks.Task) -> dict[str, Any]:
-    """LightGBM's, https://lightgbm.readthedocs.io/en/stable/Parameters.html."""
+def _parameters(
+    model: models.Boosting, train: spec.Train, task: tasks.Task, rows: int
+) -> dict[str, Any]:
+    """LightGBM's for so many training rows, https://lightgbm.readthedocs.io/en/stable/Parameters.html."""
     loss = task.loss if train.loss == "auto" else train.loss
     objective = losses.REGISTRY[loss].objective
     if objective is None:
@@ -235,7 +241,7 @@ def _parameters(model: models.Boosting, train: spec.Train, task: tasks.Task) -> 
         "num_leaves": model.leaves,
         "max_depth": model.depth or -1,
         "min_data_in_leaf": model.min_rows,
-        "bagging_fraction": model.row_share,
+        "bagging_fraction": max(model.row_share, min(1.0, 1.5 / rows)),  # a row at least
         "bagging_freq": 1 if model.row_share < 1 else 0,
         "feature_fraction": model.column_share,
         "lambda_l1": model.l1,

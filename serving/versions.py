@@ -205,7 +205,10 @@ class Versions:
         except Exception as cause:  # its outline may be damaged
             if loaded.unreadable(cause):
                 raise
-            self._refuse(number, cause)
+            if self._followed is None:  # nothing else could answer: it is asked for anew
+                log.warning("%s: version %s is not ready: %s", self._name, number, cause)
+            else:
+                self._refuse(number, cause)
             return None
         self._apart.add(number)
         return found

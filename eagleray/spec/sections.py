@@ -139,10 +139,14 @@ class _Feature(Section):
     @classmethod
     def _of_maker(cls, value: object) -> object:
         """A column that is made needs no type beside what makes it."""
-        makers = features.made.MAKERS.keys() & value.keys() if isinstance(value, dict) else set()
-        if len(makers) != 1 or not isinstance(value, dict) or "type" in value:
+        given = value if isinstance(value, dict) else {}
+        makers = [one for one in features.made.MAKERS if given.get(one) is not None]
+        if len(makers) > 1:
+            got = {"got": " and ".join(makers)}
+            raise PydanticCustomError("law", "a column must be made in one way", got)
+        if not makers or "type" in given:
             return value
-        return {"type": _owners(next(iter(makers)))[0], **value}
+        return {"type": _owners(makers[0])[0], **given}
 
     @pydantic.field_validator("*", mode="before")
     @classmethod

@@ -365,3 +365,13 @@ def test_trees_learn_by_the_distance_too(tmp_path: Path) -> None:
     running = finish(start(tmp_path, "regression", **{"train.loss": "mae"}))
     assert b"objective=regression_l1" in running.text
     assert running.progress.best["mae"] < running.progress.history[0]["mae"]
+
+
+def test_trees_whose_loss_explodes_end_their_trial(tmp_path: Path) -> None:
+    running = start(tmp_path, "regression", **{"train.lr": "3.0", "train.epochs": "40"})
+    with pytest.raises(errors.TrainingError, match=r"loss must be finite, but is (inf|nan)"):
+        finish(running)
+
+
+def test_a_tree_is_grown_on_a_row_at_least(tmp_path: Path) -> None:
+    finish(start(tmp_path, **{"model.row_share": "0.0001", "train.epochs": "1"}))

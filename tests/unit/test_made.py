@@ -203,7 +203,7 @@ def test_what_cannot_be_made_is_refused(tmp_path: Path, chosen: str, law: str) -
         ("{x: {cross: [city]}}", "must name at least two columns, each once"),
         ("{x: {cross: [city, city]}}", "must name at least two columns, each once"),
         ("{x: {type: text, ratio: [income, age]}}", "needs type: numeric beside it"),
-        ("{x: {ratio: [income, age], cross: [city, job]}}", "needs type"),
+        ("{x: {ratio: [income, age], cross: [city, job]}}", "must be made in one way"),
         ("{x: {ratio: {choice: [[income, age], [age, income]]}}}", "is the same for all trials"),
         ("{y: {ratio: [income, age]}}", "the target has no options but type"),
     ],

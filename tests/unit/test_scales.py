@@ -133,6 +133,8 @@ def test_bins_agree_with_scikit_learn_and_a_gap_is_in_none() -> None:
 
 def test_bins_whose_edges_are_one_are_one_and_a_constant_has_none() -> None:
     assert fit([0] * 90 + list(range(10)), bins=20).shape.numeric == 1 + 2
+    assert fit([0] * 60 + [1] * 40, bins=4).shape.numeric == 1 + 2
+    assert fit([0] * 40 + [1] * 60, bins=4).shape.numeric == 1 + 2
     assert fit([7, 7, 7], bins=4).shape.numeric == 1
     assert fit([math.nan, math.nan], bins=4).shape.numeric == 2
 

@@ -396,3 +396,17 @@ def test_what_its_own_deployment_refuses_is_refused_and_not_asked_for_again(
     for _ in range(2):
         small.check()
     assert (small.refused, replica.unfit, large.needed) == ("golden rows", [2], set())
+
+
+def test_at_a_start_what_its_own_deployment_refuses_is_asked_for_anew(
+    models: Flaky, replica: Replica, large: Elsewhere
+) -> None:
+    models.promote("left", models.register("left", bundles.files(), {}).number)
+    watcher = watching(models, replica, budget=1, large=large)
+    large.why[1] = "no replica in time"
+    watcher.check()
+    assert (watcher.failure, replica.unfit) == (None, [])
+    del large.why[1]
+    there = large.starts(1)
+    watcher.check()
+    assert replica.followed[-1].stable is there

@@ -70,7 +70,7 @@ class Options(pydantic.BaseModel):
     clip: Levels | None = Field(
         None, description="numeric: quantiles of the training part to which values are bounded."
     )
-    bins: Annotated[int, Field(ge=2)] | None = Field(
+    bins: Annotated[int, Field(ge=2, le=65_535)] | None = Field(
         None, description="numeric: indicators of so many bins of equal counts, beside the number."
     )
     ratio: Pair | None = Field(

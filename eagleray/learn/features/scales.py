@@ -93,8 +93,8 @@ def knots(present: np.ndarray) -> np.ndarray:
 
 def edges(bins: int, present: np.ndarray) -> np.ndarray:
     """What lies between bins of about equal counts, ascending; none for a constant."""
-    found = np.unique(np.quantile(present, np.linspace(0, 1, bins + 1)))
-    return found[1:-1]
+    found = np.unique(np.quantile(present, np.linspace(0, 1, bins + 1)[1:-1]))
+    return found[found > present.min()]
 
 
 def _fitted(scale: str, present: np.ndarray) -> tuple[float, float]:

@@ -138,7 +138,9 @@ class Boosting(Options):
         31, description="Most leaves of a tree."
     )
     depth: Size | None = Field(None, description="Most splits from the root to a leaf.")
-    min_rows: Size = Field(20, description="Least training rows of a leaf.")
+    min_rows: Annotated[int, Field(ge=1, lt=2**31)] = Field(
+        20, description="Least training rows of a leaf."
+    )
     row_share: TreeShare = Field(1.0, description="Part of the rows that each tree is grown on.")
     column_share: TreeShare = Field(1.0, description="Part of the columns that each tree sees.")
     l1: Penalty = Field(0.0, description="L1 penalty of the leaves.")
@@ -157,7 +159,7 @@ class Auto(Options):
     single: ClassVar[bool] = True
     type: Literal["auto"] = Field(
         description="For tables. Of `train` it reads `epochs` (40 by default), `loss`, "
-        "`early_stopping` and `seed`."
+        "`early_stopping` (`patience: 4` unless the file sets it, `null` for none) and `seed`."
     )
     families: Annotated[
         Many[Literal["boosting", "tabm", "mlp"]], Field(min_length=1), AfterValidator(_different)
