@@ -94,7 +94,8 @@ def knots(present: np.ndarray) -> np.ndarray:
 def edges(bins: int, present: np.ndarray) -> np.ndarray:
     """What lies between bins of about equal counts, ascending; none for a constant."""
     found = np.unique(np.quantile(present, np.linspace(0, 1, bins + 1)[1:-1]))
-    return found[found > present.min()]
+    between: np.ndarray = found[found > present.min()]
+    return between
 
 
 def _fitted(scale: str, present: np.ndarray) -> tuple[float, float]:
