@@ -77,3 +77,21 @@ def test_nobody_is_asked_again_for_a_client_that_has_left() -> None:
     proxy = Proxy(lost=1, reads=3)
     assert ask(proxy) == []
     assert len(proxy.bodies) == 1
+
+
+def test_the_id_that_replica_and_proxy_give_an_answer_stands_once() -> None:
+    said: list[Any] = []
+    marked, other = (b"x-request-id", b"mine"), (b"content-length", b"2")
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        headers = [marked, other, list(marked)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def receive() -> Any:
+        return PARTS[1]
+
+    asyncio.run(again.Again(proxy)({"type": "http", "path": "/", "headers": []}, receive, send))
+    assert said[0]["headers"] == [marked, other]
