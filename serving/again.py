@@ -64,9 +64,7 @@ class _Request:
 
     async def send(self, message: Message) -> None:
         self.settled = True
-        if (
-            message["type"] == "http.response.start"
-        ):  # the replica and the proxy mark it with its id
+        if message["type"] == "http.response.start":  # replica and proxy both add the id
             headers = dict.fromkeys(map(tuple, message.get("headers", ())))
             message = {**message, "headers": list(headers)}
         await self._send(message)

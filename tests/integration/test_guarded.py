@@ -20,6 +20,7 @@ ROWS = bundles.instances(bundles.rows(3, seed=3))
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Serve's own, at its import
 def test_keys_signatures_and_captures_hold_through_the_whole_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
