@@ -52,7 +52,7 @@ EXAMPLES = {
 }
 
 
-QUICK = ("breast_cancer", "adult", "sms_spam")
+QUICK = ("breast_cancer", "sms_spam")
 """A table, a large one, texts; `make demo` runs digits, unit tests a regression."""
 
 
