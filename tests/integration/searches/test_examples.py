@@ -53,7 +53,7 @@ EXAMPLES = {
 
 
 QUICK = ("breast_cancer", "sms_spam")
-"""A table, a large one, texts; `make demo` runs digits, unit tests a regression."""
+"""A table and texts; `make demo` runs digits, unit tests a regression."""
 
 
 @pytest.fixture(
