@@ -1,4 +1,4 @@
-"""`eagleray audit` on a large CSV file, reading included, beside `eagleray check` of the same file.
+"""Time of `eagleray audit` on a large CSV file, and of `eagleray check` on the same file.
 
 The million rows of 20 columns of `benchmarks/check.py`, and the same with a leak, duplicates and
 wrong labels planted, which must be found. Each contestant is a fresh process.

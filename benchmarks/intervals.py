@@ -20,19 +20,19 @@ NUMBER = schema.Target(name="price", task="regression")
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
 
-def classes(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def two_classes(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
     known = random.normal(size=rows)
     truth = (random.random(rows) < special.expit(1.5 * known - 1)).astype(int)
     said = special.expit(1.2 * known - 0.8 + random.normal(0, 0.3, rows))
     return truth, np.stack([1 - said, said], axis=1)
 
 
-def normal(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def normal_errors(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
     known = random.normal(size=rows)
     return known + random.normal(size=rows), 0.9 * known + 0.5
 
 
-def skewed(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def skewed_errors(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
     known = random.normal(size=rows)
     return known + random.gumbel(size=rows), 0.9 * known + 0.5
 
@@ -52,7 +52,7 @@ def coverage(target: schema.Target, draw: Draw, name: str, rows: int) -> tuple[f
     return ours / SETS, plain / SETS
 
 
-def called_better(rows: int) -> float:
+def share_called_better(rows: int) -> float:
     better = 0
     for seed in range(SETS):
         random = np.random.default_rng(seed)
@@ -68,27 +68,27 @@ def called_better(rows: int) -> float:
     return better / SETS
 
 
-def lines() -> Iterator[dict[str, object]]:
+def claims() -> Iterator[dict[str, object]]:
     cases: list[tuple[schema.Target, Draw, str, int]] = [
-        (BINARY, classes, "roc_auc", 250),
-        (BINARY, classes, "brier", 250),
-        (BINARY, classes, "accuracy", 250),
-        (NUMBER, normal, "rmse", 250),
-        (NUMBER, normal, "r2", 250),
-        (NUMBER, skewed, "rmse", 250),
-        (NUMBER, skewed, "rmse", 100),
+        (BINARY, two_classes, "roc_auc", 250),
+        (BINARY, two_classes, "brier", 250),
+        (BINARY, two_classes, "accuracy", 250),
+        (NUMBER, normal_errors, "rmse", 250),
+        (NUMBER, normal_errors, "r2", 250),
+        (NUMBER, skewed_errors, "rmse", 250),
+        (NUMBER, skewed_errors, "rmse", 100),
     ]
     for target, draw, name, rows in cases:
         ours, peer = coverage(target, draw, name, rows)
-        claim = f"{name}, {draw.__name__}, {rows} rows: share of {SETS} intervals that cover"
+        claim = f"{name}, {draw.__name__.replace('_', ' ')}, {rows} rows: share of {SETS} intervals that cover"
         holds = 0.92 <= ours <= 0.98
         yield {"claim": claim, "ours": ours, "peer": peer, "ratio": ours / peer, "holds": holds}
-    equal = called_better(250)
+    equal = share_called_better(250)
     claim = f"share of {SETS} equal models that are called better"
     noise = 2 * np.sqrt(EQUAL * (1 - EQUAL) / SETS)  # two standard errors of so many sets
     yield {"claim": claim, "ours": equal, "target": EQUAL, "holds": bool(equal <= EQUAL + noise)}
 
 
 if __name__ == "__main__":
-    for line in lines():
+    for line in claims():
         print(json.dumps(line), flush=True)

@@ -183,7 +183,7 @@ def outline(registry: Registry, version: Version) -> Bundle:
 def unpack(
     files: Mapping[str, bytes], *, where: str = "bundle", engine: engines.Engine | None = None
 ) -> Bundle:
-    """Load the files that `pack` made; ServingError where they do not make a model.
+    """Load a model from the files that `pack` made; ServingError if they are not valid.
 
     An `engine` stands in for that of the files.
     """

@@ -11,7 +11,7 @@ from ray_jobs import search
 from ray_jobs.data import prepare
 
 MOST_LINES = 10
-"""Findings that a run prints."""
+"""Maximum number of findings that a run prints."""
 _STYLES = {"error": "bold red", "warn": "yellow"}
 
 

@@ -1,4 +1,4 @@
-"""How a winner predicts classes: found on the validation part, as `decide` of the file asks."""
+"""Fit the winner's threshold and temperature on the validation part (`decide` in the file)."""
 
 import dataclasses
 

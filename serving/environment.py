@@ -62,7 +62,7 @@ SERVICER = "serving.rpc.add_service"
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 _UNUSED = range(20_000, 30_000)
-"""Ports that neither systems give to outgoing connections nor Ray to workers and replicas."""
+"""Ports outside the ephemeral range, and outside the ranges of Ray's workers and replicas."""
 
 
 def grpc_options(port: int) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Loaded:
         return made
 
     def forget(self, memory: int, used: Set[int]) -> None:
-        """Unload what is not used beyond `memory` bytes or `SPARES`, the earliest used first."""
+        """Unload unused versions above `memory` bytes or `SPARES`, least recently used first."""
         spare = {number: size for number, (_, size) in self._held.items() if number not in used}
         for number in list(spare):
             if sum(spare.values()) <= memory and len(spare) <= SPARES:

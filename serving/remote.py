@@ -25,7 +25,7 @@ log = logging.getLogger("ray.serve")
 KEEP_S, RETRY_S = 5.0, 1.0
 """Between two questions for a version that is ready, and for one that is not."""
 LATE_S = 3.0
-"""A version that has been ready gets no requests once a question takes longer, until it answers."""
+"""Timeout of a health check; a version that exceeds it gets no requests until it answers."""
 MOST_LOST = 3
 """Replicas that may end while they load a version; then it is refused."""
 

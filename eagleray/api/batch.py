@@ -42,7 +42,7 @@ def predict(
     cluster: Cluster | None,
     out: Console | None,
 ) -> batches.Result:
-    """Predict files wherever the caller says; see `Model.predict_files`."""
+    """Predict files here, or on the cluster at the address; see `Model.predict_files`."""
     from rich import console
 
     target = cluster or clusters.cluster(address)

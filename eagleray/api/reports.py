@@ -43,7 +43,7 @@ class Report:
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong first, then what is fine."""
+        """Findings of the evaluation; problems come first."""
         return self.contents.findings
 
     @property

@@ -32,7 +32,7 @@ NEAR_CORRELATION = {True: 0.97, False: 0.995}
 NEAR_EQUAL = 0.9
 """Share of values that are those of the target, in a near-copy."""
 STRONG, GIVEN_AWAY = 0.9, 0.95
-"""Skill of a column alone, at its lower bound, that is warned of, and that tells the target."""
+"""Lower bounds of the score of a single column: for a warning, and for an error (a leak)."""
 MOST_RUNS, LEAST_RUN = 1000, 3
 """Runs of rows with like values in which a column's skill is bounded, and rows of one at least."""
 MOST_CLASSES = 50

@@ -61,7 +61,7 @@ def imbalance(table: Table) -> Iterator[Finding]:
 
 
 def noise(table: Table) -> Iterator[Finding]:
-    """Labels that contradict what models of the other rows are sure of.
+    """Find labels that are probably wrong, by cross-validated predictions.
 
     Where a model is surest, errors of its own are rare; labels that are wrong by chance are as
     frequent there as anywhere.

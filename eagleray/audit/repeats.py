@@ -90,7 +90,7 @@ def _rows(table: Table, *, blurred: bool = False) -> repeats.Rows:
 
 
 def _marks(table: Table) -> str:
-    """Names of the columns beside inputs by which rows differ."""
+    """Names of the columns other than inputs in which rows with equal inputs differ."""
     split = table.experiment.data.split
     keys = [column.name for column, _ in table.keys]
     named = [table.schema.target.name, *keys, *filter(None, (split.group, split.time))]

@@ -184,7 +184,7 @@ class Table:
         return estimates.shuffled(self.truths(self.modelled), self.classes)
 
     def predict(self, fold_B: np.ndarray, without: str = "") -> np.ndarray | None:
-        """Predictions of the modelled rows, each by a model of the other folds; -1 is none.
+        """Cross-validated predictions of the modelled rows; the fold -1 is not predicted.
 
         Models are given the inputs that are no leaks, and not the column `without`.
         """

@@ -22,7 +22,7 @@ MOST_INPUTS = 20_000_000
 """Maximum number of rows times inputs, of the training and of the test part: 160 MB each."""
 
 Made = Callable[[], np.ndarray]
-"""Fits a baseline and gives its outputs for the test rows; raises whatever its library does."""
+"""Fits a baseline and returns its outputs for the test rows; its library may raise anything."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ RESAMPLES = 1000
 MOST_DRAWN = 10_000
 """Maximum number of rows of a resample."""
 MOST_CELLS, LEAST_RESAMPLES = 400_000, 200
-"""Larger resamples (rows times classes, and pairs of classes) are fewer, down to the second."""
+"""Cells (rows times classes) above which there are fewer resamples, and their least number."""
 MOST_CLASSES = 50
 """With more classes, metrics that go class by class have no interval."""
 GROUPS = 40

@@ -47,7 +47,7 @@ class Part:
     row_B: np.ndarray
 
     def some(self, most: int) -> "Part":
-        """At most so many of the rows, evenly spaced."""
+        """Take at most this many rows, evenly spaced."""
         places = np.linspace(0, len(self.truth_B) - 1, min(len(self.truth_B), most)).astype(int)
         columns = {name: array[places] for name, array in self.columns.items()}
         return Part(columns, self.truth_B[places], self.row_B[places])

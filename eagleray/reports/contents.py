@@ -61,7 +61,7 @@ class Contents:
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong first, then what is fine."""
+        """Findings of the evaluation; problems come first."""
         return list(findings.of(self.evaluation)) if self.evaluation else []
 
     def json(self) -> dict[str, Any]:

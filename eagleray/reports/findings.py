@@ -47,7 +47,7 @@ def of(found: Evaluation) -> Iterator[Finding]:
 
 
 def interval(estimate: Estimate) -> str:
-    """`0.912 (0.89 to 0.93)`."""
+    """Format a value with its interval, such as `0.912 (0.89 to 0.93)`."""
     sides = estimate.sides()
     return f"{estimate.value:.4g} ({sides})" if sides else f"{estimate.value:.4g}"
 

@@ -58,7 +58,7 @@ class Decide(Section):
         )
 
     def misfits(self, target: schema.Target) -> Iterator[str]:
-        """Yield a problem for each key that does not fit the target."""
+        """Yield a message for each key that does not fit the target column."""
         for key, fitting in FITS.items():
             if getattr(self, key) not in (None, {}, "none") and target.task not in fitting:
                 law = f"must be left out unless the task is {' or '.join(sorted(fitting))}"

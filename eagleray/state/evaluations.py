@@ -100,7 +100,7 @@ class Diagram(Part):
 
 
 class Confusion(pydantic.BaseModel, frozen=True):
-    """How many rows of class `truth` were predicted as another."""
+    """Number of rows of one class that were predicted as another class."""
 
     truth: str
     predicted: str

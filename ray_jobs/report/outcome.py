@@ -177,7 +177,7 @@ def scores(validation: Mapping[str, float], result: searches.Result) -> table.Ta
 
 
 def said(result: searches.Result) -> Iterator[str]:
-    """Yield sentences without their subject, the version: what it does, beside which others."""
+    """Yield sentences on a version's results; the caller puts its name before them."""
     if result.headline:
         yield result.headline
     if result.compared is not None:

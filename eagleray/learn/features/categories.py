@@ -67,7 +67,7 @@ class Categories:
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """Each column's first row, which stands for missing."""
+        """The first row of each column in the table of embeddings; it is for missing values."""
         return tuple(self._starts[:-1])
 
     @property

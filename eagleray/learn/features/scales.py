@@ -99,7 +99,7 @@ def edges(bins: int, present: np.ndarray) -> np.ndarray:
 
 
 def _fitted(scale: str, present: np.ndarray) -> tuple[float, float]:
-    """Center and divisor of a scale with both."""
+    """The center and the divisor of a scale, fitted on training values."""
     if scale == "log":
         center, deviation = _standard(log(present))
         return center, deviation if deviation > _LOG_NOISE * abs(center) else 1.0

@@ -45,7 +45,7 @@ class TabM(layers.Fitted, layers.Ensemble):
             self.numbers.fit(inputs)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Raw outputs (B, C); in training those of each member, (B K, C)."""
+        """Logits (B, C) of the ensemble; in training, logits (B K, C) of its K members."""
         one = torch.cat(self._parts(inputs), 1)
         output_BKC = self.head(self.backbone(one[:, None].expand(-1, self.members, -1)))
         if self.training:

@@ -153,7 +153,7 @@ class Task(Protocol):
         return None
 
     def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[Diagram]:
-        """What a report draws of the test part, beside the confusion matrix."""
+        """The diagrams of a report, such as the ROC curve, without the confusion matrix."""
         yield from ()
 
     def constant(self, targets_B: np.ndarray, rows: int) -> np.ndarray | None:
