@@ -80,7 +80,8 @@ def claims() -> Iterator[dict[str, object]]:
     ]
     for target, draw, name, rows in cases:
         ours, peer = coverage(target, draw, name, rows)
-        claim = f"{name}, {draw.__name__.replace('_', ' ')}, {rows} rows: share of {SETS} intervals that cover"
+        drawn = draw.__name__.replace("_", " ")
+        claim = f"{name}, {drawn}, {rows} rows: share of {SETS} intervals that cover"
         holds = 0.92 <= ours <= 0.98
         yield {"claim": claim, "ours": ours, "peer": peer, "ratio": ours / peer, "holds": holds}
     equal = share_called_better(250)
