@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.autoscaling import queueing
@@ -28,12 +28,27 @@ class Reading:
     arrived: float  # requests per second
     served: float  # requests per second
     busy: float  # utilization
+    share: float = 1.0  # of the period in which the replica was there
 
     @classmethod
     def mean(cls, readings: Sequence[Reading]) -> Reading:
         """Return the mean of several reports of a replica."""
         columns = zip(*map(dataclasses.astuple, readings), strict=True)
         return cls(*(sum(column) / len(readings) for column in columns))
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What one replica reported, of which it is summed up once."""
+
+    reports: int
+    recent: Reading  # mean of the last `RECENT` reports
+    mean: Reading
+
+    @classmethod
+    def of(cls, readings: Sequence[Reading]) -> Replica:
+        """Return the replica of at least one report, in the order of time."""
+        return cls(len(readings), Reading.mean(readings[-RECENT:]), Reading.mean(readings))
 
 
 @dataclass(frozen=True)
@@ -45,11 +60,15 @@ class Load:
     waiting: float = 0.0
 
     @classmethod
-    def of(cls, reports: Iterable[Sequence[Reading]], waiting: float = 0.0) -> Load:
-        """Return the load of the reports of each replica, in the order of time."""
-        filled = [one for one in reports if one]
-        recent = tuple(Reading.mean(one[-RECENT:]) for one in filled)
-        return cls(recent, tuple(map(Reading.mean, filled)), waiting)
+    def of(cls, replicas: Sequence[Replica], waiting: float = 0.0) -> Load:
+        """Return the load of all replicas; the oldest one was there all the time."""
+        longest = max([one.reports for one in replicas], default=1)
+        recent, mean = [], []
+        for one in replicas:
+            share = min(one.reports, RECENT) / min(longest, RECENT)
+            recent.append(dataclasses.replace(one.recent, share=share))
+            mean.append(dataclasses.replace(one.mean, share=one.reports / longest))
+        return cls(tuple(recent), tuple(mean), waiting)
 
     @property
     def idle(self) -> bool:
@@ -156,11 +175,12 @@ def need(
     """
     service_s = service_s or service(readings)
     if plan.p95_ms is None or not service_s:
-        ongoing, busy = sum(one.ongoing for one in readings), sum(one.busy for one in readings)
+        ongoing = sum(one.share * one.ongoing for one in readings)
+        busy = sum(one.share * one.busy for one in readings)
         count = max(ongoing / plan.target_ongoing, min(busy / queueing.MOST_BUSY, ongoing))
         why = f"{ongoing:.1f} requests in progress, utilization {busy:.2f}"
         return _bounded(plan, growth * count), why
-    objective_s, rate = plan.p95_ms / 1000, sum(one.arrived for one in readings)
+    objective_s, rate = plan.p95_ms / 1000, sum(one.share * one.arrived for one in readings)
     why = f"{rate:.1f} requests/s of {1000 * service_s:.1f} ms"
     if service_s >= objective_s:
         why = f"{why}, longer than the objective"
@@ -176,7 +196,8 @@ def need(
 
 def service(readings: Sequence[Reading]) -> float | None:
     """Return the seconds that a request takes a replica; None while none has been answered."""
-    busy, served = (sum(one.busy for one in readings), sum(one.served for one in readings))
+    busy = sum(one.share * one.busy for one in readings)
+    served = sum(one.share * one.served for one in readings)
     return busy / served if served else None
 
 

@@ -58,7 +58,7 @@ class Reports:
     """What replicas reported; a report is read once, though it is looked at until the next one."""
 
     def __init__(self) -> None:
-        self._read: dict[Any, tuple[object, policy.Load]] = {}  # by replica
+        self._read: dict[Any, tuple[object, policy.Replica | None]] = {}  # by replica
 
     def load(self, context: Context) -> policy.Load:
         """Return the load of all replicas that have reported."""
@@ -68,17 +68,15 @@ class Reports:
             replica: self._of(replica, points, [one.get(replica, ()) for one in series])
             for replica, points in series[0].items()
         }
-        loads = [load for _, load in self._read.values()]
-        return policy.Load(
-            recent=tuple(one for load in loads for one in load.recent),
-            mean=tuple(one for load in loads for one in load.mean),
-            waiting=context.total_queued_requests or 0.0,
-        )
+        replicas = [one for _, one in self._read.values() if one is not None]
+        return policy.Load.of(replicas, context.total_queued_requests or 0.0)
 
-    def _of(self, replica: object, points: object, series: list[Any]) -> tuple[object, policy.Load]:
+    def _of(
+        self, replica: object, points: object, series: list[Any]
+    ) -> tuple[object, policy.Replica | None]:
         known = self._read.get(replica)
         if known is not None and known[0] is points:
             return known
         rows = zip(*series)  # noqa: B905 (a new replica may have reported some metrics only)
         readings = [policy.Reading(*(point.value for point in row)) for row in rows]
-        return points, policy.Load.of([readings])
+        return points, policy.Replica.of(readings) if readings else None

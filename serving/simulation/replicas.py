@@ -101,7 +101,7 @@ class Replica:
     """A replica, and the requests that it has."""
 
     def __init__(self, clock: Clock, reports: int) -> None:
-        self._clock = clock
+        self._clock, self._began = clock, clock.now
         self._assigned, self._free_at = 0.0, 0.0
         self.ongoing = usage.Ongoing(clock)
         self._busy = usage.Busy(clock, self._worked)
@@ -114,11 +114,12 @@ class Replica:
         self._free_at = max(self._free_at, self._clock.now) + service_s
         return self._free_at
 
-    def report(self) -> None:
-        """Measure what has passed since the last report."""
+    def report(self, period_s: float) -> None:
+        """Measure the period since the last report; the first is left out unless it was whole."""
         arrived, served = self.ongoing.rates()
         reading = policy.Reading(self.ongoing.average(), arrived, served, self._busy.share())
-        self.reports.append(reading)
+        if self._clock.now - self._began >= period_s:
+            self.reports.append(reading)
 
     def _worked(self) -> float:
         return self._assigned - max(0.0, self._free_at - self._clock.now)
@@ -184,7 +185,7 @@ class Cluster:
     def _tick(self, at: float) -> None:
         self._pass(at)
         for replica in self.running:
-            replica.report()
+            replica.report(self.kind.report_s)
         self._decide()
         moment = Moment(at, self.wanted, len(self.running), len(self._waiting), self.reason)
         self.moments.append(moment)
@@ -237,7 +238,8 @@ class Cluster:
         heapq.heappush(self.starting, self.clock.now + self.kind.start_s)
 
     def _load(self) -> policy.Load:
-        return policy.Load.of((list(one.reports) for one in self.running), len(self._waiting))
+        reported = [policy.Replica.of(list(one.reports)) for one in self.running if one.reports]
+        return policy.Load.of(reported, len(self._waiting))
 
 
 def simulate(

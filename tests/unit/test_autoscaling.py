@@ -370,6 +370,17 @@ def test_a_replica_counts_from_its_first_whole_report_on() -> None:
     assert load == policy.Load(*((policy.Reading(4, 1, 1, 0.5),),) * 2, waiting=2.0)
 
 
+@pytest.mark.parametrize("objective", [None, 100.0])
+def test_load_that_moves_to_a_new_replica_is_counted_once(objective: float | None) -> None:
+    alone, half = (4, 40, 40, 0.8), (2, 20, 20, 0.4)
+    before, after = [reports([alone] * 10), reports([alone] * 9 + [half], [half])]
+    made = make(p95_ms=objective, target_ongoing=1.0)
+    loads = [ray_serve.Reports().load(Context(metrics)) for metrics in (before, after)]
+    for readings in zip(*[(load.mean, load.recent) for load in loads], strict=True):
+        counts = [policy.need(made, one)[0] for one in readings]
+        assert counts[0] == counts[1]
+
+
 def test_the_recent_mean_is_that_of_the_last_reports() -> None:
     load = ray_serve.Reports().load(Context(reports([(0, 0, 0, 0)] * 8 + [(10, 5, 5, 1)] * 2)))
     assert load.recent[0] == policy.Reading(10, 5, 5, 1)
