@@ -142,7 +142,7 @@ def test_odd_values_are_missing_or_refused_by_name_and_never_crash(
     raw: list[Any], kind: str
 ) -> None:
     more = {"image_shape": (1, 2, 2)} if kind == "image" else {}
-    refused, array = "", np.empty(len(raw))
+    refused, array = "", np.zeros(len(raw))
     try:
         array = parsed(kind, raw, **more)
     except errors.DataError as error:
