@@ -131,7 +131,7 @@ def compare(kinds: list[str], rounds: int, seconds: int) -> None:
                     server.measure(seconds, warming_up=number == 0)
                     if number:
                         print(f"round {number}: {server.name} {server.rates[-1]:.0f}/s", flush=True)
-    report(servers)
+            report(servers)
 
 
 def register(folder: Path) -> None:
@@ -217,8 +217,9 @@ def started(kind: str, folder: Path) -> Iterator[Server]:
         finally:
             server.signal(signal.SIGCONT)
             process.terminate()
-            process.wait(60)
-            server.signal(signal.SIGKILL)  # what some leave behind
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            server.signal(signal.SIGKILL)  # those that do not end, and what some leave behind
 
 
 def wait(server: Server, process: subprocess.Popen[bytes]) -> None:
