@@ -20,6 +20,7 @@ from eagleray import errors
 
 INLINE_S = 0.002  # a batch with a shorter expected time runs on the event loop
 SMOOTHING = 0.3  # weight of the newest batch in the moving average of batch times
+FORGETTING = 1.05  # by which the shortest time grows with each batch that took longer
 
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
@@ -64,7 +65,7 @@ class Batcher(Generic[Row, Answer]):
         self._queue: deque[Request[Row, Answer]] = deque()
         self._waiting = 0  # rows in the queue
         self._last_size = 1  # requests in the last batch
-        self._seconds: dict[int, float] = {}  # by bit length of the number of rows
+        self._times: dict[int, tuple[float, float]] = {}  # by bit length of the number of rows
         self._timer: asyncio.TimerHandle | None = None
         self._is_flushing = False  # at the event loop's next turn
         self._running: asyncio.Task[None] | None = None  # waits for the batch in the thread
@@ -144,7 +145,7 @@ class Batcher(Generic[Row, Answer]):
     def _outcomes(self, batch: Batch[Row, Answer]) -> list[Outcome[Answer]]:
         """Return the answers or the failure of each request; a failure affects one request only."""
         rows = [row for request in batch for row in request.rows]
-        started = time.thread_time()  # wall time would include waits for the interpreter lock
+        started, began = time.thread_time(), time.perf_counter()
         try:
             parts = _parts(self._run(rows), [len(request.rows) for request in batch])
         except BaseException as cause:  # noqa: BLE001 - even after SystemExit the callers wait
@@ -155,19 +156,24 @@ class Batcher(Generic[Row, Answer]):
             failure = errors.ServingError(f"the model must answer, but raised {cause!r}")
             failure.__cause__ = cause
             return [failure]
-        self._record_time(len(rows), time.thread_time() - started)
+        self._record(len(rows), time.thread_time() - started, time.perf_counter() - began)
         return parts
 
     def _expected(self, rows: int) -> float:
         """Estimate the seconds of a batch from batches of its size, or of the next smaller size."""
         size = rows.bit_length()
-        nearest = max((known for known in self._seconds if known <= size), default=None)
-        return math.inf if nearest is None else self._seconds[nearest] * 2 ** (size - nearest)
+        nearest = max((known for known in self._times if known <= size), default=None)
+        return math.inf if nearest is None else max(self._times[nearest]) * 2 ** (size - nearest)
 
-    def _record_time(self, rows: int, seconds: float) -> None:
+    def _record(self, rows: int, worked: float, passed: float) -> None:
+        """Keep what a batch took: the mean of the thread's processor time, and the shortest time.
+
+        The shortest one has the waits for a device or another service in it, which block an event
+        loop too, but hardly those for the interpreter lock.
+        """
         size = rows.bit_length()
-        before = self._seconds.get(size, seconds)
-        self._seconds[size] = before + SMOOTHING * (seconds - before)
+        mean, least = self._times.get(size, (worked, passed))
+        self._times[size] = mean + SMOOTHING * (worked - mean), min(passed, FORGETTING * least)
 
     def _deliver(self, batch: Batch[Row, Answer], outcomes: list[Outcome[Answer]]) -> None:
         for request, outcome in zip(batch, outcomes, strict=True):

@@ -12,16 +12,17 @@ from serving import batching
 
 
 class Doubler:
-    """Doubles numbers, and remembers batches and threads; `slow_s` of work for each batch."""
+    """Doubles numbers, and remembers batches and threads; each batch works and waits."""
 
-    def __init__(self, slow_s: float = 0.0) -> None:
+    def __init__(self, slow_s: float = 0.0, waiting_s: float = 0.0) -> None:
         self.batches: list[int] = []
         self.threads: set[threading.Thread] = set()
-        self._slow_s = slow_s
+        self._slow_s, self._waiting_s = slow_s, waiting_s
 
     def __call__(self, rows: Sequence[int]) -> list[int]:
         self.batches.append(len(rows))
         self.threads.add(threading.current_thread())
+        time.sleep(self._waiting_s)
         end = time.thread_time() + self._slow_s
         while time.thread_time() < end:
             pass
@@ -117,10 +118,10 @@ def test_a_request_that_fails_does_not_fail_its_company() -> None:
 
 
 def test_slow_batches_leave_the_event_loop_free_and_quick_ones_stay_on_it() -> None:
-    slow, quick = Doubler(0.05), Doubler()
+    slow, waiting, quick = Doubler(0.05), Doubler(waiting_s=0.05), Doubler()
 
     async def work() -> None:
-        for double in (slow, quick):
+        for double in (slow, waiting, quick):
             made = batcher(double)
             for number in range(4):
                 await made.submit([number])
@@ -128,7 +129,7 @@ def test_slow_batches_leave_the_event_loop_free_and_quick_ones_stay_on_it() -> N
             await made.submit([5])
 
     run(work())
-    assert threading.main_thread() not in slow.threads
+    assert threading.main_thread() not in slow.threads | waiting.threads
     assert quick.threads == {threading.main_thread()}
 
 
