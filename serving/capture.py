@@ -54,14 +54,14 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A request that was answered; `columns` gives its rows' canonical columns."""
+    """A request that was answered; `columns` gives canonical columns of any rows of its version."""
 
     request_id: str
     time_s: float  # since 1970
     version: int
-    rows: int
+    rows: Sequence[Any]
     size: int  # of the body, in bytes
-    columns: Callable[[], Columns]
+    columns: Callable[[Sequence[Any]], Columns]
     answers: Sequence[Mapping[str, Any]]
 
 
@@ -143,13 +143,14 @@ class Capture:
     def offer(self, one: Sample) -> None:
         """Keep a request, or count it as dropped if the queue is full."""
         with self._lock:
-            full = self._rows + one.rows > MOST_ROWS or self._bytes + one.size > MOST_BYTES
+            rows = len(one.rows)
+            full = self._rows + rows > MOST_ROWS or self._bytes + one.size > MOST_BYTES
             if not full:
                 self._queue.append(one)
-                self._rows += one.rows
+                self._rows += rows
                 self._bytes += one.size
         if full:
-            self._observer.not_captured(one.rows)
+            self._observer.not_captured(rows)
         if self._rows >= FILE_ROWS:
             self._wake.set()
 
@@ -178,7 +179,7 @@ class Capture:
         return taken
 
     def _write(self, date: str, samples: list[Sample]) -> None:
-        rows = sum(one.rows for one in samples)
+        rows = sum(len(one.rows) for one in samples)
         self._number += 1
         key = keys.CAPTURE.format(
             model=self._model, date=date, replica=self._replica, number=self._number
@@ -195,29 +196,30 @@ class Capture:
         import pyarrow as pa
         from pyarrow import parquet
 
-        tables = [pa.table(self._columns(one)) for one in samples]
-        whole = pa.concat_tables(tables, promote_options="permissive")
         sink = io.BytesIO()
-        parquet.write_table(whole, sink, compression="zstd")
+        parquet.write_table(pa.table(self._columns(samples)), sink, compression="zstd")
         return sink.getvalue()
 
-    def _columns(self, one: Sample) -> dict[str, Any]:
+    def _columns(self, samples: list[Sample]) -> dict[str, Any]:
+        """Columns of all rows of a version at once: table by table takes fifty times as long."""
         import pyarrow as pa
 
-        when = datetime.fromtimestamp(one.time_s, UTC)
+        of, first = [one for one in samples for _ in one.rows], samples[0]
+        times = [datetime.fromtimestamp(one.time_s, UTC) for one in of]
         found: dict[str, Any] = {
-            "request_id": pa.array([one.request_id] * one.rows),
-            "row": pa.array(range(one.rows), pa.int32()),
-            "time": pa.array([when] * one.rows, pa.timestamp("us", "UTC")),
-            "version": pa.array([one.version] * one.rows, pa.int32()),
+            "request_id": pa.array([one.request_id for one in of]),
+            "row": pa.array([row for one in samples for row in range(len(one.rows))], pa.int32()),
+            "time": pa.array(times, pa.timestamp("us", "UTC")),
+            "version": pa.array([first.version] * len(of), pa.int32()),
         }
-        columns = one.columns()
-        self._tell(one.version, columns)
+        columns = first.columns([row for one in samples for row in one.rows])
+        self._tell(first.version, columns)
         for name, values in columns.items():
             kept = self._privacy.kept(name, values)
             if kept is not None:
                 found[f"input.{name}"] = pa.array(kept, from_pandas=True)
-        plain = [{**answer, "warnings": len(answer.get("warnings", ()))} for answer in one.answers]
+        answers = [answer for one in samples for answer in one.answers]
+        plain = [{**answer, "warnings": len(answer.get("warnings", ()))} for answer in answers]
         for name in dict.fromkeys(name for answer in plain for name in answer):
             found[f"answer.{name}"] = pa.array([answer.get(name) for answer in plain])
         return found

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import contextvars
-import functools
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -200,9 +199,9 @@ class Predictor:
             request_id=identity.decode("ascii"),
             time_s=time.time(),
             version=self.number,
-            rows=len(rows),
+            rows=rows,
             size=size,
-            columns=functools.partial(self._codec.columns, rows),
+            columns=self._codec.columns,
             answers=answers,
         )
 

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ def made(store: storage.Storage, privacy: capture.Privacy | None = None, share: 
 def sample(
     rows: int = 1,
     size: int = 10,
-    columns: Callable[[], dict[str, np.ndarray]] | None = None,
+    columns: Callable[[Sequence[Any]], dict[str, np.ndarray]] | None = None,
     time_s: float = DAY_S,
 ) -> capture.Sample:
     answers = [{"label": "no", "warnings": ["city: 'Secret' was not seen"]}] * rows
-    given = columns or (lambda: {"age": np.arange(float(rows))})
-    return capture.Sample("r1", time_s, 3, rows, size, given, answers)
+    given = columns or (lambda rows: {"age": np.arange(float(len(rows)))})
+    return capture.Sample("r1", time_s, 3, range(rows), size, given, answers)
 
 
 def tables(store: storage.Storage) -> dict[str, pa.Table]:
@@ -133,7 +133,7 @@ def test_excluded_columns_are_not_kept_and_hashed_ones_only_as_keyed_hashes(
         "email": np.array(["a@x", None], object),
         "age": np.array([1.0, np.nan]),
     }
-    samples.offer(sample(2, columns=lambda: values))
+    samples.offer(sample(2, columns=lambda _: values))
     samples.flush()
     (table,) = tables(store).values()
     assert not {"input.name"} & set(table.column_names)
@@ -223,7 +223,7 @@ def test_versions_have_files_of_their_own_whatever_their_columns_hold(
 ) -> None:
     samples, _ = made(store)
     samples.offer(sample())
-    samples.offer(dataclasses.replace(sample(columns=lambda: {"age": WORDS}), version=4))
+    samples.offer(dataclasses.replace(sample(columns=lambda _: {"age": WORDS}), version=4))
     samples.flush()
     found = [table["input.age"].to_pylist() for table in tables(store).values()]
     assert sorted(found, key=str) == [["young"], [0.0]]
