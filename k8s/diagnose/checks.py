@@ -88,9 +88,8 @@ class Site:
         for one in own("rayservices"):
             cluster = at(one, "spec", "rayClusterConfig")
             found.append(capacity.Requirements(f"RayService {name(one)}", cluster))
-        for one in own("rayclusters"):
-            if "ownerReferences" not in one["metadata"]:
-                found.append(capacity.Requirements(f"RayCluster {name(one)}", one["spec"]))
+        alone = [one for one in own("rayclusters") if "ownerReferences" not in one["metadata"]]
+        found += [capacity.Requirements(f"RayCluster {name(one)}", one["spec"]) for one in alone]
         return [one for one in found if one.cluster]
 
     @property
@@ -125,7 +124,7 @@ class Site:
             for variable in releases.variables(spec):
                 key = at(variable, "valueFrom", "secretKeyRef")
                 if key and not key.get("optional"):
-                    found[key["name"]] = f"generic {key['name']} --from-literal={key['key']}=…"
+                    found[key["name"]] = f"generic {key['name']}{pods.literals(spec, key['name'])}"
         return found
 
     def webhooks(self) -> Iterator[tuple[Object, str, str]]:
@@ -198,11 +197,9 @@ def _unread(check: str, site: Site, error: errors.EagleRayError) -> Finding:
     code = http_status(error)
     if code == 404:
         return skipped("the cluster does not have this kind of object")
-    if code != 403:
-        return failed(str(error), "kubectl cluster-info" if code is None else "kubectl auth whoami")
     key = next(key for key, one in site.snapshot.unread.items() if one is error)
-    if key not in SOURCES:
-        return warned(f"not checked: {error}", "kubectl auth can-i --list")
+    if code != 403 or key not in SOURCES:
+        return failed(str(error), "kubectl cluster-info" if code is None else "kubectl auth whoami")
     kind, _, space = SOURCES[key]
     group, slash, _ = kind.version.rpartition("/")
     resource = f"{kind.plural}.{group}" if slash else kind.plural

@@ -18,6 +18,7 @@ _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 _SHORT = re.compile(r"insufficient ([\w./-]*\w)", re.IGNORECASE)
 _TAINT = re.compile(r"(?:untolerated|had) taint \{([^:}]+):? ?([^}]*)\}")
 _UNBOUND = re.compile("unbound immediate PersistentVolumeClaims|persistent volumes to bind")
+_SECRET = re.compile(r'secret "([^"]+)" not found')
 _REPEATED = re.compile(r"\.? (?:preemption|no new claims to deallocate)[:,]")
 """Where a scheduler's message begins to repeat itself."""
 _USUAL = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
@@ -43,9 +44,15 @@ def storage(text: str, snapshot: Snapshot) -> Finding | None:
         secret = at(one, "valueFrom", "secretKeyRef").get("name")
         if secret and one.get("name") == "AWS_ACCESS_KEY_ID":
             keys = f"kubectl -n {snapshot.namespace} patch secret {secret} -p '{_KEYS}'"
-    return snapshot.say(
-        "storage", what, line, line=line, endpoint=endpoint, bucket=bucket, keys=keys
-    )
+    fields = {"line": line, "endpoint": endpoint, "bucket": bucket, "keys": keys}
+    return snapshot.say("storage", what, line, **fields)
+
+
+def literals(spec: Object, secret: str) -> str:
+    """Options of `kubectl create secret`: the keys of a Secret that variables of pods ask for."""
+    references = (at(one, "valueFrom", "secretKeyRef") for one in releases.variables(spec))
+    keys = dict.fromkeys(one["key"] for one in references if one.get("name") == secret)
+    return "".join(f" --from-literal={key}=…" for key in keys)
 
 
 class _Pod:
@@ -101,12 +108,9 @@ class _Pod:
         yield self.say("container", f"{reason}: {message}", f"{reason}: {message}")
 
     def absent(self, text: str, line: str) -> Finding | None:
-        """A missing Secret or ConfigMap, and the keys of it that the pod's variables ask for."""
-        keys = [at(one, "valueFrom", "secretKeyRef") for one in releases.variables(self.pod)]
-        asked = [one["key"] for one in keys if one and f'"{one["name"]}"' in text]
-        return self.say(
-            "absent", text, line, keys="".join(f" --from-literal={one}=…" for one in asked)
-        )
+        """A missing Secret or ConfigMap."""
+        secret = _SECRET.search(text)
+        return self.say("absent", text, line, keys=literals(self.pod, secret[1]) if secret else "")
 
     def ended(self, status: Object) -> Finding | None:
         now, before = (at(status, key, "terminated") for key in ("state", "lastState"))
