@@ -70,11 +70,9 @@ class _Pod:
         return self.snapshot.say(topic, text, f"Pod {self.name}: {line}", **known)
 
     def findings(self) -> Findings:
-        status = at(self.pod, "status")
-        placed = condition(self.pod, "PodScheduled").get("status") == "True"
-        if not placed and not at(self.pod, "spec", "nodeName"):
+        status, target = at(self.pod, "status"), condition(self.pod, "DisruptionTarget")
+        if condition(self.pod, "PodScheduled").get("status") != "True":
             yield self.unscheduled()
-        target = condition(self.pod, "DisruptionTarget")
         if reason := target.get("reason") or status.get("reason"):
             message = one_line(status.get("message") or target.get("message") or reason)
             yield self.say("pod", f"ended: {reason}: {message}", f"ended: {reason}")
@@ -116,13 +114,11 @@ class _Pod:
         now, before = (at(status, key, "terminated") for key in ("state", "lastState"))
         over, container, times = now or before, status["name"], status.get("restartCount", 0)
         code, reason = over.get("exitCode"), over.get("reason")
-        log = self.snapshot.logs.get(self.name, "")
         if not code:
             return None
         line = f"{container} ended with exit code {code}{f', {times} times' if times > 1 else ''}"
-        if reason == "OOMKilled":
-            line = f"{line}: {reason}"
-        elif stored := storage(log, self.snapshot):
+        log = self.snapshot.logs.get(self.name, "")
+        if reason != "OOMKilled" and (stored := storage(log, self.snapshot)):
             return stored.under(f"Pod {self.name}: {line}")
         message = last_line(log) or one_line(over.get("message") or reason or "")
         for words in ("tartup probe failed", "iveness probe failed"):
