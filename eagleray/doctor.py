@@ -1,6 +1,6 @@
 """`eagleray doctor`: checks of storage and of a Ray cluster, and of their clocks and versions.
 
-`eagleray/machine.py` checks this machine, and `k8s/diagnose/doctor.py` Kubernetes.
+`eagleray/machine.py` checks this machine, and `k8s/diagnose/checks.py` Kubernetes.
 """
 
 import contextlib

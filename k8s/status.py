@@ -63,12 +63,12 @@ def read(cluster: api.Api, release: str, storage: str | None = None) -> Snapshot
     reader, served = Reader(cluster), releases.arguments(subject)
     for source in ("rayclusters", "pods", "events", "ingresses", "httproutes"):
         reader.list(source)
-    reader.read("revisions", partial(releases.revisions, cluster, release))
+    reader.list("revisions", partial(releases.revisions, cluster, release))
     for one in services:
-        reader.read("answer", partial(_answer, cluster, name(one)))
+        reader.list("answer", partial(_answer, cluster, name(one)))
     uri, model = storage or served.get("storage"), served.get("name")
     if uri and model:
-        reader.read("aliases", lambda: [Registry(storages.open(uri)).aliases(model).values])
+        reader.list("aliases", lambda: [Registry(storages.open(uri)).aliases(model).values])
     found = replace(reader.snapshot(), subject=subject)
     if storage:
         found.require("aliases")

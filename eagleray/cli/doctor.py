@@ -44,7 +44,7 @@ def doctor(
     if address is not None:
         findings += checks.check_ray(address)
     if kubernetes:
-        from k8s.diagnose import doctor as cluster
+        from k8s.diagnose import checks as cluster
 
         findings += cluster.examine(namespace, release)
     emit(findings, as_json, table=[row for finding in findings for row in _rows(finding)])

@@ -1,27 +1,53 @@
-"""The checks of `eagleray doctor --kubernetes`: pure, from a snapshot to findings."""
+"""`eagleray doctor --kubernetes`: reads a cluster, changes nothing, and checks what was read."""
 
+import base64
+import contextlib
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import yaml
 
-from eagleray import __version__, doctor
+from eagleray import __version__, doctor, errors
 from eagleray.doctor import Versions
-from eagleray.findings import Finding, passed, skipped, warned
+from eagleray.findings import Finding, failed, passed, skipped, warned
+from k8s import api
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import capacity, definitions, pods
-from k8s.diagnose.pods import Findings
-from k8s.diagnose.rules import case
-from k8s.diagnose.snapshot import Snapshot, http_status
+from k8s.diagnose.rules import Findings, case
+from k8s.diagnose.snapshot import SOURCES, Reader, Snapshot, http_status
 from k8s.objects import at, labels, name, ready
 
 KUBERNETES = (29, 37)
 """Oldest and newest minor version of Kubernetes 1 that the chart supports."""
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_LISTS = (
+    *("configmaps", "operators", "mutating", "validating", "rayservices", "rayclusters", "pods"),
+    *("events", "nodes", "resourcequotas", "claims", "classes", "dns"),
+    *("podmonitors", "servicemonitors"),
+)
+
+
+def examine(namespace: str | None, release: str | None) -> Iterator[Finding]:
+    """Check a cluster, and a release of the chart in one of its namespaces."""
+    try:
+        cluster = api.Api(namespace)
+    except errors.UserError as error:
+        yield failed(str(error), "export KUBECONFIG=…").named("Kubernetes")
+        return
+    site, lost = _read(cluster, release), False
+    for called, check in CHECKS.items():
+        try:
+            found = [skipped("no answer")] if lost else [*filter(None, check(site))]
+        except errors.EagleRayError as error:
+            found = [_unread(called, site, error)]
+            lost = http_status(error) in (None, 401)
+        yield from (one.named(called) for one in found)
 
 
 @dataclass(frozen=True)
@@ -54,16 +80,17 @@ class Site:
     @functools.cached_property
     def required(self) -> list[capacity.Requirements]:
         """What a run, each RayService and each RayCluster without an owner ask for."""
-        specs = {}
-        for one in self.own("rayservices"):
-            specs[f"RayService {name(one)}"] = at(one, "spec", "rayClusterConfig")
-        for one in self.own("rayclusters"):
-            if "ownerReferences" not in one["metadata"]:
-                specs[f"RayCluster {name(one)}"] = one["spec"]
-        job = at(self.skeleton, "spec")
-        run = capacity.Requirements("a run", at(job, "rayClusterSpec"), job)
-        there = [capacity.Requirements(*one) for one in specs.items()]
-        return [one for one in (run, *there) if one.cluster]
+        own, job = (
+            partial(self.snapshot.of_release, release=self.release),
+            at(self.skeleton, "spec"),
+        )
+        found = [capacity.Requirements("a run", at(job, "rayClusterSpec"), job)]
+        for one in own("rayservices"):
+            cluster = at(one, "spec", "rayClusterConfig")
+            found.append(capacity.Requirements(f"RayService {name(one)}", cluster))
+        alone = [one for one in own("rayclusters") if "ownerReferences" not in one["metadata"]]
+        found += [capacity.Requirements(f"RayCluster {name(one)}", one["spec"]) for one in alone]
+        return [one for one in found if one.cluster]
 
     @property
     def embedded(self) -> bool:
@@ -81,14 +108,11 @@ class Site:
         return self.snapshot.say(check, text, **known)
 
     def own(self, source: str) -> Sequence[Object]:
-        return self.snapshot.of_release(source, self.release) if self.release else ()
-
-    def head(self) -> tuple[Object, str] | None:
-        """The release's RayCluster whose head has a Service, and the Service."""
-        for one in self.own("rayclusters"):
-            if service := at(one, "status", "head").get("serviceName"):
-                return one, str(service)
-        return None
+        """The release's objects of a source; raises the error if they could not be read."""
+        if not self.release:
+            return ()
+        self.snapshot.require(source)
+        return self.snapshot.of_release(source, self.release)
 
     def secrets(self) -> dict[str, str]:
         """By name, the Secrets that its pods need, as words of `kubectl create secret`."""
@@ -100,17 +124,94 @@ class Site:
             for variable in releases.variables(spec):
                 key = at(variable, "valueFrom", "secretKeyRef")
                 if key and not key.get("optional"):
-                    found[key["name"]] = f"generic {key['name']} --from-literal={key['key']}=…"
+                    found[key["name"]] = f"generic {key['name']}{pods.literals(spec, key['name'])}"
         return found
 
+    def webhooks(self) -> Iterator[tuple[Object, str, str]]:
+        """Each webhook for Ray objects, and its Service: namespace and name, empty for a URL."""
+        for one in (*self.snapshot.require("mutating"), *self.snapshot.require("validating")):
+            for hook in at(one, "webhooks"):
+                if any("ray.io" in rule["apiGroups"] for rule in at(hook, "rules")):
+                    service = at(hook, "clientConfig", "service")
+                    yield hook, service.get("namespace", ""), service.get("name", "")
 
-def webhooks(snapshot: Snapshot) -> Iterator[tuple[Object, str, str]]:
-    """Each webhook for Ray objects, with namespace and name of its Service, empty for a URL."""
-    for one in (*snapshot.get("mutating"), *snapshot.get("validating")):
-        for hook in at(one, "webhooks"):
-            if any("ray.io" in rule["apiGroups"] for rule in at(hook, "rules")):
-                service = at(hook, "clientConfig", "service")
-                yield hook, service.get("namespace", ""), service.get("name", "")
+
+def _read(cluster: api.Api, release: str | None) -> Site:
+    """Read all that the checks need; Secrets by name, since a list has the contents of all."""
+    reader = Reader(cluster)
+    reader.list("version", partial(_read_version, cluster))
+    for source in _LISTS:
+        reader.list(source)
+    reader.list("definitions", lambda: [cluster.json(definitions.PATH)])
+    site = Site(reader.snapshot(), release)
+    reader.list("endpointslices", lambda: [*_read_slices(cluster, site)])
+    reader.list("secrets", lambda: [*_read_secrets(cluster, site)])
+    reader.list("head", lambda: [*_read_head(cluster, site)])
+    return replace(site, snapshot=reader.snapshot())
+
+
+def _read_version(cluster: api.Api) -> Sequence[Object]:
+    before = time.time()
+    version, headers = cluster.json_once("/version")
+    ahead_s = doctor.clock_offset(doctor.parse_date(headers.get("Date")), before, time.time())
+    return [{**version, "ahead_s": ahead_s}]
+
+
+def _read_slices(cluster: api.Api, site: Site) -> Iterator[Object]:
+    kind, label = SOURCES["endpointslices"].kind, "kubernetes.io/service-name"
+    for space, service in {one[1:] for one in site.webhooks() if one[2]}:
+        yield from cluster.list(kind, f"{label}={service}", space)
+
+
+def _read_secrets(cluster: api.Api, site: Site) -> Iterator[Object]:
+    for one in site.secrets():
+        with contextlib.suppress(errors.NotFoundError):
+            yield cluster.get(api.SECRETS, one)
+
+
+def _read_head(cluster: api.Api, site: Site) -> Iterator[Object]:
+    """The first head that has a Service: its name, and the versions that the head tells of."""
+    for one in site.own("rayclusters"):
+        if service := at(one, "status", "head").get("serviceName"):
+            yield {"service": service, **_ask(cluster, one, service)}
+            return
+
+
+def _ask(cluster: api.Api, thing: Object, service: str) -> Object:
+    """The versions of a head, through the API server; empty if it does not answer."""
+    path = f"{api.SERVICES.path(cluster.namespace, service)}:8265/proxy/api/v0/cluster_metadata"
+    headers, options = {}, at(thing, "spec", "authOptions")
+    with contextlib.suppress(errors.EagleRayError, ValueError):  # no way there, or no dashboard
+        if options.get("mode") == "token":
+            secret = cluster.get(api.SECRETS, options.get("secretName") or name(thing))
+            token = base64.b64decode(at(secret, "data").get("auth_token", "")).decode()
+            # `Authorization` is for the API server
+            headers = {"X-Ray-Authorization": f"Bearer {token}"}
+        versions: Object = at(cluster.json_once(path, headers)[0], "data")
+        return versions
+    return {}
+
+
+def _unread(check: str, site: Site, error: errors.EagleRayError) -> Finding:
+    """The finding of a check that could not read, with the commands that grant the right."""
+    code = http_status(error)
+    if code == 404:
+        return skipped("the cluster does not have this kind of object")
+    key = next(key for key, one in site.snapshot.unread.items() if one is error)
+    if code != 403 or key not in SOURCES:
+        return failed(str(error), "kubectl cluster-info" if code is None else "kubectl auth whoami")
+    kind, _, space = SOURCES[key]
+    group, slash, _ = kind.version.rpartition("/")
+    resource = f"{kind.plural}.{group}" if slash else kind.plural
+    role, option = "clusterrole", ""
+    if kind.namespaced and space is None:
+        role, option = "role", f" -n {site.snapshot.namespace}"
+    called = f"doctor-{check.lower().replace(' ', '-')}"
+    return warned(
+        f"not checked: the right to read {resource} is missing",
+        f"kubectl create {role} {called} --verb=get,list --resource={resource}{option} && "
+        f"kubectl create {role}binding {called} --{role}={called} --user=…{option}",
+    )
 
 
 def _kubernetes(site: Site) -> Findings:
@@ -145,9 +246,7 @@ def _operator(site: Site) -> Findings:
 
 
 def _webhooks(site: Site) -> Findings:
-    for source in ("mutating", "validating"):
-        site.snapshot.require(source)
-    slices, hooks = site.snapshot.require("endpointslices"), [*webhooks(site.snapshot)]
+    hooks, slices = [*site.webhooks()], site.snapshot.require("endpointslices")
     dead = [one for one in hooks if one[2] and not _answers(slices, *one[1:])]
     for hook, space, service in dead:
         policy = hook.get("failurePolicy", "Fail")
@@ -195,16 +294,17 @@ def _versions(site: Site) -> Findings:
     if declared := at(site.skeleton, "spec", "rayClusterSpec").get("rayVersion"):
         fix = f"{site.upgrade} --set image.tag={__version__},ray.version={mine.ray}"
         yield doctor.versions(mine, Versions(declared), "by the chart's ray.version", fix)[0]
-    if site.release:
-        site.snapshot.require("rayclusters")
-    if (head := site.head()) is None:
+    site.own("rayclusters")
+    head = next(iter(site.snapshot.get("head")), None)
+    if head is None:
         yield skipped("no cluster of the release runs").named("Python version")
         return
-    reported = next(iter(site.snapshot.get("head")), {})
-    theirs = Versions(str(reported.get("rayVersion", "")), str(reported.get("pythonVersion", "")))
-    fix = f"kubectl -n {site.snapshot.namespace} port-forward svc/{head[1]} 8265 & "
-    fix = site.upgrade if theirs.ray else f"{fix}eagleray doctor --address http://127.0.0.1:8265"
-    yield from doctor.versions(mine, theirs, f"on {head[1]}", fix)
+    theirs = Versions(head.get("rayVersion") or "", head.get("pythonVersion") or "")
+    service, fix = head["service"], site.upgrade
+    if not theirs.ray:
+        forward = f"kubectl -n {site.snapshot.namespace} port-forward svc/{service} 8265"
+        fix = f"{forward} & eagleray doctor --address http://127.0.0.1:8265"
+    yield from doctor.versions(mine, theirs, f"on {service}", fix)
 
 
 def _gpus(site: Site) -> Findings:
@@ -229,7 +329,6 @@ def _secrets(site: Site) -> Findings:
 
 def _volumes(site: Site) -> Findings:
     """Check that each claim of the release is bound, or has a class that can fulfil it."""
-    site.snapshot.require("claims")
     claims = site.own("claims")
     waiting = [one for one in claims if at(one, "status").get("phase") != "Bound"]
     if not waiting:
@@ -252,11 +351,9 @@ def _dns(site: Site) -> Findings:
 
 def _metrics(site: Site) -> Findings:
     """Whether a monitor of the Prometheus operator scrapes the release."""
-    absent = http_status(site.snapshot.unread.get("monitoring")) == 404
-    sources = ("monitoring", "podmonitors", "servicemonitors")
-    for source in sources if site.release and not absent else ():
-        site.snapshot.require(source)
-    found = ", ".join(name(one) for source in sources[1:] for one in site.own(source))
+    absent = http_status(site.snapshot.unread.get("podmonitors")) == 404
+    sources = () if absent else ("podmonitors", "servicemonitors")
+    found = ", ".join(name(one) for source in sources for one in site.own(source))
     cases = {"no operator": absent, "no release": not site.release, found: found}
     yield site.say("metrics", case({**cases, "no monitor": True}))
 

@@ -10,16 +10,15 @@ from eagleray.findings import Finding, first
 from eagleray.messages import span
 from k8s import release as releases
 from k8s.api import Object
-from k8s.diagnose.rules import last_line, one_line
+from k8s.diagnose.rules import Findings, last_line, one_line
 from k8s.diagnose.snapshot import UNNAMED, Snapshot
 from k8s.objects import at, condition, container_statuses, created, labels, name, ready
-
-Findings = Iterator[Finding | None]
 
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _SHORT = re.compile(r"insufficient ([\w./-]*\w)", re.IGNORECASE)
 _TAINT = re.compile(r"(?:untolerated|had) taint \{([^:}]+):? ?([^}]*)\}")
 _UNBOUND = re.compile("unbound immediate PersistentVolumeClaims|persistent volumes to bind")
+_SECRET = re.compile(r'secret "([^"]+)" not found')
 _REPEATED = re.compile(r"\.? (?:preemption|no new claims to deallocate)[:,]")
 """Where a scheduler's message begins to repeat itself."""
 _USUAL = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
@@ -40,38 +39,40 @@ def storage(text: str, snapshot: Snapshot) -> Finding | None:
     if not found:
         return None
     endpoint, bucket, _, what = found[-1].groups()
-    secret, line = _secret(snapshot), one_line(found[-1][0])
-    patch = f"kubectl -n {snapshot.namespace} patch secret {secret} -p '{_KEYS}'"
-    fields = {"endpoint": endpoint, "bucket": bucket, "keys": patch if secret else _IDENTITY}
-    return snapshot.say("storage", what, line, line=line, **fields)
+    keys, line = _IDENTITY, one_line(found[-1][0])
+    for one in releases.variables([snapshot.subject, *snapshot.get("pods")]):
+        secret = at(one, "valueFrom", "secretKeyRef").get("name")
+        if secret and one.get("name") == "AWS_ACCESS_KEY_ID":
+            keys = f"kubectl -n {snapshot.namespace} patch secret {secret} -p '{_KEYS}'"
+    fields = {"line": line, "endpoint": endpoint, "bucket": bucket, "keys": keys}
+    return snapshot.say("storage", what, line, **fields)
 
 
-class _Values:
-    """The keys of the chart's values for a pod, by what they set, such as `memory`."""
-
-    def __init__(self, pod: Object) -> None:
-        self._pod = pod
-
-    def __getitem__(self, key: str) -> str:
-        return releases.value(self._pod, key, labels(self._pod).get("ray.io/group", ""))
+def literals(spec: Object, secret: str) -> str:
+    """Options of `kubectl create secret`: the keys of a Secret that variables of pods ask for."""
+    references = (at(one, "valueFrom", "secretKeyRef") for one in releases.variables(spec))
+    keys = dict.fromkeys(one["key"] for one in references if one.get("name") == secret)
+    return "".join(f" --from-literal={key}=…" for key in keys)
 
 
 class _Pod:
+    """A pod of a snapshot; `values[KEY]` is the key of the chart's value that set its KEY."""
+
     def __init__(self, pod: Object, snapshot: Snapshot) -> None:
         self.pod, self.snapshot, self.name = pod, snapshot, name(pod)
-        self.log = snapshot.logs.get(self.name, "")
-        self.event, self.values = partial(snapshot.event, self.name), _Values(pod)
+        self.event = partial(snapshot.event, self.name)
+
+    def __getitem__(self, key: str) -> str:
+        return releases.value(self.pod, key, labels(self.pod).get("ray.io/group", ""))
 
     def say(self, topic: str, text: str, line: str, **fields: Any) -> Finding | None:
-        known = {"pod": self.name, "values": self.values, **fields}
+        known = {"pod": self.name, "values": self, **fields}
         return self.snapshot.say(topic, text, f"Pod {self.name}: {line}", **known)
 
     def findings(self) -> Findings:
-        status = at(self.pod, "status")
-        placed = condition(self.pod, "PodScheduled").get("status") == "True"
-        if not placed and not at(self.pod, "spec", "nodeName"):
+        status, target = at(self.pod, "status"), condition(self.pod, "DisruptionTarget")
+        if condition(self.pod, "PodScheduled").get("status") != "True":
             yield self.unscheduled()
-        target = condition(self.pod, "DisruptionTarget")
         if reason := target.get("reason") or status.get("reason"):
             message = one_line(status.get("message") or target.get("message") or reason)
             yield self.say("pod", f"ended: {reason}: {message}", f"ended: {reason}")
@@ -105,20 +106,19 @@ class _Pod:
         yield self.say("container", f"{reason}: {message}", f"{reason}: {message}")
 
     def absent(self, text: str, line: str) -> Finding | None:
-        """A missing Secret or ConfigMap; the text starts with `S3` if it has S3's keys."""
-        keys = f'secret "{_secret(self.snapshot)}" not found' in text
-        return self.say("absent", f"S3 {text}" if keys else text, line)
+        """A missing Secret or ConfigMap."""
+        secret = _SECRET.search(text)
+        return self.say("absent", text, line, keys=literals(self.pod, secret[1]) if secret else "")
 
     def ended(self, status: Object) -> Finding | None:
         now, before = (at(status, key, "terminated") for key in ("state", "lastState"))
         over, container, times = now or before, status["name"], status.get("restartCount", 0)
-        code, reason, log = over.get("exitCode"), over.get("reason"), self.log
+        code, reason = over.get("exitCode"), over.get("reason")
         if not code:
             return None
         line = f"{container} ended with exit code {code}{f', {times} times' if times > 1 else ''}"
-        if reason == "OOMKilled":
-            line = f"{line}: {reason}"
-        elif stored := storage(log, self.snapshot):
+        log = self.snapshot.logs.get(self.name, "")
+        if reason != "OOMKilled" and (stored := storage(log, self.snapshot)):
             return stored.under(f"Pod {self.name}: {line}")
         message = last_line(log) or one_line(over.get("message") or reason or "")
         for words in ("tartup probe failed", "iveness probe failed"):
@@ -163,7 +163,7 @@ class _Pod:
             requests = (at(one, "requests").get(short[0]) for one in self.resources())
             amount = " + ".join(str(one) for one in requests if one is not None)
             fields = {"untainted": " without a taint" if unnamed else ""}
-            fields["value"] = self.values[short[0]]
+            fields["value"] = self[short[0]]
             yield "short", f"{amount} {short[0]}".strip(), fields
         affinity = at(self.pod, "spec", "affinity", "nodeAffinity")
         off = "requiredDuringSchedulingIgnoredDuringExecution" in affinity
@@ -201,12 +201,3 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
     same = exists or toleration.get("value", "") == taint.get("value", "")
     matches = same and key == taint["key"] if key else exists
     return matches and toleration.get("effect") in (None, "", taint.get("effect"))
-
-
-def _secret(snapshot: Snapshot) -> str | None:
-    """The Secret with the S3 keys of pods; None if they have an identity instead."""
-    for variable in releases.variables([snapshot.subject, *snapshot.get("pods")]):
-        reference = at(variable, "valueFrom", "secretKeyRef")
-        if variable.get("name") == "AWS_ACCESS_KEY_ID" and reference:
-            return str(reference["name"])
-    return None

@@ -7,14 +7,13 @@ from functools import partial
 from prometheus_client.parser import text_string_to_metric_families
 
 from eagleray.client import waits
-from eagleray.findings import Finding, first
+from eagleray.findings import Explanation, Finding, first, passed
 from eagleray.messages import span
 from k8s import backend, helm, rayjob
 from k8s import release as releases
 from k8s.api import Object
 from k8s.diagnose import definitions, pods
-from k8s.diagnose.pods import Findings
-from k8s.diagnose.rules import case, last_line, match, one_line
+from k8s.diagnose.rules import Findings, case, last_line, match, one_line
 from k8s.diagnose.snapshot import Snapshot, clusters_of, http_status
 from k8s.objects import at, concerned, condition, created, labels, name, ready
 
@@ -33,13 +32,21 @@ _SLOW = re.compile(r"has (\d+) replicas that have taken more than .* to initiali
 _LOG = "/tmp/ray/session_latest/logs/serve/replica_*.log"  # noqa: S108 - in the pod
 
 
+def explain(snapshot: Snapshot) -> Explanation:
+    """Explain the state of a snapshot's subject."""
+    subject = snapshot.subject
+    found = first(findings(snapshot)) or passed("nothing is wrong")
+    if not subject:
+        return Explanation("Cluster", snapshot.namespace, "unknown", found, ())
+    found, now = found.under(line(subject)), state(subject)
+    return Explanation(subject["kind"], snapshot.name, now, found, snapshot.unseen)
+
+
 def state(subject: Object) -> str:
     """The state of a run or a service, in a word."""
-    status = at(subject, "status")
     if subject["kind"] == "RayService":
-        now = condition(subject, "Ready").get("status")
-        running = status.get("serviceStatus") == "Running"  # KubeRay before 1.3
-        return "ready" if now == "True" or (now is None and running) else "not ready"
+        return "ready" if condition(subject, "Ready").get("status") == "True" else "not ready"
+    status = at(subject, "status")
     deployment = str(status.get("jobDeploymentStatus") or "Waiting").lower()
     ended = str(status.get("jobStatus", "SUCCEEDED")).lower()
     return {"complete": ended, "validationfailed": "failed"}.get(deployment, deployment)
@@ -49,9 +56,8 @@ def line(subject: Object) -> str:
     """A run or a service in a line: its state, the reason and how often it was tried."""
     now, status, most = state(subject), at(subject, "status"), at(subject, "spec", "backoffLimit")
     reason, lost, tries = status.get("reason"), status.get("failed") or 0, ""
-    if subject["kind"] == "RayService":
-        serves = condition(subject, "Ready")
-        reason = serves.get("reason") if serves.get("status") != "True" else None
+    if now == "not ready":
+        reason = condition(subject, "Ready").get("reason")
     if lost and now != "failed":
         tries = f", attempt {lost + 1} of {(most or 0) + 1}"
     elif most and lost > most:
@@ -62,6 +68,11 @@ def line(subject: Object) -> str:
 
 def findings(snapshot: Snapshot) -> Findings:
     """Why a run or a service is not ready, in the order of causes."""
+    if not snapshot.subject:
+        error = next(iter(snapshot.unread.values()))
+        install = definitions.install(gated=True)
+        yield snapshot.say("outage", f"{http_status(error)}", str(error), install=install)
+        return
     if state(snapshot.subject) in ("succeeded", "stopped"):
         return
     run = snapshot.subject["kind"] == "RayJob"
@@ -80,7 +91,7 @@ def findings(snapshot: Snapshot) -> Findings:
 def _silence(snapshot: Snapshot) -> Finding | None:
     """A run or a service that no operator has written a status for."""
     status = at(snapshot.subject, "status")
-    if any(status.get(key) for key in ("jobDeploymentStatus", "conditions", "serviceStatus")):
+    if status.get("jobDeploymentStatus") or status.get("conditions"):
         return None
     manager = at(snapshot.subject, "spec", "managedBy") or "ray.io/kuberay-operator"
     if manager != "ray.io/kuberay-operator":
@@ -125,20 +136,14 @@ def _trials(snapshot: Snapshot) -> Finding | None:
     found = waits.finding(snapshot.waiting, snapshot.now.timestamp())
     if found is None:
         return None
-    mine = [
-        one for one in snapshot.get("rayclusters") if name(one) in clusters_of(snapshot.subject)
-    ]
-    groups = [group for one in mine for group in at(one, "spec", "workerGroupSpecs")]
-    sizes = [(int(one.get("replicas") or 0), int(one.get("maxReplicas") or 0)) for one in groups]
-    lines = [
-        f"worker group {group['groupName']}: {now} of at most {most} replicas"
-        for group, (now, most) in zip(groups, sizes, strict=True)
-    ]
-    cases = {
-        "never": found.severity == "fail",
-        "full": bool(sizes) and all(now >= most for now, most in sizes),
-        "busy": True,
-    }
+    lines, full = [], True
+    for cluster in snapshot.get("rayclusters"):
+        mine = name(cluster) in clusters_of(snapshot.subject)
+        for group in at(cluster, "spec", "workerGroupSpecs") if mine else ():
+            now, most = group.get("replicas") or 0, group.get("maxReplicas") or 0
+            lines.append(f"worker group {group['groupName']}: {now} of at most {most} replicas")
+            full &= now >= most
+    cases = {"never": found.severity == "fail", "full": bool(lines) and full, "busy": True}
     return snapshot.say("trials", f"{case(cases)}: {found.message}", *lines, *found.evidence)
 
 
@@ -157,8 +162,6 @@ def _suspended(snapshot: Snapshot) -> Finding | None:
     messages = [one["message"] for one in (*quotas, *pending) if one.get("message")]
     message = one_line(messages[0]) if messages else ""
     kind = "noted" if mine or message or (hidden and http_status(hidden) != 404) else "unnoted"
-    if any(one.get("status") == "True" for one in quotas):
-        kind, message = "reserved", ""
     line = f"LocalQueue {queue}: {message or 'has not admitted it'}"
     return snapshot.say("queue", f"{kind}: {message}", line, queue=queue)
 
@@ -272,10 +275,10 @@ def _version(snapshot: Snapshot, *unloaded: str) -> Finding | None:
     A replica refuses a version that does not reproduce its golden rows, and keeps the one before
     (serving/versions.py). Its metrics show both.
     """
-    known = {name(one): labels(one).get("ray.io/node-type") for one in snapshot.get("pods")}
-    pod = ["POD", *(one for one, kind in known.items() if kind == "worker")][-1]
-    alias, space = snapshot.alias, snapshot.namespace
-    logs = f"kubectl -n {space} exec {pod} -- sh -c 'tail -n 20 {_LOG}'"
+    kinds = {name(one): labels(one).get("ray.io/node-type") for one in snapshot.get("pods")}
+    pod = next((one for one, kind in kinds.items() if kind == "worker"), "POD")
+    alias = snapshot.alias
+    logs = f"kubectl -n {snapshot.namespace} exec {pod} -- sh -c 'tail -n 20 {_LOG}'"
     if alias is None:
         return snapshot.say("version", "", *unloaded, logs=logs) if unloaded else None
     version, moved_s = str(alias.version), snapshot.age_s(alias.moved)

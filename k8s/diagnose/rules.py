@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import yaml
 
 from eagleray.findings import Finding, Severity
 
+Findings = Iterator[Finding | None]
 FILE = Path(__file__).with_name("rules.yaml")
 
 

@@ -40,7 +40,7 @@ class Source(NamedTuple):
     space: str | None = None
 
 
-HOOKS, MONITORING = "admissionregistration.k8s.io/v1", "monitoring.coreos.com/v1"
+_HOOKS, _MONITORING = "admissionregistration.k8s.io/v1", "monitoring.coreos.com/v1"
 SOURCES = {
     "rayjobs": Source(api.RAYJOBS),
     "rayservices": Source(api.RAYSERVICES),
@@ -57,12 +57,12 @@ SOURCES = {
     "claims": Source(api.Kind("v1", "persistentvolumeclaims")),
     "classes": Source(api.Kind("storage.k8s.io/v1", "storageclasses", namespaced=False)),
     "operators": Source(api.PODS, definitions.LABEL, ""),
-    "mutating": Source(api.Kind(HOOKS, "mutatingwebhookconfigurations", namespaced=False)),
-    "validating": Source(api.Kind(HOOKS, "validatingwebhookconfigurations", namespaced=False)),
+    "mutating": Source(api.Kind(_HOOKS, "mutatingwebhookconfigurations", namespaced=False)),
+    "validating": Source(api.Kind(_HOOKS, "validatingwebhookconfigurations", namespaced=False)),
     "endpointslices": Source(api.Kind("discovery.k8s.io/v1", "endpointslices"), space=""),
     "dns": Source(api.PODS, "k8s-app=kube-dns", "kube-system"),
-    "podmonitors": Source(api.Kind(MONITORING, "podmonitors")),
-    "servicemonitors": Source(api.Kind(MONITORING, "servicemonitors")),
+    "podmonitors": Source(api.Kind(_MONITORING, "podmonitors")),
+    "servicemonitors": Source(api.Kind(_MONITORING, "servicemonitors")),
 }
 
 
@@ -140,16 +140,14 @@ class Snapshot:
 
     def about(self, subject: Object) -> Snapshot:
         """Narrow the pods to those that a run or a service depends on, the oldest first."""
-        release, clusters = labels(subject).get(releases.INSTANCE), clusters_of(subject)
-
-        def needed(pod: Object) -> bool:
-            known = labels(pod)
-            if known.get(releases.COMPONENT) == "store":
-                return release is not None and known.get(releases.INSTANCE) == release
-            return known.get("ray.io/cluster") in clusters or known.get("job-name") == name(subject)
-
-        pods = sorted(filter(needed, self.get("pods")), key=created)
-        return replace(self, subject=subject, objects={**self.objects, "pods": pods})
+        release = labels(subject).get(releases.INSTANCE)
+        store = {(releases.COMPONENT, "store"), (releases.INSTANCE, release)}
+        own = {("ray.io/cluster", one) for one in clusters_of(subject)}
+        own.add(("job-name", name(subject)))
+        known = [(one, labels(one).items()) for one in self.get("pods")]
+        pods = [one for one, pairs in known if own & pairs or store <= pairs]
+        objects = {**self.objects, "pods": sorted(pods, key=created)}
+        return replace(self, subject=subject, objects=objects)
 
 
 def read(cluster: api.Api, called: str | None = None, storage: str | None = None) -> list[Snapshot]:
@@ -172,7 +170,7 @@ def read(cluster: api.Api, called: str | None = None, storage: str | None = None
         return [whole]
     if called is not None:
         known = [*jobs, *services]
-        jobs = sorted((one for one in jobs if called in _names(one)), key=_age)[-1:]
+        jobs = sorted((one for one in jobs if called in _names(one)), key=created)[-1:]
         services = [one for one in services if called in _names(one)]
         if not (jobs or services):
             blind = f" ({'; '.join(whole.unseen)})" if whole.unseen else ""
@@ -197,24 +195,26 @@ class Reader:
         now, unread = datetime.now(UTC), dict(self.unread)
         return Snapshot(self.cluster.namespace, now, objects=dict(self.objects), unread=unread)
 
-    def list(self, source: str) -> Sequence[Object]:
-        return self.read(source, partial(self.cluster.list, *SOURCES[source]))
+    def list(
+        self, source: str, call: Callable[[], Sequence[Object]] | None = None
+    ) -> Sequence[Object]:
+        """The objects of a source, read the first time: by `call`, else as `SOURCES` says."""
+        if source not in self.objects:
+            call = call or partial(self.cluster.list, *SOURCES[source])
+            self.objects[source] = self.attempt(source, call, ())
+        return self.objects[source]
 
-    def read(self, key: str, call: Callable[[], Sequence[Object]]) -> Sequence[Object]:
-        """The objects of a key; calls the API the first time."""
-        if key not in self.objects:
-            self.objects[key] = self.attempt(key, call, ())
-        return self.objects[key]
-
-    def attempt(self, what: str, call: Callable[[], Answer], nothing: Answer) -> Answer:
-        """What `call` returns; `nothing` if it fails, or the server was lost before."""
+    def attempt(
+        self, what: str, call: Callable[[], Answer], nothing: Answer, *, server: bool = True
+    ) -> Answer:
+        """What `call` returns; `nothing` if it fails, or asks the API server and that was lost."""
         try:
-            if self._lost:
+            if server and self._lost:
                 raise self._lost
             return call()
         except errors.EagleRayError as error:
             self.unread.setdefault(what, error)
-            if http_status(error) in (None, 401):  # no answer, or credentials rejected
+            if server and http_status(error) in (None, 401):  # no answer, or credentials rejected
                 self._lost = error
             return nothing
 
@@ -248,13 +248,15 @@ def _snapshot(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
         reader.list("nodes")
     release = labels(subject).get(releases.INSTANCE, "") if arguments else ""
     history = partial(releases.history, reader.cluster, release)
-    upgrades = reader.attempt("upgrades", history, list[str]()) if release else ()
-    logs, metrics = _logs(reader, pods), _metrics(reader, pods) if arguments else {}
-    alias = _alias(reader, arguments, storage)
-    waiting = _waiting(reader, subject, storage)
-    found = reader.snapshot().about(subject)
-    found = replace(found, logs=logs, metrics=metrics, alias=alias)
-    return replace(found, upgrades=upgrades, waiting=waiting)
+    alias = partial(_alias, arguments, storage)
+    more = {
+        "upgrades": reader.attempt("upgrades", history, list[str]()) if release else (),
+        "logs": _logs(reader, pods),
+        "metrics": _metrics(reader, pods) if arguments else {},
+        "alias": reader.attempt("registry", alias, None, server=False),
+        "waiting": _waiting(reader, subject, storage),
+    }
+    return replace(reader.snapshot().about(subject), **more)
 
 
 def _logs(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
@@ -287,19 +289,15 @@ def _metrics(reader: Reader, pods: Iterable[Object]) -> dict[str, str]:
     return found
 
 
-def _alias(reader: Reader, arguments: Mapping[str, object], storage: str | None) -> Alias | None:
+def _alias(arguments: Mapping[str, object], storage: str | None) -> Alias | None:
     uri = str(storage or arguments.get("storage") or "")
     if not uri or "name" not in arguments:
         return None
     model, called = str(arguments["name"]), str(arguments.get("alias", "champion"))
-    try:
-        models = Registry(storages.open(uri, attempts=ATTEMPTS))
-        number = models.aliases(model).values.get(called)
-        latest = max(models.numbers(model), default=None)
-        log = [one for one in models.events(model) if (one.alias, one.number) == (called, number)]
-    except errors.EagleRayError as error:
-        reader.unread["registry"] = error
-        return None
+    models = Registry(storages.open(uri, attempts=ATTEMPTS))
+    number = models.aliases(model).values.get(called)
+    latest = max(models.numbers(model), default=None)
+    log = [one for one in models.events(model) if (one.alias, one.number) == (called, number)]
     moves = [one for one in log if one.action != REFUSED]
     moved, by = (moves[-1].at, moves[-1].by) if moves else ("", "")
     refused = f"{log[-1].by}: {log[-1].why}" if log and log[-1].action == REFUSED else ""
@@ -313,7 +311,7 @@ def _waiting(reader: Reader, subject: Object, storage: str | None) -> Sequence[W
         return ()
     attempt = replace(attempt, storage=storage or attempt.storage)
     read = partial(screen.stored, attempt, attempts=ATTEMPTS)
-    view = reader.attempt("trials that wait", read, None)
+    view = reader.attempt("trials that wait", read, None, server=False)
     return view.waiting if view else ()
 
 
@@ -326,11 +324,6 @@ def _names(thing: Object) -> set[str]:
         model = releases.arguments(thing).get("name")
         found |= {str(one) for one in (labels(thing).get(releases.INSTANCE), model) if one}
     return found
-
-
-def _age(job: Object) -> tuple[str, int]:
-    run = backend.attempt_of(job)
-    return created(job), run.number if run else 0
 
 
 def _short(source: str, error: Exception) -> str:

@@ -13,7 +13,6 @@ import yaml
 from eagleray import cli, doctor
 from eagleray.findings import Finding
 from k8s.diagnose import checks, definitions
-from k8s.diagnose import doctor as kubernetes
 from tests import kuberay
 from tests.chart import chart
 from tests.kube_api import Server
@@ -172,7 +171,7 @@ def tell_definitions(server: Server) -> None:
 
 
 def found(check: str) -> Finding:
-    (one,) = [each for each in kubernetes.examine(None, None) if each.check == check]
+    (one,) = [each for each in checks.examine(None, None) if each.check == check]
     return one
 
 
@@ -266,7 +265,7 @@ def test_of_several_releases_one_must_be_named(cluster: Server) -> None:
     data = {"rayjob.yaml": yaml.safe_dump(chart.runs(release())[0])}
     put(cluster, "v1/configmaps", {"metadata": {"name": "o", "labels": other}, "data": data})
     assert found("release").fix == "--release demo"
-    assert "fail" not in {one.severity for one in kubernetes.examine(None, "demo")}
+    assert "fail" not in {one.severity for one in checks.examine(None, "demo")}
 
 
 def test_a_cluster_that_does_not_answer_fails_one_line(
@@ -282,7 +281,7 @@ def test_a_cluster_that_does_not_know_us_fails_one_line(cluster: Server) -> None
     tell_definitions(cluster)
     refusal = kmock.KubernetesError(status=401, reason="Unauthorized", message="expired")
     cluster.mock["list", kmock.resource("v1/configmaps")] << refusal
-    lines = [*kubernetes.examine(None, None)]
+    lines = [*checks.examine(None, None)]
     assert [one.check for one in lines if one.severity == "fail"] == ["release"]
     assert {one.severity for one in lines[3:]} == {"skip"}
 

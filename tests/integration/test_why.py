@@ -162,6 +162,16 @@ def test_a_storage_that_is_not_reached_is_named_and_the_rest_goes_on(
     assert "not checked: trials that wait: " in capsys.readouterr().out
 
 
+def test_a_storage_that_is_not_reached_costs_the_cluster_nothing(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(server, "trials-wait")
+    fill(server, "service-well")
+    assert cli.main(["why", "churn", "--storage", f"{tmp_path.as_uri()}/none"]) == 0
+    unseen = [one for one in capsys.readouterr().out.splitlines() if "not checked" in one]
+    assert {one.split(": ")[1] for one in unseen} == {"trials that wait", "registry"}
+
+
 def test_a_search_that_only_storage_knows_is_explained_from_there(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

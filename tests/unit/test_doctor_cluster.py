@@ -403,7 +403,7 @@ CASES = [
         "helm upgrade demo helm/eagleray -n ml --reuse-values",
     ),
     (partial(found, "metrics", configmaps=[]), "skip", "no release", ""),
-    (partial(found, "metrics", unread={"monitoring": ABSENT}), "skip", "no Prometheus op", ""),
+    (partial(found, "metrics", unread={"podmonitors": ABSENT}), "skip", "no Prometheus op", ""),
     (partial(found, "DNS", dns=[pod(ready=False), pod()]), "pass", "1 of 2 pods are ready", ""),
     (partial(found, "DNS", dns=[pod(ready=False)]), "fail", "none of 1 pods", "rollout restart"),
     (partial(found, "DNS"), "warn", "no pod labelled k8s-app=kube-dns", "grep -i dns"),

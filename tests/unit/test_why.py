@@ -76,6 +76,7 @@ FIELDS = {
     "values": Values(),
     "message": "oops",
     "taint": "t",
+    "keys": "",
 }
 FIELDS |= {
     "name": "run",
@@ -119,7 +120,11 @@ TEXTS = [
     ("placement", "0/1 nodes are available: moon", "it fits no node: 0/1 nodes are avail"),
     ("storage", "RequestTimeTooSkewed: too large", "the node's clock is wrong for http://s3"),
     ("storage", "418 teapot", "storage fails: all"),
-    ("queue", "reserved: ", "Kueue has reserved its quota, and starts it"),
+    (
+        "queue",
+        "noted: Quota reserved in ClusterQueue main",
+        "Kueue has reserved its quota, and starts it",
+    ),
     ("queue", "noted: ", "queue q has not admitted it"),
     ("run", "failed: exit code 137", "it needed more memory than there is: the last line"),
     ("service", "InitializingTimeout: 30 min", "KubeRay gave up waiting for it: 30 min"),
