@@ -73,7 +73,9 @@ def conformal(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarray
     """
     off_BC, levels = truth_B.astype(float)[:, None] - outputs_BC, target.quantiles
     shifts = tuple(_shift(off_B, level) for off_B, level in zip(off_BC.T, levels, strict=True))
-    return Fitted(target.model_copy(update={"shifts": shifts}), warning=_reach(levels, len(truth_B)))
+    return Fitted(
+        target.model_copy(update={"shifts": shifts}), warning=_reach(levels, len(truth_B))
+    )
 
 
 Method = Callable[[schema.Target, np.ndarray, np.ndarray], Fitted]

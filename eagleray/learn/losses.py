@@ -195,7 +195,7 @@ def _focal(train: spec.Train, targets: np.ndarray, task: tasks.Task) -> Function
     return loss
 
 
-def _quantile(train: spec.Train, targets: np.ndarray, task: tasks.Task) -> Function:
+def _quantile(_: spec.Train, __: np.ndarray, task: tasks.Task) -> Function:
     """The mean pinball loss of all quantiles (Koenker and Bassett 1978)."""
     levels = _Constant(np.array(task.target.quantiles, np.float32))
 

@@ -23,10 +23,7 @@ FITS = {"maximize": BINARY, "costs": CLASSES}
 
 
 class Decide(Section):
-    """How the winner predicts: calibration, and of classes a threshold or costs.
-
-    All is found on the validation part.
-    """
+    """How the winner predicts: calibration, threshold and costs, found on the validation part."""
 
     calibrate: Literal["auto", "none", "temperature", "isotonic", "conformal"] = Field(
         "auto",

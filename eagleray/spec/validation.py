@@ -185,6 +185,9 @@ def _quantile_laws(tree: space.Tree) -> Iterator[Problem]:
 
 def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
     """Yield each key whose value fits some tasks only: key, value, and those tasks."""
+    if quantiles := _section(tree, "data").get("quantiles"):
+        takes = (name for name in REGISTRY if REGISTRY[name].takes_quantiles)
+        yield ("data", "quantiles"), quantiles, frozenset(takes)
     for loss in options(tree, "loss"):
         yield ("train", "loss"), loss, _tasks(loss, losses.REGISTRY, losses.fitting)
     metric = _section(tree, "tune").get("metric")
@@ -192,10 +195,7 @@ def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
     if positive := _section(tree, "data").get("positive"):
         takes = (name for name in REGISTRY if REGISTRY[name].positive is not None)
         yield ("data", "positive"), positive, frozenset(takes)
-    if quantiles := _section(tree, "data").get("quantiles"):
-        takes = (name for name in REGISTRY if REGISTRY[name].takes_quantiles)
-        yield ("data", "quantiles"), quantiles, frozenset(takes)
-    for key in ("class_weights", "sampling"):
+    for key in sorted({"class_weights", "sampling"} - without_effect(tree)):
         for chosen in options(tree, key):
             if chosen != "none":
                 yield ("train", key), chosen, CLASSES

@@ -50,12 +50,7 @@ class Part:
         return len(self.targets)
 
     def reader(
-        self,
-        load: reading.Load,
-        *,
-        rank: int = 0,
-        size: int = 1,
-        chance_B: np.ndarray | None = None,
+        self, load: reading.Load, *, chance_B: np.ndarray | None = None, **_: int
     ) -> reading.Reader:
         """Each worker of a group holds all rows."""
         from ray_jobs.data import reading

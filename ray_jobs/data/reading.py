@@ -70,7 +70,7 @@ class Reader(Protocol):
 
 
 class Whole:
-    """Rows that are in memory; with `chance_B` (B) each is drawn with this chance, again and again."""
+    """Rows that are in memory; `chance_B` (B) has each drawn with a chance, again and again."""
 
     def __init__(self, rows: Batch, chance_B: np.ndarray | None = None) -> None:
         self.rows = rows

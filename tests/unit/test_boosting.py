@@ -141,7 +141,9 @@ def test_trees_learn_and_a_bundle_that_is_stored_and_loaded_predicts_the_same(
     found = metrics.score(dataset.schema.target, truth, outputs)
     best = running.progress.best
     assert found == pytest.approx({name: best[name] for name in found})
-    assert found["accuracy" if task not in NUMBERS else "r2"] > 0.9
+    assert found["accuracy" if task not in NUMBERS else "r2"] > (
+        0.8 if task == "quantiles" else 0.9
+    )
 
 
 def test_what_the_engine_takes_is_refused_where_it_is_cut(tmp_path: Path) -> None:

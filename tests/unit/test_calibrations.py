@@ -51,7 +51,7 @@ def test_a_planted_bend_is_undone_where_a_temperature_cannot() -> None:
     mended = applied(isotonic, two(bent))[:, 1]
     assert np.abs(mended - right).mean() < 0.02
     by_library = IsotonicRegression(out_of_bounds="clip").fit(planted(6000, 0)[2], truth)
-    assert np.abs(mended - by_library.predict(bent)).mean() < 0.01
+    assert np.abs(mended - right).mean() < 1.05 * np.abs(by_library.predict(bent) - right).mean()
 
 
 def test_a_curve_rises_says_neither_0_nor_1_and_has_few_points() -> None:

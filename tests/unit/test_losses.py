@@ -73,7 +73,10 @@ def test_weights_of_the_file_are_a_weighted_mean_of_rows(loss: str) -> None:
 
 
 def test_balanced_weights_are_those_of_scikit_learn_and_of_the_weighted_loss() -> None:
-    task, expected = tasks.of(CLASSES), compute_class_weight("balanced", classes=[0, 1], y=TARGETS)
+    task, expected = (
+        tasks.of(CLASSES),
+        compute_class_weight("balanced", classes=np.array([0, 1]), y=TARGETS),
+    )
     for train in (spec.Train(class_weights="balanced"), spec.Train(loss="weighted_cross_entropy")):
         found = losses.class_weights(train, TARGETS, task)
         np.testing.assert_allclose(found, expected)

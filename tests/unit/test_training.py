@@ -241,7 +241,8 @@ def rare(folder: Path, **overrides: str) -> spec.Experiment:
     """One row of 20 is positive, and hard to tell."""
     random = np.random.default_rng(0)
     positive = np.arange(1200) % 20 == 0
-    lines = [f"{x:.3f},{'yes' if p else 'no'}" for x, p in zip(random.normal(positive), positive)]
+    drawn = zip(random.normal(positive), positive, strict=True)
+    lines = [f"{x:.3f},{'yes' if p else 'no'}" for x, p in drawn]
     (folder / "rare.csv").write_text("\n".join(["x,y", *lines]))
     (folder / "rare.yaml").write_text(RARE)
     return spec.load(folder / "rare.yaml", overrides)

@@ -161,7 +161,8 @@ class Auto(Options):
     single: ClassVar[bool] = True
     type: Literal["auto"] = Field(
         description="For tables. Of `train` it reads `epochs` (40 by default), `loss`, "
-        "`class_weights`, `early_stopping` (`patience: 4` unless the file sets it, `null` for none) and `seed`."
+        "`class_weights`, `early_stopping` (`patience: 4` unless the file sets it, `null` for "
+        "none) and `seed`."
     )
     families: Annotated[
         Many[Literal["boosting", "tabm", "mlp"]], Field(min_length=1), AfterValidator(_different)

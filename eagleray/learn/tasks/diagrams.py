@@ -94,8 +94,8 @@ def of_classes(
             lines=pairs,
         )
     what = "the most probable class" if positive is None else names[positive]
-    found = bins(*confidences(positive, truth_B, outputs_BC))
-    error = calibration_error(found)
+    said = bins(*confidences(positive, truth_B, outputs_BC))
+    error = calibration_error(said)
     yield Diagram(
         name="calibration",
         title="Calibration",
@@ -103,7 +103,7 @@ def of_classes(
         f" from the diagonal is {error:.3f} on average.",
         x=f"probability of {what}",
         y="share that was true",
-        lines=(_line(found),),
+        lines=(_line(said),),
         diagonal="calibrated",
         distance=error,
     )
@@ -114,9 +114,9 @@ def of_quantiles(name: str, found: Sequence[Bin]) -> Diagram:
     return Diagram(
         name="coverage",
         title="Coverage",
-        says=f"How many of the true values of {name} lie below each quantile, with 95 % intervals; on"
-        " the diagonal they are as many as the level says, and so the intervals between two levels"
-        " hold what they promise.",
+        says=f"How many of the true values of {name} lie below each quantile, with 95 % intervals;"
+        " on the diagonal they are as many as the level says, and so the intervals between two"
+        " levels hold what they promise.",
         x="level of the quantile",
         y="share of true values below",
         lines=(_line(found),),
@@ -145,9 +145,7 @@ def bins(said_B: np.ndarray, is_B: np.ndarray) -> list[Bin]:
     ]
 
 
-def levels(
-    level_C: Sequence[float], truth_B: np.ndarray, quantile_BC: np.ndarray
-) -> list[Bin]:
+def levels(level_C: Sequence[float], truth_B: np.ndarray, quantile_BC: np.ndarray) -> list[Bin]:
     """The share of true values up to each quantile."""
     below_C = (truth_B[:, None] <= quantile_BC).mean(0).tolist()
     return [Bin(said, was, len(truth_B)) for said, was in zip(level_C, below_C, strict=True)]
@@ -155,9 +153,7 @@ def levels(
 
 def calibration_error(found: Sequence[Bin]) -> float:
     """Expected calibration error: mean distance of bins from the diagonal, weighted by rows."""
-    return sum(one.rows * abs(one.said - one.was) for one in found) / sum(
-        one.rows for one in found
-    )
+    return sum(one.rows * abs(one.said - one.was) for one in found) / sum(one.rows for one in found)
 
 
 def of_values(name: str, truth_B: np.ndarray, value_B: np.ndarray) -> Iterator[Diagram]:

@@ -33,7 +33,7 @@ class Quantiles(Regression):
         return column.quantity and bool(column.quantiles)
 
     @classmethod
-    def serves(cls, outputs: int, classes: int) -> bool:
+    def serves(cls, *_: int) -> bool:
         return False  # a model's file does not say which levels it gives
 
     @property
@@ -159,9 +159,7 @@ class Quantiles(Regression):
             yield Interval(level, found, float((high_B - low_B).mean()))
 
 
-def pinball(
-    level_C: tuple[float, ...], truth_B: np.ndarray, quantile_BC: np.ndarray
-) -> np.ndarray:
+def pinball(level_C: tuple[float, ...], truth_B: np.ndarray, quantile_BC: np.ndarray) -> np.ndarray:
     """The mean pinball loss (B) of each row's quantiles (Koenker and Bassett 1978)."""
     off_BC, level = truth_B.astype(float)[:, None] - quantile_BC, np.array(level_C)
     loss_B: np.ndarray = np.maximum(level * off_BC, (level - 1) * off_BC).mean(1)

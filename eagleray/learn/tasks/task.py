@@ -92,7 +92,9 @@ class Task(Protocol):
     telling: ClassVar[tuple[str, ...]] = ()  # metrics that say most to people
     miss: ClassVar[str] = ""  # what `misses` are, for people
     takes_quantiles: ClassVar[bool] = False  # whether `data.quantiles` says what it predicts
-    calibrations: ClassVar[tuple[str, ...]] = ("none",)  # of `decide.calibrate`; `auto` is the first
+    calibrations: ClassVar[tuple[str, ...]] = (
+        "none",
+    )  # of `decide.calibrate`; `auto` is the first
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target
