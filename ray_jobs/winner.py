@@ -139,7 +139,7 @@ class Winner:
             baselines=judged.baselines,
             unbeaten=list(evaluation.unbeaten(judged)),
             compared=judged.champion,
-            held=judged.intervals,
+            coverage=judged.intervals,
             decision=judged.decision,
             calibration=judged.calibration,
         )

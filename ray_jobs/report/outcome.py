@@ -28,7 +28,7 @@ COSTS: dict[str, Callable[[float], str]] = {
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
     *("headline", "looks", "baselines", "unbeaten", "compared"),
-    *("held", "decision", "calibration"),
+    *("coverage", "decision", "calibration"),
 }
 
 Cells = dict[str, list[str]]
@@ -185,7 +185,7 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"decides: {result.decision}"
     if result.calibration is not None:
         yield f"is calibrated by {result.calibration}"
-    for one in result.held:
+    for one in result.coverage:
         yield f"on the test part: the {one}"
     if result.compared is not None:
         other = f"version {result.compared.version}, the champion when it was judged"

@@ -125,4 +125,4 @@ def test_a_search_without_calibration_has_none(tmp_path: Path) -> None:
     assert isinstance(one, search.Search)
     assert one.experiment.decide == spec.Decide()
     result = judged.won(one, [judged.trial(one, 1)])
-    assert (result.calibration, result.decision, result.held) == (None, None, [])
+    assert (result.calibration, result.decision, result.coverage) == (None, None, [])

@@ -22,6 +22,7 @@ from eagleray.reports import findings
 from eagleray.state import evaluations
 from eagleray.state.models import Registry
 from ray_jobs import learner, pack, search, training
+from ray_jobs.report import outcome
 from serving import batching, openapi, predictor, protocol
 from serving import metrics as counted
 from serving.wire import inference
@@ -290,6 +291,12 @@ def test_a_winner_is_calibrated_judged_and_kept_with_its_shifts(winner: Winner) 
     said = [finding.message for finding in findings.of(found)]
     assert any(text.startswith("Its 90 % interval holds") for text in said)
     assert one.experiment.decide.calibrate == "auto"
+    result = one.records.result()
+    assert result is not None
+    told = list(outcome.said(result))
+    assert f"is calibrated by {found.calibration}" in told
+    assert str(found.calibration).startswith("conformal shifts: expected calibration error on the")
+    assert told[-1].startswith("on the test part: the 50 % interval holds 0.")
     loaded.verify()
 
 

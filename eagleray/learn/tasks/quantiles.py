@@ -45,6 +45,9 @@ class Quantiles(Regression):
         """Pairs of quantiles, the outermost first."""
         return [(one, self.width - 1 - one) for one in range(self.width // 2)]
 
+    def alternative(self, targets_B: np.ndarray, smallest: int) -> None:
+        """Return None: whoever asks for quantiles means a number."""
+
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
         value_BC = np.sort(raw_BC * scale["deviation"] + scale["mean"], axis=1)
         if not self.target.shifts:
