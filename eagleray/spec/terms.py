@@ -150,7 +150,7 @@ def _class_weights(value: object) -> object:
         if not isinstance(label, str) or not known or weight <= 0:
             law = "each weight must be a number above 0"
             raise PydanticCustomError("law", law, {"got": f"{weight} for {label}"})
-    return value
+    return {label: float(weight) for label, weight in value.items()}
 
 
 def _true_or_search(value: object) -> object:
