@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT, OTHER_ENGINES, DECIDED = 1, 2, 3
 """Of `bundle.json`. Releases that know only torch read the first, and refuse the second; those that
-know no threshold, costs or temperature refuse the third, as they would give other answers."""
+know no threshold, costs or calibration refuse the third, as they would give other answers."""
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS, evaluations.FILE)  # files not needed to predict
 _OUTLINE = ("bundle.json", "transforms.safetensors", "golden.json")
@@ -52,7 +52,7 @@ model may give the second one's alone."""
 class Prediction(NamedTuple):
     """Predictions for B rows."""
 
-    outputs: np.ndarray  # probabilities (B, C) by class, or values (B,) in the target's unit
+    outputs: np.ndarray  # probabilities (B, C) by class; values (B,) or quantiles (B, C)
     warnings: list[list[str]]  # for each row, such as an unknown category
 
 
@@ -219,7 +219,8 @@ def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle
 
 def _format(made: Bundle) -> int:
     target = made.schema.target
-    if target.threshold is not None or target.costs or "temperature" in made.scale:
+    calibrated = target.curves or target.shifts or "temperature" in made.scale
+    if target.threshold is not None or target.costs or calibrated:
         return DECIDED
     return FORMAT if made.engine.name == engines.TORCH else OTHER_ENGINES
 

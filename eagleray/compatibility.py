@@ -158,6 +158,9 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
     elif same_form and old.classes != new.classes:  # clients of tensors read it in the metadata
         before, after = (messages.listed(one.classes, 5) for one in (old, new))
         yield Change("order of classes", before, after)
+    if same_form and old.quantiles != new.quantiles:
+        before, after = (", ".join(map(str, one.quantiles)) for one in (old, new))
+        yield Change("quantiles", before, after, "an answer has other quantiles")
     if old.threshold != new.threshold:
         yield Change("threshold", *(_threshold(one.threshold) for one in (old, new)))
     if old.costs != new.costs:

@@ -3,7 +3,7 @@
 An epoch grows `model.rounds` trees of each class on the outputs of those before. Each epoch is a
 booster of its own, seeded by its number, whose trees are added to the text of the model: a training
 that is interrupted and resumed equals one that was not, to the bit. What an interruption leaves of
-an epoch is grown again.
+an epoch is grown again. Of quantiles each level has a booster of its own, grown in turn.
 
 Legend: B rows, D columns, C outputs.
 """
@@ -63,16 +63,16 @@ class Booster(learner.Learner):
         self._parameters = _parameters(model, self.options, self._task, rows)
         self._matrix = features.Matrix.of(data.transforms)
         self._train, self._validation = self._rows(data.train), self._rows(data.validation)
-        weight_C = losses.class_weights(self.options, data.train.targets, self._task.width)
+        weight_C = losses.class_weights(self.options, data.train.targets, self._task)
         self._set = lightgbm.Dataset(
             self._train.matrix_BD,
             label=self._train.target_B,
             weight=None if weight_C is None else weight_C[data.train.targets],
             categorical_feature=self._matrix.categories,
-            params=self._parameters,
+            params=self._parameters[0],
             free_raw_data=False,
         )
-        self._growing: lightgbm.Booster | None = None
+        self._growing: list[lightgbm.Booster] = []  # one for each of `_parameters`
         self.text = self._best = b""
         self._rounds_of: list[int] = []  # of each epoch: fewer where no tree gains any more
 
@@ -103,9 +103,10 @@ class Booster(learner.Learner):
         return found
 
     def probe(self) -> None:
-        booster = lightgbm.Booster(self._parameters, self._set)
-        booster.update()
-        raw_outputs(booster, self._validation.matrix_BD, self._task.width)
+        grown = self._begun(0)
+        for booster in grown:
+            booster.update()
+        raw_outputs(_parsed(_whole(grown)), self._validation.matrix_BD, self._task.width)
 
     def one_row(self) -> Callable[[], object]:
         engine = LightGbm(self._best, self._matrix, self._task.width)
@@ -142,7 +143,7 @@ class Booster(learner.Learner):
         self.text, self._best = _text(model), _text(best)
         state = json.loads(rest.metadata["state"])
         self.progress = learner.Progress(**state["progress"])
-        self._growing, self.partial = None, learner.Partial()
+        self._growing, self.partial = [], learner.Partial()
         self._rounds_of = state["rounds"]
         if not self.text:
             return
@@ -154,29 +155,35 @@ class Booster(learner.Learner):
     def engine(
         options: models.Options,
         transforms: features.Transforms,
-        outputs: int,
+        task: tasks.Task,
         weights: tensors.Reader,
         *,
         custom: code.Code | None = None,
     ) -> engines.Engine:
-        return LightGbm(_text(weights), features.Matrix.of(transforms), outputs)
+        return LightGbm(_text(weights), features.Matrix.of(transforms), task.width)
 
     def _grow(self, stop: Callable[[], bool]) -> bytes | None:
         """Grow the trees of an epoch, and return their text; None if stopped."""
-        if self._growing is None:
-            number = len(self._rounds_of) + 1
-            self._set.set_init_score(self._train.init_score)
-            seeds = dict.fromkeys(_SEEDS, _seed(self.options.seed, number))
-            self._growing = lightgbm.Booster(self._parameters | seeds, self._set)
+        if not self._growing:
+            self._growing = self._begun(len(self._rounds_of) + 1)
         while self.partial.batches < self._rounds:
             if self.partial.batches and self.strategy.stopped(stop):
                 return None
-            ended = self._growing.update()
+            ended = [booster.update() for booster in self._growing]
             self.partial.batches += 1
-            if ended:  # no split gains any more
+            if all(ended):  # no split gains any more
                 break
-        text, self._growing, self.partial = self._growing, None, learner.Partial()
-        return text.model_to_string().encode()
+        grown, self._growing, self.partial = self._growing, [], learner.Partial()
+        return _whole(grown)
+
+    def _begun(self, number: int) -> list[lightgbm.Booster]:
+        """The boosters of an epoch, each on its outputs so far."""
+        seeds, made = dict.fromkeys(_SEEDS, _seed(self.options.seed, number)), []
+        for place, parameters in enumerate(self._parameters):
+            alone = place if len(self._parameters) > 1 else None
+            self._set.set_init_score(self._train.init_score(alone))
+            made.append(lightgbm.Booster(parameters | seeds, self._set))
+        return made
 
     def _add(self, grown: bytes) -> None:
         """Add the trees of an epoch."""
@@ -210,15 +217,16 @@ class _Rows:
     target_B: np.ndarray
     raw_BC: np.ndarray
 
-    @property
-    def init_score(self) -> np.ndarray | None:
-        """What trees are grown on; None before the first, which begin with the mean."""
+    def init_score(self, output: int | None = None) -> np.ndarray | None:
+        """What trees of all outputs, or of one, are grown on; None before the first ones.
+
+        Those begin with the mean, or with what else is best without a tree.
+        """
         if not self.raw_BC.any():
             return None
-        width = self.raw_BC.shape[1]
-        if width > 2:
+        if output is None and self.raw_BC.shape[1] > 2:
             return self.raw_BC
-        return self.raw_BC[:, -1].copy()  # of two classes the second one's
+        return self.raw_BC[:, -1 if output is None else output].copy()  # of two classes the second
 
     def loss(self, function: losses.Function) -> float:
         """The mean loss."""
@@ -229,14 +237,16 @@ class _Rows:
 
 def _parameters(
     model: models.Boosting, train: spec.Train, task: tasks.Task, rows: int
-) -> dict[str, Any]:
-    """LightGBM's for so many training rows, https://lightgbm.readthedocs.io/en/stable/Parameters.html."""
-    loss = task.loss if train.loss == "auto" else train.loss
-    objective = losses.REGISTRY[loss].objective
-    if objective is None:
+) -> list[dict[str, Any]]:
+    """LightGBM's for so many training rows, of each booster.
+
+    https://lightgbm.readthedocs.io/en/stable/Parameters.html
+    """
+    loss = losses.named(train, task)
+    objectives = losses.REGISTRY[loss].objectives
+    if objectives is None:
         raise errors.UserError(f"train.loss: boosting cannot be trained with {loss}")
-    return {
-        **objective(task.width),
+    shared = {
         "learning_rate": train.lr,
         "num_leaves": model.leaves,
         "max_depth": model.depth or -1,
@@ -254,6 +264,7 @@ def _parameters(
         "force_row_wise": True,  # else it measures what is faster, and so is not deterministic
         "verbosity": -1,
     }
+    return [one | shared for one in objectives(task)]
 
 
 _SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed", "objective_seed")
@@ -262,6 +273,12 @@ _SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed", "objective_seed
 def _seed(*place: int) -> int:
     digest = hashlib.blake2b(repr(place).encode(), digest_size=4).digest()
     return int.from_bytes(digest) & 0x7FFFFFFF  # LightGBM takes 31 bits
+
+
+def _whole(grown: Sequence[lightgbm.Booster]) -> bytes:
+    """The text of all outputs."""
+    texts = [one.model_to_string().encode() for one in grown]
+    return trees.side_by_side(texts) if len(texts) > 1 else texts[0]
 
 
 def _parsed(text: bytes) -> lightgbm.Booster:

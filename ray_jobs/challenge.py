@@ -56,7 +56,7 @@ def _judged(number: int, theirs: evaluation.Judged, rows: Rows) -> Comparison:
 def _misfit(theirs: schema.Schema, rows: Rows) -> str:
     """Why a model of this schema cannot predict the rows; empty if it can."""
     known, target = theirs.target, rows.ours.target
-    if (known.task, known.classes) != (target.task, target.classes):
+    if _predicted(known) != _predicted(target):
         return f"it predicts {_described(known)}, this version {_described(target)}"
     types = {one.name: (one.type, one.image_shape) for one in rows.known.columns}
     for one in theirs.columns:
@@ -67,5 +67,10 @@ def _misfit(theirs: schema.Schema, rows: Rows) -> str:
     return ""
 
 
+def _predicted(target: schema.Target) -> tuple[object, ...]:
+    return target.task, target.classes, target.quantiles
+
+
 def _described(target: schema.Target) -> str:
-    return f"{target.task} of {', '.join(target.classes[:3]) or target.name}"
+    named = target.classes[:3] or map(str, target.quantiles)
+    return f"{target.task} of {', '.join(named) or target.name}"

@@ -146,12 +146,12 @@ class Learner(Protocol):
     def engine(
         options: models.Options,
         transforms: features.Transforms,
-        outputs: int,
+        task: tasks.Task,
         weights: tensors.Reader,
         *,
         custom: code.Code | None = None,
     ) -> engines.Engine:
-        """What runs a model with C `outputs`, from its file `best`."""
+        """What runs a model, from its file `best`."""
 
 
 def member(options: models.Options) -> type[Learner]:

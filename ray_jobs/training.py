@@ -21,6 +21,7 @@ from torch.optim import lr_scheduler
 
 from eagleray import code, engines, errors, spec
 from eagleray.learn import arrays, features, losses, models, tasks
+from eagleray.learn.columns import NUMERIC
 from eagleray.learn.models import layers
 from eagleray.storage import streams
 from ray_jobs import learner, snapshots, strategies, tensors
@@ -74,10 +75,10 @@ class Trainer(learner.Learner):
         self._scale = self._task.scale(data.train.targets)
         torch.manual_seed(self.options.seed)
         model, shape = configuration.model, data.transforms.shape
-        built = models.build(model, shape, self._task.width, custom=self._custom_model)
+        built = _build(model, shape, self._task, self._custom_model)
         self.model, targets = built.to(self.device), data.train.targets
         place = {"rank": self.strategy.rank, "size": self.strategy.size}
-        self._train = data.train.reader(self._load, **place)
+        self._train = data.train.reader(self._load, **place, chance_B=self._chances(targets))
         self._fit()
         self._spread = self.strategy.spread(self.model)
         self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
@@ -190,14 +191,14 @@ class Trainer(learner.Learner):
     def engine(
         options: models.Options,
         transforms: features.Transforms,
-        outputs: int,
+        task: tasks.Task,
         weights: tensors.Reader,
         *,
         custom: code.Code | None = None,
     ) -> engines.Engine:
         from eagleray.engines.torch import Torch
 
-        model = models.build(options, transforms.shape, outputs, custom=custom)
+        model = _build(options, transforms.shape, task, custom)
         model.load_state_dict({name: weights.read(name) for name in weights.names()})
         return Torch(options, model, custom)
 
@@ -283,13 +284,27 @@ class Trainer(learner.Learner):
         return tensors.on_host((name, self.strategy.to_local(one)) for name, one in held.items())
 
     def _class_weights(self, targets: np.ndarray) -> Tensor | None:
-        weight_C = losses.class_weights(self.options, targets, self._task.width)
+        weight_C = losses.class_weights(self.options, targets, self._task)
         return None if weight_C is None else torch.from_numpy(weight_C).to(self.device)
+
+    def _chances(self, targets: np.ndarray) -> np.ndarray | None:
+        """How likely each row is drawn (B); None where each is trained on once an epoch."""
+        if self.options.sampling == "none":
+            return None
+        chance_B: np.ndarray = 1 / np.bincount(targets)[targets]
+        return chance_B
 
     def _load(self, inputs: features.Inputs, targets: np.ndarray) -> Batch:
         scaled = arrays.tensor(self._task.scaled(targets, self._scale))
         tensors = {name: arrays.tensor(value).to(self.device) for name, value in inputs.items()}
         return Batch(tensors, scaled.to(self.device))
+
+
+def _build(
+    options: models.Options, shape: features.Shape, task: tasks.Task, custom: code.Code | None
+) -> nn.Module:
+    has_values = task.kind is NUMERIC
+    return models.build(options, shape, task.width, values=has_values, custom=custom)
 
 
 def build_optimizer(train: spec.Train, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -139,6 +139,9 @@ class Winner:
             baselines=judged.baselines,
             unbeaten=list(evaluation.unbeaten(judged)),
             compared=judged.champion,
+            coverage=judged.intervals,
+            decision=judged.decision,
+            calibration=judged.calibration,
         )
 
     @property
@@ -219,7 +222,7 @@ def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     with contextlib.ExitStack() as stack:
         opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
         weights = tensors.Reader(map(stack.enter_context, opened))
-        engine = trained.engine(configuration.model, transforms, task.width, weights, custom=custom)
+        engine = trained.engine(configuration.model, transforms, task, weights, custom=custom)
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),
         transforms=transforms,

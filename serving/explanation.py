@@ -17,7 +17,8 @@ MOST_ROWS = 100
 class Explainer:
     """Explains answers of one version; golden rows are rows of its validation part.
 
-    The value explained is the prediction, or the probability of the class that is the answer.
+    The value explained is the prediction (of quantiles the median), or the probability of the class
+    that is the answer.
     """
 
     def __init__(self, loaded: bundle.Bundle) -> None:
@@ -26,7 +27,7 @@ class Explainer:
     def explain(self, row: schema.Columns) -> dict[str, Any]:
         """The mean prediction of the golden rows, and what each column adds to it."""
         outputs = self._bundle.predict_columns(row).outputs
-        best = None if outputs.ndim == 1 else int(self._bundle.task.decide(outputs)[0])
+        best = self._bundle.task.explained(outputs)
 
         def predict(columns: schema.Columns) -> np.ndarray:
             many = self._bundle.predict_columns(columns).outputs

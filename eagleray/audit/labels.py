@@ -45,6 +45,8 @@ def imbalance(table: Table) -> Iterator[Finding]:
         return
     share = float(counts[small] / counts.sum())
     handled = set(table.experiment.losses) - {"auto", type(table.task).loss}
+    for key in ("class_weights", "sampling"):
+        handled |= {one for one in map(str, table.experiment.options(key)) if one != "none"}
     fits = WEIGHTED in losses.fitting(type(table.task)) and not handled
     tell = noted if handled else warned
     yield tell(

@@ -12,6 +12,7 @@ from safetensors import torch as safe_torch
 from eagleray import code
 from eagleray.engines import placement
 from eagleray.learn import arrays, features, models
+from eagleray.learn.models import layers
 
 if TYPE_CHECKING:
     from eagleray.engines.exported import Graph
@@ -49,7 +50,8 @@ class Torch:
     ) -> Torch:
         options = models.parse(described["model"])
         custom = code.from_files(described["code"]["name"], files) if described["code"] else None
-        module = models.build(options, shape, outputs, custom=custom)
+        values = described.get("values", False)
+        module = models.build(options, shape, outputs, values=values, custom=custom)
         module.load_state_dict(safe_torch.load(files[WEIGHTS]))
         return cls(options, module, custom)
 
@@ -64,7 +66,9 @@ class Torch:
 
     def describe(self) -> dict[str, Any]:
         named = {"name": self.custom.name} if self.custom else None
-        return {"model": self.options.model_dump(mode="json"), "code": named}
+        averaged = isinstance(self.module, layers.Ensemble) and self.module.values
+        values = {"values": True} if averaged else {}
+        return {"model": self.options.model_dump(mode="json"), "code": named, **values}
 
     def files(self) -> dict[str, bytes]:
         state = self.module.state_dict()

@@ -27,6 +27,16 @@ _FRACTIONS = frozenset(
 _NEEDED = frozenset({"num_leaves", "num_cat", "leaf_value", "shrinkage"}) | _SPLITS
 _KEYS = _NEEDED | _LEAVES | {"cat_boundaries", "cat_threshold", "is_linear"}
 _MOST_LEAVES = 1 << 24
+_NOTHING = b"".join(
+    line + b"\n"
+    for line in (
+        b"Tree=0", b"num_leaves=1", b"num_cat=0", b"split_feature=", b"split_gain=", b"threshold=",
+        b"decision_type=", b"left_child=", b"right_child=", b"leaf_value=0", b"leaf_weight=",
+        b"leaf_count=", b"internal_value=", b"internal_weight=", b"internal_count=",
+        b"is_linear=0", b"shrinkage=1", b"", b"",
+    )
+)  # fmt: skip
+"""A tree of one leaf, whose value is 0."""
 _ENDLESS = ("inf", "-inf")
 """Thresholds that part a missing value from all others."""
 
@@ -58,12 +68,33 @@ def joined(texts: Sequence[bytes]) -> bytes:
     """The text of one booster with the trees of several of the same columns and objective."""
     parts = [text.partition(b"\n\n") for text in texts]
     grown = [one for head, _, rest in parts for one in _trees(head, rest)]
+    return _written(parts[0][0].split(b"\n"), grown, parts[-1][2])
+
+
+def side_by_side(texts: Sequence[bytes]) -> bytes:
+    """The text of one booster whose outputs are those of several boosters of one output each.
+
+    Each of its rounds has a tree of every booster; one that has grown fewer adds nothing there.
+    """
+    parts = [text.partition(b"\n\n") for text in texts]
+    grown = [_trees(head, rest) for head, _, rest in parts]
+    each = itertools.zip_longest(*grown, fillvalue=_NOTHING)
+    ordered = [tree for trees in each for tree in trees]
+    counts = {b"num_class": len(texts), b"num_tree_per_iteration": len(texts)}
+    head = [
+        b"%s=%d" % (key, counts[key]) if (key := line.partition(b"=")[0]) in counts else line
+        for line in parts[0][0].split(b"\n")
+    ]
+    return _written(head, ordered, parts[-1][2])
+
+
+def _written(head: Sequence[bytes], grown: Sequence[bytes], last: bytes) -> bytes:
+    """A text of numbered trees; `last` is a booster's text from its first tree on."""
     named = [b"Tree=%d\n" % number + one.partition(b"\n")[2] for number, one in enumerate(grown)]
     sizes = b"tree_sizes=" + b" ".join(b"%d" % len(one) for one in named)
-    head = [sizes if line.startswith(b"tree_sizes=") else line for line in parts[0][0].split(b"\n")]
-    last = parts[-1][2]
+    lines = [sizes if line.startswith(b"tree_sizes=") else line for line in head]
     end = _END + b"\n" + last[last.index(_BEGUN) :]  # without importances, which are one booster's
-    return b"\n".join(head) + b"\n\n" + b"".join(named) + end
+    return b"\n".join(lines) + b"\n\n" + b"".join(named) + end
 
 
 def _trees(head: bytes, rest: bytes) -> list[bytes]:

@@ -5,7 +5,8 @@ baselines    plain models on the same rows
 slices       groups that are predicted worse
 importance   what each column is worth
 fit          over- and under-fitting
-decisions    temperature, threshold and costs
+calibrations temperature, isotonic curves, and intervals that hold what they say
+decisions    threshold and costs
 whole        all of it, as the document `eagleray.state.evaluations.Evaluation`
 """
 

@@ -1,4 +1,4 @@
-"""How classes are decided: a temperature, a threshold or costs, found on the validation part.
+"""How classes are decided: a threshold or costs, found on the validation part.
 
 Legend: B rows, C classes, K thresholds.
 """
@@ -17,27 +17,8 @@ from eagleray.state.evaluations import Decision
 if TYPE_CHECKING:
     from eagleray import spec
 
-LEAST, MOST = 0.05, 20.0
-"""Bounds of a temperature; without them that of a perfect validation part would be 0."""
 USUAL = 0.5
 _NEAR = 1e-12  # scores that differ by less are equal
-
-
-def temperature(truth_B: np.ndarray, outputs_BC: np.ndarray) -> float:
-    """The temperature of the lowest log loss (Guo et al. 2017), from probabilities without one."""
-    from scipy import optimize, special
-
-    tiny = np.finfo(np.float64).tiny
-    log_BC = np.log(np.maximum(outputs_BC.astype(np.float64), tiny))
-
-    def loss(log_temperature: float) -> float:
-        logits_BC = log_BC / np.exp(log_temperature)
-        true_B = np.take_along_axis(logits_BC, truth_B[:, None], 1)[:, 0]
-        return float((special.logsumexp(logits_BC, axis=1) - true_B).mean())
-
-    bounds = (float(np.log(LEAST)), float(np.log(MOST)))
-    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded")
-    return float(np.exp(found.x))
 
 
 def decide(
@@ -47,6 +28,8 @@ def decide(
 
     Without either in `chosen` the target stays as it is, and there is nothing to say.
     """
+    if not chosen.decides:
+        return target, None
     if chosen.costs and tasks.of(target).positive is None:
         return _by_costs(chosen.matrix(target), target, truth_B, outputs_BC)
     rows = truth_B == 1, outputs_BC[:, 1].astype(np.float64)
@@ -55,10 +38,9 @@ def decide(
         found = _by_score(_mean_cost(chosen.matrix(target)), "mean_cost", every, usual, lowest=True)
     elif chosen.precision is not None:
         found = _by_recall(chosen.precision, every, usual)
-    elif chosen.maximize is not None:
-        found = _by_score(SCORES[chosen.maximize], chosen.maximize, every, usual)
     else:
-        return target, None
+        assert chosen.maximize is not None  # as it decides
+        found = _by_score(SCORES[chosen.maximize], chosen.maximize, every, usual)
     return target.model_copy(update={"threshold": found.threshold}), found
 
 

@@ -17,6 +17,7 @@ from eagleray.state.evaluations import (
     Estimate,
     Evaluation,
     Fit,
+    Interval,
     Wrong,
 )
 
@@ -97,6 +98,7 @@ def evaluate(
         importance=important,
         wrong=_wrong(model, task, test, outputs, [one.column for one in important]),
         fit=_fit(model, metric, train, found.get(metric), history),
+        intervals=[_interval(one) for one in seen.intervals],
         notes=[*notes, *_left_out(model.known, test)],
     )
 
@@ -174,6 +176,12 @@ def _fit(
     some = train.some(MOST_TRAIN)
     scores = metrics.score(model.known.target, some.truth_B, model.predict(some.columns))
     return fit.judge(metric, scores, len(some.truth_B), test, history)
+
+
+def _interval(one: tasks.Interval) -> Interval:
+    low, high = one.bin.sides
+    coverage = Estimate(value=one.bin.was, low=low, high=high)
+    return Interval(level=one.level, coverage=coverage, width=one.width)
 
 
 def _wrong(

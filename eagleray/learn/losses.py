@@ -6,14 +6,15 @@ A loss is added as a function that builds it and a line in `REGISTRY`; by an ins
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagleray import errors, plugins
+from eagleray import errors, names, plugins
 from eagleray.learn import tasks
+from eagleray.learn.columns import values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     Function = Callable[[Tensor, Tensor], Tensor]
     """Takes outputs (B, C) and targets (B,) and gives a scalar."""
 
-FOCUS = 2.0
-"""Gamma of the focal loss, the value its authors recommend (Lin et al. 2017, arXiv:1708.02002)."""
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -34,17 +32,18 @@ class Loss:
 
     Attributes:
         tasks: names of the tasks that it fits.
-        build: builds it from the `train` section, the targets of the training part, and C.
+        build: builds it from the `train` section, the targets of the training part, and the task.
         options: keys of `train` that this loss reads and some others do not.
-        weighted: whether a row counts by its class (`class_weights`) in the mean of a batch.
-        objective: gives LightGBM's parameters that make this its loss, from C; None if it has none.
+        weighted: whether classes count the same in all where `train.class_weights` is not set.
+        objectives: gives LightGBM's parameters that make this its loss: one booster for all
+            outputs, or one for each. None if it has none.
     """
 
     tasks: frozenset[str]
-    build: Callable[[spec.Train, np.ndarray, int], Function]
+    build: Callable[[spec.Train, np.ndarray, tasks.Task], Function]
     options: frozenset[str] = frozenset()
     weighted: bool = False
-    objective: Callable[[int], dict[str, Any]] | None = None
+    objectives: Callable[[tasks.Task], Sequence[dict[str, Any]]] | None = None
 
 
 def build(
@@ -63,10 +62,15 @@ def build(
     if custom is not None:
         return _own(custom)
     task = tasks.of(target)
-    name = task.loss if train.loss == "auto" else train.loss
+    name = named(train, task)
     if name not in fitting(type(task)):
         raise errors.UserError(f"train.loss must fit the task, but got {name}")
-    return REGISTRY[name].build(train, targets, task.width)
+    return REGISTRY[name].build(train, targets, task)
+
+
+def named(train: spec.Train, task: tasks.Task) -> str:
+    """The name of the loss, that of the task for `auto`."""
+    return task.loss if train.loss == "auto" else train.loss
 
 
 def build_stacked(train: spec.Train, target: schema.Target) -> Function | None:
@@ -74,19 +78,39 @@ def build_stacked(train: spec.Train, target: schema.Target) -> Function | None:
 
     torch.func decomposes torch's cross entropy into operations that Python calls one by one.
     """
-    named = train.loss in ("auto", "cross_entropy") and tasks.of(target).loss == "cross_entropy"
-    return _stacked_cross_entropy if named and not train.label_smoothing else None
+    task = tasks.of(target)
+    plain = train.class_weights == "none" and not train.label_smoothing
+    return _stacked_cross_entropy if plain and named(train, task) == "cross_entropy" else None
 
 
-def class_weights(train: spec.Train, targets: np.ndarray, outputs: int) -> np.ndarray | None:
+def class_weights(train: spec.Train, targets: np.ndarray, task: tasks.Task) -> np.ndarray | None:
     """How much a row of each class counts (C); None for a loss whose rows count the same.
 
-    Weights are by inverse frequency in `targets`; a row's mean is 1, as in scikit-learn.
+    Balanced weights are by inverse frequency in `targets`; a row's mean is 1, as in scikit-learn.
+    A class that the file gives no weight counts 1.
     """
-    if train.loss not in REGISTRY or not REGISTRY[train.loss].weighted:
+    name, chosen = named(train, task), train.class_weights
+    if name not in REGISTRY or WEIGHTS not in REGISTRY[name].options:
         return None
-    counts_C = np.bincount(targets, minlength=outputs).clip(min=1)
-    return (len(targets) / (outputs * counts_C)).astype(np.float32)
+    if isinstance(chosen, Mapping):
+        given = {values.category(label): weight for label, weight in chosen.items()}
+        return np.array([given.get(one, 1.0) for one in task.target.classes], np.float32)
+    if chosen == "none" and not REGISTRY[name].weighted:
+        return None
+    counts_C = np.bincount(targets, minlength=task.width).clip(min=1)
+    return (len(targets) / (task.width * counts_C)).astype(np.float32)
+
+
+def misfits(chosen: Sequence[object], target: schema.Target) -> Iterator[str]:
+    """Yield a message for each value of `train.class_weights` that does not fit the target."""
+    for one in chosen:
+        if one != "none" and not target.classes:
+            law = "must be left out unless the target has classes"
+            yield f"train.{WEIGHTS}: {law}, but the task is {target.task}"
+        for label in one if isinstance(one, Mapping) and target.classes else ():
+            if values.category(label) not in target.classes:
+                near = names.near(label, target.classes)
+                yield f"train.{WEIGHTS}: must be of classes, but got {label!r}{near}"
 
 
 def fitting(task: type[tasks.Task]) -> list[str]:
@@ -121,25 +145,34 @@ def _own(custom: code.Code) -> Function:
     return loss
 
 
-def _weighted_cross_entropy(train: spec.Train, targets: np.ndarray, outputs: int) -> Function:
-    return _smoothed(train.label_smoothing, class_weights(train, targets, outputs))
-
-
-def _smoothed(smoothing: float, weight_C: np.ndarray | None = None) -> Function:
-    import torch
+def _cross_entropy(train: spec.Train, targets: np.ndarray, task: tasks.Task) -> Function:
     from torch.nn import functional
 
-    weights: dict[torch.device, Tensor] = {}  # by device
+    weights = _Constant(class_weights(train, targets, task))
+    smoothing = train.label_smoothing
 
     def loss(logits_BC: Tensor, target_B: Tensor) -> Tensor:
-        device = logits_BC.device
-        if weight_C is not None and device not in weights:
-            weights[device] = torch.from_numpy(weight_C).to(device)
+        weight_C = weights.beside(logits_BC)
         return functional.cross_entropy(
-            logits_BC, target_B, weight=weights.get(device), label_smoothing=smoothing
+            logits_BC, target_B, weight=weight_C, label_smoothing=smoothing
         )
 
     return loss
+
+
+class _Constant:
+    """An array, or none, as a tensor on the device of another one."""
+
+    def __init__(self, array: np.ndarray | None) -> None:
+        self._array, self._by_device = array, dict[Any, "Tensor"]()
+
+    def beside(self, other: Tensor) -> Tensor | None:
+        import torch
+
+        device = other.device
+        if self._array is not None and device not in self._by_device:
+            self._by_device[device] = torch.from_numpy(self._array).to(device)
+        return self._by_device.get(device)
 
 
 def _stacked_cross_entropy(logits_KBC: Tensor, target_B: Tensor) -> Tensor:
@@ -147,9 +180,33 @@ def _stacked_cross_entropy(logits_KBC: Tensor, target_B: Tensor) -> Tensor:
     return -logits_KBC.log_softmax(2).gather(2, target_KB1)[:, :, 0].mean(1)
 
 
-def _focal(logits_BC: Tensor, target_B: Tensor) -> Tensor:
-    log_p_B = logits_BC.log_softmax(1).gather(1, target_B[:, None])[:, 0]
-    return -((1 - log_p_B.exp()) ** FOCUS * log_p_B).mean()
+def _focal(train: spec.Train, targets: np.ndarray, task: tasks.Task) -> Function:
+    """Lin et al. 2017, arXiv:1708.02002; with class weights their equation 5, as a mean."""
+    weights, gamma = _Constant(class_weights(train, targets, task)), train.focal_gamma
+
+    def loss(logits_BC: Tensor, target_B: Tensor) -> Tensor:
+        log_p_B = logits_BC.log_softmax(1).gather(1, target_B[:, None])[:, 0]
+        loss_B, weight_C = -((1 - log_p_B.exp()) ** gamma) * log_p_B, weights.beside(logits_BC)
+        if weight_C is None:
+            return loss_B.mean()
+        weight_B = weight_C[target_B]
+        return (weight_B * loss_B).sum() / weight_B.sum()
+
+    return loss
+
+
+def _quantile(_: spec.Train, __: np.ndarray, task: tasks.Task) -> Function:
+    """The mean pinball loss of all quantiles (Koenker and Bassett 1978)."""
+    levels = _Constant(np.array(task.target.quantiles, np.float32))
+
+    def loss(output_BC: Tensor, target_B: Tensor) -> Tensor:
+        import torch
+
+        level_C, off_BC = levels.beside(output_BC), target_B[:, None] - output_BC
+        assert level_C is not None
+        return torch.maximum(level_C * off_BC, (level_C - 1) * off_BC).mean()
+
+    return loss
 
 
 def _of_values(name: str) -> Callable[..., Function]:
@@ -162,33 +219,43 @@ def _of_values(name: str) -> Callable[..., Function]:
     return build
 
 
-def _entropy(outputs: int) -> dict[str, Any]:
+def _entropy(task: tasks.Task) -> list[dict[str, Any]]:
     """LightGBM's softmax; of two classes the logistic loss of the second."""
-    if outputs > 2:
-        return {"objective": "softmax", "num_class": outputs}
-    return {"objective": "xentropy"}
+    if task.width > 2:
+        return [{"objective": "softmax", "num_class": task.width}]
+    return [{"objective": "xentropy"}]
 
 
-_SMOOTHED = frozenset({"label_smoothing"})
+def _one(objective: str, **options: float) -> Callable[..., list[dict[str, Any]]]:
+    return lambda _: [{"objective": objective, **options}]
+
+
+def _each_quantile(task: tasks.Task) -> list[dict[str, Any]]:
+    return [{"objective": "quantile", "alpha": level} for level in task.target.quantiles]
+
+
+WEIGHTS = "class_weights"
+_SMOOTHED = frozenset({"label_smoothing", WEIGHTS})
 REGISTRY = plugins.Registry(
     "loss",
     {
         "cross_entropy": Loss(
             tasks.CLASSES,
-            lambda train, *_: _smoothed(train.label_smoothing),
+            _cross_entropy,
             _SMOOTHED,
-            objective=_entropy,
+            objectives=_entropy,
         ),
         "weighted_cross_entropy": Loss(
-            tasks.CLASSES, _weighted_cross_entropy, _SMOOTHED, weighted=True, objective=_entropy
+            tasks.CLASSES, _cross_entropy, _SMOOTHED, weighted=True, objectives=_entropy
         ),
-        "focal": Loss(tasks.CLASSES, lambda *_: _focal),
-        "mae": Loss(tasks.VALUES, _of_values("l1_loss"), objective=lambda _: {"objective": "l1"}),
-        "mse": Loss(tasks.VALUES, _of_values("mse_loss"), objective=lambda _: {"objective": "l2"}),
+        "focal": Loss(tasks.CLASSES, _focal, frozenset({"focal_gamma", WEIGHTS})),
+        "mae": Loss(tasks.VALUES, _of_values("l1_loss"), objectives=_one("l1")),
+        "mse": Loss(tasks.VALUES, _of_values("mse_loss"), objectives=_one("l2")),
         "huber": Loss(
             tasks.VALUES,
             _of_values("huber_loss"),
-            objective=lambda _: {"objective": "huber", "alpha": 1.0},  # torch's delta
+            objectives=_one("huber", alpha=1.0),  # torch's delta
         ),
+        "quantile": Loss(tasks.QUANTILES, _quantile, objectives=_each_quantile),
     },
 )

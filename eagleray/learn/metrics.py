@@ -9,7 +9,7 @@ A metric is added as a function of `Rows` and a line in `REGISTRY`; by an instal
 Legend: B rows, C classes, N rows that are not of the class.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -18,6 +18,7 @@ import numpy as np
 
 from eagleray import plugins
 from eagleray.learn import schema, tasks
+from eagleray.learn.tasks.quantiles import pinball
 
 
 def _most_probable(outputs_BC: np.ndarray) -> np.ndarray:
@@ -34,18 +35,20 @@ class Rows:
         outputs: probabilities (B, C), or values (B,).
         positive: index of the positive class; None where there is none.
         decide: gives the predicted classes (B), see `Task.decide`; by default the most probable.
+        levels: those of outputs (B, C) that are quantiles.
     """
 
     truth_B: np.ndarray
     outputs: np.ndarray
     positive: int | None = None
     decide: Callable[[np.ndarray], np.ndarray] = _most_probable
+    levels: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> "Rows":
         """Rows of a target, whose threshold or costs decide."""
         task = tasks.of(target)
-        return cls(truth_B, outputs, task.positive, task.decide)
+        return cls(truth_B, outputs, task.positive, task.decide, target.quantiles)
 
     @cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,7 +62,8 @@ class Rows:
 
     @cached_property
     def error_B(self) -> np.ndarray:
-        error_B: np.ndarray = self.truth_B.astype(float) - self.outputs.astype(float)
+        value_B = self.decide(self.outputs) if self.levels else self.outputs
+        error_B: np.ndarray = self.truth_B.astype(float) - value_B.astype(float)
         return error_B
 
     def mean(self, score_C: np.ndarray) -> float:
@@ -74,13 +78,15 @@ class Rows:
 class Metric:
     """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it.
 
-    `by_class` says that its time grows with the number of classes.
+    `by_class` says that its time grows with the number of classes, `selects` that trials may be
+    compared by it.
     """
 
     mode: Literal["max", "min"]
     tasks: frozenset[str]
     measure: Callable[[Rows], float]
     by_class: bool = False
+    selects: bool = True
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -179,6 +185,23 @@ def _r2(rows: Rows) -> float:
     return float(1 - residual / total if total else residual == 0)
 
 
+def _pinball(rows: Rows) -> float:
+    return float(pinball(rows.levels, rows.truth_B, rows.outputs).mean())
+
+
+def _coverage(rows: Rows) -> float:
+    """The share of true values between the lowest and the highest quantile."""
+    truth_B = rows.truth_B.astype(float)
+    held_B = (rows.outputs[:, 0] <= truth_B) & (truth_B <= rows.outputs[:, -1])
+    return float(held_B.mean()) if len(rows.levels) > 1 else np.nan
+
+
+def _interval_width(rows: Rows) -> float:
+    """The mean distance of the lowest from the highest quantile."""
+    width = float((rows.outputs[:, -1] - rows.outputs[:, 0]).mean())
+    return width if len(rows.levels) > 1 else np.nan
+
+
 REGISTRY = plugins.Registry(
     "metric",
     {
@@ -195,5 +218,17 @@ REGISTRY = plugins.Registry(
         "rmse": Metric("min", tasks.VALUES, lambda rows: float(np.sqrt(np.mean(rows.error_B**2)))),
         "mae": Metric("min", tasks.VALUES, lambda rows: float(np.abs(rows.error_B).mean())),
         "r2": Metric("max", tasks.VALUES, _r2),
+        "pinball": Metric("min", tasks.QUANTILES, _pinball),
+        "coverage": Metric("max", tasks.QUANTILES, _coverage, selects=False),
+        "interval_width": Metric("min", tasks.QUANTILES, _interval_width, selects=False),
     },
 )
+
+
+class _Selecting:
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in REGISTRY if REGISTRY[name].selects)
+
+
+SELECTING = _Selecting()
+"""Names of the metrics that trials may be compared by, those of packages among them."""

@@ -20,6 +20,13 @@ ExtraFields = Literal["refuse", "ignore"]
 """How fields of a request's row that are no columns are treated."""
 
 
+class Curve(pydantic.BaseModel, frozen=True):
+    """A probability, linear between points, of the log-odds that a model says."""
+
+    log_odds: tuple[float, ...]
+    probability: tuple[float, ...]
+
+
 class Target(pydantic.BaseModel, frozen=True):
     """What is predicted; of two `classes` the positive one comes last, as in a model's outputs.
 
@@ -27,6 +34,10 @@ class Target(pydantic.BaseModel, frozen=True):
         threshold: probability from which the positive one of two classes is predicted.
         costs: cost of each mistake, truth by prediction; the class that is expected to cost least
             is predicted. Empty: the most probable one is.
+        curves: isotonic calibration, see `Curve`: of two classes the positive one's, else one a
+            class. Empty: probabilities stay as they are.
+        quantiles: levels of a number's outputs, ascending, 0.5 among them.
+        shifts: conformal calibration: what is added to each quantile. Empty: nothing is.
     """
 
     name: str
@@ -35,6 +46,9 @@ class Target(pydantic.BaseModel, frozen=True):
     decimal_comma: bool = False
     threshold: float | None = None
     costs: tuple[tuple[float, ...], ...] = ()
+    curves: tuple[Curve, ...] = ()
+    quantiles: tuple[float, ...] = ()
+    shifts: tuple[float, ...] = ()
 
 
 class Schema(pydantic.BaseModel, frozen=True):

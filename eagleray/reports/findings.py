@@ -40,6 +40,7 @@ def of(found: Evaluation) -> Iterator[Finding]:
         *_fit(found),
         *_slices(found),
         *_calibration(found),
+        *_intervals(found),
         _looks(found),
     ]
     order = ("fail", "warn", "pass")
@@ -116,6 +117,16 @@ def _calibration(found: Evaluation) -> Iterator[Finding]:
             yield warned(f"{says}, see {one.title}.", fix=fix)
         else:
             yield passed(f"{says}.")
+
+
+def _intervals(found: Evaluation) -> Iterator[Finding]:
+    for one in found.intervals:
+        high = one.coverage.high
+        if high is not None and high < one.level:
+            fix = "" if found.calibration else "decide.calibrate: conformal"
+            yield warned(f"Its {one}: fewer than it says.", fix=fix)
+        else:
+            yield passed(f"Its {one}.")
 
 
 def _looks(found: Evaluation) -> Finding:

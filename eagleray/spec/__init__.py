@@ -80,12 +80,17 @@ class Experiment(File):
 
     @property
     def losses(self) -> list[str]:
-        return validation.options(self.searched, "loss")
+        return self.options("loss")
+
+    def options(self, key: str) -> list[Any]:
+        """All values of `train.key` that trials can get, see `validation.options`."""
+        return validation.options(self.searched, key)
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The tasks that the losses, the metric, `data.positive` and `decide` allow."""
-        data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
+        """The tasks that the keys of the file allow."""
+        data = {"positive": self.data.positive, "quantiles": self.data.quantiles}
+        tune = {"metric": self.tune.metric}
         decide = self.decide.model_dump()
         return validation.tasks({**self.searched, "data": data, "tune": tune, "decide": decide})
 

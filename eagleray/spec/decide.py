@@ -1,6 +1,6 @@
-"""The section `decide` of the experiment file: how classes are predicted from probabilities."""
+"""The section `decide` of the experiment file: what is made of a winner's outputs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import pydantic
@@ -11,24 +11,25 @@ from eagleray import messages
 from eagleray.learn import schema
 from eagleray.learn.columns import values
 from eagleray.learn.models.options import Section
-from eagleray.learn.tasks import BINARY, CLASSES
+from eagleray.learn.tasks import BINARY, CLASSES, REGISTRY, Task
 from eagleray.names import near
 from eagleray.spec.terms import NotNegative
 
 Costs = dict[str, dict[str, NotNegative]]
 """Cost of a mistake by true class, then by predicted class."""
 
-FITS = {"calibrate": CLASSES, "maximize": BINARY, "costs": CLASSES}
+FITS = {"maximize": BINARY, "costs": CLASSES}
 """Keys and the tasks that they fit."""
 
 
 class Decide(Section):
-    """How the winner predicts classes from probabilities; found on the validation part."""
+    """How the winner predicts: calibration, threshold and costs, found on the validation part."""
 
-    calibrate: Literal["none", "temperature"] = Field(
-        "none",
-        description="`temperature` divides the raw outputs by the number that gives the lowest "
-        "log loss.",
+    calibrate: Literal["auto", "none", "temperature", "isotonic", "conformal"] = Field(
+        "auto",
+        description="Of classes: `temperature` divides the raw outputs by the number that gives "
+        "the lowest log loss, `isotonic` fits a rising curve. Of quantiles: `conformal` moves them "
+        "so that intervals hold what they say. `auto` is conformal for quantiles, else none.",
     )
     maximize: Literal["accuracy", "balanced_accuracy", "f1", "mcc", "recall"] | None = Field(
         None,
@@ -45,9 +46,13 @@ class Decide(Section):
     )
 
     @property
-    def needed(self) -> bool:
-        """Whether anything is found on the validation part."""
-        return self.calibrate != "none" or self.maximize is not None or bool(self.costs)
+    def decides(self) -> bool:
+        """Whether classes are predicted in another way than as the most probable one."""
+        return self.maximize is not None or bool(self.costs)
+
+    def calibration(self, task: Task) -> str:
+        """How the outputs of a task are calibrated."""
+        return task.calibrations[0] if self.calibrate == "auto" else self.calibrate
 
     def matrix(self, target: schema.Target) -> tuple[tuple[float, ...], ...]:
         """`costs` in the order of the target's classes, truth by prediction."""
@@ -59,8 +64,8 @@ class Decide(Section):
 
     def misfits(self, target: schema.Target) -> Iterator[str]:
         """Yield a message for each key that does not fit the target column."""
-        for key, fitting in FITS.items():
-            if getattr(self, key) not in (None, {}, "none") and target.task not in fitting:
+        for key, _, fitting in claims(dict(self)):
+            if target.task not in fitting:
                 law = f"must be left out unless the task is {' or '.join(sorted(fitting))}"
                 yield f"decide.{key}: {law}, but it is {target.task}"
                 return
@@ -86,6 +91,17 @@ class Decide(Section):
         if costs and not any(map(any, (row.values() for row in costs.values()))):
             raise PydanticCustomError("law", "must hold a cost above 0")
         return costs
+
+
+def claims(chosen: Mapping[str, object]) -> Iterator[tuple[str, object, frozenset[str]]]:
+    """Yield each key of the section that fits some tasks only, with its value and these tasks."""
+    how = chosen.get("calibrate")
+    able = frozenset(name for name in REGISTRY if how in REGISTRY[name].calibrations)
+    if able and how != "none":
+        yield "calibrate", how, able
+    for key, fitting in FITS.items():
+        if chosen.get(key) not in (None, {}):
+            yield key, chosen[key], fitting
 
 
 def _by_class(costs: Costs) -> Costs:

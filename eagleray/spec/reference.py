@@ -64,7 +64,15 @@ def _widened(leaf: JSON) -> JSON:
         inside["items"] = _widened(value["items"])
     if "prefixItems" in value:
         inside["prefixItems"] = [_widened(item) for item in value["prefixItems"]]
+    if "anyOf" in value:
+        inside["anyOf"] = [_inside_widened(branch) for branch in value["anyOf"]]
     return {**about, "anyOf": [inside, *_distributions(value)]}
+
+
+def _inside_widened(branch: JSON) -> JSON:
+    """A mapping whose values may be distributions; another branch as it is."""
+    values = branch.get("additionalProperties")
+    return branch | ({"additionalProperties": _widened(values)} if isinstance(values, dict) else {})
 
 
 def _distributions(value: JSON) -> Iterator[JSON]:

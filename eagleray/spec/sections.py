@@ -74,6 +74,11 @@ class Data(Section):
     positive: Filled | None = Field(
         None, description="The positive one of two classes. Default: the later one."
     )
+    quantiles: terms.Quantiles = Field(
+        (),
+        description="Quantiles of a number to predict, ascending, with the median, such as "
+        "`[0.05, 0.5, 0.95]`. Default: its mean alone.",
+    )
     split: Split = Field(Split(), description="How rows are split.")
     seed: Seed = Field(0, description="Seed of the split.")
     drop: Many[Filled] = Field((), description="Columns to leave out.")
@@ -222,9 +227,23 @@ class Train(Section):
         None, description="Largest norm of the gradient; a larger one is scaled down."
     )
     loss: Annotated[str, terms.OneOf(losses.REGISTRY, own=True)] = Field(
-        "auto", description="`auto` is cross_entropy for classes and mse for numbers."
+        "auto",
+        description="`auto` is cross_entropy for classes, mse for numbers, quantile for quantiles.",
     )
     label_smoothing: Rate = Field(0.0, description="Label smoothing of the cross-entropy losses.")
+    focal_gamma: NotNegative = Field(
+        2.0, description="How much less a row counts in `focal` the surer it is predicted."
+    )
+    class_weights: terms.ClassWeights = Field(
+        "none",
+        description="How much rows of a class count in the loss, such as `{fraud: 10}`, others 1; "
+        "`balanced`: all classes the same in all, as `weighted_cross_entropy` has it by default.",
+    )
+    sampling: Literal["none", "balanced"] = Field(
+        "none",
+        description="`balanced` draws each row of an epoch from a class by chance, all alike: rare "
+        "rows come again and again.",
+    )
     early_stopping: EarlyStopping | None = Field(
         None, description="Stops a trial that no longer improves; without it, all epochs run."
     )
@@ -275,10 +294,10 @@ class Tune(Section):
         description="`asha`, `hyperband` and `median` stop trials that fall behind early; `pbt` "
         "lets them go on from better ones, with changed values; `none` lets all finish.",
     )
-    metric: Annotated[str, terms.OneOf(metrics.REGISTRY)] = Field(
+    metric: Annotated[str, terms.OneOf(metrics.SELECTING)] = Field(
         "auto",
         description="What trials are compared by, on the validation part. `auto` is roc_auc for "
-        "two classes, accuracy for more and rmse for numbers.",
+        "two classes, accuracy for more, rmse for numbers and pinball for quantiles.",
     )
     cost: Literal["latency", "size"] | None = Field(
         None,
@@ -333,7 +352,7 @@ class File(Section):
     model: ModelOptions = Field(models.Mlp(), description="What is trained.")
     train: TrainOfModel = Field(Train(), validate_default=True, description="How it is trained.")
     tune: Tune = Field(Tune(), description="How configurations are searched.")
-    decide: Decide = Field(Decide(), description="How the winner predicts a class.")
+    decide: Decide = Field(Decide(), description="How the winner predicts.")
     compute: Compute = Field(Compute(), description="What one trial gets.")
     storage: Annotated[str, Field(pattern=terms.STORAGE)] = Field(
         EMBEDDED,

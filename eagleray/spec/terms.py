@@ -1,6 +1,8 @@
 """The types of the keys of the experiment file, beside those of `eagleray.learn.models.options`."""
 
 import dataclasses
+import itertools
+import math
 import re
 import zoneinfo
 from collections.abc import Iterable
@@ -11,7 +13,8 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from eagleray import code
-from eagleray.learn.models.options import Section
+from eagleray.learn.models.options import Many, Section
+from eagleray.learn.tasks import MEDIAN
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 STORAGE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$"
@@ -128,6 +131,28 @@ def _auto_or_size(value: object) -> object:
     raise PydanticCustomError("law", "must be auto or a whole number of at least 1")
 
 
+def _ascending(levels: tuple[float, ...]) -> tuple[float, ...]:
+    if any(low >= high for low, high in itertools.pairwise(levels)):
+        raise PydanticCustomError("law", "must ascend, and hold each level once")
+    if levels and MEDIAN not in levels:
+        raise PydanticCustomError("law", f"must hold {MEDIAN}, the median, which is the prediction")
+    return levels
+
+
+def _class_weights(value: object) -> object:
+    if value in ("none", "balanced"):
+        return value
+    if not isinstance(value, dict) or not value:
+        law = "must be none, balanced, or the weights of classes, such as {fraud: 10}"
+        raise PydanticCustomError("law", law)
+    for label, weight in value.items():
+        known = type(weight) in (int, float) and math.isfinite(weight)
+        if not isinstance(label, str) or not known or weight <= 0:
+            law = "each weight must be a number above 0"
+            raise PydanticCustomError("law", law, {"got": f"{weight} for {label}"})
+    return {label: float(weight) for label, weight in value.items()}
+
+
 def _true_or_search(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(SEARCH, value)):
         return value
@@ -176,6 +201,23 @@ TrueOrSearch = Annotated[
     pydantic.PlainValidator(_true_or_search),
     pydantic.WithJsonSchema(
         {"anyOf": [{"type": "boolean"}, {"pattern": SEARCH, "type": "string"}]}
+    ),
+]
+Quantiles = Annotated[Many[Part], Field(max_length=99), AfterValidator(_ascending)]
+ClassWeights = Annotated[
+    str | dict[str, float],
+    pydantic.PlainValidator(_class_weights),
+    pydantic.WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["none", "balanced"], "type": "string"},
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": "number", "exclusiveMinimum": 0},
+                    "minProperties": 1,
+                },
+            ]
+        }
     ),
 ]
 Memory = Annotated[str, Field(pattern=MEMORY)]

@@ -14,7 +14,7 @@ import pydantic
 
 from eagleray import code
 from eagleray.learn import columns, features, losses, metrics, models
-from eagleray.learn.tasks import REGISTRY, Task
+from eagleray.learn.tasks import CLASSES, REGISTRY, Task
 from eagleray.spec import decide, document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
@@ -35,6 +35,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     for law in (
         _column_laws,
         _task_laws,
+        _quantile_laws,
         *((_auto_laws,) if _model(tree) is models.Auto else searching),
         _tune_laws,
         _dependent_laws,
@@ -59,7 +60,7 @@ def _default(tree: space.Tree, key: str) -> object:
 
 
 def tasks(tree: space.Tree) -> frozenset[str]:
-    """The tasks that every loss, the metric, `data.positive` and `decide` are for."""
+    """The tasks that all keys of the file are for."""
     return frozenset(REGISTRY).intersection(*(fitting for *_, fitting in _claims(tree)))
 
 
@@ -114,7 +115,8 @@ def _section_laws(tree: space.Tree, wrong: set[Key]) -> Iterator[Problem]:
     """
     defaults = space.defaults(tree)
     elsewhere = defaults.keys() | wrong
-    for problem in _broken(space.fill(tree, defaults)):
+    usual = _broken(space.fill(tree, defaults))
+    for problem in usual:
         if not any(problem.key[:length] in elsewhere for length in range(len(problem.key) + 1)):
             yield problem
     for key, drawn in space.find(tree):
@@ -123,6 +125,8 @@ def _section_laws(tree: space.Tree, wrong: set[Key]) -> Iterator[Problem]:
                 if problem.key[: len(key)] == key:
                     inside = (*key, drawn.kind, at, *problem.key[len(key) :])
                     yield dataclasses.replace(_of_distribution(problem, drawn), at=inside)
+                elif problem not in usual and key[: len(problem.key)] == problem.key:
+                    yield dataclasses.replace(problem, at=(*key, drawn.kind, at))
 
 
 def _of_distribution(problem: Problem, drawn: space.Distribution) -> Problem:
@@ -163,12 +167,27 @@ def _column_laws(tree: space.Tree) -> Iterator[Problem]:
 def _task_laws(tree: space.Tree) -> Iterator[Problem]:
     for (key, value, fitting), (other, rival, rivals) in itertools.combinations(_claims(tree), 2):
         if not fitting & rivals:
-            law = f"must fit {dotted(key)}: {value}, which is for {' and '.join(sorted(fitting))}"
+            shown = value if isinstance(value, str) else show(value)
+            law = f"must fit {dotted(key)}: {shown}, which is for {' and '.join(sorted(fitting))}"
             yield Problem(other, law, show(rival))
+
+
+def _quantile_laws(tree: space.Tree) -> Iterator[Problem]:
+    """A loss for quantiles alone needs to know which."""
+    if _section(tree, "data").get("quantiles"):
+        return
+    for loss in options(tree, "loss"):
+        fitting = _tasks(loss, losses.REGISTRY, losses.fitting)
+        if fitting and all(REGISTRY[name].takes_quantiles for name in fitting):
+            law = "needs data.quantiles beside it, such as [0.05, 0.5, 0.95]"
+            yield Problem(("train", "loss"), law, show(loss))
 
 
 def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
     """Yield each key whose value fits some tasks only: key, value, and those tasks."""
+    if quantiles := _section(tree, "data").get("quantiles"):
+        takes = (name for name in REGISTRY if REGISTRY[name].takes_quantiles)
+        yield ("data", "quantiles"), quantiles, frozenset(takes)
     for loss in options(tree, "loss"):
         yield ("train", "loss"), loss, _tasks(loss, losses.REGISTRY, losses.fitting)
     metric = _section(tree, "tune").get("metric")
@@ -176,10 +195,12 @@ def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
     if positive := _section(tree, "data").get("positive"):
         takes = (name for name in REGISTRY if REGISTRY[name].positive is not None)
         yield ("data", "positive"), positive, frozenset(takes)
-    chosen = _section(tree, "decide")
-    for key, fitting in decide.FITS.items():
-        if chosen.get(key) not in (None, {}, "none"):
-            yield ("decide", key), chosen[key], fitting
+    for key in sorted({"class_weights", "sampling"} - without_effect(tree)):
+        for chosen in options(tree, key):
+            if chosen != "none":
+                yield ("train", key), chosen, CLASSES
+    for key, value, fitting in decide.claims(_section(tree, "decide")):
+        yield ("decide", key), value, fitting
 
 
 def _tasks(
@@ -319,16 +340,30 @@ def _schedule_laws(tree: space.Tree) -> Iterator[Problem]:
             yield Problem(("serve", "schedules", at, "min"), law, show(least))
 
 
-def _is_smoothed(loss: object) -> bool:
-    """Whether a loss reads `label_smoothing`; true for unknown names, reported elsewhere."""
-    if isinstance(loss, str) and loss in losses.REGISTRY:
-        return "label_smoothing" in losses.REGISTRY[loss].options
-    return not (isinstance(loss, str) and code.is_name(loss))
+def _reads(option: str, *, auto: bool) -> Callable[[object], bool]:
+    """Whether a loss reads an option of `train`; true for unknown names, reported elsewhere."""
+
+    def reads(loss: object) -> bool:
+        if isinstance(loss, str) and loss in losses.REGISTRY:
+            return option in losses.REGISTRY[loss].options
+        return auto if loss == "auto" else not (isinstance(loss, str) and code.is_name(loss))
+
+    return reads
 
 
 _NEEDS: dict[str, tuple[str, str, Callable[[object], bool]]] = {
     "momentum": ("optimizer", "needs optimizer: sgd beside it", lambda one: one == "sgd"),
-    "label_smoothing": ("loss", "needs a cross-entropy loss beside it", _is_smoothed),
+    "label_smoothing": (
+        "loss",
+        "needs a cross-entropy loss beside it",
+        _reads("label_smoothing", auto=True),
+    ),
+    "class_weights": (
+        "loss",
+        "needs a cross-entropy loss or focal beside it",
+        _reads("class_weights", auto=True),
+    ),
+    "focal_gamma": ("loss", "needs loss: focal beside it", _reads("focal_gamma", auto=False)),
 }
 """Keys of `train` that need certain values of another key: that key, the law, and its test."""
 

@@ -166,17 +166,52 @@ class Decision(Part):
         )
 
 
-class Calibration(Part):
-    """A temperature, and the expected calibration error on the test part without and with it."""
+class Bin(Part):
+    """Rows of which something is said with a probability, see `eagleray.learn.tasks.diagrams`."""
 
-    temperature: float
+    said: float
+    was: float
+    rows: int
+
+
+class Calibration(Part):
+    """How outputs are calibrated, and the calibration error on the test part without and with it.
+
+    The error is the mean distance of what was said from what was true: of probabilities, in bins;
+    of quantiles, level by level.
+    """
+
+    method: str = "temperature"
+    temperature: float | None = None
     before: float
     after: float
+    bins_before: list[Bin] = []
+    bins_after: list[Bin] = []
+    warning: str = ""  # what it cannot promise; a sentence without its subject
 
     def __str__(self) -> str:
+        how = {"isotonic": "isotonic curves", "conformal": "conformal shifts"}.get(self.method)
+        if self.temperature is not None:
+            how = f"temperature {self.temperature:.3g}"
+        bins = f" in {len(self.bins_after)} bins" if self.bins_after else ""
         return (
-            f"temperature {self.temperature:.3g}: expected calibration error on the test part"
-            f" {self.before:.4f} without it, {self.after:.4f} with it"
+            f"{how or self.method}: expected calibration error on the test part{bins}"
+            f" {self.before:.4f} without, {self.after:.4f} with"
+        )
+
+
+class Interval(Part):
+    """A prediction interval on the test part."""
+
+    level: float  # share of the true values that it is made to hold
+    coverage: Estimate  # the share that it holds, with its binomial interval (Wilson)
+    width: float  # mean
+
+    def __str__(self) -> str:
+        held = self.coverage
+        return (
+            f"{100 * self.level:.3g} % interval holds {held.value:.3g} ({held.sides('.3g')}) of the"
+            f" true values, {self.width:.3g} wide on average"
         )
 
 
@@ -206,6 +241,7 @@ class Evaluation(documents.Document, frozen=True):
     importance: list[Importance] = []  # the largest first
     wrong: list[Wrong] = []  # the most wrong first
     fit: Fit | None = None
+    intervals: list[Interval] = []  # of quantiles, the widest first
     decision: Decision | None = None  # None: the most probable class is predicted
     calibration: Calibration | None = None
     notes: list[str] = []  # what was left out, and why

@@ -226,7 +226,9 @@ class _Inference:
         raw, kind = self._table[data.target], self._declared(data.target)
         found = inference.infer(data.target, raw, kind, data.missing)
         assert found is not None  # rows without a target are gone
-        column = tasks.TargetColumn(found.column, found.array, raw, kind, data.positive)
+        column = tasks.TargetColumn(
+            found.column, found.array, raw, kind, data.positive, data.quantiles
+        )
         task = tasks.infer(column, preferred)
         return task, task.encode(raw)
 

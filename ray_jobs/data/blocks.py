@@ -36,9 +36,17 @@ class Blocks:
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def reader(self, load: reading.Load, *, rank: int = 0, size: int = 1) -> reading.Reader:
+    def reader(
+        self,
+        load: reading.Load,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        chance_B: np.ndarray | None = None,
+    ) -> reading.Reader:
         from ray_jobs.data import reading
 
+        assert chance_B is None  # a law of the file
         return reading.Stream(self, load, rank=rank, size=size)
 
     def part(self, block: int) -> encoded.Part:

@@ -25,8 +25,18 @@ class Training(Protocol):
     def __len__(self) -> int:
         """The number of rows."""
 
-    def reader(self, load: reading.Load, *, rank: int = 0, size: int = 1) -> reading.Reader:
-        """How the worker `rank` of a group of `size` reads the rows."""
+    def reader(
+        self,
+        load: reading.Load,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        chance_B: np.ndarray | None = None,
+    ) -> reading.Reader:
+        """How the worker `rank` of a group of `size` reads the rows.
+
+        With `chance_B` an epoch has as many rows as there are, each drawn by these chances.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,11 +49,13 @@ class Part:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def reader(self, load: reading.Load, **_: int) -> reading.Reader:
+    def reader(
+        self, load: reading.Load, *, chance_B: np.ndarray | None = None, **_: int
+    ) -> reading.Reader:
         """Each worker of a group holds all rows."""
         from ray_jobs.data import reading
 
-        return reading.Whole(load(self.inputs, self.targets))
+        return reading.Whole(load(self.inputs, self.targets), chance_B)
 
 
 @dataclass(frozen=True)

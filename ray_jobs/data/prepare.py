@@ -108,7 +108,11 @@ def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
 
 def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
     """Yield a problem for each key of the file that does not fit the data."""
-    task = tasks.REGISTRY[prepared.schema.target.task]
+    target = prepared.schema.target
+    task = tasks.REGISTRY[target.task]
+    if experiment.data.quantiles and not target.quantiles:
+        law = "must be left out unless the target is a number"
+        yield f"data.quantiles: {law}, but {target.name} has classes"
     for kind in experiment.families:
         yield from _misfits_of_model(kind, task, prepared.schema, experiment)
     fitting = losses.fitting(task)
@@ -120,7 +124,11 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         experiment.metric(task.name)
     except errors.UserError as error:
         yield str(error)
-    yield from experiment.decide.misfits(prepared.schema.target)
+    yield from losses.misfits(experiment.options("class_weights"), target)
+    if not target.classes and "balanced" in experiment.options("sampling"):
+        law = "must be left out unless the target has classes"
+        yield f"train.sampling: {law}, but the task is {target.task}"
+    yield from experiment.decide.misfits(target)
 
 
 def _misfits_of_model(
@@ -144,8 +152,8 @@ def _misfits_of_model(
         yield f"model.type: {law}, but got {', '.join(wrong)}; {fix}"
     for loss in experiment.losses if model.objectives else ():
         name = task.loss if loss == "auto" else loss
-        if name not in losses.REGISTRY or losses.REGISTRY[name].objective is None:
-            able = [one for one in losses.REGISTRY if losses.REGISTRY[one].objective]
+        if name not in losses.REGISTRY or losses.REGISTRY[name].objectives is None:
+            able = [one for one in losses.REGISTRY if losses.REGISTRY[one].objectives]
             law = f"must be one of {', '.join(able)} beside model.type: {kind}"
             yield f"train.loss: {law}, but got {name}"
 

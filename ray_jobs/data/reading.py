@@ -70,19 +70,27 @@ class Reader(Protocol):
 
 
 class Whole:
-    """Rows that are in memory."""
+    """Rows that are in memory; `chance_B` (B) has each drawn with a chance, again and again."""
 
-    def __init__(self, rows: Batch) -> None:
+    def __init__(self, rows: Batch, chance_B: np.ndarray | None = None) -> None:
         self.rows = rows
+        self._up_to_B = None if chance_B is None else torch.from_numpy(np.cumsum(chance_B))
 
     def __len__(self) -> int:
         return len(self.rows.target_B)
 
     def shuffled(self, size: int, generator: torch.Generator, start: int = 0) -> Iterator[Batch]:
-        order = torch.randperm(len(self), generator=generator).to(self.rows.target_B.device)
+        order = self._order(generator).to(self.rows.target_B.device)
         chosen = order.split(size)[start:]
         able = (rows for rows in chosen if len(rows) > 1 or len(order) == 1)
         return map(self.rows.select, able)
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        count, up_to_B = len(self), self._up_to_B
+        if up_to_B is None:
+            return torch.randperm(count, generator=generator)
+        drawn_B = torch.rand(count, generator=generator, dtype=torch.float64) * up_to_B[-1]
+        return torch.searchsorted(up_to_B, drawn_B, right=True).clamp(max=count - 1)
 
 
 @dataclass(frozen=True)

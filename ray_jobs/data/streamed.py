@@ -110,6 +110,9 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
             yield f"data.split.{key}: {law}{fix}"
     if data.duplicates == "drop":
         yield f"data.duplicates: streamed rows are not compared, so drop cannot stand here{fix}"
+    if "balanced" in experiment.options("sampling"):
+        law = "streamed rows are each trained on once an epoch, so balanced cannot stand here"
+        yield f"train.sampling: {law}{fix}"
     if experiment.model.single:
         law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
         yield f"model.type: {law}{fix}"

@@ -28,6 +28,7 @@ COSTS: dict[str, Callable[[float], str]] = {
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
     *("headline", "looks", "baselines", "unbeaten", "compared"),
+    *("coverage", "decision", "calibration"),
 }
 
 Cells = dict[str, list[str]]
@@ -180,6 +181,12 @@ def said(result: searches.Result) -> Iterator[str]:
     """Yield sentences on a version's results; the caller puts its name before them."""
     if result.headline:
         yield result.headline
+    if result.decision is not None:
+        yield f"decides: {result.decision}"
+    if result.calibration is not None:
+        yield f"is calibrated by {result.calibration}"
+    for one in result.coverage:
+        yield f"on the test part: the {one}"
     if result.compared is not None:
         other = f"version {result.compared.version}, the champion when it was judged"
         verdict = result.compared.verdict

@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from eagleray import bundle, errors, predictions, spec
 from eagleray.api import checks
-from eagleray.evaluation import decisions
+from eagleray.evaluation import calibrations, decisions
 from eagleray.learn import metrics, schema, tasks
 from eagleray.state import evaluations
 from eagleray.state.models import Registry
@@ -117,21 +117,22 @@ def test_a_planted_temperature_is_found(planted: float) -> None:
     right = tasks.of(THREE).activate(logits, {})
     truth = (random.random((len(right), 1)) > right.cumsum(1)).sum(1)
     outputs = tasks.of(THREE).activate(logits * planted, {})
-    found = decisions.temperature(truth, outputs)
-    assert found == pytest.approx(planted, rel=0.05)
-    mended = tasks.of(THREE).activate(logits * planted, {"temperature": found})
+    found = calibrations.fit("temperature", THREE, truth, outputs)
+    assert found.scale["temperature"] == pytest.approx(planted, rel=0.05)
+    mended = tasks.of(THREE).activate(logits * planted, found.scale)
     np.testing.assert_allclose(mended, right, atol=0.02)
 
 
 def test_a_perfect_part_gives_a_bounded_temperature_and_threshold() -> None:
     truth, outputs = np.array([0, 0, 1, 1]), two(np.array([0.0, 0.0, 1.0, 1.0]))
-    assert decisions.LEAST <= decisions.temperature(truth, outputs) <= decisions.MOST
+    found = calibrations.fit("temperature", BINARY, truth, outputs)
+    assert calibrations.LEAST <= found.scale["temperature"] <= calibrations.MOST
     target, _ = decisions.decide(spec.Decide(maximize="f1"), BINARY, truth, outputs)
     assert target.threshold == 0.5
     alike = two(np.full(4, 0.3))
-    target, found = decisions.decide(spec.Decide(maximize="accuracy"), BINARY, truth, alike)
-    assert found is not None
-    assert found.reached == {"accuracy": 0.5}
+    target, decided = decisions.decide(spec.Decide(maximize="accuracy"), BINARY, truth, alike)
+    assert decided is not None
+    assert decided.reached == {"accuracy": 0.5}
 
 
 def decided(threshold: float, **scale: float) -> bundle.Bundle:

@@ -44,8 +44,8 @@ def test_calibration_is_near_the_diagonal_where_probabilities_are_right() -> Non
     assert right.high is not None
     inside = [low <= x <= high for low, x, high in zip(right.low, right.x, right.high, strict=True)]
     assert sum(inside) >= 8
-    assert diagrams.calibration_error(said, truth == 1) < 0.02
-    assert diagrams.calibration_error(said**3, truth == 1) > 0.2
+    assert diagrams.calibration_error(diagrams.bins(said, truth == 1)) < 0.02
+    assert diagrams.calibration_error(diagrams.bins(said**3, truth == 1)) > 0.2
 
 
 def test_of_many_classes_the_most_frequent_have_curves() -> None:
@@ -89,7 +89,7 @@ def test_a_report_says_the_same_distance_as_its_calibration_curve() -> None:
         for one in diagrams.of_classes(("no", "yes"), 1, truth, outputs)
         if one.name == "calibration"
     ]
-    error = diagrams.calibration_error(outputs[:, 1], truth == 1)
+    error = diagrams.calibration_error(diagrams.bins(outputs[:, 1], truth == 1))
     assert drawn.distance == error
     judged = evaluations.Evaluation(
         target="left",

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from sklearn.utils.class_weight import compute_class_weight
 
 from eagleray import errors, spec
-from eagleray.learn import losses, schema
+from eagleray.learn import losses, schema, tasks
 
 TARGETS = np.array([0, 0, 0, 1])
 CLASSES = schema.Target(name="y", task="binary", classes=("no", "yes"))
@@ -30,7 +31,7 @@ def test_mae_is_the_mean_distance_that_scikit_learn_has() -> None:
     loss = losses.build(spec.Train(loss="mae"), VALUE, truth)
     found = loss(torch.from_numpy(value)[:, None], torch.from_numpy(truth))
     assert float(found) == pytest.approx(metrics.mean_absolute_error(truth, value))
-    assert losses.REGISTRY["mae"].objective(1) == {"objective": "l1"}
+    assert losses.REGISTRY["mae"].objectives(tasks.of(VALUE)) == [{"objective": "l1"}]
 
 
 def test_the_focal_loss_counts_a_sure_row_less_than_cross_entropy_does() -> None:
@@ -48,6 +49,39 @@ def test_class_weights_make_both_classes_weigh_the_same_in_all() -> None:
     wrong_common = loss(torch.tensor([[0.0, 1.0]] * 4), torch.from_numpy(TARGETS))
     assert float(wrong_rare) == pytest.approx(float(wrong_common))
     assert float(loss(logits, torch.from_numpy(TARGETS))) < float(wrong_rare)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 5.0])
+def test_gamma_says_how_much_less_a_sure_row_counts(gamma: float) -> None:
+    logits, target = torch.tensor([[0.0, 3.0], [1.0, 0.0]]), torch.tensor([1, 1])
+    found = losses.build(spec.Train(loss="focal", focal_gamma=gamma), CLASSES, TARGETS)
+    p = logits.softmax(1)[:, 1]
+    expected = (-((1 - p) ** gamma) * p.log()).mean()
+    assert float(found(logits, target)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("loss", ["auto", "cross_entropy", "weighted_cross_entropy", "focal"])
+def test_weights_of_the_file_are_a_weighted_mean_of_rows(loss: str) -> None:
+    weights = {"yes": 9.0}
+    train = spec.Train(loss=loss, class_weights=weights, focal_gamma=0.0)
+    logits, target = torch.tensor([[0.5, -1.0], [1.0, 2.0], [0.0, 3.0]]), torch.tensor([0, 1, 0])
+    each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    weight = torch.tensor([1.0, 9.0, 1.0])
+    expected = (each * weight).sum() / weight.sum()
+    found = losses.build(train, CLASSES, TARGETS)
+    assert float(found(logits, target)) == pytest.approx(float(expected))
+
+
+def test_balanced_weights_are_those_of_scikit_learn_and_of_the_weighted_loss() -> None:
+    task, expected = (
+        tasks.of(CLASSES),
+        compute_class_weight("balanced", classes=np.array([0, 1]), y=TARGETS),
+    )
+    for train in (spec.Train(class_weights="balanced"), spec.Train(loss="weighted_cross_entropy")):
+        found = losses.class_weights(train, TARGETS, task)
+        np.testing.assert_allclose(found, expected)
+    assert losses.class_weights(spec.Train(), TARGETS, task) is None
+    assert losses.build_stacked(spec.Train(class_weights="balanced"), CLASSES) is None
 
 
 @pytest.mark.parametrize(

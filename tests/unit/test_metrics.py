@@ -11,15 +11,18 @@ from eagleray.learn import metrics, schema, tasks
 BINARY = schema.Target(name="y", task="binary", classes=("no", "yes"))
 THREE = schema.Target(name="y", task="multiclass", classes=("a", "b", "c"))
 NUMBER = schema.Target(name="y", task="regression")
+QUANTILES = schema.Target(name="y", task="quantiles", quantiles=(0.1, 0.5, 0.9))
 
 
-@pytest.mark.parametrize("target", [BINARY, THREE, NUMBER])
+@pytest.mark.parametrize("target", [BINARY, THREE, NUMBER, QUANTILES])
 def test_a_task_has_the_metrics_that_the_experiment_file_knows_for_it(
     target: schema.Target,
 ) -> None:
     rows = np.arange(12) % max(2, len(target.classes))
     classes = len(target.classes)
     outputs = np.full((12, classes), 1 / classes) if classes else rows + 0.5
+    if target.quantiles:
+        outputs = np.stack([rows - 1.0, rows, rows + 1.0], 1)
     known = metrics.fitting(tasks.REGISTRY[target.task])
     assert list(metrics.score(target, rows, outputs)) == known
 

@@ -199,3 +199,19 @@ def test_an_epoch_that_stops_between_two_batches_goes_on_to_the_bit(tmp_path: Pa
     weights = test_training.weights(parted)
     for name, value in test_training.weights(whole).items():
         assert torch.equal(value, weights[name])
+
+
+def test_rows_are_drawn_by_their_chances_and_the_rest_of_an_epoch_is_the_same() -> None:
+    part, rare = numbered(1000), np.arange(1000) >= 990
+    reader = part.reader(load, chance_B=np.where(rare, 1 / 10, 1 / 990))
+
+    def drawn(seed: int, start: int = 0) -> list[list[int]]:
+        return numbers(list(reader.shuffled(BATCH, torch.Generator().manual_seed(seed), start)))
+
+    first = drawn(1)
+    rows = np.concatenate(first)
+    assert len(rows) == 1000
+    assert (rows >= 990).mean() == pytest.approx(0.5, abs=0.05)
+    assert len(set(rows[rows >= 990])) == 10
+    assert drawn(1) == first != drawn(2)
+    assert drawn(1, 7) == first[7:]

@@ -222,6 +222,20 @@ def test_momentum_may_stand_beside_a_choice_of_optimizers(file: Path) -> None:
     assert "momentum" not in load(file, {}).resolved()["train"]
 
 
+def test_weights_of_classes_are_numbers_of_which_each_may_be_searched(file: Path) -> None:
+    plain = load(file, {"train": {"class_weights": {"yes": 5}}})
+    assert plain.resolved()["train"]["class_weights"] == {"yes": 5.0}
+    weights = {"class_weights": {"choice": ["none", {"yes": 5}, {"yes": 2, "no": 1}]}}
+    chosen = load(file, {"train": weights}).configuration({"train.class_weights": {"yes": 5}})
+    assert chosen.model_dump(mode="json")["train"]["class_weights"] == {"yes": 5.0}
+    drawn = {"train": {"class_weights": {"yes": {"loguniform": [1, 20]}}}}
+    searched = load(file, drawn)
+    assert searched.configuration({"train.class_weights.yes": 3.5}).train.class_weights == {
+        "yes": 3.5
+    }
+    assert list(SCHEMA.iter_errors({**LEAST, **drawn})) == []
+
+
 def test_the_target_may_be_told_to_be_a_class(file: Path) -> None:
     load(file, {"features": {"target": {"type": "categorical"}}})
     with pytest.raises(SpecError, match="the target has no options but type, but got 5"):

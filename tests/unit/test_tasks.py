@@ -52,6 +52,10 @@ def test_of_tasks_that_fit_the_first_is_taken_unless_the_file_means_another(
     [
         (schema.Target(name="y", task="binary", classes=("a", "b")), np.eye(2)[[0, 1, 1]]),
         (schema.Target(name="y", task="regression"), np.array([1.0, 2.0, 2.5])),
+        (
+            schema.Target(name="y", task="quantiles", quantiles=(0.1, 0.5)),
+            np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 2.5]]),
+        ),
     ],
 )
 def test_predictions_are_compared_by_the_column_kind_of_the_target(

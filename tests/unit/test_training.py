@@ -226,3 +226,93 @@ def _locked(part: encoded.Part) -> encoded.Part:
         return array
 
     return encoded.Part({k: lock(v) for k, v in part.inputs.items()}, lock(part.targets))
+
+
+RARE = """
+name: rare
+data: {source: rare.csv, target: y, positive: yes}
+model: {type: mlp, hidden: [8]}
+train: {epochs: 4, lr: 0.01}
+storage: file:///tmp/unused
+"""
+
+
+def rare(folder: Path, **overrides: str) -> spec.Experiment:
+    """One row of 20 is positive, and hard to tell."""
+    random = np.random.default_rng(0)
+    positive = np.arange(1200) % 20 == 0
+    drawn = zip(random.normal(positive), positive, strict=True)
+    lines = [f"{x:.3f},{'yes' if p else 'no'}" for x, p in drawn]
+    (folder / "rare.csv").write_text("\n".join(["x,y", *lines]))
+    (folder / "rare.yaml").write_text(RARE)
+    return spec.load(folder / "rare.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"train.sampling": "balanced"},
+        {"train.class_weights": "balanced"},
+        {"train.class_weights": "{yes: 19}"},
+        {"train.class_weights": "balanced", "train.loss": "focal"},
+    ],
+)
+def test_sampling_and_weights_make_a_rare_class_as_likely_as_the_other(
+    tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    def share(**options: str) -> float:
+        chosen = rare(tmp_path, **options)
+        running = finish(training.Trainer(chosen.default(), encode(chosen), metric="log_loss"))
+        running.model.load_state_dict(running.best_weights)
+        (batch,) = running.validation_batches()
+        with torch.inference_mode():
+            logits = running.model.eval()(batch.inputs)
+        return float(logits.softmax(1)[:, 1].mean())
+
+    assert share() < 0.15
+    assert share(**overrides) > 0.3
+
+
+def test_drawn_rows_are_the_same_when_a_training_goes_on(tmp_path: Path) -> None:
+    chosen = rare(tmp_path, **{"train.sampling": "balanced"})
+    data = encode(chosen)
+    whole, first, second = (
+        training.Trainer(chosen.default(), data, metric="log_loss") for _ in range(3)
+    )
+    finish(whole)
+    first.epoch()
+    stops = iter([False] * 3 + [True])
+    assert first.epoch(lambda: next(stops)) is None
+    copy(first, second, tmp_path)
+    finish(second)
+    assert equal(second.best_weights, whole.best_weights)
+
+
+@pytest.mark.parametrize(
+    ("source", "overrides", "problem"),
+    [
+        (
+            "wine",
+            {"train.class_weights": "{clas_1: 2}"},
+            "train.class_weights: must be of classes, but got 'clas_1'; did you mean 'class_1'",
+        ),
+        (
+            "diabetes",
+            {"train.class_weights": "balanced"},
+            "train.class_weights: must be left out unless the target has classes, but the task is"
+            " regression",
+        ),
+        (
+            "diabetes",
+            {"train.sampling": "balanced"},
+            "train.sampling: must be left out unless the target has classes, but the task is"
+            " regression",
+        ),
+    ],
+)
+def test_weights_and_sampling_that_do_not_fit_the_data_are_refused(
+    tmp_path: Path, source: str, overrides: dict[str, str], problem: str
+) -> None:
+    overrides = {"data.source": f"dataset:{source}", **overrides}
+    chosen = experiment(tmp_path, **overrides)
+    assert problem in prepare.misfits(chosen, prepare.dataset(chosen))

@@ -39,7 +39,7 @@ class Model:
         refuses: column types that it cannot take.
         engine: the name of the engine that runs it (`eagleray.engines`); empty for `auto`, of
             which a trial takes another model.
-        objectives: whether it is trained by the `objective` of a loss alone.
+        objectives: whether it is trained by the `objectives` of a loss alone.
     """
 
     options: type[Options]
@@ -91,9 +91,12 @@ def build(
     shape: features.Shape,
     outputs: int,
     *,
+    values: bool = False,
     custom: code.Code | None = None,
 ) -> nn.Module:
     """Build a model with C `outputs`, or the user's (`custom`), from torch's current seed.
+
+    `values` says that outputs are in the target's unit, else they are logits.
 
     Raises:
         NotFoundError: no installed package has the model.
@@ -103,5 +106,10 @@ def build(
         from eagleray.learn.models.custom import build as build_custom
 
         return build_custom(custom, options, shape, outputs)
+    from eagleray.learn.models import layers
+
     module: type[nn.Module] = pkgutil.resolve_name(REGISTRY[options.type].module)
-    return module(options, shape, outputs)
+    made = module(options, shape, outputs)
+    if isinstance(made, layers.Ensemble):
+        made.values = values
+    return made

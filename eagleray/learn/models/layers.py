@@ -19,9 +19,13 @@ class Fitted(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """A module that in training gives for each row the outputs of K members in turn, (B K, C)."""
+    """A module that in training gives for each row the outputs of K members in turn, (B K, C).
+
+    Its prediction is the mean of the members' values, or of their probabilities.
+    """
 
     members: int
+    values: bool = False  # whether outputs are values, else logits
 
 
 def spread(target_B: Tensor, model: nn.Module) -> Tensor:

@@ -124,15 +124,17 @@ class Boosting(Options):
     train: ClassVar[Mapping[str, Any]] = {"lr": 0.05}
     without: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "optimizer", "weight_decay", "momentum", "schedule", "clip_norm"}
-        | {"label_smoothing"}
+        | {"label_smoothing", "focal_gamma", "sampling"}
     )
     single: ClassVar[bool] = True
     type: Literal["boosting"] = Field(
         description="For tables; numbers and categories, with their gaps. Of `train` it reads "
-        "`lr` (0.05 by default), `epochs`, `loss`, `early_stopping` and `seed`."
+        "`lr` (0.05 by default), `epochs`, `loss`, `class_weights`, `early_stopping` and `seed`."
     )
     rounds: Size = Field(
-        25, description="Trees that an epoch adds: `train.epochs` times as many in all, per class."
+        25,
+        description="Trees that an epoch adds: `train.epochs` times as many in all, per class or "
+        "quantile.",
     )
     leaves: Annotated[int, Field(ge=2, le=131_072)] = Field(
         31, description="Most leaves of a tree."
@@ -159,7 +161,8 @@ class Auto(Options):
     single: ClassVar[bool] = True
     type: Literal["auto"] = Field(
         description="For tables. Of `train` it reads `epochs` (40 by default), `loss`, "
-        "`early_stopping` (`patience: 4` unless the file sets it, `null` for none) and `seed`."
+        "`class_weights`, `early_stopping` (`patience: 4` unless the file sets it, `null` for "
+        "none) and `seed`."
     )
     families: Annotated[
         Many[Literal["boosting", "tabm", "mlp"]], Field(min_length=1), AfterValidator(_different)

@@ -51,7 +51,7 @@ class TabM(layers.Fitted, layers.Ensemble):
         if self.training:
             each: Tensor = output_BKC.flatten(0, 1)
             return each
-        if output_BKC.shape[2] == 1:
+        if self.values or output_BKC.shape[2] == 1:
             values_BC: Tensor = output_BKC.mean(1)
             return values_BC
         # logits whose softmax is the mean of the members'

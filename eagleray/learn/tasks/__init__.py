@@ -9,12 +9,16 @@ from collections.abc import Container
 from eagleray import errors, plugins
 from eagleray.learn import schema
 from eagleray.learn.tasks.binary import Binary
+from eagleray.learn.tasks.diagrams import Bin as Bin
 from eagleray.learn.tasks.diagrams import Diagram as Diagram
 from eagleray.learn.tasks.diagrams import Line as Line
 from eagleray.learn.tasks.multiclass import Multiclass
+from eagleray.learn.tasks.quantiles import MEDIAN as MEDIAN
+from eagleray.learn.tasks.quantiles import Quantiles
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Alternative as Alternative
 from eagleray.learn.tasks.task import Evaluation as Evaluation
+from eagleray.learn.tasks.task import Interval as Interval
 from eagleray.learn.tasks.task import Scale as Scale
 from eagleray.learn.tasks.task import TargetColumn as TargetColumn
 from eagleray.learn.tasks.task import Task as Task
@@ -22,10 +26,11 @@ from eagleray.learn.tasks.task import Task as Task
 BINARY = frozenset({Binary.name})
 CLASSES = frozenset({Binary.name, Multiclass.name})
 VALUES = frozenset({Regression.name})
+QUANTILES = frozenset({Quantiles.name})
 """Tasks of the built-in losses and metrics."""
 
 REGISTRY: plugins.Registry[type[Task]] = plugins.Registry(
-    "task", {task.name: task for task in (Binary, Multiclass, Regression)}
+    "task", {task.name: task for task in (Binary, Multiclass, Regression, Quantiles)}
 )
 
 

@@ -15,6 +15,7 @@ from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColu
 LEAST_OF_A_CLASS = 3  # minimum rows of a class: one for each part of the data
 MOST_LISTED = 10  # maximum number of classes that a message lists
 MOST_MATRIX_CLASSES = 20  # maximum number of classes in a confusion matrix
+LEAST_PROBABILITY = 1e-12  # of which log-odds are made
 MOST_PAIRS = 10  # maximum number of pairs in `Evaluation.confused`
 
 
@@ -24,6 +25,7 @@ class Classes(Task, Protocol):
     kind: ClassVar[ColumnKind] = CATEGORICAL
     loss: ClassVar[str] = "cross_entropy"
     miss: ClassVar[str] = "probability of other classes than the true one"
+    calibrations: ClassVar[tuple[str, ...]] = ("none", "temperature", "isotonic")
     min_rows_to_warn: ClassVar[int]
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> sanity.Chance:
@@ -92,11 +94,12 @@ class Classes(Task, Protocol):
         """Probabilities (B, C) in the order of the target's classes.
 
         A `temperature` in the scale divides the raw outputs (Guo et al. 2017, arXiv:1706.04599).
+        The target's `curves` then give each class its probability, one against the rest.
         """
         logits_BC = raw_BC / scale.get("temperature", 1.0)
         shifted_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
         probabilities_BC: np.ndarray = shifted_BC / shifted_BC.sum(1, keepdims=True)
-        return probabilities_BC
+        return self._curved(probabilities_BC) if self.target.curves else probabilities_BC
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """The most probable class, or by the target's `costs` the one expected to cost least."""
@@ -104,6 +107,12 @@ class Classes(Task, Protocol):
         label_B: np.ndarray
         label_B = (outputs @ costs_CC).argmin(1) if costs_CC.size else outputs.argmax(1)
         return label_B
+
+    def explained(self, outputs: np.ndarray) -> int:
+        return int(self.decide(outputs)[0])
+
+    def bins(self, truth_B: np.ndarray, outputs: np.ndarray) -> list[diagrams.Bin]:
+        return diagrams.bins(*diagrams.confidences(self.positive, truth_B, outputs))
 
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
@@ -190,6 +199,18 @@ class Classes(Task, Protocol):
         cells = {key: answer[key] for key in ("label", "probability")}
         return cells | {f"probability of {c}": shares.get(c) for c in self.target.classes}
 
+    def _curved(self, probability_BC: np.ndarray) -> np.ndarray:
+        """Probabilities after isotonic calibration, which add up to 1."""
+        curves = self.target.curves
+        of_curve_BC = log_odds(probability_BC[:, -len(curves) :])
+        said = [
+            np.interp(odds_B, one.log_odds, one.probability)
+            for one, odds_B in zip(curves, of_curve_BC.T, strict=True)
+        ]
+        said_BC = np.stack([1 - said[0], said[0]] if len(curves) == 1 else said, 1)
+        curved_BC: np.ndarray = said_BC / said_BC.sum(1, keepdims=True)
+        return curved_BC
+
     def _class(self, value: object) -> int:
         return int(self.encode([value])[0])
 
@@ -202,6 +223,13 @@ class Classes(Task, Protocol):
         often = np.argsort(-matrix_CC[tuple(wrong.T)], kind="stable")[:MOST_PAIRS]
         classes = self.target.classes
         return [(classes[t], classes[p], int(matrix_CC[t, p])) for t, p in wrong[often].tolist()]
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Log-odds, bounded where a probability is 0 or 1."""
+    bounded = np.clip(probability.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    odds: np.ndarray = np.log(bounded) - np.log1p(-bounded)
+    return odds
 
 
 def _positive_last(name: str, classes: tuple[str, ...], setting: str) -> tuple[str, ...]:

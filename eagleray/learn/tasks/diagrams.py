@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,21 @@ MOST_POINTS = 100  # maximum number of points of a line
 MOST_MARKS = 300  # maximum number of rows that are drawn one by one
 MOST_LINES = 7  # maximum number of classes with a line of their own
 _Z = 1.96  # of a 95 % interval
+
+
+class Bin(NamedTuple):
+    """Rows of which something is said with a probability."""
+
+    said: float  # the mean probability
+    was: float  # the share of which it was true
+    rows: int
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the share."""
+        spread = _Z * np.sqrt(self.was * (1 - self.was) / self.rows + _Z**2 / (4 * self.rows**2))
+        middle, below = self.was + _Z**2 / (2 * self.rows), 1 + _Z**2 / self.rows
+        return float((middle - spread) / below), float((middle + spread) / below)
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,35 @@ def of_classes(
             y="precision",
             lines=pairs,
         )
-    yield _calibration(names, positive, truth_B, outputs_BC)
+    what = "the most probable class" if positive is None else names[positive]
+    said = bins(*confidences(positive, truth_B, outputs_BC))
+    error = calibration_error(said)
+    yield Diagram(
+        name="calibration",
+        title="Calibration",
+        says=f"How often {what} was true where the model said so with a probability; the distance"
+        f" from the diagonal is {error:.3f} on average.",
+        x=f"probability of {what}",
+        y="share that was true",
+        lines=(_line(said),),
+        diagonal="calibrated",
+        distance=error,
+    )
+
+
+def of_quantiles(name: str, found: Sequence[Bin]) -> Diagram:
+    """How many true values lie below each quantile."""
+    return Diagram(
+        name="coverage",
+        title="Coverage",
+        says=f"How many of the true values of {name} lie below each quantile, with 95 % intervals;"
+        " on the diagonal they are as many as the level says, and so the intervals between two"
+        " levels hold what they promise.",
+        x="level of the quantile",
+        y="share of true values below",
+        lines=(_line(found),),
+        diagonal="as the level says",
+    )
 
 
 def confidences(
@@ -89,11 +133,27 @@ def confidences(
     return outputs_BC.max(1), truth_B == outputs_BC.argmax(1)
 
 
-def calibration_error(said_B: np.ndarray, is_B: np.ndarray) -> float:
+def bins(said_B: np.ndarray, is_B: np.ndarray) -> list[Bin]:
+    """Rows by probability, in `BINS` of about equal counts; equal probabilities stay together."""
+    edges = np.unique(np.quantile(said_B, np.linspace(0, 1, BINS + 1)[1:-1]))
+    place_B = np.searchsorted(edges, said_B, "left")
+    found = (place_B == place for place in range(len(edges) + 1))
+    return [
+        Bin(float(said_B[rows_B].mean()), float(is_B[rows_B].mean()), int(rows_B.sum()))
+        for rows_B in found
+        if rows_B.any()
+    ]
+
+
+def levels(level_C: Sequence[float], truth_B: np.ndarray, quantile_BC: np.ndarray) -> list[Bin]:
+    """The share of true values up to each quantile."""
+    below_C = (truth_B[:, None] <= quantile_BC).mean(0).tolist()
+    return [Bin(said, was, len(truth_B)) for said, was in zip(level_C, below_C, strict=True)]
+
+
+def calibration_error(found: Sequence[Bin]) -> float:
     """Expected calibration error: mean distance of bins from the diagonal, weighted by rows."""
-    return float(sum(len(rows) * abs(_gap(said_B, is_B, rows)) for rows in _bins(said_B))) / len(
-        said_B
-    )
+    return sum(one.rows * abs(one.said - one.was) for one in found) / sum(one.rows for one in found)
 
 
 def of_values(name: str, truth_B: np.ndarray, value_B: np.ndarray) -> Iterator[Diagram]:
@@ -149,50 +209,12 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
     return x[kept].tolist(), y[kept].tolist()
 
 
-def _calibration(
-    names: Sequence[str], positive: int | None, truth_B: np.ndarray, outputs_BC: np.ndarray
-) -> Diagram:
-    said_B, is_B = confidences(positive, truth_B, outputs_BC)
-    what = "the most probable class" if positive is None else names[positive]
-    bins = _bins(said_B)
-    shares = [float(is_B[rows].mean()) for rows in bins]
-    bounds = [_wilson(share, len(rows)) for share, rows in zip(shares, bins, strict=True)]
-    error = calibration_error(said_B, is_B)
-    return Diagram(
-        name="calibration",
-        title="Calibration",
-        says=f"How often {what} was true where the model said so with a probability; the distance"
-        f" from the diagonal is {error:.3f} on average.",
-        x=f"probability of {what}",
-        y="share that was true",
-        lines=(
-            Line(
-                "share",
-                [float(said_B[rows].mean()) for rows in bins],
-                shares,
-                [low for low, _ in bounds],
-                [high for _, high in bounds],
-            ),
-        ),
-        diagonal="calibrated",
-        distance=error,
+def _line(found: Sequence[Bin]) -> Line:
+    sides = [one.sides for one in found]
+    return Line(
+        "share",
+        [one.said for one in found],
+        [one.was for one in found],
+        [low for low, _ in sides],
+        [high for _, high in sides],
     )
-
-
-def _bins(said_B: np.ndarray) -> list[np.ndarray]:
-    """Rows by probability, in bins of about equal counts; equal ones stay together."""
-    edges = np.unique(np.quantile(said_B, np.linspace(0, 1, BINS + 1)[1:-1]))
-    place_B = np.searchsorted(edges, said_B, "left")
-    found = (np.flatnonzero(place_B == place) for place in range(len(edges) + 1))
-    return [rows for rows in found if len(rows)]
-
-
-def _gap(said_B: np.ndarray, is_B: np.ndarray, rows: np.ndarray) -> float:
-    return float(said_B[rows].mean() - is_B[rows].mean())
-
-
-def _wilson(share: float, rows: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    spread = _Z * np.sqrt(share * (1 - share) / rows + _Z**2 / (4 * rows**2))
-    middle, below = share + _Z**2 / (2 * rows), 1 + _Z**2 / rows
-    return float((middle - spread) / below), float((middle + spread) / below)

@@ -31,7 +31,7 @@ class Regression(Task):
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:
-        return column.quantity
+        return column.quantity and not column.quantiles
 
     @classmethod
     def describe(cls, column: TargetColumn) -> schema.Target:
@@ -41,7 +41,9 @@ class Regression(Task):
             raise errors.DataError(
                 f"{name}: different values are needed, but all are {numbers[0]:g}"
             )
-        return schema.Target(name=name, task=cls.name, decimal_comma=comma)
+        return schema.Target(
+            name=name, task=cls.name, decimal_comma=comma, quantiles=column.quantiles
+        )
 
     @classmethod
     def serves(cls, outputs: int, classes: int) -> bool:

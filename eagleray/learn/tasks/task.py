@@ -11,7 +11,7 @@ import numpy as np
 from eagleray import errors
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
-from eagleray.learn.tasks.diagrams import Diagram
+from eagleray.learn.tasks.diagrams import Bin, Diagram
 
 MOST_INFERRED_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 
@@ -28,6 +28,7 @@ class TargetColumn:
     raw: schema.Raw
     declared: ColumnKind | None = None  # the kind that the experiment file sets
     positive: str | None = None  # `data.positive`
+    quantiles: tuple[float, ...] = ()  # `data.quantiles`
 
     @cached_property
     def quantity(self) -> bool:
@@ -36,6 +37,8 @@ class TargetColumn:
             return self.declared is NUMERIC
         if self.column.kind is not NUMERIC or self.positive is not None:
             return False
+        if self.quantiles:
+            return True
         distinct = len(np.unique(self.array))
         if self.column.integer:
             return distinct > min(MOST_INFERRED_CLASSES, max(2, len(self.raw) // 5))
@@ -58,12 +61,21 @@ class Alternative(NamedTuple):
     task: str
 
 
+class Interval(NamedTuple):
+    """A prediction interval on the rows of a part."""
+
+    level: float  # share of the true values that it is made to hold
+    bin: Bin  # the share that it holds
+    width: float  # mean
+
+
 class Evaluation(NamedTuple):
     """Results on the test part, beside its metrics."""
 
     warnings: list[str]  # sentences without their subject, the model
     confusion: list[list[int]] | None = None  # truth by prediction; None for values, many classes
     confused: Sequence[tuple[str, str, int]] = ()  # most frequent mistakes: truth, prediction, rows
+    intervals: Sequence[Interval] = ()  # the widest first
 
 
 class Task(Protocol):
@@ -79,6 +91,10 @@ class Task(Protocol):
     positive: ClassVar[int | None] = None  # index of the class that `data.positive` names
     telling: ClassVar[tuple[str, ...]] = ()  # metrics that say most to people
     miss: ClassVar[str] = ""  # what `misses` are, for people
+    takes_quantiles: ClassVar[bool] = False  # whether `data.quantiles` says what it predicts
+    calibrations: ClassVar[tuple[str, ...]] = (
+        "none",
+    )  # of `decide.calibrate`; `auto` is the first
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target
@@ -138,6 +154,14 @@ class Task(Protocol):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """What is predicted (B) by outputs: class indices, or the values themselves."""
         return outputs
+
+    def explained(self, outputs: np.ndarray) -> int | None:
+        """Which output of a row an explanation is of; None where outputs are (B)."""
+        return None
+
+    def bins(self, truth_B: np.ndarray, outputs: np.ndarray) -> list[Bin]:
+        """What outputs say of how often they are true, and how often they are."""
+        return []
 
     def evaluate(
         self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]

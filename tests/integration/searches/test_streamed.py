@@ -179,6 +179,7 @@ def test_a_file_at_fault_among_several_is_named(
     [
         ({"data.split.group": "kind"}, "data.split.group: streamed rows are split by chance"),
         ({"data.split.time": "a"}, "data.split.time: streamed rows are split by chance"),
+        ({"train.sampling": "balanced"}, "train.sampling: streamed rows are each trained on once"),
         ({"data.split.stratify": "true"}, "data.split.stratify: streamed rows"),
         ({"data.duplicates": "drop"}, "data.duplicates: streamed rows are not compared"),
         (
