@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def _write_layer(writer: SummaryWriter, row: watches.Row) -> None:
             num=sum(counts),
             sum=0.0,  # unknown
             sum_squares=0.0,
-            bucket_limits=[*edges, float("inf")],
+            bucket_limits=[*edges, sys.float_info.max],
             bucket_counts=counts,
             global_step=row.epoch,
         )
