@@ -1,4 +1,4 @@
-"""What it costs to watch a training: epochs with and without, in turns, in one process by one thread.
+"""What it costs to watch a training: epochs with and without, in turns, by one thread.
 
 Without: no layer is measured, no dead unit counted, no loss of a batch looked at. An epoch that is
 watched is the dearest kind: of a trial of many epochs at most 32 are.

@@ -385,4 +385,3 @@ class Trainer(learner.Learner):
         scaled = arrays.tensor(self._task.scaled(targets, self._scale))
         tensors = {name: arrays.tensor(value).to(self.device) for name, value in inputs.items()}
         return Batch(tensors, scaled.to(self.device))
-

@@ -1,7 +1,7 @@
 """What is watched of a training, rarely enough to cost little: layers, dead units, losses.
 
 Layers are measured at one batch of an epoch, and in at most `MOST_EPOCHS` of a trial's epochs; dead
-units at the validation rows that are evaluated anyway; the losses of batches are looked at together.
+units at the validation rows that are evaluated anyway; losses of batches are seen together.
 
 Legend: B batch, K configurations in one pass (1 for a trial alone), L layers, P parameters,
 S sampled weights, U units.
@@ -49,9 +49,9 @@ def layers(model: nn.Module) -> dict[str, list[int]]:
 
 
 class Begun(NamedTuple):
-    """Layers before a step: squares of their gradients (L, K), and sampled weights (K, S)."""
+    """Layers before a step: squares of their gradients (K, L), and sampled weights (K, S)."""
 
-    gradient_LK: Tensor
+    square_KL: Tensor
     weight_KS: Tensor
 
 
@@ -83,7 +83,7 @@ class Layers:
         """Called after the step: a row for each layer (epoch 0), for each of K."""
         before_KS, after_KS = begun.weight_KS.double(), self._sampled(weights).double()
         size_KS, step_KS = before_KS.abs(), (after_KS - before_KS).abs()
-        sums = [begun.gradient_LK.T, self._squares(weights).T]
+        sums = [begun.square_KL, self._squares(weights)]
         sums += [self._by_layer(one.square()) for one in (step_KS, size_KS)]
         sized = [self._histogram(one) for one in (size_KS, step_KS / size_KS)]
         found_KLN = self._total(torch.cat([torch.stack(sums, 2), *sized], 2))
@@ -108,12 +108,12 @@ class Layers:
         return rows
 
     def _squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The sum of squares of each layer (L, K)."""
+        """The sum of squares of each layer (K, L)."""
         each = []
         for places in self._places.values():
             norms = [torch.linalg.vector_norm(tensors[one].flatten(1), dim=1) for one in places]
             each.append(torch.stack(norms).double().square().sum(0))
-        return torch.stack(each)
+        return torch.stack(each, 1)
 
     def _sampled(self, weights: Sequence[Tensor]) -> Tensor:
         """Some of the largest parameter of each layer (K, S)."""
@@ -186,8 +186,8 @@ def dead(fired: Mapping[str, Sequence[Tensor]], total: Total) -> dict[str, float
     """The part of the units of each layer that never fired, of counts (U)."""
     found = {}
     for layer, counts in fired.items():
-        count_U = total(torch.cat([one.flatten() for one in counts]))
-        found[layer] = float((count_U == 0).double().mean())
+        fired = total(torch.cat([one.flatten() for one in counts]))
+        found[layer] = float((fired == 0).double().mean())
     return found
 
 
@@ -222,8 +222,10 @@ class Losses:
             self._fold()
 
     def found(self) -> tuple[list[float | None], list[int | None]]:
-        """For each of K the largest finite mean loss of a batch, and the first batch, from 1,
-        whose loss is not finite."""
+        """For each of K the largest finite mean of a batch, and the first batch that has none.
+
+        Batches are counted from 1.
+        """
         self._fold()
         return self._peaks, self._broken
 
@@ -290,4 +292,3 @@ def _behind(model: nn.Module) -> Iterator[tuple[str, str]]:
             last = name
         elif isinstance(module, nn.ReLU) and last is not None:
             yield name, last
-

@@ -42,7 +42,9 @@ def write_events(
 ) -> None:
     """Write a run of TensorBoard for each trial, with its values as hyperparameters.
 
-    `layers` gives what was watched of a trial, by its number. UserError if the folder is not empty: TensorBoard would draw both curves as one.
+    `layers` gives what was watched of a trial, by its number.
+
+    UserError if the folder is not empty: TensorBoard would draw both curves as one.
     """
     from tensorboardX import SummaryWriter
 

@@ -23,11 +23,12 @@ def gradients(layers: Sequence[Row]) -> Figure | None:
     coloured = _spaced(names)
     series = []
     for name in names:
-        points = [(row.epoch, _power(row.gradient)) for row in layers if row.layer == name]
-        x, y = zip(*points, strict=True)
+        own = [row for row in layers if row.layer == name and math.isfinite(row.gradient)]
+        x, y = [row.epoch for row in own], [_power(row.gradient) for row in own]
         place = coloured.index(name) if name in coloured else 0
-        series.append(Series(name, x, y, colour=place, grey=name not in coloured))
-    drawn = [value for one in series for value in one.y if math.isfinite(value)]
+        if own:
+            series.append(Series(name, x, y, colour=place, grey=name not in coloured))
+    drawn = [value for one in series for value in one.y]
     low, high = math.floor(min(drawn, default=0)), math.ceil(max(drawn, default=0) + 1e-9)
     axis = Axis("norm of the gradient", low, max(high, low + 1), powers=True)
     says = (
@@ -58,4 +59,4 @@ def _spaced(names: Sequence[str]) -> list[str]:
 
 
 def _power(value: float) -> float:
-    return math.log10(max(value, SMALLEST)) if math.isfinite(value) else math.nan
+    return math.log10(max(value, SMALLEST))

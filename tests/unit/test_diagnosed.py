@@ -100,7 +100,12 @@ def overrides(fix: str, node: object = None, above: str = "") -> dict[str, str]:
     return {key: value for one in found for key, value in one.items()}
 
 
-METRICS = {"wine": "log_loss", "digits": "log_loss", "breast_cancer": "log_loss", "diabetes": "rmse"}
+METRICS = {
+    "wine": "log_loss",
+    "digits": "log_loss",
+    "breast_cancer": "log_loss",
+    "diabetes": "rmse",
+}
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -197,4 +202,3 @@ def test_under_auto_keys_of_the_model_that_was_taken_are_no_help() -> None:
     auto = evaluation.Training(taken.configuration, models.Auto(type="auto"), [])
     assert diagnosis.mended(auto, "over-fit") == ""
     assert diagnosis.mended(auto, "under-fit") == "`train: {epochs: 40}`"
-

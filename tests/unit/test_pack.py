@@ -90,8 +90,7 @@ def test_averages_warm_ups_and_plateaus_are_each_members_own(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     chosen = experiment(tmp_path, **options)
-    values = [*VALUES, VALUES[0] | {"train.lr": 2.0}]
-    alone, packed, resumed = (trainers(chosen, values) for _ in range(3))
+    alone, packed, resumed = (trainers(chosen, VALUES, "accuracy") for _ in range(3))
     epochs = chosen.train.epochs
     train(packed, 2)
     for one, other in zip(packed, resumed, strict=True):

@@ -246,16 +246,17 @@ def test_early_stopping_ends_after_as_many_epochs_without_gain_as_its_patience(
 
 
 @pytest.mark.parametrize(
-    ("rate", "cause"),
+    ("rate", "decay", "cause"),
     [
-        ("1.0e+30", r"in epoch 1, batch 2: the output of head\.\d is not finite"),
-        ("1.0e+39", r"in epoch 1, batch 2: weights of head\.0, head\.3 are not finite"),
+        ("1.0e+30", "0", r"in epoch 1, batch 2: the output of head\.\d is not finite"),
+        ("3.0e+38", "999", r"in epoch 1, batch 2: weights of head\.0, head\.3 are not finite"),
     ],
 )
 def test_a_loss_that_is_no_number_names_epoch_batch_and_layer(
-    tmp_path: Path, rate: str, cause: str
+    tmp_path: Path, rate: str, decay: str, cause: str
 ) -> None:
-    doomed = trainer(tmp_path, **{"train.lr": rate, "train.optimizer": "sgd"})
+    options = {"train.lr": rate, "train.weight_decay": decay, "train.optimizer": "sgd"}
+    doomed = trainer(tmp_path, **options)
     with pytest.raises(errors.TrainingError, match=rf"loss must be finite, but is \w+ {cause}"):
         finish(doomed)
 
@@ -263,13 +264,11 @@ def test_a_loss_that_is_no_number_names_epoch_batch_and_layer(
 def rates(running: training.Trainer) -> list[float]:
     """The learning rate of each step."""
     found = list[float]()
-    taken = running.optimizer.step
 
-    def step(*given: Any, **named: Any) -> Any:
-        found.append(running.optimizer.param_groups[0]["lr"])
-        return taken(*given, **named)
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        found.append(optimizer.param_groups[0]["lr"])
 
-    running.optimizer.step = step  # type: ignore[method-assign]
+    running.optimizer.register_step_pre_hook(note)
     finish(running)
     return found
 
