@@ -124,8 +124,8 @@ class Layers:
         sampled_KS = torch.cat(chosen, 1)
         if self._layer_S is None:
             counts = torch.tensor([one.shape[1] for one in chosen])
-            places = torch.arange(len(chosen)).repeat_interleave(counts)
-            self._layer_S = places.to(sampled_KS.device)
+            of_each = torch.arange(len(chosen)).repeat_interleave(counts)
+            self._layer_S = of_each.to(sampled_KS.device)
         return sampled_KS
 
     def _by_layer(self, value_KS: Tensor) -> Tensor:

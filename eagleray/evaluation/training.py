@@ -18,10 +18,10 @@ from eagleray.learn import models, schema
 from eagleray.state.watches import Row
 
 EXPLODED = 100.0  # norm of all gradients, where losses are those of standardised targets or classes
-GROWN = 100.0  # the same, divided by its median over the epochs
-VANISHED = 1e-4  # gradient of a layer by its weights, divided by that of the last layer
+GROWN = 100.0  # the same, divided by that of the first epoch
+VANISHED = 1e-3  # gradient of a layer by its weights, divided by that of the last layer
 LEAST_LAYERS = 3  # fewer cannot lose a gradient on the way
-DEAD = 0.5  # part of a layer's units
+DEAD = 0.75  # part of a layer's units
 SPIKE = 3.0  # largest loss of a batch, divided by that of the epochs before
 SPIKE_EPOCHS = 3  # how many
 WIDE = 20.0  # size that 95 of 100 values do not exceed; of a standardised column it is 2
@@ -62,8 +62,7 @@ def examine(
     found = [*_unscaled(of, columns), *_spikes(of, history)]
     epochs = _by_epoch(of.layers)
     if epochs:
-        dead = list(_dead(of, epochs))
-        found += [*dead, *_exploding(of, epochs), *(() if dead else _vanishing(of, epochs))]
+        found += [*_dead(of, epochs), *_exploding(of, epochs), *_vanishing(of, epochs)]
         if not found:
             layers = len(next(iter(epochs.values())))
             found.append(
@@ -96,7 +95,11 @@ def _unscaled(of: Training, columns: schema.Columns) -> Iterator[Finding]:
     if models.engine(model) != engines.TORCH or model.rescales:
         return
     for name, options in of.configuration.features.items():
-        if options.scale != "none" or name not in columns or columns[name].dtype.kind not in "fiu":
+        if (
+            getattr(options, "scale", None) != "none"
+            or name not in columns
+            or columns[name].dtype.kind not in "fiu"
+        ):
             continue
         value_B = columns[name].astype(float)
         size_B = np.abs(value_B[np.isfinite(value_B)])
@@ -158,18 +161,18 @@ def _exploding(of: Training, epochs: Mapping[int, Sequence[Row]]) -> Iterator[Fi
         return
     norms = {epoch: _norm(one.gradient for one in rows) for epoch, rows in epochs.items()}
     epoch, largest = max(norms.items(), key=lambda one: _size(one[1]))
-    finite = [one for one in norms.values() if math.isfinite(one)]
-    usual = statistics.median(finite) if finite else math.nan
+    first = norms[min(norms)]
     own = code.is_name(of.configuration.train.loss)  # of which nobody knows the scale
-    if not (largest > GROWN * usual or (largest > EXPLODED and not own) or not finite):
+    finite, high = math.isfinite(largest), largest > EXPLODED and not own
+    if finite and not high and largest <= GROWN * first:
         return
     worst = max(epochs[epoch], key=lambda one: _size(one.gradient))
     yield warned(
-        f"Exploding gradient: its norm was {largest:.3g} in epoch {epoch} (median {usual:.3g}),"
-        f" most of it in {worst.layer}: such steps throw the weights far off.",
+        f"Exploding gradient: its norm was {largest:.3g} in epoch {epoch} ({first:.3g} in the first"
+        f" one), most of it in {worst.layer}: such steps throw the weights far off.",
         check="exploding gradient",
         fix=_clipped(of) or of.lower_rate(),
-        numbers=_finite({"norm": largest, "median": usual, "epoch": epoch}),
+        numbers=_finite({"norm": largest, "first": first, "epoch": epoch}),
     )
 
 

@@ -34,12 +34,12 @@ class Numbers(nn.Module):
         return inputs["numeric"]
 
 class Jumping(torch.optim.SGD):
-    '''One step far too long after a hundred.'''
+    '''One step of forty is far too long.'''
     def step(self):
         state = self.state[self.param_groups[0]["params"][0]]
         state["count"] = state.get("count", 0) + 1
         rate = self.param_groups[0]["lr"]
-        self.param_groups[0]["lr"] = rate * (4000 if state["count"] == 100 else 1)
+        self.param_groups[0]["lr"] = rate * (4000 if state["count"] == 40 else 1)
         super().step()
         self.param_groups[0]["lr"] = rate
 
@@ -55,8 +55,8 @@ PLANTED = {
         "model: {type: 'own:net', gain: 1.4, depth: 6}",
     ),
     "vanishing gradient": (
-        "model: {type: mlp, hidden: [32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32]}",
-        "model: {type: mlp, hidden: [32, 32]}",
+        f"model: {{type: mlp, activation: silu, hidden: {[16] * 16}}}",
+        "model: {type: mlp, activation: silu, hidden: [16, 16]}",
     ),
     "dead ReLU": (
         "model: {type: 'own:net', bias: -8.0}",
@@ -158,7 +158,7 @@ def test_gradients_explode_where_nothing_clips_them_and_their_scale_is_known(
     assert [one.fix for one in found if one.check == "exploding gradient"] == ([fix] if fix else [])
 
 
-def test_gradients_that_grow_a_hundredfold_or_are_never_finite_explode_whatever_the_loss() -> None:
+def test_gradients_that_grow_a_hundredfold_or_are_not_finite_explode_whatever_the_loss() -> None:
     own = {"train": {"loss": "own:loss"}}
     for rows in (
         [row(epoch, "a", 1.0) for epoch in range(1, 6)] + [row(6, "a", 1000.0)],
@@ -168,11 +168,22 @@ def test_gradients_that_grow_a_hundredfold_or_are_never_finite_explode_whatever_
         assert found.check == "exploding gradient"
 
 
-def test_dead_units_explain_gradients_that_vanish() -> None:
-    rows = [row(1, "a", 1e-9, 0.9), row(1, "b", 1e-3, 0.0), row(1, "c", 1.0)]
-    assert [one.check for one in diagnosis.examine(of(rows), [], {})] == ["dead ReLU"]
-    alive = [one._replace(dead=0.0) for one in rows]
-    assert [one.check for one in diagnosis.examine(of(alive), [], {})] == ["vanishing gradient"]
+@pytest.mark.parametrize(
+    ("gradients", "dead", "names"),
+    [
+        ((1e-5, 1e-2, 1.0), 0.8, ["dead ReLU", "vanishing gradient"]),
+        ((1e-5, 1e-2, 1.0), 0.7, ["vanishing gradient"]),
+        ((1e-2, 1e-2, 1.0), 0.7, ["layers"]),
+        ((1e-5, 1.0), 0.0, ["layers"]),
+        ((0.0, 1e-2, 1.0), 0.0, ["layers"]),
+    ],
+)
+def test_gradients_vanish_on_their_way_through_layers_that_have_some(
+    gradients: Sequence[float], dead: float, names: list[str]
+) -> None:
+    """A layer without any gradient is not used, and two layers have no way between them."""
+    rows = [row(1, f"layer {place}", one, dead) for place, one in enumerate(gradients)]
+    assert [one.check for one in diagnosis.examine(of(rows), [], {})] == names
 
 
 def test_of_a_training_that_was_not_watched_nothing_is_said() -> None:
