@@ -18,6 +18,7 @@ import numpy as np
 
 from eagleray import errors, spec
 from eagleray.learn import metrics, models, schema, tasks
+from eagleray.state import watches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,10 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
     stale: int = 0  # epochs without a gain, for early stopping
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
+    layers: list[watches.Row] = field(default_factory=list)  # of the epochs that are watched
+
+    def __post_init__(self) -> None:
+        self.layers = [watches.Row(*one) for one in self.layers]  # lists, if they were JSON
 
     def finished(self, train: spec.Train) -> bool:
         stopping = train.early_stopping
@@ -76,6 +81,12 @@ class Partial:
     loss: float = 0.0  # sum over the rows of these batches, float32
     rows: int = 0
     seconds: float = 0.0
+    peaks: list[float | None] = field(default_factory=list)  # largest mean loss of a batch
+    broken: list[int | None] = field(default_factory=list)  # first batch whose loss is not finite
+    layers: list[watches.Row] = field(default_factory=list)  # of the batch that is watched
+
+    def __post_init__(self) -> None:
+        self.layers = [watches.Row(*one) for one in self.layers]
 
 
 class Learner(Protocol):
@@ -111,7 +122,8 @@ class Learner(Protocol):
 
         Returns:
             Metrics of the validation part by name, its `loss` if finite, `train_loss` (mean of the
-            training rows) and `seconds`. None if `stop` returned true: the next call goes on.
+            training rows), `seconds`, and of networks `peak_loss` (largest mean of a batch). None
+            if `stop` returned true: the next call goes on.
 
         Raises:
             TrainingError: the training loss or an output is not finite; the metric is undefined.

@@ -148,7 +148,7 @@ class Member:
             self._saved.close()
 
     def report(self, metric: str) -> dict[str, Any] | None:
-        """Fields of a record, and its `history` since the last report; None without news."""
+        """Fields of a record, `history` and `layers` since the last report; None without news."""
         if self.ended or self.again:
             return None
         self.ended = not self.active
@@ -159,6 +159,7 @@ class Member:
         before, self._news = self._news, (len(progress.history), last)
         if before == self._news and not self.ended:
             return None
+        layers = [row for row in progress.layers if row.epoch > self._reported]
         self._reported = self._trained = len(progress.history)
         evidence, self.saved.evidence = self.saved.evidence, []
         self._measure()
@@ -170,6 +171,7 @@ class Member:
             "best_epoch": progress.best_epoch,
             "best": progress.best,
             "history": fresh,
+            "layers": layers,
             "seconds": sum(epoch["seconds"] for epoch in own),
             "costs": self._costs,
             "weights": self._weights,

@@ -9,6 +9,7 @@ alone, but for dropout where members differ in its rate.
 Legend: K members, B batch, C outputs.
 """
 
+import contextlib
 import copy
 import time
 from collections.abc import Sequence
@@ -20,9 +21,13 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from eagleray import errors, spec
-from eagleray.learn import losses
+from eagleray.learn import losses, optimizers
 from eagleray.learn.models import layers
-from ray_jobs import training
+from eagleray.state.watches import Row
+from ray_jobs import averages, training, watches
+
+Fired = dict[str, list[Tensor]]
+"""By layer, see `watches.Firing`."""
 
 
 def key(configuration: spec.Configuration) -> str:
@@ -46,13 +51,17 @@ def epoch(trainers: Sequence[training.Trainer]) -> list[training.Pass]:
     """
     if any(isinstance(layer, _BatchNorm) for layer in trainers[0].model.modules()):
         raise errors.UserError("batch norm turns rounding into other results")
+    named = trainers[0].options.optimizer
+    if named not in optimizers.REGISTRY or not optimizers.REGISTRY[named].proportional:
+        raise errors.UserError(f"steps of {named} may not be proportional to the learning rate")
     began, pack = time.perf_counter(), _Pack(trainers)
     train_loss_K = pack.train()
     output_KBC, loss_K = pack.evaluate()
     pack.unstack()
     seconds = (time.perf_counter() - began) / len(trainers)
-    rows = zip(train_loss_K.tolist(), output_KBC, loss_K.tolist(), strict=True)
-    return [training.Pass(*row, seconds) for row in rows]
+    times, seen = [seconds] * len(trainers), pack.seen.found()
+    lists = (train_loss_K.tolist(), output_KBC, loss_K.tolist(), times, *seen, pack.rows)
+    return [training.Pass(*row) for row in zip(*lists, strict=True)]
 
 
 class Rate(nn.Module):
@@ -92,11 +101,15 @@ class _Pack:
         loss = losses.build_stacked(self._first.options, self._first.data.target)
         self._loss = loss or vmap(self._first.loss, in_dims=(0, None))
         self._optimizer = self._stacked_optimizer()
+        self._averages = self._stacked_averages()
+        self._watch, self.seen = self._first.watch, watches.Losses(lambda value: value)
+        self.rows: list[list[Row]] = [[] for _ in trainers]  # what was watched of each member
         for one in trainers:
             one.optimizer.zero_grad(set_to_none=True)
-            if not one.progress.epoch:
+            if not one.schedule.begun:
                 one.optimizer.step()  # changes nothing, but its schedule waits for it
-        self._lr, self._decay = self._own("lr"), self._own("weight_decay")
+        self._lr = self._shaped([one.options.lr * one.schedule.scale for one in trainers])
+        self._decay = self._own("weight_decay")
         self._decays = any(one.options.weight_decay for one in trainers)
         clips = self._first.options.clip_norm is not None
         self._clip_K = self._own("clip_norm")[0].flatten() if clips else None
@@ -105,8 +118,12 @@ class _Pack:
         """Train on all batches; return the mean loss of each member's rows (K)."""
         self._model.train()
         total_K, count = torch.zeros(len(self._trainers), device=self._first.device), 0
-        for batch in self._first.batches(self._first.progress.epoch + 1):
-            total_K += self._step(batch.inputs, batch.target_B) * len(batch.target_B)
+        watched = self._first.watched_batch if self._first.is_watched else -1
+        for place, batch in enumerate(self._first.batches(self._first.progress.epoch + 1)):
+            loss_K = self._step(batch.inputs, batch.target_B, watch=place == watched)
+            loss_K *= len(batch.target_B)
+            total_K += loss_K
+            self.seen.add(loss_K, len(batch.target_B))
             count += len(batch.target_B)
         return total_K / count
 
@@ -114,12 +131,18 @@ class _Pack:
         """Outputs (K, B, C) of the validation part, and their mean losses (K)."""
         self._model.eval()
         outputs, total_K, count = [], torch.zeros_like(self._lr[0].flatten()), 0
-        with torch.no_grad():
+        tensors, firing, noted = self._evaluated(), watches.Firing(self._model), Fired()
+        with torch.no_grad(), contextlib.ExitStack() as first:
+            if self._first.is_watched:
+                first.enter_context(firing)
             for inputs, target_B, _ in self._first.validation_batches():
-                output_KBC, loss_K = self._forward(inputs, target_B)
+                output_KBC, loss_K, fired = self._forward(inputs, target_B, tensors, firing)
+                noted = noted or fired
+                first.close()
                 outputs.append(output_KBC)
                 total_K += loss_K * len(target_B)
                 count += len(target_B)
+        self._note(noted)
         return torch.cat(outputs, 1), total_K / count
 
     @torch.no_grad()
@@ -135,32 +158,69 @@ class _Pack:
                 for one, own, row in zip(self._trainers, same, rows, strict=True):
                     like = row if shared else own  # as its optimizer would have it in memory
                     one.optimizer.state[own][field] = torch.empty_like(like).copy_(row)
+        if self._averages is not None:
+            for place, (name, mean) in enumerate(
+                zip(self._parameters, self._averages.values, strict=True)
+            ):
+                for one, row in zip(self._trainers, self._turned(name, mean).unbind(), strict=True):
+                    assert one.averages is not None
+                    one.averages.values[place].copy_(row)
+                    one.averages.steps = self._averages.steps
 
-    def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
+    def _step(self, inputs: dict[str, Tensor], target_B: Tensor, *, watch: bool) -> Tensor:
+        """Update the weights with one batch; return its losses (K)."""
         for leaf in self._leaves:
             leaf.grad = None
-        _, loss_K = self._forward(inputs, target_B)
+        _, loss_K, _ = self._forward(inputs, target_B, self._tensors)
         loss_K.sum().backward()
         with torch.no_grad():
             for name, leaf, stacked in zip(
                 self._parameters, self._leaves, self._stacked, strict=True
             ):
                 stacked.grad = None if leaf.grad is None else self._turned(name, leaf.grad)
+            begun = None
+            if watch:
+                grads = [one.grad for one in self._stacked]
+                begun = self._watch.begin(grads, self._stacked)
             self._clip()
             self._update()
+            if self._averages is not None:
+                self._averages.update(self._stacked)
+            if begun is not None:
+                self.rows = self._watch.end(begun, self._stacked)
         for trainer in self._trainers:
             trainer.schedule.step()
         return loss_K.detach()
 
-    def _forward(self, inputs: dict[str, Tensor], target_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (K, B, C) and losses (K)."""
+    def _forward(
+        self,
+        inputs: dict[str, Tensor],
+        target_B: Tensor,
+        tensors: dict[str, Tensor],
+        firing: watches.Firing | None = None,
+    ) -> tuple[Tensor, Tensor, Fired]:
+        """Outputs (K, B, C), losses (K), and how often units fired (K, U)."""
 
-        def one(tensors: dict[str, Tensor]) -> Tensor:
+        def one(tensors: dict[str, Tensor]) -> tuple[Tensor, Fired]:
             output_BC: Tensor = functional_call(self._model, tensors, (inputs,))
-            return output_BC
+            return output_BC, firing.take() if firing else {}
 
-        output_KBC = vmap(one, randomness="same")(self._tensors)
-        return output_KBC, self._loss(output_KBC, layers.spread(target_B, self._model))
+        output_KBC, fired = vmap(one, randomness="same")(tensors)
+        return output_KBC, self._loss(output_KBC, layers.spread(target_B, self._model)), fired
+
+    def _note(self, fired: Fired) -> None:
+        """Fill in which part of each member's units is dead."""
+        epoch = self._first.progress.epoch + 1
+        for k, rows in enumerate(self.rows):
+            own = {layer: [one[k] for one in counts] for layer, counts in fired.items()}
+            self.rows[k] = watches.filled(rows, epoch, watches.dead(own, lambda value: value))
+
+    def _evaluated(self) -> dict[str, Tensor]:
+        """The tensors of an evaluation: averages in place of weights, if there are some."""
+        if self._averages is None:
+            return self._tensors
+        named = zip(self._parameters, self._averages.values, strict=True)
+        return self._tensors | {name: self._turned(name, mean) for name, mean in named}
 
     def _clip(self) -> None:
         if self._clip_K is None:
@@ -178,12 +238,13 @@ class _Pack:
         weight decay; the other one is a part of the gradient.
         """
         group = self._first.optimizer.param_groups[0]
-        factor = group["lr"] / self._first.options.lr  # of the schedule, which members share
+        whole = self._first.options.lr * self._first.schedule.scale
+        factor = group["lr"] / whole  # of the schedule, which members share
         cycled: dict[str, Any] = {
             name: group[name] for name in ("betas", "momentum") if name in group
         }
         self._optimizer.param_groups[0].update(cycled)
-        decoupled = self._first.options.optimizer == "adamw"
+        decoupled = optimizers.REGISTRY[self._first.options.optimizer].decoupled
         before = [one.clone() for one in self._stacked]
         if self._decays and not decoupled:
             for one, decay in zip(self._stacked, self._decay, strict=True):
@@ -197,7 +258,7 @@ class _Pack:
 
     def _stacked_optimizer(self) -> torch.optim.Optimizer:
         options = self._first.options.model_copy(update={"lr": 1.0, "weight_decay": 0.0})
-        optimizer = training.build_optimizer(options, self._stacked)
+        optimizer = optimizers.build(options, self._stacked)
         for stacked, (name, same) in zip(self._stacked, self._parameters.items(), strict=True):
             pairs = zip(self._trainers, same, strict=True)
             states = [one.optimizer.state[own] for one, own in pairs]
@@ -208,6 +269,16 @@ class _Pack:
                     value.clone() if shared else self._stack(name, rows)
                 )
         return optimizer
+
+    def _stacked_averages(self) -> averages.Averages | None:
+        held = [one.averages for one in self._trainers if one.averages is not None]
+        if not held:
+            return None
+        stacked = [
+            self._stack(name, [one.values[place] for one in held])
+            for place, name in enumerate(self._parameters)
+        ]
+        return averages.Averages(self._first.options.ema, stacked, held[0].steps)
 
     def _stack(self, name: str, same: Sequence[Tensor]) -> Tensor:
         """Stack a parameter, or a moment of the optimizer, of all members.
@@ -223,7 +294,9 @@ class _Pack:
 
     def _own(self, name: str) -> list[Tensor]:
         """An option of each member, shaped to multiply what is stacked."""
-        values = [getattr(one.options, name) for one in self._trainers]
+        return self._shaped([getattr(one.options, name) for one in self._trainers])
+
+    def _shaped(self, values: Sequence[float]) -> list[Tensor]:
         value_K = torch.tensor(values, device=self._first.device)
         return [_shaped(value_K, one) for one in self._stacked]
 

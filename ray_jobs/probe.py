@@ -8,7 +8,7 @@ from ray_jobs.data import encoded, prepare
 
 
 def run(searched: search.Search) -> None:
-    """Run one batch forward and backward for each loss; other distributions take their defaults.
+    """Run a batch forward and backward for each loss and optimizer; the rest is at its defaults.
 
     Raises:
         CodeError: the user's code fails; shows its file and line.
@@ -35,6 +35,11 @@ def sample(
 
 def _configurations(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
     values = {key: drawn.default() for key, drawn in experiment.space.items()}
-    for loss in experiment.losses:
-        drawn = {"train.loss": loss} if "train.loss" in values else {}
-        yield experiment.configuration(values | drawn)
+    for key, chosen in (
+        ("train.loss", experiment.losses),
+        ("train.optimizer", experiment.optimizers),
+    ):
+        for one in chosen if key in values else []:
+            yield experiment.configuration(values | {key: one})
+    if not values.keys() & {"train.loss", "train.optimizer"}:
+        yield experiment.configuration(values)

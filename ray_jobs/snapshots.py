@@ -2,7 +2,8 @@
 
     model      weights after the last batch
     best       weights of the best epoch: a file of its own, so that it is sent once
-    optimizer  moments, named `{parameter}.{field}`; in its metadata, as JSON, what is no tensor
+    optimizer  moments, named `{parameter}.{field}`, and averages of weights, `average.{parameter}`;
+               in its metadata, as JSON, what is no tensor
 
 Of a group under `fsdp`, each worker has such files with what it holds: its rows of the sharded
 tensors, and all of the others. Any number of workers reads them.
@@ -12,7 +13,6 @@ Nothing is pickled. A training at rest is between two batches (`training.Trainer
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 MODEL, BEST, OPTIMIZER = FILES = ("model", "best", "optimizer")
 WHOLE = "whole"
 """The one file of a checkpoint of format 1: names in it start with `model.`, `best.` …"""
-PLAIN_TYPES = (int, float, str, list)
-"""Types that are saved of a scheduler's state; the configuration gives its functions."""
+AVERAGE = "average"
 
 
 @dataclass(frozen=True)
@@ -73,26 +72,25 @@ def take(trainer: training.Trainer, owner: str, spare: Spare | None = None) -> S
     """
     if not trainer.strategy.saves:
         return None
-    progress, partial = trainer.progress, trainer.partial
+    progress, partial, averages = trainer.progress, trainer.partial, trainer.averages
     saved = trainer.optimizer.state_dict()
     moments, plain = _moments(saved["state"])
-    at_best = progress.epoch == progress.best_epoch and not partial.batches
+    at_best = progress.epoch == progress.best_epoch and not partial.batches and averages is None
     state = {
-        "progress": dataclasses.asdict(progress),
-        "partial": dataclasses.asdict(partial),
+        "progress": vars(progress),
+        "partial": vars(partial),
         "groups": saved["param_groups"],
         "plain": plain,
-        "schedule": {
-            name: value
-            for name, value in trainer.schedule.state_dict().items()
-            if isinstance(value, PLAIN_TYPES)
-        },
+        "schedule": trainer.schedule.state_dict(),
         "scaler": trainer.scaler.state_dict(),
+        "averaged": averages.steps if averages else 0,
     }
     free = spare or {}
     best, weights = trainer.best_weights, trainer.model.state_dict()
     model = best if at_best else _on_host(trainer, weights, free.get(MODEL))
     rows = {MODEL: _rows(trainer, weights), OPTIMIZER: _rows(trainer, moments)}
+    rows[OPTIMIZER] |= _rows(trainer, _averaged(trainer))
+    moments |= dict(zip(_averaged(trainer), averages.values if averages else [], strict=True))
     return Snapshot(
         progress.epoch,
         partial.batches,
@@ -147,8 +145,14 @@ def restore(trainer: training.Trainer, parts: Sequence[Mapping[str, Path]]) -> N
     trainer.optimizer.load_state_dict(
         {"state": _fields(trainer, moments, state["plain"]), "param_groups": state["groups"]}
     )
-    trainer.schedule.load_state_dict(trainer.schedule.state_dict() | state["schedule"])
+    trainer.schedule.load_state_dict(state["schedule"])
     _keep_options(trainer, rates)
+    if trainer.averages is not None:
+        trainer.averages.steps = state["averaged"]
+        for value, (name, like) in zip(
+            trainer.averages.values, _averaged(trainer).items(), strict=True
+        ):
+            value.copy_(moments.read(name, strategy.local_rows(like)))
     if state.get("scaler"):
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.progress = learner.Progress(**state["progress"])
@@ -166,6 +170,12 @@ def _moments(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor],
             else:
                 plain.setdefault(str(parameter), {})[name] = value
     return found, plain
+
+
+def _averaged(trainer: training.Trainer) -> dict[str, Tensor]:
+    """The parameters by the names of their averages; none without averages."""
+    weights = trainer.parameters if trainer.averages is not None else []
+    return {f"{AVERAGE}.{place}": one.data for place, one in enumerate(weights)}
 
 
 def _on_host(
@@ -197,6 +207,8 @@ def _fields(
     parameters, strategy = list(trainer.model.parameters()), trainer.strategy
     for name in moments.names():
         parameter, field = name.split(".", 1)
+        if parameter == AVERAGE:
+            continue
         held = parameters[int(parameter)].data
         own = moments.read(name, strategy.local_rows(held)).clone()  # it may be mapped
         like = strategy.from_local(own, held) if own.dim() else own

@@ -89,6 +89,13 @@ class OneProcess:
         """The sum of a value over all workers."""
         return value
 
+    def total_of_parts(self, value: Tensor) -> Tensor:
+        """The sum of a value over the workers that each hold a part of the weights."""
+        return value
+
+    def replaced(self) -> None:
+        """Called after weights were changed in another way than by a step."""
+
     def share(self, rows: int) -> slice:
         """This worker's rows in an evaluation of so many."""
         return slice(0, rows)
@@ -239,6 +246,16 @@ class Fsdp(Ddp):
     def syncing(self, piece: Piece) -> Iterator[None]:
         cast("FSDPModule", self._spread).set_requires_gradient_sync(piece.last)
         yield
+
+    def total_of_parts(self, value: Tensor) -> Tensor:
+        return self.total(value)
+
+    def replaced(self) -> None:
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in cast(nn.Module, self._spread).modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # else the next pass takes weights that were gathered before
 
     def to_local(self, value: Tensor) -> Tensor:
         return value.to_local() if isinstance(value, self._sharded) else value

@@ -7,24 +7,25 @@ batches and resumed equals one that was not, to the bit.
 Legend: B batch, C outputs.
 """
 
+import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
 
 from eagleray import code, engines, errors, spec
-from eagleray.learn import arrays, features, losses, models, tasks
+from eagleray.learn import arrays, features, losses, models, optimizers, tasks
 from eagleray.learn.columns import NUMERIC
 from eagleray.learn.models import layers
+from eagleray.state.watches import Row
 from eagleray.storage import streams
-from ray_jobs import learner, snapshots, strategies, tensors
+from ray_jobs import averages, learner, schedules, snapshots, strategies, tensors, watches
 from ray_jobs.data import encoded
 from ray_jobs.data.reading import Batch
 
@@ -41,6 +42,9 @@ class Pass(NamedTuple):
     output_BC: Tensor
     loss: float  # mean of the validation rows
     seconds: float
+    peak: float | None  # largest mean loss of a batch
+    broken: int | None  # first batch, from 1, whose loss is not finite
+    layers: list[Row]  # what was watched of them
 
 
 class Trainer(learner.Learner):
@@ -67,6 +71,7 @@ class Trainer(learner.Learner):
         custom = custom or {}
         self._custom_model = custom.get(configuration.model.type)
         self._custom_loss = custom.get(configuration.train.loss)
+        self._custom_optimizer = custom.get(configuration.train.optimizer)
         self.options, self.data, self.metric = configuration.train, data, metric
         self.strategy = strategy or strategies.OneProcess()
         self.device = self.strategy.device
@@ -84,12 +89,22 @@ class Trainer(learner.Learner):
         self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
         self._weight_C = self._class_weights(targets)
         self._validation = self._load(data.validation.inputs, data.validation.targets)
+        self.parameters = list(self.model.parameters())
+        self.optimizer = optimizers.build(
+            self.options, self.parameters, custom=self._custom_optimizer
+        )
         whole, rest = divmod(len(self._train), self.options.batch_size)
-        steps = max(1, whole + (rest > 1)) * self.options.epochs  # as `batches` has them
-        self.optimizer = build_optimizer(self.options, self.model.parameters())
-        self.schedule = _schedule(self.options, self.optimizer, steps)
+        steps = max(1, whole + (rest > 1))  # of an epoch, as `batches` has them
+        self.schedule = schedules.Schedule(self.options, self.optimizer, steps)
         scaled = self.strategy.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        # a loss that is not finite ends a training at once, where nobody waits to be told
+        self._strict = self.strategy.size == 1 and self.device.type == "cpu" and not scaled
+        ema = self.options.ema
+        self.averages = averages.Averages(ema, self._held()) if ema else None
+        self.watch = watches.Layers(self.model, self.strategy.total_of_parts)
+        self.watched_batch = max(0, whole - 1)  # the last whole one
+        self._done = self.partial  # what was seen of the epoch that is evaluated
         self.best_weights = self._weights()
 
     @property
@@ -102,24 +117,41 @@ class Trainer(learner.Learner):
         if train_loss is None:
             self.partial.seconds = time.perf_counter() - began
             return None
-        output_BC, loss = self._evaluate()
-        return self.record(Pass(train_loss, output_BC, loss, time.perf_counter() - began))
+        output_BC, loss, dead = self._evaluate()
+        seconds, done = time.perf_counter() - began, self._done
+        rows = watches.filled(done.layers, self.progress.epoch + 1, dead)
+        return self.record(
+            Pass(train_loss, output_BC, loss, seconds, done.peaks[0], done.broken[0], rows)
+        )
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> float | None:
         """Train on the batches that are left; return the mean loss of the rows, None if stopped."""
         self.model.train()
-        before = self.partial
+        before, rows = self.partial, self.partial.layers
         batches, count = before.batches, before.rows
         total = torch.tensor(before.loss if self.strategy.leads else 0.0, device=self.device)
+        seen = watches.Losses(self.strategy.total, batches, before.peaks, before.broken)
+        stopped, watched = False, self.watched_batch if self.is_watched else -1
         for batch in self.batches(self.progress.epoch + 1):
-            if batches > before.batches and self.strategy.stopped(stop):
-                self.partial = learner.Partial(batches, float(self.strategy.total(total)), count)
-                return None
-            self._step(batch, total)
+            if batches > before.batches and (stopped := self.strategy.stopped(stop)):
+                break
+            loss, found = self._step(batch, total, watch=batches == watched)
+            rows = found or rows
+            seen.add(loss, batch.rows)
             count += batch.rows
             batches += 1
-        self.partial = learner.Partial()
-        return float(self.strategy.total(total)) / count
+        summed = float(self.strategy.total(total))
+        partial = learner.Partial(batches, summed, count, 0.0, *seen.found(), rows)
+        if stopped:
+            self.partial = partial
+            return None
+        self.partial, self._done = learner.Partial(), partial
+        return summed / count
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether layers are measured in the next epoch."""
+        return watches.is_due(self.progress.epoch + 1, self.options.epochs)
 
     def batches(self, number: int) -> Iterator[Batch]:
         """Yield an epoch's shuffled batches that are not done, and seed what is random in them."""
@@ -138,16 +170,20 @@ class Trainer(learner.Learner):
         """Evaluate what a pass gave, and end its epoch; see `epoch`."""
         number = self.progress.epoch + 1
         if not math.isfinite(done.train_loss):
-            law = f"loss must be finite, but is {done.train_loss} in epoch {number}"
+            place = f", from batch {done.broken} on" if done.broken else ""
+            law = f"loss must be finite, but is {done.train_loss} in epoch {number}{place}"
             raise errors.TrainingError(law)
         truth, raw_BC = self.data.validation.targets, done.output_BC.double().cpu().numpy()
         target, scale = self.data.target, self._scale
         found = learner.evaluate(target, scale, truth, raw_BC, epoch=number)
         found |= {"loss": done.loss} if math.isfinite(done.loss) else {}
+        found |= {} if done.peak is None else {"peak_loss": done.peak}
         found |= {"train_loss": done.train_loss, "seconds": done.seconds}
         found = self.strategy.agree(lambda: found)  # of which the end of a training follows
         if self.progress.add(found, self.metric, self.options):
             self.best_weights = self._weights()
+        self.progress.layers += done.layers
+        self.schedule.end_epoch(self.progress)
         return found
 
     def probe(self) -> None:
@@ -155,6 +191,8 @@ class Trainer(learner.Learner):
         self.model.train()
         batch = next(self.batches(1))
         self._backward(self._loss(self.model(batch.inputs), batch.target_B))
+        if self._custom_optimizer is not None:
+            optimizers.check(self._custom_optimizer, self.options, self.parameters)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
         with torch.inference_mode():
@@ -215,39 +253,74 @@ class Trainer(learner.Learner):
 
     def _seed(self, *place: int) -> None:
         """Seed what a batch draws at random, in each worker something else."""
+        self._place = place
         text = repr((self.options.seed, *place, self.strategy.rank))
         seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
         torch.default_generator.manual_seed(seed)  # takes 32 bits; much faster than all devices
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _step(self, batch: Batch, total: Tensor) -> None:
-        """Update the weights with one batch; add the loss of this worker's rows to `total`."""
+    def _step(self, batch: Batch, total: Tensor, *, watch: bool) -> tuple[Tensor, list[Row]]:
+        """Update the weights with one batch; add the loss of this worker's rows to `total`.
+
+        Returns:
+            This loss, and what was measured of the layers if they are to be watched.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.strategy.shareable(batch)
-        for piece in self.strategy.pieces(batch.rows, batch.shares):
-            self._piece(piece, batch, total)
+        pieces = self.strategy.pieces(batch.rows, batch.shares)
+        first, *others = [self._piece(piece, batch, total) for piece in pieces]
+        begun = self._begin_watch() if watch else None
         if self.options.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+            if begun is None:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
         before = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
+        with code.guard("must step", self._custom_optimizer):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.get_scale() >= before:  # a smaller scale: a gradient was infinite, no step
             self.schedule.step()
+            if self.averages is not None:
+                self.averages.update(self._held())
+        rows = self.watch.end(begun, self._one()) if begun else [[]]
+        return sum(others, first), rows[0]
 
-    def _piece(self, piece: strategies.Piece, batch: Batch, total: Tensor) -> None:
-        """Add the gradients of a piece of a batch."""
+    def _piece(self, piece: strategies.Piece, batch: Batch, total: Tensor) -> Tensor:
+        """Add the gradients of a piece of a batch, and return its part of the batch's loss."""
         whole = piece.rows == slice(0, batch.rows)
         own, own_B, _ = batch if whole else batch.select(piece.rows)
         share = self._share(own_B, batch) / piece.copies
         with self.strategy.syncing(piece):
             with self.strategy.casting():
                 loss = self._loss(self._spread(own), own_B)
+                if self._strict and not math.isfinite(float(loss.detach())):
+                    raise errors.TrainingError(self._blame(own, float(loss.detach())))
             # a group takes the mean of its workers' gradients, but here they add up
             factor = share * self.strategy.size
             self._backward(self.scaler.scale(loss if factor == 1 else loss * factor))
-        total.add_(loss.detach() * (share * batch.rows))
+        part = loss.detach() * (share * batch.rows)
+        total.add_(part)
+        return part
+
+    def _begin_watch(self) -> watches.Begun:
+        self.scaler.unscale_(self.optimizer)
+        local = self.strategy.to_local
+        gradients = [None if one.grad is None else local(one.grad)[None] for one in self.parameters]
+        return self.watch.begin(gradients, self._one())
+
+    def _one(self) -> list[Tensor]:
+        """What this worker holds of the weights, as those of one model of several."""
+        return [one[None] for one in self._held()]
+
+    def _held(self) -> list[Tensor]:
+        return [self.strategy.to_local(one.detach()) for one in self.parameters]
+
+    def _blame(self, inputs: dict[str, Tensor], loss: float) -> str:
+        epoch, place = self._place
+        cause = watches.blame(self.model, inputs)
+        law = f"loss must be finite, but is {loss} in epoch {epoch}, batch {place + 1}"
+        return f"{law}: {cause}"
 
     def _loss(self, output_BC: Tensor, target_B: Tensor) -> Tensor:
         """The loss in training, where an ensemble gives the outputs of each member."""
@@ -266,22 +339,44 @@ class Trainer(learner.Learner):
         with code.guard("must give gradients", self._custom_loss, self._custom_model):
             loss.backward()
 
-    def _evaluate(self) -> tuple[Tensor, float]:
-        """Outputs (B, C) of the validation part, and their mean loss."""
+    def _evaluate(self) -> tuple[Tensor, float, dict[str, float]]:
+        """Outputs (B, C) of the validation part, their mean loss, and dead units by layer."""
         self.model.eval()
-        chunks, total = [], 0.0
-        with torch.inference_mode():
+        chunks, total, firing = [], 0.0, watches.Firing(self.model)
+        with self._averaged(), torch.inference_mode(), contextlib.ExitStack() as first:
+            if self.is_watched:
+                first.enter_context(firing)
             for batch in self.validation_batches():
                 count = len(batch.target_B)
                 own = self._spread(batch.select(self.strategy.share(count)).inputs)
+                first.close()
                 chunks.append(self.strategy.joined(own, count))
                 total += float(self.loss(chunks[-1], batch.target_B)) * count
-        return torch.cat(chunks), total / len(self._validation.target_B)
+            dead = watches.dead(firing.take(), self.strategy.total)
+        return torch.cat(chunks), total / len(self._validation.target_B), dead
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Have the averages as weights in the block, if there are some."""
+        if self.averages is None:
+            yield
+            return
+        with self.averages.swapped(self._held()):
+            self.strategy.replaced()
+            yield
+        self.strategy.replaced()
 
     def _weights(self) -> dict[str, Tensor]:
-        """A copy of what this worker holds of the weights; none if another one saves them."""
-        held = self.model.state_dict() if self.strategy.saves else {}
-        return tensors.on_host((name, self.strategy.to_local(one)) for name, one in held.items())
+        """A copy of what this worker holds of the weights or their averages.
+
+        None if another one saves them.
+        """
+        held = self.model.state_dict(keep_vars=True) if self.strategy.saves else {}
+        means = self.averages.values if self.averages else []
+        known = {id(one): mean for one, mean in zip(self.parameters, means, strict=bool(means))}
+        return tensors.on_host(
+            (name, known.get(id(one), self.strategy.to_local(one))) for name, one in held.items()
+        )
 
     def _class_weights(self, targets: np.ndarray) -> Tensor | None:
         weight_C = losses.class_weights(self.options, targets, self._task)
@@ -305,25 +400,3 @@ def _build(
 ) -> nn.Module:
     has_values = task.kind is NUMERIC
     return models.build(options, shape, task.width, values=has_values, custom=custom)
-
-
-def build_optimizer(train: spec.Train, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """The optimizer that `train` names."""
-    shared: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
-    if train.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=train.momentum, **shared)
-    adam = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-    return adam(parameters, fused=True, **shared)
-
-
-def _schedule(
-    train: spec.Train, optimizer: torch.optim.Optimizer, steps: int
-) -> lr_scheduler.LRScheduler:
-    """The learning rate by step; `one_cycle` is Smith's, in torch's two-phase form."""
-    if train.schedule == "one_cycle":
-        return lr_scheduler.OneCycleLR(optimizer, max_lr=train.lr, total_steps=steps + 1)
-    if train.schedule == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    if train.schedule == "linear":
-        return lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-    return lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)

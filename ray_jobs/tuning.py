@@ -16,7 +16,7 @@ import ray
 from ray import tune
 
 from eagleray import errors, process, ray_compat, spec
-from eagleray.state import searches
+from eagleray.state import searches, watches
 from ray_jobs import (
     cluster,
     outbox,
@@ -181,6 +181,7 @@ class _Recorder(tune.Callback):
         self._retention = retention.Retention(searched, trials)
         self._outbox = outbox.Outbox()
         self._over: set[tuple[str, int]] = set()  # members that have ended, by Ray's id and number
+        self._layers: dict[int, list[watches.Row]] = {}  # of running trials, by number
         self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
         self._grouped, self._freed = searched.experiment.compute.grouped, time.monotonic()
@@ -221,6 +222,7 @@ class _Recorder(tune.Callback):
                 self.lost.advance(trial)
             self.spent += report.get("seconds", 0.0)
             _update(record, report)
+            self._watch(record.epoch - len(report.get("history", ())), report)
             self._retention.replace(
                 record, report.get("weights", ()), report.get("weights_epoch", 0)
             )
@@ -254,9 +256,17 @@ class _Recorder(tune.Callback):
 
     def _end(self, trial: Any, record: searches.Record) -> None:
         self._over.add((trial.trial_id, record.number))
+        if rows := self._layers.pop(record.number, []):
+            self._outbox.put(functools.partial(self._records.save_layers, record.number, rows))
         for write in (self._retention.settle, self._records.save, self._retention.clean):
             self._outbox.put(functools.partial(write, record))
         self._outbox.put(lambda: self._ended(record))
+
+    def _watch(self, before: int, report: dict[str, Any]) -> None:
+        """Keep what was watched up to the epoch `before`, and what is reported."""
+        number, fresh = report["number"], report.get("layers", [])
+        known = [row for row in self._layers.get(number, []) if row.epoch <= before]
+        self._layers[number] = [*known, *fresh]
 
     def _save(self, record: searches.Record) -> None:
         """Save a record as it is now."""

@@ -54,6 +54,11 @@ class Winner:
             judged=self._judged,
             train=train,
             history=trial.history,
+            trained=evaluation.Training(
+                configuration=searched.experiment.configuration(trial.values),
+                model=searched.experiment.model,
+                layers=searched.records.layers(trial.number),
+            ),
         )
         self._evaluation = found.told(evaluated, self._test, self._outputs)
 

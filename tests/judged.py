@@ -55,6 +55,7 @@ def trial(one: search.Search, number: int, **values: Any) -> searches.Record:
         weights=(blobs.put(one.storage, safe_torch.save(running.best_weights)),),
     )
     one.records.save(record)
+    one.records.save_layers(number, progress.layers)
     return record
 
 

@@ -116,8 +116,9 @@ def tensorboard(
     from eagleray.client.local import LocalRuns
 
     found = runs.find(LocalRuns(storage), run)
-    trials = Records(open_storage(storage), found.name, found.run).trials()
-    curves.write_events(trials, out)
+    records = Records(open_storage(storage), found.name, found.run)
+    trials = records.trials()
+    curves.write_events(trials, out, records.layers)
     typer.echo(f"{len(trials)} trials of {found.name}: tensorboard --logdir {out}")
 
 

@@ -1,16 +1,23 @@
 """The curves of a search's trials: one Parquet table, and event files for TensorBoard."""
 
+from __future__ import annotations
+
 import io
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from eagleray import errors
+from eagleray.state import watches
 from eagleray.state.searches import Record
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 
 def parquet(trials: Sequence[Record]) -> bytes:
@@ -28,8 +35,14 @@ def parquet(trials: Sequence[Record]) -> bytes:
     return packed.getvalue()
 
 
-def write_events(trials: Sequence[Record], folder: Path) -> None:
+def write_events(
+    trials: Sequence[Record],
+    folder: Path,
+    layers: Callable[[int], Sequence[watches.Row]] = lambda _: (),
+) -> None:
     """Write a run of TensorBoard for each trial, with its values as hyperparameters.
+
+    `layers` gives what was watched of a trial, by its number.
 
     UserError if the folder is not empty: TensorBoard would draw both curves as one.
     """
@@ -42,8 +55,29 @@ def write_events(trials: Sequence[Record], folder: Path) -> None:
             for epoch, metrics in enumerate(one.history, 1):
                 for name, value in metrics.items():
                     writer.add_scalar(name, value, epoch)
+            for row in layers(one.number):
+                _write_layer(writer, row)
             best = {f"best/{name}": value for name, value in one.best.items()}
             writer.add_hparams(_plain(one.values), best, name="values")
+
+
+def _write_layer(writer: SummaryWriter, row: watches.Row) -> None:
+    for name in ("gradient", "weight", "update", "dead"):
+        if (value := getattr(row, name)) is not None:
+            writer.add_scalar(f"{name}/{row.layer}", value, row.epoch)
+    edges = watches.edges()
+    for name, counts in (("weights", row.weights), ("updates", row.updates)):
+        writer.add_histogram_raw(
+            f"{name}/{row.layer}",
+            min=0.0,
+            max=edges[-1],
+            num=sum(counts),
+            sum=0.0,  # unknown
+            sum_squares=0.0,
+            bucket_limits=[*edges, sys.float_info.max],
+            bucket_counts=counts,
+            global_step=row.epoch,
+        )
 
 
 def _plain(values: dict[str, Any]) -> dict[str, str | float | bool]:

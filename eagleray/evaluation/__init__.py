@@ -6,6 +6,7 @@ slices       groups that are predicted worse
 importance   what each column is worth
 fit          over- and under-fitting
 calibrations temperature, isotonic curves, and intervals that hold what they say
+training     gradients, dead units, spikes of the loss, columns that are not scaled
 decisions    threshold and costs
 whole        all of it, as the document `eagleray.state.evaluations.Evaluation`
 """
@@ -17,6 +18,7 @@ import numpy as np
 from eagleray.evaluation.intervals import Judged as Judged
 from eagleray.evaluation.intervals import estimates as estimates
 from eagleray.evaluation.intervals import verdict as verdict
+from eagleray.evaluation.training import Training as Training
 from eagleray.evaluation.whole import Model as Model
 from eagleray.evaluation.whole import Part as Part
 from eagleray.evaluation.whole import evaluate as evaluate

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from eagleray.learn import metrics
-from eagleray.state.evaluations import Estimate, Fit
+from eagleray.state.evaluations import Baseline, Estimate, Fit
 
 RISEN = 1.05  # validation loss at the end, divided by its smallest, from which it has risen
 FALLING = 0.99  # the same of the last tenth of the epochs, below which it still falls
+TOO_WEAK = "it does not even fit the training rows"
 LEAST_EPOCHS = 10  # with fewer epochs curves say nothing
 
 
@@ -16,9 +17,12 @@ def judge(
     rows: int,
     test: Estimate | None,
     history: Sequence[Mapping[str, float]],
+    plain: Sequence[Baseline] = (),
 ) -> Fit:
-    """What a model's metrics on training rows and its curves say together."""
+    """What a model's metrics on training rows, its curves and the baselines say together."""
     sign, says = _sign(metric, train.get(metric), test, history)
+    if sign == "none" and (stronger := _stronger(metric, train.get(metric), plain)):
+        sign, says = "under-fit", f"{says}; {stronger}"
     return Fit(sign=sign, says=says, train=dict(train), rows=rows)
 
 
@@ -40,6 +44,21 @@ def _sign(
             " or a larger learning rate may help"
         )
     return "none", f"{gap}; the curves show neither over- nor under-fitting"
+
+
+def _stronger(metric: str, train: float | None, plain: Sequence[Baseline]) -> str:
+    """A baseline that is better on the test part than the model on its own training rows."""
+    highest = metrics.REGISTRY[metric].mode == "max"
+    for one in plain:
+        if train is None or one.verdict is None or one.verdict.outcome != "worse":
+            continue
+        theirs = one.metrics[metric].value
+        if theirs > train if highest else theirs < train:
+            return (
+                f"{TOO_WEAK}: a baseline, {one.name}, reaches {theirs:.4g} on rows that it has not"
+                " seen; a larger model, another one, or other features may help"
+            )
+    return ""
 
 
 def _apart(metric: str, train: float, test: Estimate) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eagleray import messages
-from eagleray.evaluation import baselines, fit, importance, intervals, slices
+from eagleray.evaluation import baselines, fit, importance, intervals, slices, training
 from eagleray.learn import features, metrics, schema, tasks
 from eagleray.state.evaluations import (
     Baseline,
@@ -62,8 +62,12 @@ def evaluate(
     judged: intervals.Judged,
     train: Part,
     history: Sequence[Mapping[str, float]],
+    trained: training.Training | None = None,
 ) -> Evaluation:
-    """Judge a model; `judged` is it on the test part, `history` the metrics by epoch."""
+    """Judge a model; `judged` is it on the test part, `history` the metrics by epoch.
+
+    Without `trained` nothing is said of its training beyond over- and under-fitting.
+    """
     target, outputs = model.known.target, judged.outputs
     task = tasks.of(target)
     found = intervals.estimates(judged)
@@ -97,8 +101,9 @@ def evaluate(
         groups=looked,
         importance=important,
         wrong=_wrong(model, task, test, outputs, [one.column for one in important]),
-        fit=_fit(model, metric, train, found.get(metric), history),
+        fit=_fit(model, metric, train, found.get(metric), history, plain, trained),
         intervals=[_interval(one) for one in seen.intervals],
+        training=training.examine(trained, history, train.columns) if trained else [],
         notes=[*notes, *_left_out(model.known, test)],
     )
 
@@ -172,10 +177,16 @@ def _fit(
     train: Part,
     test: Any,
     history: Sequence[Mapping[str, float]],
+    plain: Sequence[Baseline],
+    trained: training.Training | None,
 ) -> Fit:
     some = train.some(MOST_TRAIN)
     scores = metrics.score(model.known.target, some.truth_B, model.predict(some.columns))
-    return fit.judge(metric, scores, len(some.truth_B), test, history)
+    found = fit.judge(metric, scores, len(some.truth_B), test, history, plain)
+    if trained is None or found.sign == "none":
+        return found
+    sign = "too weak" if fit.TOO_WEAK in found.says else found.sign
+    return found.model_copy(update={"fix": training.mended(trained, sign)})
 
 
 def _interval(one: tasks.Interval) -> Interval:

@@ -39,11 +39,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from `low` to `high`."""
+    """An axis from `low` to `high`; of `powers` of ten it has the exponents."""
 
     label: str
     low: float
     high: float
+    powers: bool = False
 
     @classmethod
     def over(cls, label: str, values: Sequence[float], *, include: Sequence[float] = ()) -> Axis:
@@ -60,9 +61,14 @@ class Axis:
         raw = span / 5
         power = 10 ** math.floor(math.log10(raw))
         step = next(one * power for one in (1, 2, 5, 10) if one * power >= raw)
+        step = max(1.0, step) if self.powers else step
         first = math.ceil(self.low / step - 1e-9)
         count = math.floor(self.high / step + 1e-9) - first + 1
         return [(first + number) * step for number in range(count)]
+
+    def written(self, value: float) -> str:
+        """A number as it stands at the axis."""
+        return f"1e{value:.0f}" if self.powers else _number(value)
 
 
 def plot(
@@ -153,7 +159,7 @@ def _grid(frame: _Frame) -> Iterator[str]:
     for value in frame.vertical.ticks:
         at = frame.y(value)
         yield _line(frame.left, at, frame.end, at, "grid")
-        yield text(frame.left - 4, at + 4, _number(value), "end")
+        yield text(frame.left - 4, at + 4, frame.vertical.written(value), "end")
     yield _turned((frame.top + frame.bottom) / 2, frame.vertical.label)
 
 
@@ -162,7 +168,7 @@ def _ticks_x(frame: _Frame) -> Iterator[str]:
     for value in ticks:
         at = frame.x(value)
         yield _line(at, frame.top, at, frame.bottom, "grid")
-        yield text(at, frame.bottom + 14, _number(value), "middle")
+        yield text(at, frame.bottom + 14, frame.horizontal.written(value), "middle")
     middle = (frame.left + frame.end) / 2
     yield text(middle, frame.bottom + 32, frame.horizontal.label, "middle")
 

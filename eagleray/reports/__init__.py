@@ -3,6 +3,7 @@
 contents    reads the documents
 findings    what is wrong and what is fine, from an evaluation alone
 figures     pictures of evaluations and searches
+flow        gradients of the winner's layers
 tables      their numbers
 page        one HTML file
 """

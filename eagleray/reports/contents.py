@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from eagleray import errors, names
 from eagleray.findings import Finding
 from eagleray.reports import findings
-from eagleray.state import evaluations, searches
+from eagleray.state import evaluations, searches, watches
 from eagleray.state.evaluations import Evaluation
 from eagleray.state.models import Registry, Version
 from eagleray.storage import Storage
@@ -27,6 +27,7 @@ class Contents:
     aliases: tuple[str, ...]
     trials: Sequence[searches.Record]
     view: searches.View | None = None
+    layers: Sequence[watches.Row] = ()  # what was watched of the winner
 
     @property
     def title(self) -> str:
@@ -81,6 +82,7 @@ class Contents:
                 one.model_dump(mode="json", exclude={"weights", "parameters", "costs", "evidence"})
                 for one in self.trials
             ],
+            "layers": [one._asdict() for one in self.layers],
         }
 
 
@@ -149,6 +151,7 @@ def _of_version(store: Storage, version: Version) -> Contents:
         evaluation = evaluations.decode(data, where)
     records = searches.Records(store, version.name, search) if search else None
     metric = version.manifest.get("metric") or ""
+    winner = (version.manifest.get("lineage") or {}).get("trial")
     return Contents(
         name=version.name,
         search=search,
@@ -161,6 +164,7 @@ def _of_version(store: Storage, version: Version) -> Contents:
         ),
         trials=_ranked(records.trials(), metric) if records else [],
         view=records.view() if records else None,
+        layers=records.layers(winner) if records and winner else (),
     )
 
 

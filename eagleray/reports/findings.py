@@ -38,6 +38,7 @@ def of(found: Evaluation) -> Iterator[Finding]:
         *(_baseline(found, one) for one in found.baselines),
         *_champion(found),
         *_fit(found),
+        *found.training,
         *_slices(found),
         *_calibration(found),
         *_intervals(found),
@@ -92,7 +93,8 @@ def _fit(found: Evaluation) -> Iterator[Finding]:
     if found.fit.sign == "none":
         yield passed(f"Training: {found.fit.says}.")
     else:
-        yield warned(f"It is {found.fit.sign}: {found.fit.says}.")
+        check, says = found.fit.sign, f"It is {found.fit.sign}: {found.fit.says}."
+        yield warned(says, check=check, fix=found.fit.fix)
 
 
 def _slices(found: Evaluation) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eagleray.look import Template
-from eagleray.reports import figures, findings
+from eagleray.reports import figures, findings, flow
 from eagleray.reports.contents import Contents
 from eagleray.spec import auto
 from eagleray.state.evaluations import Estimate, Evaluation
@@ -88,6 +88,7 @@ def _whole(of: Contents) -> dict[str, object]:
     drawn = (
         figures.learning(of.trials, of.metric, winner),
         figures.losses(of.trials, winner),
+        flow.gradients(of.layers),
         figures.survival(of.trials),
     )
     return {

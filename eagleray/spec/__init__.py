@@ -87,6 +87,10 @@ class Experiment(File):
         return validation.options(self.searched, key)
 
     @property
+    def optimizers(self) -> list[str]:
+        return validation.options(self.searched, "optimizer")
+
+    @property
     def tasks(self) -> frozenset[str]:
         """The tasks that the keys of the file allow."""
         data = {"positive": self.data.positive, "quantiles": self.data.quantiles}
@@ -159,10 +163,11 @@ class Experiment(File):
         return chosen
 
     def code(self) -> dict[str, code.Code]:
-        """The user's own model and losses, by name; CodeError where one fails to import."""
+        """The user's own code by its name in the file; CodeError where one fails to import."""
         from eagleray import code
 
-        names = [name for name in (self.model.type, *self.losses) if code.is_name(name)]
+        used = (self.model.type, *self.losses, *self.optimizers)
+        names = [name for name in used if code.is_name(name)]
         return {name: code.read(name, self.path.parent) for name in names}
 
     def _tree(self, **dump: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pydantic
 from pydantic import Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from eagleray.learn import columns, features, losses, metrics, models
+from eagleray.learn import columns, features, losses, metrics, models, optimizers
 from eagleray.learn.models.options import Many, Rate, Section, Size
 from eagleray.spec import terms
 from eagleray.spec.compute import Compute
@@ -205,6 +205,13 @@ class EarlyStopping(Section):
     min_delta: NotNegative = Field(0.0, description="Smaller changes are no improvement.")
 
 
+class Plateau(Section):
+    """Lowers the learning rate when the metric no longer improves, under `schedule: plateau`."""
+
+    patience: Size = Field(3, description="Epochs without a better metric before it falls.")
+    factor: Part = Field(0.5, description="What it is multiplied with then.")
+
+
 class Train(Section):
     """How one model is trained.
 
@@ -217,14 +224,29 @@ class Train(Section):
     lr: Positive = Field(1e-3, description="Learning rate; the highest of its schedule.")
     batch_size: Size = Field(64, description="Rows of one step.")
     epochs: Size = Field(20, description="Passes over the training part.")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Step rule.")
+    optimizer: Annotated[str, terms.OneOf(optimizers.REGISTRY, own=True, auto=False)] = Field(
+        "adam", description="Step rule."
+    )
     weight_decay: NotNegative = Field(0.0, description="Strength of weight decay.")
     momentum: Rate = Field(0.9, description="Momentum of `sgd`.")
-    schedule: Literal["constant", "cosine", "one_cycle", "linear"] = Field(
-        "constant", description="Schedule of the learning rate over all steps."
+    schedule: Literal["constant", "cosine", "one_cycle", "linear", "plateau"] = Field(
+        "constant",
+        description="Schedule of the learning rate over all steps; `plateau` goes by the metric "
+        "on the validation part.",
+    )
+    plateau: Plateau = Field(Plateau(), description="When the rate falls under `plateau`.")
+    warmup: NotNegative = Field(
+        0.0,
+        description="Epochs in which the rate rises to `lr` at first, such as 0.5; under "
+        "`one_cycle` the length of its rise.",
     )
     clip_norm: Positive | None = Field(
         None, description="Largest norm of the gradient; a larger one is scaled down."
+    )
+    ema: Rate = Field(
+        0.0,
+        description="Decay of a moving average of the weights, such as 0.99; the averages are "
+        "evaluated and saved. 0 for none.",
     )
     loss: Annotated[str, terms.OneOf(losses.REGISTRY, own=True)] = Field(
         "auto",

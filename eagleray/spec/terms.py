@@ -28,14 +28,15 @@ ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-1
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """Text that is `auto` or registered, or the user's own `module:function` if `own` is set."""
+    """Text that is registered, `auto` too, or the user's own `module:function` if `own` is set."""
 
     registry: Iterable[str]
     own: bool = False
+    auto: bool = True
 
     @property
     def names(self) -> list[str]:
-        return ["auto", *self.registry]
+        return [*(["auto"] if self.auto else []), *self.registry]
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: pydantic.GetCoreSchemaHandler

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 
 from eagleray import code
-from eagleray.learn import columns, features, losses, metrics, models
+from eagleray.learn import columns, features, losses, metrics, models, optimizers
 from eagleray.learn.tasks import CLASSES, REGISTRY, Task
 from eagleray.spec import decide, document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
@@ -41,6 +41,8 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
         _dependent_laws,
         _single_laws,
         _worker_laws,
+        _rate_laws,
+        _shard_laws,
         _schedule_laws,
     ):
         found += law(tree)
@@ -329,6 +331,51 @@ def _worker_laws(tree: space.Tree) -> Iterator[Problem]:
         yield Problem(("compute", "workers"), f"{law}, so be at most {largest}", show(workers))
 
 
+def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
+    """A warm-up ends before training does, and a plateau before anything else ends the trial."""
+    epochs = min(_numbers(options(tree, "epochs")), default=math.inf)
+    warmups = _numbers(options(tree, "warmup"))
+    if max(warmups, default=0) >= epochs:
+        law = f"must be below train.epochs, {epochs:g}"
+        yield Problem(("train", "warmup"), law, f"{max(warmups):g}")
+    if "plateau" not in options(tree, "schedule"):
+        return
+    patience = max(_patience(_section(tree, "train").get("plateau"), sections.Plateau), default=0)
+    stopping = [_patience(one, sections.EarlyStopping) for one in options(tree, "early_stopping")]
+    limits = {"train.epochs": epochs}
+    limits["train.early_stopping.patience"] = min(itertools.chain(*stopping), default=math.inf)
+    for name, limit in limits.items():
+        if patience >= limit:
+            law = f"must be below {name}, {limit:g}, which ends the trial before the rate falls"
+            yield Problem(("train", "plateau", "patience"), law, f"{patience:g}")
+
+
+def _patience(node: object, section: type[sections.Plateau | sections.EarlyStopping]) -> list[Any]:
+    """All values of a section's patience; none without the section."""
+    default = section.model_fields["patience"].default
+    if node is None and section is sections.EarlyStopping:
+        return []
+    value = node.get("patience", default) if isinstance(node, dict) else default
+    ends = value.ends() if isinstance(value, space.Distribution) else [((), value)]
+    return _numbers([end for _, end in ends])
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    """Those that are numbers; problems of the others are reported elsewhere."""
+    return [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+
+
+def _shard_laws(tree: space.Tree) -> Iterator[Problem]:
+    """The state of an optimizer of one's own may have any shape, which cannot be sharded."""
+    if _section(tree, "compute").get("strategy") != "fsdp":
+        return
+    for name in options(tree, "optimizer"):
+        if isinstance(name, str) and code.is_name(name):
+            known = ", ".join(optimizers.REGISTRY)
+            law = f"must be one of {known} beside compute.strategy: fsdp"
+            yield Problem(("train", "optimizer"), law, show(name))
+
+
 def _schedule_laws(tree: space.Tree) -> Iterator[Problem]:
     serve = _section(tree, "serve")
     most = _section(serve, "replicas").get("max", endpoint.Replicas.model_fields["max"].default)
@@ -353,6 +400,7 @@ def _reads(option: str, *, auto: bool) -> Callable[[object], bool]:
 
 _NEEDS: dict[str, tuple[str, str, Callable[[object], bool]]] = {
     "momentum": ("optimizer", "needs optimizer: sgd beside it", lambda one: one == "sgd"),
+    "plateau": ("schedule", "needs schedule: plateau beside it", lambda one: one == "plateau"),
     "label_smoothing": (
         "loss",
         "needs a cross-entropy loss beside it",

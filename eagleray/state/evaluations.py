@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pydantic
 
 from eagleray import errors
+from eagleray.findings import Finding
 from eagleray.state import documents, keys
 from eagleray.storage import Storage
 
@@ -139,6 +140,7 @@ class Fit(Part):
 
     sign: Literal["over-fit", "under-fit", "none"]
     says: str
+    fix: str = ""  # a line of the experiment file
     train: dict[str, float]  # metrics of some training rows
     rows: int  # their number
 
@@ -242,6 +244,7 @@ class Evaluation(documents.Document, frozen=True):
     wrong: list[Wrong] = []  # the most wrong first
     fit: Fit | None = None
     intervals: list[Interval] = []  # of quantiles, the widest first
+    training: list[Finding] = []  # on gradients, units, losses of batches and scales
     decision: Decision | None = None  # None: the most probable class is predicted
     calibration: Calibration | None = None
     notes: list[str] = []  # what was left out, and why

@@ -6,7 +6,7 @@ trains, so that they do not depend on a report that may be lost. Weights and sta
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ import pydantic
 
 from eagleray import errors
 from eagleray.findings import Finding, Severity
-from eagleray.state import documents, evaluations, guarded, keys, leases
+from eagleray.state import documents, evaluations, guarded, keys, leases, watches
 from eagleray.state.evaluations import Confusion as Confusion
 from eagleray.storage import Storage, blobs
 
@@ -318,6 +318,20 @@ class Records:
     def save_curves(self, table: bytes) -> None:
         """Write the curves of all trials, a Parquet file for other programs."""
         self._storage.put(self._key(keys.CURVES), table)
+
+    def save_layers(self, number: int, rows: Sequence[watches.Row]) -> None:
+        """Write what was watched of a trial's layers."""
+        self.check()
+        self._storage.put(self._key(keys.LAYERS, number), watches.encode(rows))
+
+    def layers(self, number: int) -> list[watches.Row]:
+        """What was watched of a trial's layers; nothing of trees and of earlier releases."""
+        key = self._key(keys.LAYERS, number)
+        try:
+            data = self._storage.get(key)
+        except errors.ObjectNotFoundError:
+            return []
+        return watches.decode(data, documents.where(self._storage, key))
 
     def state(self, number: int, values: dict[str, Any], *, other: bool = False) -> State:
         """The checkpoints of a trial; none if they are of an `other` configuration."""

@@ -11,7 +11,7 @@ from tensorboardX.proto import event_pb2
 
 from eagleray import cli, errors, storage
 from eagleray.client import curves
-from eagleray.state import searches
+from eagleray.state import searches, watches
 
 TRIALS = [
     searches.Record(
@@ -64,6 +64,24 @@ def test_tensorboard_gets_a_run_for_each_trial(tmp_path: Path) -> None:
     assert ("best/accuracy", 0, 0.75) in scalars(tmp_path / "board" / "trial-00001" / "values")
     assert scalars(tmp_path / "board" / "trial-00002") == [("accuracy", 1, 0.25)]
     assert scalars(tmp_path / "board" / "trial-00003") == []
+
+
+def test_tensorboard_gets_what_was_watched_of_layers(tmp_path: Path) -> None:
+    counts = [0, 3, *[0] * (watches.BINS - 3), 5]
+    row = watches.Row(2, "head.0", 0.25, 4.0, 1e-3, None, counts, counts)
+    curves.write_events(TRIALS[:1], tmp_path / "board", lambda number: [row] if number == 1 else [])
+    folder = tmp_path / "board" / "trial-00001"
+    assert ("gradient/head.0", 2, 0.25) in scalars(folder)
+    assert not [one for one in scalars(folder) if one[0].startswith("dead/")]
+    drawn = [
+        value
+        for file in folder.glob("events.*")
+        for event in events(file)
+        for value in event.summary.value
+        if value.HasField("histo")
+    ]
+    assert sorted(one.tag for one in drawn) == ["updates/head.0", "weights/head.0"]
+    assert drawn[0].histo.num == 8
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The report of a version or a search: sentence, findings, page, JSON, and what is refused."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import eagleray
 from eagleray import cli, errors, storage
 from eagleray.api import reports
-from eagleray.reports import findings
+from eagleray.findings import warned
+from eagleray.reports import findings, flow
 from eagleray.state import evaluations
 from eagleray.state.evaluations import (
     Baseline,
@@ -23,6 +25,7 @@ from eagleray.state.evaluations import (
     Verdict,
 )
 from eagleray.state.models import Registry
+from eagleray.state.watches import BINS, Row
 from tests import bundles, judged
 
 
@@ -44,6 +47,23 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def uri(house: Path) -> str:
     return (house / "storage").as_uri()
+
+
+def test_gradients_of_many_layers_that_are_zero_or_not_finite_are_drawn() -> None:
+    def rows(*gradients: float) -> list[Row]:
+        counts = [0] * BINS
+        return [
+            Row(epoch, f"blocks.{place}", gradient, 1.0, 1e-3, None, counts, counts)
+            for epoch, gradient in enumerate(gradients, 1)
+            for place in range(20)
+        ]
+
+    for gradients in ((1e-3, 0.0, math.inf, math.nan), (math.nan,), (0.0,), (1.0, 1.0)):
+        drawn = flow.gradients(rows(*gradients))
+        assert drawn is not None
+        assert "nan" not in drawn.picture
+        assert len(drawn.rows) == 20
+    assert flow.gradients([]) is None
 
 
 def test_a_report_begins_with_a_sentence_and_says_what_is_wrong_first(house: Path) -> None:
@@ -69,6 +89,9 @@ def test_the_page_stands_alone_and_is_small(house: Path) -> None:
         assert f">{heading}</h2>" in html
     for title in ("ROC curve", "Calibration", "Trials by epoch", "Who went on", "What was tried"):
         assert f"<strong>{title}</strong>" in html
+    assert "<strong>Gradient flow</strong>" in html
+    assert 'class="name s1"' in html
+    assert "Gradients, weights and units of 2 layers were watched in 12 epochs" in html
     assert html.count("<svg") == html.count('role="img"') == html.count("<figure")
 
 
@@ -82,6 +105,7 @@ def test_json_has_all_of_it_and_nothing_is_computed_anew(
         version.manifest["metrics"]["test"]["roc_auc"]
     )
     assert (said["version"], said["aliases"], len(said["trials"])) == (1, ["champion"], 1)
+    assert [row["layer"] for row in said["layers"]] == ["head.0", "head.3"] * 12
     file = tmp_path / "page.html"
     assert cli.main(["report", "tumours/1", "--out", str(file), "--storage", uri(house)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -257,6 +281,7 @@ def test_a_metric_of_which_less_is_better_is_better_by_a_positive_number() -> No
             "warn",
             "It is over-fit: it is so.",
         ),
+        ({"training": [warned("Dead ReLU: all.", check="dead ReLU")]}, "warn", "Dead ReLU: all."),
     ],
 )
 def test_each_finding_has_its_severity_and_its_words(

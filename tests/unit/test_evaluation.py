@@ -174,5 +174,23 @@ def test_over_and_under_fitting_are_told_from_their_healthy_twins(
     assert "train." not in found.says, "a key that some models refuse"
 
 
+@pytest.mark.parametrize(
+    ("train", "outcome", "sign"),
+    [(0.81, "worse", "under-fit"), (0.97, "worse", "none"), (0.81, "no difference", "none")],
+)
+def test_a_model_that_is_worse_on_its_own_rows_than_a_baseline_on_others_is_under_fit(
+    train: float, outcome: str, sign: str
+) -> None:
+    gap = Estimate(value=-0.1, low=-0.2, high=-0.05)
+    verdict = evaluations.Verdict.model_validate(
+        {"outcome": outcome, "metric": "accuracy", "difference": gap}
+    )
+    known = {"accuracy": Estimate(value=0.9)}
+    plain = [evaluations.Baseline(name="boosting", metrics=known, verdict=verdict)]
+    found = fit.judge("accuracy", {"accuracy": train}, 100, TEST, SETTLED, plain)
+    assert found.sign == sign
+    assert (fit.TOO_WEAK in found.says) is (sign != "none")
+
+
 def test_of_a_metric_that_is_not_defined_nothing_is_said() -> None:
     assert fit.judge("roc_auc", {}, 9, None, RISING).sign == "none"

@@ -32,7 +32,7 @@ WINE = "name: wine\ndata: {source: 'dataset:wine', target: target}\n"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with every module of the page."""
-    assert set(MODULES) == {"nets.py", "losses.py", "table.py"}
+    assert set(MODULES) == {"nets.py", "losses.py", "optimizers.py", "table.py"}
     for name, source in MODULES.items():
         (tmp_path / name).write_text(source)
     return tmp_path

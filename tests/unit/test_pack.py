@@ -22,14 +22,14 @@ SPACE = (
 )
 
 
-def experiment(folder: Path, *, model: str = "dropout: 0.0", **train: str) -> spec.Experiment:
-    source = train.pop("source", "dataset:wine")
+def experiment(folder: Path, *, model: str = "dropout: 0.0", **train: Any) -> spec.Experiment:
+    source, train = train.pop("source", "dataset:wine"), {"epochs": EPOCHS, **train}
     options = "".join(f", {name}: {value}" for name, value in train.items())
     file = folder / "x.yaml"
     file.write_text(
         f"name: x\ndata: {{source: '{source}', target: target}}\n"
         f"model: {{type: mlp, hidden: [16], {model}}}\n"
-        f"train: {{epochs: {EPOCHS}, batch_size: 32, {SPACE}{options}}}\n"
+        f"train: {{batch_size: 32, {SPACE}{options}}}\n"
         "tune: {trials: 3, search: random}\nstorage: file:///tmp/unused\n"
     )
     return spec.load(file)
@@ -61,7 +61,7 @@ def assert_same(one: training.Trainer, other: training.Trainer) -> None:
         assert left | {"seconds": 0} == pytest.approx(right | {"seconds": 0}, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "linear"])
 @pytest.mark.parametrize(
     ("source", "metric"), [("dataset:wine", "log_loss"), ("dataset:diabetes", "rmse")]
@@ -78,7 +78,65 @@ def test_each_member_becomes_what_it_becomes_alone(
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+LOST = {"schedule": "plateau", "plateau": "{patience: 1}", "optimizer": "sgd", "epochs": 6}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ema": 0.9}, {"warmup": 1.5, "schedule": "cosine"}, LOST, {**LOST, "ema": 0.8}],
+    ids=str,
+)
+def test_averages_warm_ups_and_plateaus_are_each_members_own(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    chosen = experiment(tmp_path, **options)
+    alone, packed, resumed = (trainers(chosen, VALUES, "accuracy") for _ in range(3))
+    epochs = chosen.train.epochs
+    train(packed, 2)
+    for one, other in zip(packed, resumed, strict=True):
+        copy(one, other, tmp_path)
+    train(packed, epochs - 2)
+    train(resumed, epochs - 2)
+    for one, other, last in zip(packed, resumed, alone, strict=True):
+        while not last.finished:
+            last.epoch()
+        assert_same(last, one)
+        assert_same(last, other)
+        for name, value in last.best_weights.items():
+            torch.testing.assert_close(one.best_weights[name], value, rtol=1e-5, atol=1e-5)
+    if "plateau" in options:
+        assert len({one.schedule.scale for one in packed}) > 1
+
+
+def test_layers_of_each_member_are_those_that_are_measured_alone(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path)
+    alone, packed = trainers(chosen, VALUES), trainers(chosen, VALUES)
+    train(packed, EPOCHS)
+    for one, other in zip(alone, packed, strict=True):
+        while not one.finished:
+            one.epoch()
+        assert len(other.progress.layers) == 2 * EPOCHS
+        for left, right in zip(one.progress.layers, other.progress.layers, strict=True):
+            assert left[:2] == right[:2]
+            assert left[2:5] == pytest.approx(right[2:5], rel=1e-3)
+            assert left.dead == right.dead
+            assert sum(left.weights) == sum(right.weights) == sum(right.updates)
+
+
+def test_an_optimizer_of_ones_own_is_trained_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "def build(parameters, lr, weight_decay):\n"
+        "    return torch.optim.NAdam(parameters, lr=lr, weight_decay=weight_decay)\n"
+    )
+    file = experiment(tmp_path, optimizer="'own:build'").path
+    chosen = spec.load(file, {"tune.pack": "16"})
+    found = pack_size.choose(search.Search(chosen), trials=100, slots=2)
+    assert found.size == 1
+    assert "steps of own:build may not be proportional" in found.why
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
 def test_a_state_saved_in_a_pack_goes_on_alone_and_in_another_pack(
     tmp_path: Path, optimizer: str
 ) -> None:

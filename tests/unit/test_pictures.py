@@ -25,6 +25,14 @@ def test_an_axis_holds_its_values_and_has_a_few_round_ticks(values: list[float])
     assert all(axis.low - room <= tick <= axis.high + room for tick in axis.ticks)
 
 
+@pytest.mark.parametrize(("low", "high", "ticks"), [(-3, 0, 4), (-12, 5, 4), (0, 1, 2)])
+def test_an_axis_of_powers_of_ten_has_whole_exponents(low: int, high: int, ticks: int) -> None:
+    axis = Axis("norm", low, high, powers=True)
+    assert len(axis.ticks) == ticks
+    assert all(tick == round(tick) for tick in axis.ticks)
+    assert axis.written(-3.0) == "1e-3"
+
+
 def drawn(*series: Series) -> str:
     return str(pictures.plot(series, Axis("x", 0, 1), Axis("y", 0, 1), says="two < lines"))
 

@@ -22,6 +22,8 @@ CASES: dict[str, dict[str, str]] = {
     "a last batch that is too small to share": {"train.batch_size": "52"},
     "clipped": {"train.optimizer": "sgd", "train.lr": "0.1", "train.clip_norm": "0.5"},
     "one cycle": {"train.optimizer": "adamw", "train.schedule": "one_cycle"},
+    "averaged": {"train.optimizer": "rmsprop", "train.ema": "0.9", "train.warmup": "1.5"},
+    "plateau": {"train.schedule": "plateau", "train.plateau": "{patience: 1}", "train.lr": "0.2"},
     "weighted": {"train.loss": "weighted_cross_entropy", "train.label_smoothing": "0.1"},
     "streamed": {},
     "streamed and weighted": {"train.loss": "weighted_cross_entropy"},
@@ -38,7 +40,7 @@ RUNS = [
     (strategy, case)
     for strategy in STRATEGIES
     for case in CASES
-    if strategy.startswith("ddp") or case in ("adam", "clipped", "weighted", "streamed")
+    if strategy.startswith("ddp") or case in ("adam", "clipped", "averaged", "weighted", "streamed")
 ]
 
 
@@ -67,12 +69,12 @@ def work(rank: int, folder: Path, port: int) -> None:
         done = test_training.finish(build(own, case, STRATEGIES[name]()))
         test_training.keep(done, folder / f"{name} {case}")
     for name, strategy in STRATEGIES.items():
-        first = build(own, strategy=strategy())
+        first = build(own, "averaged", strategy())
         first.epoch()
         first.epoch(lambda: True)  # some batches more
         test_training.keep(first, folder / f"{name} state")
         distributed.barrier()
-        resumed = build(own, strategy=strategy())
+        resumed = build(own, "averaged", strategy())
         test_training.load(resumed, folder / f"{name} state")
         test_training.keep(test_training.finish(resumed), folder / f"{name} resumed")
     for precision in strategies.PRECISIONS:
@@ -105,7 +107,7 @@ def agree(group: training.Trainer, one: training.Trainer, tolerance: float = 1e-
     """The loss curve is the same, and so are the weights."""
     assert len(group.progress.history) == len(one.progress.history)
     for own, other in zip(group.progress.history, one.progress.history, strict=True):
-        for name in ("loss", "train_loss", "log_loss"):
+        for name in ("loss", "train_loss", "peak_loss", "log_loss"):
             assert own[name] == pytest.approx(other[name], rel=tolerance)
     for name, value in one.model.state_dict().items():
         assert torch.allclose(group.model.state_dict()[name], value, atol=tolerance)
@@ -116,18 +118,27 @@ def test_the_loss_curve_of_a_group_is_that_of_one_worker(
     folder: Path, tmp_path: Path, strategy: str, case: str
 ) -> None:
     one = test_training.finish(build(tmp_path, case))
-    agree(restored(folder, f"{strategy} {case}", case), one)
+    group = restored(folder, f"{strategy} {case}", case)
+    agree(group, one)
+    for name, value in one.best_weights.items():
+        assert torch.allclose(group.best_weights[name], value, atol=1e-5)
+    for own, other in zip(group.progress.layers, one.progress.layers, strict=True):
+        assert own[:2] == other[:2]
+        assert own[2:5] == pytest.approx(other[2:5], rel=1e-3)
+        assert own.dead == other.dead
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_group_goes_on_from_its_state_and_one_process_does_too(
     folder: Path, tmp_path: Path, strategy: str
 ) -> None:
-    one = test_training.finish(build(tmp_path))
-    resumed, whole = (restored(folder, f"{strategy} {of}") for of in ("resumed", "adam"))
+    one = test_training.finish(build(tmp_path, "averaged"))
+    names = ("resumed", "averaged")
+    resumed, whole = (restored(folder, f"{strategy} {of}", "averaged") for of in names)
     assert test_training.equal(resumed.model.state_dict(), whole.model.state_dict())
+    assert test_training.equal(resumed.best_weights, whole.best_weights)
     agree(resumed, one)
-    agree(test_training.finish(restored(folder, f"{strategy} state")), one)
+    agree(test_training.finish(restored(folder, f"{strategy} state", "averaged")), one)
 
 
 @pytest.mark.parametrize("precision", strategies.PRECISIONS)

@@ -10,11 +10,47 @@ import pytest
 import torch
 
 from eagleray import errors, spec
-from ray_jobs import snapshots, training
+from ray_jobs import probe, search, snapshots, training
 from ray_jobs.data import encoded, prepare
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine", "one_cycle", "linear")
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "one_cycle", "linear", "plateau")
+LOST = {"train.schedule": "plateau", "train.plateau": "{patience: 1}", "train.lr": "0.3"}
+"""A rate so high that the metric stays, and the plateau is met."""
+OPTIONS: dict[str, dict[str, str]] = {
+    **{f"{one} of warm-up": {"train.schedule": one, "train.warmup": "2.6"} for one in SCHEDULES},
+    "plateaus": LOST,
+    "averages": {"train.ema": "0.9"},
+    "averages of plateaus": {**LOST, "train.ema": "0.9", "train.warmup": "0.5"},
+    "own optimizer": {"train.optimizer": "own:lion"},
+    "own optimizer, one cycle": {"train.optimizer": "own:nadam", "train.schedule": "one_cycle"},
+}
+OWN = """
+import torch
+
+class Lion(torch.optim.Optimizer):
+    '''Chen et al. 2023, arXiv:2302.06675; it counts its steps in Python.'''
+
+    def __init__(self, parameters, lr, weight_decay):
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for one in group["params"]:
+                state = self.state[one]
+                mean = state.setdefault("mean", torch.zeros_like(one))
+                state["count"] = state.get("count", 0) + 1
+                one.mul_(1 - group["lr"] * group["weight_decay"])
+                one.add_((0.9 * mean + 0.1 * one.grad).sign(), alpha=-group["lr"] / state["count"])
+                mean.lerp_(one.grad, 0.01)
+
+def lion(parameters, lr, weight_decay):
+    return Lion(parameters, lr, weight_decay)
+
+def nadam(parameters, lr, weight_decay):
+    return torch.optim.NAdam(parameters, lr=lr, weight_decay=weight_decay)
+"""
 
 
 def experiment(folder: Path, **overrides: str) -> spec.Experiment:
@@ -33,9 +69,10 @@ def encode(chosen: spec.Experiment) -> encoded.Encoded:
 
 
 def trainer(folder: Path, **overrides: str) -> training.Trainer:
+    (folder / "own.py").write_text(OWN)
     chosen = experiment(folder, **overrides)
-    configuration = chosen.default()
-    return training.Trainer(configuration, encode(chosen), metric="log_loss")
+    configuration, own = chosen.default(), chosen.code()
+    return training.Trainer(configuration, encode(chosen), metric="log_loss", custom=own)
 
 
 def finish(running: training.Trainer) -> training.Trainer:
@@ -62,7 +99,21 @@ def test_a_training_resumed_equals_one_that_was_not_interrupted_to_the_bit(
     tmp_path: Path, optimizer: str, schedule: str, batches: int
 ) -> None:
     """After whole epochs, and after some batches of the third, of which there are four."""
-    options = {"train.optimizer": optimizer, "train.schedule": schedule, "model.dropout": "0.3"}
+    options = {"train.optimizer": optimizer, "train.schedule": schedule}
+    assert_resumes(tmp_path, batches, options)
+
+
+@pytest.mark.parametrize("batches", [0, 2, 3])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_averages_warm_ups_plateaus_and_own_optimizers_resume_to_the_bit(
+    tmp_path: Path, name: str, batches: int
+) -> None:
+    """Of four batches of an epoch the third, the last whole one, is watched."""
+    assert_resumes(tmp_path, batches, OPTIONS[name])
+
+
+def assert_resumes(tmp_path: Path, batches: int, options: dict[str, str]) -> None:
+    options = {"model.dropout": "0.3", **options}
     whole = finish(trainer(tmp_path, **options))
     first = trainer(tmp_path, **options)
     first.epoch()
@@ -77,8 +128,10 @@ def test_a_training_resumed_equals_one_that_was_not_interrupted_to_the_bit(
         torch.manual_seed(98)
         finish(resumed)
         assert without_seconds(resumed) == without_seconds(whole)
+        assert resumed.progress.layers == whole.progress.layers
         assert equal(resumed.model.state_dict(), whole.model.state_dict())
         assert equal(resumed.best_weights, whole.best_weights)
+        assert resumed.schedule.state_dict() == whole.schedule.state_dict()
 
 
 def snapshot(running: training.Trainer, owner: str = "test/1") -> snapshots.Snapshot:
@@ -192,10 +245,121 @@ def test_early_stopping_ends_after_as_many_epochs_without_gain_as_its_patience(
     assert done.progress.epoch - done.progress.best_epoch == 3
 
 
-def test_a_loss_that_is_no_number_names_its_epoch(tmp_path: Path) -> None:
-    doomed = trainer(tmp_path, **{"train.lr": "1.0e+30", "train.optimizer": "sgd"})
-    with pytest.raises(errors.TrainingError, match=r"must be finite, .* in epoch \d"):
+@pytest.mark.parametrize(
+    ("rate", "decay", "cause"),
+    [
+        ("1.0e+30", "0", r"in epoch 1, batch 2: the output of head\.\d is not finite"),
+        ("3.0e+38", "999", r"in epoch 1, batch 2: weights of head\.0, head\.3 are not finite"),
+    ],
+)
+def test_a_loss_that_is_no_number_names_epoch_batch_and_layer(
+    tmp_path: Path, rate: str, decay: str, cause: str
+) -> None:
+    options = {"train.lr": rate, "train.weight_decay": decay, "train.optimizer": "sgd"}
+    doomed = trainer(tmp_path, **options)
+    with pytest.raises(errors.TrainingError, match=rf"loss must be finite, but is \w+ {cause}"):
         finish(doomed)
+
+
+def rates(running: training.Trainer) -> list[float]:
+    """The learning rate of each step."""
+    found = list[float]()
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        found.append(optimizer.param_groups[0]["lr"])
+
+    running.optimizer.register_step_pre_hook(note)
+    finish(running)
+    return found
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_warm_up_rises_to_the_rate_and_its_schedule_follows(
+    tmp_path: Path, schedule: str
+) -> None:
+    """Six epochs of four steps, of which the first ten rise."""
+    options = {"train.schedule": schedule, "train.lr": "0.011", "train.warmup": "2.5"}
+    found = rates(trainer(tmp_path, **options))
+    assert len(found) == 24
+    assert found[:11] == sorted(found[:11])
+    assert found[10] == pytest.approx(0.011)
+    assert found[0] < 0.0021
+    if schedule in ("cosine", "linear", "one_cycle"):
+        assert found[10:] == sorted(found[10:], reverse=True)
+        assert found[-1] < 0.0011
+    if schedule != "one_cycle":
+        assert found[:3] == pytest.approx([0.001, 0.002, 0.003])
+
+
+def test_a_plateau_lowers_the_rate_after_epochs_without_a_better_metric(tmp_path: Path) -> None:
+    options = {**LOST, "train.epochs": "12", "train.plateau": "{patience: 2, factor: 0.1}"}
+    running = trainer(tmp_path, **options)
+    stale, expected = 0, 0.3
+    while not running.finished:
+        running.epoch()
+        stale = 0 if running.progress.best_epoch == running.progress.epoch else stale + 1
+        if stale == 2:
+            stale, expected = 0, expected * 0.1
+        assert running.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+    assert expected < 0.3, "the metric must stay in this test"
+    assert running.schedule.scale == pytest.approx(expected / 0.3)
+
+
+def test_averages_are_what_is_evaluated_and_saved(tmp_path: Path) -> None:
+    """The average of two steps by hand, and metrics of a model with it."""
+    options = {"train.ema": "0.999", "train.epochs": "1", "train.batch_size": "64"}
+    running, plain = trainer(tmp_path, **options), trainer(tmp_path, **options | {"train.ema": "0"})
+    mean = {name: value.clone() for name, value in running.model.state_dict().items()}
+    steps = iter((2 / 11, 3 / 12))
+    taken = plain.schedule.step
+
+    def step() -> None:
+        decay = next(steps)
+        for name, value in plain.model.state_dict().items():
+            mean[name] = decay * mean[name] + (1 - decay) * value
+        taken()
+
+    plain.schedule.step = step  # type: ignore[method-assign]
+    plain.epoch()
+    found = running.epoch()
+    assert found is not None
+    for name, value in running.best_weights.items():
+        torch.testing.assert_close(value, mean[name])
+        assert torch.equal(running.model.state_dict()[name], plain.model.state_dict()[name])
+    plain.model.load_state_dict(mean)
+    assert plain._evaluate()[1] == pytest.approx(found["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "law"),
+    [
+        ("return None", r"own:build: must give a torch\.optim\.Optimizer, but gave NoneType"),
+        ("return parameters[9]", r"^own\.py:3: own:build: must build an optimizer, .* IndexError"),
+        (
+            "return torch.optim.SGD(parameters[:2], lr=lr)",
+            r"must step all parameters that it is given and no others, but has 2 of 4",
+        ),
+        ("return torch.optim.LBFGS(parameters, lr=lr)", r"must step, but raised TypeError"),
+        (
+            "return Odd(parameters, {'lr': lr})",
+            r"state must be tensors, numbers, .* but it has 'kept' of set",
+        ),
+    ],
+)
+def test_an_own_optimizer_is_tried_before_a_search(tmp_path: Path, body: str, law: str) -> None:
+    odd = (
+        "class Odd(torch.optim.SGD):\n"
+        "    def __init__(self, parameters, options):\n"
+        "        super().__init__(parameters, **options)\n"
+        "    def step(self):\n"
+        "        self.state[self.param_groups[0]['params'][0]]['kept'] = {1}\n"
+    )
+    source = f"import torch\ndef build(parameters, lr, weight_decay):\n    {body}\n{odd}"
+    file = experiment(tmp_path).path
+    (tmp_path / "own.py").write_text(source)
+    chosen = search.Search(spec.load(file, {"train.optimizer": "own:build"}))
+    with pytest.raises(errors.CodeError, match=law):
+        probe.run(chosen)
 
 
 def test_clipping_bounds_the_step_of_plain_gradient_descent(tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_every_member_is_reported_to_its_end(job: session.Job) -> None:
         assert found[-1]["weights"]
 
 
+def test_what_is_watched_of_layers_is_reported_once(job: session.Job) -> None:
+    reports = finish(actor(job, 0.01, 0.02))
+    for found in reports.values():
+        rows = [row for report in found for row in report["layers"]]
+        assert [row.epoch for row in rows] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+        assert {row.layer for row in rows} == {"head.0", "head.3"}
+
+
 def test_weights_that_cannot_win_are_not_uploaded(job: session.Job) -> None:
     reports = finish(actor(job, *(0.001 * 2**number for number in range(7))))
     ends = {number: found[-1] for number, found in reports.items()}

@@ -44,6 +44,7 @@ class Options(Section):
         train: defaults of the section `train` that this model has in place of the usual ones.
         without: keys of `train` that would do nothing beside it.
         single: whether it is trained by one process, on CPUs, from rows in memory.
+        rescales: whether the scale of numbers makes no difference to it.
     """
 
     rates: ClassVar[frozenset[str]] = frozenset()
@@ -51,6 +52,10 @@ class Options(Section):
     without: ClassVar[frozenset[str]] = frozenset()
     single: ClassVar[bool] = False
     type: str
+
+    @property
+    def rescales(self) -> bool:
+        return False
 
 
 class Mlp(Options):
@@ -97,6 +102,10 @@ class TabM(Options):
         0.01, description="Deviation of the first frequencies; higher ones follow finer detail."
     )
 
+    @property
+    def rescales(self) -> bool:
+        return self.numbers == "piecewise"
+
     @pydantic.field_validator("embedding", "bins", "frequencies", "frequency_scale")
     @classmethod
     def _belongs(cls, value: float, info: ValidationInfo) -> float:
@@ -124,7 +133,7 @@ class Boosting(Options):
     train: ClassVar[Mapping[str, Any]] = {"lr": 0.05}
     without: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "optimizer", "weight_decay", "momentum", "schedule", "clip_norm"}
-        | {"label_smoothing", "focal_gamma", "sampling"}
+        | {"label_smoothing", "focal_gamma", "sampling", "plateau", "warmup", "ema"}
     )
     single: ClassVar[bool] = True
     type: Literal["boosting"] = Field(

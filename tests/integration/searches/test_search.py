@@ -110,6 +110,14 @@ def test_a_search_tries_what_it_was_told_to_and_ranks_it(wine: Outcome) -> None:
     assert scores == sorted(scores)
 
 
+def test_what_was_watched_of_each_trial_is_in_storage(wine: Outcome) -> None:
+    for record in wine.trials:
+        rows = wine.search.records.layers(record.number)
+        assert [row.epoch for row in rows] == [n for n in range(1, record.epoch + 1) for _ in "ab"]
+        assert {row.layer for row in rows} == {"head.0", "head.3"}
+        assert all(0 < row.gradient < 100 and 0 < row.update < 1 for row in rows)
+
+
 def test_the_curves_of_all_trials_are_one_table_in_storage(wine: Outcome) -> None:
     store = storage.open(wine.search.experiment.storage)
     (key,) = [
