@@ -107,6 +107,11 @@ class Booster(learner.Learner):
         booster.update()
         raw_outputs(booster, self._validation.matrix_BD, self._task.width)
 
+    def outputs(self) -> np.ndarray:
+        matrix_BD, threads = self._validation.matrix_BD, torch.get_num_threads()
+        best = _parsed(self._best)
+        return raw_outputs(best, matrix_BD, self._task.width, num_threads=threads)
+
     def one_row(self) -> Callable[[], object]:
         engine = LightGbm(self._best, self._matrix, self._task.width)
         inputs = {name: value[:1] for name, value in self.data.validation.inputs.items()}

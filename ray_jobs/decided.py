@@ -1,14 +1,20 @@
-"""Fit the winner's threshold and temperature on the validation part (`decide` in the file)."""
+"""Fit the winner's threshold and temperature (`decide` in the file) on rows held out.
+
+These are the validation part as the winner's trial has seen it, also where the winner is trained
+anew on it; with folds, the rows of all folds, each as predicted by the model that was not trained
+on it. Legend: B rows, C classes.
+"""
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from eagleray import bundle, evaluation
+from eagleray import bundle, evaluation, spec
 from eagleray.evaluation import decisions
 from eagleray.learn.tasks import diagrams
 from eagleray.state.evaluations import Calibration, Decision, Evaluation
-from ray_jobs import search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +48,26 @@ class Decided:
         return Calibration(temperature=found, before=errors[0], after=errors[1])
 
 
-def decide(searched: search.Search, plain: bundle.Bundle) -> Decided:
-    """Find what the file asks for; nothing is predicted where it asks for nothing."""
-    chosen, dataset = searched.experiment.decide, searched.dataset
+class Held(NamedTuple):
+    """Rows held out: targets (B), raw outputs (B, C), and what the rows are called."""
+
+    truth_B: np.ndarray
+    raw_BC: np.ndarray
+    name: str = "validation"
+
+
+def decide(chosen: spec.Decide, plain: bundle.Bundle, held_out: Callable[[], Held]) -> Decided:
+    """Find what the file asks for; `held_out` is not called where it asks for nothing."""
     if not chosen.needed:
         return Decided(plain, plain)
-    rows = dataset.split.validation
-    columns, truth_B, model = dataset.take(rows), dataset.targets[rows], plain
-    outputs = plain.predict_columns(columns).outputs
+    held, model = held_out(), plain
+    outputs = model.task.activate(held.raw_BC, model.scale)
     if chosen.calibrate == "temperature":
-        found = decisions.temperature(truth_B, outputs)
+        found = decisions.temperature(held.truth_B, outputs)
         model = dataclasses.replace(plain, scale={**plain.scale, "temperature": found})
-        outputs = model.predict_columns(columns).outputs
-    target, decision = decisions.decide(chosen, model.schema.target, truth_B, outputs)
+        outputs = model.task.activate(held.raw_BC, model.scale)
+    target, decision = decisions.decide(chosen, model.schema.target, held.truth_B, outputs)
+    if decision is not None:
+        decision = decision.model_copy(update={"part": held.name})
     known = model.schema.model_copy(update={"target": target})
     return Decided(dataclasses.replace(model, schema=known), plain, decision)

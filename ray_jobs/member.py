@@ -169,6 +169,7 @@ class Member:
             "epoch": progress.epoch,
             "best_epoch": progress.best_epoch,
             "best": progress.best,
+            "standard_error": progress.standard_error,
             "history": fresh,
             "seconds": sum(epoch["seconds"] for epoch in own),
             "costs": self._costs,
