@@ -80,9 +80,7 @@ def by_validation(searched: search.Search, seed: int) -> Chosen:
     trials = [(finish(start(one, data, metric)), one) for one in drawn(searched, seed)]
     best, chosen = max(trials, key=lambda trial: trial[0].score)
     until = best.progress.best_epoch
-    return Chosen(
-        tested(chosen, data, metric, until), tested(chosen, data.whole(), metric, until)
-    )
+    return Chosen(tested(chosen, data, metric, until), tested(chosen, data.whole(), metric, until))
 
 
 def by_folds(searched: search.Search, seed: int) -> Chosen:
@@ -94,9 +92,7 @@ def by_folds(searched: search.Search, seed: int) -> Chosen:
     trials = [(finish(crossed(one)), one) for one in drawn(searched, seed)]
     best, chosen = max(trials, key=lambda trial: trial[0].score)
     until = folded.best_epoch(best.progress.history)
-    return Chosen(
-        tested(chosen, data, metric, until), tested(chosen, data.whole(), metric, until)
-    )
+    return Chosen(tested(chosen, data, metric, until), tested(chosen, data.whole(), metric, until))
 
 
 def opened(folder: Path, table: str, seed: int, folds: int) -> search.Search:

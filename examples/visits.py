@@ -1,4 +1,4 @@
-"""Visits of patients, for grouped.yaml: each row of scikit-learn's diabetes table, seen three times."""
+"""Visits for grouped.yaml: each patient of scikit-learn's diabetes table, seen three times."""
 
 import numpy as np
 import pandas as pd
@@ -15,4 +15,6 @@ def visits() -> pd.DataFrame:
     random, measured = np.random.default_rng(0), list(table.columns.drop(["sex", "target"]))
     noise = random.normal(0, NOISE, (len(seen), len(measured))) * table[measured].std().to_numpy()
     seen[measured] += noise
-    return seen.assign(patient=[f"patient {number}" for number in seen.index]).reset_index(drop=True)
+    return seen.assign(patient=[f"patient {number}" for number in seen.index]).reset_index(
+        drop=True
+    )

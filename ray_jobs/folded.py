@@ -90,7 +90,9 @@ class Folded(learner.Learner):
         taken = self._inner.snapshot(owner)
         if taken is None:
             return None
-        held = {f"{name}.{key}": one for name in taken.files for key, one in taken.files[name].items()}
+        held = {
+            f"{name}.{key}": one for name in taken.files for key, one in taken.files[name].items()
+        }
         state = {"number": self._number, "progress": dataclasses.asdict(progress)}
         return snapshots.Snapshot(
             epoch=progress.epoch,
@@ -149,7 +151,9 @@ def summary(
 
     Folds share rows, so the standard error is a little too small (Bengio and Grandvalet 2004).
     """
-    names = [one for one in history[0] if one != BEST_EPOCH and all(one in fold for fold in history)]
+    names = [
+        one for one in history[0] if one != BEST_EPOCH and all(one in fold for fold in history)
+    ]
     means = {name: float(np.mean([fold[name] for fold in history])) for name in names}
     if len(history) < 2:
         return means, None

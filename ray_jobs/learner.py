@@ -1,8 +1,8 @@
 """The protocol of a learner: one configuration in training, whatever its kind of model.
 
-`training.Trainer` is the loop of torch, `boosting.Booster` grows trees; `folded.Folded` has a learner
-for each fold. What trains and saves them
-(`session`, `member`, `checkpoints`) depends on neither.
+`training.Trainer` is the loop of torch, `boosting.Booster` grows trees, `folded.Folded` has a
+learner for each fold. What trains and saves them (`session`, `member`, `checkpoints`) depends on
+none of them.
 
 Legend: B rows, C outputs.
 """

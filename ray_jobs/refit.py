@@ -1,8 +1,8 @@
 """The refit: the winner's configuration trained anew on the rows of training and validation.
 
 It trains for the winner's best epoch, with folds for the mean one, and keeps its last epoch: no
-rows are left to choose one by. It is a trial of its own, number `searches.REFIT` of the same search,
-and so is recorded, saved, retried and resumed like any other.
+rows are left to choose one by. It is a trial of its own in the same search, number
+`searches.REFIT`, and so is recorded, saved, retried and resumed like any other.
 """
 
 from dataclasses import dataclass

@@ -124,7 +124,9 @@ def _number_or_rule(value: object) -> object:
     if type(value) in (int, float) and 0 <= value < math.inf:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
     names = {"names": [ONE_STANDARD_ERROR]}
-    raise PydanticCustomError("law", f"must be a number of at least 0, or {ONE_STANDARD_ERROR}", names)
+    raise PydanticCustomError(
+        "law", f"must be a number of at least 0, or {ONE_STANDARD_ERROR}", names
+    )
 
 
 def _auto_or_size(value: object) -> object:

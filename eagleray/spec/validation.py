@@ -242,7 +242,9 @@ def _fold_laws(tree: space.Tree) -> Iterator[Problem]:
     tune, workers = _section(tree, "tune"), _section(tree, "compute").get("workers", 1)
     folds = tune.get("folds", 1)
     if type(folds) is int and folds > 1 and workers != 1:
-        yield Problem(("compute", "workers"), f"must be 1 beside tune.folds: {folds}", show(workers))
+        yield Problem(
+            ("compute", "workers"), f"must be 1 beside tune.folds: {folds}", show(workers)
+        )
 
 
 def _auto_laws(tree: space.Tree) -> Iterator[Problem]:

@@ -44,7 +44,9 @@ def part(
     try:
         pairs = list(_pairs(rows, table, data, count))
     except ValueError as cause:
-        raise errors.DataError(f"tune.folds: rows must be enough for {count}, but {cause}") from cause
+        raise errors.DataError(
+            f"tune.folds: rows must be enough for {count}, but {cause}"
+        ) from cause
     found = [split.Split(np.sort(rows[a]), np.sort(rows[b]), parts.test) for a, b in pairs]
     task = tasks.of(table.schema.target)
     for number, one in enumerate(found, 1):
@@ -70,7 +72,7 @@ def _pairs(rows: np.ndarray, table: tables.Learnable, data: spec.Data, count: in
 
 
 def _forward(times_B: np.ndarray, count: int) -> Pairs:
-    """Blocks of as many rows, the oldest first; rows of one time stay together, in the later one."""
+    """Blocks of as many rows, the oldest first; rows of one time stay in one, the later one."""
     order = np.argsort(times_B, kind="stable")
     ordered_B = times_B[order]
     starts = [held[0] for _, held in sk.TimeSeriesSplit(count).split(order)]

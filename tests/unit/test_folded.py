@@ -27,7 +27,7 @@ FILE = """
 name: wine
 data: {{source: 'dataset:wine', target: target}}
 model: {model}
-train: {{epochs: 4, lr: 0.05, batch_size: 32, early_stopping: {{patience: 2}}}}
+train: {{epochs: 4, lr: 0.05, early_stopping: {{patience: 2}}}}
 tune: {{metric: log_loss, folds: {count}, trials: 1}}
 storage: file://{folder}
 """
@@ -100,7 +100,9 @@ def test_its_score_is_the_mean_over_folds_of_models_that_have_not_seen_the_rows(
         scores, np.split(truth, ends), np.split(raw, ends), strict=True
     ):
         outputs = task.activate(raw_BC, {})
-        assert metrics.score(made.schema.target, of_fold, outputs)["log_loss"] == pytest.approx(fold)
+        assert metrics.score(made.schema.target, of_fold, outputs)["log_loss"] == pytest.approx(
+            fold
+        )
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,5 +1,6 @@
 """Folds of cross-validation: who is in which, and what has too few rows for them."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def test_time_never_runs_backwards_and_the_window_grows(drawn: list[int], count:
         assert times[one.validation].max() < times[whole.test].min()
         assert times[one.validation].min() > before
         before = times[one.validation].max()
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in itertools.pairwise(found):
         joined = np.union1d(earlier.train, earlier.validation)
         assert joined.tolist() == later.train.tolist()
     last = np.union1d(found[-1].train, found[-1].validation)
@@ -116,51 +117,53 @@ def test_the_test_part_is_that_of_a_search_without_folds() -> None:
     data = spec.Data(source="rows.csv", target="y", seed=3)
     assert split.indices(targets, classes(2), data).test.tolist() == whole.test.tolist()
     assert folds.part(whole, table(targets, classes(2)), data, 1) == ()
-    assert [one.validation.tolist() for one in parted(table(targets, classes(2)), 4, seed=3)[1]] == [
-        one.validation.tolist() for one in found
-    ]
+    assert [
+        one.validation.tolist() for one in parted(table(targets, classes(2)), 4, seed=3)[1]
+    ] == [one.validation.tolist() for one in found]
 
 
-RARE = np.array([0] * 40 + [1] * 6)
+RARE = (np.arange(100) % 20 == 0).astype(int)
+"""Four rows of the second class before the test part."""
+NUMBERS, LATE = np.arange(100.0), ((np.arange(100) > 30) & (np.arange(100) % 4 == 0)).astype(int)
 CLUSTERED = np.array([f"g{number // 10}" for number in range(100)], object)
 
 
 @pytest.mark.parametrize(
     ("made", "count", "shares", "message"),
     [
-        (table(np.arange(12.0)), 6, {}, "6 folds need at least 12 rows .*, but got 10"),
+        (table(NUMBERS), 41, {}, "41 folds need at least 82 rows .*, but got 80"),
         (
             table(RARE, classes(2)),
-            6,
+            5,
             {},
-            "each class needs at least as many rows .* as folds, 6, but 'b' has 5",
+            "each class needs at least as many rows .* as folds, 5, but 'b' has 4",
         ),
         (
             table(RARE, classes(2)),
-            6,
+            5,
             {"stratify": False},
-            "in fold [1-6] of 6 the validation part needs rows of each class, .* none of 'b'",
+            "in fold [1-5] of 5 the validation part needs rows of each class, .* none of 'b'",
         ),
         (
-            table(np.arange(100.0), groups=CLUSTERED),
+            table(NUMBERS, groups=CLUSTERED),
             9,
             {"group": "who"},
             "9 folds need at least as many groups in who beside the test part, but got 8",
         ),
         (
-            table((np.arange(100) < 12).astype(int), classes(2), groups=np.arange(100).astype(object) // 4),
-            5,
+            table((np.arange(100) < 12).astype(int), classes(2), groups=CLUSTERED),
+            3,
             {"group": "who"},
-            "in fold [1-5] of 5 the validation part needs rows of each class",
+            "in fold [1-3] of 3 the validation part needs rows of each class",
         ),
         (
-            table(np.arange(100.0), times=np.arange(100.0) // 20),
+            table(NUMBERS, times=NUMBERS // 20),
             5,
             {"time": "when"},
             "5 folds in the order of time need 6 spans of different times, but got 4 times",
         ),
         (
-            table((np.arange(100) > 70).astype(int), classes(2), times=np.arange(100.0)),
+            table(LATE, classes(2), times=NUMBERS),
             3,
             {"time": "when"},
             "in fold 1 of 3 the training part needs rows of each class",
@@ -170,8 +173,10 @@ CLUSTERED = np.array([f"g{number // 10}" for number in range(100)], object)
 def test_what_is_too_little_for_folds_is_refused_before_any_trial(
     made: tables.Learnable, count: int, shares: dict[str, Any], message: str
 ) -> None:
+    data = spec.Data(source="rows.csv", target="y", split=spec.Split(**shares))
+    whole = split.Split(*np.split(np.arange(100), [60, 80]))
     with pytest.raises(errors.DataError, match=f"^tune.folds: .*{message}") as refused:
-        parted(made, count, **shares)
+        folds.part(whole, made, data, count)
     assert len(refused.value.problems) == 1
 
 

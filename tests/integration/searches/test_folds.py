@@ -16,7 +16,8 @@ name: tumours
 data: {source: 'dataset:breast_cancer', target: target, positive: malignant}
 model: {hidden: {choice: [[4], [64, 64]]}}
 train: {lr: {choice: [1.0e-5, 3.0e-2, 2.0e-2]}, epochs: 4, batch_size: 64}
-tune: {trials: 6, metric: roc_auc, search: grid, folds: 3, cost: size, tolerance: one_standard_error}
+tune: {trials: 6, metric: roc_auc, search: grid, folds: 3, cost: size,
+       tolerance: one_standard_error}
 decide: {maximize: f1}
 """
 
@@ -71,7 +72,11 @@ def test_trees_and_searches_over_models_take_folds_and_a_refit_without_folds(
     assert "each trial alone: the folds of a trial are trained one after another" in said
     assert ended.result.refit >= 1
     assert {one.failure for one in ended.trials} == {None}
-    trees = {"model": "{type: boosting, rounds: 5}", "train": "{epochs: 3}", "tune.search": "random"}
+    trees = {
+        "model": "{type: boosting, rounds: 5}",
+        "train": "{epochs: 3}",
+        "tune.search": "random",
+    }
     alone = {"tune": "{trials: 1, metric: roc_auc, refit: true}"}
     ended, said = run(tmp_path, **{k: v for k, v in trees.items() if k != "tune.search"}, **alone)
     assert "is trained anew on 455 rows of training and validation" in said
