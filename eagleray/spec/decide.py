@@ -23,7 +23,7 @@ FITS = {"calibrate": CLASSES, "maximize": BINARY, "costs": CLASSES}
 
 
 class Decide(Section):
-    """How the winner predicts classes from probabilities; found on the validation part."""
+    """How the winner predicts classes from probabilities; found on rows held out."""
 
     calibrate: Literal["none", "temperature"] = Field(
         "none",
@@ -46,7 +46,7 @@ class Decide(Section):
 
     @property
     def needed(self) -> bool:
-        """Whether anything is found on the validation part."""
+        """Whether anything is to be found."""
         return self.calibrate != "none" or self.maximize is not None or bool(self.costs)
 
     def matrix(self, target: schema.Target) -> tuple[tuple[float, ...], ...]:
