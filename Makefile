@@ -71,6 +71,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python -m benchmarks.replicas
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python benchmarks/intervals.py
+	$(BIN)/python benchmarks/folds.py
 	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml

@@ -108,6 +108,11 @@ class Booster(learner.Learner):
             booster.update()
         raw_outputs(_parsed(_whole(grown)), self._validation.matrix_BD, self._task.width)
 
+    def outputs(self) -> np.ndarray:
+        matrix_BD, threads = self._validation.matrix_BD, torch.get_num_threads()
+        best = _parsed(self._best)
+        return raw_outputs(best, matrix_BD, self._task.width, num_threads=threads)
+
     def one_row(self) -> Callable[[], object]:
         engine = LightGbm(self._best, self._matrix, self._task.width)
         inputs = {name: value[:1] for name, value in self.data.validation.inputs.items()}

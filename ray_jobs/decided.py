@@ -1,14 +1,20 @@
-"""Fit the winner's calibration and threshold on the validation part (`decide` in the file)."""
+"""Fit the winner's calibration and threshold (`decide` in the file) on rows held out.
+
+These are the validation part as the winner's trial has seen it, also where the winner is trained
+anew on it; with folds, the rows of all folds, each as predicted by the model that was not trained
+on it. Legend: B rows, C classes.
+"""
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from eagleray import bundle, evaluation
+from eagleray import bundle, evaluation, spec
 from eagleray.evaluation import calibrations, decisions
 from eagleray.learn.tasks import diagrams
 from eagleray.state.evaluations import Bin, Calibration, Decision, Evaluation
-from ray_jobs import search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,23 +60,29 @@ class Decided:
         )
 
 
-def decide(searched: search.Search, plain: bundle.Bundle) -> Decided:
-    """Find what the file asks for; nothing is predicted where it asks for nothing."""
-    chosen, dataset = searched.experiment.decide, searched.dataset
+class Held(NamedTuple):
+    """Rows held out: targets (B), raw outputs (B, C), and what the rows are called."""
+
+    truth_B: np.ndarray
+    raw_BC: np.ndarray
+    name: str = "validation"
+
+
+def decide(chosen: spec.Decide, plain: bundle.Bundle, held_out: Callable[[], Held]) -> Decided:
+    """Find what the file asks for; `held_out` is not called where it asks for nothing."""
     how = chosen.calibration(plain.task)
     if how == "none" and not chosen.decides:
         return Decided(plain, plain)
-    rows = dataset.split.validation
-    columns, truth_B = dataset.take(rows), dataset.targets[rows]
-    model, warning = plain, ""
-    outputs = plain.predict_columns(columns).outputs
+    held, model, warning = held_out(), plain, ""
+    outputs = model.task.activate(held.raw_BC, model.scale)
     if how != "none":
-        found = calibrations.fit(how, plain.schema.target, truth_B, outputs)
+        found = calibrations.fit(how, plain.schema.target, held.truth_B, outputs)
         model, warning = _with(plain, found), found.warning
-        outputs = model.predict_columns(columns).outputs
-    target, decision = decisions.decide(chosen, model.schema.target, truth_B, outputs)
-    model = _with(model, calibrations.Fitted(target))
-    return Decided(model, plain, decision, how, warning)
+        outputs = model.task.activate(held.raw_BC, model.scale)
+    target, decision = decisions.decide(chosen, model.schema.target, held.truth_B, outputs)
+    if decision is not None:
+        decision = decision.model_copy(update={"part": held.name})
+    return Decided(_with(model, calibrations.Fitted(target)), plain, decision, how, warning)
 
 
 def _with(model: bundle.Bundle, found: calibrations.Fitted) -> bundle.Bundle:

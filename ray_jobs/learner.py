@@ -1,7 +1,8 @@
 """The protocol of a learner: one configuration in training, whatever its kind of model.
 
-`training.Trainer` is the loop of torch, `boosting.Booster` grows trees. What trains and saves them
-(`session`, `member`, `checkpoints`) depends on neither.
+`training.Trainer` is the loop of torch, `boosting.Booster` grows trees, `folded.Folded` has a
+learner for each fold. What trains and saves them (`session`, `member`, `checkpoints`) depends on
+none of them.
 
 Legend: B rows, C outputs.
 """
@@ -43,11 +44,15 @@ class Progress:
     stale: int = 0  # epochs without a gain, for early stopping
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
     layers: list[watches.Row] = field(default_factory=list)  # of the epochs that are watched
+    standard_error: float | None = None  # of the metric, over folds
+    until: int | None = None  # epochs of a refit, whose last one counts: no rows are left to choose
 
     def __post_init__(self) -> None:
         self.layers = [watches.Row(*one) for one in self.layers]  # lists, if they were JSON
 
     def finished(self, train: spec.Train) -> bool:
+        if self.until is not None:
+            return self.epoch >= self.until
         stopping = train.early_stopping
         impatient = stopping is not None and self.stale >= stopping.patience
         return impatient or self.epoch >= train.epochs
@@ -63,6 +68,9 @@ class Progress:
         stopping = train.early_stopping
         self.epoch += 1
         self.history.append(found)
+        if self.until is not None:
+            self.best_epoch, self.best = self.epoch, found
+            return True
         gain = _sign(metric) * (found[metric] - self.best.get(metric, 0.0))
         if self.best and gain <= 0:
             self.stale += 1
@@ -136,6 +144,9 @@ class Learner(Protocol):
         Raises:
             CodeError: the user's model or loss fails.
         """
+
+    def outputs(self) -> np.ndarray:
+        """Raw outputs (B, C) of the best epoch's model for the validation part, after the end."""
 
     def one_row(self) -> Callable[[], object]:
         """What predicts one row, for measuring."""

@@ -170,6 +170,7 @@ class Member:
             "epoch": progress.epoch,
             "best_epoch": progress.best_epoch,
             "best": progress.best,
+            "standard_error": progress.standard_error,
             "history": fresh,
             "layers": layers,
             "seconds": sum(epoch["seconds"] for epoch in own),

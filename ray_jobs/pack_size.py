@@ -37,6 +37,8 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
     tune, compute = searched.experiment.tune, searched.experiment.compute
     if compute.grouped or compute.precision != "fp32":
         return Choice(1, "packs are trained by one worker in fp32")
+    if tune.folds > 1:
+        return Choice(1, "the folds of a trial are trained one after another")
     if models.engine(searched.experiment.model) != engines.TORCH and tune.scheduler != "pbt":
         return Choice(1, f"{searched.experiment.model.type} is trained one after another")
     measured = tune.pack == "auto"

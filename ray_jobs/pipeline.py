@@ -16,7 +16,17 @@ from rich import console
 from eagleray import errors, ray_compat, spec
 from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
-from ray_jobs import audited, cluster, pack_size, promotion, search, tuning, waiting, winner
+from ray_jobs import (
+    audited,
+    cluster,
+    pack_size,
+    promotion,
+    refit,
+    search,
+    tuning,
+    waiting,
+    winner,
+)
 from ray_jobs.data import extent
 from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
@@ -119,19 +129,22 @@ def _drive(
         audited.stage(searched, out)
     trials = {record.number: record for record in known}
     with tracking.sent(searched, trials, out) as send:
-        ranked = finished[0] if finished else _tune(searched, trials, out, address)
-        outcome = _register(searched, ranked, lease)
+        ranked, anew = _train(searched, finished and finished[0], trials, out, address)
+        outcome = _register(searched, ranked, lease, anew)
         send(outcome.result)
     return outcome
 
 
 def _register(
-    searched: search.Search, ranked: list[searches.Record], lease: leases.Lease
+    searched: search.Search,
+    ranked: list[searches.Record],
+    lease: leases.Lease,
+    anew: refit.Refit | None,
 ) -> Outcome:
     """Evaluate the winner, register and promote it; keep it here if storage is away."""
     best: winner.Winner | None = None
     try:
-        best = winner.Winner(searched, ranked)
+        best = winner.Winner(searched, ranked, anew)
         lease.verify()
         searched.records.save_curves(curves.parquet(ranked))
         return _promote(searched, ranked, best.register())
@@ -150,24 +163,60 @@ def _advice(searched: search.Search, best: winner.Winner | None, cause: Exceptio
     return f"{said}; to register it, run the same command again: eagleray run {file}"
 
 
+def _train(
+    searched: search.Search,
+    ranked: list[searches.Record] | None,
+    trials: dict[int, searches.Record],
+    out: console.Console,
+    address: str | None,
+) -> tuple[list[searches.Record], refit.Refit | None]:
+    """Train what is left: trials, unless all have ended and are `ranked`, and the refit."""
+    anew = _refit(searched, ranked[0]) if ranked else None
+    if ranked and (anew is None or anew.done):
+        return ranked, anew
+    with _on_ray(out, address):
+        grows = _check_room(searched.experiment.compute, out)
+        ranked = ranked or _tune(searched, trials, out, grows=grows)
+        anew = _refit(searched, ranked[0])
+        if anew is not None and not anew.done:
+            out.print(
+                f"trial {ranked[0].number}, the winner, is trained anew on {anew.rows:,} rows of"
+                f" training and validation, {anew.record.until} epochs",
+                soft_wrap=True,
+            )
+            refit.run(anew, waiting.Queue(searched.experiment.compute), grows=grows)
+    return ranked, anew
+
+
+def _refit(searched: search.Search, winner: searches.Record) -> refit.Refit | None:
+    """The winner's refit if the file asks for one."""
+    return refit.of(searched, winner) if searched.experiment.tune.refit else None
+
+
 def _tune(
     searched: search.Search,
     trials: dict[int, searches.Record],
     out: console.Console,
-    address: str | None,
+    *,
+    grows: bool,
 ) -> list[searches.Record]:
+    queue = waiting.Queue(searched.experiment.compute)
+    with live.watch(searched, trials, out, queue) as ended:
+        size = _pack_size(searched, trials, out)
+        ranked = tuning.run(searched, trials, ended, queue=queue, size=size, grows=grows)
+    if searched.experiment.tune.budget and len(ranked) < searched.experiment.trials:
+        out.print(f"the budget ends after {len(ranked)} of {searched.experiment.trials} trials")
+    return ranked
+
+
+@contextlib.contextmanager
+def _on_ray(out: console.Console, address: str | None) -> Iterator[None]:
+    """Connect to Ray, and say how to go on where the block is interrupted."""
     out.print(f"starting Ray {f'at {address}' if address else 'on this machine'}")
     try:
         with cluster.connected(address):
             ray_compat.free_reservations()
-            grows = _check_room(searched.experiment.compute, out)
-            queue = waiting.Queue(searched.experiment.compute)
-            with live.watch(searched, trials, out, queue) as ended:
-                size = _pack_size(searched, trials, out)
-                ranked = tuning.run(searched, trials, ended, queue=queue, size=size, grows=grows)
-        if searched.experiment.tune.budget and len(ranked) < searched.experiment.trials:
-            out.print(f"the budget ends after {len(ranked)} of {searched.experiment.trials} trials")
-        return ranked
+            yield
     except KeyboardInterrupt:
         out.print("interrupted: run the same command to resume")
         raise

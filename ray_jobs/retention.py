@@ -12,7 +12,7 @@ from contextlib import suppress
 from eagleray import errors
 from eagleray.state import searches
 from eagleray.storage import blobs
-from ray_jobs import checkpoints, search, snapshots
+from ray_jobs import checkpoints, folded, search, snapshots
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,9 @@ class Retention:
         if record.weights and 0 < record.weights_epoch <= len(record.history):
             record.best_epoch = record.weights_epoch
             record.best = record.history[record.best_epoch - 1]
+            if record.folds > 1:
+                done, metric = record.history[: record.best_epoch], self._search.metric
+                record.best, record.standard_error = folded.summary(done, metric)
             record.score = record.best[self._search.metric]
 
     def clean(self, record: searches.Record) -> None:

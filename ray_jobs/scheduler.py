@@ -6,7 +6,7 @@ A scheduler is a line of `REGISTRY` and a function that builds it; Ray's need no
 import contextlib
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,8 +28,8 @@ class Ladder(NamedTuple):
 
     experiment: spec.Experiment
     mode: Literal["max", "min"]
-    epochs: int  # the most that a trial trains
-    rungs: list[int]  # epochs at which trials are compared, at least two
+    epochs: int  # the most that a trial trains; with folds, their number
+    rungs: list[int]  # epochs, or folds, after which trials are compared
 
 
 class Kind(NamedTuple):
@@ -40,9 +40,9 @@ class Kind(NamedTuple):
 
 
 def rungs(experiment: spec.Experiment) -> list[int]:
-    """Epochs at which trials are compared; none if there are less than two."""
-    found = REGISTRY[experiment.tune.scheduler].rungs(search.epochs(experiment))
-    return found if len(found) > 1 else []
+    """Epochs at which trials are compared; none if there are less than two. With folds, folds."""
+    found = REGISTRY[experiment.tune.scheduler].rungs(search.length(experiment))
+    return found if len(found) > 1 or experiment.tune.folds > 1 else []
 
 
 def build(
@@ -55,7 +55,7 @@ def build(
     Trials that lose their worker wait until `lost` says that they are due.
     """
     experiment, mode = searched.experiment, searched.mode
-    ladder = Ladder(experiment, mode, search.epochs(experiment), rungs(experiment))
+    ladder = Ladder(experiment, mode, search.length(experiment), rungs(experiment))
     kind = REGISTRY[experiment.tune.scheduler if ladder.rungs else "none"]
     members = Members(kind.build(ladder), ladder, searched.metric, lost or retries.Retries(None))
     for record in known:
@@ -78,6 +78,7 @@ class Members(schedulers.FIFOScheduler):
         self._inner, self._rungs, self._metric = inner, frozenset(ladder.rungs), metric
         self._best = max if ladder.mode == "max" else min
         self._seed, self._controller = ladder.experiment.tune.seed, ray_compat.Controller()
+        self._by_folds = ladder.experiment.tune.folds > 1
         self._members: dict[int, ray_compat.Candidate] = {}  # by number
         self._running: dict[str, set[int]] = {}  # numbers by Ray's ids
 
@@ -128,7 +129,7 @@ class Members(schedulers.FIFOScheduler):
             if rung <= len(record.history):
                 report = record.model_dump(include={"number", "values"})
                 report |= {"epoch": rung, "history": record.history[:rung], "state": None}
-                report["score"] = self._best(epoch[self._metric] for epoch in report["history"])
+                report["score"] = self._score(report["history"])
                 self._compare(report)
         if not record.unfinished:
             self._members[record.number].finished = True
@@ -157,8 +158,16 @@ class Members(schedulers.FIFOScheduler):
             self._inner.on_trial_complete(self._controller, member, self._result(report))
 
     def _result(self, report: dict[str, Any]) -> dict[str, Any]:
-        """A report with `value`, the metric of its last epoch; `score` is that of the best one."""
-        return {**report, "value": report["history"][-1][self._metric]}
+        """A report with `value`, the metric of its last epoch; `score` is that of the best one.
+
+        With folds both are the mean over those that are done.
+        """
+        last = report["history"][-1][self._metric]
+        return {**report, "value": report["score"] if self._by_folds else last}
+
+    def _score(self, history: Sequence[Mapping[str, float]]) -> float:
+        values = [epoch[self._metric] for epoch in history]
+        return float(np.mean(values)) if self._by_folds else self._best(values)
 
     def _change(self, actor: Any, running: Iterable[int], stopped: list[int]) -> None:
         """Tell the worker of a trial, before its next step, who has stopped and who was changed."""

@@ -4,6 +4,7 @@ The same file, code and data give the same search id: run again, an interrupted 
 one that has ended returns its result.
 """
 
+import copy
 import functools
 import itertools
 import math
@@ -30,6 +31,7 @@ class Search:
         custom: the user's code by its name in the file.
         metric: compares trials; a name of `eagleray.learn.metrics`.
         mode: whether its "max" or its "min" is best.
+        refit: the one trial of a search that trains a winner anew, see `ray_jobs.refit`.
 
     Raises:
         EagleRayError: the data or the code is at fault, or does not fit the experiment.
@@ -45,6 +47,7 @@ class Search:
         self.custom = experiment.code()
         hashes = sorted(one.sha256 for one in self.custom.values())
         self.id = experiment.search_id(" ".join([self.dataset.fingerprint, *hashes]))
+        self.refit: searches.Record | None = None
         self._transforms: dict[str, features.Transforms] = {}
 
     @functools.cached_property
@@ -82,6 +85,13 @@ class Search:
         if key not in self._transforms:
             self._transforms[key] = self.dataset.fit(configuration.features)
         return self._transforms[key]
+
+    def anew(self, experiment: spec.Experiment, refit: searches.Record) -> "Search":
+        """The same with the one trial of a refit, and its rows."""
+        made = copy.copy(self)
+        made.experiment, made.refit = experiment, refit
+        made.dataset, made._transforms = self.dataset.whole(), {}
+        return made
 
     def finished(self) -> tuple[list[searches.Record], searches.Result | None] | None:
         """All trials, the best first, and the result; None while trials are left to run.
@@ -131,7 +141,7 @@ class Search:
         return [one for one in trials if one is not None]
 
     def ranked(self, trials: list[searches.Record]) -> list[searches.Record]:
-        """The trials, the best on the validation part first.
+        """The trials, the best on the validation part first; with folds, those of the most folds.
 
         Under `tune.cost` the cheapest of those within `tune.tolerance` of the best stands first.
 
@@ -141,8 +151,9 @@ class Search:
         able = self._able(trials)
         if not able:
             raise errors.SearchError(f"no trial gave a model: {_reasons(trials)}")
-        if (tune := self.experiment.tune).cost is not None:
-            near = [one for one in able if self._gap(one, able[0]) <= tune.tolerance]
+        if self.experiment.tune.cost is not None:
+            tolerance = self._tolerance(able[0])
+            near = [one for one in able if self._gap(one, able[0]) <= tolerance]
             able.insert(0, able.pop(able.index(min(near, key=self._cost))))
         listed = {record.number for record in able}
         rest = [*self.scored(trials), *(record for record in trials if record.score is None)]
@@ -159,16 +170,25 @@ class Search:
         return found[::-1]
 
     def scored(self, trials: list[searches.Record]) -> list[searches.Record]:
-        """The trials that have a score, the best first."""
+        """The trials that have a score, the best first; with folds, those of more folds first."""
         scores = [record for record in trials if record.score is not None]
-        return sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
+        ordered = sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
+        return sorted(ordered, key=lambda one: one.best_epoch if one.folds > 1 else 0, reverse=True)
 
     @property
     def _sign(self) -> int:
         return 1 if self.mode == "max" else -1
 
     def _able(self, trials: list[searches.Record]) -> list[searches.Record]:
-        return [one for one in self.scored(trials) if one.weights and one.status != "failed"]
+        able = [one for one in self.scored(trials) if one.weights and one.status != "failed"]
+        if self.experiment.tune.folds == 1:
+            return able
+        return [one for one in able if one.best_epoch == able[0].best_epoch]
+
+    def _tolerance(self, best: searches.Record) -> float:
+        """How far from the best a score may be."""
+        chosen = self.experiment.tune.tolerance
+        return chosen if isinstance(chosen, float) else best.standard_error or 0.0
 
     def _gap(self, record: searches.Record, best: searches.Record) -> float:
         return self._sign * ((best.score or 0.0) - (record.score or 0.0))
@@ -235,8 +255,10 @@ def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration
         yield experiment.configuration(rest | dict(zip(searched, point, strict=True)))
 
 
-def epochs(experiment: spec.Experiment) -> int:
-    """The largest number of epochs that a trial can train."""
+def length(experiment: spec.Experiment) -> int:
+    """The largest number of epochs that a trial can train; with folds, their number."""
+    if experiment.tune.folds > 1:
+        return experiment.tune.folds
     return int(max(validation.options(experiment.searched, "epochs")))
 
 

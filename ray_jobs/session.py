@@ -22,7 +22,7 @@ import torch
 from eagleray import code, errors, ray_compat, spec, storage
 from eagleray.state import searches
 from eagleray.storage import cache
-from ray_jobs import checkpoints, learner, pack, strategies, training
+from ray_jobs import checkpoints, folded, learner, pack, strategies, training
 from ray_jobs.data import encoded
 from ray_jobs.member import Member
 
@@ -46,11 +46,12 @@ class Job:
     experiment: spec.Experiment
     search_id: str
     metric: str  # selects epochs and trials; a name of `eagleray.learn.metrics`
-    rungs: frozenset[int]  # epochs at which the scheduler compares trials
+    rungs: frozenset[int]  # epochs, or folds, at which the scheduler compares trials
     population: bool  # members go on from each other's states
     custom: dict[str, code.Code]  # the user's code by its name in the file
     shared: dict[str, ray.ObjectRef[encoded.Encoded]]  # by `encoded.key`
     dataset: ray.ObjectRef[prepare.Dataset]  # a trial with features not in `shared` encodes it
+    refit: int = 0  # epochs of a refit; 0: the best epoch of a trial counts
 
 
 class Session:
@@ -145,23 +146,35 @@ class Session:
         return {number for number, record in records.items() if not record.unfinished}
 
     def _trainer(self, values: dict[str, Any]) -> learner.Learner:
-        configuration = self._job.experiment.configuration(values)
+        experiment = self._job.experiment
+        configuration = experiment.configuration(values)
+        if experiment.tune.folds > 1:
+            build = functools.partial(self._learner, configuration)
+            return folded.Folded(build, experiment.tune.folds)
+        made = self._learner(configuration)
+        made.progress.until = self._job.refit or None
+        return made
+
+    def _learner(
+        self, configuration: spec.Configuration, fold: int | None = None
+    ) -> learner.Learner:
         return learner.build(
             configuration,
-            self._data(configuration),
+            self._data(configuration, fold),
             metric=self._job.metric,
             strategy=self._strategy,
             custom=self._job.custom,
         )
 
-    def _data(self, configuration: spec.Configuration) -> encoded.Encoded:
-        key, shared = encoded.key(configuration.features), self._job.shared
+    def _data(self, configuration: spec.Configuration, fold: int | None) -> encoded.Encoded:
+        key, shared = encoded.key(configuration.features, fold), self._job.shared
         if key not in self._cache:
             self._cache.clear()  # one setting at a time, to save memory
             if key in shared:
                 self._cache[key] = ray.get(shared[key])
             else:
                 dataset = ray.get(self._job.dataset)
+                dataset = dataset if fold is None else dataset.fold(fold)
                 self._cache[key] = dataset.encode(dataset.fit(configuration.features))
         return self._cache[key]
 
@@ -223,15 +236,25 @@ class Session:
                 one.save_state()
 
     def _save_for_comparison(self) -> None:
-        """Save weights, of which a stopped trial's may be the best; and what others clone."""
+        """Save weights, of which a stopped trial's may be the best; and what others clone.
+
+        A trial by folds saves its state too, and its outputs whatever its score: more folds count
+        more than a score.
+        """
+        folds = self._job.experiment.tune.folds > 1
         trained = [one for one in self._members if one.epoch and not one.ended]
         self._scores |= {one.number: one.trainer.score for one in trained}
         best = heapq.nlargest(checkpoints.BEST, self._scores.values())
         for one in trained:
             with one.failing():
-                one.save(worth=self._place.cost is not None or self._scores[one.number] >= best[-1])
-        if self._job.population:
+                one.save(
+                    worth=folds
+                    or self._place.cost is not None
+                    or self._scores[one.number] >= best[-1]
+                )
+        if folds or self._job.population:
             self._save()
+        if self._job.population:
             for one in self._members:
                 if one.active:
                     one.saved.flush(checkpoints.PATIENCE_S)

@@ -199,6 +199,11 @@ class Trainer(learner.Learner):
             self.loss(self.model(batch.inputs), batch.target_B)
             self.model(batch.select(slice(1)).inputs)
 
+    def outputs(self) -> np.ndarray:
+        self.model.load_state_dict(self.best_weights)
+        output_BC: np.ndarray = self._evaluate()[0].double().cpu().numpy()
+        return output_BC
+
     def one_row(self) -> Callable[[], object]:
         inputs = next(self.validation_batches()).select(slice(1)).inputs
         self.model.eval()

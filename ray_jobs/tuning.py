@@ -8,7 +8,7 @@ import math
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -32,7 +32,7 @@ from ray_jobs import (
 from ray_jobs.data import encoded
 
 MAX_ENCODED = 8
-"""Maximum number of settings of `features` that are encoded once for all trials."""
+"""Maximum number of settings of `features`, or of folds, that are encoded once for all trials."""
 FREE_S = 10.0
 """Time between two looks for what groups that were lost still hold."""
 RETRIES = 3
@@ -125,19 +125,33 @@ def _tune(
 
 def _job(searched: search.Search) -> session.Job:
     experiment, shared = searched.experiment, {}
-    for one in itertools.islice(search.feature_settings(experiment), MAX_ENCODED):
-        data = searched.dataset.encode(searched.transforms(one))
-        shared[encoded.key(one.features)] = ray.put(data)
+    for key, data in itertools.islice(_encoded(searched), MAX_ENCODED):
+        shared[key] = ray.put(data)
+    rungs, folds, refit = scheduler.rungs(experiment), experiment.tune.folds, searched.refit
     return session.Job(
         experiment=experiment,
         search_id=searched.id,
         metric=searched.metric,
-        rungs=frozenset(scheduler.rungs(experiment)),
+        rungs=frozenset(rungs if folds == 1 else range(1, folds + 1)),
         population=experiment.tune.scheduler == "pbt",
         custom=searched.custom,
         shared=shared,
         dataset=ray.put(searched.dataset),
+        refit=refit.until if refit else 0,
     )
+
+
+def _encoded(searched: search.Search) -> Iterator[tuple[str, encoded.Encoded]]:
+    """Yield the data of each setting of `features` and each fold, with their key."""
+    dataset, experiment, refit = searched.dataset, searched.experiment, searched.refit
+    settings = search.feature_settings(experiment)
+    for one in [experiment.configuration(refit.values)] if refit else settings:
+        if not dataset.folds:
+            yield encoded.key(one.features), dataset.encode(searched.transforms(one))
+            continue
+        for number in range(len(dataset.folds)):
+            fold = dataset.fold(number)
+            yield encoded.key(one.features, number), fold.encode(fold.fit(one.features))
 
 
 class _Budget(tune.Stopper):
@@ -185,6 +199,7 @@ class _Recorder(tune.Callback):
         self.spent = sum(record.seconds for record in trials.values())
         self._interrupted = False
         self._grouped, self._freed = searched.experiment.compute.grouped, time.monotonic()
+        self._folds = searched.experiment.tune.folds
 
     @property
     def known(self) -> list[searches.Record]:
@@ -279,7 +294,11 @@ class _Recorder(tune.Callback):
             for one in trial.config["members"]
             if (trial.trial_id, one["number"]) not in self._over
         ]
-        return [self._trials.setdefault(one["number"], searches.Record(**one)) for one in members]
+        folds = self._folds
+        return [
+            self._trials.setdefault(one["number"], searches.Record(**one, folds=folds))
+            for one in members
+        ]
 
 
 def _last_error(trial: Any) -> str:
@@ -294,7 +313,7 @@ def _update(record: searches.Record, report: dict[str, Any]) -> None:
         record.status, record.failure = report["status"], report["failure"]
         record.cause = report["cause"]
         return
-    for name in ("values", "score", "best_epoch", "best", "costs"):
+    for name in ("values", "score", "standard_error", "best_epoch", "best", "costs"):
         setattr(record, name, report[name])
     if (last := report["state"]) is not None:
         record.state_epoch, record.state_batch = last.epoch, last.batch

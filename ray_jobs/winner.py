@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,31 +15,39 @@ import pyarrow.parquet
 import torch
 
 import eagleray
-from eagleray import bundle, errors, evaluation, storage
+from eagleray import bundle, engines, errors, evaluation, storage
 from eagleray.learn import features, schema, tasks
 from eagleray.spec import auto
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
 from eagleray.storage import cache
-from ray_jobs import challenge, decided, learner, search, tensors
+from ray_jobs import challenge, decided, folded, learner, refit, search, tensors
 from ray_jobs.data import prepare
 
 
 class Winner:
     """The best trial, rebuilt from storage and judged on the untouched test part.
 
-    `trials` are all of the search, the best first.
+    `trials` are all of the search, the best first. `anew` is the best one's refit, if its model is
+    the winner.
 
     Raises:
         StorageError: its weights are missing or corrupt.
     """
 
-    def __init__(self, searched: search.Search, trials: list[searches.Record]) -> None:
+    def __init__(
+        self,
+        searched: search.Search,
+        trials: list[searches.Record],
+        anew: refit.Refit | None = None,
+    ) -> None:
         trial = trials[0]
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
-        split = searched.dataset.split
-        self._test, train = (_part(searched.dataset, rows) for rows in (split.test, split.train))
-        found = decided.decide(searched, _bundle(searched, trial))
+        self._anew, self._dataset = anew, anew.search.dataset if anew else searched.dataset
+        split = self._dataset.split
+        self._test, train = (_part(self._dataset, rows) for rows in (split.test, split.train))
+        plain = _bundle(anew.search, anew.record) if anew else _bundle(searched, trial)
+        found = decided.decide(searched.experiment.decide, plain, self._held)
         self._bundle = found.model
         self._outputs = self._bundle.predict_columns(self._test.columns).outputs
         self._predictions = predictions(
@@ -53,7 +62,7 @@ class Winner:
             test=self._test,
             judged=self._judged,
             train=train,
-            history=trial.history,
+            history=trial.history if trial.folds == 1 else [],
             trained=evaluation.Training(
                 configuration=searched.experiment.configuration(trial.values),
                 model=searched.experiment.model,
@@ -85,6 +94,17 @@ class Winner:
             )
         return store.uri
 
+    def _held(self) -> decided.Held:
+        """Rows that models of the winner's configuration were not trained on, and their outputs."""
+        searched, dataset = self._search, self._search.dataset
+        if dataset.folds:
+            with _weights(searched, self._trial) as best:
+                return decided.Held(*folded.held_out(dataset, best), "out-of-fold")
+        rows = dataset.split.validation
+        made = _bundle(searched, self._trial)
+        raw_BC = engines.run(made.engine, made.transforms.apply(dataset.take(rows)))
+        return decided.Held(dataset.targets[rows], raw_BC)
+
     def _look(self, store: storage.Storage) -> int:
         """Count the look; 0, not counted, where the storage refuses to write there."""
         part = evaluation.rows_hash(self._test.row_B, self._test.truth_B)
@@ -92,7 +112,7 @@ class Winner:
             model=self._search.experiment.name,
             search=self._search.id,
             trial=self._trial.number,
-            epoch=self._trial.best_epoch,
+            epoch=self._until or self._trial.best_epoch,
         )
         try:
             return evaluations.look(store, part, len(self._test.row_B), one)
@@ -107,7 +127,7 @@ class Winner:
         )
 
     def _register(self, store: storage.Storage) -> int:
-        dataset, manifest = self._search.dataset, self._manifest()
+        dataset, manifest = self._dataset, self._manifest()
         golden = prepare.evenly_spaced(dataset.split.validation, bundle.GOLDEN_ROWS)
         reference = features.reference.describe(dataset.schema, dataset.take(dataset.split.train))
         files = bundle.pack(
@@ -147,7 +167,14 @@ class Winner:
             coverage=judged.intervals,
             decision=judged.decision,
             calibration=judged.calibration,
+            folds=self._trial.folds,
+            refit=self._until,
         )
+
+    @property
+    def _until(self) -> int:
+        """Epochs of the refit; 0 without one."""
+        return self._anew.record.until if self._anew else 0
 
     @property
     def _hours(self) -> float | None:
@@ -160,7 +187,7 @@ class Winner:
         return {
             "search": self._search.id,
             "trial": self._trial.number,
-            "epoch": self._trial.best_epoch,
+            "epoch": self._until or self._trial.best_epoch,
             "data": self._search.dataset.fingerprint,
             "source": self._search.experiment.data.source,
         }
@@ -181,6 +208,9 @@ class Winner:
             "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
             "values": auto.effective(trial.values),
             "rows": dataset.counts,
+            "folds": trial.folds,
+            "standard_error": trial.standard_error,
+            "refit": self._until,
             "lineage": self._lineage,
             "made_with": {
                 "eagleray": eagleray.__version__,
@@ -218,15 +248,20 @@ def _model(made: bundle.Bundle) -> evaluation.Model:
     )
 
 
+@contextlib.contextmanager
+def _weights(searched: search.Search, trial: searches.Record) -> Iterator[tensors.Reader]:
+    with contextlib.ExitStack() as stack:
+        opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
+        yield tensors.Reader(map(stack.enter_context, opened))
+
+
 def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     dataset = searched.dataset
     configuration = searched.experiment.configuration(trial.values)
     transforms = searched.transforms(configuration)
     custom = searched.custom.get(configuration.model.type)
     task, trained = tasks.of(dataset.schema.target), learner.member(configuration.model)
-    with contextlib.ExitStack() as stack:
-        opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
-        weights = tensors.Reader(map(stack.enter_context, opened))
+    with _weights(searched, trial) as weights:
         engine = trained.engine(configuration.model, transforms, task, weights, custom=custom)
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),

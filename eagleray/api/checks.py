@@ -23,7 +23,7 @@ class Check:
 
     Attributes:
         facts: `experiment` with all defaults, `columns`, `target`, `about_target`, `rows`,
-            `notes`, `metric` and `space`; empty where there are problems.
+            `folds` (rows of each), `notes`, `metric` and `space`; empty where there are problems.
         problems: all of them, each with its line.
     """
 
@@ -54,7 +54,11 @@ class Check:
         count = space["configurations"]
         size = "unlimited" if count is None else f"{count:,}"
         yield f"space: {space['distributions']} distributions, {size} configurations"
-        yield f"compared by: {facts['metric']} on the validation part"
+        if folds := facts["folds"]:
+            sizes = ", ".join(f"{one['training']} + {one['validation']}" for one in folds)
+            yield f"folds: {sizes} rows to train on and to be judged on"
+        judge = f"the mean over {len(folds)} folds" if folds else "the validation part"
+        yield f"compared by: {facts['metric']} on {judge}"
         yield from (f"note: {note}" for note in facts["notes"])
 
 
@@ -116,6 +120,9 @@ def _facts(searched: search.Search) -> dict[str, Any]:
         "columns": [column.model_dump(mode="json") for column in dataset.schema.columns],
         "target": target.model_dump(mode="json"),
         "rows": dict(zip(dataset.split.parts(), dataset.counts.values(), strict=True)),
+        "folds": [
+            {"training": len(one.train), "validation": len(one.validation)} for one in dataset.folds
+        ],
         "about_target": tasks.of(target).summary(dataset.targets),
         "notes": [*dataset.notes, *prepare.remarks(experiment, dataset)],
         "metric": searched.metric,

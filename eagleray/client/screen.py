@@ -16,7 +16,7 @@ from eagleray import errors, storage
 from eagleray.client.runs import Attempt
 from eagleray.spec import auto
 from eagleray.state import runs
-from eagleray.state.searches import Record, Records, View
+from eagleray.state.searches import Record, Records, Row, View
 
 POLL_S = 2.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -113,10 +113,21 @@ def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
 def line(record: Record, view: View | None = None) -> str:
     """One line about an ended trial; with a view, the state of the search follows."""
     metric = view.metric.split() if view else []
-    score = "" if record.score is None else " ".join(["", *metric, f"{record.score:.4f}"])
+    score = "" if record.score is None else " ".join(["", *metric, scored(record)])
     why = f": {record.failure}" if record.failure else ""
     state = f"  [{headline(view)}]" if view else ""
-    return f"trial {record.number} {record.status} after {record.epoch} epochs{score}{why}{state}"
+    gone = f"{record.epoch} epochs"
+    if record.folds > 1:
+        gone = f"fold {record.epoch} of {record.folds}"
+    return f"trial {record.number} {record.status} after {gone}{score}{why}{state}"
+
+
+def scored(one: Record | Row) -> str:
+    """A score, with its standard error if it is a mean over folds; empty for none."""
+    if one.score is None:
+        return ""
+    error = "" if one.standard_error is None else f" ± {one.standard_error:.4f}"
+    return f"{one.score:.4f}{error}"
 
 
 def headline(view: View) -> str:
@@ -139,14 +150,14 @@ def headline(view: View) -> str:
 def draw(view: View) -> Table:
     """A table of trials with progress bars."""
     table = Table(title=headline(view), box=box.SIMPLE, title_justify="left")
-    for heading in ("trial", "epochs", "", view.metric, "values"):
+    unit = "folds" if view.folds > 1 else "epochs"
+    for heading in ("trial", unit, "", view.metric, "values"):
         table.add_column(heading, overflow="ellipsis", no_wrap=True)
     for row in view.rows:
         bar = progress_bar.ProgressBar(total=view.epochs, completed=row.epoch, width=20)
-        score = "" if row.score is None else f"{row.score:.4f}"
         mark = " *" if view.best is not None and row.number == view.best.number else ""
         epochs = f"{row.epoch}/{view.epochs}"
-        table.add_row(f"{row.number}{mark}", epochs, bar, score, values(row.values))
+        table.add_row(f"{row.number}{mark}", epochs, bar, scored(row), values(row.values))
     return table
 
 

@@ -1,4 +1,4 @@
-"""How classes are decided: a threshold or costs, found on the validation part.
+"""How classes are decided: a threshold or costs, found on rows held out.
 
 Legend: B rows, C classes, K thresholds.
 """
@@ -114,7 +114,7 @@ def _by_recall(least: float, every: Cuts, usual: Cuts) -> Decision:
         ""
         if able_K.any()
         else (
-            f"cannot reach precision {least:g} on the validation part: the best is"
+            f"cannot reach precision {least:g} on the rows held out: the best is"
             f" {reached['precision']:.4g}, with recall {reached['recall']:.4g} from probability"
             f" {threshold:.4g} on, which it now decides by"
         )

@@ -173,12 +173,21 @@ def _search_of(version: Version) -> str:
 
 
 def _ranked(trials: Sequence[searches.Record], metric: str) -> list[searches.Record]:
-    """The best trial on the validation part first; those without a score last, by number."""
+    """The best trial on the validation part first; those without a score last, by number.
+
+    Of trials by folds, those of more folds come first.
+    """
     from eagleray.learn import metrics
 
     sign = -1 if metric not in metrics.REGISTRY or metrics.REGISTRY[metric].mode == "max" else 1
     return sorted(
-        trials, key=lambda one: (one.score is None, sign * (one.score or 0.0), one.number)
+        trials,
+        key=lambda one: (
+            one.score is None,
+            -one.best_epoch if one.folds > 1 else 0,
+            sign * (one.score or 0.0),
+            one.number,
+        ),
     )
 
 

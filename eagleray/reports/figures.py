@@ -97,22 +97,29 @@ def learning(trials: Sequence[Record], metric: str, winner: int | None) -> Figur
         points = [(n, epoch[metric]) for n, epoch in enumerate(one.history, 1) if metric in epoch]
         x, y = zip(*_spaced(points), strict=True)
         series.append(Series(f"trial {one.number}", x, y, grey=one.number != winner))
-    axis = Axis.over(metric, [value for one in series for value in one.y])
+    axis, unit = Axis.over(metric, [value for one in series for value in one.y]), _unit(shown[0])
     longest = max(max(one.x) for one in series)
     said = f"{metric} on the validation part after each epoch of {len(shown)} trials"
+    if unit == "fold":
+        said = f"{metric} on the validation part of each fold, of {len(shown)} trials"
     says = f"{said}; the winner's line is in colour." if winner else f"{said}."
     best = next((one for one in series if not one.grey), series[0])
-    picture = pictures.plot(series, Axis("epoch", 0, longest + 1), axis, says=says, named=False)
+    picture = pictures.plot(series, Axis(unit, 0, longest + 1), axis, says=says, named=False)
     rows: list[tuple[object, ...]] = list(zip(best.x, best.y, strict=True))
     return Figure(
-        "Trials by epoch", says, picture, ("epoch", f"{metric} of {best.name}"), _some(rows)
+        f"Trials by {unit}", says, picture, (unit, f"{metric} of {best.name}"), _some(rows)
     )
 
 
+def _unit(trial: Record) -> str:
+    """What an entry of a trial's history is."""
+    return "fold" if trial.folds > 1 else "epoch"
+
+
 def losses(trials: Sequence[Record], winner: int | None) -> Figure | None:
-    """The losses of the winner by epoch: training and validation part."""
+    """The losses of the winner by epoch: training and validation part; none of a trial by folds."""
     one = next((trial for trial in trials if trial.number == winner), None)
-    if one is None or len(one.history) < 2:
+    if one is None or one.folds > 1 or len(one.history) < 2:
         return None
     series = []
     for place, (key, name) in enumerate((("train_loss", "training"), ("loss", "validation"))):
@@ -146,17 +153,18 @@ def survival(trials: Sequence[Record]) -> Figure | None:
     counts = {
         status: sum(one.status == status for one in trials) for status in ("stopped", "failed")
     }
+    unit = _unit(trials[0])
     says = (
-        f"Trials that trained at least so many epochs: of {len(trials)}, {counts['stopped']} were"
+        f"Trials that trained at least so many {unit}s: of {len(trials)}, {counts['stopped']} were"
         f" stopped early by the scheduler and {counts['failed']} failed."
     )
     points = _spaced(list(zip(epochs, left, strict=True)))
     x, y = zip(*points, strict=True)
     axis = Axis("trials", 0, max(left) * 1.05)
     picture = pictures.plot(
-        [Series("trials", x, y)], Axis("epoch", 0, epochs[-1] + 1), axis, says=says
+        [Series("trials", x, y)], Axis(unit, 0, epochs[-1] + 1), axis, says=says
     )
-    return Figure("Who went on", says, picture, ("epoch", "trials"), _some(points))
+    return Figure("Who went on", says, picture, (unit, "trials"), _some(points))
 
 
 def parallel(trials: Sequence[Record], metric: str, winner: int | None) -> Figure | None:

@@ -79,7 +79,10 @@ def leaderboard(trials: Sequence[Record], metric: str) -> Table:
         )
         for one, own in zip(trials[:BEST], values[:BEST], strict=True)
     ]
-    return ("trial", f"{metric} (validation)", "ended", "best epoch", *keys), rows, "Best trials"
+    seen, length = f"{metric} (validation)", "best epoch"
+    if any(one.folds > 1 for one in trials):
+        seen, length = f"{metric} (mean of folds)", "folds"
+    return ("trial", seen, "ended", length, *keys), rows, "Best trials"
 
 
 def _whole(of: Contents) -> dict[str, object]:

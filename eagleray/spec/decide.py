@@ -23,7 +23,7 @@ FITS = {"maximize": BINARY, "costs": CLASSES}
 
 
 class Decide(Section):
-    """How the winner predicts: calibration, threshold and costs, found on the validation part."""
+    """How the winner predicts: calibration, threshold and costs, found on rows held out."""
 
     calibrate: Literal["auto", "none", "temperature", "isotonic", "conformal"] = Field(
         "auto",

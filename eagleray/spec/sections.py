@@ -19,7 +19,7 @@ from eagleray.spec import terms
 from eagleray.spec.compute import Compute
 from eagleray.spec.decide import Decide
 from eagleray.spec.endpoint import Serve
-from eagleray.spec.terms import Filled, NotNegative, One, Part, Positive, Seed
+from eagleray.spec.terms import Filled, NotNegative, Part, Positive, Seed
 from eagleray.storage import EMBEDDED
 
 
@@ -321,16 +321,26 @@ class Tune(Section):
         description="What trials are compared by, on the validation part. `auto` is roc_auc for "
         "two classes, accuracy for more, rmse for numbers and pinball for quantiles.",
     )
+    folds: Size = Field(
+        1,
+        description="Folds of cross-validation, of the rows of training and validation: trials are "
+        "compared by the mean over folds, and poor ones stop after the first.",
+    )
+    refit: bool = Field(
+        default_factory=lambda tune: tune.get("folds", 1) > 1,
+        description="Train the winner's configuration anew on the rows of training and validation, "
+        "for its best epoch, with folds the mean one. On with folds.",
+    )
     cost: Literal["latency", "size"] | None = Field(
         None,
         description="What a model costs, lower is better, beside the metric: seconds of one row's "
         "prediction where it is trained (median), or bytes of its weights, of `boosting` those of "
         "its text, measured again at each best epoch.",
     )
-    tolerance: NotNegative = Field(
+    tolerance: terms.Tolerance = Field(
         0.0,
         description="Of the trials whose metric is at most this far from the best, that with the "
-        "lowest `cost` wins.",
+        "lowest `cost` wins. With folds it may be the best one's standard error.",
     )
     warm_start: terms.TrueOrSearch = Field(
         False,
@@ -341,9 +351,24 @@ class Tune(Section):
         "auto",
         description="Most trials trained in one pass of one process. `auto` measures what pays.",
     )
-    folds: One = Field(1, description="Folds of cross-validation; more are not built yet.")
     budget: Budget | None = Field(None, description="Limits of the search.")
     seed: Seed = Field(0, description="Seed of the search.")
+
+    @pydantic.field_validator("refit")
+    @classmethod
+    def _sees_all_rows(cls, refit: bool, info: ValidationInfo) -> bool:
+        if not refit and info.data.get("folds", 1) > 1:
+            law = "must be true beside folds above 1, where no model has seen all rows"
+            raise PydanticCustomError("law", law)
+        return refit
+
+    @pydantic.field_validator("tolerance")
+    @classmethod
+    def _of_folds(cls, tolerance: float | str, info: ValidationInfo) -> float | str:
+        if tolerance == terms.ONE_STANDARD_ERROR and info.data.get("folds", 1) == 1:
+            law = f"{tolerance} needs folds above 1 beside it"
+            raise PydanticCustomError("law", law, {"got": "1"})
+        return tolerance
 
     @property
     def minutes(self) -> float | None:

@@ -22,6 +22,7 @@ SEARCH = r"^[0-9a-f]{12}$"
 MEMORY = r"^[1-9][0-9]{0,8}(MB|GB)$"
 TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 CHARACTER = r"^[\x00-\x09\x0b\x0c\x0e-!#-\x7f]$"
+ONE_STANDARD_ERROR = "one_standard_error"
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "iso-8859-15", "cp1252")
 """Suggestions for a misspelt encoding; Python knows many more."""
 
@@ -120,10 +121,15 @@ class Bounds(Section):
         return value
 
 
-def _one_only(value: int) -> int:
-    if value > 1:
-        raise PydanticCustomError("law", "more than 1 is not built yet")
-    return value
+def _number_or_rule(value: object) -> object:
+    if value == ONE_STANDARD_ERROR:
+        return value
+    if type(value) in (int, float) and 0 <= value < math.inf:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    names = {"names": [ONE_STANDARD_ERROR]}
+    raise PydanticCustomError(
+        "law", f"must be a number of at least 0, or {ONE_STANDARD_ERROR}", names
+    )
 
 
 def _auto_or_size(value: object) -> object:
@@ -223,4 +229,10 @@ ClassWeights = Annotated[
 ]
 Memory = Annotated[str, Field(pattern=MEMORY)]
 Character = Annotated[str, Field(pattern=CHARACTER)]
-One = Annotated[int, Field(ge=1, json_schema_extra={"const": 1}), AfterValidator(_one_only)]
+Tolerance = Annotated[
+    float | str,
+    pydantic.PlainValidator(_number_or_rule),
+    pydantic.WithJsonSchema(
+        {"anyOf": [{"minimum": 0, "type": "number"}, {"const": ONE_STANDARD_ERROR}]}
+    ),
+]

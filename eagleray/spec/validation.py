@@ -38,6 +38,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
         _quantile_laws,
         *((_auto_laws,) if _model(tree) is models.Auto else searching),
         _tune_laws,
+        _fold_laws,
         _dependent_laws,
         _single_laws,
         _worker_laws,
@@ -260,6 +261,15 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
             yield Problem(("tune", "budget", key), f"needs compute.{other} beside it")
 
 
+def _fold_laws(tree: space.Tree) -> Iterator[Problem]:
+    tune, workers = _section(tree, "tune"), _section(tree, "compute").get("workers", 1)
+    folds = tune.get("folds", 1)
+    if type(folds) is int and folds > 1 and workers != 1:
+        yield Problem(
+            ("compute", "workers"), f"must be 1 beside tune.folds: {folds}", show(workers)
+        )
+
+
 def _auto_laws(tree: space.Tree) -> Iterator[Problem]:
     """Spaces of several models are searched by what takes numbers and choices alike."""
     tune = _section(tree, "tune")
@@ -285,6 +295,10 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     if workers != 1:
         law = "pbt needs compute.workers: 1 beside it"
         yield Problem(("tune", "scheduler"), law, f"workers: {show(workers)}")
+    for key, only in (("folds", 1), ("refit", False)):
+        if tune.get(key, only) != only:
+            law = f"pbt needs {key}: {show(only)} beside it"
+            yield Problem(("tune", "scheduler"), law, f"{key}: {show(tune[key])}")
     own = _model(tree)
     rates = own.rates if own else ()
     alike = [("train", key) for key in sorted(sections.Train.alike)]

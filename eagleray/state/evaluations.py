@@ -146,12 +146,13 @@ class Fit(Part):
 
 
 class Decision(Part):
-    """How classes are predicted where the experiment file asks for it: on the validation part."""
+    """How classes are predicted where the experiment file asks for it."""
 
     threshold: float | None = None  # probability from which the positive class is predicted
     reached: dict[str, float]  # the objective
     usual: dict[str, float]  # the same where the more probable class is predicted
-    rows: int  # of the validation part
+    rows: int  # by which it was found
+    part: str = "validation"  # what these are: with folds `out-of-fold`
     warning: str = ""  # an objective that cannot be reached; a sentence without its subject
 
     def __str__(self) -> str:
@@ -163,7 +164,7 @@ class Decision(Part):
             for one in (self.reached, self.usual)
         )
         return (
-            f"{what}: {reached} on {self.rows:,} validation rows, against {usual} of the most"
+            f"{what}: {reached} on {self.rows:,} {self.part} rows, against {usual} of the most"
             " probable class"
         )
 

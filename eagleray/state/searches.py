@@ -22,6 +22,8 @@ D = TypeVar("D", bound=documents.Document)
 
 MISSING = "missing module"
 """The begin of a trial's `cause` where its machine lacks a module of the user's code."""
+REFIT = 0
+"""The number of the trial that trains the winner anew; those of the search count from 1."""
 
 
 def _several_weights(record: dict[str, Any]) -> dict[str, Any]:
@@ -42,12 +44,16 @@ class Record(documents.Document):
     # `stopped` early by the scheduler, `failed` by an error of its own, `lost` with its machine or
     # storage; `running` while no search runs: interrupted
     status: Literal["running", "finished", "stopped", "failed", "lost"] = "running"
-    score: float | None = None  # the selecting metric at its best epoch, on the validation part
+    # the selecting metric at its best epoch, on the validation part; with folds, their mean
+    score: float | None = None
+    standard_error: float | None = None  # of the score, over folds
+    folds: int = 1  # above 1, an epoch stands for a fold, and `best_epoch` for the folds done
     epoch: int = 0
     best_epoch: int = 0
     best: dict[str, float] = {}  # all metrics of the best epoch
     history: list[dict[str, float]] = []  # metrics of every epoch
-    # one content, or a part of each worker; none, too, where enough others are better
+    # one content, or a part of each worker; none, too, where enough others are better; with folds,
+    # what their models give for the rows held out
     weights: tuple[blobs.Blob, ...] = ()
     weights_epoch: int = 0  # the epoch of these weights
     costs: dict[str, float] = {}  # by `tune.cost`
@@ -57,6 +63,7 @@ class Record(documents.Document):
     evidence: list[str] = []  # contents of its checkpoints that were missing or corrupt
     failure: str | None = None  # why it failed
     cause: str | None = None  # equal for like failures; None: the next trial may do better
+    until: int = 0  # of a refit: the epochs that it trains; its scores are of training rows
 
     @property
     def unfinished(self) -> bool:
@@ -147,6 +154,7 @@ class Row(pydantic.BaseModel, frozen=True):
     values: dict[str, Any]
     epoch: int
     score: float | None
+    standard_error: float | None = None  # over folds
 
 
 class Waiting(pydantic.BaseModel, frozen=True):
@@ -168,6 +176,7 @@ class View(documents.Document, frozen=True):
     earlier: float = 0.0  # seconds of its earlier runs
     metric: str  # what selects
     epochs: int  # the most that a trial trains
+    folds: int = 1  # above 1, epochs are folds
     total: int  # trials there will be
     started: int  # trials that have started
     ended: int  # trials that have ended
@@ -208,6 +217,8 @@ class Result(documents.Document, frozen=True):
     coverage: list[evaluations.Interval] = []  # of quantiles, the widest first
     decision: evaluations.Decision | None = None  # None: the most probable class is predicted
     calibration: evaluations.Calibration | None = None
+    folds: int = 1  # over which trials were compared
+    refit: int = 0  # epochs for which the winner was trained anew; 0: it was not
     trials: int = 0  # the most trials that the search was given
     minutes: float | None = None  # the longest time that it was given; None for endless
     hours: float | None = None  # the most hours of trials that it was given; None for endless
@@ -287,9 +298,13 @@ class Records:
             self._writer.put(key, document.fields())
 
     def trials(self) -> list[Record]:
-        """All trials on record, by number."""
-        listed = self._storage.list(self._key(keys.TRIALS))
-        return self._read(Record, *sorted(entry.key for entry in listed))
+        """All trials on record, by number, without the refit."""
+        listed = {entry.key for entry in self._storage.list(self._key(keys.TRIALS))}
+        return self._read(Record, *sorted(listed - {self._key(keys.TRIAL, REFIT)}))
+
+    def refit(self) -> Record | None:
+        """The trial that trains the winner anew; None before it."""
+        return self.trials_by_number([REFIT]).get(REFIT)
 
     def trials_by_number(self, numbers: Iterable[int]) -> dict[int, Record]:
         """Read the records of these trials, by number; trials without a record are left out."""

@@ -68,7 +68,8 @@ class Encoded:
     validation: Part
 
 
-def key(options: Mapping[str, spec.FeatureOptions]) -> str:
-    """A string that is unique to a setting of the `features` section."""
+def key(options: Mapping[str, spec.FeatureOptions], fold: int | None = None) -> str:
+    """A string that is unique to a setting of the `features` section, and to a fold."""
     parts = {name: chosen.model_dump_json() for name, chosen in options.items()}
-    return repr(sorted(parts.items()))
+    found = repr(sorted(parts.items()))
+    return found if fold is None else f"fold {fold}: {found}"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from eagleray import audit, errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
 from eagleray.learn.schema import Columns, Schema
 from eagleray.tabular import inference, load, tables
-from ray_jobs.data import encoded, split
+from ray_jobs.data import encoded, folds, split
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Dataset:
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
     marks: tuple[np.ndarray, ...] = ()  # the group and the time of each row, of the split
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
+    folds: tuple[split.Split, ...] = ()  # of cross-validation, see `folds.part`
 
     @property
     def counts(self) -> dict[str, int]:
@@ -37,6 +38,14 @@ class Dataset:
 
     def take(self, rows: np.ndarray) -> Columns:
         return {name: column[rows] for name, column in self.columns.items()}
+
+    def fold(self, number: int) -> "Dataset":
+        """The data of a fold, from 0: its split in place of the whole one."""
+        return replace(self, split=self.folds[number], folds=())
+
+    def whole(self) -> "Dataset":
+        """The data of a refit: the rows of training and validation are all trained on."""
+        return replace(self, split=split.whole(self.split), folds=())
 
     def fit(self, options: Mapping[str, spec.FeatureOptions]) -> features.Transforms:
         return features.Transforms.fit(self.schema, options, self.take(self.split.train))
@@ -55,7 +64,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     """Prepare an experiment's data; `frame` is its table, if the caller has read it.
 
     Raises:
-        DataError: the data cannot be read, or nothing can be learned from it.
+        DataError: the data cannot be read, or nothing can be learned from it or from a fold.
         CodeError: the user's function that gives the data fails.
         StorageError: the object with the data cannot be fetched.
     """
@@ -79,6 +88,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         keys=table.keys,
         marks=table.marks,
         spellings=table.spellings,
+        folds=folds.part(parts, table, data, experiment.tune.folds),
     )
 
 

@@ -27,6 +27,11 @@ class Split:
         return {"training": self.train, "validation": self.validation, "test": self.test}
 
 
+def whole(parts: Split) -> Split:
+    """The same, with the rows of the validation part in the training part too."""
+    return Split(np.union1d(parts.train, parts.validation), parts.validation, parts.test)
+
+
 def indices(
     targets: np.ndarray,
     target: schema.Target,

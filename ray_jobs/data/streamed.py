@@ -113,6 +113,11 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
     if "balanced" in experiment.options("sampling"):
         law = "streamed rows are each trained on once an epoch, so balanced cannot stand here"
         yield f"train.sampling: {law}{fix}"
+    if experiment.tune.folds > 1:
+        law = "folds are parts of rows in memory, but rows are streamed"
+        yield f"tune.folds: {law}, so must be 1{fix} be more"
+    elif experiment.tune.refit:
+        yield f"tune.refit: streamed rows stay in their parts, so must be false{fix} be true"
     if experiment.model.single:
         law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
         yield f"model.type: {law}{fix}"

@@ -27,9 +27,12 @@ COSTS: dict[str, Callable[[float], str]] = {
 """How a cost is written, by `tune.cost`."""
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
-    *("headline", "looks", "baselines", "unbeaten", "compared"),
+    *("headline", "looks", "baselines", "unbeaten", "compared", "folds", "refit"),
     *("coverage", "decision", "calibration"),
 }
+
+_OF_TRIAL = {"number", "status", "score", "epoch", "failure", "values"}
+_OF_FOLDS = {*_OF_TRIAL, "standard_error"}
 
 Cells = dict[str, list[str]]
 """A table's columns by heading."""
@@ -63,7 +66,7 @@ class Outcome:
             **self.result.model_dump(mode="json", include=_KEPT),
             "audit": self.audit.summary() if self.audit else None,
             "trials": [
-                one.model_dump(include={"number", "status", "score", "epoch", "failure", "values"})
+                one.model_dump(include=_OF_TRIAL if one.folds == 1 else _OF_FOLDS)
                 for one in self.trials
             ],
         }
@@ -119,21 +122,23 @@ class Outcome:
 def leaderboard(trials: Sequence[searches.Record], metric: str, width: int) -> console.Group:
     """The best trials, and how many stopped early or failed.
 
-    On a narrow screen it leaves out seconds, then the best epoch, then the end of the values.
+    On a narrow screen it leaves out seconds, then the best epoch, then the end of the values. Of
+    trials by folds the number of folds stands in place of the best epoch.
     """
+    length = "folds" if any(one.folds > 1 for one in trials) else "best epoch"
     counts = Counter(one.status for one in trials)
     title = f"{len(trials)} trials, {counts['stopped']} stopped early, {counts['failed']} failed"
     scored = [one for one in trials if one.score is not None][:ROWS]
     cells: Cells = {
         "": [str(place) for place in range(1, len(scored) + 1)],
         "trial": [str(one.number) for one in scored],
-        metric: [f"{one.score:.4f}" for one in scored],
-        "best epoch": [str(one.best_epoch) for one in scored],
+        metric: [screen.scored(one) for one in scored],
+        length: [str(one.best_epoch) for one in scored],
         "seconds": [f"{one.seconds:.1f}" for one in scored],
     }
     shown = [screen.values(one.values) for one in scored]
     wanted = max(map(len, ["values", *shown]))
-    for heading in ("seconds", "best epoch"):
+    for heading in ("seconds", length):
         if _room(cells, width) < wanted:
             del cells[heading]
     room = _room(cells, width)
@@ -165,7 +170,8 @@ def scores(validation: Mapping[str, float], result: searches.Result) -> table.Ta
     Those of the test part have their 95 % intervals, and the best baseline's value beside them.
     """
     drawn, plain = _table("winner"), _best(result)
-    headings = ["metric", "validation", "test", "95 % interval", *([plain.name] if plain else [])]
+    seen = f"mean of {result.folds} folds" if result.folds > 1 else "validation"
+    headings = ["metric", seen, "test", "95 % interval", *([plain.name] if plain else [])]
     for heading in headings:
         drawn.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, value in result.test.items():
@@ -187,6 +193,8 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"is calibrated by {result.calibration}"
     for one in result.coverage:
         yield f"on the test part: the {one}"
+    if result.refit:
+        yield f"was trained anew on training and validation part together, {result.refit} epochs"
     if result.compared is not None:
         other = f"version {result.compared.version}, the champion when it was judged"
         verdict = result.compared.verdict

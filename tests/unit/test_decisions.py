@@ -76,7 +76,7 @@ def test_a_precision_that_cannot_be_reached_says_the_best_that_can() -> None:
     target, found = decisions.decide(chosen, BINARY, truth, outputs)
     assert found is not None
     assert found.warning == (
-        "cannot reach precision 0.9 on the validation part: the best is 0.5, with recall 1"
+        "cannot reach precision 0.9 on the rows held out: the best is 0.5, with recall 1"
         " from probability 0.4 on, which it now decides by"
     )
     assert target.threshold == pytest.approx(0.4)
@@ -232,7 +232,7 @@ decide: {{maximize: recall, precision: 0.9}}
     one = judged.searched(tmp_path, text)
     result = judged.won(one, [judged.trial(one, 1)])
     (warning,) = [said for said in result.warnings if "precision" in said]
-    assert warning.startswith("cannot reach precision 0.9 on the validation part: the best is 0.")
+    assert warning.startswith("cannot reach precision 0.9 on the rows held out: the best is 0.")
 
 
 def test_another_way_to_decide_is_another_search_and_none_is_the_same(tmp_path: Path) -> None:

@@ -94,3 +94,42 @@ def test_failures_and_members_at_their_end_need_no_decision(tmp_path: Path, kind
     assert members.on_trial_result(None, pack, {"members": [failed]}) == TrialScheduler.CONTINUE
     assert members.on_trial_result(None, pack, result(9, m2=0.5)) == TrialScheduler.STOP
     assert pack.temporary_state.ray_actor.dropped == []
+
+
+def by_folds(tmp_path: Path, count: int, kind: str = "asha") -> search.Search:
+    one = searched(tmp_path, kind)
+    return search.Search(spec.load(one.experiment.path, {"tune.folds": str(count)}))
+
+
+@pytest.mark.parametrize(
+    ("count", "kind", "rungs"),
+    [(2, "asha", [1]), (3, "asha", [1, 3]), (5, "hyperband", [1, 3]), (4, "median", [1, 2, 3, 4]),
+     (5, "none", [])],
+)  # fmt: skip
+def test_a_fold_is_a_rung(tmp_path: Path, count: int, kind: str, rungs: list[int]) -> None:
+    made = by_folds(tmp_path, count, kind)
+    assert scheduler.rungs(made.experiment) == rungs
+    scheduler.build(made, [])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_poor_trial_stops_after_one_fold(tmp_path: Path, count: int) -> None:
+    members = scheduler.build(by_folds(tmp_path, count), [])
+    pack = trial(1, 2, 3)
+    members.on_trial_add(None, pack)
+    reports = result(1, m1=0.9, m2=0.1, m3=0.2)
+    assert members.on_trial_result(None, pack, reports) == TrialScheduler.CONTINUE
+    assert pack.temporary_state.ray_actor.dropped == [[2, 3]]
+
+
+def test_trials_of_earlier_runs_are_compared_by_their_mean(tmp_path: Path) -> None:
+    """By the mean over three folds 0.6 is worse than 0.7; by the best fold it would be better."""
+    folds = [{"accuracy": one} for one in (0.9, 0.5, 0.4)]
+    record = searches.Record(number=1, values={}, folds=4, epoch=3, history=folds)
+    newcomer = trial(2)
+    for score, expected in ((0.7, TrialScheduler.CONTINUE), (0.5, TrialScheduler.STOP)):
+        members = scheduler.build(by_folds(tmp_path, 4), [record])
+        members.on_trial_add(None, newcomer)
+        for epoch, mean in ((1, 0.95), (3, score)):
+            said = members.on_trial_result(None, newcomer, result(epoch, m2=mean))
+        assert said == expected

@@ -187,3 +187,52 @@ def test_a_result_stands_for_no_larger_budget_than_its_own() -> None:
     assert not made.covers(10, 5, 2.0)
     assert not made.covers(9, None, 2.0)
     assert not made.covers(9, 5, float("inf"))
+
+
+def folded(number: int, score: float, done: int, cost: float = 1.0, **more: Any) -> searches.Record:
+    """A trial that has `done` of three folds; its standard error is 0.02."""
+    fields = {"folds": 3, "best_epoch": done, "epoch": done, "standard_error": 0.02, **more}
+    return trial(number, score, cost, **fields)
+
+
+FOLDED = [
+    folded(1, 0.99, 1, status="stopped"),
+    folded(2, 0.90, 3, cost=9.0),
+    folded(3, 0.92, 3, cost=8.0),
+    folded(4, 0.901, 3, cost=3.0),
+    folded(5, 0.899, 3, cost=2.0),
+    folded(6, 0.97, 2, cost=1.0),
+]
+
+
+def test_trials_of_fewer_folds_stand_behind_those_of_all_whatever_their_score(
+    tmp_path: Path,
+) -> None:
+    found = searched(tmp_path, folds="3")
+    assert numbers(found.ranked(FOLDED)) == [3, 4, 2, 5, 6, 1]
+    assert numbers(found.ranked([FOLDED[0], FOLDED[5]])) == [6, 1]
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "winner"), [("0.0", 3), ("one_standard_error", 4), ("0.0211", 5)]
+)
+def test_the_simplest_within_one_standard_error_of_the_best_wins(
+    tmp_path: Path, tolerance: str, winner: int
+) -> None:
+    found = searched(tmp_path, folds="3", cost="size", tolerance=tolerance)
+    assert numbers(found.ranked(FOLDED))[0] == winner
+    assert [one.number for one in found.front(FOLDED)] == [3, 4, 5]
+
+
+def test_folds_and_the_rule_are_part_of_a_searchs_id(tmp_path: Path) -> None:
+    options: list[dict[str, str]] = [
+        {},
+        {"folds": "3"},
+        {"folds": "4"},
+        {"refit": "true"},
+        {"folds": "3", "cost": "size"},
+        {"folds": "3", "cost": "size", "tolerance": "one_standard_error"},
+    ]
+    ids = [searched(tmp_path, **one).id for one in options]
+    assert len(set(ids)) == len(ids)
+    assert searched(tmp_path, folds="3").definition.rows == searched(tmp_path).definition.rows

@@ -1,0 +1,218 @@
+"""The winner trained anew: for how long, on which rows, and what is decided for it by which."""
+
+import dataclasses
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import torch as safe_torch
+
+from eagleray import bundle, spec, storage
+from eagleray.state import evaluations, searches
+from eagleray.state.models import Registry
+from eagleray.storage import blobs
+from ray_jobs import checkpoints, folded, learner, refit, search, session, training, winner
+from ray_jobs.data import encoded
+from tests import judged
+from tests.unit import test_trial
+
+FOLDS = {"tune.folds": "3", "decide": "{maximize: f1, calibrate: temperature}"}
+
+
+def crossed(one: search.Search, number: int, **values: Any) -> searches.Record:
+    """Train one trial by cross-validation, and put it on record."""
+    drawn = {key: known.default() for key, known in one.experiment.space.items()} | values
+    configuration = one.experiment.configuration(drawn)
+
+    def build(fold: int) -> learner.Learner:
+        made = one.dataset.fold(fold)
+        data = made.encode(made.fit(configuration.features))
+        return learner.build(configuration, data, metric=one.metric)
+
+    count = one.experiment.tune.folds
+    running = folded.Folded(build, count)
+    while not running.finished:
+        running.epoch()
+    progress = running.progress
+    record = searches.Record(
+        number=number,
+        values=drawn,
+        status="finished",
+        folds=count,
+        score=progress.best[one.metric],
+        standard_error=progress.standard_error,
+        epoch=count,
+        best_epoch=count,
+        best=progress.best,
+        history=progress.history,
+        weights=(blobs.put(one.storage, running.best("x")),),
+    )
+    one.records.save(record)
+    return record
+
+
+def trained(anew: refit.Refit) -> refit.Refit:
+    """Train a refit in this process."""
+    made, record = anew.search, anew.record
+    configuration = made.experiment.configuration(record.values)
+    data = made.dataset.encode(made.transforms(configuration))
+    running = training.Trainer(configuration, data, metric=made.metric)
+    running.progress.until = record.until
+    while not running.finished:
+        running.epoch()
+    blob = blobs.put(made.storage, safe_torch.save(running.best_weights))
+    fields = {"status": "finished", "weights": (blob,), "epoch": running.progress.epoch}
+    done = record.model_copy(update=fields)
+    made.records.save(done)
+    return dataclasses.replace(anew, record=done)
+
+
+def history(*epochs: int) -> list[dict[str, float]]:
+    return [{"roc_auc": 0.9, folded.BEST_EPOCH: float(one)} for one in epochs]
+
+
+def test_it_trains_for_the_mean_best_epoch_and_keeps_its_last_one(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path, **FOLDS)
+    record = crossed(one, 1, **{"train.lr": 0.1})
+    assert refit.epochs(record.model_copy(update={"history": history(3, 4, 6)})) == 4
+    assert refit.epochs(record.model_copy(update={"history": history(1, 1, 1)})) == 1
+    plain = judged.trial(judged.searched(tmp_path), 1)
+    assert refit.epochs(plain) == plain.best_epoch
+    anew = refit.of(one, record)
+    configuration = anew.search.experiment.configuration(record.values)
+    data = anew.search.dataset.encode(anew.search.transforms(configuration))
+    running = training.Trainer(configuration, data, metric="roc_auc")
+    running.progress.until = 5
+    while not running.finished:
+        running.epoch()
+        assert running.progress.best_epoch == running.progress.epoch
+    assert running.progress.epoch == 5
+    for name, value in running.model.state_dict().items():
+        assert (running.best_weights[name] == value).all()
+
+
+def test_it_sees_all_rows_but_those_of_the_test_part(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path, **FOLDS)
+    anew = refit.of(one, crossed(one, 1))
+    assert anew.rows == one.dataset.counts["train"] + one.dataset.counts["validation"]
+    rows = anew.search.dataset.split.train
+    assert not set(rows) & set(one.dataset.split.test)
+    columns = one.dataset.take(rows)
+    own, outer = (
+        made.transforms(made.experiment.default()).apply(columns)["numeric"]
+        for made in (anew.search, one)
+    )
+    np.testing.assert_allclose(own.mean(0), 0, atol=1e-5)
+    assert np.abs(outer.mean(0)).max() > 1e-3
+
+
+def test_a_refit_that_is_on_record_counts_for_the_same_winner_alone(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path, **FOLDS)
+    first, second = crossed(one, 1), crossed(one, 2, **{"train.lr": 0.05})
+    anew = refit.of(one, first)
+    assert not anew.begun
+    assert not anew.done
+    made = trained(anew)
+    assert made.done
+    assert refit.of(one, first).record == made.record
+    assert refit.of(one, first).done
+    assert not refit.of(one, second).begun
+    longer = first.model_copy(update={"history": history(3, 3, 3)})
+    assert not refit.of(one, longer).begun
+    assert [one.number for one in one.records.trials()] == [1, 2]
+
+
+def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path, **FOLDS)
+    record = crossed(one, 1, **{"train.lr": 0.02})
+    anew = trained(refit.of(one, record))
+    result = winner.Winner(one, one.ranked([record]), anew).register()
+    registry = Registry(one.storage)
+    version = registry.version("tumours", result.version)
+    assert (result.looks, result.folds, result.refit) == (1, 3, anew.record.until)
+    assert version.manifest["refit"] == version.manifest["lineage"]["epoch"] == result.refit
+    assert version.manifest["standard_error"] == record.standard_error
+    assert version.manifest["metrics"]["validation"]["roc_auc"] == record.score
+    kept = evaluations.decode(registry.read(version, evaluations.FILE), "here")
+    assert kept.decision is not None
+    assert kept.decision.rows == anew.rows
+    assert f"on {anew.rows} out-of-fold rows" in str(kept.decision)
+    assert kept.calibration is not None
+    assert bundle.load(registry, version).schema.target.threshold == kept.decision.threshold
+    again = winner.Winner(one, one.ranked([record]), anew).register()
+    assert (again.version, again.looks) == (result.version, 1)
+
+
+def test_without_folds_what_is_decided_comes_of_the_model_that_has_not_seen_the_rows(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "anew").mkdir()
+    decide = {"decide": "{maximize: f1}"}
+    plain = judged.searched(tmp_path / "plain", **decide)
+    expected = winner.Winner(plain, [judged.trial(plain, 1)]).register()
+    one = judged.searched(tmp_path / "anew", **decide, **{"tune.refit": "true"})
+    record = judged.trial(one, 1)
+    found = winner.Winner(one, [record], trained(refit.of(one, record))).register()
+    decisions = [
+        evaluations.decode(
+            Registry(made.storage).read(
+                Registry(made.storage).version("tumours", result.version), evaluations.FILE
+            ),
+            "here",
+        ).decision
+        for made, result in ((plain, expected), (one, found))
+    ]
+    assert decisions[0] == decisions[1]
+    assert found.refit == record.best_epoch
+    assert found.test != expected.test
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[session.Job]:
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(session.ray, "get", lambda held: held)
+    monkeypatch.setattr(checkpoints, "FIRST_S", 0.0)
+    monkeypatch.setattr(checkpoints, "UPLOAD_RATIO", 0)
+    monkeypatch.setattr(session, "REPORT_S", 0.0)
+    (tmp_path / "storage").mkdir()
+    file = tmp_path / "x.yaml"
+    file.write_text(test_trial.FILE.format(epochs=6, folder=tmp_path / "storage"))
+    found = search.Search(spec.load(file))
+    whole = found.dataset.whole()
+    data = whole.encode(whole.fit({}))
+    yield session.Job(
+        experiment=found.experiment,
+        search_id=found.id,
+        metric=found.metric,
+        rungs=frozenset(),
+        population=False,
+        custom={},
+        shared={encoded.key({}): data},  # type: ignore[dict-item]
+        dataset=whole,  # type: ignore[arg-type]
+        refit=4,
+    )
+    signal.signal(signal.SIGTERM, handler)
+
+
+def weights(job: session.Job, report: dict[str, Any]) -> dict[str, np.ndarray]:
+    (blob,) = report["weights"]
+    store = storage.open(job.experiment.storage)
+    return {name: one.numpy() for name, one in safe_torch.load(store.get(blobs.key(blob))).items()}
+
+
+def test_a_refit_whose_worker_is_lost_equals_one_that_was_not_interrupted(job: session.Job) -> None:
+    whole = test_trial.finish(test_trial.actor(job, 0.01))[1]
+    assert (whole[-1]["epoch"], whole[-1]["weights_epoch"]) == (4, 4)
+    test_trial.records(job).remove_state(1)
+    lost = test_trial.actor(job, 0.01)
+    for _ in range(2):
+        lost.step()
+        test_trial.uploaded(lost)
+    resumed = test_trial.finish(test_trial.actor(job, 0.01))[1]
+    assert (resumed[-1]["epoch"], resumed[-1]["weights_epoch"]) == (4, 4)
+    for name, value in weights(job, whole[-1]).items():
+        assert (weights(job, resumed[-1])[name] == value).all()
