@@ -6,6 +6,7 @@ A loss is added as a function that builds it and a line in `REGISTRY`; by an ins
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -152,6 +153,29 @@ def _focal(logits_BC: Tensor, target_B: Tensor) -> Tensor:
     return -((1 - log_p_B.exp()) ** FOCUS * log_p_B).mean()
 
 
+def _sampled_softmax(_: spec.Train, __: np.ndarray, outputs: int) -> Function:
+    """Cross-entropy of an item among others that were drawn evenly, see `layers.Sampled`.
+
+    A drawn item stands for several of I items: its score is corrected by the logarithm of their
+    number (Bengio and Senécal 2003; Jean et al. 2015, arXiv:1412.2007).
+    """
+    import torch
+
+    def loss(score_BN: Tensor, _: Tensor) -> Tensor:
+        correction = math.log(max(1.0, (outputs - 1) / (score_BN.shape[1] - 1)))
+        corrected_BN = torch.cat([score_BN[:, :1], score_BN[:, 1:] + correction], 1)
+        return (corrected_BN.logsumexp(1) - score_BN[:, 0]).mean()
+
+    return loss
+
+
+def _bpr(score_BN: Tensor, _: Tensor) -> Tensor:
+    """Bayesian personalised ranking: an item before each other (Rendle et al. 2009)."""
+    from torch.nn import functional
+
+    return -functional.logsigmoid(score_BN[:, :1] - score_BN[:, 1:]).mean()
+
+
 def _of_values(name: str) -> Callable[..., Function]:
     def build(*_: object) -> Function:
         from torch.nn import functional
@@ -190,5 +214,7 @@ REGISTRY = plugins.Registry(
             _of_values("huber_loss"),
             objective=lambda _: {"objective": "huber", "alpha": 1.0},  # torch's delta
         ),
+        "softmax": Loss(tasks.RANKING, _sampled_softmax),
+        "bpr": Loss(tasks.RANKING, lambda *_: _bpr),
     },
 )

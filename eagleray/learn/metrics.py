@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from eagleray import plugins
-from eagleray.learn import schema, tasks
+from eagleray.learn import ranks, schema, tasks
 
 
 def _most_probable(outputs_BC: np.ndarray) -> np.ndarray:
@@ -34,18 +34,28 @@ class Rows:
         outputs: probabilities (B, C), or values (B,).
         positive: index of the positive class; None where there is none.
         decide: gives the predicted classes (B), see `Task.decide`; by default the most probable.
+        classes: the number of the target's classes.
+        unit_B: the unit of each row, such as its user, where rows do not count one by one.
     """
 
     truth_B: np.ndarray
     outputs: np.ndarray
     positive: int | None = None
     decide: Callable[[np.ndarray], np.ndarray] = _most_probable
+    classes: int = 0
+    unit_B: np.ndarray | None = None
 
     @classmethod
-    def of(cls, target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> "Rows":
+    def of(
+        cls,
+        target: schema.Target,
+        truth_B: np.ndarray,
+        outputs: np.ndarray,
+        unit_B: np.ndarray | None = None,
+    ) -> "Rows":
         """Rows of a target, whose threshold or costs decide."""
-        task = tasks.of(target)
-        return cls(truth_B, outputs, task.positive, task.decide)
+        task, classes = tasks.of(target), len(target.classes)
+        return cls(truth_B, outputs, task.positive, task.decide, classes, unit_B)
 
     @cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,6 +66,11 @@ class Rows:
         )
         pairs_CC = pairs.reshape(classes, classes).astype(float)
         return pairs_CC.diagonal(), pairs_CC.sum(1), pairs_CC.sum(0)
+
+    @cached_property
+    def ranks(self) -> ranks.Ranks:
+        """Of recommended items: the place of each row's item in its list."""
+        return ranks.of(self.truth_B, self.outputs, self.unit_B)
 
     @cached_property
     def error_B(self) -> np.ndarray:
@@ -74,13 +89,15 @@ class Rows:
 class Metric:
     """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it.
 
-    `by_class` says that its time grows with the number of classes.
+    `by_class` says that its time grows with the number of classes, `resampled` whether the mean of
+    resamples is that of the rows, so that they give an interval.
     """
 
     mode: Literal["max", "min"]
     tasks: frozenset[str]
     measure: Callable[[Rows], float]
     by_class: bool = False
+    resampled: bool = True
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -179,6 +196,12 @@ def _r2(rows: Rows) -> float:
     return float(1 - residual / total if total else residual == 0)
 
 
+def _coverage(rows: Rows) -> float:
+    """The share of all items that are in a list."""
+    listed = np.unique(ranks.items(rows.outputs))
+    return float((listed >= 0).sum() / max(1, rows.classes))
+
+
 REGISTRY = plugins.Registry(
     "metric",
     {
@@ -195,5 +218,9 @@ REGISTRY = plugins.Registry(
         "rmse": Metric("min", tasks.VALUES, lambda rows: float(np.sqrt(np.mean(rows.error_B**2)))),
         "mae": Metric("min", tasks.VALUES, lambda rows: float(np.abs(rows.error_B).mean())),
         "r2": Metric("max", tasks.VALUES, _r2),
+        "ndcg_at_k": Metric("max", tasks.RANKING, lambda rows: rows.ranks.ndcg()),
+        "recall_at_k": Metric("max", tasks.RANKING, lambda rows: rows.ranks.recall()),
+        "map_at_k": Metric("max", tasks.RANKING, lambda rows: rows.ranks.average_precision()),
+        "coverage_at_k": Metric("max", tasks.RANKING, _coverage, resampled=False),
     },
 )

@@ -27,6 +27,9 @@ class Target(pydantic.BaseModel, frozen=True):
         threshold: probability from which the positive one of two classes is predicted.
         costs: cost of each mistake, truth by prediction; the class that is expected to cost least
             is predicted. Empty: the most probable one is.
+        user: the column of the user that items, the `classes`, are recommended to; empty where
+            nothing is recommended.
+        k: how many items are recommended.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Target(pydantic.BaseModel, frozen=True):
     decimal_comma: bool = False
     threshold: float | None = None
     costs: tuple[tuple[float, ...], ...] = ()
+    user: str = ""
+    k: int = 10
 
 
 class Schema(pydantic.BaseModel, frozen=True):

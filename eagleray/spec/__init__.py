@@ -30,6 +30,7 @@ from eagleray.spec.sections import Configuration as Configuration
 from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
 from eagleray.spec.sections import File
+from eagleray.spec.sections import Recommend as Recommend
 from eagleray.spec.sections import Split as Split
 from eagleray.spec.sections import Train as Train
 from eagleray.spec.sections import Tune as Tune
@@ -84,8 +85,9 @@ class Experiment(File):
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The tasks that the losses, the metric, `data.positive` and `decide` allow."""
-        data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
+        """The tasks that the model, losses, metric, `data` and `decide` allow."""
+        data = self.data.model_dump(include={"positive", "recommend"})
+        tune = {"metric": self.tune.metric}
         decide = self.decide.model_dump()
         return validation.tasks({**self.searched, "data": data, "tune": tune, "decide": decide})
 

@@ -101,6 +101,8 @@ class _Inference:
     def learnable(self, preferred: Container[str]) -> Learnable:
         self._problems += self._absent()
         rows, arrays = self._clean()
+        if self._data.recommend and not self._problems:
+            rows, arrays = self._choices(self._data.recommend, rows, arrays)
         if not self._problems:
             with self._collected():
                 task, targets = self._target(preferred)
@@ -142,6 +144,7 @@ class _Inference:
             ("data.target", data.target),
             ("data.split.group", data.split.group),
             ("data.split.time", data.split.time),
+            *((f"data.recommend.{key}", name) for key, name in self._recommended),
             *(("data.drop", name) for name in data.drop),
             *(("features", name) for name in self._features if name not in made),
             *((f"features.{one.name}.{one.how}", name) for one in made.values() for name in one.of),
@@ -180,7 +183,8 @@ class _Inference:
         """Drop rows; return the others' numbers, and the target, group and time by column name."""
         data, count = self._data, len(next(iter(self._table.values()), ()))
         keep_B, arrays = np.ones(count, bool), {}
-        for name in (data.target, data.split.group, data.split.time):
+        named = (name for _, name in self._recommended)
+        for name in (data.target, data.split.group, data.split.time, *named):
             if name is None or name not in self._table:
                 continue
             with self._collected():
@@ -198,6 +202,40 @@ class _Inference:
             self._table = {name: only(raw, keep_B) for name, raw in self._table.items()}
         return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
 
+    @property
+    def _recommended(self) -> list[tuple[str, str]]:
+        """The columns of `data.recommend` by key."""
+        chosen = self._data.recommend
+        named = {"user": chosen.user, "rating": chosen.rating} if chosen else {}
+        return [(key, name) for key, name in named.items() if name is not None]
+
+    def _choices(
+        self, chosen: spec.Recommend, rows: np.ndarray, arrays: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Keep what counts as the choice of a user, once: rows and arrays as `_clean` has them."""
+        keep_B = np.ones(len(rows), bool)
+        if chosen.rating is not None and chosen.least is not None:
+            keep_B = arrays[chosen.rating] >= chosen.least
+            self._notes.append(
+                f"{chosen.rating}: {np.count_nonzero(~keep_B):,} of {len(rows):,} rows have less"
+                f" than {chosen.least:g} and are left out; it is no input"
+            )
+            if not keep_B.any():
+                law = f"a row needs a {chosen.rating} of at least {chosen.least:g}, but none has it"
+                self._problems.append(f"data.recommend.least: {law}")
+                return rows, arrays
+        pairs = (arrays[chosen.user].astype(object), arrays[self._data.target].astype(object))
+        kept = np.flatnonzero(keep_B)
+        first_B = columns.first_of_each(columns.hashed_rows(one[kept] for one in pairs))
+        if repeated := len(kept) - np.count_nonzero(first_B):
+            self._notes.append(
+                f"{self._data.target}: {repeated:,} rows repeat an earlier one of their"
+                f" {chosen.user} and are left out"
+            )
+        keep_B[kept] = first_B
+        self._table = {name: only(raw, keep_B) for name, raw in self._table.items()}
+        return rows[keep_B], {name: array[keep_B] for name, array in arrays.items()}
+
     def _required(self, name: str) -> np.ndarray:
         """Values of the target, group or time; groups and classes are names, even if long texts."""
         data, raw = self._data, self._table[name]
@@ -210,6 +248,11 @@ class _Inference:
             raise errors.DataError(
                 f"data.split.time: dates or numbers are needed, but {name} is {column.type}"
             )
+        if ("rating", name) in self._recommended:
+            if found.array.dtype == object or not kind.is_ordered:
+                law = "data.recommend.rating: numbers are needed"
+                raise errors.DataError(f"{law}, but {name} is {column.type}")
+            return found.array
         self._labels[name] = column
         if kind.target in (None, kind.name):
             return found.array
@@ -218,6 +261,9 @@ class _Inference:
 
     def _declared(self, name: str) -> ColumnKind | None:
         """The kind that the experiment file names; None where it is inferred."""
+        chosen = self._data.recommend
+        if chosen is not None and name in (chosen.user, self._data.target):
+            return CATEGORICAL
         kind = self._features[name].kind if name in self._features else None
         return kind if kind is not None and kind.is_input else None
 
@@ -227,6 +273,9 @@ class _Inference:
         found = inference.infer(data.target, raw, kind, data.missing)
         assert found is not None  # rows without a target are gone
         column = tasks.TargetColumn(found.column, found.array, raw, kind, data.positive)
+        if data.recommend is not None:
+            chosen = {"user": data.recommend.user, "k": data.recommend.k}
+            column = dataclasses.replace(column, **chosen)
         task = tasks.infer(column, preferred)
         return task, task.encode(raw)
 
@@ -235,6 +284,8 @@ class _Inference:
         split, inputs, keys = self._data.split, [], []
         for name, raw in self._table.items():
             if name == self._data.target or name in self._left_out:
+                continue
+            if ("rating", name) in self._recommended:
                 continue
             if name in (split.group, split.time) and name not in self._features:
                 self._notes.append(

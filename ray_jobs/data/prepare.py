@@ -65,8 +65,14 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     table = tables.infer(load.table(frame), data, options, preferred=experiment.tasks)
     if data.duplicates == "drop":
         table = tables.without_duplicates(table)
+    target = table.schema.target
     parts = split.indices(
-        table.targets, table.schema.target, data, groups=table.groups, times=table.times
+        table.targets,
+        target,
+        data,
+        groups=table.groups,
+        times=table.times,
+        users=table.columns[target.user] if target.user else None,
     )
     return Dataset(
         schema=table.schema,
@@ -75,11 +81,29 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         targets=table.targets,
         split=parts,
         fingerprint=fingerprint(table, parts),
-        notes=list(table.notes),
+        notes=[*table.notes, *_recommended(table, parts)],
         keys=table.keys,
         marks=table.marks,
         spellings=table.spellings,
     )
+
+
+def _recommended(table: tables.Learnable, parts: split.Split) -> Iterator[str]:
+    """Yield notes on users and items, where items are recommended."""
+    target = table.schema.target
+    if not target.user:
+        return
+    users = table.columns[target.user]
+    known, judged = (len(set(users[rows].tolist())) for rows in (parts.train, parts.test))
+    yield f"{target.user}: of {known:,}, {judged:,} have rows in the test part"
+    new = np.setdiff1d(table.targets, table.targets[parts.train])
+    if len(new):
+        later = np.concatenate([parts.validation, parts.test])
+        missed = np.isin(table.targets[later], new).sum()
+        yield (
+            f"{target.name}: {len(new):,} of {len(target.classes):,} items have no training row, so"
+            f" no model can recommend them: {missed:,} of {len(later):,} later rows count as missed"
+        )
 
 
 def audited(experiment: spec.Experiment, prepared: Dataset, now: float) -> audit.Table:

@@ -12,6 +12,7 @@ from eagleray.learn.tasks.binary import Binary
 from eagleray.learn.tasks.diagrams import Diagram as Diagram
 from eagleray.learn.tasks.diagrams import Line as Line
 from eagleray.learn.tasks.multiclass import Multiclass
+from eagleray.learn.tasks.ranking import Ranking
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Alternative as Alternative
 from eagleray.learn.tasks.task import Evaluation as Evaluation
@@ -22,10 +23,11 @@ from eagleray.learn.tasks.task import Task as Task
 BINARY = frozenset({Binary.name})
 CLASSES = frozenset({Binary.name, Multiclass.name})
 VALUES = frozenset({Regression.name})
+RANKING = frozenset({Ranking.name})
 """Tasks of the built-in losses and metrics."""
 
 REGISTRY: plugins.Registry[type[Task]] = plugins.Registry(
-    "task", {task.name: task for task in (Binary, Multiclass, Regression)}
+    "task", {task.name: task for task in (Binary, Multiclass, Regression, Ranking)}
 )
 
 
