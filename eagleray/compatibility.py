@@ -153,11 +153,15 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
         breakage = "" if same_form else "an answer has another form"
         yield Change("task", old.task, new.task, breakage)
     if same_form and set(old.classes) != set(new.classes):
-        breakage = "an answer has other labels and probabilities"
+        named = _answers(old) != _answers(new)  # not where items are recommended
+        breakage = "an answer has other labels and probabilities" if named else ""
         yield Change("classes", *_only(old.classes, new.classes), breakage)
     elif same_form and old.classes != new.classes:  # clients of tensors read it in the metadata
         before, after = (messages.listed(one.classes, 5) for one in (old, new))
         yield Change("order of classes", before, after)
+    if old.user and (old.user, old.k) != (new.user, new.k):
+        before, after = (f"{one.k} for each {one.user}" for one in (old, new))
+        yield Change("recommended items", before, after)
     if old.threshold != new.threshold:
         yield Change("threshold", *(_threshold(one.threshold) for one in (old, new)))
     if old.costs != new.costs:
@@ -170,8 +174,11 @@ def _threshold(value: float | None) -> str:
 
 def _form(target: Target) -> dict[str, object]:
     """The JSON type of each value of an answer."""
-    described = tasks.of(target).answer_schema()
-    return {key: value["type"] for key, value in described.items()}
+    return {key: value["type"] for key, value in _answers(target).items()}
+
+
+def _answers(target: Target) -> dict[str, Any]:
+    return tasks.of(target).answer_schema()
 
 
 def _kind(column: Column | None) -> str:
