@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eagleray import spec
 from eagleray.engines.recommender import Recommender
-from eagleray.learn import features, models
+from eagleray.learn import arrays, features, models
 from eagleray.learn.models.recommender import Recommender as Module
 from ray_jobs import training
 from ray_jobs.data import encoded
@@ -59,6 +59,11 @@ class Recommending(training.Trainer):
         assert isinstance(model, Module)
         return Recommender(options, model)
 
+    def _fit(self) -> None:
+        super()._fit()
+        if items := self.data.transforms.items:
+            self.model.describe({name: arrays.tensor(one) for name, one in items.inputs.items()})
+
     def _evaluate(self) -> tuple[Tensor, float]:
         """Lists (B, C) for the rows of the validation part, and their mean loss."""
         self.model.eval()
@@ -75,7 +80,7 @@ class Recommending(training.Trainer):
         """What gives lists by the model's weights as they are."""
         train = self.data.train
         assert isinstance(train, encoded.Part)  # laws of the file
-        engine = Recommender(self._options, self.model)
+        engine = Recommender(self._options, self.model, trains=True)
         engine.remember(train.inputs, train.targets)
         return engine
 

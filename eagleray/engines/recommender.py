@@ -31,17 +31,27 @@ FEW = 64
 
 
 class Recommender:
-    """A module on the CPU, and what each user has chosen."""
+    """A module on the CPU, and what each user has chosen.
+
+    A `trains` module changes between two calls; of others the vectors of items are computed once.
+    """
 
     name: ClassVar[str] = "recommender"
     chunk = 1 << 20
 
     def __init__(
-        self, options: models.Options, module: Module, chosen: Histories | None = None
+        self,
+        options: models.Options,
+        module: Module,
+        chosen: Histories | None = None,
+        *,
+        trains: bool = False,
     ) -> None:
         self.options, self.module = options, module.eval()
         self.tolerance = placement.TOLERANCES["fp32"]
         self._items = len(module.popularity)
+        with torch.inference_mode():
+            self._item_ID = None if trains else module.item_vectors()
         self._users = module.users.num_embeddings + 1  # the first is any unknown one
         self.forget()
         if chosen is not None:
@@ -128,7 +138,8 @@ class Recommender:
 
     def _scores(self, inputs: dict[str, Tensor]) -> Tensor:
         module = self.module
-        score_BI = torch.addmm(module.popularity, module.vectors(inputs), module.items.weight.T)
+        item_ID = self._item_ID if self._item_ID is not None else module.item_vectors()
+        score_BI = torch.addmm(module.popularity, module.vectors(inputs), item_ID.T)
         if module.columns is None:
             unknown_B = module.numbers(inputs) == 0
             score_BI[unknown_B] = self._popular_I

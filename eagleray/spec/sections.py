@@ -79,6 +79,10 @@ class Recommend(Section):
         validate_default=True,
     )
 
+    items: Many[Filled] = Field(
+        (), description="Columns that describe the item of a row, not its user: they are no inputs."
+    )
+
     @pydantic.field_validator("rating")
     @classmethod
     def _is_another(cls, rating: str | None, info: ValidationInfo) -> str | None:
@@ -167,9 +171,12 @@ class Data(Section):
             if getattr(split, key) and key in split.model_fields_set:
                 law = f"splits the rows of each user, and cannot stand beside split.{key}"
                 raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})
-        for key, name in (("user", value.user), ("rating", value.rating)):
-            if name is not None and name in (data.get("target"), *data.get("drop", ())):
-                law = "needs columns that are neither the target nor in drop"
+        named = [("user", value.user), ("rating", value.rating)]
+        taken = [data.get("target"), *data.get("drop", ())]
+        for key, name in [*named, *(("items", name) for name in value.items)]:
+            taken += [value.user, value.rating] if key == "items" else []
+            if name is not None and name in taken:
+                law = "needs a column for each key, neither the target nor in drop"
                 raise PydanticCustomError("law", law, {"got": f"{key}: {name}"})
         return value
 

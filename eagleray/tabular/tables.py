@@ -38,6 +38,7 @@ class Learnable:
     notes: tuple[str, ...]  # sentences on what is left out or looks odd
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
+    items: tuple[inference.Inferred, ...] = ()  # columns that describe the target, not an input
 
     @property
     def marks(self) -> tuple[np.ndarray, ...]:
@@ -67,6 +68,7 @@ def without_duplicates(table: Learnable) -> Learnable:
         groups=None if table.groups is None else table.groups[keep_B],
         times=None if table.times is None else table.times[keep_B],
         keys=tuple(dataclasses.replace(one, array=one.array[keep_B]) for one in table.keys),
+        items=tuple(dataclasses.replace(one, array=one.array[keep_B]) for one in table.items),
         notes=(*table.notes, note),
     )
 
@@ -107,6 +109,7 @@ class _Inference:
             with self._collected():
                 task, targets = self._target(preferred)
         inputs, keys = self._inputs()
+        items = list(self._items())
         self._problems += self._misfits(inputs or keys)
         if self._problems:
             raise errors.DataError(*dict.fromkeys(self._problems))
@@ -128,6 +131,7 @@ class _Inference:
             notes=(*self._notes, *(note for one in used for note in one.notes)),
             keys=tuple(keys) if inputs else (),
             spellings={one.column.name: one.spellings for one in used if one.spellings},
+            items=tuple(items),
         )
 
     @contextlib.contextmanager
@@ -145,6 +149,7 @@ class _Inference:
             ("data.split.group", data.split.group),
             ("data.split.time", data.split.time),
             *((f"data.recommend.{key}", name) for key, name in self._recommended),
+            *(("data.recommend.items", name) for name in self._described),
             *(("data.drop", name) for name in data.drop),
             *(("features", name) for name in self._features if name not in made),
             *((f"features.{one.name}.{one.how}", name) for one in made.values() for name in one.of),
@@ -208,6 +213,11 @@ class _Inference:
         chosen = self._data.recommend
         named = {"user": chosen.user, "rating": chosen.rating} if chosen else {}
         return [(key, name) for key, name in named.items() if name is not None]
+
+    @property
+    def _described(self) -> tuple[str, ...]:
+        """Columns that describe items."""
+        return self._data.recommend.items if self._data.recommend else ()
 
     def _choices(
         self, chosen: spec.Recommend, rows: np.ndarray, arrays: dict[str, np.ndarray]
@@ -285,7 +295,7 @@ class _Inference:
         for name, raw in self._table.items():
             if name == self._data.target or name in self._left_out:
                 continue
-            if ("rating", name) in self._recommended:
+            if ("rating", name) in self._recommended or name in self._described:
                 continue
             if name in (split.group, split.time) and name not in self._features:
                 self._notes.append(
@@ -302,6 +312,15 @@ class _Inference:
                 else:
                     inputs.append(found)
         return inputs, keys
+
+    def _items(self) -> Iterator[inference.Inferred]:
+        """Columns that describe items, with a note on them."""
+        for name in self._described:
+            with self._collected():
+                found = self._input(name, self._table[name]) if name in self._table else None
+                if found is not None:
+                    self._notes.append(f"{name}: describes {self._data.target}, so it is no input")
+                    yield found
 
     def _input(self, name: str, raw: schema.Raw) -> inference.Inferred | None:
         """Infer a column; repeated numbers are categories if its name is that of an identifier."""

@@ -1,5 +1,6 @@
 """The data of an experiment, ready for its trials: loaded, cleaned, typed and split once."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ import pandas as pd
 
 from eagleray import audit, errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
-from eagleray.learn.schema import Columns, Schema
+from eagleray.learn.schema import Column, Columns, Schema
 from eagleray.tabular import inference, load, tables
 from ray_jobs.data import encoded, split
 
@@ -29,6 +30,7 @@ class Dataset:
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
     marks: tuple[np.ndarray, ...] = ()  # the group and the time of each row, of the split
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
+    items: tuple[inference.Inferred, ...] = ()  # columns that describe the target
 
     @property
     def counts(self) -> dict[str, int]:
@@ -39,7 +41,20 @@ class Dataset:
         return {name: column[rows] for name, column in self.columns.items()}
 
     def fit(self, options: Mapping[str, spec.FeatureOptions]) -> features.Transforms:
-        return features.Transforms.fit(self.schema, options, self.take(self.split.train))
+        fitted = features.Transforms.fit(self.schema, options, self.take(self.split.train))
+        return dataclasses.replace(fitted, items=self._described(options)) if self.items else fitted
+
+    def _described(self, options: Mapping[str, spec.FeatureOptions]) -> features.Items:
+        """What the first row of each item says of it."""
+        known = Schema(
+            columns=tuple(one.column for one in self.items),
+            target=self.schema.target.model_copy(update={"user": ""}),
+        )
+        first_I = np.unique(self.targets, return_index=True)[1]
+        columns = {one.column.name: one.array[first_I] for one in self.items}
+        own = {name: one for name, one in options.items() if name in columns}
+        fitted = features.Transforms.fit(known, own, columns)
+        return features.Items(fitted.apply(columns), fitted.shape.table)
 
     def part(self, transforms: features.Transforms, rows: np.ndarray) -> encoded.Part:
         return encoded.Part(transforms.apply(self.take(rows)), self.targets[rows])
@@ -85,6 +100,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         keys=table.keys,
         marks=table.marks,
         spellings=table.spellings,
+        items=table.items,
     )
 
 
@@ -134,7 +150,9 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
     """Yield a problem for each key of the file that does not fit the data."""
     task = tasks.REGISTRY[prepared.schema.target.task]
     for kind in experiment.families:
-        yield from _misfits_of_model(kind, task, prepared.schema, experiment)
+        described = [one.column for one in prepared.items]
+        columns = [*prepared.schema.columns, *described]
+        yield from _misfits_of_model(kind, task, columns, experiment)
     fitting = losses.fitting(task)
     for loss in experiment.losses:
         if loss in losses.REGISTRY and loss not in fitting:
@@ -148,13 +166,13 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
 
 
 def _misfits_of_model(
-    kind: str, task: type[tasks.Task], known: Schema, experiment: spec.Experiment
+    kind: str, task: type[tasks.Task], columns: Sequence[Column], experiment: spec.Experiment
 ) -> Iterator[str]:
     """Problems of columns and losses that a model cannot take."""
     if kind not in models.REGISTRY:
         return
     model, of_type = models.REGISTRY[kind], dict[str, list[str]]()
-    for column in known.columns:
+    for column in columns:
         of_type.setdefault(column.type, []).append(column.name)
     if model.needs is not None and model.needs not in of_type:
         got = f"got {', '.join(sorted(of_type))}"
@@ -196,7 +214,9 @@ def fingerprint(table: tables.Learnable, parts: split.Split) -> str:
     digest = hashlib.sha256()
     described = table.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())
-    for array in [*table.columns.values(), table.targets, *parts.parts().values()]:
+    described = (one.array for one in table.items)
+    own = [*table.columns.values(), table.targets, *parts.parts().values()]
+    for array in [*own, *described]:
         if array.dtype == object:
             digest.update(_words_as_json(array.tolist()).encode())
         else:

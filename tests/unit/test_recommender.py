@@ -150,7 +150,7 @@ def test_items_without_a_training_row_are_counted_and_never_listed(tmp_path: Pat
         ({"data.recommend.k": "101"}, "data.recommend.k: must be at most 100, but got 101"),
         ({"data.recommend.least": "3"}, "data.recommend.least: needs rating beside it"),
         ({"data.recommend.rating": "stars"}, "data.recommend.least: is required beside rating"),
-        ({"data.recommend.user": "item"}, "columns that are neither the target nor in drop"),
+        ({"data.recommend.user": "item"}, "a column for each key, neither"),
         ({"data.split.group": "word"}, "cannot stand beside split.group"),
         ({"features": "{user: {type: text}}"}, "features.user: must be left out"),
         ({"compute.workers": "2"}, "compute.workers: must be 1 beside model.type: recommender"),
@@ -380,3 +380,33 @@ def test_a_label_that_is_the_first_item_is_right() -> None:
     assert task.reward("1", 1, {}) == 1.0
     assert task.reward("1", "2", {}) == 0.0
     assert task.outcomes == ("user", "columns", "popularity")
+
+
+def test_columns_of_items_describe_them_and_are_not_asked_for(tmp_path: Path) -> None:
+    """Of each item with few rows it is known that it is like others with many."""
+    random = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", ["sea", "hill"][item % 2], item / 10)
+        for user in range(200)
+        for item in 2 * random.permutation(40)[:6] + user % 2
+    ]
+    frame = pd.DataFrame(rows, columns=["user", "item", "kind", "size"])
+    write(tmp_path, frame)
+    keys = {"data.recommend.items": "[kind, size]", "train.epochs": "6"}
+    one = judged.searched(tmp_path, FILE, **keys)
+    assert [column.name for column in one.dataset.schema.columns] == ["user"]
+    assert "kind: describes item, so it is no input" in one.dataset.notes
+    result = judged.won(one, [judged.trial(one, 1)])
+    plain = judged.searched(tmp_path, FILE, **{"train.epochs": "6", "data.drop": "[kind, size]"})
+    assert plain.id != one.id
+    assert result.test["recall_at_k"] > 0.2
+    registry = Registry(storage.open(one.experiment.storage))
+    made = bundle.load(registry, registry.version("lists", 1))
+    made.verify()
+    answers = ask(made, user=["u1", "u2"])
+    halves = [{int(item[1:]) % 2 for item in answer["items"]} for answer in answers]
+    assert halves == [{1}, {0}]
+    with pytest.raises(errors.DataError, match=r"data.recommend.items: a column of .* got 'color'"):
+        prepared(tmp_path, frame, **{"data.recommend.items": "[color]"})
+    with pytest.raises(errors.SpecError, match="needs a column for each key"):
+        prepared(tmp_path, frame, **{"data.recommend.items": "[item]"})

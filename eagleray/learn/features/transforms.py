@@ -46,6 +46,7 @@ class Shape:
     `table` is for the categories of all columns; `tokens` is for n-grams, row 0 is the padding.
     Where items are recommended to users, the last column of categories names the user, and its
     `users` rows are the last of the table: for missing, for unknown, then one for each user.
+    `items` are the sizes of what describes an item.
     """
 
     numeric: int = 0
@@ -54,6 +55,20 @@ class Shape:
     tokens: int = 0
     image: tuple[int, ...] | None = None
     users: int = 0
+    items: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Items:
+    """What describes each item that can be recommended: `numeric` and `categories` of `Inputs`."""
+
+    inputs: dict[str, np.ndarray]
+    table: int  # rows of the table of categories
+
+    @property
+    def shape(self) -> Shape:
+        widths = {name: array.shape[1] for name, array in self.inputs.items()}
+        return Shape(**widths, table=self.table)
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,7 @@ class Transforms:
     images: Images
     made: tuple[Made, ...] = ()  # columns that are encoded beside those of the data
     user: str = ""  # the last of the categories, if it names the user that items are for
+    items: Items | None = None
 
     @classmethod
     def fit(
@@ -101,6 +117,7 @@ class Transforms:
             tokens=texts.table_rows(self.texts),
             image=self.images.shape,
             users=self.categories.table_rows - self.categories.starts[-1] if self.user else 0,
+            items=self.items.shape if self.items else None,
         )
 
     def apply(self, columns: schema.Columns) -> Inputs:

@@ -46,6 +46,22 @@ class Recommender(layers.Fitted, layers.Sampled):
             else None
         )
         self.dropout = nn.Dropout(options.dropout)
+        self.described: nn.Module | None = None
+        if shape.items is not None:
+            self.kinds = layers.Tabular(shape.items, options.embedding)
+            self.described = layers.head(
+                self.kinds.width, options.hidden, options.factors, dropout=options.dropout
+            )
+            numeric_IF = torch.zeros(outputs, shape.items.numeric)
+            category_IK = torch.zeros(outputs, shape.items.categories, dtype=torch.int32)
+            self.register_buffer("item_numeric", numeric_IF)
+            self.register_buffer("item_categories", category_IK)
+
+    @torch.no_grad()
+    def describe(self, inputs: dict[str, Tensor]) -> None:
+        """Take what describes each item: `numeric` (I, F) and `categories` (I, K)."""
+        for name, value in inputs.items():
+            self.get_buffer(f"item_{name}").copy_(value)
 
     @torch.no_grad()
     def fit(self, inputs: dict[str, Tensor]) -> None:
@@ -72,11 +88,23 @@ class Recommender(layers.Fitted, layers.Sampled):
         vectors_BD: Tensor = self.dropout(own_BD)
         return vectors_BD
 
+    def item_vectors(self, item_N: Tensor | slice = slice(None)) -> Tensor:
+        """Vectors of some items (N, D), of all by default."""
+        own_ND = self.items.weight[item_N]
+        if self.described is None:
+            return own_ND
+        inputs = {
+            "numeric": self.get_buffer("item_numeric")[item_N],
+            "categories": self.get_buffer("item_categories")[item_N],
+        }
+        given: Tensor = self.described(torch.cat(self.kinds(inputs), 1))
+        return own_ND + given
+
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         user_BD, target_B = self.vectors(inputs), inputs["target"]
         drawn_N = self._drawn(target_B.device)
-        own_B = (user_BD * self.items(target_B)).sum(1) + self.popularity[target_B]
-        others_BN = user_BD @ self.items(drawn_N).T + self.popularity[drawn_N]
+        own_B = (user_BD * self.item_vectors(target_B)).sum(1) + self.popularity[target_B]
+        others_BN = user_BD @ self.item_vectors(drawn_N).T + self.popularity[drawn_N]
         others_BN = others_BN.masked_fill(drawn_N == target_B[:, None], NEVER)
         return torch.cat([own_B[:, None], others_BN], 1)
 
