@@ -90,8 +90,9 @@ def latency(chosen: spec.Experiment) -> float:
 def claim(found: dict[str, Any]) -> dict[str, Any]:
     ours, peer, best = (found[key]["ndcg_at_k"] for key in ("ours", "popularity", "optimum"))
     reached = ours >= LEAST_OF_OPTIMUM * best and ours >= LEAST_OF_POPULARITY * peer
+    size = ", ".join(f"{found[what]} {what}" for what in ("users", "items", "rows"))
     return {
-        "claim": f"NDCG@10, {found['users']} users, {found['items']} items, {found['rows']} choices",
+        "claim": f"NDCG@10, {size}",
         "ours": ours,
         "peer": peer,
         "ratio": ours / peer,

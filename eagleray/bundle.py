@@ -134,9 +134,7 @@ class Bundle:
                 f" but are off by {off:.2g}"
             )
 
-    def _plain(
-        self, run: Callable[[features.Inputs], np.ndarray], columns: Columns
-    ) -> np.ndarray:
+    def _plain(self, run: Callable[[features.Inputs], np.ndarray], columns: Columns) -> np.ndarray:
         return self._decode(run(self._encode(columns)))
 
     def _decode(self, raw_BC: np.ndarray) -> np.ndarray:

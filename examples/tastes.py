@@ -32,7 +32,8 @@ def planted(
 ) -> Planted:
     """Draw choices, on average so many of each user, none twice."""
     random = np.random.default_rng(seed)
-    taste_UD, kind_ID = random.normal(size=(users, DIMENSIONS)), random.normal(size=(items, DIMENSIONS))
+    taste_UD = random.normal(size=(users, DIMENSIONS))
+    kind_ID = random.normal(size=(items, DIMENSIONS))
     popularity_I = random.normal(size=items)
     logit_UI = popularity_I + STRENGTH * taste_UD @ kind_ID.T / np.sqrt(DIMENSIONS)
     # Plackett and Luce: the order of logits plus Gumbel noise draws without replacement

@@ -1,9 +1,9 @@
 """A model judged on its test part, whole. Legend: B rows."""
 
 import itertools
-from functools import partial
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np

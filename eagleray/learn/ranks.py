@@ -39,12 +39,12 @@ class Ranks:
         return float((total_U / np.minimum(self.own_U, self.depth)).mean())
 
     @property
-    def listed_B(self) -> np.ndarray:  # noqa: N802 (B rows)
+    def listed_B(self) -> np.ndarray:
         listed_B: np.ndarray = self.rank_B < self.depth
         return listed_B
 
     @property
-    def own_U(self) -> np.ndarray:  # noqa: N802 (U users)
+    def own_U(self) -> np.ndarray:
         """How many items each user has."""
         return np.bincount(self.user_B)
 

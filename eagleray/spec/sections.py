@@ -159,7 +159,6 @@ class Data(Section):
             raise PydanticCustomError("law", "must leave the target in")
         return drop
 
-
     @pydantic.field_validator("recommend")
     @classmethod
     def _fits_rows(cls, value: Recommend | None, info: ValidationInfo) -> Recommend | None:
@@ -287,8 +286,9 @@ class Train(Section):
         None, description="Largest norm of the gradient; a larger one is scaled down."
     )
     loss: Annotated[str, terms.OneOf(losses.REGISTRY, own=True)] = Field(
-        "auto", description="`auto` is cross_entropy for classes, mse for numbers and softmax for "
-        "recommendations."
+        "auto",
+        description="`auto` is cross_entropy for classes, mse for numbers and softmax for "
+        "recommendations.",
     )
     label_smoothing: Rate = Field(0.0, description="Label smoothing of the cross-entropy losses.")
     early_stopping: EarlyStopping | None = Field(

@@ -10,7 +10,7 @@ import numpy as np
 
 from eagleray import errors, messages, names, spec
 from eagleray.learn import columns, features, repeats, schema, tasks
-from eagleray.learn.columns import CATEGORICAL, ColumnKind
+from eagleray.learn.columns import CATEGORICAL, ColumnKind, values
 from eagleray.learn.columns.arrow import SAMPLE, Texts
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Column, Columns, Schema
@@ -326,6 +326,11 @@ class _Inference:
         """Infer a column; repeated numbers are categories if its name is that of an identifier."""
         kind = self._declared(name)
         found = inference.infer(name, raw, kind, self._data.missing)
+        if found is not None and ("user", name) in self._recommended:
+            # of more users than the schema lists, whether requests may have numbers
+            numbers = all(map(values.is_number, found.array[:SAMPLE].tolist()))
+            column = found.column.model_copy(update={"integer": numbers})
+            return dataclasses.replace(found, column=column)
         if kind is not None or found is None or not hints_at_identifier(name):
             return found
         is_code = found.column.integer and not _all_distinct(found)

@@ -204,6 +204,8 @@ def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         yield f"{one.message}; `{one.fix}` leaves it out"
     for column in prepared.schema.columns:
         name, array = column.name, prepared.columns[column.name]
+        if name == target.user:
+            continue
         chosen = options.get(name)
         named = chosen if chosen is not None and chosen.kind is not None else None
         yield from column.kind.remarks(column, array, prepared.split.train, named)

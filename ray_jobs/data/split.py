@@ -70,14 +70,15 @@ def check(split: Split, targets: np.ndarray, task: tasks.Task) -> None:
 def _by_user(users: np.ndarray, times: np.ndarray | None, data: spec.Data) -> Split:
     """The first rows of each user, by time or at random, are for training, the last for test.
 
-    A user of few rows may have none in a part, but has one for training.
+    A user of few rows has some in parts by chance, so that all users together have the shares of
+    the parts there; the first is for training.
     """
     _, codes = np.unique(users.astype(str), return_inverse=True)
-    chance = np.random.RandomState(data.seed).permutation(len(codes))
+    random, count = np.random.RandomState(data.seed), np.bincount(codes)
+    chance = random.permutation(len(codes))
     order = np.lexsort((chance, codes) if times is None else (times, codes))
-    count = np.bincount(codes)
     place = np.arange(len(codes)) - np.repeat(np.cumsum(count) - count, count)
-    share = (place + 0.5) / np.repeat(count, count)
+    share = (place + np.repeat(random.random_sample(len(count)), count)) / np.repeat(count, count)
     last, middle = 1 - data.split.test, 1 - data.split.test - data.split.validation
     part = np.where(place == 0, 0, (share >= middle).astype(int) + (share >= last))
     return Split(*(np.sort(order[part == number]) for number in range(3)))

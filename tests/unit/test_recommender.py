@@ -17,6 +17,7 @@ from eagleray.state.models import Registry
 from examples import tastes
 from ray_jobs import learner, recommending, snapshots
 from ray_jobs.data import prepare
+from serving import protocol
 from tests import judged
 from tests.unit import test_training as trainings
 
@@ -41,7 +42,9 @@ def choices(**columns: list[object]) -> pd.DataFrame:
     return frame.assign(**columns)
 
 
-def experiment(folder: Path, frame: pd.DataFrame | None = None, **overrides: str) -> spec.Experiment:
+def experiment(
+    folder: Path, frame: pd.DataFrame | None = None, **overrides: str
+) -> spec.Experiment:
     if frame is not None:
         write(folder, frame)
     file = folder / "lists.yaml"
@@ -49,7 +52,7 @@ def experiment(folder: Path, frame: pd.DataFrame | None = None, **overrides: str
     return spec.load(file, {"storage": "file:///tmp/unused"} | overrides)
 
 
-def prepared(folder: Path, frame: pd.DataFrame, **overrides: str) -> prepare.Dataset:
+def prepared(folder: Path, frame: pd.DataFrame | None = None, **overrides: str) -> prepare.Dataset:
     return prepare.dataset(experiment(folder, frame, **overrides))
 
 
@@ -92,11 +95,17 @@ def test_the_latest_choices_of_each_user_are_the_test_part(tmp_path: Path) -> No
 
 def test_users_and_items_are_names_whatever_they_look_like(tmp_path: Path) -> None:
     frame = choices()
-    frame["user"], frame["item"] = frame["user"].str[1:].astype(int), frame["item"].str[1:].astype(int)
+    frame = frame.apply(lambda names: names.str[1:].astype(int))
     dataset = prepared(tmp_path, frame)
     assert dataset.schema.target.classes == tuple("01234567")
     assert dataset.schema.columns[0].type == "categorical"
     assert dataset.columns["user"].tolist()[:2] == ["0", "0"]
+    codec = protocol.Codec(dataset.schema)
+    assert codec.valid_rows(b'{"instances": [{"user": 3}, {"user": "3"}]}') is not None
+    many = pd.DataFrame({"user": range(3000), "item": np.arange(3000) % 7})
+    dataset = prepared(tmp_path, pd.concat([many, many.assign(item=8), many.assign(item=9)]))
+    assert dataset.schema.columns[0].categories is None
+    assert protocol.Codec(dataset.schema).valid_rows(b'{"instances": [{"user": 3}]}') is not None
 
 
 def test_repeats_low_ratings_and_rows_without_a_user_are_left_out_and_counted(
@@ -138,14 +147,23 @@ def test_items_without_a_training_row_are_counted_and_never_listed(tmp_path: Pat
     ("keys", "law"),
     [
         ({"data.recommend.user": "who"}, "data.recommend.user: a column of .* got 'who'"),
-        ({"data.recommend.rating": "x", "data.recommend.least": "1"}, "data.recommend.rating: a co"),
+        (
+            {"data.recommend.rating": "x", "data.recommend.least": "1"},
+            "data.recommend.rating: a co",
+        ),
         ({"data.target": "thing"}, "data.target: a column of .* got 'thing'"),
-        ({"data.recommend.rating": "stars", "data.recommend.least": "6"}, "least: a row needs a st"),
+        (
+            {"data.recommend.rating": "stars", "data.recommend.least": "6"},
+            "least: a row needs a st",
+        ),
         ({"data.recommend.rating": "word", "data.recommend.least": "6"}, "numbers are needed, but"),
         ({"train.loss": "cross_entropy"}, "model.type: must fit train.loss: cross_entropy"),
         ({"tune.metric": "accuracy"}, "must fit tune.metric: accuracy"),
         ({"tune.metric": "ndcg@10"}, "did you mean ndcg_at_k"),
-        ({"model.type": "mlp"}, "model.type: must fit data.recommend: user: user, which is for ra"),
+        (
+            {"model": "{type: mlp}"},
+            "model.type: must fit data.recommend: user: user, which is for ra",
+        ),
         ({"data.recommend": "null"}, "data.recommend: is required beside model.type: recommender"),
         ({"data.recommend.k": "101"}, "data.recommend.k: must be at most 100, but got 101"),
         ({"data.recommend.least": "3"}, "data.recommend.least: needs rating beside it"),
@@ -161,16 +179,8 @@ def test_items_without_a_training_row_are_counted_and_never_listed(tmp_path: Pat
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, keys: dict[str, str], law: str) -> None:
     write(tmp_path, choices(stars=[5, 4, 3, 4, 5] * 6, word=["a", "b", "c"] * 10))
-    changed = {key: value for key, value in keys.items() if key != "model.type"}
-    if "model.type" in keys:
-        (tmp_path / "lists.yaml").write_text(FILE.replace("type: recommender, factors: 8", "type: mlp"))
     with pytest.raises(errors.EagleRayError, match=law):
-        chosen = (
-            spec.load(tmp_path / "lists.yaml")
-            if "model.type" in keys
-            else experiment(tmp_path, **changed)
-        )
-        prepare.dataset(chosen)
+        prepared(tmp_path, **keys)
 
 
 def test_one_item_alone_cannot_be_recommended(tmp_path: Path) -> None:
@@ -279,7 +289,7 @@ def test_a_user_who_has_chosen_all_gets_an_empty_list(tmp_path: Path) -> None:
 def test_the_training_part_says_nothing_of_the_fit_and_users_are_no_group(
     small: tuple[tastes.Planted, bundle.Bundle, Path],
 ) -> None:
-    _, made, folder = small
+    *_, folder = small
     registry = Registry(storage.open((folder / "storage").as_uri()))
     read = registry.read(registry.version("lists", 1), evaluations.FILE)
     found = evaluations.decode(read, "here")

@@ -24,9 +24,7 @@ NEVER = -1e9
 class Recommender(layers.Fitted, layers.Sampled):
     """See `layers.Sampled` for what it gives; `vectors` and `items` give all scores."""
 
-    def __init__(
-        self, options: options.Recommender, shape: features.Shape, outputs: int
-    ) -> None:
+    def __init__(self, options: options.Recommender, shape: features.Shape, outputs: int) -> None:
         super().__init__()
         self._first = shape.table - shape.users  # of the user's rows: missing, unknown, each user
         self._negatives, self._hidden = options.negatives, options.unknown

@@ -49,9 +49,7 @@ class Ranking(Task):
             raise errors.DataError(
                 f"{name}: at least two items are needed, but got only {items[0]!r}"
             )
-        return schema.Target(
-            name=name, task=cls.name, classes=items, user=column.user, k=column.k
-        )
+        return schema.Target(name=name, task=cls.name, classes=items, user=column.user, k=column.k)
 
     @classmethod
     def serves(cls, outputs: int, classes: int) -> bool:
