@@ -9,6 +9,7 @@ Run: python -m benchmarks.recommend [--seed N] [--users N] [--items N]
 import argparse
 import io
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,10 +21,12 @@ from rich import console
 from eagleray import bundle, spec, storage
 from eagleray.learn import ranks
 from eagleray.state.models import Registry
-from examples import tastes
 from ray_jobs.data import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+import tastes  # noqa: E402
+
 LEAST_OF_OPTIMUM, LEAST_OF_POPULARITY = 0.9, 1.5
 P50_MS = 5.0
 """Of one row's list, in the process."""

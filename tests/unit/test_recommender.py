@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,13 @@ from eagleray.learn import schema
 from eagleray.learn.histories import Histories
 from eagleray.state import evaluations
 from eagleray.state.models import Registry
-from examples import tastes
 from ray_jobs import learner, recommending, snapshots
 from ray_jobs.data import prepare
 from serving import protocol
 from tests import judged
 from tests.unit import test_training as trainings
 
+tastes = recommend.tastes
 FILE = """
 name: lists
 data: {source: choices.csv, target: item, recommend: {user: user}}
@@ -61,7 +62,7 @@ def users(dataset: prepare.Dataset, rows: np.ndarray) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[tastes.Planted, bundle.Bundle, Path]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, bundle.Bundle, Path]:
     """Planted choices, and the winner of a search over them."""
     folder, planted = tmp_path_factory.mktemp("small"), tastes.planted(300, 80, 25, seed=3)
     write(folder, planted.frame.drop(columns="group"))
@@ -216,7 +217,7 @@ def test_lists_come_near_the_planted_optimum_and_leave_popularity_behind(
 
 
 def test_a_version_lists_k_items_that_the_user_has_not_chosen(
-    small: tuple[tastes.Planted, bundle.Bundle, Path],
+    small: tuple[Any, bundle.Bundle, Path],
 ) -> None:
     planted, made, _ = small
     made.verify()
@@ -231,7 +232,7 @@ def test_a_version_lists_k_items_that_the_user_has_not_chosen(
 
 
 def test_one_row_and_many_rows_have_the_same_lists(
-    small: tuple[tastes.Planted, bundle.Bundle, Path],
+    small: tuple[Any, bundle.Bundle, Path],
 ) -> None:
     _, made, _ = small
     names = [f"u{number % 100}" for number in range(200)]
@@ -241,7 +242,7 @@ def test_one_row_and_many_rows_have_the_same_lists(
 
 
 def test_an_unknown_user_gets_the_most_popular_items_and_a_warning(
-    small: tuple[tastes.Planted, bundle.Bundle, Path],
+    small: tuple[Any, bundle.Bundle, Path],
 ) -> None:
     planted, made, _ = small
     known = made.predict({"user": ["nobody", "u1"]})
@@ -287,7 +288,7 @@ def test_a_user_who_has_chosen_all_gets_an_empty_list(tmp_path: Path) -> None:
 
 
 def test_the_training_part_says_nothing_of_the_fit_and_users_are_no_group(
-    small: tuple[tastes.Planted, bundle.Bundle, Path],
+    small: tuple[Any, bundle.Bundle, Path],
 ) -> None:
     *_, folder = small
     registry = Registry(storage.open((folder / "storage").as_uri()))
@@ -303,7 +304,7 @@ def test_the_training_part_says_nothing_of_the_fit_and_users_are_no_group(
 
 
 def test_predictions_of_a_file_have_a_column_for_each_place(
-    small: tuple[tastes.Planted, bundle.Bundle, Path],
+    small: tuple[Any, bundle.Bundle, Path],
 ) -> None:
     _, made, _ = small
     table = predictions.predict(made, pd.DataFrame({"user": ["u1", None, "nobody"]})).table()
