@@ -7,7 +7,6 @@ Legend: B batch, C outputs, N drawn items.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +59,14 @@ class Recommending(training.Trainer):
         return Recommender(options, model)
 
     def _fit(self) -> None:
+        """Tell the model what describes items, and what users have chosen in the training part."""
         super()._fit()
         if items := self.data.transforms.items:
             self.model.describe({name: arrays.tensor(one) for name, one in items.inputs.items()})
+        train = self.data.train
+        assert isinstance(train, encoded.Part)  # laws of the file
+        self._lists = Recommender(self._options, self.model, trains=True)
+        self._lists.remember(train.inputs, train.targets)
 
     def _evaluate(self) -> tuple[Tensor, float]:
         """Lists (B, C) for the rows of the validation part, and their mean loss."""
@@ -74,15 +78,6 @@ class Recommending(training.Trainer):
                 total += float(loss) * len(batch.target_B)
         raw_BC = torch.from_numpy(self._lists.run(self.data.validation.inputs))
         return raw_BC, total / len(self._validation.target_B)
-
-    @functools.cached_property
-    def _lists(self) -> Recommender:
-        """What gives lists by the model's weights as they are."""
-        train = self.data.train
-        assert isinstance(train, encoded.Part)  # laws of the file
-        engine = Recommender(self._options, self.model, trains=True)
-        engine.remember(train.inputs, train.targets)
-        return engine
 
     def _load(self, inputs: features.Inputs, targets: np.ndarray) -> Batch:
         batch = super()._load(inputs, targets)

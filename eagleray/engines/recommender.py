@@ -52,10 +52,7 @@ class Recommender:
         self._items = len(module.popularity)
         with torch.inference_mode():
             self._item_ID = None if trains else module.item_vectors()
-        self._users = module.users.num_embeddings + 1  # the first is any unknown one
-        self.forget()
-        if chosen is not None:
-            self._keep(chosen)
+        self._keep(module.chosen if chosen is None else chosen)
 
     @classmethod
     def load(
@@ -79,19 +76,19 @@ class Recommender:
 
     def files(self) -> dict[str, bytes]:
         state = {name: one.contiguous() for name, one in self.module.state_dict().items()}
-        chosen = {"starts": self._chosen.starts, "items": self._chosen.items}
+        chosen = {"starts": self.module.chosen.starts, "items": self.module.chosen.items}
         return {WEIGHTS: safe_torch.save(state), CHOSEN: safe_numpy.save(chosen)}
 
     def remember(self, inputs: features.Inputs, target_B: np.ndarray) -> None:
         """Leave these items out of all later lists of the rows' users."""
         number_B = self.module.numbers(_tensors(inputs)).numpy()
         known_B = number_B > 0
-        self._keep(self._chosen.joined(number_B[known_B], target_B[known_B]))
+        self._keep(self.module.chosen.joined(number_B[known_B], target_B[known_B]))
 
     def forget(self) -> None:
         """Forget what users have chosen."""
         none = np.zeros(0, np.int64)
-        self._keep(Histories.of(none, none, self._users))
+        self._keep(Histories.of(none, none, len(self.module.chosen.starts) - 1))
 
     def baselines(self) -> dict[str, Callable[[features.Inputs], np.ndarray]]:
         """Outputs of plain recommenders, which leave out the same items."""
@@ -99,7 +96,7 @@ class Recommender:
 
     def _keep(self, chosen: Histories) -> None:
         """Popularity is the number of users, with the first of equal items first."""
-        self._chosen = chosen
+        self.module.remember(chosen)
         counts_I = chosen.counts(self._items)
         first_I = np.arange(self._items) / self._items
         self._popular_I = torch.from_numpy(np.log1p(counts_I) - 1e-5 * first_I).float()
@@ -125,8 +122,8 @@ class Recommender:
         number_B, score_BI = self.module.numbers(inputs), scores(inputs)
         if self._known_I is not None:
             score_BI.masked_fill_(~self._known_I, -torch.inf)
-        row_N, item_N = self._chosen.places(number_B.numpy())
-        score_BI[torch.from_numpy(row_N), torch.from_numpy(item_N.astype(np.int64))] = -torch.inf
+        row_N, item_N = self.module.chosen.places(number_B.numpy())
+        score_BI[torch.from_numpy(row_N), torch.from_numpy(item_N)] = -torch.inf
         best_BK, item_BK = score_BI.topk(min(MOST_PLACES, self._items))
         none_BK = best_BK == -torch.inf
         best_BK, item_BK = best_BK.masked_fill(none_BK, 0.0), item_BK.masked_fill(none_BK, -1)

@@ -34,7 +34,8 @@ class Histories:
         first_B, count_B = self.starts[user_B], np.diff(self.starts)[user_B]
         row_N = np.repeat(np.arange(len(user_B)), count_B)
         within_N = np.arange(len(row_N)) - np.repeat(np.cumsum(count_B) - count_B, count_B)
-        return row_N, self.items[np.repeat(first_B, count_B) + within_N]
+        items = self.items[np.repeat(first_B, count_B) + within_N]
+        return row_N, items.astype(np.int64)
 
     def counts(self, items: int) -> np.ndarray:
         """How many users have chosen each item."""

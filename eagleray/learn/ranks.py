@@ -55,7 +55,7 @@ class Ranks:
 
 def depth(outputs: np.ndarray) -> int:
     """K of outputs (B, 2 K + 1): scores, items, and the user's number."""
-    return (outputs.shape[1] - 1) // 2
+    return int(outputs.shape[1] - 1) // 2
 
 
 def items(outputs: np.ndarray) -> np.ndarray:

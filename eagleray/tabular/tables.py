@@ -284,8 +284,8 @@ class _Inference:
         assert found is not None  # rows without a target are gone
         column = tasks.TargetColumn(found.column, found.array, raw, kind, data.positive)
         if data.recommend is not None:
-            chosen = {"user": data.recommend.user, "k": data.recommend.k}
-            column = dataclasses.replace(column, **chosen)
+            asked = data.recommend
+            column = dataclasses.replace(column, user=asked.user, k=asked.k)
         task = tasks.infer(column, preferred)
         return task, task.encode(raw)
 

@@ -216,9 +216,8 @@ def fingerprint(table: tables.Learnable, parts: split.Split) -> str:
     digest = hashlib.sha256()
     described = table.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())
-    described = (one.array for one in table.items)
-    own = [*table.columns.values(), table.targets, *parts.parts().values()]
-    for array in [*own, *described]:
+    items = [one.array for one in table.items]
+    for array in [*table.columns.values(), table.targets, *parts.parts().values(), *items]:
         if array.dtype == object:
             digest.update(_words_as_json(array.tolist()).encode())
         else:
