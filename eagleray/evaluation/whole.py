@@ -181,9 +181,10 @@ def _fit(
     history: Sequence[Mapping[str, float]],
 ) -> Fit:
     some, target = train.some(MOST_TRAIN), model.known.target
-    remembers = tasks.of(target).remembers
-    outputs = None if remembers else model.predict(some.columns)
-    scores = {} if outputs is None else metrics.score(target, some.truth_B, outputs)
+    if tasks.of(target).remembers:
+        says = "what was learned from is left out of the outputs, so that its rows say nothing"
+        return Fit(sign="none", says=says, train={}, rows=0)
+    scores = metrics.score(target, some.truth_B, model.predict(some.columns))
     return fit.judge(metric, scores, len(some.truth_B), test, history)
 
 
