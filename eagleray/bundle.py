@@ -2,6 +2,7 @@
 
     bundle.json               format, schema, engine and model options, state of the transforms
     model.safetensors         weights; of a model made elsewhere `model.onnx` and the like
+    chosen.safetensors        of a recommender, what each user has chosen
     transforms.safetensors    what the transforms learned from the training part
     reference.json            statistics of the training part, for drift
     golden.json               rows, and the outputs that a replica must reproduce
@@ -19,8 +20,9 @@ Legend: B rows, C outputs.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -94,6 +96,21 @@ class Bundle:
         raw_BC = engines.run(self.engine, self._encode(columns))
         return Prediction(self._decode(raw_BC), self.transforms.flags(columns))
 
+    def remember(self, columns: Columns, target_B: np.ndarray, *, only: bool = False) -> None:
+        """Leave these targets out of later answers, if the engine is such a one; `only` these."""
+        if not isinstance(self.engine, engines.Remembering):
+            return
+        if only:
+            self.engine.forget()
+        self.engine.remember(self._encode(columns), target_B)
+
+    def baselines(self) -> dict[str, Callable[[Columns], np.ndarray]]:
+        """Outputs of plain models by name, which know what the engine remembers."""
+        if not isinstance(self.engine, engines.Remembering):
+            return {}
+        plain = self.engine.baselines()
+        return {name: functools.partial(self._plain, run) for name, run in plain.items()}
+
     def choose_engine(self, where: str) -> None:
         """Take the faster engine for a module of torch, measured on the golden rows."""
         from eagleray.engines.torch import Torch
@@ -109,12 +126,16 @@ class Bundle:
         """Predict the golden rows; ServingError where one is off by more than the tolerance."""
         assert self.golden is not None
         got = self.predict(self.golden.rows).outputs
-        most, off = self.engine.tolerance, error(got, np.asarray(self.golden.outputs))
+        expected, same = np.asarray(self.golden.outputs), self.task.reproducible
+        most, off = self.engine.tolerance, error(same(got), same(expected))
         if not off <= most:
             raise errors.ServingError(
                 f"{self.name} version {self.number}: golden rows must be reproduced to {most},"
                 f" but are off by {off:.2g}"
             )
+
+    def _plain(self, run: Callable[[features.Inputs], np.ndarray], columns: Columns) -> np.ndarray:
+        return self._decode(run(self._encode(columns)))
 
     def _decode(self, raw_BC: np.ndarray) -> np.ndarray:
         """Outputs in the target's unit."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from eagleray import errors, messages
 from eagleray.learn import tasks
@@ -153,7 +153,8 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
         breakage = "" if same_form else "an answer has another form"
         yield Change("task", old.task, new.task, breakage)
     if same_form and set(old.classes) != set(new.classes):
-        breakage = "an answer has other labels and probabilities"
+        named = _answers(old) != _answers(new)  # not where items are recommended
+        breakage = "an answer has other labels and probabilities" if named else ""
         yield Change("classes", *_only(old.classes, new.classes), breakage)
     elif same_form and old.classes != new.classes:  # clients of tensors read it in the metadata
         before, after = (messages.listed(one.classes, 5) for one in (old, new))
@@ -161,6 +162,9 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
     if same_form and old.quantiles != new.quantiles:
         before, after = (", ".join(map(str, one.quantiles)) for one in (old, new))
         yield Change("quantiles", before, after, "an answer has other quantiles")
+    if old.user and (old.user, old.k) != (new.user, new.k):
+        before, after = (f"{one.k} for each {one.user}" for one in (old, new))
+        yield Change("recommended items", before, after)
     if old.threshold != new.threshold:
         yield Change("threshold", *(_threshold(one.threshold) for one in (old, new)))
     if old.costs != new.costs:
@@ -173,8 +177,11 @@ def _threshold(value: float | None) -> str:
 
 def _form(target: Target) -> dict[str, object]:
     """The JSON type of each value of an answer."""
-    described = tasks.of(target).answer_schema()
-    return {key: value["type"] for key, value in described.items()}
+    return {key: value["type"] for key, value in _answers(target).items()}
+
+
+def _answers(target: Target) -> dict[str, Any]:
+    return tasks.of(target).answer_schema()
 
 
 def _kind(column: Column | None) -> str:

@@ -10,4 +10,4 @@ def rows() -> pd.DataFrame:
     digits = load_digits(as_frame=True)
     eights = np.flatnonzero(digits.target == 8)
     frame = digits.data.assign(digit=np.where(digits.target == 8, "eight", "other"))
-    return frame.drop(index=eights[::2])
+    return pd.DataFrame(frame.drop(index=eights[::2]))

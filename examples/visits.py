@@ -15,6 +15,5 @@ def visits() -> pd.DataFrame:
     random, measured = np.random.default_rng(0), list(table.columns.drop(["sex", "target"]))
     noise = random.normal(0, NOISE, (len(seen), len(measured))) * table[measured].std().to_numpy()
     seen[measured] += noise
-    return seen.assign(patient=[f"patient {number}" for number in seen.index]).reset_index(
-        drop=True
-    )
+    names = [f"patient {number}" for number in seen.index]
+    return pd.DataFrame(seen.assign(patient=names).reset_index(drop=True))

@@ -17,6 +17,7 @@ class Rows:
     metric: str
     known: schema.Schema
     columns: schema.Columns
+    told: evaluation.Part | None = None  # what a model that remembers is told before
 
 
 def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comparison | None:
@@ -34,8 +35,10 @@ def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comp
         loaded = bundle.load(registry, version)
         if why := _misfit(loaded.schema, rows):
             return Comparison(version=number, why=why)
+        if rows.told is not None:
+            loaded.remember(rows.told.columns, rows.told.truth_B, only=True)
         outputs = loaded.predict_columns(rows.columns).outputs
-        theirs = evaluation.Judged(loaded.schema.target, rows.ours.truth_B, outputs)
+        theirs = rows.ours.beside(outputs, target=loaded.schema.target)
         return _judged(number, theirs, rows)
     except errors.StorageUnavailableError:
         raise
@@ -58,6 +61,8 @@ def _misfit(theirs: schema.Schema, rows: Rows) -> str:
     known, target = theirs.target, rows.ours.target
     if _predicted(known) != _predicted(target):
         return f"it predicts {_described(known)}, this version {_described(target)}"
+    if known.k != target.k:
+        return f"it recommends {known.k} items, this version {target.k}"
     types = {one.name: (one.type, one.image_shape) for one in rows.known.columns}
     for one in theirs.columns:
         if one.name not in types:

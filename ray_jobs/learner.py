@@ -1,8 +1,8 @@
 """The protocol of a learner: one configuration in training, whatever its kind of model.
 
-`training.Trainer` is the loop of torch, `boosting.Booster` grows trees, `folded.Folded` has a
-learner for each fold. What trains and saves them (`session`, `member`, `checkpoints`) depends on
-none of them.
+`training.Trainer` is the loop of torch, `recommending.Recommending` the same for recommenders,
+`boosting.Booster` grows trees, `folded.Folded` has a learner for each fold. What trains and saves
+them (`session`, `member`, `checkpoints`) depends on none of them.
 
 Legend: B rows, C outputs.
 """
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from ray_jobs import snapshots, strategies, tensors
     from ray_jobs.data import encoded
 
-_MEMBERS = {"torch": "ray_jobs.training:Trainer", "lightgbm": "ray_jobs.boosting:Booster"}
+_MEMBERS = {
+    "torch": "ray_jobs.training:Trainer",
+    "lightgbm": "ray_jobs.boosting:Booster",
+    "recommender": "ray_jobs.recommending:Recommending",
+}
 """`package.module:class` of each learner by the engine that runs its models."""
 
 

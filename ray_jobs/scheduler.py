@@ -166,6 +166,7 @@ class Members(schedulers.FIFOScheduler):
         return {**report, "value": report["score"] if self._by_folds else last}
 
     def _score(self, history: Sequence[Mapping[str, float]]) -> float:
+        assert self._metric is not None  # given at the start
         values = [epoch[self._metric] for epoch in history]
         return float(np.mean(values)) if self._by_folds else self._best(values)
 

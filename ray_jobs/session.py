@@ -274,8 +274,9 @@ class Session:
         ray.actor.exit_actor()
 
     def _pack(self, members: list[Member]) -> list[Callable[[], object]] | None:
-        """Train in one pass; return what records it of each. None if that fails, or of trees."""
-        trainers = [one.trainer for one in members if isinstance(one.trainer, training.Trainer)]
+        """Train in one pass; return what records it of each. None if that fails, or cannot be."""
+        found = (one.trainer for one in members)
+        trainers = [one for one in found if isinstance(one, training.Trainer) and one.packs]
         try:
             if len(trainers) == len(members):
                 passes = zip(trainers, pack.epoch(trainers), strict=True)

@@ -58,6 +58,7 @@ class Trainer(learner.Learner):
     """
 
     grows = False
+    packs = True  # whether several can be trained in one pass
 
     def __init__(
         self,

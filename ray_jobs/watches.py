@@ -186,8 +186,8 @@ def dead(fired: Mapping[str, Sequence[Tensor]], total: Total) -> dict[str, float
     """The part of the units of each layer that never fired, of counts (U)."""
     found = {}
     for layer, counts in fired.items():
-        fired = total(torch.cat([one.flatten() for one in counts]))
-        found[layer] = float((fired == 0).double().mean())
+        fired_U = total(torch.cat([one.flatten() for one in counts]))
+        found[layer] = float((fired_U == 0).double().mean())
     return found
 
 

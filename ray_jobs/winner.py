@@ -48,13 +48,18 @@ class Winner:
         self._test, train = (_part(self._dataset, rows) for rows in (split.test, split.train))
         plain = _bundle(anew.search, anew.record) if anew else _bundle(searched, trial)
         found = decided.decide(searched.experiment.decide, plain, self._held)
-        self._bundle = found.model
+        self._bundle, self._known = found.model, _known(self._dataset)
+        if self._known is not None:
+            self._bundle.remember(self._known.columns, self._known.truth_B)
         self._outputs = self._bundle.predict_columns(self._test.columns).outputs
         self._predictions = predictions(
             self._bundle.task, self._test.row_B, self._test.truth_B, self._outputs
         )
         self._judged = evaluation.Judged(
-            self._bundle.schema.target, self._test.truth_B, self._outputs
+            self._bundle.schema.target,
+            self._test.truth_B,
+            self._outputs,
+            unit_B=self._bundle.task.units(self._test.columns),
         )
         evaluated = evaluation.evaluate(
             _model(self._bundle),
@@ -121,7 +126,7 @@ class Winner:
 
     def _challenge(self, store: storage.Storage) -> evaluations.Comparison | None:
         known, columns = self._bundle.schema, self._test.columns
-        rows = challenge.Rows(self._judged, self._search.metric, known, columns)
+        rows = challenge.Rows(self._judged, self._search.metric, known, columns, self._known)
         return challenge.champion(
             Registry(store), self._search.experiment.name, self._lineage, rows
         )
@@ -129,6 +134,8 @@ class Winner:
     def _register(self, store: storage.Storage) -> int:
         dataset, manifest = self._dataset, self._manifest()
         golden = prepare.evenly_spaced(dataset.split.validation, bundle.GOLDEN_ROWS)
+        if self._known is not None:  # whoever is served has chosen the items of the test part too
+            self._bundle.remember(self._test.columns, self._test.truth_B)
         reference = features.reference.describe(dataset.schema, dataset.take(dataset.split.train))
         files = bundle.pack(
             self._bundle, schema.to_json(dataset.schema, dataset.take(golden)), reference
@@ -239,12 +246,21 @@ def _part(dataset: prepare.Dataset, rows: np.ndarray) -> evaluation.Part:
     return evaluation.Part(dataset.take(rows), dataset.targets[rows], dataset.rows[rows])
 
 
+def _known(dataset: prepare.Dataset) -> evaluation.Part | None:
+    """What a model that remembers is told before it is judged: all that is older than the test."""
+    if not tasks.of(dataset.schema.target).remembers:
+        return None
+    split = dataset.split
+    return _part(dataset, np.concatenate([split.train, split.validation]))
+
+
 def _model(made: bundle.Bundle) -> evaluation.Model:
     return evaluation.Model(
         known=made.schema,
         shape=made.transforms.shape,
         encode=made.transforms.apply,
         predict=lambda columns: made.predict_columns(columns).outputs,
+        plain=made.baselines(),
     )
 
 

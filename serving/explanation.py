@@ -44,8 +44,11 @@ class Explainer:
         return schema.parse(self._bundle.schema, self._bundle.golden.rows)
 
 
-def check_rows(count: int) -> None:
-    """RequestError 413 for more than `MOST_ROWS`."""
+def check(loaded: bundle.Bundle, count: int) -> None:
+    """RequestError 422 where answers cannot be explained, 413 for more than `MOST_ROWS`."""
+    if not loaded.task.explains:
+        law = f"answers of {loaded.task.name} have no contributions by column"
+        raise errors.RequestError(f"{law}, so explain must be left out", field="explain")
     if count > MOST_ROWS:
         law = f"at most {MOST_ROWS} rows are explained at once"
         raise errors.RequestError(f"{law}, but got {count}", field="instances", status=413)

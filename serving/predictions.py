@@ -83,9 +83,9 @@ class Predictions:
         self._warn(labels, predictions)
 
     def _bounded(self, loaded: Bundle, counts: Counter[str]) -> Counter[str]:
-        """The first classes of the schema, or the outcomes that came first; all else as `OTHER`."""
+        """The first outcomes of the task, or the outcomes that came first; all else as `OTHER`."""
         named = self._named.setdefault(
-            str(loaded.number), set(loaded.schema.target.classes[:MOST_OUTCOMES])
+            str(loaded.number), set(loaded.task.outcomes[:MOST_OUTCOMES])
         )
         bounded: Counter[str] = Counter()
         for outcome, count in counts.items():

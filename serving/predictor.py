@@ -180,7 +180,7 @@ class Predictor:
 
     async def _explained(self, rows: protocol.Rows) -> Answers:
         """Predict and explain; batches run between two rows."""
-        explanation.check_rows(len(rows))
+        explanation.check(self.bundle, len(rows))
         if self.remote is not None:
             return await self.remote.explained(rows)
         answers, loop = await self._batcher.submit(rows), asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from safetensors import torch as safe_torch
 from eagleray import spec
 from eagleray.state import searches
 from eagleray.storage import blobs
-from ray_jobs import promotion, search, training, winner
+from ray_jobs import learner, promotion, search, training, winner
 
 TUMOURS = """
 name: tumours
@@ -39,7 +39,8 @@ def trial(one: search.Search, number: int, **values: Any) -> searches.Record:
     drawn = {key: known.default() for key, known in one.experiment.space.items()} | values
     configuration = one.experiment.configuration(drawn)
     data = one.dataset.encode(one.transforms(configuration))
-    running = training.Trainer(configuration, data, metric=one.metric)
+    running = learner.build(configuration, data, metric=one.metric)
+    assert isinstance(running, training.Trainer)
     while not running.finished:
         running.epoch()
     progress = running.progress

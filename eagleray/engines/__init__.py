@@ -15,6 +15,7 @@ from eagleray.engines.engine import Engine as Engine
 from eagleray.engines.engine import Imported as Imported
 from eagleray.engines.engine import Input as Input
 from eagleray.engines.engine import Output as Output
+from eagleray.engines.engine import Remembering as Remembering
 from eagleray.learn import features
 
 TORCH = "torch"  # of bundles that do not name their engine
@@ -25,6 +26,7 @@ REGISTRY: plugins.Registry[str] = plugins.Registry(
         TORCH: "eagleray.engines.torch:Torch",
         "onnx": "eagleray.engines.onnx:Onnx",
         "lightgbm": "eagleray.engines.lightgbm:LightGbm",
+        "recommender": "eagleray.engines.recommender:Recommender",
         "export": "eagleray.engines.export:Export",
     },
 )

@@ -5,8 +5,8 @@ Legend: B rows, C outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,20 @@ class Engine(Protocol):
 
     def files(self) -> dict[str, bytes]:
         """The bundle's files that hold the model, by path."""
+
+
+@runtime_checkable
+class Remembering(Engine, Protocol):
+    """An engine that leaves out of a row's answer what is known of its user."""
+
+    def remember(self, inputs: features.Inputs, target_B: np.ndarray) -> None:
+        """Leave these targets of the rows out of later answers."""
+
+    def forget(self) -> None:
+        """Forget all of them."""
+
+    def baselines(self) -> dict[str, Callable[[features.Inputs], np.ndarray]]:
+        """Raw outputs of plain models by name, which leave out the same."""
 
 
 class Input(NamedTuple):

@@ -60,7 +60,7 @@ def judge(ours: intervals.Judged, name: str, outputs: np.ndarray, metric: str) -
     """A baseline with its metrics, and the verdict on ours beside it."""
     sign = 1 if metrics.REGISTRY[metric].mode == "max" else -1
     names = tuple(dict.fromkeys([metric, *tasks.REGISTRY[ours.target.task].telling]))
-    theirs = intervals.Judged(ours.target, ours.truth_B, outputs, names)
+    theirs = ours.beside(outputs, names=names)
     return Baseline(
         name=name,
         metrics=intervals.estimates(theirs),

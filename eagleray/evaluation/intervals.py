@@ -42,46 +42,66 @@ class Judged:
         truth_B: see `metrics.Rows`.
         outputs: likewise.
         names: the metrics, all that fit the task by default.
+        unit_B: the unit of each row, such as its user, if units and not rows are independent:
+            they are drawn with all of their rows.
     """
 
     target: schema.Target
     truth_B: np.ndarray
     outputs: np.ndarray
     names: Sequence[str] = ()
+    unit_B: np.ndarray | None = None
+
+    def beside(
+        self, outputs: np.ndarray, *, target: schema.Target | None = None, names: Sequence[str] = ()
+    ) -> "Judged":
+        """Another model on the same rows."""
+        return Judged(target or self.target, self.truth_B, outputs, names, self.unit_B)
+
+    def some(self, inside_B: np.ndarray, names: Sequence[str]) -> "Judged":
+        """The rows (B) that are true."""
+        unit_B = None if self.unit_B is None else self.unit_B[inside_B]
+        return Judged(self.target, self.truth_B[inside_B], self.outputs[inside_B], names, unit_B)
+
+    @cached_property
+    def units(self) -> int:
+        """The number of units; of rows, where each is one."""
+        return len(self.truth_B) if self.unit_B is None else len(self._rows_of[0])
 
     @cached_property
     def values(self) -> dict[str, float]:
         """The metrics, NaN where the rows do not define one."""
         names = self.names or metrics.fitting(tasks.REGISTRY[self.target.task])
-        return self._score(np.arange(len(self.truth_B)), names)
+        return self._score(np.arange(self.units), names)
 
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
         """The metrics of each resample (N), NaN where its rows do not define one."""
-        rows = len(self.truth_B)
-        random, size = np.random.default_rng(self._seed), min(rows, MOST_DRAWN)
-        classes = max(1, len(self.target.classes))
-        fewer = RESAMPLES * MOST_CELLS // ((size + classes) * classes)
+        random, size = np.random.default_rng(self._seed), min(self.units, MOST_DRAWN)
+        classes = self.outputs.shape[1] if self.outputs.ndim > 1 else 1
+        rows = size * len(self.truth_B) // max(1, self.units)
+        fewer = RESAMPLES * MOST_CELLS // ((rows + classes) * classes)
         count = min(RESAMPLES, max(LEAST_RESAMPLES, fewer))
-        drawn = (random.integers(0, rows, size) for _ in range(count))
+        drawn = (random.integers(0, self.units, size) for _ in range(count))
         return _columns([self._score(places, self.quick) for places in drawn])
 
     @cached_property
     def quick(self) -> list[str]:
         """The metrics that are resampled."""
-        many = len(self.target.classes) > MOST_CLASSES
-        return [name for name in self.values if not (many and metrics.REGISTRY[name].by_class)]
+        many, known = len(self.target.classes) > MOST_CLASSES, metrics.REGISTRY
+        able = [name for name in self.values if known[name].resampled]
+        return [name for name in able if not (many and known[name].by_class)]
 
     @cached_property
     def without(self) -> dict[str, np.ndarray]:
         """The metrics without each group of rows (K)."""
-        rows = len(self.truth_B)
-        if rows < 2:
+        units = self.units
+        if units < 2:
             return dict.fromkeys(self.quick, np.zeros(0))
         parts = np.array_split(
-            np.random.default_rng(self._seed).permutation(rows), min(rows, GROUPS)
+            np.random.default_rng(self._seed).permutation(units), min(units, GROUPS)
         )
-        keep = np.ones(rows, bool)
+        keep = np.ones(units, bool)
         found = []
         for part in parts:
             keep[part] = False
@@ -93,15 +113,34 @@ class Judged:
     def _seed(self) -> int:
         return zlib.crc32(np.ascontiguousarray(self.truth_B).data)
 
+    @cached_property
+    def _rows_of(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each unit its first row and the number of its rows, in an order of rows by unit."""
+        assert self.unit_B is not None
+        ordered = np.argsort(self.unit_B, kind="stable")
+        _, first, count = np.unique(self.unit_B[ordered], return_index=True, return_counts=True)
+        return first, count, ordered
+
+    def _drawn(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The rows of units, and of each the place of its unit among these."""
+        if self.unit_B is None:
+            return places, None
+        first, counts, ordered = self._rows_of
+        count = counts[places]
+        unit = np.repeat(np.arange(len(places)), count)
+        within = np.arange(len(unit)) - np.repeat(np.cumsum(count) - count, count)
+        return ordered[np.repeat(first[places], count) + within], unit
+
     def _score(self, places: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-        rows = metrics.Rows.of(self.target, self.truth_B[places], self.outputs[places])
+        drawn, unit = self._drawn(places)
+        rows = metrics.Rows.of(self.target, self.truth_B[drawn], self.outputs[drawn], unit)
         with np.errstate(all="ignore"):
             return {name: float(metrics.REGISTRY[name].measure(rows)) for name in names}
 
 
 def estimates(judged: Judged) -> dict[str, Estimate]:
     """Metrics with their intervals, those that the rows do not define left out."""
-    rows, found = len(judged.truth_B), {}
+    rows, found = judged.units, {}
     for name, value in judged.values.items():
         if name not in judged.quick:
             found[name] = Estimate(value=value)
@@ -124,7 +163,7 @@ def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:
         )
     resampled_N = ours.resampled[metric] - theirs.resampled[metric]
     without_K = ours.without[metric] - theirs.without[metric]
-    rows = len(ours.truth_B)
+    rows = ours.units
     if rows >= _SURE and np.isfinite(resampled_N).all() and np.ptp(resampled_N) == 0:
         found = Estimate(value=difference, low=difference, high=difference)
     else:

@@ -200,9 +200,7 @@ def _slice(
     inside_B = one.inside_B
     inside, rest = miss_B[inside_B], miss_B[~inside_B]
     reach = stats.norm.ppf(1 - LEVEL / (2 * tests)) * inside.std(ddof=1) / np.sqrt(len(inside))
-    part = intervals.Judged(
-        judged.target, judged.truth_B[inside_B], judged.outputs[inside_B], (metric,)
-    )
+    part = judged.some(inside_B, (metric,))
     mean = float(inside.mean())
     return Slice(
         where=one.where,

@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,17 @@ MOST_CHARACTERS = 120  # of a value of a wrong row
 
 @dataclass(frozen=True)
 class Model:
-    """What is judged: canonical columns in, a model's inputs or outputs out."""
+    """What is judged: canonical columns in, a model's inputs or outputs out.
+
+    Attributes:
+        plain: baselines of its own by name, see `bundle.Bundle.baselines`.
+    """
 
     known: schema.Schema
     shape: features.Shape
     encode: Callable[[schema.Columns], features.Inputs]
     predict: Callable[[schema.Columns], np.ndarray]
+    plain: Mapping[str, Callable[[schema.Columns], np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ def evaluate(
     task = tasks.of(target)
     found = intervals.estimates(judged)
     seen = task.evaluate(test.truth_B, outputs, {name: one.value for name, one in found.items()})
-    columns = [(one, test.columns[one.name]) for one in model.known.columns]
+    named = (one for one in model.known.columns if one.name != target.user)
+    columns = [(one, test.columns[one.name]) for one in named]
     miss_B = task.misses(test.truth_B, outputs)
     groups, looked = ([], 0) if miss_B is None else slices.worst(judged, metric, columns, miss_B)
     plain, notes = _baselines(model, metric, judged, train, test)
@@ -137,12 +144,14 @@ def _baselines(
     inputs, rows = _inputs(model, train), len(test.truth_B)
     most = baselines.most_rows(task, inputs)
     plain = [baselines.constant(task, train.truth_B, rows)]
-    if inputs * rows > baselines.MOST_INPUTS:
+    plain.append((name, partial(made, test.columns)) for name, made in model.plain.items())
+    able = bool(task.estimators())
+    if able and inputs * rows > baselines.MOST_INPUTS:
         notes.append(
             f"baselines: left out, {rows:,} test rows of {inputs:,.0f} inputs are more than"
             f" {baselines.MOST_INPUTS:,}"
         )
-    else:
+    elif able:
         plain.append(_fitted(model, task, train.some(most), test))
         if len(train.truth_B) > most:
             notes.append(f"baselines: fitted on {most:,} of {len(train.truth_B):,} training rows")
@@ -180,8 +189,11 @@ def _fit(
     plain: Sequence[Baseline],
     trained: training.Training | None,
 ) -> Fit:
-    some = train.some(MOST_TRAIN)
-    scores = metrics.score(model.known.target, some.truth_B, model.predict(some.columns))
+    some, target = train.some(MOST_TRAIN), model.known.target
+    if tasks.of(target).remembers:
+        says = "what was learned from is left out of the outputs, so that its rows say nothing"
+        return Fit(sign="none", says=says, train={}, rows=0)
+    scores = metrics.score(target, some.truth_B, model.predict(some.columns))
     found = fit.judge(metric, scores, len(some.truth_B), test, history, plain)
     if trained is None or found.sign == "none":
         return found

@@ -6,6 +6,7 @@ A loss is added as a function that builds it and a line in `REGISTRY`; by an ins
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 from eagleray import errors, names, plugins
 from eagleray.learn import tasks
 from eagleray.learn.columns import values
+from eagleray.learn.tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +42,10 @@ class Loss:
     """
 
     tasks: frozenset[str]
-    build: Callable[[spec.Train, np.ndarray, tasks.Task], Function]
+    build: Callable[[spec.Train, np.ndarray, Task], Function]
     options: frozenset[str] = frozenset()
     weighted: bool = False
-    objectives: Callable[[tasks.Task], Sequence[dict[str, Any]]] | None = None
+    objectives: Callable[[Task], Sequence[dict[str, Any]]] | None = None
 
 
 def build(
@@ -209,6 +211,29 @@ def _quantile(_: spec.Train, __: np.ndarray, task: tasks.Task) -> Function:
     return loss
 
 
+def _sampled_softmax(_: spec.Train, __: np.ndarray, task: tasks.Task) -> Function:
+    """Cross-entropy of an item among others that were drawn evenly, see `layers.Sampled`.
+
+    A drawn item stands for several of I items: its score is corrected by the logarithm of their
+    number (Bengio and Senécal 2003; Jean et al. 2015, arXiv:1412.2007).
+    """
+    import torch
+
+    def loss(score_BN: Tensor, _: Tensor) -> Tensor:
+        correction = math.log(max(1.0, (task.width - 1) / (score_BN.shape[1] - 1)))
+        corrected_BN = torch.cat([score_BN[:, :1], score_BN[:, 1:] + correction], 1)
+        return (corrected_BN.logsumexp(1) - score_BN[:, 0]).mean()
+
+    return loss
+
+
+def _bpr(score_BN: Tensor, _: Tensor) -> Tensor:
+    """Bayesian personalised ranking: an item before each other (Rendle et al. 2009)."""
+    from torch.nn import functional
+
+    return -functional.logsigmoid(score_BN[:, :1] - score_BN[:, 1:]).mean()
+
+
 def _of_values(name: str) -> Callable[..., Function]:
     def build(*_: object) -> Function:
         from torch.nn import functional
@@ -257,5 +282,7 @@ REGISTRY = plugins.Registry(
             objectives=_one("huber", alpha=1.0),  # torch's delta
         ),
         "quantile": Loss(tasks.QUANTILES, _quantile, objectives=_each_quantile),
+        "softmax": Loss(tasks.RANKING, _sampled_softmax),
+        "bpr": Loss(tasks.RANKING, lambda *_: _bpr),
     },
 )

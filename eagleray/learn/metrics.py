@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from eagleray import plugins
-from eagleray.learn import schema, tasks
+from eagleray.learn import ranks, schema, tasks
 from eagleray.learn.tasks.quantiles import pinball
 
 
@@ -36,6 +36,8 @@ class Rows:
         positive: index of the positive class; None where there is none.
         decide: gives the predicted classes (B), see `Task.decide`; by default the most probable.
         levels: those of outputs (B, C) that are quantiles.
+        classes: the number of the target's classes.
+        unit_B: the unit of each row, such as its user, where rows do not count one by one.
     """
 
     truth_B: np.ndarray
@@ -43,12 +45,20 @@ class Rows:
     positive: int | None = None
     decide: Callable[[np.ndarray], np.ndarray] = _most_probable
     levels: tuple[float, ...] = ()
+    classes: int = 0
+    unit_B: np.ndarray | None = None
 
     @classmethod
-    def of(cls, target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> "Rows":
+    def of(
+        cls,
+        target: schema.Target,
+        truth_B: np.ndarray,
+        outputs: np.ndarray,
+        unit_B: np.ndarray | None = None,
+    ) -> "Rows":
         """Rows of a target, whose threshold or costs decide."""
-        task = tasks.of(target)
-        return cls(truth_B, outputs, task.positive, task.decide, target.quantiles)
+        task, classes = tasks.of(target), len(target.classes)
+        return cls(truth_B, outputs, task.positive, task.decide, target.quantiles, classes, unit_B)
 
     @cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,6 +69,11 @@ class Rows:
         )
         pairs_CC = pairs.reshape(classes, classes).astype(float)
         return pairs_CC.diagonal(), pairs_CC.sum(1), pairs_CC.sum(0)
+
+    @cached_property
+    def ranks(self) -> ranks.Ranks:
+        """Of recommended items: the place of each row's item in its list."""
+        return ranks.of(self.truth_B, self.outputs, self.unit_B)
 
     @cached_property
     def error_B(self) -> np.ndarray:
@@ -79,7 +94,8 @@ class Metric:
     """A metric of the named `tasks`; `measure` returns NaN where the rows do not define it.
 
     `by_class` says that its time grows with the number of classes, `selects` that trials may be
-    compared by it.
+    compared by it, `resampled` whether the mean of resamples is that of the rows, so that they give
+    an interval.
     """
 
     mode: Literal["max", "min"]
@@ -87,6 +103,7 @@ class Metric:
     measure: Callable[[Rows], float]
     by_class: bool = False
     selects: bool = True
+    resampled: bool = True
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -202,6 +219,12 @@ def _interval_width(rows: Rows) -> float:
     return width if len(rows.levels) > 1 else np.nan
 
 
+def _listed(rows: Rows) -> float:
+    """The share of all items that are in a list."""
+    listed = np.unique(ranks.items(rows.outputs))
+    return float((listed >= 0).sum() / max(1, rows.classes))
+
+
 REGISTRY = plugins.Registry(
     "metric",
     {
@@ -221,6 +244,10 @@ REGISTRY = plugins.Registry(
         "pinball": Metric("min", tasks.QUANTILES, _pinball),
         "coverage": Metric("max", tasks.QUANTILES, _coverage, selects=False),
         "interval_width": Metric("min", tasks.QUANTILES, _interval_width, selects=False),
+        "ndcg_at_k": Metric("max", tasks.RANKING, lambda rows: rows.ranks.ndcg()),
+        "recall_at_k": Metric("max", tasks.RANKING, lambda rows: rows.ranks.recall()),
+        "map_at_k": Metric("max", tasks.RANKING, lambda rows: rows.ranks.average_precision()),
+        "coverage_at_k": Metric("max", tasks.RANKING, _listed, resampled=False),
     },
 )
 

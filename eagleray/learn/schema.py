@@ -38,6 +38,9 @@ class Target(pydantic.BaseModel, frozen=True):
             class. Empty: probabilities stay as they are.
         quantiles: levels of a number's outputs, ascending, 0.5 among them.
         shifts: conformal calibration: what is added to each quantile. Empty: nothing is.
+        user: the column of the user that items, the `classes`, are recommended to; empty where
+            nothing is recommended.
+        k: how many items are recommended.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Target(pydantic.BaseModel, frozen=True):
     curves: tuple[Curve, ...] = ()
     quantiles: tuple[float, ...] = ()
     shifts: tuple[float, ...] = ()
+    user: str = ""
+    k: int = 10
 
 
 class Schema(pydantic.BaseModel, frozen=True):

@@ -30,6 +30,7 @@ from eagleray.spec.sections import Configuration as Configuration
 from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
 from eagleray.spec.sections import File
+from eagleray.spec.sections import Recommend as Recommend
 from eagleray.spec.sections import Split as Split
 from eagleray.spec.sections import Train as Train
 from eagleray.spec.sections import Tune as Tune
@@ -92,8 +93,8 @@ class Experiment(File):
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The tasks that the keys of the file allow."""
-        data = {"positive": self.data.positive, "quantiles": self.data.quantiles}
+        """The tasks that the model, losses, metric, `data` and `decide` allow."""
+        data = self.data.model_dump(include={"positive", "quantiles", "recommend"})
         tune = {"metric": self.tune.metric}
         decide = self.decide.model_dump()
         return validation.tasks({**self.searched, "data": data, "tune": tune, "decide": decide})

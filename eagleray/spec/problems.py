@@ -43,20 +43,24 @@ _PATTERNS = {
     code.PATTERN: "must be module:function",
     terms.TIME: 'must be a time of the day, such as "08:00"',
 }
-_NOT_BUILT = ("monitor", "recommender")
+_NOT_BUILT = ("monitor",)
 _SYNONYMS = {
     "accuracy": ("acc", "accuracy_score"),
     "brier": ("brier_score", "brier_score_loss"),
+    "coverage_at_k": ("coverage", "coverage@10", "catalog_coverage"),
     "cross_entropy": ("bce", "nll"),
     "f1": ("f1_macro", "f1_score"),
+    "map_at_k": ("map", "map@10", "mean_average_precision"),
     "mae": ("l1", "mean_absolute_error"),
     "mcc": ("matthews", "matthews_corrcoef"),
     "mse": ("l2",),
     "pinball": ("mean_pinball_loss", "pinball_loss", "quantile", "quantile_loss"),
+    "ndcg_at_k": ("ndcg", "ndcg@10", "ndcg_score"),
     "pr_auc": ("ap", "auprc", "average_precision"),
     "quantile": ("mean_pinball_loss", "pinball", "pinball_loss", "quantile_loss"),
     "r2": ("r2_score", "r_squared"),
     "recall": ("sensitivity",),
+    "recall_at_k": ("recall@10", "hit_rate", "hit_rate@10"),
     "rmse": ("mean_squared_error", "mse", "root_mean_squared_error"),
     "roc_auc": ("auc", "auc_roc", "auroc"),
 }
@@ -150,8 +154,6 @@ def _unknown_key(loc: Key, key: Key) -> Problem:
 
 
 def _unknown_model(kind: object) -> Problem:
-    if kind in _NOT_BUILT:
-        return Problem(("model", "type"), f"{kind} is not built yet")
     return _unknown_name(("model", "type"), [at[1] for at in _KEYS if at[:1] == ("model",)], kind)
 
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from eagleray.learn import columns, features, losses, metrics, models, optimizers
 from eagleray.learn.models.options import Many, Rate, Section, Size
+from eagleray.learn.tasks.ranking import MOST_PLACES
 from eagleray.spec import terms
 from eagleray.spec.compute import Compute
 from eagleray.spec.decide import Decide
@@ -62,6 +63,43 @@ class Split(Section):
         return value
 
 
+class Recommend(Section):
+    """Rows are items, of the target column, that users have chosen; items are recommended."""
+
+    user: Filled = Field(description="Column that names the user of a row.")
+    k: Annotated[int, Field(ge=1, le=MOST_PLACES)] = Field(
+        10, description="Items that are recommended to a user, and that metrics look at."
+    )
+    rating: Filled | None = Field(
+        None, description="Column with the user's rating of the item. It is no input."
+    )
+    least: float | None = Field(
+        None,
+        description="Least rating of a row that counts as a choice; others are left out.",
+        validate_default=True,
+    )
+
+    items: Many[Filled] = Field(
+        (), description="Columns that describe the item of a row, not its user: they are no inputs."
+    )
+
+    @pydantic.field_validator("rating")
+    @classmethod
+    def _is_another(cls, rating: str | None, info: ValidationInfo) -> str | None:
+        if rating is not None and rating == info.data.get("user"):
+            raise PydanticCustomError("law", "must be another column than user")
+        return rating
+
+    @pydantic.field_validator("least")
+    @classmethod
+    def _of_rating(cls, least: float | None, info: ValidationInfo) -> float | None:
+        if least is None and info.data.get("rating"):
+            raise PydanticCustomError("law", "is required beside rating", {"got": "none"})
+        if least is not None and not info.data.get("rating"):
+            raise PydanticCustomError("law", "needs rating beside it")
+        return least
+
+
 class Data(Section):
     """Where rows come from, and what is predicted."""
 
@@ -106,6 +144,12 @@ class Data(Section):
         "Default: an eighth of the memory of the machine that reads them.",
     )
 
+    recommend: Recommend | None = Field(
+        None,
+        description="Rows are choices of users: recommends values of the target to them, beside "
+        "`model.type: recommender`.",
+    )
+
     @property
     def memory_bytes(self) -> int | None:
         """`memory` in bytes."""
@@ -119,6 +163,26 @@ class Data(Section):
         if info.data.get("target") in drop:
             raise PydanticCustomError("law", "must leave the target in")
         return drop
+
+    @pydantic.field_validator("recommend")
+    @classmethod
+    def _fits_rows(cls, value: Recommend | None, info: ValidationInfo) -> Recommend | None:
+        """Rows are split by user, and both columns are needed."""
+        if value is None:
+            return None
+        split, data = info.data.get("split", Split()), info.data
+        for key in ("group", "stratify"):
+            if getattr(split, key) and key in split.model_fields_set:
+                law = f"splits the rows of each user, and cannot stand beside split.{key}"
+                raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})
+        named = [("user", value.user), ("rating", value.rating)]
+        taken = [data.get("target"), *data.get("drop", ())]
+        for key, name in [*named, *(("items", name) for name in value.items)]:
+            taken += [value.user, value.rating] if key == "items" else []
+            if name is not None and name in taken:
+                law = "needs a column for each key, neither the target nor in drop"
+                raise PydanticCustomError("law", law, {"got": f"{key}: {name}"})
+        return value
 
 
 class _Feature(Section):
@@ -250,7 +314,8 @@ class Train(Section):
     )
     loss: Annotated[str, terms.OneOf(losses.REGISTRY, own=True)] = Field(
         "auto",
-        description="`auto` is cross_entropy for classes, mse for numbers, quantile for quantiles.",
+        description="`auto` is cross_entropy for classes, mse for numbers, quantile for quantiles, "
+        "softmax for recommendations.",
     )
     label_smoothing: Rate = Field(0.0, description="Label smoothing of the cross-entropy losses.")
     focal_gamma: NotNegative = Field(
@@ -319,7 +384,8 @@ class Tune(Section):
     metric: Annotated[str, terms.OneOf(metrics.SELECTING)] = Field(
         "auto",
         description="What trials are compared by, on the validation part. `auto` is roc_auc for "
-        "two classes, accuracy for more, rmse for numbers and pinball for quantiles.",
+        "two classes, accuracy for more, rmse for numbers, pinball for quantiles and ndcg_at_k for "
+        "recommendations.",
     )
     folds: Size = Field(
         1,

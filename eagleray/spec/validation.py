@@ -14,7 +14,7 @@ import pydantic
 
 from eagleray import code
 from eagleray.learn import columns, features, losses, metrics, models, optimizers
-from eagleray.learn.tasks import CLASSES, REGISTRY, Task
+from eagleray.learn.tasks import CLASSES, RANKING, REGISTRY, Task
 from eagleray.spec import decide, document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
@@ -36,6 +36,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
         _column_laws,
         _task_laws,
         _quantile_laws,
+        _recommend_laws,
         *((_auto_laws,) if _model(tree) is models.Auto else searching),
         _tune_laws,
         _fold_laws,
@@ -186,6 +187,18 @@ def _quantile_laws(tree: space.Tree) -> Iterator[Problem]:
             yield Problem(("train", "loss"), law, show(loss))
 
 
+def _recommend_laws(tree: space.Tree) -> Iterator[Problem]:
+    """A recommender needs to know the user, whose column has no other use."""
+    own, given = _model(tree), _section(tree, "data").get("recommend")
+    kind = own.tag if own else None
+    if own is not None and models.fitting(str(kind)) == RANKING and given is None:
+        yield Problem(("data", "recommend"), f"is required beside model.type: {kind}")
+    user = given.get("user") if isinstance(given, dict) else None
+    if isinstance(user, str) and user in _section(tree, "features"):
+        law = "must be left out: each user has a vector"
+        yield Problem(("features", user), law)
+
+
 def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
     """Yield each key whose value fits some tasks only: key, value, and those tasks."""
     if quantiles := _section(tree, "data").get("quantiles"):
@@ -198,6 +211,11 @@ def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
     if positive := _section(tree, "data").get("positive"):
         takes = (name for name in REGISTRY if REGISTRY[name].positive is not None)
         yield ("data", "positive"), positive, frozenset(takes)
+    if recommend := _section(_section(tree, "data"), "recommend"):
+        yield ("data", "recommend"), f"user: {recommend.get('user')}", RANKING
+    kind = str(_section(tree, "model").get("type", sections.MODEL))
+    if kind in models.REGISTRY or code.is_name(kind):
+        yield ("model", "type"), kind, models.fitting(kind)
     for key in sorted({"class_weights", "sampling"} - without_effect(tree)):
         for chosen in options(tree, key):
             if chosen != "none":
@@ -306,9 +324,9 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     names = ", ".join(map(dotted, alike))
     if not found:
         yield Problem(("tune", "scheduler"), f"pbt needs a distribution in one of {names}")
-    for key, _ in found:
-        if key not in alike:
-            yield Problem(key, f"pbt changes {names} only: must be one value")
+    for place, _ in found:
+        if place not in alike:
+            yield Problem(place, f"pbt changes {names} only: must be one value")
 
 
 def _dependent_laws(tree: space.Tree) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from eagleray import errors, messages, names, spec
 from eagleray.learn import columns, features, repeats, schema, tasks
-from eagleray.learn.columns import CATEGORICAL, ColumnKind
+from eagleray.learn.columns import CATEGORICAL, ColumnKind, values
 from eagleray.learn.columns.arrow import SAMPLE, Texts
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Column, Columns, Schema
@@ -38,6 +38,7 @@ class Learnable:
     notes: tuple[str, ...]  # sentences on what is left out or looks odd
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
+    items: tuple[inference.Inferred, ...] = ()  # columns that describe the target, not an input
 
     @property
     def marks(self) -> tuple[np.ndarray, ...]:
@@ -67,6 +68,7 @@ def without_duplicates(table: Learnable) -> Learnable:
         groups=None if table.groups is None else table.groups[keep_B],
         times=None if table.times is None else table.times[keep_B],
         keys=tuple(dataclasses.replace(one, array=one.array[keep_B]) for one in table.keys),
+        items=tuple(dataclasses.replace(one, array=one.array[keep_B]) for one in table.items),
         notes=(*table.notes, note),
     )
 
@@ -101,10 +103,13 @@ class _Inference:
     def learnable(self, preferred: Container[str]) -> Learnable:
         self._problems += self._absent()
         rows, arrays = self._clean()
+        if self._data.recommend and not self._problems:
+            rows, arrays = self._choices(self._data.recommend, rows, arrays)
         if not self._problems:
             with self._collected():
                 task, targets = self._target(preferred)
         inputs, keys = self._inputs()
+        items = list(self._items())
         self._problems += self._misfits(inputs or keys)
         if self._problems:
             raise errors.DataError(*dict.fromkeys(self._problems))
@@ -126,6 +131,7 @@ class _Inference:
             notes=(*self._notes, *(note for one in used for note in one.notes)),
             keys=tuple(keys) if inputs else (),
             spellings={one.column.name: one.spellings for one in used if one.spellings},
+            items=tuple(items),
         )
 
     @contextlib.contextmanager
@@ -142,6 +148,8 @@ class _Inference:
             ("data.target", data.target),
             ("data.split.group", data.split.group),
             ("data.split.time", data.split.time),
+            *((f"data.recommend.{key}", name) for key, name in self._recommended),
+            *(("data.recommend.items", name) for name in self._described),
             *(("data.drop", name) for name in data.drop),
             *(("features", name) for name in self._features if name not in made),
             *((f"features.{one.name}.{one.how}", name) for one in made.values() for name in one.of),
@@ -180,7 +188,8 @@ class _Inference:
         """Drop rows; return the others' numbers, and the target, group and time by column name."""
         data, count = self._data, len(next(iter(self._table.values()), ()))
         keep_B, arrays = np.ones(count, bool), {}
-        for name in (data.target, data.split.group, data.split.time):
+        named = (name for _, name in self._recommended)
+        for name in (data.target, data.split.group, data.split.time, *named):
             if name is None or name not in self._table:
                 continue
             with self._collected():
@@ -198,6 +207,45 @@ class _Inference:
             self._table = {name: only(raw, keep_B) for name, raw in self._table.items()}
         return np.flatnonzero(keep_B) + 1, {name: arrays[name][keep_B] for name in arrays}
 
+    @property
+    def _recommended(self) -> list[tuple[str, str]]:
+        """The columns of `data.recommend` by key."""
+        chosen = self._data.recommend
+        named = {"user": chosen.user, "rating": chosen.rating} if chosen else {}
+        return [(key, name) for key, name in named.items() if name is not None]
+
+    @property
+    def _described(self) -> tuple[str, ...]:
+        """Columns that describe items."""
+        return self._data.recommend.items if self._data.recommend else ()
+
+    def _choices(
+        self, chosen: spec.Recommend, rows: np.ndarray, arrays: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Keep what counts as the choice of a user, once: rows and arrays as `_clean` has them."""
+        keep_B = np.ones(len(rows), bool)
+        if chosen.rating is not None and chosen.least is not None:
+            keep_B = arrays[chosen.rating] >= chosen.least
+            self._notes.append(
+                f"{chosen.rating}: {np.count_nonzero(~keep_B):,} of {len(rows):,} rows have less"
+                f" than {chosen.least:g} and are left out; it is no input"
+            )
+            if not keep_B.any():
+                law = f"a row needs a {chosen.rating} of at least {chosen.least:g}, but none has it"
+                self._problems.append(f"data.recommend.least: {law}")
+                return rows, arrays
+        pairs = (arrays[chosen.user].astype(object), arrays[self._data.target].astype(object))
+        kept = np.flatnonzero(keep_B)
+        first_B = columns.first_of_each(columns.hashed_rows(one[kept] for one in pairs))
+        if repeated := len(kept) - np.count_nonzero(first_B):
+            self._notes.append(
+                f"{self._data.target}: {repeated:,} rows repeat an earlier one of their"
+                f" {chosen.user} and are left out"
+            )
+        keep_B[kept] = first_B
+        self._table = {name: only(raw, keep_B) for name, raw in self._table.items()}
+        return rows[keep_B], {name: array[keep_B] for name, array in arrays.items()}
+
     def _required(self, name: str) -> np.ndarray:
         """Values of the target, group or time; groups and classes are names, even if long texts."""
         data, raw = self._data, self._table[name]
@@ -210,6 +258,11 @@ class _Inference:
             raise errors.DataError(
                 f"data.split.time: dates or numbers are needed, but {name} is {column.type}"
             )
+        if ("rating", name) in self._recommended:
+            if found.array.dtype == object or not kind.is_ordered:
+                law = "data.recommend.rating: numbers are needed"
+                raise errors.DataError(f"{law}, but {name} is {column.type}")
+            return found.array
         self._labels[name] = column
         if kind.target in (None, kind.name):
             return found.array
@@ -218,6 +271,9 @@ class _Inference:
 
     def _declared(self, name: str) -> ColumnKind | None:
         """The kind that the experiment file names; None where it is inferred."""
+        chosen = self._data.recommend
+        if chosen is not None and name in (chosen.user, self._data.target):
+            return CATEGORICAL
         kind = self._features[name].kind if name in self._features else None
         return kind if kind is not None and kind.is_input else None
 
@@ -229,6 +285,9 @@ class _Inference:
         column = tasks.TargetColumn(
             found.column, found.array, raw, kind, data.positive, data.quantiles
         )
+        if data.recommend is not None:
+            asked = data.recommend
+            column = dataclasses.replace(column, user=asked.user, k=asked.k)
         task = tasks.infer(column, preferred)
         return task, task.encode(raw)
 
@@ -237,6 +296,8 @@ class _Inference:
         split, inputs, keys = self._data.split, [], []
         for name, raw in self._table.items():
             if name == self._data.target or name in self._left_out:
+                continue
+            if ("rating", name) in self._recommended or name in self._described:
                 continue
             if name in (split.group, split.time) and name not in self._features:
                 self._notes.append(
@@ -254,10 +315,24 @@ class _Inference:
                     inputs.append(found)
         return inputs, keys
 
+    def _items(self) -> Iterator[inference.Inferred]:
+        """Columns that describe items, with a note on them."""
+        for name in self._described:
+            with self._collected():
+                found = self._input(name, self._table[name]) if name in self._table else None
+                if found is not None:
+                    self._notes.append(f"{name}: describes {self._data.target}, so it is no input")
+                    yield found
+
     def _input(self, name: str, raw: schema.Raw) -> inference.Inferred | None:
         """Infer a column; repeated numbers are categories if its name is that of an identifier."""
         kind = self._declared(name)
         found = inference.infer(name, raw, kind, self._data.missing)
+        if found is not None and ("user", name) in self._recommended:
+            # of more users than the schema lists, whether requests may have numbers
+            numbers = all(map(values.is_number, found.array[:SAMPLE].tolist()))
+            column = found.column.model_copy(update={"integer": numbers})
+            return dataclasses.replace(found, column=column)
         if kind is not None or found is None or not hints_at_identifier(name):
             return found
         is_code = found.column.integer and not _all_distinct(found)

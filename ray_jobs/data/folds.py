@@ -66,7 +66,8 @@ def _pairs(rows: np.ndarray, table: tables.Learnable, data: spec.Data, count: in
         _check_classes(targets_B, target.classes, count)
         strata = tasks.of(target).strata(targets_B, len(rows) // count)
     if strata is None:
-        return sk.KFold(count, shuffle=True, random_state=data.seed).split(rows)
+        plain: Pairs = sk.KFold(count, shuffle=True, random_state=data.seed).split(rows)
+        return plain
     stratified = sk.StratifiedKFold(count, shuffle=True, random_state=data.seed)
     return _quiet(stratified.split(rows, strata))
 
@@ -94,7 +95,8 @@ def _of_groups(
         law = f"{count} folds need at least as many groups in {data.split.group}"
         raise errors.DataError(f"tune.folds: {law} beside the test part, but got {len(names)}")
     if classes_B is None:
-        return sk.GroupKFold(count).split(codes_B, groups=codes_B)
+        grouped: Pairs = sk.GroupKFold(count).split(codes_B, groups=codes_B)
+        return grouped
     splitter = sk.StratifiedGroupKFold(count, shuffle=True, random_state=data.seed)
     return _quiet(splitter.split(codes_B, classes_B, codes_B))
 

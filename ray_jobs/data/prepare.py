@@ -1,5 +1,6 @@
 """The data of an experiment, ready for its trials: loaded, cleaned, typed and split once."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,10 @@ import pandas as pd
 
 from eagleray import audit, errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
-from eagleray.learn.schema import Columns, Schema
+from eagleray.learn.schema import Column, Columns, Schema
 from eagleray.tabular import inference, load, tables
 from ray_jobs.data import encoded, folds, split
+from ray_jobs.data.split import Split
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,14 @@ class Dataset:
     columns: Columns  # canonical, see `eagleray.learn.schema`
     rows: np.ndarray  # the number of each row in the source, from 1
     targets: np.ndarray  # see `tasks.Task.encode`
-    split: split.Split
+    split: Split
     fingerprint: str  # sha256 of schema, columns, targets and split
     notes: list[str]  # for people: what was left out or looks odd
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
     marks: tuple[np.ndarray, ...] = ()  # the group and the time of each row, of the split
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
-    folds: tuple[split.Split, ...] = ()  # of cross-validation, see `folds.part`
+    folds: tuple[Split, ...] = ()  # of cross-validation, see `folds.part`
+    items: tuple[inference.Inferred, ...] = ()  # columns that describe the target
 
     @property
     def counts(self) -> dict[str, int]:
@@ -48,7 +51,20 @@ class Dataset:
         return replace(self, split=split.whole(self.split), folds=())
 
     def fit(self, options: Mapping[str, spec.FeatureOptions]) -> features.Transforms:
-        return features.Transforms.fit(self.schema, options, self.take(self.split.train))
+        fitted = features.Transforms.fit(self.schema, options, self.take(self.split.train))
+        return dataclasses.replace(fitted, items=self._described(options)) if self.items else fitted
+
+    def _described(self, options: Mapping[str, spec.FeatureOptions]) -> features.Items:
+        """What the first row of each item says of it."""
+        known = Schema(
+            columns=tuple(one.column for one in self.items),
+            target=self.schema.target.model_copy(update={"user": ""}),
+        )
+        first_I = np.unique(self.targets, return_index=True)[1]
+        columns = {one.column.name: one.array[first_I] for one in self.items}
+        own = {name: one for name, one in options.items() if name in columns}
+        fitted = features.Transforms.fit(known, own, columns)
+        return features.Items(fitted.apply(columns), fitted.shape.table)
 
     def part(self, transforms: features.Transforms, rows: np.ndarray) -> encoded.Part:
         return encoded.Part(transforms.apply(self.take(rows)), self.targets[rows])
@@ -74,8 +90,14 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
     table = tables.infer(load.table(frame), data, options, preferred=experiment.tasks)
     if data.duplicates == "drop":
         table = tables.without_duplicates(table)
+    target = table.schema.target
     parts = split.indices(
-        table.targets, table.schema.target, data, groups=table.groups, times=table.times
+        table.targets,
+        target,
+        data,
+        groups=table.groups,
+        times=table.times,
+        users=table.columns[target.user] if target.user else None,
     )
     return Dataset(
         schema=table.schema,
@@ -84,12 +106,31 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         targets=table.targets,
         split=parts,
         fingerprint=fingerprint(table, parts),
-        notes=list(table.notes),
+        notes=[*table.notes, *_recommended(table, parts)],
         keys=table.keys,
         marks=table.marks,
         spellings=table.spellings,
         folds=folds.part(parts, table, data, experiment.tune.folds),
+        items=table.items,
     )
+
+
+def _recommended(table: tables.Learnable, parts: split.Split) -> Iterator[str]:
+    """Yield notes on users and items, where items are recommended."""
+    target = table.schema.target
+    if not target.user:
+        return
+    users = table.columns[target.user]
+    known, judged = (len(set(users[rows].tolist())) for rows in (parts.train, parts.test))
+    yield f"{target.user}: of {known:,}, {judged:,} have rows in the test part"
+    new = np.setdiff1d(table.targets, table.targets[parts.train])
+    if len(new):
+        later = np.concatenate([parts.validation, parts.test])
+        missed = np.isin(table.targets[later], new).sum()
+        yield (
+            f"{target.name}: {len(new):,} of {len(target.classes):,} items have no training row, so"
+            f" no model can recommend them: {missed:,} of {len(later):,} later rows count as missed"
+        )
 
 
 def audited(experiment: spec.Experiment, prepared: Dataset, now: float) -> audit.Table:
@@ -124,7 +165,9 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         law = "must be left out unless the target is a number"
         yield f"data.quantiles: {law}, but {target.name} has classes"
     for kind in experiment.families:
-        yield from _misfits_of_model(kind, task, prepared.schema, experiment)
+        described = [one.column for one in prepared.items]
+        columns = [*prepared.schema.columns, *described]
+        yield from _misfits_of_model(kind, task, columns, experiment)
     fitting = losses.fitting(task)
     for loss in experiment.losses:
         if loss in losses.REGISTRY and loss not in fitting:
@@ -142,13 +185,13 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
 
 
 def _misfits_of_model(
-    kind: str, task: type[tasks.Task], known: Schema, experiment: spec.Experiment
+    kind: str, task: type[tasks.Task], columns: Sequence[Column], experiment: spec.Experiment
 ) -> Iterator[str]:
     """Problems of columns and losses that a model cannot take."""
     if kind not in models.REGISTRY:
         return
     model, of_type = models.REGISTRY[kind], dict[str, list[str]]()
-    for column in known.columns:
+    for column in columns:
         of_type.setdefault(column.type, []).append(column.name)
     if model.needs is not None and model.needs not in of_type:
         got = f"got {', '.join(sorted(of_type))}"
@@ -180,6 +223,8 @@ def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         yield f"{one.message}; `{one.fix}` leaves it out"
     for column in prepared.schema.columns:
         name, array = column.name, prepared.columns[column.name]
+        if name == target.user:
+            continue
         chosen = options.get(name)
         named = chosen if chosen is not None and chosen.kind is not None else None
         yield from column.kind.remarks(column, array, prepared.split.train, named)
@@ -190,7 +235,8 @@ def fingerprint(table: tables.Learnable, parts: split.Split) -> str:
     digest = hashlib.sha256()
     described = table.schema.model_dump(mode="json", exclude_defaults=True)
     digest.update(json.dumps(described, sort_keys=True).encode())
-    for array in [*table.columns.values(), table.targets, *parts.parts().values()]:
+    items = [one.array for one in table.items]
+    for array in [*table.columns.values(), table.targets, *parts.parts().values(), *items]:
         if array.dtype == object:
             digest.update(_words_as_json(array.tolist()).encode())
         else:

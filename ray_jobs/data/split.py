@@ -39,17 +39,20 @@ def indices(
     *,
     groups: np.ndarray | None = None,
     times: np.ndarray | None = None,
+    users: np.ndarray | None = None,
 ) -> Split:
     """Split rows by time, by group or at random.
 
     Rows of the same text in `groups` (B) stay in one part. The test part has the rows of the latest
-    `times` (B), which are numbers.
+    `times` (B), which are numbers. The rows of each of the `users` (B) are split by themselves.
 
     Raises:
         DataError: a part is left without rows, or the training part without a class.
     """
     task = tasks.of(target)
-    if times is not None:
+    if users is not None:
+        split = _by_user(users, times, data)
+    elif times is not None:
         split = _by_time(times, data.split)
     elif groups is not None:
         split = _by_group(groups, data)
@@ -67,6 +70,23 @@ def check(split: Split, targets: np.ndarray, task: tasks.Task) -> None:
                 f"data.split: each part needs rows, but the {name} part has none"
             )
         task.check_part(name, targets[rows])
+
+
+def _by_user(users: np.ndarray, times: np.ndarray | None, data: spec.Data) -> Split:
+    """The first rows of each user, by time or at random, are for training, the last for test.
+
+    A user of few rows has some in parts by chance, so that all users together have the shares of
+    the parts there; the first is for training.
+    """
+    _, codes = np.unique(users.astype(str), return_inverse=True)
+    random, count = np.random.RandomState(data.seed), np.bincount(codes)
+    chance = random.permutation(len(codes))
+    order = np.lexsort((chance, codes) if times is None else (times, codes))
+    place = np.arange(len(codes)) - np.repeat(np.cumsum(count) - count, count)
+    share = (place + np.repeat(random.random_sample(len(count)), count)) / np.repeat(count, count)
+    last, middle = 1 - data.split.test, 1 - data.split.test - data.split.validation
+    part = np.where(place == 0, 0, (share >= middle).astype(int) + (share >= last))
+    return Split(*(np.sort(order[part == number]) for number in range(3)))
 
 
 def _by_time(times: np.ndarray, shares: spec.Split) -> Split:

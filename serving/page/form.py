@@ -39,7 +39,11 @@ def made(loaded: bundle.Bundle) -> Response:
         for column in loaded.schema.columns
     ]
     page = _template("page.html").page(
-        name=loaded.name, version=loaded.number, target=loaded.schema.target, fields=fields
+        name=loaded.name,
+        version=loaded.number,
+        target=loaded.schema.target,
+        fields=fields,
+        explains=loaded.task.explains,
     )
     return _response(200, page)
 

@@ -150,6 +150,13 @@ const drawShares = (name, shares) => {
   return folded(name, ["of", "value", "from 0"], rows, [1]);
 };
 
+const drawLists = (name, lists) => {
+  if (!lists.length) return [];
+  const places = lists[0][1].map((_, place) => [place + 1, ...lists.map(([, list]) => list[place])]);
+  const rows = places.map((cells) => cells.map((cell) => shown(cell)));
+  return folded(name, ["place", ...lists.map(([key]) => key)], rows, [0]);
+};
+
 const drawExplanation = ({mean, contributions}, explained) => {
   const pairs = Object.entries(contributions).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   const most = Math.abs(pairs[0][1]), signed = even(most, {signDisplay: "exceptZero"});
@@ -182,7 +189,8 @@ const drawAnswer = (said, version, milliseconds) => {
     element("p", {class: "headline"}, `${place.dataset.target}: ${shown(first)}`),
     ...(simple.length ? [facts] : []),
     ...(warnings ?? []).map((text) => element("p", {class: "bad"}, `Unusual: ${text}`)),
-    ...others.filter(([, value]) => value instanceof Object).flatMap(([key, value]) => drawShares(key, value)),
+    ...drawLists(place.dataset.target, others.filter(([, value]) => Array.isArray(value))),
+    ...others.filter(([, value]) => value instanceof Object && !Array.isArray(value)).flatMap(([key, value]) => drawShares(key, value)),
     ...(explanation ? drawExplanation(explanation, explained) : []),
     element("p", {class: "quiet small", "data-by": ""},
       `Answered by version ${version} in ${shown(Math.round(milliseconds))} ms${which}.`),

@@ -40,10 +40,19 @@ class Request(msgspec.Struct):
 
 
 class Output(NamedTuple):
-    """An output tensor; `names` are what its second dimension stands for."""
+    """An output tensor; `names` are what its second dimension stands for.
+
+    Of lists `places` is the length of the longest; shorter ones are filled with "" or 0.
+    """
 
     datatype: str
     names: tuple[str, ...] = ()
+    places: int = 0
+
+    @property
+    def width(self) -> int:
+        """The size of the second dimension; 0 where there is none."""
+        return len(self.names) or self.places
 
 
 class Answered(NamedTuple):
@@ -129,7 +138,7 @@ def answered(request: Request, task: tasks.Task, answers: Answers) -> Iterator[A
     for asked in request.outputs or map(Asked, known):
         _check_asked(asked, known)
         output = known[asked.name]
-        shape = [len(answers), len(output.names)] if output.names else [len(answers)]
+        shape = [len(answers), output.width] if output.width else [len(answers)]
         values = _values(asked.name, output, answers)
         binary = asked.parameters.get("binary_data", usual)
         yield Answered(asked.name, output.datatype, shape, values, binary)
@@ -141,6 +150,9 @@ def outputs(task: tasks.Task) -> dict[str, Output]:
     for name, described in task.answer_schema().items():
         if described["type"] == "object":
             made[name] = Output("FP64", tuple(described["properties"]))
+        elif described["type"] == "array":
+            number = described["items"]["type"] == "number"
+            made[name] = Output("FP64" if number else "BYTES", places=described["maxItems"])
         else:
             made[name] = Output("FP64" if described["type"] == "number" else "BYTES")
     return made | {"warnings": Output("BYTES")}
@@ -168,7 +180,11 @@ def _values(name: str, output: Output, answers: Answers) -> list[Any]:
         return ["; ".join(answer.get(name, ())) for answer in answers]
     if output.names:
         return [answer[name][one] for answer in answers for one in output.names]
-    return [answer[name] for answer in answers]
+    none: Any = 0.0 if output.datatype == "FP64" else ""
+    if output.places:
+        lists = (answer[name] for answer in answers)
+        return [one for row in lists for one in [*row, *[none] * (output.places - len(row))]]
+    return [none if answer[name] is None else answer[name] for answer in answers]
 
 
 def _head(head: memoryview) -> Request:

@@ -60,7 +60,7 @@ def metadata(version: Bundle) -> dict[str, Any]:
         "platform": "eagleray",
         "inputs": [_tensor(column.name, column.kind.tensor, [-1]) for column in columns],
         "outputs": [
-            _tensor(name, output.datatype, [-1, len(output.names)] if output.names else [-1])
+            _tensor(name, output.datatype, [-1, output.width] if output.width else [-1])
             for name, output in made.items()
         ],
         "parameters": {name: output.names for name, output in made.items() if output.names},

@@ -11,8 +11,10 @@ import torch
 
 from eagleray import engines, errors
 from eagleray.engines import Engine, Imported
+from eagleray.engines.recommender import Recommender
 from eagleray.engines.torch import Torch
 from eagleray.learn import features, models
+from eagleray.learn.models.recommender import Recommender as Module
 from tests import elsewhere
 
 SHAPE = features.Shape(numeric=30, categories=0, table=0, tokens=0, image=None)
@@ -25,6 +27,8 @@ class Case(NamedTuple):
     engine: Engine
     inputs: features.Inputs
     outputs: int
+    shape: features.Shape = SHAPE
+    classes: int = 2
 
 
 def _torch() -> Case:
@@ -45,6 +49,19 @@ def read(name: str, content: bytes) -> Imported:
     return engine
 
 
+def _recommender() -> Case:
+    torch.manual_seed(0)
+    shape, items = features.Shape(numeric=30, categories=1, table=12, users=12), 40
+    options = models.parse({"type": "recommender", "factors": 4})
+    module = models.build(options, shape, items)
+    assert isinstance(module, Module)
+    user_B1 = np.arange(len(COLUMNS), dtype=np.int32)[:, None] % 12
+    inputs = {"categories": user_B1, "numeric": COLUMNS.to_numpy(np.float32)}
+    engine = Recommender(options, module)
+    engine.remember(inputs, np.arange(len(COLUMNS)) % 7)
+    return Case(engine, inputs, 2 * items + 1, shape, items)
+
+
 FILES: dict[str, Callable[[], bytes]] = {
     "onnx": elsewhere.classifier_file,
     "lightgbm": elsewhere.booster_text,
@@ -55,7 +72,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "onnx": lambda: _imported("onnx", FILES["onnx"](), 2, "float32"),
     "lightgbm": lambda: _imported("lightgbm", FILES["lightgbm"](), 1, "float64"),
     "export": lambda: _imported("export", FILES["export"](), 2, "float32"),
+    "recommender": _recommender,
 }
+OWN = {engines.TORCH, "recommender"}
+"""Engines of models that EagleRay alone makes."""
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -65,7 +85,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def test_every_engine_is_held_to_the_contract() -> None:
     assert set(CASES) == set(engines.REGISTRY)
-    assert set(FILES) == set(CASES) - {engines.TORCH}
+    assert set(FILES) == set(CASES) - OWN
 
 
 def test_each_row_has_outputs_that_are_floating_point_numbers(case: Case) -> None:
@@ -87,7 +107,7 @@ def test_a_row_has_the_same_outputs_alone_and_in_chunks(
 def test_what_is_stored_is_json_and_files_that_give_the_same_outputs(case: Case) -> None:
     engine = case.engine
     described = json.loads(json.dumps(engine.describe())) | {"engine": engine.name}
-    loaded = engines.load(described, engine.files(), SHAPE, 2)
+    loaded = engines.load(described, engine.files(), case.shape, case.classes)
     assert type(loaded) is type(engine)
     np.testing.assert_array_equal(loaded.run(case.inputs), engine.run(case.inputs))
 

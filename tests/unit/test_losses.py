@@ -14,6 +14,7 @@ from eagleray.learn import losses, schema, tasks
 TARGETS = np.array([0, 0, 0, 1])
 CLASSES = schema.Target(name="y", task="binary", classes=("no", "yes"))
 VALUE = schema.Target(name="y", task="regression")
+ITEMS = schema.Target(name="y", task="ranking", classes=tuple("abcde"), user="who")
 
 
 def test_auto_is_cross_entropy_for_classes_and_squared_error_for_values() -> None:
@@ -90,3 +91,24 @@ def test_balanced_weights_are_those_of_scikit_learn_and_of_the_weighted_loss() -
 def test_a_loss_of_another_task_is_refused(name: str, target: schema.Target) -> None:
     with pytest.raises(errors.UserError, match=f"must fit .*, but got {name}"):
         losses.build(spec.Train(loss=name), target, TARGETS)
+
+
+def test_the_softmax_of_an_item_among_all_others_is_cross_entropy() -> None:
+    scores, own = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 5
+    first = scores.gather(1, own[:, None])
+    drawn = scores.masked_fill(torch.arange(5) == own[:, None], -1e9)
+    loss = losses.build(spec.Train(), ITEMS, TARGETS)
+    found = loss(torch.cat([first, drawn], 1), own)
+    assert float(found) == pytest.approx(float(torch.nn.functional.cross_entropy(scores, own)))
+
+
+def test_a_drawn_item_stands_for_as_many_as_there_are_for_each_drawn_one() -> None:
+    loss = losses.build(spec.Train(), ITEMS, TARGETS)
+    found = loss(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
+    assert float(found) == pytest.approx(math.log(5), rel=1e-6), "chance among 5 items, 2 drawn"
+
+
+def test_bpr_is_the_chance_that_an_item_stands_before_another() -> None:
+    loss = losses.build(spec.Train(loss="bpr"), ITEMS, TARGETS)
+    found = loss(torch.tensor([[2.0, 0.5, -1e9]]), torch.zeros(1, dtype=torch.long))
+    assert float(found) == pytest.approx(math.log(1 + math.exp(-1.5)) / 2)

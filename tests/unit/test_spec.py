@@ -284,7 +284,7 @@ OVER_THE_SCHEMA = [
     {"train": {"early_stopping": {"patience": {"randint": [1, 2, 3]}}}},
     {"model": {"dropout": {"uniform": [0, 2]}}},
     {"model": {"type": {"choice": ["mlp", "text"]}}},
-    {"model": {"type": "recommender"}},
+    {"model": {"type": "recommander"}},
     {"model": {"hidden": [{"choice": [0]}]}},
     {"features": {"a": {"type": "text", "vocabulary": {"choice": [0]}}}},
     {"features": {"a": {"ngrams": [1]}}},

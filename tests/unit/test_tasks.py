@@ -12,7 +12,7 @@ from tests import bundles
 
 ROOT = Path(__file__).parents[2]
 BRANCH = re.compile(
-    r"""["'](regression|binary|multiclass)["']|\btask\s*[=!]=\s*["']|\boutputs\s*[=!]=\s*\d"""
+    r"""["'](regression|binary|multiclass|ranking)["']|\btask\s*[=!]=\s*["']|\boutputs\s*[=!]=\s*\d"""
 )
 
 
@@ -71,11 +71,11 @@ def test_predictions_are_compared_by_the_column_kind_of_the_target(
 @pytest.mark.parametrize(
     ("known", "unknown", "law"),
     [
-        (b'"task":"binary"', b'"task":"ranking"', "task: must be one of binary, multiclass, regr"),
+        (b'"task":"binary"', b'"task":"ordering"', "task: must be one of binary, multiclass, regr"),
         (
             b'"type":"mlp"',
             b'"type":"wide"',
-            "model.type: must be one of mlp, tabm, boosting, auto, text, image, but",
+            "model.type: must be one of mlp, tabm, boosting, auto, text, image, rec",
         ),
     ],
 )

@@ -62,15 +62,17 @@ class Categorical(WordKind):
         yield from super().remarks(column, array, train, options)
 
     def wire(self, column: Column) -> Any:
-        return bool | float | str if any(map(_is_scalar, column.categories or ())) else str
+        scalars = column.integer or any(map(_is_scalar, column.categories or ()))
+        return bool | float | str if scalars else str
 
     def openapi(self, column: Column) -> dict[str, Any]:
+        described: dict[str, Any] = super().openapi(column)
+        if self.wire(column) is not str:
+            described = {"anyOf": [{"type": one} for one in ("string", "number", "boolean")]}
         if column.categories is None:
-            return super().openapi(column)
-        seen = {"description": f"Seen in training: {', '.join(column.categories[:MOST_DESCRIBED])}"}
-        if self.wire(column) is str:
-            return super().openapi(column) | seen
-        return {"anyOf": [{"type": one} for one in ("string", "number", "boolean")]} | seen
+            return described
+        seen = f"Seen in training: {', '.join(column.categories[:MOST_DESCRIBED])}"
+        return {**described, "description": seen}
 
     def field(
         self, column: Column, examples: Sequence[Any], extremes: fields.Range | None

@@ -33,7 +33,7 @@ class Column(pydantic.BaseModel, frozen=True):
     name: str
     type: Annotated[str, pydantic.AfterValidator(_registered)]
     nullable: bool = False  # whether values are missing in the training file
-    integer: bool = False  # whether all numbers are whole
+    integer: bool = False  # whether all numbers are whole; of names, whether they are such numbers
     decimal_comma: bool = False  # whether numbers written as text have a decimal comma
     missing: tuple[str, ...] = ()  # markers, from the training file and from `data.missing`
     written: str | None = None  # `strptime` format of dates that are not in ISO 8601

@@ -14,6 +14,7 @@ from eagleray.learn.features.matrix import Matrix as Matrix
 from eagleray.learn.features.numbers import Number as Number
 from eagleray.learn.features.texts import Text as Text
 from eagleray.learn.features.transforms import Inputs as Inputs
+from eagleray.learn.features.transforms import Items as Items
 from eagleray.learn.features.transforms import Shape as Shape
 from eagleray.learn.features.transforms import Transforms as Transforms
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,9 @@ class Shape:
     """Sizes of a model's inputs: F, K and (C, H, W), and the rows of two embedding tables.
 
     `table` is for the categories of all columns; `tokens` is for n-grams, row 0 is the padding.
+    Where items are recommended to users, the last column of categories names the user, and its
+    `users` rows are the last of the table: for missing, for unknown, then one for each user.
+    `items` are the sizes of what describes an item.
     """
 
     numeric: int = 0
@@ -50,6 +54,21 @@ class Shape:
     table: int = 0
     tokens: int = 0
     image: tuple[int, ...] | None = None
+    users: int = 0
+    items: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Items:
+    """What describes each item that can be recommended: `numeric` and `categories` of `Inputs`."""
+
+    inputs: dict[str, np.ndarray]
+    table: int  # rows of the table of categories
+
+    @property
+    def shape(self) -> Shape:
+        widths = {name: array.shape[1] for name, array in self.inputs.items()}
+        return Shape(**widths, table=self.table)
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,8 @@ class Transforms:
     texts: tuple[Vocabulary, ...]
     images: Images
     made: tuple[Made, ...] = ()  # columns that are encoded beside those of the data
+    user: str = ""  # the last of the categories, if it names the user that items are for
+    items: Items | None = None
 
     @classmethod
     def fit(
@@ -77,12 +98,15 @@ class Transforms:
         own_columns = made.find(options)
         for one in own_columns:
             encodings[one.name] = one.encoding(options[one.name])
+        if user := known.target.user:
+            del encodings[user]
+            encodings[user] = Category(sys.maxsize)
         columns = _with(own_columns, columns)
         blocks = {}
         for block, (encoding, fit) in _FIT.items():
             own = {name: one for name, one in encodings.items() if isinstance(one, encoding)}
             blocks[block] = fit(own, columns)
-        return cls(**blocks, made=own_columns)
+        return cls(**blocks, made=own_columns, user=user)
 
     @property
     def shape(self) -> Shape:
@@ -92,6 +116,8 @@ class Transforms:
             table=self.categories.table_rows,
             tokens=texts.table_rows(self.texts),
             image=self.images.shape,
+            users=self.categories.table_rows - self.categories.starts[-1] if self.user else 0,
+            items=self.items.shape if self.items else None,
         )
 
     def apply(self, columns: schema.Columns) -> Inputs:

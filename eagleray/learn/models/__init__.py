@@ -12,9 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eagleray import code, plugins
+from eagleray.learn import tasks
 from eagleray.learn.columns.image import IMAGE
 from eagleray.learn.columns.text import TEXT
-from eagleray.learn.models.options import Auto, Boosting, Custom, Image, Mlp, Options, TabM, Text
+from eagleray.learn.models.options import (
+    Auto,
+    Boosting,
+    Custom,
+    Image,
+    Mlp,
+    Options,
+    Recommender,
+    TabM,
+    Text,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +33,8 @@ if TYPE_CHECKING:
     from eagleray.learn import features
 
 __all__ = [
-    "REGISTRY", "Auto", "Boosting", "Custom", "Image", "Mlp", "Model", "Options", "TabM", "Text",
-    "build", "engine", "parse",
+    "REGISTRY", "Auto", "Boosting", "Custom", "Image", "Mlp", "Model", "Options", "Recommender",
+    "TabM", "Text", "build", "engine", "parse",
 ]  # fmt: skip
 
 
@@ -40,6 +51,7 @@ class Model:
         engine: the name of the engine that runs it (`eagleray.engines`); empty for `auto`, of
             which a trial takes another model.
         objectives: whether it is trained by the `objectives` of a loss alone.
+        tasks: the tasks that it is for, of which no other model is; empty for all others.
     """
 
     options: type[Options]
@@ -48,6 +60,7 @@ class Model:
     refuses: frozenset[str] = frozenset()
     engine: str = "torch"
     objectives: bool = False
+    tasks: frozenset[str] = frozenset()
 
 
 REGISTRY = plugins.Registry(
@@ -64,6 +77,13 @@ REGISTRY = plugins.Registry(
         "auto": Model(Auto, engine=""),
         "text": Model(Text, "eagleray.learn.models.text:TextNet", needs=TEXT.name),
         "image": Model(Image, "eagleray.learn.models.image:ImageNet", needs=IMAGE.name),
+        "recommender": Model(
+            Recommender,
+            "eagleray.learn.models.recommender:Recommender",
+            refuses=frozenset({TEXT.name, IMAGE.name}),
+            engine="recommender",
+            tasks=tasks.RANKING,
+        ),
     },
 )
 
@@ -78,6 +98,14 @@ def parse(value: Mapping[str, Any]) -> Options:
     kind = value["type"]
     section = Custom if code.is_name(kind) else REGISTRY[kind].options
     return section.model_validate(value)
+
+
+def fitting(kind: str) -> frozenset[str]:
+    """The tasks that a model, or the user's own, can be of."""
+    if kind in REGISTRY and REGISTRY[kind].tasks:
+        return REGISTRY[kind].tasks
+    taken = (REGISTRY[name].tasks for name in REGISTRY)
+    return frozenset(tasks.REGISTRY).difference(*taken)
 
 
 def engine(options: Options) -> str:

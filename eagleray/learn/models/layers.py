@@ -28,6 +28,13 @@ class Ensemble(nn.Module):
     values: bool = False  # whether outputs are values, else logits
 
 
+class Sampled(nn.Module):
+    """A module that takes the targets among its inputs, as `target` (B), to be trained.
+
+    It gives scores (B, 1 + N) of the target first, then of N drawn classes.
+    """
+
+
 def spread(target_B: Tensor, model: nn.Module) -> Tensor:
     """The targets of a model's outputs: those of an ensemble in training, once for each member."""
     if not model.training or not isinstance(model, Ensemble):

@@ -178,6 +178,41 @@ class Auto(Options):
     ] = Field(("boosting", "tabm", "mlp"), description="The models that are tried.")
 
 
+class Recommender(Options):
+    """Vectors of users and items, whose products, and popularity, are the scores of items."""
+
+    tag: ClassVar[str | None] = "recommender"
+    train: ClassVar[Mapping[str, Any]] = {
+        "optimizer": "adamw",
+        "lr": 0.01,
+        "weight_decay": 0.1,
+        "batch_size": 1024,
+    }
+    without: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})
+    single: ClassVar[bool] = True
+    type: Literal["recommender"] = Field(
+        description="Recommends items to users, beside `data.recommend`; takes no text and no "
+        "images. Defaults of `train` beside it: `optimizer: adamw`, `lr: 0.01`, "
+        "`weight_decay: 0.1`, `batch_size: 1024`."
+    )
+    factors: Size = Field(32, description="Size of a user's and of an item's vector.")
+    negatives: Size = Field(
+        1024,
+        description="Items that the rows of a batch are compared with, drawn evenly; all items if "
+        "there are no more.",
+    )
+    dropout: Rate = Field(0.0, description="Part of the vectors' numbers dropped in training.")
+    hidden: Many[Size] = Field(
+        (64,), description="Width of each hidden layer over the other columns."
+    )
+    embedding: Size = Field(8, description="Size of a category's embedding in other columns.")
+    unknown: Rate = Field(
+        0.2,
+        description="Part of the training rows whose user is hidden, where there are other "
+        "columns, so that these speak for users who are new.",
+    )
+
+
 class Text(Options):
     """N-gram embeddings, then fully connected layers."""
 

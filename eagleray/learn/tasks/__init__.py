@@ -15,6 +15,7 @@ from eagleray.learn.tasks.diagrams import Line as Line
 from eagleray.learn.tasks.multiclass import Multiclass
 from eagleray.learn.tasks.quantiles import MEDIAN as MEDIAN
 from eagleray.learn.tasks.quantiles import Quantiles
+from eagleray.learn.tasks.ranking import Ranking
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Alternative as Alternative
 from eagleray.learn.tasks.task import Evaluation as Evaluation
@@ -27,10 +28,11 @@ BINARY = frozenset({Binary.name})
 CLASSES = frozenset({Binary.name, Multiclass.name})
 VALUES = frozenset({Regression.name})
 QUANTILES = frozenset({Quantiles.name})
+RANKING = frozenset({Ranking.name})
 """Tasks of the built-in losses and metrics."""
 
 REGISTRY: plugins.Registry[type[Task]] = plugins.Registry(
-    "task", {task.name: task for task in (Binary, Multiclass, Regression, Quantiles)}
+    "task", {task.name: task for task in (Binary, Multiclass, Regression, Quantiles, Ranking)}
 )
 
 

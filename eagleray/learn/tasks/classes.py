@@ -47,13 +47,7 @@ class Classes(Task, Protocol):
         return len(self.target.classes)
 
     def encode(self, raw: schema.Raw) -> np.ndarray:
-        index = {name: number for number, name in enumerate(self.target.classes)}
-        words = schema.parse_column(self.column, raw).tolist()
-        for unknown in set(words) - index.keys():
-            raise errors.DataError(
-                f"{self.target.name}: one of the target's classes is needed, but got {unknown!r}"
-            )
-        return np.fromiter(map(index.__getitem__, words), np.int64, len(words))
+        return places(self.target, self.column, raw)
 
     def strata(self, targets_B: np.ndarray, smallest: int) -> np.ndarray | None:
         _check_counts(self.target, self._counts(targets_B).tolist())
@@ -230,6 +224,17 @@ def log_odds(probability: np.ndarray) -> np.ndarray:
     bounded = np.clip(probability.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     odds: np.ndarray = np.log(bounded) - np.log1p(-bounded)
     return odds
+
+
+def places(target: schema.Target, column: schema.Column, raw: schema.Raw) -> np.ndarray:
+    """The place of each value (B) among the target's classes; DataError for any other value."""
+    index = {name: number for number, name in enumerate(target.classes)}
+    words = schema.parse_column(column, raw).tolist()
+    for unknown in set(words) - index.keys():
+        raise errors.DataError(
+            f"{target.name}: one of the target's classes is needed, but got {unknown!r}"
+        )
+    return np.fromiter(map(index.__getitem__, words), np.int64, len(words))
 
 
 def _positive_last(name: str, classes: tuple[str, ...], setting: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class Regression(Task):
 
     name, kind, loss, metric = "regression", NUMERIC, "mse", "rmse"
     width = 1
-    telling, miss = ("rmse", "mae", "r2"), "distance of the prediction from the truth"
+    telling: ClassVar[tuple[str, ...]] = ("rmse", "mae", "r2")
+    miss = "distance of the prediction from the truth"
 
     @classmethod
     def fits(cls, column: TargetColumn) -> bool:

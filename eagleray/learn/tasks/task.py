@@ -29,6 +29,8 @@ class TargetColumn:
     declared: ColumnKind | None = None  # the kind that the experiment file sets
     positive: str | None = None  # `data.positive`
     quantiles: tuple[float, ...] = ()  # `data.quantiles`
+    user: str = ""  # `data.recommend.user`: values are items that users have chosen
+    k: int = 10  # `data.recommend.k`
 
     @cached_property
     def quantity(self) -> bool:
@@ -95,6 +97,9 @@ class Task(Protocol):
     calibrations: ClassVar[tuple[str, ...]] = (
         "none",
     )  # of `decide.calibrate`; `auto` is the first
+    unaudited: ClassVar[frozenset[str]] = frozenset()  # checks of the audit that say nothing of it
+    explains: ClassVar[bool] = True  # whether outputs can be explained column by column
+    remembers: ClassVar[bool] = False  # whether what a model has learned from is no output of it
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target
@@ -138,6 +143,14 @@ class Task(Protocol):
 
     def alternative(self, targets_B: np.ndarray, smallest: int) -> Alternative | None:
         """Another task that the user may intend; `smallest` as in `strata`."""
+        return None
+
+    def reproducible(self, outputs: np.ndarray) -> np.ndarray:
+        """The part of outputs that is the same to rounding wherever a model runs."""
+        return outputs
+
+    def units(self, columns: schema.Columns) -> np.ndarray | None:
+        """What rows are judged by together (B), such as their user; None for each by itself."""
         return None
 
     def scale(self, targets_B: np.ndarray) -> Scale:
