@@ -10,6 +10,8 @@ Legend: K members, B batch, C outputs.
 """
 
 import copy
+import functools
+import operator
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +25,7 @@ from eagleray import errors, spec
 from eagleray.learn import losses
 from eagleray.learn.models import layers
 from ray_jobs import training
+from ray_jobs.data.reading import Batch
 
 
 def key(configuration: spec.Configuration) -> str:
@@ -106,7 +109,7 @@ class _Pack:
         self._model.train()
         total_K, count = torch.zeros(len(self._trainers), device=self._first.device), 0
         for batch in self._first.batches(self._first.progress.epoch + 1):
-            total_K += self._step(batch.inputs, batch.target_B) * len(batch.target_B)
+            total_K += self._step(batch) * len(batch.target_B)
             count += len(batch.target_B)
         return total_K / count
 
@@ -115,11 +118,11 @@ class _Pack:
         self._model.eval()
         outputs, total_K, count = [], torch.zeros_like(self._lr[0].flatten()), 0
         with torch.no_grad():
-            for inputs, target_B, _ in self._first.validation_batches():
-                output_KBC, loss_K = self._forward(inputs, target_B)
+            for batch in self._first.validation_batches():
+                output_KBC, loss_K = self._forward(batch)
                 outputs.append(output_KBC)
-                total_K += loss_K * len(target_B)
-                count += len(target_B)
+                total_K += loss_K * len(batch.target_B)
+                count += len(batch.target_B)
         return torch.cat(outputs, 1), total_K / count
 
     @torch.no_grad()
@@ -136,10 +139,10 @@ class _Pack:
                     like = row if shared else own  # as its optimizer would have it in memory
                     one.optimizer.state[own][field] = torch.empty_like(like).copy_(row)
 
-    def _step(self, inputs: dict[str, Tensor], target_B: Tensor) -> Tensor:
+    def _step(self, batch: Batch) -> Tensor:
         for leaf in self._leaves:
             leaf.grad = None
-        _, loss_K = self._forward(inputs, target_B)
+        _, loss_K = self._forward(batch)
         loss_K.sum().backward()
         with torch.no_grad():
             for name, leaf, stacked in zip(
@@ -152,15 +155,19 @@ class _Pack:
             trainer.schedule.step()
         return loss_K.detach()
 
-    def _forward(self, inputs: dict[str, Tensor], target_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Outputs (K, B, C) and losses (K)."""
 
         def one(tensors: dict[str, Tensor]) -> Tensor:
-            output_BC: Tensor = functional_call(self._model, tensors, (inputs,))
+            output_BC: Tensor = functional_call(self._model, tensors, (batch.inputs,))
             return output_BC
 
         output_KBC = vmap(one, randomness="same")(self._tensors)
-        return output_KBC, self._loss(output_KBC, layers.spread(target_B, self._model))
+        parts = [
+            self._loss(output_KBC, layers.spread(target_B, self._model)) * part
+            for target_B, part in batch.truths
+        ]
+        return output_KBC, functools.reduce(operator.add, parts)
 
     def _clip(self) -> None:
         if self._clip_K is None:

@@ -17,7 +17,7 @@ from eagleray import errors, ray_compat, spec
 from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from ray_jobs import audited, cluster, pack_size, promotion, search, tuning, waiting, winner
-from ray_jobs.data import extent
+from ray_jobs.data import extent, prepare
 from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
@@ -70,7 +70,7 @@ def _run(
     began: Callable[[str], None],
 ) -> Outcome:
     experiment = searched.experiment
-    for note in searched.dataset.notes:
+    for note in (*searched.dataset.notes, *prepare.dropped(experiment, searched.dataset)):
         out.print(f"note: {note}", soft_wrap=True)
     if 1 < experiment.trials < experiment.tune.trials:
         out.print(

@@ -35,6 +35,7 @@ class Model:
     known: schema.Schema
     shape: features.Shape
     encode: Callable[[schema.Columns], features.Inputs]
+    encode_training: Callable[[schema.Columns, np.ndarray], features.Inputs]  # and their targets
     predict: Callable[[schema.Columns], np.ndarray]
 
 
@@ -151,9 +152,9 @@ def _baselines(
 def _fitted(
     model: Model, task: tasks.Task, train: Part, test: Part
 ) -> Iterator[tuple[str, baselines.Made]]:
-    known, asked = (
-        baselines.Encoded(model.encode(part.columns), part.truth_B) for part in (train, test)
-    )
+    inputs = model.encode_training(train.columns, train.truth_B)
+    known = baselines.Encoded(inputs, train.truth_B)
+    asked = baselines.Encoded(model.encode(test.columns), test.truth_B)
     yield from baselines.fitted(task, model.shape, known, asked)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eagleray import spec
-from eagleray.learn import features, schema
+from eagleray.learn import columns, features, schema
 
 if TYPE_CHECKING:
     from ray_jobs.data import reading
@@ -57,6 +57,8 @@ class Encoded:
 
 
 def key(options: Mapping[str, spec.FeatureOptions]) -> str:
-    """A string that is unique to a setting of the `features` section."""
-    parts = {name: chosen.model_dump_json() for name, chosen in options.items()}
+    """A string that is unique to how rows are encoded under a setting of `features`."""
+    kinds = (columns.REGISTRY[name] for name in columns.REGISTRY)
+    others = {option for kind in kinds for option in kind.in_training}
+    parts = {name: chosen.model_dump_json(exclude=others) for name, chosen in options.items()}
     return repr(sorted(parts.items()))

@@ -20,6 +20,7 @@ import pyarrow as pa
 from eagleray import errors, spec
 from eagleray.learn import features, tasks
 from eagleray.learn.schema import Column
+from eagleray.spec import validation
 from eagleray.tabular import delimited, load, tables
 from ray_jobs.data import blocks, encoded, extent, passes, prepare, sample, split
 
@@ -52,7 +53,7 @@ class Dataset(prepare.Dataset):
         train = blocks.Blocks(
             places=tuple(place for place, _ in made),
             sizes=tuple(rows for _, rows in made),
-            targets=self.targets[self.split.train],
+            targets=self.targets[self.trained(transforms)],
             image=transforms.shape.image,
             get=passes.fetch,
         )
@@ -96,6 +97,7 @@ def dataset(experiment: spec.Experiment, size: extent.Extent) -> Dataset:
         keys=table.keys,
         spellings=table.spellings,
         job=job,
+        functions=experiment.functions(),
         label=table.label,
         total=total,
     )
@@ -113,8 +115,11 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
     if experiment.model.single:
         law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
         yield f"model.type: {law}{fix}"
-    searched = [one for key, one in experiment.space.items() if key.startswith("features.")]
-    settings = math.prod(one.size() for one in searched)
+    for name, chosen in experiment.features.items():
+        if "target" in validation.values(experiment.searched, ("features", name, "encoding")):
+            law = "means of the target are of all training rows, which are streamed"
+            yield f"features.{name}.encoding: {law}{fix}"
+    settings = math.prod(one.size() for one in experiment.encodings.values())
     if settings > MOST_SETTINGS:
         law = f"streamed rows are encoded for at most {MOST_SETTINGS} settings"
         yield f"features: {law}, but got {settings:g}{fix}"

@@ -23,6 +23,13 @@ CASES: dict[str, dict[str, str]] = {
     "clipped": {"train.optimizer": "sgd", "train.lr": "0.1", "train.clip_norm": "0.5"},
     "one cycle": {"train.optimizer": "adamw", "train.schedule": "one_cycle"},
     "weighted": {"train.loss": "weighted_cross_entropy", "train.label_smoothing": "0.1"},
+    "pictures that change": {
+        "data.source": "dataset:digits",
+        "features.image": "{type: image, augment: {flip: true, crop: 0.1, rotate: 9, noise: 0.1}}",
+        "train.batch_size": "256",
+        "train.loss": "weighted_cross_entropy",
+        "train.mixup": "0.3",
+    },
     "streamed": {},
     "streamed and weighted": {"train.loss": "weighted_cross_entropy"},
     "streamed, a last batch that is too small to share": {"train.batch_size": "52"},
@@ -44,7 +51,7 @@ RUNS = [
 
 def build(folder: Path, case: str = "adam", strategy: Any = None, **more: str) -> training.Trainer:
     chosen = test_training.experiment(folder, **{**PLAIN, **CASES[case], **more})
-    data = wine(case.startswith("streamed"))
+    data = digits() if case.startswith("pictures") else wine(case.startswith("streamed"))
     return training.Trainer(chosen.default(), data, metric="log_loss", strategy=strategy)
 
 
@@ -53,6 +60,13 @@ def wine(streamed: bool) -> encoded.Encoded:
     with tempfile.TemporaryDirectory() as folder:
         data = test_training.encode(test_training.experiment(Path(folder)))
     return test_reading.streamed(data) if streamed else data
+
+
+@functools.cache
+def digits() -> encoded.Encoded:
+    with tempfile.TemporaryDirectory() as folder:
+        source = CASES["pictures that change"]
+        return test_training.encode(test_training.experiment(Path(folder), **source))
 
 
 def work(rank: int, folder: Path, port: int) -> None:

@@ -46,6 +46,7 @@ EXAMPLES = {
     "breast_cancer": Reduced("roc_auc", 0.95, {"train.epochs": "10", "tune.trials": "1"}),
     "diabetes": Reduced("r2", 0.2, {"train.epochs": "20", "tune.trials": "1"}),
     "digits": Reduced("accuracy", 0.9, {"train.epochs": "5", "tune.trials": "1"}),
+    "digits_augmented": Reduced("accuracy", 0.8, {"train.epochs": "6", "tune.trials": "1"}),
     "adult": Reduced("roc_auc", 0.88, {"train.epochs": "2"}),
     "adult_boosting": Reduced("roc_auc", 0.88, {"train.epochs": "4"}),
     "sms_spam": Reduced("f1", 0.8, {"train.epochs": "3", "tune.trials": "1", **TEXT}),
