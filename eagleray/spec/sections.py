@@ -183,6 +183,8 @@ if TYPE_CHECKING:
     class FeatureOptions(_Feature):
         """Has the options of all column kinds."""
 
+        of: tuple[str, ...] | None
+
         def __init__(self, **options: Any) -> None: ...
 
 else:

@@ -97,9 +97,7 @@ def _warped(
     grid_BHW2 = functional.affine_grid(
         torch.stack(rows, 1), list(image_BCHW.shape), align_corners=False
     )
-    return functional.grid_sample(
-        image_BCHW, grid_BHW2, padding_mode="border", align_corners=False
-    )
+    return functional.grid_sample(image_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
 
 
 def _mixed(batch: Batch, strength: float, seed: int) -> Batch:

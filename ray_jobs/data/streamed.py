@@ -115,7 +115,7 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
     if experiment.model.single:
         law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
         yield f"model.type: {law}{fix}"
-    for name, chosen in experiment.features.items():
+    for name in experiment.features:
         if "target" in validation.values(experiment.searched, ("features", name, "encoding")):
             law = "means of the target are of all training rows, which are streamed"
             yield f"features.{name}.encoding: {law}{fix}"

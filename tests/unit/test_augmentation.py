@@ -72,7 +72,10 @@ def test_a_quarter_turn_is_exact_where_a_picture_is_turned_so(sides: tuple[int, 
     if sides[0] == sides[1]:
         turned = torch.rot90(images, 1, (2, 3))
         torch.testing.assert_close(quarter, turned, rtol=1e-4, atol=1e-4)
-    middle = slice(sides[0] // 2 - 1, sides[0] // 2 + 1), slice(sides[1] // 2 - 1, sides[1] // 2 + 1)
+    middle = (
+        slice(sides[0] // 2 - 1, sides[0] // 2 + 1),
+        slice(sides[1] // 2 - 1, sides[1] // 2 + 1),
+    )
     torch.testing.assert_close(
         quarter[:, :, *middle], torch.rot90(images[:, :, *middle], 1, (2, 3)), rtol=1e-4, atol=1e-4
     )
@@ -89,7 +92,9 @@ def test_a_cut_shows_a_part_of_the_picture_enlarged() -> None:
     assert (given >= -1e-4).all()
     assert (given <= 15.001).all()
     steps = given.diff(dim=3)
-    torch.testing.assert_close(steps[:, :, :, 3:-3].std(3), torch.zeros(200, 1, 16), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        steps[:, :, :, 3:-3].std(3), torch.zeros(200, 1, 16), rtol=0, atol=1e-3
+    )
 
 
 def test_noise_has_the_deviation_that_the_file_says() -> None:
@@ -269,9 +274,7 @@ def test_rows_without_pictures_or_with_words_are_not_mixed(tmp_path: Path) -> No
     chosen = spec.load(file)
     dataset = prepare.dataset(chosen)
     data = dataset.encode(dataset.fit(chosen.default().features))
-    running = learner.build(
-        chosen.configuration({"train.mixup": 0.2}), data, metric="accuracy"
-    )
+    running = learner.build(chosen.configuration({"train.mixup": 0.2}), data, metric="accuracy")
     assert running.epoch()
 
 

@@ -143,7 +143,10 @@ def test_a_class_whose_rows_all_are_outliers_is_refused(tmp_path: Path) -> None:
     ("chosen", "law"),
     [
         ("{size: {type: numeric, outliers: drop}}", "size.outliers: needs clip beside it"),
-        ("{size: {type: numeric, clip: [0, 1], outliers: dropp}}", "one of clip, drop, .* mean drop"),
+        (
+            "{size: {type: numeric, clip: [0, 1], outliers: dropp}}",
+            "one of clip, drop, .* mean drop",
+        ),
         ("{size: {type: text, outliers: drop}}", "needs type: numeric beside it"),
     ],
 )
@@ -155,7 +158,9 @@ def test_lines_that_make_no_sense_are_refused(tmp_path: Path, chosen: str, law: 
 def test_whether_they_are_dropped_may_be_searched(tmp_path: Path) -> None:
     chosen = DROP.replace("outliers: drop", "outliers: {choice: [clip, drop]}")
     made = experiment(tmp_path, chosen)
-    dataset, rows = prepare.dataset(made), []
-    for one in search.feature_settings(made):
-        rows.append(len(dataset.encode(dataset.fit(one.features)).train))
+    dataset = prepare.dataset(made)
+    rows = [
+        len(dataset.encode(dataset.fit(one.features)).train)
+        for one in search.feature_settings(made)
+    ]
     assert rows[0] == 300 > rows[1]

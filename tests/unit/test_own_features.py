@@ -156,7 +156,10 @@ def test_a_row_that_makes_them_fail_is_an_error_with_file_and_function(tmp_path:
         ("columns[5]", r"^my/own.py:4: my.own:made: must give a number .* raised IndexError"),
         ("exit(3)", r"^my/own.py:4: my.own:made: .* raised SystemExit: 3"),
         ("columns[0] - columns[0].mean()", r"must not depend on the batch's other rows, but does"),
-        ("[[1], [2, 3]]", r"^my/own.py: my.own:made: must give a number for each row, but gave list"),
+        (
+            "[[1], [2, 3]]",
+            r"^my/own.py: my.own:made: must give a number for each row, but gave list",
+        ),
     ],
 )
 def test_a_function_that_gives_no_number_for_each_row_is_refused_by_check(
@@ -237,7 +240,7 @@ def test_names_may_be_made_of_columns_of_all_kinds_and_may_be_encoded_as_any(
         "{place: {type: categorical, made_by: 'my.own:made', of: [town, note], encoding: ordinal},"
         " note: {type: text}}"
     )
-    dataset, data = encode(experiment(tmp_path, chosen))
+    _, data = encode(experiment(tmp_path, chosen))
     (codes,) = data.transforms.codes
     assert codes.names == ("bonn", "ulm")
     assert data.transforms.shape.tokens > 0

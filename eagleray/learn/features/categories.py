@@ -97,9 +97,7 @@ class Categories:
             values, first = columns[name].tolist(), self._starts[index] + OTHER
             known = self._rows[index]
             if buckets := self._hashed[index]:
-                known = known | {
-                    one: first + bucket(one, buckets) for one in set(values) - {None}
-                }
+                known = known | {one: first + bucket(one, buckets) for one in set(values) - {None}}
             rows = map(known.get, values, itertools.repeat(first))
             out_BK[:, index] = np.fromiter(rows, np.int32, count)
         return out_BK

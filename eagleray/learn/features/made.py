@@ -135,9 +135,10 @@ def _made(
     if how != OWN:
         return Made(name, how, tuple(getattr(chosen, how)))
     assert chosen.kind is not None  # the file gives it one
-    gives, of = sort(chosen.kind.encoding(chosen)), getattr(chosen, "of")
+    assert chosen.of is not None  # likewise
+    gives = sort(chosen.kind.encoding(chosen))
     function = None if functions is None else own.resolve(functions, getattr(chosen, how))
-    return Made(name, how, tuple(of), function, gives)
+    return Made(name, how, tuple(chosen.of), function, gives)
 
 
 def _finite(values_B: np.ndarray) -> np.ndarray:

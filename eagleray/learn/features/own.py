@@ -118,9 +118,11 @@ def _array(own: code.Code, law: str, arguments: Sequence[Any]) -> np.ndarray:
         given = own.load()(*copies)
     try:
         return np.asarray(given)
-    except Exception as cause:  # noqa: BLE001 - of any type, which may raise anything
+    except Exception as cause:  # what it gives may raise anything
         got = f"{type(given).__name__}, of which numpy makes no array: {cause}"
-        raise errors.CodeError(f"{own.file}: {own.name}: must give {law}, but gave {got}") from cause
+        raise errors.CodeError(
+            f"{own.file}: {own.name}: must give {law}, but gave {got}"
+        ) from cause
 
 
 def _wrong(own: code.Code, law: str, given: np.ndarray) -> errors.CodeError:

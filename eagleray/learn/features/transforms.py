@@ -98,8 +98,7 @@ class Transforms:
         encodings |= {name: Number() for one in codes for name in one.columns}
         trained = columns | _trained(codes, columns, truth)
         blocks = {
-            block: fit(_of(encodings, encoding), trained)
-            for block, (encoding, fit) in _FIT.items()
+            block: fit(_of(encodings, encoding), trained) for block, (encoding, fit) in _FIT.items()
         }
         encoders = vectors.fit(_of(encodings, Vector), columns, functions or {})
         parts = {"made": own_columns, "codes": codes, "vectors": encoders, "bounds": bounds}
