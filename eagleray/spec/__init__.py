@@ -48,14 +48,9 @@ class Experiment(File):
     path: Path = Field(exclude=True)  # relative paths of data and code start at its folder
     searched: dict[str, Any] = Field(exclude=True)
 
-    @functools.cached_property
-    def space(self) -> dict[str, space.Distribution]:
-        """The distributions by dotted key, in the order of the file."""
-        return {dotted(key): drawn for key, drawn in space.find(self.searched)}
-
     @property
     def encodings(self) -> dict[str, space.Distribution]:
-        """Those by which rows are encoded in other ways."""
+        """The distributions by which rows are encoded in other ways."""
         kinds = (columns.REGISTRY[name] for name in columns.REGISTRY)
         in_training = {option for kind in kinds for option in kind.in_training}
         return {
@@ -63,6 +58,11 @@ class Experiment(File):
             for key, drawn in space.find(self.searched)
             if key[0] == "features" and key[2] not in in_training
         }
+
+    @functools.cached_property
+    def space(self) -> dict[str, space.Distribution]:
+        """The distributions by dotted key, in the order of the file."""
+        return {dotted(key): drawn for key, drawn in space.find(self.searched)}
 
     @property
     def size(self) -> float:
@@ -164,12 +164,8 @@ class Experiment(File):
             raise UserError(f"tune.metric: must be one of {listed} for {task}, but got {chosen}")
         return chosen
 
-    def code(self) -> dict[str, code.Code]:
-        """The user's own code by its name in the file; CodeError where some fails to import."""
-        return self._read([self.model.type, *self.losses]) | self.functions()
-
     def functions(self) -> dict[str, code.Code]:
-        """That of columns alone: what makes them, and encoders of texts."""
+        """The user's own code of columns by its name: what makes them, and encoders of texts."""
         chosen = self.features.values()
         names = [getattr(one, key) for one in chosen for key in features.own.FUNCTIONS]
         return self._read([name for name in names if name is not None])
@@ -179,6 +175,10 @@ class Experiment(File):
 
         own = dict.fromkeys(name for name in names if code.is_name(name))
         return {name: code.read(name, self.path.parent) for name in own}
+
+    def code(self) -> dict[str, code.Code]:
+        """All of the user's own code by its name; CodeError where some fails to import."""
+        return self._read([self.model.type, *self.losses]) | self.functions()
 
     def _tree(self, **dump: Any) -> dict[str, Any]:
         """The file as pydantic dumps it, distributions in their places."""

@@ -22,8 +22,8 @@ from ray_jobs.data.reading import Batch, Mixed
 
 if TYPE_CHECKING:
     from eagleray import spec
-    from eagleray.learn import features
     from eagleray.learn.columns.image import Augment
+    from eagleray.learn.features.images import Images
 
 IMAGE = "image"
 
@@ -36,7 +36,7 @@ class Augmentation:
     mixup: float
 
     @classmethod
-    def of(cls, chosen: spec.Configuration, images: features.Images) -> Augmentation | None:
+    def of(cls, chosen: spec.Configuration, images: Images) -> Augmentation | None:
         """That of a configuration; None where it changes nothing."""
         ends = list(itertools.accumulate(images.channels, initial=0))
         changes = []

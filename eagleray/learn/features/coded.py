@@ -42,7 +42,8 @@ class Truth(NamedTuple):
         if not self.classes:
             return self.targets[:, None].astype(np.float64)
         first = 1 if self.classes == 2 else 0
-        return (self.targets[:, None] == np.arange(first, self.classes)).astype(np.float64)
+        is_of_BJ: np.ndarray = self.targets[:, None] == np.arange(first, self.classes)
+        return is_of_BJ.astype(np.float64)
 
     def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the other rows, and the rows, of each fold; the same for the same targets."""

@@ -97,12 +97,11 @@ class Transforms:
         codes = coded.fit(_of(encodings, Coded), columns, truth)
         encodings |= {name: Number() for one in codes for name in one.columns}
         trained = columns | _trained(codes, columns, truth)
-        blocks = {
+        blocks: dict[str, Any] = {
             block: fit(_of(encodings, encoding), trained) for block, (encoding, fit) in _FIT.items()
         }
         encoders = vectors.fit(_of(encodings, Vector), columns, functions or {})
-        parts = {"made": own_columns, "codes": codes, "vectors": encoders, "bounds": bounds}
-        return cls(**blocks, **parts)
+        return cls(**blocks, made=own_columns, codes=codes, vectors=encoders, bounds=bounds)
 
     @property
     def shape(self) -> Shape:
@@ -166,7 +165,7 @@ class Transforms:
 
     def files(self) -> dict[str, bytes]:
         """The sources of the user's functions by their paths in a bundle, for `from_state`."""
-        functions = (one.function for one in (*self.made, *self.vectors))
+        functions = [one.function for one in self.made] + [one.function for one in self.vectors]
         return {one.path: one.source.encode() for one in functions if one is not None}
 
     @classmethod

@@ -44,7 +44,7 @@ class Encoder:
 
     @property
     def width(self) -> int:
-        return self.scaling.shape[1]
+        return int(self.scaling.shape[1])
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
         """f32 (B, D); a missing text becomes the mean vector."""
