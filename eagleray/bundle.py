@@ -6,7 +6,7 @@
     transforms.safetensors    what the transforms learned from the training part
     reference.json            statistics of the training part, for drift
     golden.json               rows, and the outputs that a replica must reproduce
-    code/{module}.py          source of the user's architecture, if any
+    code/{module}.py          source of the user's architecture and columns, if any
     predictions.parquet       truth and prediction for each row of the test part, for people
     evaluation.json           how good it is there, for reports (`eagleray.state.evaluations`)
 
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from safetensors import numpy as safe_numpy
 
-from eagleray import engines, errors
+from eagleray import code, engines, errors
 from eagleray.engines import absent, feed, placement
 from eagleray.learn import features, schema, tasks
 from eagleray.learn.schema import Columns, ExtraFields, Raw, Schema
@@ -178,6 +178,7 @@ def pack(
         "transforms.safetensors": safe_numpy.save(tensors),
         "reference.json": _json(reference),
         "golden.json": _json(golden),
+        **made.transforms.files(),
         **made.engine.files(),
     }
 
@@ -195,7 +196,8 @@ def load(registry: Registry, version: Version) -> Bundle:
 
 def outline(registry: Registry, version: Version) -> Bundle:
     """A version without its model: schema, transforms and golden rows, in little memory."""
-    files = {path: registry.read(version, path) for path in _OUTLINE}
+    own = (path for path in version.files if path.startswith(code.FOLDER))
+    files = {path: registry.read(version, path) for path in (*_OUTLINE, *own)}
     loaded = unpack(files, where=f"{version.name} version {version.number}", engine=absent.Absent())
     loaded.name, loaded.number = version.name, version.number
     return loaded
@@ -223,7 +225,7 @@ def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle
         raise errors.ServingError(f"{law}, but got {described['format']}")
     known = Schema.model_validate(described["schema"])
     transforms = features.Transforms.from_state(
-        described["transforms"], safe_numpy.load(files["transforms.safetensors"])
+        described["transforms"], safe_numpy.load(files["transforms.safetensors"]), files
     )
     outputs, taken = tasks.of(known.target).width, described.get("feed")
     return Bundle(

@@ -11,6 +11,8 @@ Legend: K members, B batch, C outputs.
 
 import contextlib
 import copy
+import functools
+import operator
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +27,7 @@ from eagleray.learn import losses, optimizers
 from eagleray.learn.models import layers
 from eagleray.state.watches import Row
 from ray_jobs import averages, training, watches
+from ray_jobs.data.reading import Batch
 
 Fired = dict[str, list[Tensor]]
 """By layer, see `watches.Firing`."""
@@ -120,7 +123,7 @@ class _Pack:
         total_K, count = torch.zeros(len(self._trainers), device=self._first.device), 0
         watched = self._first.watched_batch if self._first.is_watched else -1
         for place, batch in enumerate(self._first.batches(self._first.progress.epoch + 1)):
-            loss_K = self._step(batch.inputs, batch.target_B, watch=place == watched)
+            loss_K = self._step(batch, watch=place == watched)
             loss_K *= len(batch.target_B)
             total_K += loss_K
             self.seen.add(loss_K, len(batch.target_B))
@@ -135,13 +138,13 @@ class _Pack:
         with torch.no_grad(), contextlib.ExitStack() as first:
             if self._first.is_watched:
                 first.enter_context(firing)
-            for inputs, target_B, _ in self._first.validation_batches():
-                output_KBC, loss_K, fired = self._forward(inputs, target_B, tensors, firing)
+            for batch in self._first.validation_batches():
+                output_KBC, loss_K, fired = self._forward(batch, tensors, firing)
                 noted = noted or fired
                 first.close()
                 outputs.append(output_KBC)
-                total_K += loss_K * len(target_B)
-                count += len(target_B)
+                total_K += loss_K * len(batch.target_B)
+                count += len(batch.target_B)
         self._note(noted)
         return torch.cat(outputs, 1), total_K / count
 
@@ -167,11 +170,11 @@ class _Pack:
                     one.averages.values[place].copy_(row)
                     one.averages.steps = self._averages.steps
 
-    def _step(self, inputs: dict[str, Tensor], target_B: Tensor, *, watch: bool) -> Tensor:
+    def _step(self, batch: Batch, *, watch: bool) -> Tensor:
         """Update the weights with one batch; return its losses (K)."""
         for leaf in self._leaves:
             leaf.grad = None
-        _, loss_K, _ = self._forward(inputs, target_B, self._tensors)
+        _, loss_K, _ = self._forward(batch, self._tensors)
         loss_K.sum().backward()
         with torch.no_grad():
             for name, leaf, stacked in zip(
@@ -194,19 +197,22 @@ class _Pack:
 
     def _forward(
         self,
-        inputs: dict[str, Tensor],
-        target_B: Tensor,
+        batch: Batch,
         tensors: dict[str, Tensor],
         firing: watches.Firing | None = None,
     ) -> tuple[Tensor, Tensor, Fired]:
         """Outputs (K, B, C), losses (K), and how often units fired (K, U)."""
 
         def one(tensors: dict[str, Tensor]) -> tuple[Tensor, Fired]:
-            output_BC: Tensor = functional_call(self._model, tensors, (inputs,))
+            output_BC: Tensor = functional_call(self._model, tensors, (batch.inputs,))
             return output_BC, firing.take() if firing else {}
 
         output_KBC, fired = vmap(one, randomness="same")(tensors)
-        return output_KBC, self._loss(output_KBC, layers.spread(target_B, self._model)), fired
+        parts = [
+            self._loss(output_KBC, layers.spread(target_B, self._model)) * part
+            for target_B, part in batch.truths
+        ]
+        return output_KBC, functools.reduce(operator.add, parts), fired
 
     def _note(self, fired: Fired) -> None:
         """Fill in which part of each member's units is dead."""

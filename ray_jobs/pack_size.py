@@ -51,7 +51,7 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
     most = math.ceil(trials / (slots * rounds)) if rounds else 1
     if most == 1:
         return Choice(1, f"tune.pack: {tune.pack}, {trials} trials on {slots} slots")
-    if measured and searched.custom:
+    if measured and searched.custom.keys() - searched.dataset.functions.keys():
         return Choice(1, "code of your own may keep state of its own, which packs do not see")
     try:
         sizes = {min(size, most) for size in SIZES} if measured else {most}

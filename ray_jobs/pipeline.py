@@ -27,7 +27,7 @@ from ray_jobs import (
     waiting,
     winner,
 )
-from ray_jobs.data import extent
+from ray_jobs.data import extent, prepare
 from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
@@ -80,7 +80,7 @@ def _run(
     began: Callable[[str], None],
 ) -> Outcome:
     experiment = searched.experiment
-    for note in searched.dataset.notes:
+    for note in (*searched.dataset.notes, *prepare.dropped(experiment, searched.dataset)):
         out.print(f"note: {note}", soft_wrap=True)
     if 1 < experiment.trials < experiment.tune.trials:
         out.print(

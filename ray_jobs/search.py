@@ -246,8 +246,8 @@ def hopeless(causes: Sequence[str | None]) -> bool:
 
 
 def feature_settings(experiment: spec.Experiment) -> Iterator[spec.Configuration]:
-    """Yield a configuration for each setting of `features`; none if there are infinitely many."""
-    searched = {k: drawn for k, drawn in experiment.space.items() if k.startswith("features.")}
+    """Yield a configuration for each way to encode rows; none if there are infinitely many."""
+    searched = experiment.encodings
     if any(drawn.size() == float("inf") for drawn in searched.values()):
         return
     rest = {k: drawn.default() for k, drawn in experiment.space.items() if k not in searched}

@@ -8,8 +8,10 @@ Legend: B batch, C outputs.
 """
 
 import contextlib
+import functools
 import hashlib
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from eagleray.state.watches import Row
 from eagleray.storage import streams
 from ray_jobs import averages, learner, schedules, snapshots, strategies, tensors, watches
 from ray_jobs.data import encoded
+from ray_jobs.data.augmentation import Augmentation
 from ray_jobs.data.reading import Batch
 
 EVALUATION_ROWS = 4096
@@ -85,6 +88,7 @@ class Trainer(learner.Learner):
         self.model, targets = built.to(self.device), data.train.targets
         place = {"rank": self.strategy.rank, "size": self.strategy.size}
         self._train = data.train.reader(self._load, **place, chance_B=self._chances(targets))
+        self._augmentation = Augmentation.of(configuration, data.transforms.images)
         self._fit()
         self._spread = self.strategy.spread(self.model)
         self.loss = losses.build(self.options, data.target, targets, custom=self._custom_loss)
@@ -155,13 +159,17 @@ class Trainer(learner.Learner):
         return watches.is_due(self.progress.epoch + 1, self.options.epochs)
 
     def batches(self, number: int) -> Iterator[Batch]:
-        """Yield an epoch's shuffled batches that are not done, and seed what is random in them."""
+        """Yield an epoch's shuffled batches that are not done, and seed what is random in them.
+
+        Pictures in them are changed at random, if the file says so.
+        """
         generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + number)
         start = self.partial.batches
         batches = self._train.shuffled(self.options.batch_size, generator, start)
         for place, batch in enumerate(batches, start):
+            whole = self.strategy.shareable(batch)
             self._seed(number, place)
-            yield batch
+            yield self._augmented(whole, number, place)
 
     def validation_batches(self) -> Iterator[Batch]:
         for start in range(0, len(self._validation.target_B), EVALUATION_ROWS):
@@ -247,21 +255,30 @@ class Trainer(learner.Learner):
         return Torch(options, model, custom)
 
     def _fit(self) -> None:
-        """Give a model that keeps statistics those of training rows; the same in all workers."""
-        if not isinstance(self.model, layers.Fitted):
+        """Give layers that keep statistics those of training rows; the same in all workers."""
+        fitted = [one for one in self.model.modules() if isinstance(one, layers.Fitted)]
+        if not fitted:
             return
         generator = torch.Generator().manual_seed(self.options.seed)
-        self.model.fit(next(self._train.shuffled(FITTED_ROWS, generator)).inputs)
+        inputs = next(self._train.shuffled(FITTED_ROWS, generator)).inputs
+        for one in fitted:
+            one.fit(inputs)
         held = dict(self.model.named_buffers())
         chosen = self.strategy.agree(lambda: {name: value.cpu() for name, value in held.items()})
         for name, value in held.items():
             value.copy_(chosen[name])
 
+    def _augmented(self, batch: Batch, *place: int) -> Batch:
+        """The batch with changed pictures: the same ones in workers that hold the same rows."""
+        if self._augmentation is None:
+            return batch
+        rank = self.strategy.rank if batch.shares else 0
+        return self._augmentation.apply(batch, _hash(self.options.seed, *place, rank, "augment"))
+
     def _seed(self, *place: int) -> None:
         """Seed what a batch draws at random, in each worker something else."""
         self._place = place
-        text = repr((self.options.seed, *place, self.strategy.rank))
-        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
+        seed = _hash(self.options.seed, *place, self.strategy.rank)
         torch.default_generator.manual_seed(seed)  # takes 32 bits; much faster than all devices
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -295,19 +312,25 @@ class Trainer(learner.Learner):
     def _piece(self, piece: strategies.Piece, batch: Batch, total: Tensor) -> Tensor:
         """Add the gradients of a piece of a batch, and return its part of the batch's loss."""
         whole = piece.rows == slice(0, batch.rows)
-        own, own_B, _ = batch if whole else batch.select(piece.rows)
-        share = self._share(own_B, batch) / piece.copies
+        own = batch if whole else batch.select(piece.rows)
+        parts: list[Tensor] = []
+        done: list[Tensor] = []  # parts of the batch's loss
         with self.strategy.syncing(piece):
             with self.strategy.casting():
-                loss = self._loss(self._spread(own), own_B)
-                if self._strict and not math.isfinite(float(loss.detach())):
-                    raise errors.TrainingError(self._blame(own, float(loss.detach())))
-            # a group takes the mean of its workers' gradients, but here they add up
-            factor = share * self.strategy.size
-            self._backward(self.scaler.scale(loss if factor == 1 else loss * factor))
-        part = loss.detach() * (share * batch.rows)
-        total.add_(part)
-        return part
+                output_BC = self._spread(own.inputs)
+                for (own_B, part), (all_B, _) in zip(own.truths, batch.truths, strict=True):
+                    loss = self._loss(output_BC, own_B)
+                    if self._strict and not math.isfinite(float(loss.detach())):
+                        raise errors.TrainingError(self._blame(own.inputs, float(loss.detach())))
+                    share = self._share(own_B, all_B, batch) * part / piece.copies
+                    done.append(loss.detach() * (share * batch.rows))
+                    # a group takes the mean of its workers' gradients, but here they add up
+                    factor = share * self.strategy.size
+                    parts.append(loss if factor == 1 else loss * factor)
+            self._backward(self.scaler.scale(functools.reduce(operator.add, parts)))
+        found: Tensor = functools.reduce(operator.add, done)
+        total.add_(found)
+        return found
 
     def _begin_watch(self) -> watches.Begun:
         self.scaler.unscale_(self.optimizer)
@@ -332,11 +355,11 @@ class Trainer(learner.Learner):
         """The loss in training, where an ensemble gives the outputs of each member."""
         return self.loss(output_BC, layers.spread(target_B, self.model))
 
-    def _share(self, own_B: Tensor, batch: Batch) -> Tensor | float:
-        """How much some rows count in the mean loss of their batch."""
+    def _share(self, own_B: Tensor, all_B: Tensor, batch: Batch) -> Tensor | float:
+        """How much some rows count in the mean loss of their batch, by the targets of both."""
         if self._weight_C is None or len(own_B) == batch.rows:
             return len(own_B) / batch.rows
-        weight = self._weight_C[batch.target_B].sum()
+        weight = self._weight_C[all_B].sum()
         return self._weight_C[own_B].sum() / (
             self.strategy.total(weight) if batch.shares else weight
         )
@@ -399,6 +422,11 @@ class Trainer(learner.Learner):
         scaled = arrays.tensor(self._task.scaled(targets, self._scale))
         tensors = {name: arrays.tensor(value).to(self.device) for name, value in inputs.items()}
         return Batch(tensors, scaled.to(self.device))
+
+
+def _hash(*parts: object) -> int:
+    """32 bits."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest())
 
 
 def _build(

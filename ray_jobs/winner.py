@@ -218,6 +218,7 @@ class Winner:
             "folds": trial.folds,
             "standard_error": trial.standard_error,
             "refit": self._until,
+            "outliers": len(dataset.split.train) - len(dataset.trained(self._bundle.transforms)),
             "lineage": self._lineage,
             "made_with": {
                 "eagleray": eagleray.__version__,
@@ -259,6 +260,7 @@ def _model(made: bundle.Bundle) -> evaluation.Model:
         known=made.schema,
         shape=made.transforms.shape,
         encode=made.transforms.apply,
+        encode_training=made.transforms.training,
         predict=lambda columns: made.predict_columns(columns).outputs,
         plain=made.baselines(),
     )
@@ -283,6 +285,6 @@ def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
         schema=transforms.with_categories(dataset.schema),
         transforms=transforms,
         engine=engine,
-        scale=task.scale(dataset.targets[dataset.split.train]),
+        scale=task.scale(dataset.targets[dataset.trained(transforms)]),
         extra_fields=searched.experiment.serve.extra_fields,
     )

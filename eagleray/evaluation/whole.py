@@ -41,6 +41,7 @@ class Model:
     known: schema.Schema
     shape: features.Shape
     encode: Callable[[schema.Columns], features.Inputs]
+    encode_training: Callable[[schema.Columns, np.ndarray], features.Inputs]  # and their targets
     predict: Callable[[schema.Columns], np.ndarray]
     plain: Mapping[str, Callable[[schema.Columns], np.ndarray]] = field(default_factory=dict)
 
@@ -167,9 +168,9 @@ def _baselines(
 def _fitted(
     model: Model, task: tasks.Task, train: Part, test: Part
 ) -> Iterator[tuple[str, baselines.Made]]:
-    known, asked = (
-        baselines.Encoded(model.encode(part.columns), part.truth_B) for part in (train, test)
-    )
+    inputs = model.encode_training(train.columns, train.truth_B)
+    known = baselines.Encoded(inputs, train.truth_B)
+    asked = baselines.Encoded(model.encode(test.columns), test.truth_B)
     yield from baselines.fitted(task, model.shape, known, asked)
 
 

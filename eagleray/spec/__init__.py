@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ import pydantic
 from pydantic import Field
 
 from eagleray.errors import SpecError, UserError
-from eagleray.learn import metrics, models, tasks
+from eagleray.learn import columns, features, metrics, models, tasks
 from eagleray.spec import auto, document, problems, space, validation
 from eagleray.spec.compute import Compute as Compute
 from eagleray.spec.decide import Decide as Decide
@@ -48,6 +48,17 @@ class Experiment(File):
 
     path: Path = Field(exclude=True)  # relative paths of data and code start at its folder
     searched: dict[str, Any] = Field(exclude=True)
+
+    @property
+    def encodings(self) -> dict[str, space.Distribution]:
+        """The distributions by which rows are encoded in other ways."""
+        kinds = (columns.REGISTRY[name] for name in columns.REGISTRY)
+        in_training = {option for kind in kinds for option in kind.in_training}
+        return {
+            dotted(key): drawn
+            for key, drawn in space.find(self.searched)
+            if key[0] == "features" and key[2] not in in_training
+        }
 
     @functools.cached_property
     def space(self) -> dict[str, space.Distribution]:
@@ -163,13 +174,21 @@ class Experiment(File):
             raise UserError(f"tune.metric: must be one of {listed} for {task}, but got {chosen}")
         return chosen
 
-    def code(self) -> dict[str, code.Code]:
-        """The user's own code by its name in the file; CodeError where one fails to import."""
+    def functions(self) -> dict[str, code.Code]:
+        """The user's own code of columns by its name: what makes them, and encoders of texts."""
+        chosen = self.features.values()
+        names = [getattr(one, key) for one in chosen for key in features.own.FUNCTIONS]
+        return self._read([name for name in names if name is not None])
+
+    def _read(self, names: Iterable[str]) -> dict[str, code.Code]:
         from eagleray import code
 
-        used = (self.model.type, *self.losses, *self.optimizers)
-        names = [name for name in used if code.is_name(name)]
-        return {name: code.read(name, self.path.parent) for name in names}
+        own = dict.fromkeys(name for name in names if code.is_name(name))
+        return {name: code.read(name, self.path.parent) for name in own}
+
+    def code(self) -> dict[str, code.Code]:
+        """All of the user's own code by its name; CodeError where some fails to import."""
+        return self._read([self.model.type, *self.losses, *self.optimizers]) | self.functions()
 
     def _tree(self, **dump: Any) -> dict[str, Any]:
         """The file as pydantic dumps it, distributions in their places."""

@@ -144,7 +144,7 @@ def _unknown_key(loc: Key, key: Key) -> Problem:
         return Problem(key, "is not built yet")
     section = tuple(part for part in loc[:-1] if isinstance(part, str))  # not places in lists
     if section[:1] == ("features",):
-        section = ("features", str(sections.FeatureOptions.tag))
+        section = ("features", str(sections.FeatureOptions.tag), *section[2:])
     word, known = str(loc[-1]), _KEYS[section]
     if near := _nearest(word, known):
         return Problem(key, "unknown key", near=document.dotted((*key[:-1], near)))

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pydantic
+
 from eagleray import code
 from eagleray.learn import features
-from eagleray.learn.models.options import Section
 from eagleray.spec import document, sections, validation
 from eagleray.spec.problems import show
 
@@ -32,7 +33,7 @@ _BOUNDS = {
 def json_schema() -> JSON:
     """JSON Schema, draft 2020-12; leaves of `features`, `model` and `train` take distributions."""
     schema: JSON = _untitled(sections.File.model_json_schema())
-    fixed = {"type", *features.made.MAKERS}
+    fixed = {"type", *features.made.MAKERS, *features.own.OPTIONS}
     searched = {section.__name__ for at, section in sections.walk() if at[:1] in _SEARCHED}
     for name in searched & schema["$defs"].keys():
         leaves = schema["$defs"][name]["properties"]
@@ -98,7 +99,7 @@ def _listed(*items: JSON) -> JSON:
     return {"type": "array", "prefixItems": list(items), "minItems": count, "maxItems": count}
 
 
-def _table(at: tuple[str, ...], section: type[Section]) -> Iterator[str]:
+def _table(at: tuple[str, ...], section: type[pydantic.BaseModel]) -> Iterator[str]:
     leaves = section.model_json_schema().get("properties", {})
     rows = [
         f"| `{key}` | {_type(leaf)} | {_default(section, key, leaf)} | {leaf['description']} |"
@@ -111,7 +112,7 @@ def _table(at: tuple[str, ...], section: type[Section]) -> Iterator[str]:
         yield from ("| key | type | default | meaning |", "|---|---|---|---|", *rows)
 
 
-def _default(section: type[Section], key: str, leaf: JSON) -> str:
+def _default(section: type[pydantic.BaseModel], key: str, leaf: JSON) -> str:
     field = section.model_fields[key]
     if field.is_required():
         return "required"

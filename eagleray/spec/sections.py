@@ -209,10 +209,14 @@ class _Feature(Section):
     def _of_maker(cls, value: object) -> object:
         """A column that is made needs no type beside what makes it."""
         given = value if isinstance(value, dict) else {}
-        makers = [one for one in features.made.MAKERS if given.get(one) is not None]
+        own = features.made.OWN
+        makers = [one for one in (*features.made.MAKERS, own) if given.get(one) is not None]
         if len(makers) > 1:
             got = {"got": " and ".join(makers)}
             raise PydanticCustomError("law", "a column must be made in one way", got)
+        if (given.get("of") is None) != (own not in makers):
+            got = {"got": "of" if given.get("of") is not None else own}
+            raise PydanticCustomError("law", f"needs {own} and of together", got)
         if not makers or "type" in given:
             return value
         return {"type": _owners(makers[0])[0], **given}
@@ -247,6 +251,8 @@ if TYPE_CHECKING:
 
     class FeatureOptions(_Feature):
         """Has the options of all column kinds."""
+
+        of: tuple[str, ...] | None
 
         def __init__(self, **options: Any) -> None: ...
 
@@ -330,6 +336,11 @@ class Train(Section):
         "none",
         description="`balanced` draws each row of an epoch from a class by chance, all alike: rare "
         "rows come again and again.",
+    )
+    mixup: NotNegative = Field(
+        0.0,
+        description="Mix the pictures and the losses of two rows, by a share of Beta(`mixup`, "
+        "`mixup`) for each batch; 0 mixes none.",
     )
     early_stopping: EarlyStopping | None = Field(
         None, description="Stops a trial that no longer improves; without it, all epochs run."
@@ -476,16 +487,17 @@ class File(Section):
 
 
 def walk(
-    section: type[Section] = File, at: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], type[Section]]]:
+    section: type[pydantic.BaseModel] = File, at: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[pydantic.BaseModel]]]:
     """Every section with its place; a tag stands in the place of a column or a model type."""
     yield at, section
     for name, field in section.model_fields.items():
         for inner in _sections_in(field.annotation):
-            yield from walk(inner, (*at, name, *([inner.tag] if inner.tag else [])))
+            tag = getattr(inner, "tag", None)
+            yield from walk(inner, (*at, name, *([tag] if tag else [])))
 
 
-def _sections_in(annotation: object) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+def _sections_in(annotation: object) -> list[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections_in(part)]

@@ -7,13 +7,14 @@ is valid, and laws between sections.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import pydantic
 
 from eagleray import code
 from eagleray.learn import columns, features, losses, metrics, models, optimizers
+from eagleray.learn.needs import Need
 from eagleray.learn.tasks import CLASSES, RANKING, REGISTRY, Task
 from eagleray.spec import decide, document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
@@ -34,6 +35,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
     searching = (_grid_laws, _cma_laws, _pbt_laws)
     for law in (
         _column_laws,
+        _option_laws,
         _task_laws,
         _quantile_laws,
         _recommend_laws,
@@ -53,7 +55,18 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
 
 def options(tree: space.Tree, key: str) -> list[Any]:
     """All values of `train.key` that trials can get; of a continuous distribution, its ends."""
-    node = _section(tree, "train").get(key, _default(tree, key))
+    return _ends(_section(tree, "train").get(key, _default(tree, key)))
+
+
+def values(tree: space.Tree, key: Key) -> list[Any]:
+    """All values that the file sets at a key, as `options` has them; None where it sets none."""
+    node: Any = tree
+    for part in key:
+        node = node.get(part) if isinstance(node, dict) else None
+    return _ends(node)
+
+
+def _ends(node: object) -> list[Any]:
     return [end for _, end in node.ends()] if isinstance(node, space.Distribution) else [node]
 
 
@@ -101,7 +114,7 @@ def _check_place(key: Key, arguments: object) -> None:
     match key:
         case ("model", "type") | ("model", "families", *_) | ("features", _, "type"):
             raise ValueError("is the same for all trials, so no distribution may stand here")
-        case ("features", _, maker, *_) if maker in features.made.MAKERS:
+        case ("features", _, maker, *_) if maker in (*features.made.MAKERS, *features.own.OPTIONS):
             raise ValueError("is the same for all trials, so no distribution may stand here")
         case (name, *_) if name not in SEARCHED:
             where = ", ".join(SEARCHED)
@@ -166,6 +179,37 @@ def _column_laws(tree: space.Tree) -> Iterator[Problem]:
         elif value in columns.REGISTRY and value not in targets:
             law = f"the target must be {', '.join(targets[:-1])} or {targets[-1]}"
             yield Problem(place, law, show(value))
+
+
+def _option_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Options of columns and of the model that would do nothing beside all values of another."""
+    for column, chosen in _section(tree, "features").items():
+        for kind in (columns.REGISTRY[name] for name in columns.REGISTRY):
+            options = chosen if isinstance(chosen, dict) else {}
+            yield from _unneeded(("features", column), options, kind.options, kind.dependent)
+    if own := _model(tree):
+        yield from _unneeded(("model",), _section(tree, "model"), own, own.dependent)
+
+
+def _unneeded(
+    at: Key,
+    options: space.Tree,
+    section: type[pydantic.BaseModel],
+    dependent: Mapping[str, Need],
+) -> Iterator[Problem]:
+    defaults = {key: one.default for key, one in section.model_fields.items()}
+    for key, need in dependent.items():
+        values = _ends(options.get(need.option, defaults[need.option]))
+        unset = key not in options or _is_default(options[key], defaults[key])
+        if not unset and not any(map(need.fits, values)):
+            got = " or ".join(one if isinstance(one, str) else show(one) for one in values)
+            yield Problem((*at, key), need.law, f"{need.option}: {got}")
+
+
+def _is_default(value: object, default: object) -> bool:
+    """Whether a value is what a key has that is not set, as in a file that `check` prints."""
+    plain = list(default) if isinstance(default, tuple) else default
+    return bool(value == plain)
 
 
 def _task_laws(tree: space.Tree) -> Iterator[Problem]:

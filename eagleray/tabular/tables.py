@@ -152,7 +152,7 @@ class _Inference:
             *(("data.recommend.items", name) for name in self._described),
             *(("data.drop", name) for name in data.drop),
             *(("features", name) for name in self._features if name not in made),
-            *((f"features.{one.name}.{one.how}", name) for one in made.values() for name in one.of),
+            *((f"features.{one.name}.{one.key}", name) for one in made.values() for name in one.of),
         ]
         for key, name in wanted:
             if name is not None and name not in self._table:
@@ -173,11 +173,13 @@ class _Inference:
                 got = ", ".join(f"{name} is {known[name].type}" for name in one.of)
             else:
                 continue
-            need = f"inputs that are all {' or all '.join(one.takes)}"
-            yield f"{place}.{one.how}: {need} are needed, but {got}"
+            need = f"inputs that are all {' or all '.join(one.takes)}" if one.takes else "inputs"
+            yield f"{place}.{one.key}: {need} are needed, but {got}"
 
     def _fit(self, made: features.made.Made, known: Mapping[str, Column]) -> bool:
-        """Whether a column can be made of these."""
+        """Whether a column can be made of these; a function of the user's takes all."""
+        if not made.takes:
+            return True
         sorts = {features.made.sort(self._encoding(known[name])) for name in made.of}
         return len(sorts) == 1 and sorts <= set(made.takes)
 

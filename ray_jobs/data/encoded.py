@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eagleray import spec
-from eagleray.learn import features, schema
+from eagleray.learn import columns, features, schema
 
 if TYPE_CHECKING:
     from ray_jobs.data import reading
@@ -70,6 +70,8 @@ class Encoded:
 
 def key(options: Mapping[str, spec.FeatureOptions], fold: int | None = None) -> str:
     """A string that is unique to a setting of the `features` section, and to a fold."""
-    parts = {name: chosen.model_dump_json() for name, chosen in options.items()}
+    kinds = (columns.REGISTRY[name] for name in columns.REGISTRY)
+    others = {option for kind in kinds for option in kind.in_training}
+    parts = {name: chosen.model_dump_json(exclude=others) for name, chosen in options.items()}
     found = repr(sorted(parts.items()))
     return found if fold is None else f"fold {fold}: {found}"

@@ -92,12 +92,15 @@ class Encoding:
     transforms: features.Transforms
 
     def part(self, raw: Mapping[str, Raw]) -> encoded.Part:
-        """Encode the rows that have a target; DataError for a value that its column cannot hold."""
+        """Encode the rows to train on; DataError for a value that its column cannot hold."""
         task, name = tasks.of(self.schema.target), self.label.name
         known_B = ~columns.missing_rows(schema.parse_column(self.label, raw[name]))
         raw = {one: tables.only(values, known_B) for one, values in raw.items()}
-        inputs = self.transforms.apply(schema.parse(self.schema, raw))
-        return encoded.Part(inputs, task.encode(raw[name]))
+        parsed, targets = schema.parse(self.schema, raw), task.encode(raw[name])
+        if self.transforms.bounds:
+            kept_B = self.transforms.is_trained_on(parsed)
+            parsed, targets = {k: one[kept_B] for k, one in parsed.items()}, targets[kept_B]
+        return encoded.Part(self.transforms.apply(parsed), targets)
 
     def fault(self, raw: Mapping[str, Raw]) -> tuple[int, str]:
         """The first row that cannot be encoded, from 0, and why; `raw` has such a row."""

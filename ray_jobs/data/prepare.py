@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from eagleray import audit, errors, messages, spec
+from eagleray import audit, code, errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
 from eagleray.learn.schema import Column, Columns, Schema
+from eagleray.spec import validation
 from eagleray.tabular import inference, load, tables
 from ray_jobs.data import encoded, folds, split
 from ray_jobs.data.split import Split
@@ -33,6 +34,7 @@ class Dataset:
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
     folds: tuple[Split, ...] = ()  # of cross-validation, see `folds.part`
     items: tuple[inference.Inferred, ...] = ()  # columns that describe the target
+    functions: Mapping[str, code.Code] = field(default_factory=dict)  # the user's, by name
 
     @property
     def counts(self) -> dict[str, int]:
@@ -51,7 +53,10 @@ class Dataset:
         return replace(self, split=split.whole(self.split), folds=())
 
     def fit(self, options: Mapping[str, spec.FeatureOptions]) -> features.Transforms:
-        fitted = features.Transforms.fit(self.schema, options, self.take(self.split.train))
+        """Raises as `features.Transforms.fit`."""
+        rows, functions = self.split.train, self.functions
+        given = {"targets": self.targets[rows], "functions": functions}
+        fitted = features.Transforms.fit(self.schema, options, self.take(rows), **given)
         return dataclasses.replace(fitted, items=self._described(options)) if self.items else fitted
 
     def _described(self, options: Mapping[str, spec.FeatureOptions]) -> features.Items:
@@ -66,14 +71,27 @@ class Dataset:
         fitted = features.Transforms.fit(known, own, columns)
         return features.Items(fitted.apply(columns), fitted.shape.table)
 
+    def trained(self, transforms: features.Transforms) -> np.ndarray:
+        """The rows that are trained on: the training part without outliers that are dropped."""
+        rows = self.split.train
+        if not transforms.bounds:
+            return rows
+        trained: np.ndarray = rows[transforms.is_trained_on(self.take(rows))]
+        return trained
+
+    def training(self, transforms: features.Transforms) -> encoded.Part:
+        """The rows that are trained on, see `features.Transforms.training`."""
+        rows = self.trained(transforms)
+        targets = self.targets[rows]
+        return encoded.Part(transforms.training(self.take(rows), targets), targets)
+
     def part(self, transforms: features.Transforms, rows: np.ndarray) -> encoded.Part:
         return encoded.Part(transforms.apply(self.take(rows)), self.targets[rows])
 
     def encode(self, transforms: features.Transforms) -> encoded.Encoded:
-        train, validation = (
-            self.part(transforms, rows) for rows in (self.split.train, self.split.validation)
-        )
-        return encoded.Encoded(transforms, self.schema.target, train, validation)
+        validation = self.part(transforms, self.split.validation)
+        target = self.schema.target
+        return encoded.Encoded(transforms, target, self.training(transforms), validation)
 
 
 def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> Dataset:
@@ -112,6 +130,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         spellings=table.spellings,
         folds=folds.part(parts, table, data, experiment.tune.folds),
         items=table.items,
+        functions=experiment.functions(),
     )
 
 
@@ -168,6 +187,7 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         described = [one.column for one in prepared.items]
         columns = [*prepared.schema.columns, *described]
         yield from _misfits_of_model(kind, task, columns, experiment)
+    yield from _misfits_of_columns(prepared.schema, experiment)
     fitting = losses.fitting(task)
     for loss in experiment.losses:
         if loss in losses.REGISTRY and loss not in fitting:
@@ -192,7 +212,8 @@ def _misfits_of_model(
         return
     model, of_type = models.REGISTRY[kind], dict[str, list[str]]()
     for column in columns:
-        of_type.setdefault(column.type, []).append(column.name)
+        if not isinstance(_encoding(column, experiment), features.Vector):
+            of_type.setdefault(column.type, []).append(column.name)
     if model.needs is not None and model.needs not in of_type:
         got = f"got {', '.join(sorted(of_type))}"
         yield f"model.type: {kind} needs a column of type {model.needs}, but {got}"
@@ -211,6 +232,43 @@ def _misfits_of_model(
             yield f"train.loss: {law}, but got {name}"
 
 
+def _misfits_of_columns(known: Schema, experiment: spec.Experiment) -> Iterator[str]:
+    """Problems of options of columns, and of what mixes their rows."""
+    options = experiment.default().features
+    for column in known.columns:
+        if (chosen := options.get(column.name)) is not None and chosen.kind is column.kind:
+            for problem in column.kind.misfits(column, chosen):
+                yield f"features.{column.name}.{problem}"
+    if any(validation.options(experiment.searched, "mixup")):
+        kinds = {column.name: _encoding(column, experiment) for column in known.columns}
+        kinds |= {one.name: one.encoding(options[one.name]) for one in features.made.find(options)}
+        pictures = [one for one in kinds.values() if isinstance(one, features.Image)]
+        unable = (features.Category, features.Text)
+        wrong = [name for name, one in kinds.items() if isinstance(one, unable)]
+        if wrong or not pictures:
+            got = messages.listed(wrong) if wrong else "no pictures"
+            yield f"train.mixup: pictures are needed, and beside them numbers alone, but got {got}"
+
+
+def _encoding(column: Column, experiment: spec.Experiment) -> features.Encoding:
+    chosen = experiment.default().features.get(column.name)
+    return column.kind.encoding(chosen or column.kind.options())
+
+
+def dropped(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
+    """Yield how many training rows the file's `outliers: drop` leaves out, if it does."""
+    chosen = experiment.default().features
+    if not any(getattr(one, "outliers", "") == "drop" for one in chosen.values()):
+        return
+    transforms, rows = prepared.fit(chosen), len(prepared.split.train)
+    gone = rows - len(prepared.trained(transforms))
+    bounds = (f"{name} {low:g} to {high:g}" for name, (low, high) in transforms.bounds.items())
+    yield (
+        f"outliers: drop: {gone:,} of {rows:,} training rows are left out, which are not within"
+        f" {', '.join(bounds)}; validation and test rows stay, bounded to these"
+    )
+
+
 def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
     """Yield what looks odd about the data, each with the line of YAML that changes it."""
     options, target = experiment.default().features, prepared.schema.target
@@ -219,6 +277,7 @@ def remarks(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         if other := tasks.of(target).alternative(prepared.targets, smallest):
             fix = messages.setting({"features": {target.name: {"type": other.type}}})
             yield f"{target.name}: {other.fact}; {fix} makes it a {other.task}"
+    yield from dropped(experiment, prepared)
     for one in audit.REGISTRY["constant"](audited(experiment, prepared, now=0.0)):
         yield f"{one.message}; `{one.fix}` leaves it out"
     for column in prepared.schema.columns:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from ray_jobs.data.blocks import Blocks
 
 
+class Mixed(NamedTuple):
+    """Rows that are mixed with others: the targets of these (B), and how much the first count."""
+
+    other_B: Tensor
+    share: float
+
+
 class Batch(NamedTuple):
     """Inputs by name, and targets (B).
 
@@ -33,16 +40,25 @@ class Batch(NamedTuple):
     inputs: dict[str, Tensor]
     target_B: Tensor
     shares: tuple[int, ...] = ()
+    mixed: Mixed | None = None
 
     @property
     def rows(self) -> int:
         """The number of rows of all workers."""
         return sum(self.shares) or len(self.target_B)
 
+    @property
+    def truths(self) -> tuple[tuple[Tensor, float], ...]:
+        """Targets (B) and how much they count; of rows that are mixed, those of both."""
+        if self.mixed is None:
+            return ((self.target_B, 1.0),)
+        return ((self.target_B, self.mixed.share), (self.mixed.other_B, 1 - self.mixed.share))
+
     def select(self, rows: Tensor | slice) -> "Batch":
         """Some of the rows that are here."""
         inputs = {name: value[rows] for name, value in self.inputs.items()}
-        return Batch(inputs, self.target_B[rows])
+        mixed = self.mixed and self.mixed._replace(other_B=self.mixed.other_B[rows])
+        return Batch(inputs, self.target_B[rows], mixed=mixed)
 
     def to(self, device: torch.device) -> "Batch":
         inputs = {name: value.to(device) for name, value in self.inputs.items()}

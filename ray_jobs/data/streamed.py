@@ -20,6 +20,7 @@ import pyarrow as pa
 from eagleray import errors, spec
 from eagleray.learn import features, tasks
 from eagleray.learn.schema import Column
+from eagleray.spec import validation
 from eagleray.tabular import delimited, load, tables
 from ray_jobs.data import blocks, encoded, extent, passes, prepare, sample, split
 
@@ -52,7 +53,7 @@ class Dataset(prepare.Dataset):
         train = blocks.Blocks(
             places=tuple(place for place, _ in made),
             sizes=tuple(rows for _, rows in made),
-            targets=self.targets[self.split.train],
+            targets=self.targets[self.trained(transforms)],
             image=transforms.shape.image,
             get=passes.fetch,
         )
@@ -96,6 +97,7 @@ def dataset(experiment: spec.Experiment, size: extent.Extent) -> Dataset:
         keys=table.keys,
         spellings=table.spellings,
         job=job,
+        functions=experiment.functions(),
         label=table.label,
         total=total,
     )
@@ -110,22 +112,28 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
             yield f"data.split.{key}: {law}{fix}"
     if data.duplicates == "drop":
         yield f"data.duplicates: streamed rows are not compared, so drop cannot stand here{fix}"
-    if "balanced" in experiment.options("sampling"):
-        law = "streamed rows are each trained on once an epoch, so balanced cannot stand here"
-        yield f"train.sampling: {law}{fix}"
-    if experiment.tune.folds > 1:
-        law = "folds are parts of rows in memory, but rows are streamed"
-        yield f"tune.folds: {law}, so must be 1{fix} be more"
-    elif experiment.tune.refit:
-        yield f"tune.refit: streamed rows stay in their parts, so must be false{fix} be true"
-    if experiment.model.single:
-        law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
-        yield f"model.type: {law}{fix}"
-    searched = [one for key, one in experiment.space.items() if key.startswith("features.")]
-    settings = math.prod(one.size() for one in searched)
+    yield from (f"{problem}{fix}" for problem in _misfits_of_training(experiment))
+    for name in experiment.features:
+        if "target" in validation.values(experiment.searched, ("features", name, "encoding")):
+            law = "means of the target are of all training rows, which are streamed"
+            yield f"features.{name}.encoding: {law}{fix}"
+    settings = math.prod(one.size() for one in experiment.encodings.values())
     if settings > MOST_SETTINGS:
         law = f"streamed rows are encoded for at most {MOST_SETTINGS} settings"
         yield f"features: {law}, but got {settings:g}{fix}"
+
+
+def _misfits_of_training(experiment: spec.Experiment) -> Iterator[str]:
+    if "balanced" in experiment.options("sampling"):
+        law = "streamed rows are each trained on once an epoch, so balanced cannot stand here"
+        yield f"train.sampling: {law}"
+    if experiment.tune.folds > 1:
+        yield "tune.folds: folds are of rows in memory, but rows are streamed, so more than 1 cannot stand here"
+    elif experiment.tune.refit:
+        yield "tune.refit: streamed rows stay in their parts, so true cannot stand here"
+    if experiment.model.single:
+        law = f"{experiment.model.type} needs all rows in memory, but they are streamed"
+        yield f"model.type: {law}"
 
 
 def _note(parts: split.Split) -> str:

@@ -43,7 +43,11 @@ def judged(
         taken = {name: array[rows] for name, array in values.items()}
         return evaluation.Part(taken, truth[rows], np.arange(len(truth))[rows] + 1)
 
-    model = evaluation.Model(known, features.Shape(numeric=columns), encode, predict)
+    def encode_training(columns: schema.Columns, _: np.ndarray) -> features.Inputs:
+        return encode(columns)
+
+    shape = features.Shape(numeric=columns)
+    model = evaluation.Model(known, shape, encode, encode_training, predict)
     asked = part(slice(test))
     metric = "accuracy" if target.classes else "rmse"
     return evaluation.evaluate(

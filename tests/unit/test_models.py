@@ -14,6 +14,8 @@ SHAPE = features.Shape(numeric=3, categories=2, table=7, tokens=11, image=(1, 8,
 MODELS: list[models.Options] = [
     models.Mlp(),
     models.Mlp(hidden=(), batch_norm=True, activation="gelu"),
+    models.Mlp(numbers="piecewise", number_embedding=4, bins=6),
+    models.Mlp(numbers="periodic", number_embedding=4, frequency_scale=1.0),
     models.TabM(type="tabm", members=4, width=8),
     models.TabM(type="tabm", members=4, width=8, numbers="periodic", frequency_scale=1.0),
     models.TabM(type="tabm", members=4, width=8, blocks=1, numbers="none"),
@@ -55,8 +57,9 @@ def test_a_row_is_judged_alike_alone_and_in_company(options: models.Options) -> 
 def test_every_weight_has_a_gradient(options: models.Options) -> None:
     torch.manual_seed(0)
     model = models.build(options, SHAPE, 4)
-    if isinstance(model, layers.Fitted):
-        model.fit(batch(64))
+    for one in model.modules():
+        if isinstance(one, layers.Fitted):
+            one.fit(batch(64))
     model(batch(64)).pow(2).sum().backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
@@ -93,12 +96,20 @@ def columns(rows: int = 200) -> torch.Tensor:
     return torch.stack([many, (many > 1).float(), torch.full((rows,), 7.0), near], 1)
 
 
-def test_bins_follow_the_training_rows_and_are_kept_with_the_weights() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        models.TabM(type="tabm", members=2, width=4, bins=8),
+        models.Mlp(numbers="piecewise", number_embedding=4, bins=8),
+    ],
+)
+def test_bins_follow_the_training_rows_and_are_kept_with_the_weights(
+    options: models.Options,
+) -> None:
     shape = features.Shape(numeric=4)
-    options = models.TabM(type="tabm", members=2, width=4, bins=8)
     fitted, plain = models.build(options, shape, 2), models.build(options, shape, 2)
-    assert isinstance(fitted, layers.Fitted)
-    fitted.fit({"numeric": columns()})
+    (own,) = (one for one in fitted.modules() if isinstance(one, layers.Fitted))
+    own.fit({"numeric": columns()})
     assert all(value.isfinite().all() for value in fitted.state_dict().values())
     rows = {"numeric": columns(9)}
     plain.load_state_dict(fitted.state_dict())

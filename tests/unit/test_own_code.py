@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagleray import bundle, cli, errors, spec
+from eagleray import bundle, cli, code, errors, spec
 from eagleray.engines.torch import Torch
-from eagleray.learn import schema, tasks
+from eagleray.learn import features, schema, tasks
 from ray_jobs import probe, search, training
 from ray_jobs.data import prepare
 
@@ -32,7 +32,7 @@ WINE = "name: wine\ndata: {source: 'dataset:wine', target: target}\n"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with every module of the page."""
-    assert set(MODULES) == {"nets.py", "losses.py", "optimizers.py", "table.py"}
+    assert set(MODULES) == {"nets.py", "losses.py", "optimizers.py", "table.py", "my_features.py"}
     for name, source in MODULES.items():
         (tmp_path / name).write_text(source)
     return tmp_path
@@ -103,6 +103,29 @@ def test_the_pages_error_is_the_one_that_check_prints(
     (folder / "nets.py").write_text(net)
     load(folder, FILES[1])
     assert check(folder, capsys) == said + "\n"
+
+
+def test_the_pages_columns_and_encoder_give_what_it_says(folder: Path) -> None:
+    chosen = (
+        "{note: {type: text, encoder: 'my_features:vectors'}, per: {made_by: 'my_features:share',"
+        " of: [price, price]}, ending: {type: categorical, made_by: 'my_features:region',"
+        " of: [shop]}}"
+    )
+    text = f"name: own\ndata: {{source: 'table:rows', target: sold}}\nfeatures: {chosen}\n"
+    dataset = prepare.dataset(load(folder, text))
+    transforms = dataset.fit(spec.load(folder / "own.yaml").default().features)
+    assert transforms.shape.numeric == 2 + 64
+    assert transforms.shape.tokens == 0
+    place = transforms.categories.names.index("ending")
+    assert set(transforms.categories.frequent[place]) == {"Be", "Os", "Ro"}
+
+
+def test_the_pages_error_of_an_encoder_is_the_one_that_is_raised(folder: Path) -> None:
+    (said,) = re.findall(r"^(my_features\.py: my_features:vectors: .*)$", PAGE, re.MULTILINE)
+    source = MODULES["my_features.py"].replace("return counts\n", "return counts.sum(1) * 1.0\n")
+    own_code = code.Code("my_features:vectors", source.replace("np.float32", "np.float64"))
+    with pytest.raises(errors.CodeError, match=re.escape(said)):
+        features.own.vectors(own_code, ["a text"] * 1024)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,13 @@ CASES: dict[str, dict[str, str]] = {
     "averaged": {"train.optimizer": "rmsprop", "train.ema": "0.9", "train.warmup": "1.5"},
     "plateau": {"train.schedule": "plateau", "train.plateau": "{patience: 1}", "train.lr": "0.2"},
     "weighted": {"train.loss": "weighted_cross_entropy", "train.label_smoothing": "0.1"},
+    "pictures that change": {
+        "data.source": "dataset:digits",
+        "features.image": "{type: image, augment: {flip: true, crop: 0.1, rotate: 9, noise: 0.1}}",
+        "train.batch_size": "256",
+        "train.loss": "weighted_cross_entropy",
+        "train.mixup": "0.3",
+    },
     "streamed": {},
     "streamed and weighted": {"train.loss": "weighted_cross_entropy"},
     "streamed, a last batch that is too small to share": {"train.batch_size": "52"},
@@ -46,7 +53,7 @@ RUNS = [
 
 def build(folder: Path, case: str = "adam", strategy: Any = None, **more: str) -> training.Trainer:
     chosen = test_training.experiment(folder, **{**PLAIN, **CASES[case], **more})
-    data = wine(case.startswith("streamed"))
+    data = digits() if case.startswith("pictures") else wine(case.startswith("streamed"))
     return training.Trainer(chosen.default(), data, metric="log_loss", strategy=strategy)
 
 
@@ -55,6 +62,13 @@ def wine(streamed: bool) -> encoded.Encoded:
     with tempfile.TemporaryDirectory() as folder:
         data = test_training.encode(test_training.experiment(Path(folder)))
     return test_reading.streamed(data) if streamed else data
+
+
+@functools.cache
+def digits() -> encoded.Encoded:
+    with tempfile.TemporaryDirectory() as folder:
+        source = CASES["pictures that change"]
+        return test_training.encode(test_training.experiment(Path(folder), **source))
 
 
 def work(rank: int, folder: Path, port: int) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -12,12 +12,13 @@ from pydantic_core import PydanticCustomError
 
 from eagleray import messages
 from eagleray.learn import features
-from eagleray.learn.columns import fields, values
+from eagleray.learn.columns import fields, made, values
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column, missing_rows
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.words import WordKind
 from eagleray.learn.features.categories import MOST_IN_SCHEMA
+from eagleray.learn.needs import Need
 
 MOST_DESCRIBED = 20
 MOST_CHOICES = 50
@@ -30,13 +31,42 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-class Options(pydantic.BaseModel):
+def _ordered(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("law", "must hold each name once")
+    return names
+
+
+class Options(made.Options):
+    encoding: Literal["embedding", "ordinal", "hashing", "target"] = Field(
+        "embedding",
+        description="categorical: each of the most frequent values for itself; its place in an "
+        "order; one of few buckets, by its hash; or the mean of the target, out of fold.",
+    )
     max_categories: Annotated[int, Field(ge=1)] = Field(
         100, description="categorical: most frequent values that count; the rest are one."
+    )
+    buckets: Annotated[int, Field(ge=2, le=2**20)] = Field(
+        256, description="categorical: buckets of `hashing`."
+    )
+    order: (
+        Annotated[
+            tuple[str, ...], pydantic.Strict(False), Field(min_length=2), AfterValidator(_ordered)
+        ]
+        | None
+    ) = Field(
+        None,
+        description="categorical: all values in the order of `ordinal`; without it numbers by "
+        "size, then by letters.",
     )
     cross: Annotated[tuple[str, ...], pydantic.Strict(False), AfterValidator(_different)] | None = (
         Field(None, description="categorical: makes the column: the values of several as one.")
     )
+
+
+def _needs(encoding: str) -> Need:
+    law = f"needs encoding: {encoding} beside it"
+    return Need("encoding", law, lambda chosen: chosen == encoding)
 
 
 class Categorical(WordKind):
@@ -44,6 +74,11 @@ class Categorical(WordKind):
     need = "one of the target's classes or a name"
     options = Options
     markers = values.MISSING
+    dependent: ClassVar = {
+        "max_categories": _needs("embedding"),
+        "buckets": _needs("hashing"),
+        "order": _needs("ordinal"),
+    }
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         return Guess()
@@ -53,12 +88,27 @@ class Categorical(WordKind):
         return {"categories": tuple(names) if len(names) <= MOST_IN_SCHEMA else None}
 
     def encoding(self, options: Any) -> features.Encoding:
+        match options.encoding:
+            case "hashing":
+                return features.Category(buckets=options.buckets)
+            case "ordinal":
+                return features.Coded("order", tuple(options.order or ()))
+            case "target":
+                return features.Coded("target")
         return features.Category(options.max_categories)
+
+    def misfits(self, column: Column, options: Any) -> Iterator[str]:
+        order, known = options.order, column.categories or ()
+        if options.encoding == "ordinal" and order and (left := sorted({*known} - {*order})):
+            shown = messages.listed([repr(name) for name in left])
+            yield f"order: must hold all values of {column.name}, but lacks {shown}"
 
     def remarks(
         self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
     ) -> Iterator[str]:
-        yield from _rare(column, array, train, (options or Options()).max_categories)
+        chosen = options or Options()
+        if chosen.encoding == "embedding":
+            yield from _rare(column, array, train, chosen.max_categories)
         yield from super().remarks(column, array, train, options)
 
     def wire(self, column: Column) -> Any:

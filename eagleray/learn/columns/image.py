@@ -4,9 +4,11 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
+from pydantic import Field
 
 from eagleray import errors, messages
 from eagleray.learn import features
@@ -21,6 +23,31 @@ GRID = 8
 SAMPLED_PICTURES = 1000  # number of pictures from which the shape is inferred
 
 
+class Augment(pydantic.BaseModel):
+    """How a picture is changed at random whenever it is trained on."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False
+    )
+
+    flip: bool = Field(False, description="Mirror every second one, left to right.")
+    crop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Largest part of its sides that is cut off; the rest is enlarged."
+    )
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="Largest angle in degrees, either way."
+    )
+    noise: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Deviation of normal noise, where a channel's own deviation is 1."
+    )
+
+
+class Options(pydantic.BaseModel):
+    augment: Augment | None = Field(
+        None, description="image: random changes of pictures in training, and only there."
+    )
+
+
 class Image(ColumnKind):
     name = "image"
     need = "a picture of the training pictures' shape"
@@ -30,6 +57,8 @@ class Image(ColumnKind):
     is_slow = True
     native = (list, tuple, np.ndarray, bytes)
     encoded = features.Image()
+    options = Options
+    in_training = frozenset({"augment"})
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         if not all(map(pictures.is_encoded, texts.sample)):

@@ -12,6 +12,7 @@ import pydantic
 from eagleray import plugins
 from eagleray.learn.columns import fields, values
 from eagleray.learn.features import reference
+from eagleray.learn.needs import Need
 
 if TYPE_CHECKING:
     from eagleray.learn.columns.arrow import Distinct
@@ -44,6 +45,8 @@ class ColumnKind(Protocol):
     need: ClassVar[str]  # what a value must be, in messages
     native: ClassVar[tuple[type, ...]] = ()  # Python's and numpy's types of its values
     options: ClassVar[type[pydantic.BaseModel]] = NoOptions  # in `features.COLUMN`, beside `type`
+    dependent: ClassVar[Mapping[str, Need]] = {}  # options that another one gives an effect
+    in_training: ClassVar[frozenset[str]] = frozenset()  # options that encode no row otherwise
     encoded: ClassVar[Encoding]  # how a column enters a model, where no option changes it
     json_types: ClassVar[Any] = Any  # msgspec type of a request's values that are not null
     json_schema: ClassVar[dict[str, Any]] = {}  # the same in OpenAPI 3.0
@@ -135,6 +138,10 @@ class ColumnKind(Protocol):
 
         `train` are the rows of the training part; `options` is None where the file names no kind.
         """
+        yield from ()
+
+    def misfits(self, column: Column, options: Any) -> Iterator[str]:
+        """Yield each option, as `option: law, but got …`, that does not fit the column's values."""
         yield from ()
 
     def wire(self, column: Column) -> Any:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from types import NoneType
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 import numpy as np
 import pydantic
@@ -16,11 +16,12 @@ from pydantic_core import PydanticCustomError
 
 from eagleray import messages
 from eagleray.learn import features
-from eagleray.learn.columns import fields, values
+from eagleray.learn.columns import fields, made, values
 from eagleray.learn.columns.arrow import SAMPLE, Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance
 from eagleray.learn.columns.kind import Guess
 from eagleray.learn.columns.number import NumberKind, finite
+from eagleray.learn.needs import Need
 
 MOST_OTHER_SHARE, MOST_OTHERS = 0.01, 5
 """Maximum share of rows, and number of distinct texts, that are no numbers in such a column."""
@@ -55,7 +56,7 @@ Level = Annotated[float, Field(ge=0, le=1)]
 Levels = Annotated[tuple[Level, Level], pydantic.Strict(False), AfterValidator(_apart)]
 
 
-class Options(pydantic.BaseModel):
+class Options(made.Options):
     scale: Literal["standard", "robust", "minmax", "log", "quantile", "none"] = Field(
         "standard",
         description="numeric: mean 0 and deviation 1; median 0 and the middle half 1 wide; from 0 "
@@ -70,6 +71,9 @@ class Options(pydantic.BaseModel):
     clip: Levels | None = Field(
         None, description="numeric: quantiles of the training part to which values are bounded."
     )
+    outliers: Literal["clip", "drop"] = Field(
+        "clip", description="numeric: `drop` leaves out training rows with a value beyond `clip`."
+    )
     bins: Annotated[int, Field(ge=2, le=65_535)] | None = Field(
         None, description="numeric: indicators of so many bins of equal counts, beside the number."
     )
@@ -83,7 +87,8 @@ class Options(pydantic.BaseModel):
     @property
     def number(self) -> features.Number:
         """How a column with these options enters a model."""
-        own = Options.model_fields.keys() - features.made.MAKERS.keys()
+        no_encoding = {*features.made.MAKERS, *made.Options.model_fields}
+        own = Options.model_fields.keys() - no_encoding
         return features.Number(warns=True, **{name: getattr(self, name) for name in own})
 
 
@@ -95,6 +100,7 @@ class Numeric(NumberKind):
     is_ordered = True
     has_outliers = True
     parsed_dtype = None
+    dependent: ClassVar = {"outliers": Need("clip", "needs clip beside it", bool)}
     native = (int, float, Decimal, np.number)
     tensor = "FP64"
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -14,7 +14,9 @@ from eagleray.learn.columns import fields
 from eagleray.learn.columns.arrow import Distinct
 from eagleray.learn.columns.column import Column
 from eagleray.learn.columns.kind import Guess
+from eagleray.learn.columns.made import Own
 from eagleray.learn.columns.words import WordKind
+from eagleray.learn.needs import Need
 
 HASHED, COMPONENTS = 1 << 12, 30
 """Words that quick models tell apart, and numbers that they are given of them."""
@@ -37,6 +39,9 @@ class Options(pydantic.BaseModel):
         "word", description="text: n-grams of words, or of letters inside words."
     )
     max_tokens: Size = Field(256, description="text: n-grams of one row that count.")
+    encoder: Own | None = Field(
+        None, description="text: your function that gives vectors, in place of n-grams."
+    )
 
 
 class Text(WordKind):
@@ -45,6 +50,10 @@ class Text(WordKind):
     options = Options
     is_rich = True
     markers = frozenset({""})
+    dependent: ClassVar = dict.fromkeys(
+        ("vocabulary", "ngrams", "analyzer", "max_tokens"),
+        Need("encoder", "would do nothing beside encoder", lambda encoder: encoder is None),
+    )
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
         """Text where many values are distinct, and are long or almost all distinct."""
@@ -57,7 +66,9 @@ class Text(WordKind):
         return Guess() if fits else None
 
     def encoding(self, options: Any) -> features.Encoding:
-        return features.Text(**{name: getattr(options, name) for name in Options.model_fields})
+        if options.encoder is not None:
+            return features.Vector(options.encoder)
+        return features.Text(**{name: getattr(options, name) for name in features.Text._fields})
 
     def simplified(self, text: str) -> str:
         """Its letters."""

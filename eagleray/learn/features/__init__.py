@@ -6,9 +6,11 @@ batch; only the padding of tokens depends on the batch.
 """
 
 from eagleray.learn.features import made as made
+from eagleray.learn.features import own as own
 from eagleray.learn.features import reference as reference
 from eagleray.learn.features.categories import UNKNOWN as UNKNOWN
 from eagleray.learn.features.categories import Category as Category
+from eagleray.learn.features.coded import Coded as Coded
 from eagleray.learn.features.images import Image as Image
 from eagleray.learn.features.matrix import Matrix as Matrix
 from eagleray.learn.features.numbers import Number as Number
@@ -17,5 +19,6 @@ from eagleray.learn.features.transforms import Inputs as Inputs
 from eagleray.learn.features.transforms import Items as Items
 from eagleray.learn.features.transforms import Shape as Shape
 from eagleray.learn.features.transforms import Transforms as Transforms
+from eagleray.learn.features.vectors import Vector as Vector
 
-Encoding = Number | Category | Text | Image
+Encoding = Number | Category | Coded | Text | Vector | Image

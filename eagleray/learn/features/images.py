@@ -29,6 +29,7 @@ class Images:
     names: tuple[str, ...]
     shape: tuple[int, ...] | None
     scaling: np.ndarray
+    channels: tuple[int, ...] = ()  # of each column
 
     @classmethod
     def fit(cls, encodings: Mapping[str, Image], columns: schema.Columns) -> Images:
@@ -47,7 +48,8 @@ class Images:
             deviation = known_BCHW.std(axis=(0, 2, 3), keepdims=True)[0]
             scaling[0] = known_BCHW.mean(axis=(0, 2, 3), keepdims=True)[0]
             scaling[1] = np.where(deviation > 1e-30, deviation, 1.0)
-        return cls(names, images_BCHW.shape[1:], scaling.astype(np.float32))
+        channels = tuple(shape[0] for shape in shapes.values())
+        return cls(names, images_BCHW.shape[1:], scaling.astype(np.float32), channels)
 
     def apply(self, columns: schema.Columns) -> np.ndarray:
         """f32 (B, C, H, W); a missing image becomes the mean image."""

@@ -32,7 +32,7 @@ class Matrix(pydantic.BaseModel, frozen=True):
         return cls(
             values=len(numbers.names),
             gaps=numbers.indicators,
-            width=numbers.width,
+            width=transforms.shape.numeric,
             starts=transforms.categories.starts,
         )
 
@@ -54,7 +54,7 @@ class Matrix(pydantic.BaseModel, frozen=True):
         return np.concatenate(blocks, axis=1)
 
     def _numbers(self, numeric_BF: np.ndarray) -> list[np.ndarray]:
-        """Values with their gaps, then cycles of times."""
+        """Values with their gaps, then cycles of times, bins and vectors of texts."""
         marked = self.values + len(self.gaps)
         value_BF = numeric_BF[:, : self.values].copy()
         for column, indicator in zip(self.gaps, range(self.values, marked), strict=True):

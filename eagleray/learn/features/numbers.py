@@ -49,6 +49,12 @@ class Number(NamedTuple):
     indicator: bool = True  # whether gaps are told, if the training part has some
     clip: tuple[float, float] | None = None  # quantiles to which values are bounded
     bins: int | None = None  # of about equal counts, beside the number
+    outliers: Literal["clip", "drop"] = "clip"  # what `clip` does to training rows beyond it
+
+    @property
+    def drops(self) -> bool:
+        """Whether training rows with an outlier are left out."""
+        return self.outliers == "drop" and self.clip is not None
 
 
 @dataclass(frozen=True)

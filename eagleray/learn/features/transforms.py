@@ -8,23 +8,27 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from eagleray.learn.features import made, texts
-from eagleray.learn.features.categories import Categories, Category
+from eagleray import code, errors
+from eagleray.learn.features import coded, made, outliers, texts, vectors
+from eagleray.learn.features.categories import Categories, Category, listed
+from eagleray.learn.features.coded import Coded, Codes, Truth
 from eagleray.learn.features.images import Image, Images
 from eagleray.learn.features.made import Made
 from eagleray.learn.features.numbers import Number, Numbers
 from eagleray.learn.features.texts import Text, Vocabulary
+from eagleray.learn.features.vectors import Encoder, Vector
 
 if TYPE_CHECKING:
     from eagleray import spec
     from eagleray.learn import schema
+    from eagleray.learn.features import Encoding
 
 Inputs = dict[str, np.ndarray]
 """`numeric` f32 (B, F), `categories` i32 (B, K) as rows of one table, `tokens` i32 (B, T) padded
@@ -82,6 +86,9 @@ class Transforms:
     made: tuple[Made, ...] = ()  # columns that are encoded beside those of the data
     user: str = ""  # the last of the categories, if it names the user that items are for
     items: Items | None = None
+    codes: tuple[Codes, ...] = ()  # categories that enter as numbers
+    vectors: tuple[Encoder, ...] = ()  # texts that enter as numbers
+    bounds: outliers.Bounds = field(default_factory=dict)  # of the rows that are trained on
 
     @classmethod
     def fit(
@@ -89,29 +96,43 @@ class Transforms:
         known: schema.Schema,
         options: Mapping[str, spec.FeatureOptions],
         columns: schema.Columns,
+        *,
+        targets: np.ndarray | None = None,
+        functions: Mapping[str, code.Code] | None = None,
     ) -> Transforms:
-        """Fit on the training part; DataError for image columns of different heights or widths."""
-        encodings = {
-            column.name: column.kind.encoding(options.get(column.name) or column.kind.options())
-            for column in known.columns
-        }
-        own_columns = made.find(options)
-        for one in own_columns:
-            encodings[one.name] = one.encoding(options[one.name])
+        """Fit on the training part; `functions` are the user's own, by their names.
+
+        Raises:
+            DataError: image columns have different heights or widths, or no row of a class is left.
+            CodeError: a function of the user's does not give what it must.
+        """
+        own_columns = made.find(options, functions or {})
+        encodings = _encodings(known, options, own_columns)
         if user := known.target.user:
             del encodings[user]
             encodings[user] = Category(sys.maxsize)
-        columns = _with(own_columns, columns)
-        blocks = {}
-        for block, (encoding, fit) in _FIT.items():
-            own = {name: one for name, one in encodings.items() if isinstance(one, encoding)}
-            blocks[block] = fit(own, columns)
-        return cls(**blocks, made=own_columns, user=user)
+        columns, truth = _with(own_columns, columns), _truth(targets, known)
+        for one in own_columns:
+            one.check(columns)
+        bounds = outliers.fit(encodings, columns)
+        if bounds:
+            columns, truth = _within(bounds, columns, truth, known)
+            encodings = outliers.unclipped(encodings)
+        codes = coded.fit(_of(encodings, Coded), columns, truth)
+        encodings |= {name: Number() for one in codes for name in one.columns}
+        trained = columns | _trained(codes, columns, truth)
+        blocks: dict[str, Any] = {
+            block: fit(_of(encodings, encoding), trained) for block, (encoding, fit) in _FIT.items()
+        }
+        encoders = vectors.fit(_of(encodings, Vector), columns, functions or {})
+        return cls(
+            **blocks, made=own_columns, codes=codes, vectors=encoders, bounds=bounds, user=user
+        )
 
     @property
     def shape(self) -> Shape:
         return Shape(
-            numeric=self.numbers.width,
+            numeric=self.numbers.width + sum(one.width for one in self.vectors),
             categories=len(self.categories.names),
             table=self.categories.table_rows,
             tokens=texts.table_rows(self.texts),
@@ -122,16 +143,21 @@ class Transforms:
 
     def apply(self, columns: schema.Columns) -> Inputs:
         """Encode B rows of canonical columns; every number is finite."""
-        columns, inputs = _with(self.made, columns), Inputs()
-        if self.numbers.names:
-            inputs["numeric"] = self.numbers.apply(columns)
-        if self.categories.names:
-            inputs["categories"] = self.categories.apply(columns)
-        if self.texts:
-            inputs["tokens"], inputs["weights"] = texts.apply(self.texts, columns)
-        if self.images.names:
-            inputs["image"] = self.images.apply(columns)
-        return inputs
+        columns = _with(self.made, columns)
+        return self._encode(columns | self._numbered(columns))
+
+    def training(self, columns: schema.Columns, targets: np.ndarray) -> Inputs:
+        """Encode the rows that are trained on, in their order.
+
+        A mean of the target is that of other rows: of its own, a row would give its target away.
+        """
+        columns = _with(self.made, columns)
+        coded = (one.training(columns[one.name], targets) for one in self.codes)
+        return self._encode(columns | _merged(coded))
+
+    def is_trained_on(self, columns: schema.Columns) -> np.ndarray:
+        """Which rows (B) of the training part are trained on: not those with an outlier."""
+        return outliers.within(self.bounds, _with(self.made, columns))
 
     def flags(self, columns: schema.Columns) -> list[list[str]]:
         """Warnings of unknown categories and of numbers far out of range, for each row.
@@ -139,7 +165,10 @@ class Transforms:
         A cross that is new is no warning: most pairs of rare categories are.
         """
         flags = self.categories.flags(columns, len(next(iter(columns.values()))))
-        self.numbers.flag(_with(self.made, columns), flags)
+        for one in self.codes:
+            one.flag(columns, flags)
+        columns = _with(self.made, columns)
+        self.numbers.flag(columns | self._numbered(columns), flags)
         return flags
 
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -149,6 +178,7 @@ class Transforms:
     def with_categories(self, known: schema.Schema) -> schema.Schema:
         """The schema with the categories of the training part in place of the whole file's."""
         categories = self.categories.known()
+        categories |= {one.name: listed(one.names) for one in self.codes}
         columns = tuple(
             column.model_copy(update={"categories": categories.get(column.name, column.categories)})
             for column in known.columns
@@ -161,8 +191,18 @@ class Transforms:
         parts = (field.name for field in dataclasses.fields(self))
         return {name: _split(getattr(self, name), name, tensors) for name in parts}, tensors
 
+    def files(self) -> dict[str, bytes]:
+        """The sources of the user's functions by their paths in a bundle, for `from_state`."""
+        functions = [one.function for one in self.made] + [one.function for one in self.vectors]
+        return {one.path: one.source.encode() for one in functions if one is not None}
+
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Transforms:
+    def from_state(
+        cls,
+        state: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray],
+        files: Mapping[str, bytes] | None = None,
+    ) -> Transforms:
         tree = copy.deepcopy(dict(state))
         for path, array in tensors.items():
             *parents, last = path.split(".")
@@ -170,7 +210,79 @@ class Transforms:
             for key in parents:
                 part = part[int(key)] if isinstance(part, list) else part.setdefault(key, {})
             part[last] = array
+        for one in (*tree.get("made", ()), *tree.get("vectors", ())):
+            if function := one.get("function"):
+                own = code.from_files(function["name"], files or {})
+                one["function"] = dataclasses.asdict(own)
         return msgspec.convert(tree, cls, strict=False)
+
+    def _numbered(self, columns: schema.Columns) -> schema.Columns:
+        """The numbers of categories that enter as such."""
+        return _merged(one.apply(columns[one.name]) for one in self.codes)
+
+    def _encode(self, columns: schema.Columns) -> Inputs:
+        inputs = Inputs()
+        numeric = [self.numbers.apply(columns)] if self.numbers.names else []
+        numeric += [one.apply(columns) for one in self.vectors]
+        if numeric:
+            inputs["numeric"] = numeric[0] if len(numeric) == 1 else np.concatenate(numeric, axis=1)
+        if self.categories.names:
+            inputs["categories"] = self.categories.apply(columns)
+        if self.texts:
+            inputs["tokens"], inputs["weights"] = texts.apply(self.texts, columns)
+        if self.images.names:
+            inputs["image"] = self.images.apply(columns)
+        return inputs
+
+
+def _encodings(
+    known: schema.Schema, options: Mapping[str, spec.FeatureOptions], made: tuple[Made, ...]
+) -> dict[str, Encoding]:
+    """How each column enters a model, those that are made last."""
+    of_data = {
+        column.name: column.kind.encoding(options.get(column.name) or column.kind.options())
+        for column in known.columns
+    }
+    return of_data | {one.name: one.encoding(options[one.name]) for one in made}
+
+
+def _of(encodings: Mapping[str, Encoding], encoding: type) -> dict[str, Any]:
+    return {name: one for name, one in encodings.items() if isinstance(one, encoding)}
+
+
+def _truth(targets: np.ndarray | None, known: schema.Schema) -> Truth | None:
+    return None if targets is None else Truth(targets, len(known.target.classes))
+
+
+def _within(
+    bounds: outliers.Bounds, columns: schema.Columns, truth: Truth | None, known: schema.Schema
+) -> tuple[schema.Columns, Truth | None]:
+    """The rows without outliers; DataError where there is none, or none of a class."""
+    kept_B = outliers.within(bounds, columns)
+    law = f"{', '.join(bounds)}: outliers: drop must leave training rows"
+    if not kept_B.any():
+        raise errors.DataError(f"{law}, but leaves none of {len(kept_B):,}")
+    columns = {name: array[kept_B] for name, array in columns.items()}
+    if truth is None:
+        return columns, None
+    left = truth._replace(targets=truth.targets[kept_B])
+    if truth.classes and (gone := set(truth.targets.tolist()) - set(left.targets.tolist())):
+        lost = known.target.classes[min(gone)]
+        raise errors.DataError(f"{law} of each class, but leaves none of {lost!r}")
+    return columns, left
+
+
+def _trained(
+    codes: tuple[Codes, ...], columns: schema.Columns, truth: Truth | None
+) -> schema.Columns:
+    """The numbers of categories of the training rows."""
+    if truth is None:
+        return _merged(one.apply(columns[one.name]) for one in codes)
+    return _merged(one.training(columns[one.name], truth.targets) for one in codes)
+
+
+def _merged(parts: Iterable[schema.Columns]) -> schema.Columns:
+    return {name: array for part in parts for name, array in part.items()}
 
 
 def _with(made: tuple[Made, ...], columns: schema.Columns) -> schema.Columns:
@@ -179,10 +291,12 @@ def _with(made: tuple[Made, ...], columns: schema.Columns) -> schema.Columns:
 
 
 def _split(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
-    """The value for JSON; its arrays move to `tensors` by path."""
+    """The value for JSON; its arrays move to `tensors` by path, sources to `files`."""
     if isinstance(value, np.ndarray):
         tensors[path] = value
         return {}
+    if isinstance(value, code.Code):
+        return {"name": value.name}
     if dataclasses.is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

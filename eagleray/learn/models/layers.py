@@ -14,7 +14,10 @@ class Fitted(nn.Module):
     """A module that keeps statistics of the training rows, as buffers."""
 
     def fit(self, inputs: dict[str, Tensor]) -> None:
-        """Take them from training rows, before the first step; a trainer calls it once."""
+        """Take them from training rows, before the first step; a trainer calls it once.
+
+        `inputs` are those of the model.
+        """
         raise NotImplementedError
 
 
@@ -43,17 +46,29 @@ def spread(target_B: Tensor, model: nn.Module) -> Tensor:
 
 
 class Tabular(nn.Module):
-    """Numeric columns as they are, each categorical column as a row of one embedding table."""
+    """Numeric columns as they are, each categorical column as a row of one embedding table.
 
-    def __init__(self, shape: features.Shape, embedding: int) -> None:
+    `numbers` embeds each of the numeric ones as `size` numbers instead.
+    """
+
+    def __init__(
+        self,
+        shape: features.Shape,
+        embedding: int,
+        numbers: nn.Module | None = None,
+        size: int = 1,
+    ) -> None:
         super().__init__()
-        self.width = shape.numeric + shape.categories * embedding
+        self.width = shape.numeric * size + shape.categories * embedding
+        self.numbers = numbers
         self.table = nn.Embedding(shape.table, embedding) if shape.categories else None
         if self.table is not None:
             nn.init.normal_(self.table.weight, std=embedding**-0.5)
 
     def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         parts = [inputs["numeric"]] if "numeric" in inputs else []
+        if self.numbers is not None:
+            parts = [self.numbers(one).flatten(1) for one in parts]
         if self.table is not None:
             parts.append(self.table(inputs["categories"]).flatten(1))
         return parts

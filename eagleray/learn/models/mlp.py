@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eagleray.learn import features
-from eagleray.learn.models import layers, options
+from eagleray.learn.models import layers, numbers, options
 
 
 class Mlp(nn.Module):
@@ -14,7 +14,10 @@ class Mlp(nn.Module):
 
     def __init__(self, options: options.Mlp, shape: features.Shape, outputs: int) -> None:
         super().__init__()
-        self.tabular = layers.Tabular(shape, options.embedding)
+        embeds = options.numbers != "none" and shape.numeric > 0
+        size = options.number_embedding if embeds else 1
+        embedded = numbers.build(options, shape.numeric, size) if embeds else None
+        self.tabular = layers.Tabular(shape, options.embedding, embedded, size)
         width = self.tabular.width + math.prod(shape.image or (0,))
         bag_width = options.hidden[0] if options.hidden else 64
         self.bag = layers.TokenBag(shape, bag_width) if shape.tokens else None

@@ -15,19 +15,19 @@ FINEST = 1e-5
 """Least length of a bin beside its ends: shorter ones are lost in float32."""
 
 
-def build(options: options.TabM, count: int) -> nn.Module:
-    """The embedding of so many numbers that `options.numbers` names."""
+def build(options: options.TabM | options.Mlp, count: int, size: int) -> nn.Module:
+    """The embedding of so many numbers that `options.numbers` names, `size` numbers for each."""
     if options.numbers == "periodic":
         waves: nn.Module = rtdl.PeriodicEmbeddings(
             count,
-            options.embedding,
+            size,
             n_frequencies=options.frequencies,
             frequency_init_scale=options.frequency_scale,
             lite=False,
         )
         return waves
     if options.numbers == "piecewise":
-        return Piecewise(count, options.bins, options.embedding)
+        return Piecewise(count, options.bins, size)
     return nn.Identity()
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from eagleray import code
+from eagleray.learn.needs import Need
 
 Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], pydantic.Strict(False)]  # a YAML list, frozen
@@ -18,6 +19,15 @@ Size = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 TreeShare = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=0)]
+Numbers = Literal["piecewise", "periodic", "none"]
+Bins = Annotated[
+    int, Field(ge=2, description="Most bins of a number, at quantiles of the training part.")
+]
+Waves = Annotated[int, Field(ge=1, description="Waves of a number.")]
+WaveScale = Annotated[
+    float,
+    Field(gt=0, description="Deviation of the first frequencies; higher ones follow finer detail."),
+]
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -39,6 +49,7 @@ class Options(Section):
     """The section of a model; `tag` is its type.
 
     Attributes:
+        dependent: options that would do nothing beside some values of another one.
         rates: options that are rates of `nn.Dropout` and nothing else; trials that differ in them
             can be trained in one pass.
         train: defaults of the section `train` that this model has in place of the usual ones.
@@ -47,6 +58,7 @@ class Options(Section):
         rescales: whether the scale of numbers makes no difference to it.
     """
 
+    dependent: ClassVar[Mapping[str, Need]] = {}
     rates: ClassVar[frozenset[str]] = frozenset()
     train: ClassVar[Mapping[str, Any]] = {}
     without: ClassVar[frozenset[str]] = frozenset()
@@ -55,13 +67,29 @@ class Options(Section):
 
     @property
     def rescales(self) -> bool:
-        return False
+        return getattr(self, "numbers", "none") == "piecewise"
+
+
+def _embedded(*kinds: str) -> Need:
+    law = f"needs numbers: {' or '.join(kinds)} beside it"
+    return Need("numbers", law, lambda chosen: chosen in kinds)
+
+
+_OF_NUMBERS = {
+    "bins": _embedded("piecewise"),
+    "frequencies": _embedded("periodic"),
+    "frequency_scale": _embedded("periodic"),
+}
 
 
 class Mlp(Options):
     """Fully connected layers over all features."""
 
     tag: ClassVar[str | None] = "mlp"
+    dependent: ClassVar[Mapping[str, Need]] = {
+        "number_embedding": _embedded("piecewise", "periodic"),
+        **_OF_NUMBERS,
+    }
     rates: ClassVar[frozenset[str]] = frozenset({"dropout"})
     type: Literal["mlp"] = Field("mlp", description="For tables; takes every kind of column.")
     hidden: Many[Size] = Field((128, 64), description="Width of each hidden layer.")
@@ -69,12 +97,23 @@ class Mlp(Options):
     activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between layers.")
     batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
     embedding: Size = Field(8, description="Size of a category's embedding.")
+    numbers: Numbers = Field(
+        "none", description="How numbers are embedded: linear in bins, by waves, or not."
+    )
+    number_embedding: Size = Field(16, description="Size of a number's embedding.")
+    bins: Bins = 48
+    frequencies: Waves = 48
+    frequency_scale: WaveScale = 0.01
 
 
 class TabM(Options):
     """An ensemble of fully connected networks that share most of their weights."""
 
     tag: ClassVar[str | None] = "tabm"
+    dependent: ClassVar[Mapping[str, Need]] = {
+        "embedding": _embedded("piecewise", "periodic"),
+        **_OF_NUMBERS,
+    }
     rates: ClassVar[frozenset[str]] = frozenset({"dropout"})
     train: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adamw",
@@ -90,40 +129,13 @@ class TabM(Options):
     blocks: Size = Field(2, description="Hidden layers of each.")
     width: Size = Field(256, description="Width of each hidden layer.")
     dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
-    numbers: Literal["piecewise", "periodic", "none"] = Field(
+    numbers: Numbers = Field(
         "piecewise", description="How numbers are embedded: linear in bins, by waves, or not."
     )
     embedding: Size = Field(16, description="Size of a number's embedding.")
-    bins: Annotated[int, Field(ge=2)] = Field(
-        48, description="Most bins of a number, at quantiles of the training part."
-    )
-    frequencies: Size = Field(48, description="Waves of a number.")
-    frequency_scale: Annotated[float, Field(gt=0)] = Field(
-        0.01, description="Deviation of the first frequencies; higher ones follow finer detail."
-    )
-
-    @property
-    def rescales(self) -> bool:
-        return self.numbers == "piecewise"
-
-    @pydantic.field_validator("embedding", "bins", "frequencies", "frequency_scale")
-    @classmethod
-    def _belongs(cls, value: float, info: ValidationInfo) -> float:
-        chosen, needed = info.data.get("numbers"), _EMBEDDED[str(info.field_name)]
-        unset = value == cls.model_fields[str(info.field_name)].default  # as bundles have it
-        if chosen is not None and chosen not in needed and not unset:
-            law = f"needs numbers: {' or '.join(needed)} beside it"
-            raise PydanticCustomError("law", law, {"got": f"numbers: {chosen}"})
-        return value
-
-
-_EMBEDDED = {
-    "embedding": ("piecewise", "periodic"),
-    "bins": ("piecewise",),
-    "frequencies": ("periodic",),
-    "frequency_scale": ("periodic",),
-}
-"""Embeddings of numbers that an option needs."""
+    bins: Bins = 48
+    frequencies: Waves = 48
+    frequency_scale: WaveScale = 0.01
 
 
 class Boosting(Options):
@@ -133,7 +145,7 @@ class Boosting(Options):
     train: ClassVar[Mapping[str, Any]] = {"lr": 0.05}
     without: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "optimizer", "weight_decay", "momentum", "schedule", "clip_norm"}
-        | {"label_smoothing", "focal_gamma", "sampling", "plateau", "warmup", "ema"}
+        | {"label_smoothing", "focal_gamma", "sampling", "plateau", "warmup", "ema", "mixup"}
     )
     single: ClassVar[bool] = True
     type: Literal["boosting"] = Field(

@@ -16,12 +16,13 @@ from eagleray.learn import features
 from eagleray.learn.models import layers, numbers, options
 
 
-class TabM(layers.Fitted, layers.Ensemble):
+class TabM(layers.Ensemble):
     """Numbers embedded, categories one-hot, text as a bag of tokens, image flattened."""
 
     def __init__(self, options: options.TabM, shape: features.Shape, outputs: int) -> None:
         super().__init__()
-        self.numbers = numbers.build(options, shape.numeric) if shape.numeric else None
+        count, size = shape.numeric, options.embedding
+        self.numbers = numbers.build(options, count, size) if count else None
         self.bag = layers.TokenBag(shape, options.width) if shape.tokens else None
         self._rows, self.members = shape.table, options.members
         embedded = self.numbers is not None and options.numbers != "none"
@@ -39,10 +40,6 @@ class TabM(layers.Fitted, layers.Ensemble):
             start_scaling_init_chunks=sizes,
         )
         self.head = tabm.LinearEnsemble(options.width, outputs, k=options.members)
-
-    def fit(self, inputs: dict[str, Tensor]) -> None:
-        if isinstance(self.numbers, layers.Fitted):
-            self.numbers.fit(inputs)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (B, C) of the ensemble; in training, logits (B K, C) of its K members."""

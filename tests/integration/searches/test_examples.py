@@ -48,6 +48,7 @@ EXAMPLES = {
     "imbalanced": Reduced("recall", 0.6, {"train.epochs": "8"}),
     "grouped": Reduced("r2", 0.2, {"train.epochs": "8", "tune.folds": "3"}),
     "digits": Reduced("accuracy", 0.9, {"train.epochs": "5", "tune.trials": "1"}),
+    "digits_augmented": Reduced("accuracy", 0.8, {"train.epochs": "6", "tune.trials": "1"}),
     "adult": Reduced("roc_auc", 0.88, {"train.epochs": "2"}),
     "adult_boosting": Reduced("roc_auc", 0.88, {"train.epochs": "4"}),
     "recommend": Reduced("ndcg_at_k", 0.2, {"train.epochs": "10", "tune.trials": "1"}),
