@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from eagleray import errors, spec, storage
 from eagleray.learn import features, metrics
-from eagleray.spec import validation
+from eagleray.spec import auto, validation
 from eagleray.state import leases, searches
 from ray_jobs.data import encoded, extent, prepare
 
@@ -91,11 +91,14 @@ class Search:
         Raises:
             SearchError: the search ended without a model; says how to try again.
         """
-        known, result, tune = self.records.trials(), self.records.result(), self.experiment.tune
-        hours = self.experiment.hours
-        if result is None or not result.covers(tune.trials, tune.minutes, hours):
+        known, result, experiment = self.records.trials(), self.records.result(), self.experiment
+        tune, hours = experiment.tune, experiment.hours
+        allowed = experiment.members, tune.ensemble.latency_ms
+        if result is None or not (
+            result.covers(tune.trials, tune.minutes, hours) and result.allows(*allowed)
+        ):
             result = None
-            if not exhausted(self.experiment, known):
+            if not exhausted(experiment, known):
                 return None
         try:
             return self.ranked(known), result
@@ -162,6 +165,13 @@ class Search:
         """The trials that have a score, the best first."""
         scores = [record for record in trials if record.score is not None]
         return sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
+
+    def leading(self, trials: list[searches.Record], count: int) -> list[searches.Record]:
+        """The best few trials that have a score, of each model of `model.type: auto`."""
+        found: dict[str, list[searches.Record]] = {}
+        for record in self.scored(trials):
+            found.setdefault(auto.family(record.values), []).append(record)
+        return [record for own in found.values() for record in own[:count]]
 
     @property
     def _sign(self) -> int:

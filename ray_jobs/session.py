@@ -20,6 +20,7 @@ import ray
 import torch
 
 from eagleray import code, errors, ray_compat, spec, storage
+from eagleray.spec import auto
 from eagleray.state import searches
 from eagleray.storage import cache
 from ray_jobs import checkpoints, learner, pack, strategies, training
@@ -75,7 +76,8 @@ class Session:
         self._notice = ray_compat.Notice([node, *strategy.each(_own_node())])
         self._cache: dict[str, encoded.Encoded] = {}
         self._members: list[Member] = []
-        self._scores: dict[int, float] = {}  # by number; a trial below enough others cannot win
+        # by model and number; a trial below enough others of its model cannot win
+        self._scores: dict[str, dict[int, float]] = {}
         self.begin({})
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -225,11 +227,13 @@ class Session:
     def _save_for_comparison(self) -> None:
         """Save weights, of which a stopped trial's may be the best; and what others clone."""
         trained = [one for one in self._members if one.epoch and not one.ended]
-        self._scores |= {one.number: one.trainer.score for one in trained}
-        best = heapq.nlargest(checkpoints.BEST, self._scores.values())
         for one in trained:
+            self._scores.setdefault(auto.family(one.values), {})[one.number] = one.trainer.score
+        for one in trained:
+            alike = self._scores[auto.family(one.values)]
+            least = heapq.nlargest(checkpoints.BEST, alike.values())[-1]
             with one.failing():
-                one.save(worth=self._place.cost is not None or self._scores[one.number] >= best[-1])
+                one.save(worth=self._place.cost is not None or alike[one.number] >= least)
         if self._job.population:
             self._save()
             for one in self._members:

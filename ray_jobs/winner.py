@@ -19,13 +19,12 @@ from eagleray.learn import features, schema, tasks
 from eagleray.spec import auto
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
-from eagleray.storage import cache
-from ray_jobs import challenge, decided, learner, search, tensors
+from ray_jobs import challenge, decided, ensembles, search
 from ray_jobs.data import prepare
 
 
 class Winner:
-    """The best trial, rebuilt from storage and judged on the untouched test part.
+    """The best trial or an ensemble, rebuilt from storage and judged on the untouched test part.
 
     `trials` are all of the search, the best first.
 
@@ -38,7 +37,8 @@ class Winner:
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
         split = searched.dataset.split
         self._test, train = (_part(searched.dataset, rows) for rows in (split.test, split.train))
-        found = decided.decide(searched, _bundle(searched, trial))
+        self._best = ensembles.best(searched, trials)
+        found = decided.decide(searched, self._best.model)
         self._bundle = found.model
         self._outputs = self._bundle.predict_columns(self._test.columns).outputs
         self._predictions = predictions(
@@ -55,7 +55,7 @@ class Winner:
             train=train,
             history=trial.history,
         )
-        self._evaluation = found.told(evaluated, self._test, self._outputs)
+        self._evaluation = self._best.told(found.told(evaluated, self._test, self._outputs))
 
     def register(self) -> searches.Result:
         """Register the model and save the result; a winner registered before keeps its version.
@@ -139,6 +139,9 @@ class Winner:
             baselines=judged.baselines,
             unbeaten=list(evaluation.unbeaten(judged)),
             compared=judged.champion,
+            ensemble=judged.ensemble,
+            members=self._search.experiment.members,
+            latency_ms=tune.ensemble.latency_ms,
         )
 
     @property
@@ -155,6 +158,7 @@ class Winner:
             "epoch": self._trial.best_epoch,
             "data": self._search.dataset.fingerprint,
             "source": self._search.experiment.data.source,
+            **({"members": self._best.weights} if self._best.weights else {}),
         }
 
     def _manifest(self) -> dict[str, Any]:
@@ -163,12 +167,16 @@ class Winner:
         return {
             "task": dataset.schema.target.task,
             "metric": self._search.metric,
-            "metrics": {"validation": trial.best, "test": self._evaluation.values},
+            "metrics": {
+                "validation": dict(self._best.validation),
+                "test": self._evaluation.values,
+            },
             "warnings": self._evaluation.warnings,
             "unbeaten": list(evaluation.unbeaten(self._evaluation)),
             "looks": self._evaluation.looks,
             "decision": _dumped(self._evaluation.decision),
             "calibration": _dumped(self._evaluation.calibration),
+            "ensemble": _dumped(self._evaluation.ensemble),
             "compared": compared.model_dump(mode="json", exclude={"metrics"}) if compared else None,
             "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
             "values": auto.effective(trial.values),
@@ -207,23 +215,4 @@ def _model(made: bundle.Bundle) -> evaluation.Model:
         shape=made.transforms.shape,
         encode=made.transforms.apply,
         predict=lambda columns: made.predict_columns(columns).outputs,
-    )
-
-
-def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
-    dataset = searched.dataset
-    configuration = searched.experiment.configuration(trial.values)
-    transforms = searched.transforms(configuration)
-    custom = searched.custom.get(configuration.model.type)
-    task, trained = tasks.of(dataset.schema.target), learner.member(configuration.model)
-    with contextlib.ExitStack() as stack:
-        opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
-        weights = tensors.Reader(map(stack.enter_context, opened))
-        engine = trained.engine(configuration.model, transforms, task.width, weights, custom=custom)
-    return bundle.Bundle(
-        schema=transforms.with_categories(dataset.schema),
-        transforms=transforms,
-        engine=engine,
-        scale=task.scale(dataset.targets[dataset.split.train]),
-        extra_fields=searched.experiment.serve.extra_fields,
     )

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 SEMANTICS = 1
 """Increased when the same file comes to mean another search; earlier searches then run again."""
-LIMITS = {"trials", "budget", "pack"}  # keys of `tune` that do not say what a search tries
+MEMBERS = 5
+"""Most members of an ensemble beside `model.type: auto`."""
+LIMITS = {"trials", "budget", "pack", "ensemble"}  # keys of `tune` that do not say what a search tries
 
 
 class Experiment(File):
@@ -77,6 +79,15 @@ class Experiment(File):
         """The models that trials may take."""
         model = self.model
         return model.families if isinstance(model, models.Auto) else (model.type,)
+
+    @property
+    def members(self) -> int:
+        """The most members of an ensemble; 1 where the winner is one trial."""
+        tune = self.tune
+        if tune.ensemble.members == "auto":
+            several = isinstance(self.model, models.Auto) and tune.cost is None
+            return MEMBERS if several else 1
+        return int(tune.ensemble.members)
 
     @property
     def losses(self) -> list[str]:

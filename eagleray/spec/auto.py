@@ -73,9 +73,14 @@ def chosen(sections: space.Tree) -> space.Tree:
 
 def effective(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a trial without those of the models that it does not take."""
-    taken = values.get(f"model.{FAMILY}")
-    others = tuple(f"model.{name}." for name in SPACES if taken is not None and name != taken)
+    taken = family(values)
+    others = tuple(f"model.{name}." for name in SPACES if taken and name != taken)
     return {key: value for key, value in values.items() if not key.startswith(others)}
+
+
+def family(values: Mapping[str, Any]) -> str:
+    """The model that a trial takes, by its values; empty without `auto`."""
+    return str(values.get(f"model.{FAMILY}", ""))
 
 
 def _is_auto(model: Any) -> bool:

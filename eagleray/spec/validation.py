@@ -228,6 +228,10 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
     if tune.get("warm_start") and tune.get("search") in ("random", "grid"):
         law = "needs search: tpe or cma beside it, which learn from trials"
         yield Problem(("tune", "warm_start"), law, f"search: {tune['search']}")
+    members = _section(tune, "ensemble").get("members", "auto")
+    if members not in ("auto", 1) and tune.get("cost") is not None:
+        law = "cannot stand beside tune.cost, which chooses one trial"
+        yield Problem(("tune", "ensemble", "members"), law, show(members))
     budget, compute = _section(tune, "budget"), _section(tree, "compute")
     if tune.get("budget") is not None and set(budget.values()) <= {None}:
         law = f"must have one of {', '.join(sections.Budget.model_fields)}"

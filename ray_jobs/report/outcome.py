@@ -27,7 +27,7 @@ COSTS: dict[str, Callable[[float], str]] = {
 """How a cost is written, by `tune.cost`."""
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
-    *("headline", "looks", "baselines", "unbeaten", "compared"),
+    *("headline", "looks", "baselines", "unbeaten", "compared", "ensemble"),
 }
 
 Cells = dict[str, list[str]]
@@ -48,6 +48,12 @@ class Outcome:
     def winner(self) -> searches.Record:
         return self.trials[0]
 
+    @property
+    def validation(self) -> Mapping[str, float]:
+        """Metrics of what was registered, on the validation part."""
+        ensemble = self.result.ensemble
+        return ensemble.metrics if ensemble and ensemble.kept else self.winner.best
+
     def summary(self) -> dict[str, Any]:
         """The outcome as values for JSON."""
         best = self.winner
@@ -58,7 +64,11 @@ class Outcome:
             "champion": self.place.champion,
             "why": self.place.why,
             "metric": self.search.metric,
-            "winner": {"trial": best.number, "values": best.values, "validation": best.best},
+            "winner": {
+                "trial": best.number,
+                "values": best.values,
+                "validation": dict(self.validation),
+            },
             **self.result.model_dump(mode="json", include=_KEPT),
             "audit": self.audit.summary() if self.audit else None,
             "trials": [
@@ -79,7 +89,7 @@ class Outcome:
         out.print(leaderboard(self.trials, self.search.metric, out.width))
         if winner.values:
             out.print(f"trial {winner.number}: {screen.values(winner.values)}", soft_wrap=True)
-        out.print(scores(winner.best, result))
+        out.print(scores(self.validation, result))
         if result.cost:
             out.print(front(result))
         if result.confusion or result.confused:
@@ -180,6 +190,8 @@ def said(result: searches.Result) -> Iterator[str]:
     """Yield sentences on a version's results; the caller puts its name before them."""
     if result.headline:
         yield result.headline
+    if result.ensemble is not None:
+        yield str(result.ensemble)
     if result.compared is not None:
         other = f"version {result.compared.version}, the champion when it was judged"
         verdict = result.compared.verdict

@@ -14,6 +14,7 @@ from eagleray.learn.tasks.diagrams import Line as Line
 from eagleray.learn.tasks.multiclass import Multiclass
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Alternative as Alternative
+from eagleray.learn.tasks.task import Averaged as Averaged
 from eagleray.learn.tasks.task import Evaluation as Evaluation
 from eagleray.learn.tasks.task import Scale as Scale
 from eagleray.learn.tasks.task import TargetColumn as TargetColumn

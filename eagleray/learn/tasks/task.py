@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ MOST_INFERRED_CLASSES = 20  # more different whole numbers than this are a quant
 
 Scale = Mapping[str, float]
 """Statistics of the training targets, stored in `bundle.json`."""
+
+Averaged = Literal["raw", "probabilities"]
+"""What an ensemble takes the mean of: raw outputs, or probabilities, whose logits raw outputs are."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Task(Protocol):
     positive: ClassVar[int | None] = None  # index of the class that `data.positive` names
     telling: ClassVar[tuple[str, ...]] = ()  # metrics that say most to people
     miss: ClassVar[str] = ""  # what `misses` are, for people
+    averaged: ClassVar[Averaged] = "raw"
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target
