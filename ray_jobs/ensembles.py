@@ -148,6 +148,8 @@ def _look(pool: _Pool, experiment: spec.Experiment) -> tuple[Ensemble, bundle.Bu
     bound, most = experiment.tune.ensemble.latency_ms, experiment.members
     single = pool.price(pool.candidates[0].model)
     found = Ensemble(rows=len(pool.predicted.truth_B), single=single)
+    if len(pool.candidates) == 1:
+        return found.model_copy(update={"why": _LONE}), None
     while most > 1:
         times = ensembles.select(pool.predicted, most)
         if (taken := sum(map(bool, times))) < 2:
@@ -167,6 +169,7 @@ def _look(pool: _Pool, experiment: spec.Experiment) -> tuple[Ensemble, bundle.Bu
     return found.model_copy(update={"why": why}), None
 
 
+_LONE = "no other one has its weights in storage"
 _ALONE = "none of the others improves its predictions"
 
 

@@ -36,8 +36,9 @@ class Search:
     """
 
     def __init__(self, experiment: spec.Experiment, size: extent.Extent | None = None) -> None:
-        self.experiment = experiment
         self.dataset = _dataset(experiment, size or extent.measure(experiment))
+        experiment = experiment.fitted({one.type for one in self.dataset.schema.columns})
+        self.experiment = experiment
         if misfits := list(prepare.misfits(experiment, self.dataset)):
             raise errors.DataError(*misfits)
         self.metric = experiment.metric(self.dataset.schema.target.task)

@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from ray import tune
 
 from eagleray import spec
+from eagleray.spec import auto
 from eagleray.state import searches
 from ray_jobs import cluster, search
 from ray_jobs import pack as packs
@@ -97,7 +98,7 @@ class Searcher(tune.search.Searcher):
         used = {record.number for record in known}
         self._numbers = (number for number in itertools.count(1) if number not in used)
         self._tried = {_key(record.values) for record in known}
-        self._grid = _grid(experiment)
+        self._grid, self._starts = _grid(experiment), auto.starts(experiment.space)
         self._unfinished: list[dict[str, Any]] = []
         for past in earlier:
             self._ask(0, parameters=past.parameters)
@@ -238,7 +239,7 @@ class Searcher(tune.search.Searcher):
         """Suggest an untried configuration; None if there is none."""
         number = next(self._numbers)
         for attempt in range(SAMPLE_ATTEMPTS if self._kind.samples else 0):
-            values = self._ask(number, attempt)
+            values = self._ask(number, attempt, parameters=self._start(number, attempt))
             if _key(values) not in self._tried:
                 break
             self._tell(number, None, None)
@@ -251,6 +252,13 @@ class Searcher(tune.search.Searcher):
         self._tried.add(_key(values))
         parameters = self._optuna[number].params if number in self._optuna else {}
         return {"number": number, "values": values, "parameters": parameters}
+
+    def _start(self, number: int, attempt: int) -> dict[str, Any] | None:
+        """Parameters of one of the first trials of `model.type: auto`; None for any other."""
+        if attempt or number > len(self._starts):
+            return None
+        values, space = self._starts[number - 1], self._experiment.space
+        return {key: drawn.parameter(values[key]) for key, drawn in space.items()}
 
     def _ask(
         self, number: int, attempt: int = 0, *, parameters: dict[str, Any] | None = None
@@ -265,7 +273,11 @@ class Searcher(tune.search.Searcher):
         asked = self._optuna[number] = self._study.ask()
         if number and parameters is not None and self._kind.stateful:
             _ = asked.relative_params  # the sampler's own part of what it knows of this trial
-        return {key: drawn.suggest(asked, key) for key, drawn in self._experiment.space.items()}
+        values: dict[str, Any] = {}
+        for key, drawn in self._experiment.space.items():  # which model is taken comes first
+            read = auto.reads(values, key)
+            values[key] = drawn.suggest(asked, key) if read else drawn.default()
+        return values
 
     def _tell(self, number: int, score: float | None, cost: float | None) -> None:
         """Report the end of a trial to optuna, which does not know those of the grid."""

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -77,8 +77,9 @@ class Experiment(File):
     @property
     def families(self) -> tuple[str, ...]:
         """The models that trials may take."""
-        model = self.model
-        return model.families if isinstance(model, models.Auto) else (model.type,)
+        if not isinstance(self.model, models.Auto):
+            return (self.model.type,)
+        return tuple(self.searched["model"][auto.FAMILY].grid())
 
     @property
     def members(self) -> int:
@@ -99,6 +100,19 @@ class Experiment(File):
         data, tune = {"positive": self.data.positive}, {"metric": self.tune.metric}
         decide = self.decide.model_dump()
         return validation.tasks({**self.searched, "data": data, "tune": tune, "decide": decide})
+
+    def fitted(self, types: Set[str]) -> Experiment:
+        """The experiment with those models of `auto` that take columns of all these types.
+
+        Models that the file names stay.
+        """
+        if not isinstance(self.model, models.Auto) or self.model.families is not None:
+            return self
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        fields["searched"] = auto.narrowed(
+            self.searched, lambda name: models.REGISTRY[name].takes(types)
+        )
+        return Experiment.model_construct(self.model_fields_set, **fields)
 
     def configuration(self, values: Mapping[str, object]) -> Configuration:
         """The configuration with `values` for the keys of `space`; SpecError for invalid ones."""

@@ -11,6 +11,7 @@ import torch
 
 from eagleray import engines, errors
 from eagleray.engines import Engine, Imported
+from eagleray.engines.ensemble import Ensemble, Member
 from eagleray.engines.torch import Torch
 from eagleray.learn import features, models
 from tests import elsewhere
@@ -34,6 +35,14 @@ def _torch() -> Case:
     return Case(engine, {"numeric": COLUMNS.to_numpy(np.float32)}, 2)
 
 
+def _ensemble() -> Case:
+    """Two networks, of which one counts twice and has inputs of its own."""
+    one, other = _torch(), _torch()
+    members = [Member(one.engine, 1, SHAPE), Member(other.engine, 2, SHAPE, encoding=1)]
+    inputs = {"numeric": one.inputs["numeric"], "1/numeric": other.inputs["numeric"] / 2}
+    return Case(Ensemble(members, "probabilities"), inputs, 2)
+
+
 def _imported(name: str, content: bytes, outputs: int, dtype: str) -> Case:
     engine = read(name, content)
     return Case(engine, {engine.inputs[0].name: COLUMNS.to_numpy(dtype)}, outputs)
@@ -55,6 +64,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "onnx": lambda: _imported("onnx", FILES["onnx"](), 2, "float32"),
     "lightgbm": lambda: _imported("lightgbm", FILES["lightgbm"](), 1, "float64"),
     "export": lambda: _imported("export", FILES["export"](), 2, "float32"),
+    "ensemble": _ensemble,
 }
 
 
@@ -65,7 +75,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def test_every_engine_is_held_to_the_contract() -> None:
     assert set(CASES) == set(engines.REGISTRY)
-    assert set(FILES) == set(CASES) - {engines.TORCH}
+    assert set(FILES) == set(CASES) - {engines.TORCH, engines.ENSEMBLE}
 
 
 def test_each_row_has_outputs_that_are_floating_point_numbers(case: Case) -> None:
