@@ -6,6 +6,7 @@ slices       groups that are predicted worse
 importance   what each column is worth
 fit          over- and under-fitting
 decisions    temperature, threshold and costs
+ensembles    which trials a mean is made of, and what it gains
 whole        all of it, as the document `eagleray.state.evaluations.Evaluation`
 """
 
