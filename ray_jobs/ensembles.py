@@ -18,8 +18,8 @@ from eagleray.state.evaluations import Ensemble, Evaluation, Member, Price, Verd
 from ray_jobs import bundles, search
 from ray_jobs.data import prepare
 
-MOST_OUTPUTS = 20_000_000
-"""Outputs of all candidates together; of more, fewer validation rows are looked at."""
+MOST_ROWS, MOST_OUTPUTS = 20_000, 20_000_000
+"""Validation rows, and outputs of all candidates for them; of more, fewer rows are looked at."""
 PASSES, WARM_UP = 50, 10
 """Predictions of one row whose median is a latency, after some that are not counted."""
 UNFIT = (errors.CorruptObjectError, errors.ObjectNotFoundError)
@@ -85,7 +85,8 @@ class _Pool:
     def of(cls, searched: search.Search, candidates: Sequence[_Candidate]) -> "_Pool":
         dataset = searched.dataset
         outputs = len(candidates) * candidates[0].model.task.width
-        rows = prepare.evenly_spaced(dataset.split.validation, max(1, MOST_OUTPUTS // outputs))
+        most = max(1, min(MOST_ROWS, MOST_OUTPUTS // outputs))
+        rows = prepare.evenly_spaced(dataset.split.validation, most)
         columns, truth_B = dataset.take(rows), dataset.targets[rows]
         outputs_K = [one.model.predict_columns(columns).outputs for one in candidates]
         predicted = ensembles.Candidates(

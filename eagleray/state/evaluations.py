@@ -203,7 +203,7 @@ class Ensemble(Part):
     why: str = ""  # why not
     members: dict[str, Member] = {}  # by number of the trial, the heaviest first
     verdict: Verdict | None = None  # on validation rows that its selection has not seen
-    rows: int = 0  # of the validation part
+    rows: int = 0  # of the validation part that were looked at
     metrics: dict[str, float] = {}  # of the members that were selected on them, on all these rows
     price: Price | None = None
     single: Price | None = None  # of the best trial
