@@ -8,7 +8,7 @@
     code/{module}.py          source of the user's architecture, if any
     predictions.parquet       truth and prediction for each row of the test part, for people
     evaluation.json           how good it is there, for reports (`eagleray.state.evaluations`)
-    members/{n}/…             in place of a model, those of an ensemble (`eagleray.engines.ensemble`)
+    members/{n}/…             models of an ensemble, see `eagleray.engines.ensemble`
 
 Nothing is unpickled. The only code that runs is the user's source, verified like every file.
 

@@ -1,4 +1,4 @@
-"""Trials as bundles, rebuilt from their weights in storage: one alone, or several as an ensemble."""
+"""Trials as bundles, rebuilt from their weights in storage: one alone, or the mean of several."""
 
 import contextlib
 from collections.abc import Sequence

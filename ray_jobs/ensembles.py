@@ -89,9 +89,7 @@ class _Pool:
         rows = prepare.evenly_spaced(dataset.split.validation, most)
         columns, truth_B = dataset.take(rows), dataset.targets[rows]
         outputs_K = [one.model.predict_columns(columns).outputs for one in candidates]
-        predicted = ensembles.Candidates(
-            dataset.schema.target, truth_B, outputs_K, searched.metric
-        )
+        predicted = ensembles.Candidates(dataset.schema.target, truth_B, outputs_K, searched.metric)
         return cls(candidates, predicted, dataset.take(rows[:1]))
 
     def mean(self, times: Sequence[int]) -> bundle.Bundle:

@@ -2,8 +2,8 @@
 
 A trial that has ended needs no checkpoint, but for others of its population. Weights stay of the
 best few of each model, and of the Pareto front: the winner's, those of which an ensemble is made,
-and those that take its place when they are damaged. What removal leaves, such as after a crash, is removed
-when the search ends, or by `eagleray storage sweep`.
+and those that take its place when they are damaged. What removal leaves, such as after a crash, is
+removed when the search ends, or by `eagleray storage sweep`.
 """
 
 import logging

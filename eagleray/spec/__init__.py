@@ -41,7 +41,12 @@ SEMANTICS = 1
 """Increased when the same file comes to mean another search; earlier searches then run again."""
 MEMBERS = 5
 """Most members of an ensemble beside `model.type: auto`."""
-LIMITS = {"trials", "budget", "pack", "ensemble"}  # keys of `tune` that do not say what a search tries
+LIMITS = {
+    "trials",
+    "budget",
+    "pack",
+    "ensemble",
+}  # keys of `tune` that do not say what a search tries
 
 
 class Experiment(File):

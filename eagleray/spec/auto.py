@@ -1,7 +1,8 @@
 """`model.type: auto`: the spaces of several models as one, of which a trial takes one model.
 
-A trial draws values for its own model; those of the others stand at their defaults. The spaces of `tabm` and
-`mlp` are those of their papers (arXiv:2410.24210, arXiv:2106.11959), narrowed to small models.
+A trial draws values for its own model; those of the others stand at their defaults. The spaces of
+`tabm` and `mlp` are those of their papers (arXiv:2410.24210, arXiv:2106.11959), narrowed to small
+models.
 """
 
 from __future__ import annotations

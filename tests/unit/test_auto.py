@@ -142,7 +142,10 @@ def test_a_trial_draws_values_of_its_own_model_alone(tmp_path: Path) -> None:
         (one,) = suggested["members"]
         model = auto.family(one["values"])
         taken.add(model)
-        own = {f"model.{auto.FAMILY}", *(k for k in chosen.space if k.startswith(f"model.{model}."))}
+        own = {
+            f"model.{auto.FAMILY}",
+            *(k for k in chosen.space if k.startswith(f"model.{model}.")),
+        }
         assert set(one["parameters"]) == own
         usual = values(chosen)
         assert all(one["values"][key] == usual[key] for key in chosen.space.keys() - own)

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors import torch as safe_torch
 
 from eagleray import bundle, errors, spec
 from eagleray.engines.ensemble import Ensemble
 from eagleray.evaluation import ensembles
-from eagleray.learn import schema
+from eagleray.learn import metrics, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
@@ -100,41 +102,76 @@ def test_rows_that_do_not_define_the_metric_give_the_best_alone() -> None:
     assert ensembles.gain(only, 5) is None
 
 
-WAVES = """
-name: waves
-data: {source: waves.csv, target: y, split: {validation: 0.45, test: 0.45}}
-features: {a: {scale: {choice: [standard, quantile]}}}
-model: {type: mlp, hidden: [32], dropout: 0.0}
-train: {lr: 0.02, epochs: 25, batch_size: 32, seed: {choice: [0, 1, 2, 3]}}
+SUMS = """
+name: sums
+data: {source: sums.csv, target: y, split: {validation: 0.4, test: 0.4}}
+features: {a: {type: numeric, scale: {choice: [standard, minmax]}}}
+model: {type: mlp, hidden: []}
+train: {epochs: 1, seed: {choice: [0, 1, 2, 3]}}
 tune: {trials: 8, ensemble: {members: 3, latency_ms: null}}
 """
+OFF = 0.5
+"""Error of one weight of each model, relative to the target's deviation."""
 
 
-def searched(folder: Path, text: str = WAVES, **overrides: str) -> search.Search:
-    """Noisy waves of few training rows, of which each network learns other ones."""
+def searched(folder: Path, text: str = SUMS, **overrides: str) -> search.Search:
+    """Sums of four columns, with noise; whether they are high."""
     random = np.random.default_rng(3)
-    a_B, b_B = random.uniform(-2, 2, (2, 1500))
-    y_B = np.sin(3 * a_B) + np.cos(2 * b_B) + random.normal(0, 0.5, 1500)
-    kind_B = np.where(y_B > 0, "high", "low")
-    lines = (f"{a:.4f},{b:.4f},{y:.4f},{kind}" for a, b, y, kind in zip(a_B, b_B, y_B, kind_B, strict=True))
-    (folder / "waves.csv").write_text("a,b,y,kind\n" + "\n".join(lines) + "\n")
+    x_BF = random.normal(size=(1000, 4))
+    y_B = x_BF.sum(1) + random.normal(0, 0.5, 1000)
+    rows = [
+        ",".join([*(f"{value:.4f}" for value in (*x_F, y)), "high" if y > 0 else "low"])
+        for x_F, y in zip(x_BF.tolist(), y_B.tolist(), strict=True)
+    ]
+    (folder / "sums.csv").write_text("\n".join(["a,b,c,d,y,kind", *rows]) + "\n")
     drop = "kind" if "target: y" in text else "y"
     return judged.searched(folder, text, **{"data.drop": f"[{drop}]", **overrides})
 
 
-def trained(one: search.Search, scales: str = "ssqq") -> list[searches.Record]:
-    """Trials that differ in their seed, with the scale of each; the best first."""
-    named = {"s": "standard", "q": "quantile"}
-    trials = [
-        judged.trial(one, number, **{"features.a.scale": named[scale], "train.seed": number - 1})
-        for number, scale in enumerate(scales, 1)
-    ]
-    return one.ranked(trials)
+def linear(one: search.Search, scales: str = "ssmm") -> list[searches.Record]:
+    """Linear models on column `a` as each scale gives it, the best first."""
+    made = [_linear(one, number, scale) for number, scale in enumerate(scales, 1)]
+    return one.ranked(made)
+
+
+def _linear(one: search.Search, number: int, scale: str) -> searches.Record:
+    """The least squares with an error in one weight, another one in each trial."""
+    values = {"features.a.scale": {"s": "standard", "m": "minmax"}[scale], "train.seed": number - 1}
+    configuration = one.experiment.configuration(values)
+    data, task = (
+        one.dataset.encode(one.transforms(configuration)),
+        tasks.of(one.dataset.schema.target),
+    )
+    target_B = task.scaled(data.train.targets, task.scale(data.train.targets)).astype(float)
+    inputs_BF = np.column_stack([data.train.inputs["numeric"], np.ones(len(target_B))])
+    solved_F = np.linalg.lstsq(inputs_BF, target_B - target_B.mean(), rcond=None)[0]
+    spread_F = inputs_BF.std(0)
+    solved_F[number - 1] += OFF * (1 + number / 100) * target_B.std() / spread_F[number - 1]
+    weight_CF = solved_F[None] * np.array([[-2.0], [2.0]]) if task.width == 2 else solved_F[None]
+    tensors = {
+        "head.0.weight": torch.tensor(weight_CF[:, :-1]).float().contiguous(),
+        "head.0.bias": torch.tensor(weight_CF[:, -1]).float().contiguous(),
+    }
+    record = searches.Record(
+        number=number,
+        values=values,
+        status="finished",
+        epoch=1,
+        best_epoch=1,
+        weights=(blobs.put(one.storage, safe_torch.save(tensors)),),
+    )
+    columns = one.dataset.take(one.dataset.split.validation)
+    outputs = bundles.of(one, record).predict_columns(columns).outputs
+    truth_B = one.dataset.targets[one.dataset.split.validation]
+    record.best = metrics.score(one.dataset.schema.target, truth_B, outputs)
+    record.score, record.history = record.best[one.metric], [record.best]
+    one.records.save(record)
+    return record
 
 
 def loaded(one: search.Search, result: searches.Result) -> bundle.Bundle:
     registry = Registry(one.storage)
-    return bundle.load(registry, registry.version("waves", result.version))
+    return bundle.load(registry, registry.version("sums", result.version))
 
 
 def members(one: search.Search, result: searches.Result) -> list[tuple[bundle.Bundle, float]]:
@@ -153,7 +190,7 @@ def mean(one: search.Search, result: searches.Result, raw: Any) -> Any:
 
 def test_an_ensemble_is_registered_and_predicts_the_mean_of_its_members(tmp_path: Path) -> None:
     one = searched(tmp_path)
-    trials = trained(one)
+    trials = linear(one)
     result = winner.Winner(one, trials).register()
     found = result.ensemble
     assert found is not None
@@ -173,7 +210,7 @@ def test_an_ensemble_is_registered_and_predicts_the_mean_of_its_members(tmp_path
     made.verify()
     raw = schema.to_json(one.dataset.schema, one.dataset.take(one.dataset.split.test[:40]))
     assert made.predict(raw).outputs == pytest.approx(mean(one, result, raw), abs=1e-6)
-    manifest = Registry(one.storage).version("waves", result.version).manifest
+    manifest = Registry(one.storage).version("sums", result.version).manifest
     assert manifest["metrics"]["validation"] == found.metrics
     assert list(manifest["ensemble"]["members"]) == list(found.members)
     assert sum(manifest["lineage"]["members"].values()) == pytest.approx(1)
@@ -183,14 +220,15 @@ def test_an_ensemble_is_registered_and_predicts_the_mean_of_its_members(tmp_path
 
 
 def test_threshold_and_temperature_follow_the_mean_of_probabilities(tmp_path: Path) -> None:
-    text = WAVES.replace("target: y", "target: kind, positive: high")
+    text = SUMS.replace("target: y", "target: kind, positive: high")
     asked = {"decide": "{calibrate: temperature, maximize: f1}", "tune.metric": "log_loss"}
     one = searched(tmp_path, text, **asked)
-    result = winner.Winner(one, trained(one, "ssss")).register()
+    result = winner.Winner(one, linear(one, "ssss")).register()
     assert result.ensemble is not None
     assert result.ensemble.kept
-    made, raw = loaded(one, result), schema.to_json(
-        one.dataset.schema, one.dataset.take(one.dataset.split.test[:40])
+    made, raw = (
+        loaded(one, result),
+        schema.to_json(one.dataset.schema, one.dataset.take(one.dataset.split.test[:40])),
     )
     assert not made.others
     share = 1 / made.scale["temperature"]
@@ -201,19 +239,28 @@ def test_threshold_and_temperature_follow_the_mean_of_probabilities(tmp_path: Pa
 
 
 def test_trees_alone_may_be_an_ensemble(tmp_path: Path) -> None:
-    text = WAVES.replace("{type: mlp, hidden: [32], dropout: 0.0}", "{type: boosting, min_rows: 2, row_share: 0.5}")
-    text = text.replace("lr: 0.02, epochs: 25, batch_size: 32", "lr: 0.3, epochs: 4")
+    model = "{type: boosting, min_rows: 2, row_share: 0.3, rounds: 5}"
+    text = SUMS.replace("{type: mlp, hidden: []}", model).replace("epochs: 1", "epochs: 1, lr: 0.5")
     one = searched(tmp_path, text)
-    result = winner.Winner(one, trained(one, "ssss")).register()
-    assert result.ensemble is not None
-    assert {member.model for member in result.ensemble.members.values()} == {"boosting"}
-    assert result.ensemble.kept
-    loaded(one, result).verify()
+    seeds = [{"features.a.scale": "standard", "train.seed": seed} for seed in range(4)]
+    trials = [judged.trial(one, number, **values) for number, values in enumerate(seeds, 1)]
+    best = winners.best(one, one.ranked(trials))
+    assert best.ensemble is not None
+    assert best.ensemble.kept, str(best.ensemble)
+    assert {member.model for member in best.ensemble.members.values()} == {"boosting"}
+    columns = one.dataset.take(one.dataset.split.test[:4])
+    files = bundle.pack(best.model, schema.to_json(one.dataset.schema, columns), {})
+    loaded = bundle.unpack(files)
+    loaded.verify()
+    assert {path.split("/")[0] for path in files if "model" in path} == {"members"}
 
 
-def test_a_trial_whose_weights_are_damaged_is_named_and_left_out(tmp_path: Path) -> None:
+def test_a_trial_whose_weights_are_damaged_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = searched(tmp_path)
-    trials = trained(one)
+    trials = linear(one)
+    monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path / "of another machine"))
     one.storage.delete(blobs.key(trials[2].weights[0]))
     one.storage.put(blobs.key(trials[3].weights[0]), b"rotten")
     found = winners.best(one, trials).ensemble
@@ -226,9 +273,12 @@ def test_a_trial_whose_weights_are_damaged_is_named_and_left_out(tmp_path: Path)
     assert "damaged in storage, so not tried: trial" in str(found)
 
 
-def test_the_best_trial_itself_must_be_there(tmp_path: Path) -> None:
+def test_the_best_trial_itself_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = searched(tmp_path)
-    trials = trained(one, "ss")
+    trials = linear(one, "ss")
+    monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path / "of another machine"))
     one.storage.delete(blobs.key(trials[0].weights[0]))
     with pytest.raises(errors.ObjectNotFoundError):
         winners.best(one, trials)
@@ -236,7 +286,7 @@ def test_the_best_trial_itself_must_be_there(tmp_path: Path) -> None:
 
 def test_one_trial_is_no_ensemble_and_says_so(tmp_path: Path) -> None:
     one = searched(tmp_path)
-    found = winners.best(one, trained(one, "s"))
+    found = winners.best(one, linear(one, "s"))
     assert found.ensemble is not None
     assert str(found.ensemble) == "is one trial alone: no other one has its weights in storage"
     assert not isinstance(found.model.engine, Ensemble)
@@ -250,7 +300,7 @@ def test_members_leave_until_a_row_is_fast_enough(
 
     monkeypatch.setattr(winners, "_latency_ms", a_millisecond_each)
     one = searched(tmp_path, **{"tune.ensemble.latency_ms": "2"})
-    trials = trained(one)
+    trials = linear(one)
     found = winners.best(one, trials).ensemble
     assert found is not None
     assert (found.kept, len(found.members), found.larger_ms) == (True, 2, 3.0)
@@ -263,10 +313,8 @@ def test_members_leave_until_a_row_is_fast_enough(
 
 
 def test_a_latency_is_measured_in_milliseconds_on_one_core(tmp_path: Path) -> None:
-    import torch
-
     one, before = searched(tmp_path), torch.get_num_threads()
-    found = winners.best(one, trained(one, "ss"))
+    found = winners.best(one, linear(one, "ss"))
     assert found.ensemble is not None
     assert found.ensemble.single is not None
     assert 0.01 < found.ensemble.single.latency_ms < 1000
@@ -276,7 +324,9 @@ def test_a_latency_is_measured_in_milliseconds_on_one_core(tmp_path: Path) -> No
 def test_an_ensemble_that_is_no_better_leaves_the_best_trial(tmp_path: Path) -> None:
     """On 44 rows noise is larger than what a mean gains."""
     one = judged.searched(
-        tmp_path, judged.DIABETES, **{"tune.ensemble": "{members: 3}", "data.split.validation": "0.1"}
+        tmp_path,
+        judged.DIABETES,
+        **{"tune.ensemble": "{members: 3}", "data.split.validation": "0.1"},
     )
     trials = one.ranked([judged.trial(one, n, **{"train.lr": 10.0**-n}) for n in (2, 3)])
     result = winner.Winner(one, trials).register()
@@ -307,7 +357,7 @@ def test_how_many_members_a_file_allows(tmp_path: Path, text: str, most: int) ->
 def test_other_bounds_judge_the_same_trials_anew(tmp_path: Path) -> None:
     """The search is the same one: nothing is trained again."""
     one = searched(tmp_path, **{"tune.trials": "4"})
-    result = winner.Winner(one, trained(one)).register()
+    result = winner.Winner(one, linear(one)).register()
     ended = one.finished()
     assert ended is not None
     assert ended[1] == result

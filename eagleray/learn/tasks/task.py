@@ -19,7 +19,7 @@ Scale = Mapping[str, float]
 """Statistics of the training targets, stored in `bundle.json`."""
 
 Averaged = Literal["raw", "probabilities"]
-"""What an ensemble takes the mean of: raw outputs, or probabilities, whose logits raw outputs are."""
+"""What an ensemble takes the mean of: raw outputs, or the probabilities whose logits these are."""
 
 
 @dataclass(frozen=True)
