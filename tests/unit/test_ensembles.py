@@ -221,7 +221,7 @@ def test_an_ensemble_is_registered_and_predicts_the_mean_of_its_members(tmp_path
 
 def test_threshold_and_temperature_follow_the_mean_of_probabilities(tmp_path: Path) -> None:
     text = SUMS.replace("target: y", "target: kind, positive: high")
-    asked = {"decide": "{calibrate: temperature, maximize: f1}", "tune.metric": "log_loss"}
+    asked = {"decide": "{calibrate: temperature, maximize: f1}"}
     one = searched(tmp_path, text, **asked)
     result = winner.Winner(one, linear(one, "ssss")).register()
     assert result.ensemble is not None

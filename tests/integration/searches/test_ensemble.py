@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from rich import console
 
@@ -26,25 +27,25 @@ from serving import batching, metrics, predictor, web
 def ended(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("ensemble")
     random = np.random.default_rng(3)
-    a_B, b_B = random.uniform(-2, 2, (2, 1500))
-    y_B = np.sin(3 * a_B) + np.cos(2 * b_B) + random.normal(0, 0.5, 1500)
-    lines = (f"{a:.4f},{b:.4f},{y:.4f}" for a, b, y in zip(a_B, b_B, y_B, strict=True))
-    (folder / "waves.csv").write_text("a,b,y\n" + "\n".join(lines) + "\n")
-    (folder / "waves.yaml").write_text(
-        "name: waves\n"
-        "data: {source: waves.csv, target: y, split: {validation: 0.45, test: 0.45}}\n"
+    x_BF = random.uniform(-2, 2, (2000, 6))  # a slope for networks, and steps for trees
+    y_B = 0.9 * x_BF[:, :5].sum(1) + np.floor(2 * x_BF[:, 5]) % 2 + random.normal(0, 0.3, 2000)
+    frame = pd.DataFrame(x_BF, columns=list("abcdef")).assign(y=y_B)
+    frame.to_csv(folder / "steps.csv", index=False)
+    (folder / "steps.yaml").write_text(
+        "name: steps\n"
+        "data: {source: steps.csv, target: y, split: {validation: 0.3, test: 0.3}}\n"
         "model: {type: auto, families: [boosting, mlp]}\n"
         "train: {epochs: 9}\n"
         f"tune: {{trials: 8, ensemble: {{latency_ms: null}}}}\nstorage: {folder.as_uri()}\n"
     )
     out = console.Console(file=io.StringIO(), width=200)
-    return pipeline.run(spec.load(folder / "waves.yaml"), out)
+    return pipeline.run(spec.load(folder / "steps.yaml"), out)
 
 
 @pytest.fixture
 def loaded(ended: Outcome) -> bundle.Bundle:
     registry = Registry(ended.search.storage)
-    return bundle.load(registry, registry.version("waves", ended.result.version))
+    return bundle.load(registry, registry.version("steps", ended.result.version))
 
 
 def rows(ended: Outcome, count: int) -> dict[str, list[Any]]:
@@ -75,8 +76,8 @@ def test_the_endpoint_answers_with_the_mean_and_explains_it(
     instances = [dict(zip(raw, one, strict=True)) for one in zip(*raw.values(), strict=True)]
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
         patch.setenv(metrics.FOLDER, "")
-        gauges = metrics.Metrics(tmp_path, "waves")
-        served = web.Application("waves", gauges)
+        gauges = metrics.Metrics(tmp_path, "steps")
+        served = web.Application("steps", gauges)
         served.predictor = predictor.Predictor(loaded, batching.Limits(), thread, gauges)
         answers = ask(served, "/predict?explain=true", {"instances": instances})
     expected = loaded.predict(raw).outputs.tolist()
@@ -89,9 +90,9 @@ def test_the_endpoint_answers_with_the_mean_and_explains_it(
 
 def test_the_run_and_the_report_say_who_the_members_are(ended: Outcome) -> None:
     said = ended.page()
-    assert f"waves version {ended.result.version} is the mean of" in said
+    assert f"steps version {ended.result.version} is the mean of" in said
     assert ended.summary()["ensemble"]["kept"]
-    report = page(contents.of(ended.search.storage, "waves")).decode()
+    report = page(contents.of(ended.search.storage, "steps")).decode()
     assert "The trials that it is made of" in report
     assert "boosting" in report
 
