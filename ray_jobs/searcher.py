@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from ray import tune
 
 from eagleray import spec
+from eagleray.learn import models
 from eagleray.spec import auto
 from eagleray.state import searches
 from ray_jobs import cluster, search
@@ -83,7 +84,7 @@ class Searcher(tune.search.Searcher):
         self._experiment, self._room, self._left = experiment, room, experiment.trials
         self._pack, self._drawn = pack, list[dict[str, Any]]()
         self._seconds, self._trained = 0.0, 0  # of trials that have ended in this run
-        self._kind, self._mode = REGISTRY[experiment.tune.search], mode
+        self._kind, self._mode = _kind(experiment), mode
         self._study, self._modelled = self._new_study(), 0
         self._optuna: dict[int, optuna.trial.Trial] = {}  # by number of the trial
         self._warm: list[optuna.trial.FrozenTrial] = []  # of earlier searches
@@ -318,8 +319,23 @@ class Searcher(tune.search.Searcher):
         return build(seed, self._warm)
 
 
+def _kind(experiment: spec.Experiment) -> Kind:
+    kind = REGISTRY[experiment.tune.search]
+    several = kind.sampler is _tpe and isinstance(experiment.model, models.Auto)
+    return kind._replace(sampler=_tpe_by_model) if several else kind
+
+
 def _tpe(seed: int, _: object) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
+
+
+def _tpe_by_model(seed: int, _: object) -> optuna.samplers.BaseSampler:
+    """One that models the values of each model apart, of the trials that took it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
+        return optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP, constant_liar=True, multivariate=True, group=True, seed=seed
+        )
 
 
 def _cma(seed: int, warm: list[optuna.trial.FrozenTrial]) -> optuna.samplers.BaseSampler:

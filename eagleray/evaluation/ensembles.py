@@ -2,7 +2,8 @@
 
 Greedy selection with replacement (Caruana et al. 2004, ICML): the best few begin, then whichever
 candidate gains most is added, again and again. What is gained is measured on rows that the
-selection has not seen: members are selected on all folds but one, and predict that one.
+selection has not seen: the ensemble and the best candidate are selected on all folds but one, and
+predict that one.
 
 Legend: B rows, K candidates.
 """
@@ -77,23 +78,23 @@ def select(candidates: Candidates, most: int) -> tuple[int, ...]:
 
 
 def gain(candidates: Candidates, most: int) -> Verdict | None:
-    """The ensemble beside the first candidate, on rows that its selection has not seen.
+    """The ensemble beside the best candidate alone, both on rows that have not selected them.
 
     None where these rows do not define the metric.
     """
     fold_B = _folds(candidates.truth_B)
-    outputs = np.zeros_like(candidates.outputs[0], dtype=np.float64)
+    together = np.zeros_like(candidates.outputs[0], dtype=np.float64)
+    alone = together.copy()
     for fold in range(FOLDS):
         own_B = fold_B == fold
         if own_B.any():
-            times = select(candidates.rows(~own_B), most)
-            outputs[own_B] = candidates.rows(own_B).mean(times)
+            others, own = candidates.rows(~own_B), candidates.rows(own_B)
+            together[own_B] = own.mean(select(others, most))
+            alone[own_B] = own.mean(select(others, 1))
     judged = functools.partial(
         intervals.Judged, candidates.target, candidates.truth_B, names=(candidates.metric,)
     )
-    return intervals.verdict(
-        judged(outputs=outputs), judged(outputs=candidates.outputs[0]), candidates.metric
-    )
+    return intervals.verdict(judged(outputs=together), judged(outputs=alone), candidates.metric)
 
 
 def _first(candidates: Candidates, most: int) -> tuple[tuple[int, ...], float]:

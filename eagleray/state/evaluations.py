@@ -202,7 +202,7 @@ class Ensemble(Part):
     kept: bool = False  # whether it is the version
     why: str = ""  # why not
     members: dict[str, Member] = {}  # by number of the trial, the heaviest first
-    verdict: Verdict | None = None  # on validation rows that its selection has not seen
+    verdict: Verdict | None = None  # against one trial, on rows that have selected neither
     rows: int = 0  # of the validation part that were looked at
     metrics: dict[str, float] = {}  # of the members that were selected on them, on all these rows
     price: Price | None = None
