@@ -12,7 +12,8 @@ of 0.07 from seed to seed. `--seed` draws other parts.
 
 With `--tables FOLDER` the models for tables are judged in place of the examples: a search of each
 family, and LightGBM as people use it (a learning rate of 0.05, and as many trees as the validation
-part allows), on the same split of each file. FLAML searches as long where it is installed.
+part allows), on the same split of each file and of scikit-learn's own sets. FLAML tunes LightGBM as
+long where it is installed. The first family is compared with each peer by paired bootstrap.
 
 Run: python benchmarks/quality.py [NAME …] [--seed N]
      python benchmarks/quality.py --tables FOLDER [NAME …] [--seed N] [--minutes M] [--families F …]
@@ -33,10 +34,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, LinearSVC
 
-from eagleray import spec
+from eagleray import bundle, evaluation, spec
 from eagleray.learn import features, metrics, tasks
+from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline
 from ray_jobs.data import encoded, prepare
+from ray_jobs.report.outcome import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = (ROOT / "examples" / "data", ROOT.parent / "shared" / "data")
@@ -139,8 +142,14 @@ TABLES = {
     "california_housing": ("median_house_value", {}),
     "abalone": ("rings", {"features.rings.type": "numeric"}),
     "winequality_white": ("quality", {"features.quality.type": "numeric"}),
+    "beijing_pm25": ("pm2.5", {"data.split": "{time: No}"}),
+    "sms_spam": ("label", {"data.positive": "spam", "tune.metric": "f1"}),
+    "digits": ("target", {}),
+    "breast_cancer": ("target", {}),
+    "diabetes": ("target", {}),
+    "wine": ("target", {}),
 }
-"""The target of each file, and what else is set."""
+"""The target of each set, and what else is set."""
 FAMILIES: dict[str, dict[str, dict[str, str]]] = {
     "auto": {"model": {}, "train": {}},
     "boosting": {
@@ -192,10 +201,12 @@ TREES = 2000
 def table(name: str, family: str, options: argparse.Namespace, folder: Path) -> spec.Experiment:
     """The search of a family on a file."""
     target, overrides = TABLES[name]
+    path = options.tables.resolve() / f"{name}.csv"
+    source = path if path.exists() else f"dataset:{name}"
     file = folder / f"{name}_{family}.yaml"
     file.write_text(
         f"name: {name.replace('_', '-')}-{family}\n"
-        f"data: {{source: '{options.tables.resolve() / name}.csv', target: {target}, "
+        f"data: {{source: '{source}', target: {target}, "
         f"seed: {options.seed}}}\nmodel: {{type: {family}}}\n"
         f"tune: {{trials: 500, budget: {{minutes: {options.minutes}}}}}\n"
         f"storage: {folder.as_uri()}\n"
@@ -228,7 +239,7 @@ def plain_trees(dataset: prepare.Dataset) -> np.ndarray:
 
 
 def flaml_trees(dataset: prepare.Dataset, metric: str, minutes: float) -> np.ndarray | None:
-    """What FLAML's best model predicts for the test part; None where it is not installed."""
+    """What LightGBM tuned by FLAML predicts for the test part; None where it is not installed."""
     try:
         from flaml import AutoML
     except ImportError:
@@ -245,6 +256,7 @@ def flaml_trees(dataset: prepare.Dataset, metric: str, minutes: float) -> np.nda
         y_val=data.validation.targets,
         task="regression" if task.width == 1 else "classification",
         metric={"roc_auc": "roc_auc", "rmse": "rmse"}.get(metric, "auto"),
+        estimator_list=["lgbm"],
         time_budget=minutes * 60,
         verbose=0,
         seed=0,
@@ -255,28 +267,45 @@ def flaml_trees(dataset: prepare.Dataset, metric: str, minutes: float) -> np.nda
 
 def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
     """Print the test scores of each family and of each peer on a file."""
-    scores: dict[str, float] = {}
+    ours: dict[str, evaluation.Judged] = {}
     for family in options.families:
         chosen = table(name, family, options, folder)
-        out = console.Console(file=sys.stderr, highlight=False)
-        ended = pipeline.run(chosen, out)
-        metric, dataset = ended.search.metric, ended.search.dataset
-        scores[family] = ended.result.test[metric]
+        ended = pipeline.run(chosen, console.Console(file=sys.stderr, highlight=False))
+        metric, dataset, result = ended.search.metric, ended.search.dataset, ended.result
+        ours[family] = judged(dataset, predicted(ended))
         done = sum(one.epoch > 0 for one in ended.trials)
-        print(f"{name}: {family} {scores[family]:.4f} after {done} trials", flush=True)
-    found = {"lightgbm": plain_trees(dataset)}
-    if (outputs := flaml_trees(dataset, metric, options.minutes)) is not None:
-        found["flaml"] = outputs
-    truth, target = dataset.targets[dataset.split.test], dataset.schema.target
-    scores |= {peer: metrics.score(target, truth, given)[metric] for peer, given in found.items()}
+        score, sides = result.test[metric], result.intervals[metric].between(".4f")
+        made = f"; {result.ensemble}" if result.ensemble else ""
+        print(f"{name}: {family} {score:.4f}{sides} after {done} trials{made}", flush=True)
+    peers: dict[str, np.ndarray | None] = {}
+    if "tokens" not in dataset.fit({}).apply(dataset.take(dataset.split.test[:1])):
+        peers = {"lightgbm": plain_trees(dataset)}
+        peers["flaml"] = flaml_trees(dataset, metric, options.minutes)
+    theirs = {one: judged(dataset, given) for one, given in peers.items() if given is not None}
+    first = ours[options.families[0]]
+    against = {one: str(evaluation.verdict(first, other, metric)) for one, other in theirs.items()}
+    shown = {one: round(other.values[metric], 4) for one, other in (ours | theirs).items()}
     claim = f"{name}: {metric} on the test part of seed {options.seed}"
-    shown = {one: round(score, 4) for one, score in scores.items()}
-    print(json.dumps({"claim": claim, "minutes": options.minutes, **shown}), flush=True)
+    found = {"claim": claim, "minutes": options.minutes, **shown, "against": against}
+    print(json.dumps(found), flush=True)
+
+
+def judged(dataset: prepare.Dataset, outputs: np.ndarray) -> evaluation.Judged:
+    truth = dataset.targets[dataset.split.test]
+    return evaluation.Judged(dataset.schema.target, truth, outputs)
+
+
+def predicted(ended: Outcome) -> np.ndarray:
+    """What the registered version predicts for the test part."""
+    registry, name = Registry(ended.search.storage), ended.search.experiment.name
+    loaded = bundle.load(registry, registry.version(name, ended.result.version))
+    dataset = ended.search.dataset
+    return loaded.predict_columns(dataset.take(dataset.split.test)).outputs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", choices=[*AIMS, *TABLES, []])
+    parser.add_argument("names", nargs="*", choices=[*dict.fromkeys([*AIMS, *TABLES]), []])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tables", type=Path, help="folder with the files of TABLES")
     parser.add_argument("--minutes", type=float, default=5, help="of each search of a table")

@@ -9,6 +9,7 @@
     code/{module}.py          source of the user's architecture and columns, if any
     predictions.parquet       truth and prediction for each row of the test part, for people
     evaluation.json           how good it is there, for reports (`eagleray.state.evaluations`)
+    members/{n}/…             models of an ensemble, see `eagleray.engines.ensemble`
 
 Nothing is unpickled. The only code that runs is the user's source, verified like every file.
 
@@ -38,9 +39,10 @@ from eagleray.state import evaluations
 if TYPE_CHECKING:
     from eagleray.state.models import Registry, Version
 
-FORMAT, OTHER_ENGINES, DECIDED = 1, 2, 3
+FORMAT, OTHER_ENGINES, DECIDED, ENSEMBLE = FORMATS = 1, 2, 3, 4
 """Of `bundle.json`. Releases that know only torch read the first, and refuse the second; those that
-know no threshold, costs or calibration refuse the third, as they would give other answers."""
+know no threshold, costs or calibration refuse the third, as they would give other answers; those
+that know no ensembles refuse the fourth."""
 PREDICTIONS = "predictions.parquet"
 _UNREAD = ("reference.json", PREDICTIONS, evaluations.FILE)  # files not needed to predict
 _OUTLINE = ("bundle.json", "transforms.safetensors", "golden.json")
@@ -74,6 +76,7 @@ class Bundle:
     engine: engines.Engine
     scale: tasks.Scale
     feed: feed.Feed | None = None  # of a model made elsewhere, in place of the transforms
+    others: tuple[features.Transforms, ...] = ()  # of an ensemble's members with other features
     form: Form = "raw"
     extra_fields: ExtraFields = "refuse"
     name: str = ""
@@ -82,7 +85,6 @@ class Bundle:
 
     def __post_init__(self) -> None:
         self.task = tasks.of(self.schema.target)
-        self._encode = (self.feed or self.transforms).apply
 
     def predict(self, raw: Mapping[str, Raw]) -> Prediction:
         """Predict B rows of raw values by column, as they are in a table or in JSON.
@@ -93,8 +95,11 @@ class Bundle:
 
     def predict_columns(self, columns: Columns) -> Prediction:
         """Predict B rows of canonical columns, see `schema.parse`."""
-        raw_BC = engines.run(self.engine, self._encode(columns))
-        return Prediction(self._decode(raw_BC), self.transforms.flags(columns))
+        return Prediction(self._decode(self.raw(columns)), self.transforms.flags(columns))
+
+    def raw(self, columns: Columns) -> np.ndarray:
+        """The engine's outputs (B, C) for B rows of canonical columns."""
+        return engines.run(self.engine, self._encode(columns))
 
     def remember(self, columns: Columns, target_B: np.ndarray, *, only: bool = False) -> None:
         """Leave these targets out of later answers, if the engine is such a one; `only` these."""
@@ -115,12 +120,14 @@ class Bundle:
         """Take the faster engine for a module of torch, measured on the golden rows."""
         from eagleray.engines.torch import Torch
 
-        if self.golden is None or not isinstance(self.engine, Torch):
+        if self.golden is None:
             return
-        from eagleray.engines import exported
+        inputs = self._encode(schema.parse(self.schema, self.golden.rows))
+        for engine, own in engines.parts(self.engine, inputs):
+            if isinstance(engine, Torch):
+                from eagleray.engines import exported
 
-        columns = schema.parse(self.schema, self.golden.rows)
-        exported.choose(self.engine, self._encode(columns), where=where)
+                exported.choose(engine, own, where=where)
 
     def verify(self) -> None:
         """Predict the golden rows; ServingError where one is off by more than the tolerance."""
@@ -136,6 +143,10 @@ class Bundle:
 
     def _plain(self, run: Callable[[features.Inputs], np.ndarray], columns: Columns) -> np.ndarray:
         return self._decode(run(self._encode(columns)))
+
+    def _encode(self, columns: Columns) -> features.Inputs:
+        inputs = (self.feed or self.transforms).apply(columns)
+        return inputs | features.several.apply(self.others, columns) if self.others else inputs
 
     def _decode(self, raw_BC: np.ndarray) -> np.ndarray:
         """Outputs in the target's unit."""
@@ -160,6 +171,7 @@ def pack(
 ) -> dict[str, bytes]:
     """The files of a bundle by path; `reference` is JSON, the statistics of the training part."""
     state, tensors = made.transforms.state()
+    others, more = features.several.state(made.others)
     rows = {name: list(values) for name, values in golden_rows.items()}
     described = {
         "format": _format(made),
@@ -170,12 +182,13 @@ def pack(
         "form": made.form,
         "scale": dict(made.scale),
         "transforms": state,
+        "others": others,
         "extra_fields": made.extra_fields,
     }
     golden = {"rows": rows, "outputs": made.predict(rows).outputs.tolist()}
     return {
         "bundle.json": _json(described),
-        "transforms.safetensors": safe_numpy.save(tensors),
+        "transforms.safetensors": safe_numpy.save(tensors | more),
         "reference.json": _json(reference),
         "golden.json": _json(golden),
         **made.transforms.files(),
@@ -220,12 +233,13 @@ def unpack(
 
 def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle:
     described = json.loads(files["bundle.json"])
-    if described["format"] not in (FORMAT, OTHER_ENGINES, DECIDED):
-        law = f"bundle format must be {FORMAT}, {OTHER_ENGINES} or {DECIDED}"
+    if described["format"] not in FORMATS:
+        law = f"bundle format must be one of {', '.join(map(str, FORMATS))}"
         raise errors.ServingError(f"{law}, but got {described['format']}")
     known = Schema.model_validate(described["schema"])
+    tensors = safe_numpy.load(files["transforms.safetensors"])
     transforms = features.Transforms.from_state(
-        described["transforms"], safe_numpy.load(files["transforms.safetensors"]), files
+        described["transforms"], features.several.of(tensors, 0), files
     )
     outputs, taken = tasks.of(known.target).width, described.get("feed")
     return Bundle(
@@ -234,6 +248,7 @@ def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle
         engine=engine or engines.load(described, files, transforms.shape, outputs),
         scale=described["scale"],
         feed=feed.Feed.model_validate(taken) if taken else None,
+        others=features.several.from_state(described.get("others", ()), tensors, files),
         form=described.get("form", "raw"),
         extra_fields=described.get("extra_fields", "refuse"),  # older bundles lack it
         golden=Golden(**json.loads(files["golden.json"])),
@@ -243,6 +258,8 @@ def _unpack(files: Mapping[str, bytes], engine: engines.Engine | None) -> Bundle
 def _format(made: Bundle) -> int:
     target = made.schema.target
     calibrated = target.curves or target.shifts or "temperature" in made.scale
+    if made.engine.name == engines.ENSEMBLE:
+        return ENSEMBLE
     if target.threshold is not None or target.costs or calibrated:
         return DECIDED
     return FORMAT if made.engine.name == engines.TORCH else OTHER_ENGINES

@@ -35,7 +35,7 @@ UPLOAD_RATIO = 10
 UPLOAD_S = 0.02
 """What an upload takes at least, in the first estimate."""
 BEST = 5
-"""Ended trials of a search whose weights stay."""
+"""Ended trials of a search whose weights stay, of each model of `model.type: auto`."""
 PAUSE_S = 2.0
 """Time between two attempts while storage fails."""
 PATIENCE_S = 600.0

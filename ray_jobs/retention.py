@@ -1,9 +1,9 @@
 """What a search keeps of its trials: of those that run a checkpoint, of the best their weights.
 
 A trial that has ended needs no checkpoint, but for others of its population. Weights stay of the
-best few, and of the Pareto front: the winner's, and those that take its place when they are
-damaged. What removal leaves, such as after a crash, is removed
-when the search ends, or by `eagleray storage sweep`.
+best few of each model, and of the Pareto front: the winner's, those of which an ensemble is made,
+and those that take its place when they are damaged. What removal leaves, such as after a crash, is
+removed when the search ends, or by `eagleray storage sweep`.
 """
 
 import logging
@@ -75,9 +75,10 @@ class Retention:
         self._replaced.pop(record.number, None)
         trials = list(self._trials.values())  # others may begin meanwhile
         ended = [one for one in trials if one.weights and not one.unfinished]
-        front = {point.number for point in self._search.front(ended)}
-        for worse in self._search.scored(ended)[checkpoints.BEST :]:
-            if worse.number in front:
+        kept = {point.number for point in self._search.front(ended)}
+        kept |= {one.number for one in self._search.leading(ended, checkpoints.BEST)}
+        for worse in self._search.scored(ended):
+            if worse.number in kept:
                 continue
             contents, worse.weights = set(worse.weights), ()
             self._records.save(worse)

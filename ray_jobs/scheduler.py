@@ -4,6 +4,7 @@ A scheduler is a line of `REGISTRY` and a function that builds it; Ray's need no
 """
 
 import contextlib
+import functools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from ray.tune import schedulers
 from ray.tune.experiment import Trial
 
 from eagleray import ray_compat, spec
-from eagleray.spec import space
+from eagleray.spec import auto, space
 from eagleray.state import searches
 from ray_jobs import retries, search
 
@@ -57,25 +58,28 @@ def build(
     experiment, mode = searched.experiment, searched.mode
     ladder = Ladder(experiment, mode, search.length(experiment), rungs(experiment))
     kind = REGISTRY[experiment.tune.scheduler if ladder.rungs else "none"]
-    members = Members(kind.build(ladder), ladder, searched.metric, lost or retries.Retries(None))
+    members = Members(kind, ladder, searched.metric, lost or retries.Retries(None))
     for record in known:
         members.replay(record)
     return members
 
 
 class Members(schedulers.FIFOScheduler):
-    """Asks `inner` about each member; what it stops leaves its trial, and the others go on.
+    """Asks an inner scheduler about each member; what it stops leaves its trial, others go on.
 
-    A report of a member that is stopped gets `done` and `stopped`; one that `inner` gives another's
-    checkpoint goes on from there. What `inner` draws at random follows from the seed, the member's
-    number and its epoch.
+    A report of a member that is stopped gets `done` and `stopped`; one that is given another's
+    checkpoint goes on from there. What is drawn at random follows from the seed, the member's
+    number and its epoch. Each model of `model.type: auto` has an inner scheduler of its own, as
+    their epochs are not alike.
     """
 
-    def __init__(self, inner: Any, ladder: Ladder, metric: str, lost: retries.Retries) -> None:
+    def __init__(self, kind: Kind, ladder: Ladder, metric: str, lost: retries.Retries) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._lost = lost
-        # it is given what it needs of Ray's trials and controller, not these themselves
-        self._inner, self._rungs, self._metric = inner, frozenset(ladder.rungs), metric
+        # each is given what it needs of Ray's trials and controller, not these themselves
+        self._inner: dict[str, Any] = {}  # by model
+        self._build = functools.partial(kind.build, ladder)
+        self._rungs, self._metric = frozenset(ladder.rungs), metric
         self._best = max if ladder.mode == "max" else min
         self._seed, self._controller = ladder.experiment.tune.seed, ray_compat.Controller()
         self._by_folds = ladder.experiment.tune.folds > 1
@@ -140,7 +144,7 @@ class Members(schedulers.FIFOScheduler):
             return
         self._members[number] = ray_compat.Candidate(f"member-{number}", values)
         with _seeded(self._seed, number):
-            self._inner.on_trial_add(self._controller, self._members[number])
+            self._of(values).on_trial_add(self._controller, self._members[number])
 
     def _compare(self, report: dict[str, Any]) -> str:
         number, epoch = report["number"], report["epoch"]
@@ -149,13 +153,22 @@ class Members(schedulers.FIFOScheduler):
         member, result = self._members[number], self._result(report)
         member.config = report["values"]
         with _seeded(self._seed, number, epoch):
-            return str(self._inner.on_trial_result(self._controller, member, result))
+            inner = self._of(report["values"])
+            return str(inner.on_trial_result(self._controller, member, result))
 
     def _end(self, report: dict[str, Any]) -> None:
         member = self._members[report["number"]]
         member.finished = True
         if report.get("history"):
-            self._inner.on_trial_complete(self._controller, member, self._result(report))
+            inner = self._of(report["values"])
+            inner.on_trial_complete(self._controller, member, self._result(report))
+
+    def _of(self, values: dict[str, Any]) -> Any:
+        """The inner scheduler of the model that a member takes."""
+        model = auto.family(values)
+        if model not in self._inner:
+            self._inner[model] = self._build()
+        return self._inner[model]
 
     def _result(self, report: dict[str, Any]) -> dict[str, Any]:
         """A report with `value`, the metric of its last epoch; `score` is that of the best one.

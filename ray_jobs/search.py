@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from eagleray import errors, spec, storage
 from eagleray.learn import features, metrics
-from eagleray.spec import validation
+from eagleray.spec import auto, validation
 from eagleray.state import leases, searches
 from ray_jobs.data import encoded, extent, prepare
 
@@ -38,8 +38,9 @@ class Search:
     """
 
     def __init__(self, experiment: spec.Experiment, size: extent.Extent | None = None) -> None:
-        self.experiment = experiment
         self.dataset = _dataset(experiment, size or extent.measure(experiment))
+        experiment = experiment.fitted({one.type for one in self.dataset.schema.columns})
+        self.experiment = experiment
         if misfits := list(prepare.misfits(experiment, self.dataset)):
             raise errors.DataError(*misfits)
         self.metric = experiment.metric(self.dataset.schema.target.task)
@@ -101,11 +102,14 @@ class Search:
         Raises:
             SearchError: the search ended without a model; says how to try again.
         """
-        known, result, tune = self.records.trials(), self.records.result(), self.experiment.tune
-        hours = self.experiment.hours
-        if result is None or not result.covers(tune.trials, tune.minutes, hours):
+        known, result, experiment = self.records.trials(), self.records.result(), self.experiment
+        tune, hours = experiment.tune, experiment.hours
+        allowed = experiment.members, tune.ensemble.latency_ms
+        if result is None or not (
+            result.covers(tune.trials, tune.minutes, hours) and result.allows(*allowed)
+        ):
             result = None
-            if not exhausted(self.experiment, known):
+            if not exhausted(experiment, known):
                 return None
         try:
             return self.ranked(known), result
@@ -174,6 +178,13 @@ class Search:
         scores = [record for record in trials if record.score is not None]
         ordered = sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
         return sorted(ordered, key=lambda one: one.best_epoch if one.folds > 1 else 0, reverse=True)
+
+    def leading(self, trials: list[searches.Record], count: int) -> list[searches.Record]:
+        """The best few trials that have a score, of each model of `model.type: auto`."""
+        found: dict[str, list[searches.Record]] = {}
+        for record in self.scored(trials):
+            found.setdefault(auto.family(record.values), []).append(record)
+        return [record for own in found.values() for record in own[:count]]
 
     @property
     def _sign(self) -> int:

@@ -24,6 +24,8 @@ from optuna.trial import TrialState
 from ray import tune
 
 from eagleray import spec
+from eagleray.learn import models
+from eagleray.spec import auto
 from eagleray.state import searches
 from ray_jobs import cluster, search
 from ray_jobs import pack as packs
@@ -82,7 +84,7 @@ class Searcher(tune.search.Searcher):
         self._experiment, self._room, self._left = experiment, room, experiment.trials
         self._pack, self._drawn = pack, list[dict[str, Any]]()
         self._seconds, self._trained = 0.0, 0  # of trials that have ended in this run
-        self._kind, self._mode = REGISTRY[experiment.tune.search], mode
+        self._kind, self._mode = _kind(experiment), mode
         self._study, self._modelled = self._new_study(), 0
         self._optuna: dict[int, optuna.trial.Trial] = {}  # by number of the trial
         self._warm: list[optuna.trial.FrozenTrial] = []  # of earlier searches
@@ -97,7 +99,7 @@ class Searcher(tune.search.Searcher):
         used = {record.number for record in known}
         self._numbers = (number for number in itertools.count(1) if number not in used)
         self._tried = {_key(record.values) for record in known}
-        self._grid = _grid(experiment)
+        self._grid, self._starts = _grid(experiment), auto.starts(experiment.space)
         self._unfinished: list[dict[str, Any]] = []
         for past in earlier:
             self._ask(0, parameters=past.parameters)
@@ -238,7 +240,7 @@ class Searcher(tune.search.Searcher):
         """Suggest an untried configuration; None if there is none."""
         number = next(self._numbers)
         for attempt in range(SAMPLE_ATTEMPTS if self._kind.samples else 0):
-            values = self._ask(number, attempt)
+            values = self._ask(number, attempt, parameters=self._start(number, attempt))
             if _key(values) not in self._tried:
                 break
             self._tell(number, None, None)
@@ -251,6 +253,13 @@ class Searcher(tune.search.Searcher):
         self._tried.add(_key(values))
         parameters = self._optuna[number].params if number in self._optuna else {}
         return {"number": number, "values": values, "parameters": parameters}
+
+    def _start(self, number: int, attempt: int) -> dict[str, Any] | None:
+        """Parameters of one of the first trials of `model.type: auto`; None for any other."""
+        if attempt or number > len(self._starts):
+            return None
+        values, space = self._starts[number - 1], self._experiment.space
+        return {key: drawn.parameter(values[key]) for key, drawn in space.items()}
 
     def _ask(
         self, number: int, attempt: int = 0, *, parameters: dict[str, Any] | None = None
@@ -265,7 +274,11 @@ class Searcher(tune.search.Searcher):
         asked = self._optuna[number] = self._study.ask()
         if number and parameters is not None and self._kind.stateful:
             _ = asked.relative_params  # the sampler's own part of what it knows of this trial
-        return {key: drawn.suggest(asked, key) for key, drawn in self._experiment.space.items()}
+        values: dict[str, Any] = {}
+        for key, drawn in self._experiment.space.items():  # which model is taken comes first
+            read = auto.reads(values, key)
+            values[key] = drawn.suggest(asked, key) if read else drawn.default()
+        return values
 
     def _tell(self, number: int, score: float | None, cost: float | None) -> None:
         """Report the end of a trial to optuna, which does not know those of the grid."""
@@ -306,8 +319,23 @@ class Searcher(tune.search.Searcher):
         return build(seed, self._warm)
 
 
+def _kind(experiment: spec.Experiment) -> Kind:
+    kind = REGISTRY[experiment.tune.search]
+    several = kind.sampler is _tpe and isinstance(experiment.model, models.Auto)
+    return kind._replace(sampler=_tpe_by_model) if several else kind
+
+
 def _tpe(seed: int, _: object) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
+
+
+def _tpe_by_model(seed: int, _: object) -> optuna.samplers.BaseSampler:
+    """One that models the values of each model apart, of the trials that took it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
+        return optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP, constant_liar=True, multivariate=True, group=True, seed=seed
+        )
 
 
 def _cma(seed: int, warm: list[optuna.trial.FrozenTrial]) -> optuna.samplers.BaseSampler:

@@ -20,6 +20,7 @@ import ray
 import torch
 
 from eagleray import code, errors, ray_compat, spec, storage
+from eagleray.spec import auto
 from eagleray.state import searches
 from eagleray.storage import cache
 from ray_jobs import checkpoints, folded, learner, pack, strategies, training
@@ -76,7 +77,8 @@ class Session:
         self._notice = ray_compat.Notice([node, *strategy.each(_own_node())])
         self._cache: dict[str, encoded.Encoded] = {}
         self._members: list[Member] = []
-        self._scores: dict[int, float] = {}  # by number; a trial below enough others cannot win
+        # by model and number; a trial below enough others of its model cannot win
+        self._scores: dict[str, dict[int, float]] = {}
         self.begin({})
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -243,15 +245,14 @@ class Session:
         """
         folds = self._job.experiment.tune.folds > 1
         trained = [one for one in self._members if one.epoch and not one.ended]
-        self._scores |= {one.number: one.trainer.score for one in trained}
-        best = heapq.nlargest(checkpoints.BEST, self._scores.values())
         for one in trained:
+            self._scores.setdefault(auto.family(one.values), {})[one.number] = one.trainer.score
+        for one in trained:
+            alike = self._scores[auto.family(one.values)]
+            least = heapq.nlargest(checkpoints.BEST, alike.values())[-1]
             with one.failing():
-                one.save(
-                    worth=folds
-                    or self._place.cost is not None
-                    or self._scores[one.number] >= best[-1]
-                )
+                worthy = folds or self._place.cost is not None
+                one.save(worth=worthy or alike[one.number] >= least)
         if folds or self._job.population:
             self._save()
         if self._job.population:

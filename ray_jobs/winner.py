@@ -4,7 +4,6 @@ import contextlib
 import io
 import math
 import platform
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,17 @@ import pyarrow.parquet
 import torch
 
 import eagleray
-from eagleray import bundle, engines, errors, evaluation, storage
+from eagleray import bundle, errors, evaluation, storage
 from eagleray.learn import features, schema, tasks
 from eagleray.spec import auto
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
-from eagleray.storage import cache
-from ray_jobs import challenge, decided, folded, learner, refit, search, tensors
+from ray_jobs import bundles, challenge, decided, ensembles, folded, refit, search
 from ray_jobs.data import prepare
 
 
 class Winner:
-    """The best trial, rebuilt from storage and judged on the untouched test part.
+    """The best trial or an ensemble, rebuilt from storage and judged on the untouched test part.
 
     `trials` are all of the search, the best first. `anew` is the best one's refit, if its model is
     the winner.
@@ -46,8 +44,8 @@ class Winner:
         self._anew, self._dataset = anew, anew.search.dataset if anew else searched.dataset
         split = self._dataset.split
         self._test, train = (_part(self._dataset, rows) for rows in (split.test, split.train))
-        plain = _bundle(anew.search, anew.record) if anew else _bundle(searched, trial)
-        found = decided.decide(searched.experiment.decide, plain, self._held)
+        self._best = ensembles.best(searched, trials, anew)
+        found = decided.decide(searched.experiment.decide, self._best.model, self._held)
         self._bundle, self._known = found.model, _known(self._dataset)
         if self._known is not None:
             self._bundle.remember(self._known.columns, self._known.truth_B)
@@ -74,7 +72,7 @@ class Winner:
                 layers=searched.records.layers(trial.number),
             ),
         )
-        self._evaluation = found.told(evaluated, self._test, self._outputs)
+        self._evaluation = self._best.told(found.told(evaluated, self._test, self._outputs))
 
     def register(self) -> searches.Result:
         """Register the model and save the result; a winner registered before keeps its version.
@@ -103,11 +101,11 @@ class Winner:
         """Rows that models of the winner's configuration were not trained on, and their outputs."""
         searched, dataset = self._search, self._search.dataset
         if dataset.folds:
-            with _weights(searched, self._trial) as best:
+            with bundles.weights(searched, self._trial) as best:
                 return decided.Held(*folded.held_out(dataset, best), "out-of-fold")
         rows = dataset.split.validation
-        made = _bundle(searched, self._trial)
-        raw_BC = engines.run(made.engine, made.transforms.apply(dataset.take(rows)))
+        made = bundles.of(searched, self._trial) if self._anew else self._best.model
+        raw_BC = made.raw(dataset.take(rows))
         return decided.Held(dataset.targets[rows], raw_BC)
 
     def _look(self, store: storage.Storage) -> int:
@@ -176,6 +174,9 @@ class Winner:
             calibration=judged.calibration,
             folds=self._trial.folds,
             refit=self._until,
+            ensemble=judged.ensemble,
+            members=self._search.experiment.members,
+            latency_ms=tune.ensemble.latency_ms,
         )
 
     @property
@@ -197,6 +198,7 @@ class Winner:
             "epoch": self._until or self._trial.best_epoch,
             "data": self._search.dataset.fingerprint,
             "source": self._search.experiment.data.source,
+            **({"members": self._best.weights} if self._best.weights else {}),
         }
 
     def _manifest(self) -> dict[str, Any]:
@@ -205,12 +207,16 @@ class Winner:
         return {
             "task": dataset.schema.target.task,
             "metric": self._search.metric,
-            "metrics": {"validation": trial.best, "test": self._evaluation.values},
+            "metrics": {
+                "validation": dict(self._best.validation),
+                "test": self._evaluation.values,
+            },
             "warnings": self._evaluation.warnings,
             "unbeaten": list(evaluation.unbeaten(self._evaluation)),
             "looks": self._evaluation.looks,
             "decision": _dumped(self._evaluation.decision),
             "calibration": _dumped(self._evaluation.calibration),
+            "ensemble": _dumped(self._evaluation.ensemble),
             "compared": compared.model_dump(mode="json", exclude={"metrics"}) if compared else None,
             "configuration": experiment.configuration(trial.values).model_dump(mode="json"),
             "values": auto.effective(trial.values),
@@ -263,28 +269,4 @@ def _model(made: bundle.Bundle) -> evaluation.Model:
         encode_training=made.transforms.training,
         predict=lambda columns: made.predict_columns(columns).outputs,
         plain=made.baselines(),
-    )
-
-
-@contextlib.contextmanager
-def _weights(searched: search.Search, trial: searches.Record) -> Iterator[tensors.Reader]:
-    with contextlib.ExitStack() as stack:
-        opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
-        yield tensors.Reader(map(stack.enter_context, opened))
-
-
-def _bundle(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
-    dataset = searched.dataset
-    configuration = searched.experiment.configuration(trial.values)
-    transforms = searched.transforms(configuration)
-    custom = searched.custom.get(configuration.model.type)
-    task, trained = tasks.of(dataset.schema.target), learner.member(configuration.model)
-    with _weights(searched, trial) as weights:
-        engine = trained.engine(configuration.model, transforms, task, weights, custom=custom)
-    return bundle.Bundle(
-        schema=transforms.with_categories(dataset.schema),
-        transforms=transforms,
-        engine=engine,
-        scale=task.scale(dataset.targets[dataset.trained(transforms)]),
-        extra_fields=searched.experiment.serve.extra_fields,
     )

@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from safetensors import torch as safe_torch
-
 from eagleray import spec
 from eagleray.state import searches
 from eagleray.storage import blobs
-from ray_jobs import learner, promotion, search, training, winner
+from ray_jobs import learner, promotion, search, winner
 
 TUMOURS = """
 name: tumours
@@ -40,7 +38,6 @@ def trial(one: search.Search, number: int, **values: Any) -> searches.Record:
     configuration = one.experiment.configuration(drawn)
     data = one.dataset.encode(one.transforms(configuration))
     running = learner.build(configuration, data, metric=one.metric)
-    assert isinstance(running, training.Trainer)
     while not running.finished:
         running.epoch()
     progress = running.progress
@@ -53,7 +50,7 @@ def trial(one: search.Search, number: int, **values: Any) -> searches.Record:
         best_epoch=progress.best_epoch,
         best=progress.best,
         history=progress.history,
-        weights=(blobs.put(one.storage, safe_torch.save(running.best_weights)),),
+        weights=(blobs.put(one.storage, running.best("judged")),),
     )
     one.records.save(record)
     one.records.save_layers(number, progress.layers)

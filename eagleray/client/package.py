@@ -66,7 +66,8 @@ def pack(experiment: spec.Experiment) -> Package:
         table = _table(source, folder)
     files = {one.file: one.source.encode() for one in own} | table
     hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
-    limits = experiment.tune.model_dump(mode="json", include=spec.LIMITS)
+    limits = experiment.tune.model_dump(mode="json", include=spec.LIMITS - {"ensemble"})
+    limits |= experiment.tune.ensemble.model_dump(exclude_defaults=True)
     limits |= experiment.audit.model_dump(exclude_defaults=True)
     fingerprint = json.dumps([hashes | etags, limits], sort_keys=True)
     return Package(

@@ -5,7 +5,7 @@ An engine is added as a file here and a line in `REGISTRY`; by an installed pack
 """
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from eagleray.engines.engine import Remembering as Remembering
 from eagleray.learn import features
 
 TORCH = "torch"  # of bundles that do not name their engine
+ENSEMBLE = "ensemble"
 
 REGISTRY: plugins.Registry[str] = plugins.Registry(
     "engine",
@@ -28,6 +29,7 @@ REGISTRY: plugins.Registry[str] = plugins.Registry(
         "lightgbm": "eagleray.engines.lightgbm:LightGbm",
         "recommender": "eagleray.engines.recommender:Recommender",
         "export": "eagleray.engines.export:Export",
+        ENSEMBLE: "eagleray.engines.ensemble:Ensemble",
     },
 )
 """`package.module:class` of each engine by name."""
@@ -51,6 +53,17 @@ def load(
 ) -> Engine:
     """The engine of a bundle, from its `bundle.json` and its files."""
     return member(described.get("engine", TORCH)).load(described, files, shape, outputs)
+
+
+def parts(engine: Engine, inputs: features.Inputs) -> Iterator[tuple[Engine, features.Inputs]]:
+    """The engines that run the models, with their inputs: an ensemble's members, else the one."""
+    from eagleray.engines.ensemble import Ensemble
+
+    if not isinstance(engine, Ensemble):
+        yield engine, inputs
+        return
+    for one, own in engine.parts(inputs):
+        yield one.engine, own
 
 
 def run(engine: Engine, inputs: features.Inputs) -> np.ndarray:

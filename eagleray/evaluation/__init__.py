@@ -8,6 +8,7 @@ fit          over- and under-fitting
 calibrations temperature, isotonic curves, and intervals that hold what they say
 training     gradients, dead units, spikes of the loss, columns that are not scaled
 decisions    threshold and costs
+ensembles    which trials a mean is made of, and what it gains
 whole        all of it, as the document `eagleray.state.evaluations.Evaluation`
 """
 

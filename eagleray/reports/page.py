@@ -10,7 +10,7 @@ from eagleray.look import Template
 from eagleray.reports import figures, findings, flow
 from eagleray.reports.contents import Contents
 from eagleray.spec import auto
-from eagleray.state.evaluations import Estimate, Evaluation
+from eagleray.state.evaluations import Ensemble, Estimate, Evaluation
 from eagleray.state.searches import Record
 
 WORDS = {"fail": "Wrong", "warn": "Look at", "pass": "Fine"}
@@ -108,7 +108,7 @@ def _whole(of: Contents) -> dict[str, object]:
 
 _NOTHING: dict[str, object] = {
     **dict.fromkeys(("tiles", "slices", "confusion", "confused", "wrong", "metrics", "diagrams")),
-    **dict.fromkeys(("beside", "important", "groups", "miss", "classes")),
+    **dict.fromkeys(("members", "beside", "important", "groups", "miss", "classes")),
     "notes": [],
 }
 
@@ -127,6 +127,7 @@ def _judged(of: Contents, found: Evaluation | None) -> dict[str, object] | None:
         "confused": _confused(found) if found.confused else None,
         "diagrams": list(figures.of_diagrams(found)),
         "wrong": _wrong(found) if found.wrong else None,
+        "members": _members(found.ensemble) if found.ensemble else None,
         "metrics": metrics(found),
         "important": figures.important(found),
         "notes": found.notes,
@@ -151,6 +152,17 @@ def _slices(found: Evaluation) -> Table:
     ]
     headings = ("group", "rows", "mean miss", "interval", "elsewhere", found.metric)
     return headings, rows, "Groups that are predicted worse"
+
+
+def _members(found: Ensemble) -> Table | None:
+    """The trials that the version is the mean of; None where it is one alone."""
+    if not found.kept:
+        return None
+    rows = [
+        (number, one.model, f"{one.weight:.0%}", one.score, one.epoch)
+        for number, one in found.members.items()
+    ]
+    return ("trial", "model", "weight", "validation", "best epoch"), rows, "Members"
 
 
 def _confused(found: Evaluation) -> Table:

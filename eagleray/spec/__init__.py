@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,7 +40,14 @@ if TYPE_CHECKING:
 
 SEMANTICS = 1
 """Increased when the same file comes to mean another search; earlier searches then run again."""
-LIMITS = {"trials", "budget", "pack"}  # keys of `tune` that do not say what a search tries
+MEMBERS = 5
+"""Most members of an ensemble beside `model.type: auto`."""
+LIMITS = {
+    "trials",
+    "budget",
+    "pack",
+    "ensemble",
+}  # keys of `tune` that do not say what a search tries
 
 
 class Experiment(File):
@@ -87,8 +94,18 @@ class Experiment(File):
     @property
     def families(self) -> tuple[str, ...]:
         """The models that trials may take."""
-        model = self.model
-        return model.families if isinstance(model, models.Auto) else (model.type,)
+        if not isinstance(self.model, models.Auto):
+            return (self.model.type,)
+        return tuple(self.searched["model"][auto.FAMILY].grid())
+
+    @property
+    def members(self) -> int:
+        """The most members of an ensemble; 1 where the winner is one trial."""
+        tune = self.tune
+        if tune.ensemble.members == "auto":
+            several = isinstance(self.model, models.Auto) and tune.cost is None and not tune.refit
+            return MEMBERS if several else 1
+        return int(tune.ensemble.members)
 
     @property
     def losses(self) -> list[str]:
@@ -109,6 +126,19 @@ class Experiment(File):
         tune = {"metric": self.tune.metric}
         decide = self.decide.model_dump()
         return validation.tasks({**self.searched, "data": data, "tune": tune, "decide": decide})
+
+    def fitted(self, types: Set[str]) -> Experiment:
+        """The experiment with those models of `auto` that take columns of all these types.
+
+        Models that the file names stay.
+        """
+        if not isinstance(self.model, models.Auto) or self.model.families is not None:
+            return self
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        fields["searched"] = auto.narrowed(
+            self.searched, lambda name: models.REGISTRY[name].takes(types)
+        )
+        return Experiment.model_construct(self.model_fields_set, **fields)
 
     def configuration(self, values: Mapping[str, object]) -> Configuration:
         """The configuration with `values` for the keys of `space`; SpecError for invalid ones."""

@@ -1,12 +1,13 @@
 """`model.type: auto`: the spaces of several models as one, of which a trial takes one model.
 
-What a trial draws for the models that it does not take has no effect. The spaces of `tabm` and
-`mlp` are those of their papers (arXiv:2410.24210, arXiv:2106.11959), narrowed to small models.
+A trial draws values for its own model; those of the others stand at their defaults. The spaces of
+`tabm` and `mlp` are those of their papers (arXiv:2410.24210, arXiv:2106.11959), narrowed to small
+models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eagleray.learn.models.options import Auto
@@ -21,6 +22,28 @@ SPACES: dict[str, space.Tree] = {
         "column_share": {"uniform": [0.4, 1.0]},
         "l2": {"loguniform": [1e-3, 10.0]},
         "train": {"lr": {"loguniform": [0.03, 0.2]}, "early_stopping": {"patience": 4}},
+    },
+    "text": {
+        "embedding": {"choice": [32, 64]},
+        "hidden": {"choice": [[64], []]},
+        "dropout": {"uniform": [0.1, 0.5]},
+        "train": {
+            "lr": {"loguniform": [1e-3, 5e-3]},
+            "weight_decay": {"loguniform": [1e-5, 1e-2]},
+            "optimizer": "adamw",
+            "early_stopping": {"patience": 4},
+        },
+    },
+    "image": {
+        "channels": {"choice": [[32, 64], [16, 32], [24, 48]]},
+        "hidden": {"choice": [[64], [128]]},
+        "dropout": {"uniform": [0.2, 0.5]},
+        "train": {
+            "lr": {"loguniform": [1e-3, 8e-3]},
+            "weight_decay": {"loguniform": [1e-3, 1e-1]},
+            "optimizer": "adamw",
+            "early_stopping": {"patience": 4},
+        },
     },
     "tabm": {
         "members": 16,
@@ -55,10 +78,12 @@ def expanded(searched: space.Tree) -> space.Tree:
     model: space.Tree = searched.get("model", {})
     if not _is_auto(model):
         return searched
-    families = list(model.get("families", Auto.model_fields["families"].default))
-    spaces = {name: _parsed(SPACES[name]) for name in families}
-    drawn = {FAMILY: space.parse("choice", families), **spaces}
-    return {**searched, "model": {"type": Auto.tag, **drawn}}
+    return _of(searched, model.get("families") or list(SPACES))
+
+
+def narrowed(searched: space.Tree, fits: Callable[[str], bool]) -> space.Tree:
+    """The expanded sections with those models alone that fit."""
+    return _of(searched, [name for name in searched["model"][FAMILY].grid() if fits(name)])
 
 
 def chosen(sections: space.Tree) -> space.Tree:
@@ -73,9 +98,34 @@ def chosen(sections: space.Tree) -> space.Tree:
 
 def effective(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a trial without those of the models that it does not take."""
-    taken = values.get(f"model.{FAMILY}")
-    others = tuple(f"model.{name}." for name in SPACES if taken is not None and name != taken)
-    return {key: value for key, value in values.items() if not key.startswith(others)}
+    return {key: value for key, value in values.items() if reads(values, key)}
+
+
+def family(values: Mapping[str, Any]) -> str:
+    """The model that a trial takes, by its values; empty without `auto`."""
+    return str(values.get(f"model.{FAMILY}", ""))
+
+
+def reads(values: Mapping[str, Any], key: str) -> bool:
+    """Whether a trial reads a key of the space; `values` has the model that it takes."""
+    taken = family(values)
+    others = (f"model.{name}." for name in SPACES if name != taken)
+    return not taken or not key.startswith(tuple(others))
+
+
+def starts(searched: Mapping[str, space.Distribution]) -> list[dict[str, object]]:
+    """Values of the first trials: each model at its defaults; none without `auto`."""
+    drawn = searched.get(f"model.{FAMILY}")
+    if drawn is None:
+        return []
+    usual = {key: one.default() for key, one in searched.items()}
+    return [usual | {f"model.{FAMILY}": name} for name in drawn.grid()]
+
+
+def _of(searched: space.Tree, families: Sequence[str]) -> space.Tree:
+    spaces = {name: _parsed(SPACES[name]) for name in families}
+    drawn = {FAMILY: space.parse("choice", list(families)), **spaces}
+    return {**searched, "model": {"type": Auto.tag, **drawn}}
 
 
 def _is_auto(model: Any) -> bool:

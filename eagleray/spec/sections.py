@@ -378,6 +378,22 @@ class Budget(Section):
     money: Positive | None = Field(None, description="Cost of its trials, by `compute.price`.")
 
 
+class Ensemble(Section):
+    """How many of the trials the winner may be the mean of, and how slow it may be."""
+
+    members: terms.AutoOrSize = Field(
+        "auto",
+        description="Most trials whose predictions are averaged, where that is better than the "
+        "best of them; `1` for none. `auto` is 5 beside `model.type: auto`, unless there is a "
+        "`tune.cost`, and 1 elsewhere.",
+    )
+    latency_ms: Positive | None = Field(
+        5.0,
+        description="Longest median time of one row's prediction on one core; an ensemble loses "
+        "members until it takes no longer.",
+    )
+
+
 class Tune(Section):
     """How configurations are searched."""
 
@@ -429,6 +445,7 @@ class Tune(Section):
         description="Most trials trained in one pass of one process. `auto` measures what pays.",
     )
     budget: Budget | None = Field(None, description="Limits of the search.")
+    ensemble: Ensemble = Field(Ensemble(), description="What the winner may be made of.")
     seed: Seed = Field(0, description="Seed of the search.")
 
     @pydantic.field_validator("refit")

@@ -307,6 +307,14 @@ def _cma_laws(tree: space.Tree) -> Iterator[Problem]:
         yield Problem(("tune", "cost"), law, "search: cma")
 
 
+_SINGLE = {
+    "cost": "which chooses one trial",
+    "refit": "which trains one trial anew",
+    "folds": "whose winner is trained anew",
+}
+"""Keys of `tune` beside which the winner is one trial, and why."""
+
+
 def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
     tune = _section(tree, "tune")
     if tune.get("tolerance") and tune.get("cost") is None:
@@ -314,6 +322,11 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
     if tune.get("warm_start") and tune.get("search") in ("random", "grid"):
         law = "needs search: tpe or cma beside it, which learn from trials"
         yield Problem(("tune", "warm_start"), law, f"search: {tune['search']}")
+    members = _section(tune, "ensemble").get("members", "auto")
+    for key, why in _SINGLE.items():
+        if members not in ("auto", 1) and tune.get(key) not in (None, False, 1):
+            law = f"cannot stand beside tune.{key}, {why}"
+            yield Problem(("tune", "ensemble", "members"), law, show(members))
     budget, compute = _section(tune, "budget"), _section(tree, "compute")
     if tune.get("budget") is not None and set(budget.values()) <= {None}:
         law = f"must have one of {', '.join(sections.Budget.model_fields)}"

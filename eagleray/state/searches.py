@@ -219,9 +219,16 @@ class Result(documents.Document, frozen=True):
     calibration: evaluations.Calibration | None = None
     folds: int = 1  # over which trials were compared
     refit: int = 0  # epochs for which the winner was trained anew; 0: it was not
+    ensemble: evaluations.Ensemble | None = None  # None where none was looked for
+    members: int | None = None  # the most of an ensemble that it was given; None in old results
+    latency_ms: float | None = None  # the longest prediction that they were given
     trials: int = 0  # the most trials that the search was given
     minutes: float | None = None  # the longest time that it was given; None for endless
     hours: float | None = None  # the most hours of trials that it was given; None for endless
+
+    def allows(self, members: int, latency_ms: float | None) -> bool:
+        """Whether the winner was looked for under these bounds of an ensemble."""
+        return self.members is None or (self.members, self.latency_ms) == (members, latency_ms)
 
     def covers(self, trials: int, minutes: float | None, hours: float) -> bool:
         """Whether the search was given at least as many trials and as much time."""

@@ -128,7 +128,8 @@ def _misfits_of_training(experiment: spec.Experiment) -> Iterator[str]:
         law = "streamed rows are each trained on once an epoch, so balanced cannot stand here"
         yield f"train.sampling: {law}"
     if experiment.tune.folds > 1:
-        yield "tune.folds: folds are of rows in memory, but rows are streamed, so more than 1 cannot stand here"
+        law = "folds are parts of rows in memory, which streamed rows are not"
+        yield f"tune.folds: {law}, so more than 1 cannot stand here"
     elif experiment.tune.refit:
         yield "tune.refit: streamed rows stay in their parts, so true cannot stand here"
     if experiment.model.single:

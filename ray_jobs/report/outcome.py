@@ -27,7 +27,7 @@ COSTS: dict[str, Callable[[float], str]] = {
 """How a cost is written, by `tune.cost`."""
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
-    *("headline", "looks", "baselines", "unbeaten", "compared", "folds", "refit"),
+    *("headline", "looks", "baselines", "unbeaten", "compared", "folds", "refit", "ensemble"),
     *("coverage", "decision", "calibration"),
 }
 
@@ -52,6 +52,12 @@ class Outcome:
     def winner(self) -> searches.Record:
         return self.trials[0]
 
+    @property
+    def validation(self) -> Mapping[str, float]:
+        """Metrics of what was registered, on the validation part."""
+        ensemble = self.result.ensemble
+        return ensemble.metrics if ensemble and ensemble.kept else self.winner.best
+
     def summary(self) -> dict[str, Any]:
         """The outcome as values for JSON."""
         best = self.winner
@@ -62,7 +68,11 @@ class Outcome:
             "champion": self.place.champion,
             "why": self.place.why,
             "metric": self.search.metric,
-            "winner": {"trial": best.number, "values": best.values, "validation": best.best},
+            "winner": {
+                "trial": best.number,
+                "values": best.values,
+                "validation": dict(self.validation),
+            },
             **self.result.model_dump(mode="json", include=_KEPT),
             "audit": self.audit.summary() if self.audit else None,
             "trials": [
@@ -83,7 +93,7 @@ class Outcome:
         out.print(leaderboard(self.trials, self.search.metric, out.width))
         if winner.values:
             out.print(f"trial {winner.number}: {screen.values(winner.values)}", soft_wrap=True)
-        out.print(scores(winner.best, result))
+        out.print(scores(self.validation, result))
         if result.cost:
             out.print(front(result))
         if result.confusion or result.confused:
@@ -195,6 +205,8 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"on the test part: the {one}"
     if result.refit:
         yield f"was trained anew on training and validation part together, {result.refit} epochs"
+    if result.ensemble is not None:
+        yield str(result.ensemble)
     if result.compared is not None:
         other = f"version {result.compared.version}, the champion when it was judged"
         verdict = result.compared.verdict

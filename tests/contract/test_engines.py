@@ -11,6 +11,7 @@ import torch
 
 from eagleray import engines, errors
 from eagleray.engines import Engine, Imported
+from eagleray.engines.ensemble import Ensemble, Member
 from eagleray.engines.recommender import Recommender
 from eagleray.engines.torch import Torch
 from eagleray.learn import features, models
@@ -36,6 +37,14 @@ def _torch() -> Case:
     options = models.parse({"type": "mlp", "hidden": [16]})
     engine = Torch(options, models.build(options, SHAPE, 2))
     return Case(engine, {"numeric": COLUMNS.to_numpy(np.float32)}, 2)
+
+
+def _ensemble() -> Case:
+    """Two networks, of which one counts twice and has inputs of its own."""
+    one, other = _torch(), _torch()
+    members = [Member(one.engine, 1, SHAPE), Member(other.engine, 2, SHAPE, encoding=1)]
+    inputs = {"numeric": one.inputs["numeric"], "1/numeric": other.inputs["numeric"] / 2}
+    return Case(Ensemble(members, "probabilities"), inputs, 2)
 
 
 def _imported(name: str, content: bytes, outputs: int, dtype: str) -> Case:
@@ -73,8 +82,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "lightgbm": lambda: _imported("lightgbm", FILES["lightgbm"](), 1, "float64"),
     "export": lambda: _imported("export", FILES["export"](), 2, "float32"),
     "recommender": _recommender,
+    "ensemble": _ensemble,
 }
-OWN = {engines.TORCH, "recommender"}
+OWN = {engines.TORCH, engines.ENSEMBLE, "recommender"}
 """Engines of models that EagleRay alone makes."""
 
 

@@ -1,6 +1,7 @@
 """`model.type: auto`: what a trial takes, what the file shows, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from eagleray.reports import figures
 from eagleray.reports.page import leaderboard
 from eagleray.spec import auto
 from eagleray.state import searches
-from ray_jobs import pack_size, search
+from ray_jobs import pack_size, scheduler, search, searcher
 from ray_jobs.data import prepare
 
 
@@ -60,8 +61,7 @@ def test_the_first_model_is_the_default_and_only_those_named_are_searched(tmp_pa
 def test_a_file_shows_what_it_says_and_not_the_spaces(tmp_path: Path) -> None:
     chosen = experiment(tmp_path)
     assert chosen.explicit()["model"] == {"type": "auto"}
-    families = list(chosen.families)
-    assert chosen.resolved()["model"] == {"type": "auto", "families": families}
+    assert chosen.resolved()["model"] == {"type": "auto", "families": None}
     assert "lr" not in chosen.resolved()["train"]
     other = experiment(tmp_path, "{type: auto, families: [tabm]}")
     assert chosen.search_id("x") != other.search_id("x")
@@ -88,12 +88,93 @@ def test_a_column_that_one_of_the_models_cannot_take_names_the_model_to_leave_ou
     lines = "\n".join(f"the words of line {row},{row % 2}" for row in range(60))
     (tmp_path / "texts.csv").write_text(f"note,target\n{lines}\n")
     options = {"data.source": "texts.csv", "features.note.type": "text"}
-    chosen = experiment(tmp_path, **options)
+    chosen = experiment(tmp_path, "{type: auto, families: [boosting, tabm, mlp]}", **options)
     (found,) = prepare.misfits(chosen, prepare.dataset(chosen))
     assert found.startswith("model.type: boosting takes no column of type image or text")
     assert "families: [tabm, mlp]" in found
     without = experiment(tmp_path, "{type: auto, families: [tabm, mlp]}", **options)
     assert not list(prepare.misfits(without, prepare.dataset(without)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "models"),
+    [
+        ({"numeric", "categorical"}, ("boosting", "tabm", "mlp")),
+        ({"numeric", "text"}, ("text", "tabm", "mlp")),
+        ({"image"}, ("image", "tabm", "mlp")),
+    ],
+)
+def test_models_are_tried_that_take_the_columns(
+    tmp_path: Path, columns: set[str], models: tuple[str, ...]
+) -> None:
+    chosen = experiment(tmp_path)
+    fitted = chosen.fitted(columns)
+    assert fitted.families == models
+    assert {key.split(".")[1] for key in fitted.space} == {auto.FAMILY, *models}
+    assert fitted.search_id("x") == chosen.search_id("x")
+    named = experiment(tmp_path, "{type: auto, families: [boosting]}")
+    assert named.fitted(columns).families == ("boosting",)
+
+
+def test_a_search_tries_the_models_that_take_its_columns(tmp_path: Path) -> None:
+    assert search.Search(experiment(tmp_path)).experiment.families == ("boosting", "tabm", "mlp")
+
+
+def test_the_first_trials_are_each_model_at_its_defaults(tmp_path: Path) -> None:
+    chosen = search.Search(experiment(tmp_path)).experiment
+    finder = searcher.Searcher(chosen, "max", [])
+    for place, model in enumerate(chosen.families, 1):
+        suggested = finder.suggest(str(place))
+        assert isinstance(suggested, dict)
+        (one,) = suggested["members"]
+        assert one["values"] == values(chosen, model__family=model)
+        finder.on_trial_complete(str(place), report(one, 0.5))
+
+
+def test_a_trial_draws_values_of_its_own_model_alone(tmp_path: Path) -> None:
+    """Others stand at their defaults, so what the sampler learns of a model is of its trials."""
+    chosen = search.Search(experiment(tmp_path, **{"tune.trials": "60"})).experiment
+    finder = searcher.Searcher(chosen, "max", [])
+    taken = set()
+    for number in range(40):
+        suggested = finder.suggest(str(number))
+        assert isinstance(suggested, dict)
+        (one,) = suggested["members"]
+        model = auto.family(one["values"])
+        taken.add(model)
+        own = {
+            f"model.{auto.FAMILY}",
+            *(k for k in chosen.space if k.startswith(f"model.{model}.")),
+        }
+        assert set(one["parameters"]) == own
+        usual = values(chosen)
+        assert all(one["values"][key] == usual[key] for key in chosen.space.keys() - own)
+        finder.on_trial_complete(str(number), report(one, 0.5 + number / 100))
+    assert taken == set(chosen.families)
+
+
+def report(one: dict[str, Any], score: float) -> dict[str, Any]:
+    """The last report of a trial."""
+    fields = {"number": one["number"], "values": one["values"], "score": score, "done": True}
+    return {"members": [{**fields, "seconds": 1.0, "status": "finished"}], "done": True}
+
+
+def test_trials_are_compared_with_those_of_their_own_model(tmp_path: Path) -> None:
+    """A network whose first epochs are worse than those of trees is not stopped for it."""
+    chosen = search.Search(experiment(tmp_path))
+    members = scheduler.build(chosen, [])
+    stopped = []
+    for number, (model, score) in enumerate(
+        [("boosting", 0.9), ("boosting", 0.8), ("mlp", 0.5), ("mlp", 0.4)], 1
+    ):
+        drawn = values(chosen.experiment, model__family=model)
+        members._add(number, drawn)
+        epochs = min(members._rungs)
+        history = [{"accuracy": score}] * epochs
+        told = {"number": number, "values": drawn, "epoch": epochs, "history": history}
+        if members._compare({**told, "score": score, "state": None}) == members.STOP:
+            stopped.append(number)
+    assert stopped == [2, 4]
 
 
 def test_a_report_shows_of_each_trial_the_values_of_the_model_that_it_took(tmp_path: Path) -> None:

@@ -169,8 +169,9 @@ def test_releases_that_know_no_threshold_refuse_the_bundle(
 ) -> None:
     files = bundle.pack(made, bundles.rows(4), {})
     assert f'"format":{number},' in files["bundle.json"].decode()
-    later = files["bundle.json"].replace(f'"format":{number},'.encode(), b'"format":4,')
-    with pytest.raises(errors.ServingError, match="bundle format must be 1, 2 or 3, but got 4"):
+    later = files["bundle.json"].replace(f'"format":{number},'.encode(), b'"format":5,')
+    law = "bundle format must be one of 1, 2, 3, 4, but got 5"
+    with pytest.raises(errors.ServingError, match=law):
         bundle.unpack({**files, "bundle.json": later})
 
 

@@ -8,6 +8,7 @@ batch; only the padding of tokens depends on the batch.
 from eagleray.learn.features import made as made
 from eagleray.learn.features import own as own
 from eagleray.learn.features import reference as reference
+from eagleray.learn.features import several as several
 from eagleray.learn.features.categories import UNKNOWN as UNKNOWN
 from eagleray.learn.features.categories import Category as Category
 from eagleray.learn.features.coded import Coded as Coded

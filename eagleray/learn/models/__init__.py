@@ -7,7 +7,7 @@ installed package (`eagleray.plugins`) with `REGISTRY.register`. Legend: B batch
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,10 @@ class Model:
     engine: str = "torch"
     objectives: bool = False
     tasks: frozenset[str] = frozenset()
+
+    def takes(self, types: Set[str]) -> bool:
+        """Whether it can be trained on columns of all these types."""
+        return not self.refuses & types and (self.needs is None or self.needs in types)
 
 
 REGISTRY = plugins.Registry(

@@ -181,13 +181,18 @@ class Auto(Options):
     without: ClassVar[frozenset[str]] = Boosting.without | {"lr"}
     single: ClassVar[bool] = True
     type: Literal["auto"] = Field(
-        description="For tables. Of `train` it reads `epochs` (40 by default), `loss`, "
+        description="Tries several models. Of `train` it reads `epochs` (40 by default), `loss`, "
         "`class_weights`, `early_stopping` (`patience: 4` unless the file sets it, `null` for "
         "none) and `seed`."
     )
-    families: Annotated[
-        Many[Literal["boosting", "tabm", "mlp"]], Field(min_length=1), AfterValidator(_different)
-    ] = Field(("boosting", "tabm", "mlp"), description="The models that are tried.")
+    families: (
+        Annotated[
+            Many[Literal["boosting", "text", "image", "tabm", "mlp"]],
+            Field(min_length=1),
+            AfterValidator(_different),
+        ]
+        | None
+    ) = Field(None, description="The models that are tried. Default: all that take the columns.")
 
 
 class Recommender(Options):

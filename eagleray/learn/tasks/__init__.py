@@ -18,6 +18,7 @@ from eagleray.learn.tasks.quantiles import Quantiles
 from eagleray.learn.tasks.ranking import Ranking
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Alternative as Alternative
+from eagleray.learn.tasks.task import Averaged as Averaged
 from eagleray.learn.tasks.task import Evaluation as Evaluation
 from eagleray.learn.tasks.task import Interval as Interval
 from eagleray.learn.tasks.task import Scale as Scale

@@ -10,7 +10,14 @@ from eagleray import errors, messages, names
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 from eagleray.learn.tasks import diagrams, peers, sanity
-from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
+from eagleray.learn.tasks.task import (
+    Alternative,
+    Averaged,
+    Evaluation,
+    Scale,
+    TargetColumn,
+    Task,
+)
 
 LEAST_OF_A_CLASS = 3  # minimum rows of a class: one for each part of the data
 MOST_LISTED = 10  # maximum number of classes that a message lists
@@ -26,6 +33,7 @@ class Classes(Task, Protocol):
     loss: ClassVar[str] = "cross_entropy"
     miss: ClassVar[str] = "probability of other classes than the true one"
     calibrations: ClassVar[tuple[str, ...]] = ("none", "temperature", "isotonic")
+    averaged: ClassVar[Averaged] = "probabilities"
     min_rows_to_warn: ClassVar[int]
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> sanity.Chance:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ MOST_INFERRED_CLASSES = 20  # more different whole numbers than this are a quant
 
 Scale = Mapping[str, float]
 """Statistics of the training targets, stored in `bundle.json`."""
+
+Averaged = Literal["raw", "probabilities"]
+"""What an ensemble takes the mean of: raw outputs, or the probabilities whose logits these are."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Task(Protocol):
     unaudited: ClassVar[frozenset[str]] = frozenset()  # checks of the audit that say nothing of it
     explains: ClassVar[bool] = True  # whether outputs can be explained column by column
     remembers: ClassVar[bool] = False  # whether what a model has learned from is no output of it
+    averaged: ClassVar[Averaged] = "raw"
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target

@@ -1,0 +1,69 @@
+"""Trials as bundles, rebuilt from their weights in storage: one alone, or the mean of several."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from eagleray import bundle
+from eagleray.engines import ensemble
+from eagleray.learn import tasks
+from eagleray.state import searches
+from eagleray.storage import cache
+from ray_jobs import learner, search, tensors
+
+
+def of(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
+    """The model of a trial.
+
+    Raises:
+        StorageError: its weights are missing or corrupt.
+    """
+    dataset = searched.dataset
+    configuration = searched.experiment.configuration(trial.values)
+    transforms = searched.transforms(configuration)
+    custom = searched.custom.get(configuration.model.type)
+    task, trained = tasks.of(dataset.schema.target), learner.member(configuration.model)
+    with weights(searched, trial) as best:
+        engine = trained.engine(configuration.model, transforms, task, best, custom=custom)
+    return bundle.Bundle(
+        schema=transforms.with_categories(dataset.schema),
+        transforms=transforms,
+        engine=engine,
+        scale=task.scale(dataset.targets[dataset.trained(transforms)]),
+        extra_fields=searched.experiment.serve.extra_fields,
+    )
+
+
+@contextlib.contextmanager
+def weights(searched: search.Search, trial: searches.Record) -> Iterator[tensors.Reader]:
+    """The weights of a trial's best epoch, in its files."""
+    with contextlib.ExitStack() as stack:
+        opened = (cache.default().open(searched.storage, blob) for blob in trial.weights)
+        yield tensors.Reader(map(stack.enter_context, opened))
+
+
+def mean(members: Sequence[tuple[bundle.Bundle, int]]) -> bundle.Bundle:
+    """The mean of several models of one search, each with its weight; the first one's schema."""
+    first, _ = members[0]
+    encodings = [first.transforms]
+    for one, _ in members:
+        if not any(one.transforms is other for other in encodings):
+            encodings.append(one.transforms)
+    places = [
+        next(place for place, other in enumerate(encodings) if other is one.transforms)
+        for one, _ in members
+    ]
+    engine = ensemble.Ensemble(
+        [
+            ensemble.Member(one.engine, weight, one.transforms.shape, place)
+            for (one, weight), place in zip(members, places, strict=True)
+        ],
+        first.task.averaged,
+    )
+    return bundle.Bundle(
+        schema=first.schema,
+        transforms=first.transforms,
+        engine=engine,
+        scale=first.scale,
+        others=tuple(encodings[1:]),
+        extra_fields=first.extra_fields,
+    )

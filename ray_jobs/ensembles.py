@@ -1,0 +1,208 @@
+"""The model that wins: the best trial, or the mean of several where that is better beyond noise."""
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from eagleray import bundle, errors, spec
+from eagleray.engines import placement
+from eagleray.evaluation import ensembles
+from eagleray.learn import metrics, schema
+from eagleray.state import searches
+from eagleray.state.evaluations import Ensemble, Evaluation, Member, Price, Verdict
+from ray_jobs import bundles, refit, search
+from ray_jobs.data import prepare
+
+MOST_ROWS, MOST_OUTPUTS = 20_000, 20_000_000
+"""Validation rows, and outputs of all candidates for them; of more, fewer rows are looked at."""
+PASSES, WARM_UP = 50, 10
+"""Predictions of one row whose median is a latency, after some that are not counted."""
+UNFIT = (errors.CorruptObjectError, errors.ObjectNotFoundError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """What wins a search; `validation` has its metrics there."""
+
+    model: bundle.Bundle
+    validation: Mapping[str, float]
+    ensemble: Ensemble | None = None  # None where none was looked for
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The share of each trial in the mean, by its number; empty for one trial alone."""
+        kept = self.ensemble if self.ensemble and self.ensemble.kept else None
+        return {number: one.weight for number, one in kept.members.items()} if kept else {}
+
+    def told(self, judged: Evaluation) -> Evaluation:
+        """The evaluation with what was found of ensembles."""
+        if self.ensemble is None:
+            return judged
+        notes = [f"this version {self.ensemble}", *judged.notes]
+        return judged.model_copy(update={"ensemble": self.ensemble, "notes": notes})
+
+
+def best(
+    searched: search.Search, trials: Sequence[searches.Record], anew: refit.Refit | None
+) -> Best:
+    """The model of the first trial or of its refit, or an ensemble as `tune.ensemble` bounds it.
+
+    Raises:
+        StorageError: the weights of the first trial are missing or corrupt; an ensemble does
+            without other trials whose weights are.
+    """
+    if anew is not None:
+        return Best(bundles.of(anew.search, anew.record), trials[0].best)
+    alone = Best(bundles.of(searched, trials[0]), trials[0].best)
+    if searched.experiment.members == 1:
+        return alone
+    candidates, damaged = _candidates(searched, trials, alone.model)
+    found, model = _look(_Pool.of(searched, candidates), searched.experiment)
+    found = found.model_copy(update={"damaged": damaged})
+    if model is None:
+        return dataclasses.replace(alone, ensemble=found)
+    return Best(model, found.metrics, found)
+
+
+class _Candidate(NamedTuple):
+    """A trial that may be a member; `kind` is the type of its model."""
+
+    trial: searches.Record
+    kind: str
+    model: bundle.Bundle
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    """Candidates, the best first, and what they predict for the validation part."""
+
+    candidates: Sequence[_Candidate]
+    predicted: ensembles.Candidates
+    row: schema.Columns  # one, to measure with
+
+    @classmethod
+    def of(cls, searched: search.Search, candidates: Sequence[_Candidate]) -> "_Pool":
+        dataset = searched.dataset
+        outputs = len(candidates) * candidates[0].model.task.width
+        most = max(1, min(MOST_ROWS, MOST_OUTPUTS // outputs))
+        rows = prepare.evenly_spaced(dataset.split.validation, most)
+        columns, truth_B = dataset.take(rows), dataset.targets[rows]
+        outputs_K = [one.model.predict_columns(columns).outputs for one in candidates]
+        predicted = ensembles.Candidates(dataset.schema.target, truth_B, outputs_K, searched.metric)
+        return cls(candidates, predicted, dataset.take(rows[:1]))
+
+    def mean(self, times: Sequence[int]) -> bundle.Bundle:
+        """The model that has each candidate so many times."""
+        return bundles.mean([(one.model, count) for one, count in self._taken(times)])
+
+    def price(self, model: bundle.Bundle) -> Price:
+        size = sum(map(len, model.engine.files().values()))
+        return Price(latency_ms=_latency_ms(model, self.row), size=size)
+
+    def told(self, times: Sequence[int], verdict: Verdict | None) -> dict[str, object]:
+        """Fields of `Ensemble` on members that were selected so many times."""
+        members = {
+            str(one.trial.number): Member(
+                epoch=one.trial.best_epoch,
+                model=one.kind,
+                weight=count / sum(times),
+                score=one.trial.score or 0.0,
+            )
+            for one, count in self._taken(times)
+        }
+        truth_B, outputs = self.predicted.truth_B, self.predicted.mean(times)
+        scores = metrics.score(self.predicted.target, truth_B, outputs)
+        return {"members": members, "metrics": scores, "verdict": verdict}
+
+    def _taken(self, times: Sequence[int]) -> list[tuple[_Candidate, int]]:
+        """Those that are taken, the heaviest first."""
+        pairs = [pair for pair in zip(self.candidates, times, strict=True) if pair[1]]
+        return sorted(pairs, key=lambda pair: -pair[1])
+
+
+def _candidates(
+    searched: search.Search, trials: Sequence[searches.Record], first: bundle.Bundle
+) -> tuple[list[_Candidate], list[str]]:
+    """The trials that have weights, the best first, and those whose weights are damaged."""
+    found, damaged = list[_Candidate](), list[str]()
+    for trial in trials:
+        if not trial.weights or trial.status == "failed":
+            continue
+        kind = searched.experiment.configuration(trial.values).model.type
+        try:
+            model = bundles.of(searched, trial) if found else first
+        except UNFIT as cause:
+            damaged.append(f"trial {trial.number}: {cause}")
+            continue
+        found.append(_Candidate(trial, kind, model))
+    return found, damaged
+
+
+def _look(pool: _Pool, experiment: spec.Experiment) -> tuple[Ensemble, bundle.Bundle | None]:
+    """The largest ensemble that is better than the best trial and fast enough.
+
+    Without one, why there is none, and None.
+    """
+    bound, most = experiment.tune.ensemble.latency_ms, experiment.members
+    single = pool.price(pool.candidates[0].model)
+    found = Ensemble(rows=len(pool.predicted.truth_B), single=single)
+    if len(pool.candidates) == 1:
+        return found.model_copy(update={"why": _LONE}), None
+    while most > 1:
+        times = ensembles.select(pool.predicted, most)
+        if (taken := sum(map(bool, times))) < 2:
+            return found.model_copy(update={"why": _ALONE}), None
+        verdict = ensembles.gain(pool.predicted, most)
+        found = found.model_copy(update=pool.told(times, verdict))
+        if verdict is None or verdict.outcome != "better":
+            return found.model_copy(update={"why": _not_better(taken, verdict)}), None
+        model = pool.mean(times)
+        price = pool.price(model)
+        if bound is None or price.latency_ms <= bound:
+            return found.model_copy(update={"price": price, "kept": True}), model
+        found = found.model_copy(update={"larger_ms": found.larger_ms or price.latency_ms})
+        most = taken - 1
+    law = f"more than tune.ensemble.latency_ms: {bound:g}"
+    why = f"with others one row takes {found.larger_ms:.2g} ms or more, {law}"
+    return found.model_copy(update={"why": why}), None
+
+
+_LONE = "no other one has its weights in storage"
+_ALONE = "none of the others improves its predictions"
+
+
+def _not_better(taken: int, verdict: Verdict | None) -> str:
+    what = f"the mean of {taken} trials"
+    if verdict is None:
+        return f"{what} cannot be compared with it on the validation part"
+    gap = verdict.difference
+    how = "is worse" if verdict.outcome == "worse" else "is no better beyond noise"
+    return f"{what} {how} ({verdict.metric} {gap.value:+.2g}{gap.between('.2g')})"
+
+
+def _latency_ms(model: bundle.Bundle, row: schema.Columns) -> float:
+    """Median milliseconds of the prediction of one row on one core."""
+    seconds = []
+    with _one_core():
+        for _ in range(WARM_UP + PASSES):
+            began = time.perf_counter()
+            model.predict_columns(row)
+            seconds.append(time.perf_counter() - began)
+    return 1e3 * statistics.median(seconds[WARM_UP:])
+
+
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    """Run models on one core in the block, as a replica of one CPU does."""
+    before, threads = placement.now(), torch.get_num_threads()
+    placement.use(dataclasses.replace(before, threads=1))
+    try:
+        yield
+    finally:
+        placement.use(before)
+        torch.set_num_threads(threads)
