@@ -88,7 +88,7 @@ class Layers:
         step_KS = (self._sampled(weights) - begun.weight_KS).abs()
         sums = [begun.square_KL, self._squares(weights)]
         sums += [self._by_layer(one.double().square()) for one in (step_KS, size_KS)]
-        bins_KLN = self._histograms(torch.stack([size_KS, step_KS / size_KS]))
+        bins_KLN = self._histograms(torch.stack([size_KS, step_KS / size_KS], 1))
         found_KLN = self._total(torch.cat([torch.stack(sums, 2), bins_KLN], 2))
         return [self._rows(one) for one in found_KLN.tolist()]
 
@@ -137,17 +137,16 @@ class Layers:
         sum_KL = value_KS.new_zeros(len(value_KS), len(self._places))
         return sum_KL.index_add_(1, self._layer_S, value_KS)
 
-    def _histograms(self, value_HKS: Tensor) -> Tensor:
+    def _histograms(self, value_KHS: Tensor) -> Tensor:
         """How many values of each layer are in each bin of H histograms (K, L, N of all)."""
         assert self._layer_S is not None
-        kinds, many, _ = value_HKS.shape
+        many, kinds, _ = value_KHS.shape
         count = len(self._places)
-        bin_HKS = (value_HKS.log10_() - LOWEST).mul_(PER_DECADE).floor_().add_(1)
-        bin_HKS = bin_HKS.nan_to_num_(nan=BINS, posinf=BINS, neginf=0).clamp_(0, BINS - 1).long()
-        each_KH = torch.arange(kinds * many, device=value_HKS.device).reshape(many, kinds)
-        place_HK1 = each_KH.T[:, :, None]  # histograms of one configuration are neighbours
-        bin_HKS += (self._layer_S * (kinds * many) + place_HK1) * BINS
-        counts = torch.bincount(bin_HKS.flatten(), minlength=count * many * kinds * BINS)
+        bin_KHS = (value_KHS.log10_() - LOWEST).mul_(PER_DECADE).floor_().add_(1)
+        bin_KHS = bin_KHS.nan_to_num_(nan=BINS, posinf=BINS, neginf=0).clamp_(0, BINS - 1).long()
+        place_KH1 = torch.arange(many * kinds, device=value_KHS.device).reshape(many, kinds, 1)
+        bin_KHS += (self._layer_S * (many * kinds) + place_KH1) * BINS
+        counts = torch.bincount(bin_KHS.flatten(), minlength=count * many * kinds * BINS)
         return counts.reshape(count, many, kinds * BINS).transpose(0, 1).double()
 
 
@@ -191,8 +190,8 @@ def dead(fired: Mapping[str, Sequence[Tensor]], total: Total) -> dict[str, float
     """The part of the units of each layer that never fired, of counts (U)."""
     found = {}
     for layer, counts in fired.items():
-        fired = total(torch.cat([one.flatten() for one in counts]))
-        found[layer] = float((fired == 0).double().mean())
+        every = total(torch.cat([one.flatten() for one in counts]))
+        found[layer] = float((every == 0).double().mean())
     return found
 
 
