@@ -101,6 +101,7 @@ class Trainer(learner.Learner):
         whole, rest = divmod(len(self._train), self.options.batch_size)
         steps = max(1, whole + (rest > 1))  # of an epoch, as `batches` has them
         self.schedule = schedules.Schedule(self.options, self.optimizer, steps)
+        self._steps = steps
         scaled = self.strategy.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         # a loss that is not finite ends a training at once, where nobody waits to be told
@@ -156,7 +157,7 @@ class Trainer(learner.Learner):
     @property
     def is_watched(self) -> bool:
         """Whether layers are measured in the next epoch."""
-        return watches.is_due(self.progress.epoch + 1, self.options.epochs)
+        return watches.is_due(self.progress.epoch + 1, self.options.epochs, self._steps)
 
     def batches(self, number: int) -> Iterator[Batch]:
         """Yield an epoch's shuffled batches that are not done, and seed what is random in them.

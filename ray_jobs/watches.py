@@ -1,6 +1,6 @@
 """What is watched of a training, rarely enough to cost little: layers, dead units, losses.
 
-Layers are measured at one batch of an epoch, and in at most `MOST_EPOCHS` of a trial's epochs; dead
+Layers are measured at one batch of an epoch, once in `APART` steps at most; dead
 units at the validation rows that are evaluated anyway; losses of batches are seen together.
 
 Legend: B batch, K configurations in one pass (1 for a trial alone), L layers, P parameters,
@@ -19,9 +19,11 @@ from eagleray.state.watches import BINS, LOWEST, PER_DECADE, Row
 
 MOST_EPOCHS = 32
 """Most epochs of a trial in which layers are measured, evenly spaced."""
+APART = 64
+"""Least steps between two epochs in which they are, but for the first and the last."""
 MOST_LAYERS = 32
 """Most layers that are measured, evenly spaced."""
-SAMPLE = 1024
+SAMPLE = 256
 """Weights of a layer that histograms and the size of the step are taken of, evenly spaced."""
 FOLD = 1000
 """Batches whose losses are looked at together."""
@@ -32,9 +34,10 @@ Total = Callable[[Tensor], Tensor]
 """Sums a tensor over the workers of a group."""
 
 
-def is_due(epoch: int, epochs: int) -> bool:
-    """Whether layers are measured in an epoch, from 1; in the first and the last they are."""
-    return epoch in (1, epochs) or epoch % math.ceil(epochs / MOST_EPOCHS) == 0
+def is_due(epoch: int, epochs: int, steps: int) -> bool:
+    """Whether layers are measured in an epoch, from 1, of so many steps; in the first they are."""
+    stride = max(math.ceil(epochs / MOST_EPOCHS), math.ceil(APART / steps))
+    return epoch in (1, epochs) or epoch % stride == 0
 
 
 def layers(model: nn.Module) -> dict[str, list[int]]:
@@ -81,12 +84,12 @@ class Layers:
 
     def end(self, begun: Begun, weights: Sequence[Tensor]) -> list[list[Row]]:
         """Called after the step: a row for each layer (epoch 0), for each of K."""
-        before_KS, after_KS = begun.weight_KS.double(), self._sampled(weights).double()
-        size_KS, step_KS = before_KS.abs(), (after_KS - before_KS).abs()
+        size_KS = begun.weight_KS.abs()
+        step_KS = (self._sampled(weights) - begun.weight_KS).abs()
         sums = [begun.square_KL, self._squares(weights)]
-        sums += [self._by_layer(one.square()) for one in (step_KS, size_KS)]
-        sized = [self._histogram(one) for one in (size_KS, step_KS / size_KS)]
-        found_KLN = self._total(torch.cat([torch.stack(sums, 2), *sized], 2))
+        sums += [self._by_layer(one.double().square()) for one in (step_KS, size_KS)]
+        bins_KLN = self._histograms(torch.stack([size_KS, step_KS / size_KS], 1))
+        found_KLN = self._total(torch.cat([torch.stack(sums, 2), bins_KLN], 2))
         return [self._rows(one) for one in found_KLN.tolist()]
 
     def _rows(self, found: Sequence[Sequence[float]]) -> list[Row]:
@@ -134,16 +137,17 @@ class Layers:
         sum_KL = value_KS.new_zeros(len(value_KS), len(self._places))
         return sum_KL.index_add_(1, self._layer_S, value_KS)
 
-    def _histogram(self, value_KS: Tensor) -> Tensor:
-        """How many values of each layer are in each bin (K, L, N)."""
+    def _histograms(self, value_KHS: Tensor) -> Tensor:
+        """How many values of each layer are in each bin of H histograms (K, L, N of all)."""
         assert self._layer_S is not None
-        many, count = len(value_KS), len(self._places)
-        bin_KS = ((value_KS.log10() - LOWEST) * PER_DECADE).floor() + 1
-        bin_KS = bin_KS.nan_to_num(nan=BINS, posinf=BINS, neginf=0).clamp(0, BINS - 1).long()
-        place_K1 = torch.arange(many, device=value_KS.device)[:, None] * count
-        bin_KS += (place_K1 + self._layer_S) * BINS
-        counts = torch.bincount(bin_KS.flatten(), minlength=many * count * BINS)
-        return counts.reshape(many, count, BINS).to(value_KS.dtype)
+        many, kinds, _ = value_KHS.shape
+        count = len(self._places)
+        bin_KHS = (value_KHS.log10_() - LOWEST).mul_(PER_DECADE).floor_().add_(1)
+        bin_KHS = bin_KHS.nan_to_num_(nan=BINS, posinf=BINS, neginf=0).clamp_(0, BINS - 1).long()
+        place_KH1 = torch.arange(many * kinds, device=value_KHS.device).reshape(many, kinds, 1)
+        bin_KHS += (self._layer_S * (many * kinds) + place_KH1) * BINS
+        counts = torch.bincount(bin_KHS.flatten(), minlength=count * many * kinds * BINS)
+        return counts.reshape(count, many, kinds * BINS).transpose(0, 1).double()
 
 
 class Firing:
@@ -186,8 +190,8 @@ def dead(fired: Mapping[str, Sequence[Tensor]], total: Total) -> dict[str, float
     """The part of the units of each layer that never fired, of counts (U)."""
     found = {}
     for layer, counts in fired.items():
-        fired_U = total(torch.cat([one.flatten() for one in counts]))
-        found[layer] = float((fired_U == 0).double().mean())
+        every = total(torch.cat([one.flatten() for one in counts]))
+        found[layer] = float((every == 0).double().mean())
     return found
 
 

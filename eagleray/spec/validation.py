@@ -423,10 +423,10 @@ def _worker_laws(tree: space.Tree) -> Iterator[Problem]:
 def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
     """A warm-up ends before training does, and a plateau before anything else ends the trial."""
     epochs = min(_numbers(options(tree, "epochs")), default=math.inf)
-    warmups = _numbers(options(tree, "warmup"))
-    if max(warmups, default=0) >= epochs:
+    warmup = max(_numbers(options(tree, "warmup")), default=0)
+    if warmup and warmup >= epochs:
         law = f"must be below train.epochs, {epochs:g}"
-        yield Problem(("train", "warmup"), law, f"{max(warmups):g}")
+        yield Problem(("train", "warmup"), law, f"{warmup:g}")
     if "plateau" not in options(tree, "schedule"):
         return
     patience = max(_patience(_section(tree, "train").get("plateau"), sections.Plateau), default=0)

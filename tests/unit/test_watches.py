@@ -108,9 +108,14 @@ def test_a_unit_of_pictures_is_a_channel() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 5, 32, 33, 64, 1000])
 def test_a_trial_is_watched_in_its_first_and_last_epoch_and_in_few_between(epochs: int) -> None:
-    due = [epoch for epoch in range(1, epochs + 1) if watches.is_due(epoch, epochs)]
+    due = [epoch for epoch in range(1, epochs + 1) if watches.is_due(epoch, epochs, 64)]
     assert (due[0], due[-1]) == (1, epochs)
     assert min(epochs, watches.MOST_EPOCHS) // 2 <= len(due) <= watches.MOST_EPOCHS + 2
+
+
+def test_epochs_of_few_steps_are_watched_rarely() -> None:
+    assert [epoch for epoch in range(1, 21) if watches.is_due(epoch, 20, 11)] == [1, 6, 12, 18, 20]
+    assert [epoch for epoch in range(1, 21) if watches.is_due(epoch, 20, 1)] == [1, 20]
 
 
 @pytest.mark.parametrize("interrupted", [None, 1, 3, 5])
