@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-USERS, ITEMS, CHOICES = 2000, 500, 40
+USERS, ITEMS, CHOICES = 2000, 500, 60
 DIMENSIONS, STRENGTH = 4, 1.5
 GROUPS = np.array([["north-west", "north-east"], ["south-west", "south-east"]], object)
 
@@ -38,7 +38,7 @@ def planted(
     logit_UI = popularity_I + STRENGTH * taste_UD @ kind_ID.T / np.sqrt(DIMENSIONS)
     # Plackett and Luce: the order of logits plus Gumbel noise draws without replacement
     order_UI = np.argsort(-(logit_UI + random.gumbel(size=logit_UI.shape)), axis=1)
-    count_U = np.clip(random.geometric(1 / choices, users), 3, items // 4)
+    count_U = np.clip(random.poisson(choices, users), 3, items // 3)
     user = np.repeat(np.arange(users), count_U)
     item = np.concatenate([order[:count] for order, count in zip(order_UI, count_U, strict=True)])
     group_U = GROUPS[(taste_UD[:, 1] > 0).astype(int), (taste_UD[:, 0] > 0).astype(int)]

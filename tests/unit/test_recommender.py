@@ -26,7 +26,7 @@ FILE = """
 name: lists
 data: {source: choices.csv, target: item, recommend: {user: user}}
 model: {type: recommender, factors: 8}
-train: {epochs: 12, lr: 0.02, early_stopping: {patience: 3}}
+train: {epochs: 15, lr: 0.02, early_stopping: {patience: 3}}
 tune: {trials: 1}
 """
 
@@ -203,16 +203,16 @@ def test_lists_come_near_the_planted_optimum_and_leave_popularity_behind(
     tmp_path: Path, loss: str
 ) -> None:
     """`benchmarks/recommend.py` has the full size: 0.9 of the optimum."""
-    planted = tastes.planted(600, 100, 30, seed=5)
+    planted = tastes.planted(500, 200, 50, seed=5)
     write(tmp_path, planted.frame.drop(columns="group"))
-    one = judged.searched(tmp_path, FILE, **{"train.loss": loss, "train.epochs": "30"})
+    one = judged.searched(tmp_path, FILE, **{"train.loss": loss, "train.lr": "0.005"})
     result = judged.won(one, [judged.trial(one, 1)])
     (plain,) = result.baselines
     assert plain.name == "popularity"
     best = recommend.optimum(one.dataset, planted.logit_UI)["ndcg_at_k"]
     ours, popular = result.test["ndcg_at_k"], plain.metrics["ndcg_at_k"].value
     assert ours > 1.5 * popular
-    assert ours > (0.85 if loss == "softmax" else 0.75) * best
+    assert ours > (0.82 if loss == "softmax" else 0.75) * best
     found = result.intervals["ndcg_at_k"]
     assert found.low < ours < found.high
     assert not result.unbeaten

@@ -201,16 +201,16 @@ class Recommender(Options):
     tag: ClassVar[str | None] = "recommender"
     train: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adamw",
-        "lr": 0.01,
-        "weight_decay": 0.1,
+        "lr": 5e-3,
+        "weight_decay": 0.3,
         "batch_size": 1024,
     }
     without: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})
     single: ClassVar[bool] = True
     type: Literal["recommender"] = Field(
         description="Recommends items to users, beside `data.recommend`; takes no text and no "
-        "images. Defaults of `train` beside it: `optimizer: adamw`, `lr: 0.01`, "
-        "`weight_decay: 0.1`, `batch_size: 1024`."
+        "images. Defaults of `train` beside it: `optimizer: adamw`, `lr: 0.005`, "
+        "`weight_decay: 0.3`, `batch_size: 1024`."
     )
     factors: Size = Field(32, description="Size of a user's and of an item's vector.")
     negatives: Size = Field(
