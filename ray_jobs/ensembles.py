@@ -48,7 +48,9 @@ class Best:
 
 
 def best(
-    searched: search.Search, trials: Sequence[searches.Record], anew: refit.Refit | None
+    searched: search.Search,
+    trials: Sequence[searches.Record],
+    anew: refit.Refit | None = None,
 ) -> Best:
     """The model of the first trial or of its refit, or an ensemble as `tune.ensemble` bounds it.
 

@@ -42,7 +42,7 @@ class Split(Section):
     stratify: bool = Field(
         default_factory=lambda split: not (split.get("group") or split.get("time")),
         description="Keep the shares of the classes, or of a number's tenths, in each part. "
-        "Off under `group` and `time`.",
+        "Off under `group`, `time` and `data.recommend`.",
     )
 
     @pydantic.field_validator("test")
@@ -163,6 +163,16 @@ class Data(Section):
         if info.data.get("target") in drop:
             raise PydanticCustomError("law", "must leave the target in")
         return drop
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _by_user(cls, value: object) -> object:
+        """Items are no classes whose shares a split could keep: it is by user."""
+        given = value if isinstance(value, dict) else {}
+        split = given.get("split", {})
+        if given.get("recommend") is None or not isinstance(split, dict):
+            return value
+        return {**given, "split": {"stratify": False, **split}}
 
     @pydantic.field_validator("recommend")
     @classmethod

@@ -55,7 +55,7 @@ def test_the_first_model_is_the_default_and_only_those_named_are_searched(tmp_pa
     chosen = experiment(tmp_path, "{type: auto, families: [mlp, tabm]}")
     assert isinstance(chosen.default().model, models.Mlp)
     assert not any("boosting" in key for key in chosen.space)
-    assert search.epochs(chosen) == 40
+    assert search.length(chosen) == 40
 
 
 def test_a_file_shows_what_it_says_and_not_the_spaces(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ OTHER_MEANINGS = {
         "eagleray/learn/features/transforms.py",
         "eagleray/learn/models/layers.py",
         "eagleray/learn/models/numbers.py",
+        "eagleray/learn/models/recommender.py",
         "eagleray/learn/models/tabm.py",
     },  # a model's input
     "boolean": {  # of JSON Schema

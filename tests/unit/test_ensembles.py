@@ -81,7 +81,14 @@ def test_a_single_model_and_a_bound_of_one_give_the_best_alone() -> None:
 
 def test_the_gain_is_measured_on_rows_that_did_not_select() -> None:
     """Among 40 models that know nothing the best mean fits the rows by luck, and no others."""
-    random = np.random.default_rng(5)
+    found = [_gain_of_luck(seed) for seed in range(8)]
+    assert all(seen > 0.7 for seen, _ in found)
+    assert sum(better for _, better in found) <= 1
+
+
+def _gain_of_luck(seed: int) -> tuple[float, bool]:
+    """The score on the rows that select, and whether it is better on those that do not."""
+    random = np.random.default_rng(seed)
     truth = random.integers(0, 2, 60)
     outputs = []
     for _ in range(40):
@@ -90,9 +97,8 @@ def test_the_gain_is_measured_on_rows_that_did_not_select() -> None:
     candidates = ensembles.Candidates(CLASS, truth, outputs, "roc_auc")
     seen = candidates.score(candidates.mean(ensembles.select(candidates, 5)))
     verdict = ensembles.gain(candidates, 5)
-    assert seen > 0.75
     assert verdict is not None
-    assert verdict.outcome != "better"
+    return seen, verdict.outcome == "better"
 
 
 def test_rows_that_do_not_define_the_metric_give_the_best_alone() -> None:
