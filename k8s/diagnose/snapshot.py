@@ -249,7 +249,7 @@ def _snapshot(reader: Reader, subject: Object, storage: str | None) -> Snapshot:
     release = labels(subject).get(releases.INSTANCE, "") if arguments else ""
     history = partial(releases.history, reader.cluster, release)
     alias = partial(_alias, arguments, storage)
-    more = {
+    more: dict[str, Any] = {
         "upgrades": reader.attempt("upgrades", history, list[str]()) if release else (),
         "logs": _logs(reader, pods),
         "metrics": _metrics(reader, pods) if arguments else {},
