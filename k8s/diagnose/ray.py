@@ -136,7 +136,8 @@ def _trials(snapshot: Snapshot) -> Finding | None:
     found = waits.finding(snapshot.waiting, snapshot.now.timestamp())
     if found is None:
         return None
-    lines, full = [], True
+    lines: list[str] = []
+    full = True
     for cluster in snapshot.get("rayclusters"):
         mine = name(cluster) in clusters_of(snapshot.subject)
         for group in at(cluster, "spec", "workerGroupSpecs") if mine else ():
