@@ -13,7 +13,7 @@ from eagleray import errors
 from eagleray.storage import Sink, Storage, streams
 
 PREFIX = "blobs/sha256/"
-_WRITE = 256 << 10  # bytes: more at once gets memory in blocks that the machine has to find first
+_WRITE = 256 << 10  # bytes: files get their memory in blocks of this size, and large ones are rare
 _HASH = re.compile(rb"\b[0-9a-f]{64}\b")
 
 
