@@ -13,6 +13,7 @@ from eagleray import errors
 from eagleray.storage import Sink, Storage, streams
 
 PREFIX = "blobs/sha256/"
+_WRITE = 256 << 10  # bytes: files get their memory in blocks of this size, and large ones are rare
 _HASH = re.compile(rb"\b[0-9a-f]{64}\b")
 
 
@@ -81,7 +82,9 @@ class _Verified:
         if self._size > self._blob.size:
             raise self._error("more")
         before, self._hashed = self._hashed, self._hashing.submit(self._digest.update, data)
-        self._sink.write(data)  # while it is hashed
+        view = memoryview(data)
+        for start in range(0, len(view), _WRITE):  # while it is hashed
+            self._sink.write(view[start : start + _WRITE])
         if before is not None:
             before.result()
 
