@@ -277,7 +277,7 @@ def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
         score, sides = result.test[metric], result.intervals[metric].between(".4f")
         made = f"; {result.ensemble}" if result.ensemble else ""
         print(f"{name}: {family} {score:.4f}{sides} after {done} trials{made}", flush=True)
-    peers = {}
+    peers: dict[str, np.ndarray | None] = {}
     if "tokens" not in dataset.fit({}).apply(dataset.take(dataset.split.test[:1])):
         peers = {"lightgbm": plain_trees(dataset)}
         peers["flaml"] = flaml_trees(dataset, metric, options.minutes)
