@@ -66,7 +66,7 @@ def select(candidates: Candidates, most: int) -> tuple[int, ...]:
     """
     best = times, highest = _first(candidates, most)
     stale = 0
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if most > 1 else 0):
         times, score = max(_additions(candidates, times, most), key=lambda one: one[1])
         stale += 1
         if _gains(score, highest):

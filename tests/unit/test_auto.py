@@ -131,9 +131,11 @@ def test_the_first_trials_are_each_model_at_its_defaults(tmp_path: Path) -> None
         finder.on_trial_complete(str(place), report(one, 0.5))
 
 
-def test_a_trial_draws_values_of_its_own_model_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cost", ["null", "size"])
+def test_a_trial_draws_values_of_its_own_model_alone(tmp_path: Path, cost: str) -> None:
     """Others stand at their defaults, so what the sampler learns of a model is of its trials."""
-    chosen = search.Search(experiment(tmp_path, **{"tune.trials": "60"})).experiment
+    asked = {"tune.trials": "60", "tune.cost": cost}
+    chosen = search.Search(experiment(tmp_path, **asked)).experiment
     finder = searcher.Searcher(chosen, "max", [])
     taken = set()
     for number in range(40):
@@ -156,6 +158,7 @@ def test_a_trial_draws_values_of_its_own_model_alone(tmp_path: Path) -> None:
 def report(one: dict[str, Any], score: float) -> dict[str, Any]:
     """The last report of a trial."""
     fields = {"number": one["number"], "values": one["values"], "score": score, "done": True}
+    fields["costs"] = {"size": 1 - score}
     return {"members": [{**fields, "seconds": 1.0, "status": "finished"}], "done": True}
 
 
