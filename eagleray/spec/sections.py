@@ -166,10 +166,9 @@ class Data(Section):
         if value is None:
             return None
         split, data = info.data.get("split", Split()), info.data
-        for key in ("group", "stratify"):
-            if getattr(split, key) and key in split.model_fields_set:
-                law = f"splits the rows of each user, and cannot stand beside split.{key}"
-                raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})
+        if split.group:
+            law = "splits the rows of each user, and cannot stand beside split.group"
+            raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})
         named = [("user", value.user), ("rating", value.rating)]
         taken = [data.get("target"), *data.get("drop", ())]
         for key, name in [*named, *(("items", name) for name in value.items)]:
