@@ -153,7 +153,8 @@ def _target(old: Target, new: Target) -> Iterator[Change]:
         breakage = "" if same_form else "an answer has another form"
         yield Change("task", old.task, new.task, breakage)
     if same_form and set(old.classes) != set(new.classes):
-        named = _answers(old) != _answers(new)  # not where items are recommended
+        other = old.model_copy(update={"classes": new.classes})
+        named = _answers(old) != _answers(other)  # not where items are recommended
         breakage = "an answer has other labels and probabilities" if named else ""
         yield Change("classes", *_only(old.classes, new.classes), breakage)
     elif same_form and old.classes != new.classes:  # clients of tensors read it in the metadata

@@ -26,11 +26,11 @@ from eagleray.spec import auto, document, problems, space, validation
 from eagleray.spec.compute import Compute as Compute
 from eagleray.spec.decide import Decide as Decide
 from eagleray.spec.document import dotted
+from eagleray.spec.recommend import Recommend as Recommend
 from eagleray.spec.sections import Configuration as Configuration
 from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
 from eagleray.spec.sections import File
-from eagleray.spec.sections import Recommend as Recommend
 from eagleray.spec.sections import Split as Split
 from eagleray.spec.sections import Train as Train
 from eagleray.spec.sections import Tune as Tune

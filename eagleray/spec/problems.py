@@ -71,7 +71,7 @@ _PLACES = {
     name: document.dotted((*at, name))
     for at, names in _KEYS.items()
     for name in names
-    if at[:1] not in (("features",), ("model",))
+    if at[:1] not in (("features",), ("model",)) and len(name) > 1
 }
 
 

@@ -15,11 +15,11 @@ from pydantic_core import PydanticCustomError
 
 from eagleray.learn import columns, features, losses, metrics, models, optimizers
 from eagleray.learn.models.options import Many, Rate, Section, Size
-from eagleray.learn.tasks.ranking import MOST_PLACES
 from eagleray.spec import terms
 from eagleray.spec.compute import Compute
 from eagleray.spec.decide import Decide
 from eagleray.spec.endpoint import Serve
+from eagleray.spec.recommend import Recommend
 from eagleray.spec.terms import Filled, NotNegative, Part, Positive, Seed
 from eagleray.storage import EMBEDDED
 
@@ -61,43 +61,6 @@ class Split(Section):
         if value and others:
             raise PydanticCustomError("law", f"cannot stand beside {' and '.join(others)}")
         return value
-
-
-class Recommend(Section):
-    """Rows are items, of the target column, that users have chosen; items are recommended."""
-
-    user: Filled = Field(description="Column that names the user of a row.")
-    k: Annotated[int, Field(ge=1, le=MOST_PLACES)] = Field(
-        10, description="Items that are recommended to a user, and that metrics look at."
-    )
-    rating: Filled | None = Field(
-        None, description="Column with the user's rating of the item. It is no input."
-    )
-    least: float | None = Field(
-        None,
-        description="Least rating of a row that counts as a choice; others are left out.",
-        validate_default=True,
-    )
-
-    items: Many[Filled] = Field(
-        (), description="Columns that describe the item of a row, not its user: they are no inputs."
-    )
-
-    @pydantic.field_validator("rating")
-    @classmethod
-    def _is_another(cls, rating: str | None, info: ValidationInfo) -> str | None:
-        if rating is not None and rating == info.data.get("user"):
-            raise PydanticCustomError("law", "must be another column than user")
-        return rating
-
-    @pydantic.field_validator("least")
-    @classmethod
-    def _of_rating(cls, least: float | None, info: ValidationInfo) -> float | None:
-        if least is None and info.data.get("rating"):
-            raise PydanticCustomError("law", "is required beside rating", {"got": "none"})
-        if least is not None and not info.data.get("rating"):
-            raise PydanticCustomError("law", "needs rating beside it")
-        return least
 
 
 class Data(Section):
@@ -181,10 +144,9 @@ class Data(Section):
         if value is None:
             return None
         split, data = info.data.get("split", Split()), info.data
-        for key in ("group", "stratify"):
-            if getattr(split, key) and key in split.model_fields_set:
-                law = f"splits the rows of each user, and cannot stand beside split.{key}"
-                raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})
+        if split.group:
+            law = "splits the rows of each user, and cannot stand beside split.group"
+            raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})
         named = [("user", value.user), ("rating", value.rating)]
         taken = [data.get("target"), *data.get("drop", ())]
         for key, name in [*named, *(("items", name) for name in value.items)]:

@@ -65,7 +65,8 @@ def _recommender() -> Case:
     module = models.build(options, shape, items)
     assert isinstance(module, Module)
     user_B1 = np.arange(len(COLUMNS), dtype=np.int32)[:, None] % 12
-    inputs = {"categories": user_B1, "numeric": COLUMNS.to_numpy(np.float32)}
+    scaled = (COLUMNS - COLUMNS.mean()) / COLUMNS.std()
+    inputs = {"categories": user_B1, "numeric": scaled.to_numpy(np.float32)}
     engine = Recommender(options, module)
     engine.remember(inputs, np.arange(len(COLUMNS)) % 7)
     return Case(engine, inputs, 2 * items + 1, shape, items)

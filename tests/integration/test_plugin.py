@@ -102,7 +102,7 @@ def test_without_the_package_its_names_are_refused(home: Home) -> None:
     with pytest.raises(errors.SpecError) as caught:
         spec.load(home.folder / "visits.yaml")
     assert (
-        "model.type: must be one of mlp, tabm, boosting, auto, text, image, module:function"
+        "model.type: must be one of mlp, tabm, boosting, auto, text, image, recommender, module:fu"
         in str(caught.value)
     )
     assert "train.loss: must be one of auto, cross_entropy, " in str(caught.value)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import recommend
-from eagleray import bundle, errors, predictions, spec, storage
+from eagleray import bundle, compatibility, errors, predictions, spec, storage
 from eagleray.engines.recommender import Recommender
 from eagleray.learn import schema
 from eagleray.learn.histories import Histories
@@ -17,7 +17,9 @@ from eagleray.state import evaluations
 from eagleray.state.models import Registry
 from ray_jobs import learner, recommending, snapshots
 from ray_jobs.data import prepare
-from serving import protocol
+from serving import explanation, openapi, protocol
+from serving.page import form
+from serving.wire import inference
 from tests import judged
 from tests.unit import test_training as trainings
 
@@ -423,3 +425,33 @@ def test_columns_of_items_describe_them_and_are_not_asked_for(tmp_path: Path) ->
         prepared(tmp_path, frame, **{"data.recommend.items": "[color]"})
     with pytest.raises(errors.SpecError, match="needs a column for each key"):
         prepared(tmp_path, frame, **{"data.recommend.items": "[item]"})
+
+
+def test_tensors_of_lists_are_filled_to_k_and_the_document_describes_lists(
+    small: tuple[Any, bundle.Bundle, Path],
+) -> None:
+    _, made, _ = small
+    answers = [*ask(made, user=["u1"]), {"item": None, "items": [], "scores": [], "basis": "user"}]
+    found = {one.name: one for one in inference.answered(inference.Request([]), made.task, answers)}
+    assert found["items"].shape == found["scores"].shape == [2, 10]
+    assert found["items"].values[10:] == [""] * 10
+    assert found["scores"].values[10:] == [0.0] * 10
+    assert found["item"].values[1] == ""
+    described = openapi.document(made)["components"]["schemas"]["Answer"]["properties"]
+    assert described["items"] == {"type": "array", "items": {"type": "string"}, "maxItems": 10}
+    with pytest.raises(errors.RequestError, match="answers of ranking have no contributions"):
+        explanation.check(made, 1)
+    page = form.made(made).body.decode()
+    assert "<label hidden>" in page, "its page does not ask for contributions"
+
+
+def test_new_items_and_another_k_break_no_client(
+    small: tuple[Any, bundle.Bundle, Path],
+) -> None:
+    _, made, _ = small
+    target = made.schema.target
+    more = target.model_copy(update={"classes": (*target.classes, "new"), "k": 5})
+    later = made.schema.model_copy(update={"target": more})
+    found = list(compatibility.changes(made.schema, later))
+    assert {one.what for one in found} == {"classes", "recommended items"}
+    assert not any(one.breakage for one in found)

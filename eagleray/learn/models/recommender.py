@@ -95,10 +95,8 @@ class Recommender(layers.Fitted, layers.Sampled):
         own_ND = self.items.weight[item_N]
         if self.described is None:
             return own_ND
-        inputs = {
-            "numeric": self.get_buffer("item_numeric")[item_N],
-            "categories": self.get_buffer("item_categories")[item_N],
-        }
+        held = self.named_buffers(recurse=False)
+        inputs = {name.removeprefix("item_"): one[item_N] for name, one in held}
         given_ND: Tensor = self.described(torch.cat(self.kinds(inputs), 1))
         return own_ND + given_ND
 
