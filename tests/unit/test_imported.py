@@ -230,7 +230,7 @@ def test_an_example_that_does_not_fit_is_refused_with_the_column(
         ({"labels": ("a", "b", "c")}, "labels: must be 2 different names, but got 'a', 'b', 'c'"),
         ({"labels": ("a", "a")}, "labels: must be 2 different names"),
         ({"labels": ("a", "b"), "task": "multiclass"}, "task: must be binary for"),
-        ({"task": "ranking"}, "task: must be one of binary, multiclass, regression"),
+        ({"task": "ordering"}, "task: must be one of binary, multiclass, regression"),
     ],
 )
 def test_options_that_do_not_fit_the_outputs_are_refused(options: dict[str, Any], law: str) -> None:
