@@ -1,6 +1,7 @@
 """`eagleray serve` with API keys, a capture of a tenth of the requests, and a split of 5 %."""
 
 import signal
+import time
 
 from benchmarks.peers.plain import KEY, NAME, asked
 from eagleray import apikeys
@@ -21,4 +22,5 @@ plan = Plan(mode="split", steps=(0.05,), deadline_s=3600.0)
 models.models(uri)[NAME].roll_out(2, "split", plan=plan)
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 with local.serving(settings, port=port):
-    signal.pause()
+    while True:  # a signal that another thread gets does not end a pause
+        time.sleep(1)

@@ -1,6 +1,7 @@
 """Ray Serve: one replica with its defaults."""
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ serve.start(http_options={"port": port})
 try:
     deployed: Any = serve.deployment(Predict)
     serve.run(deployed.bind(folder), route_prefix="/predict")
-    signal.pause()
+    while True:  # a signal that another thread gets does not end a pause
+        time.sleep(1)
 except KeyboardInterrupt:
     serve.shutdown()
     ray.shutdown()

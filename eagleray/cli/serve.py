@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -77,7 +77,8 @@ def serve(
         where = {"host": host, "port": port, "grpc_port": grpc_port, "address": address}
         with endpoints.Endpoint(settings, **where) as endpoint:
             _print(endpoint, as_json)
-            signal.pause()
+            while True:  # a signal that another thread gets does not end a pause
+                time.sleep(1)
     except KeyboardInterrupt:
         if not as_json:
             typer.echo("stopped")
