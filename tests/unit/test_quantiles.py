@@ -396,8 +396,8 @@ def test_levels_that_are_none_are_refused(tmp_path: Path, levels: str, problem: 
         (
             "tune: {metric: coverage}\n",
             "tune.metric: must be one of auto, accuracy, balanced_accuracy, f1, precision, recall,"
-            " roc_auc, pr_auc, log_loss, brier, mcc, rmse, mae, r2, pinball, ndcg_at_k, recall_at_k,"
-            ' map_at_k, coverage_at_k, but got "coverage"; did you mean coverage_at_k',
+            " roc_auc, pr_auc, log_loss, brier, mcc, rmse, mae, r2, pinball, ndcg_at_k,"
+            ' recall_at_k, map_at_k, coverage_at_k, but got "coverage"; did you mean coverage_at_k',
         ),
         (
             "decide: {maximize: f1}\n",
