@@ -72,6 +72,9 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/folds.py
+	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.watches
+	$(BIN)/python -m benchmarks.recommend
 	$(BIN)/python benchmarks/quality.py
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml

@@ -65,7 +65,10 @@ def ordered(table: Table) -> Iterator[Finding]:
         return
     truth = table.truths(places)
     left_out = {column.name for column, _ in table.keys}
-    counters = [(column, array) for column, array in table if _counts_up(array)]
+    time = table.experiment.data.split.time  # parts in its order judge what the order tells
+    counters = [
+        (column, array) for column, array in table if column.name != time and _counts_up(array)
+    ]
     for column, array in [*table.keys, *counters]:
         rank = np.argsort(np.argsort(_order(array), kind="stable"), kind="stable")
         skill, sure = estimates.alone(rank[places].astype(np.float64), truth, table.classes)

@@ -61,7 +61,7 @@ def constant(table: Table) -> Iterator[Finding]:
             yield warned(fact, _drop(name), column=name, numbers={"share": share})
         elif share >= NEARLY_ALL and len(array) >= LEAST_ROWS:
             rows = round((1 - share) * len(array))
-            fact = f"{name}: all but {rows:,} rows have the same value"
+            fact = f"{name}: all rows but {'one' if rows == 1 else f'{rows:,}'} have the same value"
             yield noted(fact, _drop(name), column=name, numbers={"share": share})
 
 

@@ -41,6 +41,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
         _recommend_laws,
         *((_auto_laws,) if _model(tree) is models.Auto else searching),
         _tune_laws,
+        _ensemble_laws,
         _fold_laws,
         _dependent_laws,
         _single_laws,
@@ -322,11 +323,6 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
     if tune.get("warm_start") and tune.get("search") in ("random", "grid"):
         law = "needs search: tpe or cma beside it, which learn from trials"
         yield Problem(("tune", "warm_start"), law, f"search: {tune['search']}")
-    members = _section(tune, "ensemble").get("members", "auto")
-    for key, why in _SINGLE.items():
-        if members not in ("auto", 1) and tune.get(key) not in (None, False, 1):
-            law = f"cannot stand beside tune.{key}, {why}"
-            yield Problem(("tune", "ensemble", "members"), law, show(members))
     budget, compute = _section(tune, "budget"), _section(tree, "compute")
     if tune.get("budget") is not None and set(budget.values()) <= {None}:
         law = f"must have one of {', '.join(sections.Budget.model_fields)}"
@@ -336,10 +332,32 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
             yield Problem(("tune", "budget", key), f"needs compute.{other} beside it")
 
 
+def _ensemble_laws(tree: space.Tree) -> Iterator[Problem]:
+    tune = _section(tree, "tune")
+    members = _section(tune, "ensemble").get("members", "auto")
+    if members in ("auto", 1):
+        return
+    reasons = [
+        f"tune.{key}, {why}"
+        for key, why in _SINGLE.items()
+        if tune.get(key) not in (None, False, 1)
+    ]
+    if _section(tree, "data").get("recommend"):
+        reasons.append("data.recommend: lists of items have no mean")
+    for reason in reasons:
+        law = f"cannot stand beside {reason}"
+        yield Problem(("tune", "ensemble", "members"), law, show(members))
+
+
 def _fold_laws(tree: space.Tree) -> Iterator[Problem]:
     tune, workers = _section(tree, "tune"), _section(tree, "compute").get("workers", 1)
     folds = tune.get("folds", 1)
-    if type(folds) is int and folds > 1 and workers != 1:
+    if type(folds) is not int or folds <= 1:
+        return
+    if _section(tree, "data").get("recommend"):
+        law = "must be 1 beside data.recommend, which parts the rows of each user"
+        yield Problem(("tune", "folds"), law, show(folds))
+    if workers != 1:
         yield Problem(
             ("compute", "workers"), f"must be 1 beside tune.folds: {folds}", show(workers)
         )

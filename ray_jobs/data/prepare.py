@@ -141,7 +141,7 @@ def _recommended(table: tables.Learnable, parts: split.Split) -> Iterator[str]:
         return
     users = table.columns[target.user]
     known, judged = (len(set(users[rows].tolist())) for rows in (parts.train, parts.test))
-    yield f"{target.user}: of {known:,}, {judged:,} have rows in the test part"
+    yield f"{target.user}: {judged:,} of {known:,} have rows in the test part"
     new = np.setdiff1d(table.targets, table.targets[parts.train])
     if len(new):
         later = np.concatenate([parts.validation, parts.test])

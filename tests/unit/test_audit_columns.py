@@ -48,6 +48,15 @@ FAR = [1e6] + [0.0] * (audits.ROWS - 1)
             "k: all rows have the same value",
         ),
         (
+            "constant",
+            pd.concat([audits.healthy()] * 2, ignore_index=True).assign(
+                k=["x"] * (2 * audits.ROWS - 1) + ["y"]
+            ),
+            audits.healthy(),
+            "note",
+            "k: all rows but one have the same value",
+        ),
+        (
             "mixed types",
             audits.healthy().assign(k=[str(n) for n in range(600)] + ["old"] * 100 + ["new"] * 100),
             audits.healthy().assign(k=[str(n / 4) for n in range(800)]),

@@ -161,3 +161,13 @@ def test_models_are_made_of_a_sample_and_the_finding_says_so(
     monkeypatch.setattr("eagleray.audit.table.MODEL_ROWS", 300)
     (found,) = audits.flagged(tmp_path, "groups across parts", audits.patients())
     assert found.evidence == ("estimated on 300 of 1,200 rows",)
+
+
+def test_the_order_of_a_split_by_time_is_no_leak(tmp_path: Path) -> None:
+    frame = audits.healthy()
+    drift = (frame.y == frame.y.max()) + np.random.default_rng(0).normal(0, 0.6, len(frame))
+    frame = frame.iloc[np.argsort(drift)].assign(taken=np.arange(audits.ROWS) * 1.5)
+    data, features = {"split": {"time": "taken"}}, {"taken": {"type": "numeric"}}
+    by_chance = audits.flagged(tmp_path, "identifier order", frame, features=features)
+    by_time = audits.flagged(tmp_path, "identifier order", frame, data=data, features=features)
+    assert (len(by_chance), by_time) == (1, [])

@@ -86,7 +86,7 @@ def test_each_users_rows_are_split_and_the_first_is_always_for_training(tmp_path
     lonely = pd.concat([choices(), pd.DataFrame({"user": ["new"], "item": ["i0"]})])
     dataset = prepared(tmp_path, lonely)
     assert "new" in users(dataset, dataset.split.train)
-    assert "user: of 7, 6 have rows in the test part" in dataset.notes
+    assert "user: 6 of 7 have rows in the test part" in dataset.notes
 
 
 def test_the_latest_choices_of_each_user_are_the_test_part(tmp_path: Path) -> None:

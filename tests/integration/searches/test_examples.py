@@ -52,6 +52,7 @@ EXAMPLES = {
     "adult": Reduced("roc_auc", 0.88, {"train.epochs": "2"}),
     "adult_boosting": Reduced("roc_auc", 0.88, {"train.epochs": "4"}),
     "recommend": Reduced("ndcg_at_k", 0.2, {"train.epochs": "10", "tune.trials": "1"}),
+    "rentals": Reduced("r2", 0.4, {"train.epochs": "10", "tune.trials": "1"}),
     "sms_spam": Reduced("f1", 0.8, {"train.epochs": "3", "tune.trials": "1", **TEXT}),
 }
 
