@@ -241,6 +241,16 @@ def _recommend_laws(tree: space.Tree) -> Iterator[Problem]:
     if isinstance(user, str) and user in _section(tree, "features"):
         law = "must be left out: each user has a vector"
         yield Problem(("features", user), law)
+    if not isinstance(given, dict):
+        return
+    tune = _section(tree, "tune")
+    if (folds := tune.get("folds", 1)) != 1:
+        law = "must be 1 beside data.recommend, by which each user's rows are split"
+        yield Problem(("tune", "folds"), law, show(folds))
+    members = _section(tune, "ensemble").get("members", "auto")
+    if members not in ("auto", 1):
+        law = "must be 1 beside data.recommend: lists of items have no mean"
+        yield Problem(("tune", "ensemble", "members"), law, show(members))
 
 
 def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
@@ -429,6 +439,11 @@ def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
         yield Problem(("train", "warmup"), law, f"{warmup:g}")
     if "plateau" not in options(tree, "schedule"):
         return
+    tune = _section(tree, "tune")
+    anew = next((key for key in ("folds", "refit") if tune.get(key) not in (None, False, 1)), None)
+    if anew is not None:
+        law = f"plateau cannot stand beside tune.{anew}, whose winner is trained anew without"
+        yield Problem(("train", "schedule"), f"{law} rows that epochs are judged by")
     patience = max(_patience(_section(tree, "train").get("plateau"), sections.Plateau), default=0)
     stopping = [_patience(one, sections.EarlyStopping) for one in options(tree, "early_stopping")]
     limits = {"train.epochs": epochs}
