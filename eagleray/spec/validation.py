@@ -440,8 +440,8 @@ def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
     if "plateau" not in options(tree, "schedule"):
         return
     tune = _section(tree, "tune")
-    anew = next((key for key in ("folds", "refit") if tune.get(key) not in (None, False, 1)), None)
-    if anew is not None:
+    unlike = (("folds", 1), ("refit", False))
+    if anew := next((key for key, only in unlike if tune.get(key, only) != only), None):
         law = f"plateau cannot stand beside tune.{anew}, whose winner is trained anew without"
         yield Problem(("train", "schedule"), f"{law} rows that epochs are judged by")
     patience = max(_patience(_section(tree, "train").get("plateau"), sections.Plateau), default=0)
