@@ -318,11 +318,11 @@ def _cma_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 _SINGLE = {
-    "cost": "which chooses one trial",
-    "refit": "which trains one trial anew",
-    "folds": "whose winner is trained anew",
+    "cost": (None, "which chooses one trial"),
+    "refit": (False, "which trains one trial anew"),
+    "folds": (1, "whose winner is trained anew"),
 }
-"""Keys of `tune` beside which the winner is one trial, and why."""
+"""Keys of `tune` beside which the winner is one trial, but for a value, and why."""
 
 
 def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
@@ -333,8 +333,8 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
         law = "needs search: tpe or cma beside it, which learn from trials"
         yield Problem(("tune", "warm_start"), law, f"search: {tune['search']}")
     members = _section(tune, "ensemble").get("members", "auto")
-    for key, why in _SINGLE.items():
-        if members not in ("auto", 1) and tune.get(key) not in (None, False, 1):
+    for key, (unless, why) in _SINGLE.items():
+        if members not in ("auto", 1) and tune.get(key, unless) != unless:
             law = f"cannot stand beside tune.{key}, {why}"
             yield Problem(("tune", "ensemble", "members"), law, show(members))
     budget, compute = _section(tune, "budget"), _section(tree, "compute")
