@@ -111,7 +111,8 @@ class Booster(learner.Learner):
     def outputs(self) -> np.ndarray:
         matrix_BD, threads = self._validation.matrix_BD, torch.get_num_threads()
         best = _parsed(self._best)
-        return raw_outputs(best, matrix_BD, self._task.width, num_threads=threads)
+        raw_BC = raw_outputs(best, matrix_BD, self._task.width, num_threads=threads)
+        return self._task.rescaled(raw_BC, self._scale, self._task.unit)
 
     def one_row(self) -> Callable[[], object]:
         engine = LightGbm(self._best, self._matrix, self._task.width)

@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from eagleray import bundle
 from eagleray.engines import ensemble
 from eagleray.learn import tasks
@@ -54,7 +56,9 @@ def mean(members: Sequence[tuple[bundle.Bundle, int]]) -> bundle.Bundle:
     ]
     engine = ensemble.Ensemble(
         [
-            ensemble.Member(one.engine, weight, one.transforms.shape, place)
+            ensemble.Member(
+                one.engine, weight, one.transforms.shape, place, *_rescaling(one, first.scale)
+            )
             for (one, weight), place in zip(members, places, strict=True)
         ],
         first.task.averaged,
@@ -67,3 +71,11 @@ def mean(members: Sequence[tuple[bundle.Bundle, int]]) -> bundle.Bundle:
         others=tuple(encodings[1:]),
         extra_fields=first.extra_fields,
     )
+
+
+def _rescaling(one: bundle.Bundle, scale: tasks.Scale) -> tuple[float, float]:
+    """The factor and the offset that bring a model's raw outputs to a scale."""
+    if one.scale == scale:
+        return 1.0, 0.0
+    ends = one.task.rescaled(np.array([[0.0], [1.0]]), one.scale, scale)[:, 0]
+    return float(ends[1] - ends[0]), float(ends[0])

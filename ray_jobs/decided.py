@@ -61,7 +61,10 @@ class Decided:
 
 
 class Held(NamedTuple):
-    """Rows held out: targets (B), raw outputs (B, C), and what the rows are called."""
+    """Rows held out: targets (B), raw outputs (B, C), and what the rows are called.
+
+    Raw outputs are on the scale `Task.unit`: the models that gave them may have other scales.
+    """
 
     truth_B: np.ndarray
     raw_BC: np.ndarray
@@ -74,15 +77,19 @@ def decide(chosen: spec.Decide, plain: bundle.Bundle, held_out: Callable[[], Hel
     if how == "none" and not chosen.decides:
         return Decided(plain, plain)
     held, model, warning = held_out(), plain, ""
-    outputs = model.task.activate(held.raw_BC, model.scale)
+    outputs = _activated(model, held)
     if how != "none":
         found = calibrations.fit(how, plain.schema.target, held.truth_B, outputs)
         model, warning = _with(plain, found), found.warning
-        outputs = model.task.activate(held.raw_BC, model.scale)
+        outputs = _activated(model, held)
     target, decision = decisions.decide(chosen, model.schema.target, held.truth_B, outputs)
     if decision is not None:
         decision = decision.model_copy(update={"part": held.name})
     return Decided(_with(model, calibrations.Fitted(target)), plain, decision, how, warning)
+
+
+def _activated(model: bundle.Bundle, held: Held) -> np.ndarray:
+    return model.task.activate(held.raw_BC, {**model.scale, **model.task.unit})
 
 
 def _with(model: bundle.Bundle, found: calibrations.Fitted) -> bundle.Bundle:

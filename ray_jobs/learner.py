@@ -150,7 +150,10 @@ class Learner(Protocol):
         """
 
     def outputs(self) -> np.ndarray:
-        """Raw outputs (B, C) of the best epoch's model for the validation part, after the end."""
+        """Raw outputs (B, C) of the best epoch's model for the validation part, after the end.
+
+        They are on the scale `Task.unit`, so that those of several trainings are alike.
+        """
 
     def one_row(self) -> Callable[[], object]:
         """What predicts one row, for measuring."""

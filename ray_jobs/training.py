@@ -211,8 +211,10 @@ class Trainer(learner.Learner):
 
     def outputs(self) -> np.ndarray:
         self.model.load_state_dict(self.best_weights)
-        output_BC: np.ndarray = self._evaluate()[0].double().cpu().numpy()
-        return output_BC
+        if self.averages is not None:  # else those of the last epoch would take their places
+            self.averages = averages.Averages(self.options.ema, self._held(), self.averages.steps)
+        raw_BC = self._evaluate()[0].double().cpu().numpy()
+        return self._task.rescaled(raw_BC, self._scale, self._task.unit)
 
     def one_row(self) -> Callable[[], object]:
         inputs = next(self.validation_batches()).select(slice(1)).inputs
@@ -291,7 +293,6 @@ class Trainer(learner.Learner):
             This loss, and what was measured of the layers if they are to be watched.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        batch = self.strategy.shareable(batch)
         pieces = self.strategy.pieces(batch.rows, batch.shares)
         first, *others = [self._piece(piece, batch, total) for piece in pieces]
         begun = self._begin_watch() if watch else None

@@ -105,7 +105,7 @@ class Winner:
                 return decided.Held(*folded.held_out(dataset, best), "out-of-fold")
         rows = dataset.split.validation
         made = bundles.of(searched, self._trial) if self._anew else self._best.model
-        raw_BC = made.raw(dataset.take(rows))
+        raw_BC = made.task.rescaled(made.raw(dataset.take(rows)), made.scale, made.task.unit)
         return decided.Held(dataset.targets[rows], raw_BC)
 
     def _look(self, store: storage.Storage) -> int:

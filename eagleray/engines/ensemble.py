@@ -32,6 +32,8 @@ class Member(NamedTuple):
     weight: int  # relative to the others'
     shape: features.Shape  # of its inputs
     encoding: int = 0
+    factor: float = 1.0  # its raw outputs times it, plus the offset, are on the ensemble's scale
+    offset: float = 0.0
 
 
 class Ensemble:
@@ -81,6 +83,8 @@ class Ensemble:
                 "weight": one.weight,
                 "shape": dataclasses.asdict(one.shape),
                 "encoding": one.encoding,
+                "factor": one.factor,
+                "offset": one.offset,
                 **one.engine.describe(),
             }
             for one in self.members
@@ -103,7 +107,7 @@ class Ensemble:
         if self._averaged == "probabilities":
             raw_BC = np.exp(raw_BC - raw_BC.max(1, keepdims=True))
             raw_BC /= raw_BC.sum(1, keepdims=True)
-        return one.weight * raw_BC
+        return one.weight * (one.factor * raw_BC + one.offset)
 
 
 def _member(described: Mapping[str, Any], files: Mapping[str, bytes], outputs: int) -> Member:
@@ -113,6 +117,8 @@ def _member(described: Mapping[str, Any], files: Mapping[str, bytes], outputs: i
         described["weight"],
         shape,
         described["encoding"],
+        described["factor"],
+        described["offset"],
     )
 
 

@@ -242,6 +242,16 @@ def _recommend_laws(tree: space.Tree) -> Iterator[Problem]:
     if isinstance(user, str) and user in _section(tree, "features"):
         law = "must be left out: each user has a vector"
         yield Problem(("features", user), law)
+    if not isinstance(given, dict):
+        return
+    tune = _section(tree, "tune")
+    if (folds := tune.get("folds", 1)) != 1:
+        law = "must be 1 beside data.recommend, by which each user's rows are split"
+        yield Problem(("tune", "folds"), law, show(folds))
+    members = _section(tune, "ensemble").get("members", "auto")
+    if members not in ("auto", 1):
+        law = "must be 1 beside data.recommend: lists of items have no mean"
+        yield Problem(("tune", "ensemble", "members"), law, show(members))
 
 
 def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
@@ -309,11 +319,11 @@ def _cma_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 _SINGLE = {
-    "cost": "which chooses one trial",
-    "refit": "which trains one trial anew",
-    "folds": "whose winner is trained anew",
+    "cost": (None, "which chooses one trial"),
+    "refit": (False, "which trains one trial anew"),
+    "folds": (1, "whose winner is trained anew"),
 }
-"""Keys of `tune` beside which the winner is one trial, and why."""
+"""Keys of `tune` beside which the winner is one trial, but for a value, and why."""
 
 
 def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
@@ -339,8 +349,8 @@ def _ensemble_laws(tree: space.Tree) -> Iterator[Problem]:
         return
     reasons = [
         f"tune.{key}, {why}"
-        for key, why in _SINGLE.items()
-        if tune.get(key) not in (None, False, 1)
+        for key, (unless, why) in _SINGLE.items()
+        if tune.get(key, unless) != unless
     ]
     if _section(tree, "data").get("recommend"):
         reasons.append("data.recommend: lists of items have no mean")
@@ -447,6 +457,11 @@ def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
         yield Problem(("train", "warmup"), law, f"{warmup:g}")
     if "plateau" not in options(tree, "schedule"):
         return
+    tune = _section(tree, "tune")
+    unlike = (("folds", 1), ("refit", False))
+    if anew := next((key for key, only in unlike if tune.get(key, only) != only), None):
+        law = f"plateau cannot stand beside tune.{anew}, whose winner is trained anew without"
+        yield Problem(("train", "schedule"), f"{law} rows that epochs are judged by")
     patience = max(_patience(_section(tree, "train").get("plateau"), sections.Plateau), default=0)
     stopping = [_patience(one, sections.EarlyStopping) for one in options(tree, "early_stopping")]
     limits = {"train.epochs": epochs}

@@ -369,3 +369,29 @@ def test_other_bounds_judge_the_same_trials_anew(tmp_path: Path) -> None:
     assert ended[1] is None
     alone = winner.Winner(other, ended[0]).register()
     assert (alone.version, alone.ensemble) == (result.version + 1, None)
+
+
+def test_members_that_were_trained_on_other_rows_give_their_mean_in_the_target_s_unit(
+    tmp_path: Path,
+) -> None:
+    """Of the rows without outliers of `a` the target has another mean and deviation."""
+    text = SUMS.replace(
+        "features: {a: {type: numeric, scale: {choice: [standard, minmax]}}}",
+        "features: {a: {type: numeric, clip: [0.0, 0.6], outliers: {choice: [clip, drop]}}}",
+    )
+    one = searched(tmp_path, text)
+    torch.manual_seed(0)
+    tensors = {"head.0.weight": torch.randn(1, 4), "head.0.bias": torch.randn(1)}
+    blob = blobs.put(one.storage, safe_torch.save(tensors))
+    models = []
+    for number, how in enumerate(["clip", "drop"], 1):
+        values = {"features.a.outliers": how, "train.seed": 0}
+        models.append(
+            bundles.of(one, searches.Record(number=number, values=values, weights=(blob,)))
+        )
+    assert models[0].scale != models[1].scale
+    columns = one.dataset.take(one.dataset.split.test)
+    made = bundles.mean([(models[0], 2), (models[1], 1)])
+    found = bundle.unpack(bundle.pack(made, {"a": [1], "b": [1], "c": [1], "d": [1]}, {}))
+    first, second = (model.predict_columns(columns).outputs for model in models)
+    assert found.predict_columns(columns).outputs == pytest.approx((2 * first + second) / 3)

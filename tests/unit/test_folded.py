@@ -39,13 +39,15 @@ def experiment(folder: Path, model: str = "mlp", **overrides: str) -> spec.Exper
     return spec.load(file, overrides)
 
 
-def build(chosen: spec.Experiment, made: prepare.Dataset) -> folded.Folded:
+def build(
+    chosen: spec.Experiment, made: prepare.Dataset, metric: str = "log_loss"
+) -> folded.Folded:
     configuration = chosen.default()
 
     def of_fold(number: int) -> learner.Learner:
         fold = made.fold(number)
         data = fold.encode(fold.fit(configuration.features))
-        return learner.build(configuration, data, metric="log_loss")
+        return learner.build(configuration, data, metric=metric)
 
     return folded.Folded(of_fold, COUNT)
 
@@ -103,6 +105,32 @@ def test_its_score_is_the_mean_over_folds_of_models_that_have_not_seen_the_rows(
         assert metrics.score(made.schema.target, of_fold, outputs)["log_loss"] == pytest.approx(
             fold
         )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_held_out_outputs_are_those_of_each_fold_s_best_epoch_in_the_target_s_unit(
+    tmp_path: Path, model: str
+) -> None:
+    """Folds have scales of their own, and the averages of the last epoch are not the best ones."""
+    levels = {"data.source": "dataset:diabetes", "data.quantiles": "[0.1, 0.5, 0.9]"}
+    levels |= {"tune.metric": "pinball", "train.early_stopping": "null"}
+    levels |= {"train.lr": "0.5", "train.epochs": "8"}
+    ema = {"train.ema": "0.5"} if model == "mlp" else {}
+    chosen = experiment(tmp_path, model, **levels, **ema)
+    made = prepare.dataset(chosen)
+    running = finish(build(chosen, made, "pinball"))
+    bests = [fold[folded.BEST_EPOCH] for fold in running.progress.history]
+    assert min(bests) < 8
+    (tmp_path / "best").write_bytes(running.best("x").read())
+    truth, raw = folded.held_out(made, tensors.Reader([tmp_path / "best"]))
+    ends = np.cumsum([len(one.validation) for one in made.folds])[:-1]
+    task = tasks.of(made.schema.target)
+    for fold, of_fold, raw_BC in zip(
+        running.progress.history, np.split(truth, ends), np.split(raw, ends), strict=True
+    ):
+        outputs = task.activate(raw_BC, task.unit)
+        found = metrics.score(made.schema.target, of_fold, outputs)
+        assert found["pinball"] == pytest.approx(fold["pinball"], rel=1e-5)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -11,10 +11,11 @@ import pytest
 from safetensors import torch as safe_torch
 
 from eagleray import bundle, spec, storage
+from eagleray.evaluation import calibrations
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
-from ray_jobs import checkpoints, folded, learner, refit, search, session, training, winner
+from ray_jobs import bundles, checkpoints, folded, learner, refit, search, session, training, winner
 from ray_jobs.data import encoded
 from tests import judged
 from tests.unit import test_trial
@@ -169,6 +170,26 @@ def test_without_folds_what_is_decided_comes_of_the_model_that_has_not_seen_the_
     assert decisions[0] == decisions[1]
     assert found.refit == record.best_epoch
     assert found.test != expected.test
+
+
+def test_shifts_of_quantiles_are_those_of_the_model_that_has_not_seen_the_rows(
+    tmp_path: Path,
+) -> None:
+    """A refit has another scale of the target, on which those outputs are other values."""
+    keys = {"data.quantiles": "[0.1, 0.5, 0.9]", "tune.refit": "true", "train.lr": "0.01"}
+    one = judged.searched(tmp_path, judged.DIABETES, **keys)
+    record = judged.trial(one, 1)
+    rows = one.dataset.split.validation
+    alone = bundles.of(one, record)
+    outputs = alone.predict_columns(one.dataset.take(rows)).outputs
+    expected = calibrations.fit(
+        "conformal", alone.schema.target, one.dataset.targets[rows], outputs
+    )
+    result = winner.Winner(one, [record], trained(refit.of(one, record))).register()
+    registry = Registry(one.storage)
+    made = bundle.load(registry, registry.version("diabetes", result.version))
+    assert made.scale != alone.scale
+    assert made.schema.target.shifts == pytest.approx(expected.target.shifts)
 
 
 @pytest.fixture

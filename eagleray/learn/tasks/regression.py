@@ -28,6 +28,7 @@ class Regression(Task):
     name, kind, loss, metric = "regression", NUMERIC, "mse", "rmse"
     width = 1
     telling: ClassVar[tuple[str, ...]] = ("rmse", "mae", "r2")
+    unit: ClassVar[Scale] = {"mean": 0.0, "deviation": 1.0}
     miss = "distance of the prediction from the truth"
 
     @classmethod
@@ -81,6 +82,11 @@ class Regression(Task):
     def scaled(self, targets_B: np.ndarray, scale: Scale) -> np.ndarray:
         scaled_B: np.ndarray = (targets_B - scale["mean"]) / scale["deviation"]
         return scaled_B.astype(np.float32)
+
+    def rescaled(self, raw_BC: np.ndarray, scale: Scale, other: Scale) -> np.ndarray:
+        value_BC = raw_BC * scale["deviation"] + scale["mean"]
+        rescaled_BC: np.ndarray = (value_BC - other["mean"]) / other["deviation"]
+        return rescaled_BC
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
         return raw_BC[:, 0] * scale["deviation"] + scale["mean"]

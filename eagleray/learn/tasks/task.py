@@ -104,6 +104,7 @@ class Task(Protocol):
     explains: ClassVar[bool] = True  # whether outputs can be explained column by column
     remembers: ClassVar[bool] = False  # whether what a model has learned from is no output of it
     averaged: ClassVar[Averaged] = "raw"
+    unit: ClassVar[Scale] = {}  # the scale on which raw outputs are in the target's unit
 
     def __init__(self, target: schema.Target) -> None:
         self.target = target
@@ -164,6 +165,10 @@ class Task(Protocol):
     def scaled(self, targets_B: np.ndarray, scale: Scale) -> np.ndarray:
         """Targets as the loss takes them."""
         return targets_B
+
+    def rescaled(self, raw_BC: np.ndarray, scale: Scale, other: Scale) -> np.ndarray:
+        """Raw outputs on a scale as they are on another one; linear in them."""
+        return raw_BC
 
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
         """Outputs in the target's unit (values or probabilities) from the model's raw ones."""
