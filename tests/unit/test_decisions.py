@@ -34,7 +34,7 @@ def drawn(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "f1", "mcc"])
 def test_no_threshold_scores_higher_than_the_chosen_one(name: str, seed: int) -> None:
-    truth, outputs = drawn(300, seed)
+    truth, outputs = drawn(100, seed)
     target, found = decisions.decide(spec.Decide(maximize=name), BINARY, truth, outputs)
     assert found is not None
     score = {"f1": sk.f1_score, "mcc": sk.matthews_corrcoef}.get(name) or getattr(

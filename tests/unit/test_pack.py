@@ -1,5 +1,6 @@
 """Packs train each of their members as it trains alone."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,18 @@ def assert_same(one: training.Trainer, other: training.Trainer) -> None:
         assert left | {"seconds": 0} == pytest.approx(right | {"seconds": 0}, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "linear"])
-@pytest.mark.parametrize(
-    ("source", "metric"), [("dataset:wine", "log_loss"), ("dataset:diabetes", "rmse")]
-)
+OPTIMIZERS = ["adam", "adamw", "rmsprop", "sgd"]
+SCHEDULES = ["constant", "cosine", "one_cycle", "linear"]
+CASES = [
+    *[("dataset:wine", "log_loss", *both) for both in itertools.product(OPTIMIZERS, SCHEDULES)],
+    *[("dataset:diabetes", "rmse", *both) for both in zip(OPTIMIZERS, SCHEDULES, strict=True)],
+]
+"""Source, metric, optimizer, schedule."""
+
+
+@pytest.mark.parametrize(("source", "metric", "optimizer", "schedule"), CASES)
 def test_each_member_becomes_what_it_becomes_alone(
-    tmp_path: Path, optimizer: str, schedule: str, source: str, metric: str
+    tmp_path: Path, source: str, metric: str, optimizer: str, schedule: str
 ) -> None:
     chosen = experiment(tmp_path, optimizer=optimizer, schedule=schedule, source=source)
     alone, packed = (trainers(chosen, VALUES, metric) for _ in range(2))

@@ -113,7 +113,7 @@ def test_averages_warm_ups_plateaus_and_own_optimizers_resume_to_the_bit(
 
 
 def assert_resumes(tmp_path: Path, batches: int, options: dict[str, str]) -> None:
-    options = {"model.dropout": "0.3", **options}
+    options = {"model.dropout": "0.3", "train.epochs": "4", **options}
     whole = finish(trainer(tmp_path, **options))
     first = trainer(tmp_path, **options)
     first.epoch()
