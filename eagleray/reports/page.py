@@ -13,8 +13,8 @@ from eagleray.spec import auto
 from eagleray.state.evaluations import Ensemble, Estimate, Evaluation
 from eagleray.state.searches import Record
 
-WORDS = {"fail": "Wrong", "warn": "Look at", "pass": "Fine"}
-"""How severities are said."""
+WORDS = {"fail": "Wrong", "warn": "Look at", "pass": "Fine", "error": "Wrong", "note": "Note"}
+"""How severities are said, of a version and of data."""
 BEST = 15
 """Trials of the leaderboard."""
 TILES = 4
@@ -93,12 +93,15 @@ def _whole(of: Contents) -> dict[str, object]:
         figures.losses(of.trials, winner),
         flow.gradients(of.layers),
         figures.survival(of.trials),
+        figures.worth(of.worth, of.metric),
     )
     return {
         "title": of.title,
         "sentence": _shortened(of),
         "findings": of.findings,
         "words": WORDS,
+        "audit": of.audit,
+        "unworthy": of.worth.why,
         "leaderboard": leaderboard(of.trials, of.metric) if of.trials else None,
         "search": [one for one in drawn if one is not None],
         "parallel": figures.parallel(of.trials, of.metric, winner),
