@@ -115,6 +115,17 @@ def test_a_column_that_is_no_input_is_compared_in_report_json_and_console(tmp_pa
     assert line.startswith("differs on the test part by sex: demographic parity difference 0.")
 
 
+def test_rows_that_are_left_out_are_left_out_of_the_groups_too(tmp_path: Path) -> None:
+    people(tmp_path)
+    frame = pd.read_csv(tmp_path / "people.csv")
+    frame.loc[3, "hired"] = None
+    pd.concat([frame, frame.head(50)]).to_csv(tmp_path / "people.csv", index=False)
+    data = judged.searched(tmp_path, FILE, **{"data.duplicates": "drop"}).dataset
+    (found,) = data.protected
+    assert found.array.tolist() == frame["sex"].drop(index=3).tolist()
+    assert len(found.array) == len(data.targets) == 1199
+
+
 def test_an_evaluation_without_protected_columns_says_nothing_of_them(tmp_path: Path) -> None:
     one = judged.searched(tmp_path)
     result = judged.won(one, [judged.trial(one, 1)])
