@@ -65,6 +65,7 @@ class Winner:
             test=self._test,
             judged=self._judged,
             train=train,
+            protected=[(one.column, one.array[split.test]) for one in self._dataset.protected],
             history=trial.history if trial.folds == 1 else [],
             trained=evaluation.Training(
                 configuration=searched.experiment.configuration(trial.values),
@@ -170,6 +171,7 @@ class Winner:
             unbeaten=list(evaluation.unbeaten(judged)),
             compared=judged.champion,
             coverage=judged.intervals,
+            fairness=judged.fairness,
             decision=judged.decision,
             calibration=judged.calibration,
             folds=self._trial.folds,

@@ -3,6 +3,7 @@
 intervals    metrics with 95 % intervals, and the verdict on two models
 baselines    plain models on the same rows
 slices       groups that are predicted worse
+fairness     predictions by the groups of a protected column
 importance   what each column is worth
 fit          over- and under-fitting
 calibrations temperature, isotonic curves, and intervals that hold what they say

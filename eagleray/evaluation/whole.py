@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eagleray import messages
-from eagleray.evaluation import baselines, fit, importance, intervals, slices, training
+from eagleray.evaluation import baselines, fairness, fit, importance, intervals, slices, training
 from eagleray.learn import features, metrics, schema, tasks
 from eagleray.state.evaluations import (
     Baseline,
@@ -70,10 +70,12 @@ def evaluate(
     train: Part,
     history: Sequence[Mapping[str, float]],
     trained: training.Training | None = None,
+    protected: Sequence[tuple[schema.Column, np.ndarray]] = (),
 ) -> Evaluation:
     """Judge a model; `judged` is it on the test part, `history` the metrics by epoch.
 
-    Without `trained` nothing is said of its training beyond over- and under-fitting.
+    Without `trained` nothing is said of its training beyond over- and under-fitting. `protected`
+    are columns of the test part by whose groups it is compared; they need not be inputs.
     """
     target, outputs = model.known.target, judged.outputs
     task = tasks.of(target)
@@ -108,6 +110,7 @@ def evaluate(
         slices=groups,
         groups=looked,
         importance=important,
+        fairness=fairness.measure(judged, metric, protected),
         wrong=_wrong(model, task, test, outputs, [one.column for one in important]),
         fit=_fit(model, metric, train, found.get(metric), history, plain, trained),
         intervals=[_interval(one) for one in seen.intervals],

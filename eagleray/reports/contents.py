@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
 from eagleray import errors, names
 from eagleray.findings import Finding
-from eagleray.reports import findings
+from eagleray.reports import findings, searched
 from eagleray.state import evaluations, searches, watches
 from eagleray.state.evaluations import Evaluation
 from eagleray.state.models import Registry, Version
@@ -28,6 +29,7 @@ class Contents:
     trials: Sequence[searches.Record]
     view: searches.View | None = None
     layers: Sequence[watches.Row] = ()  # what was watched of the winner
+    audit: searches.Audit | None = None  # of the data, before the first trial
 
     @property
     def title(self) -> str:
@@ -65,6 +67,11 @@ class Contents:
         """Findings of the evaluation; problems come first."""
         return list(findings.of(self.evaluation)) if self.evaluation else []
 
+    @cached_property
+    def worth(self) -> searched.Worth:
+        """What each searched key is worth."""
+        return searched.worth(self.trials)
+
     def json(self) -> dict[str, Any]:
         """All of it as values for JSON."""
         version = self.version
@@ -82,7 +89,9 @@ class Contents:
                 one.model_dump(mode="json", exclude={"weights", "parameters", "costs", "evidence"})
                 for one in self.trials
             ],
+            "worth": vars(self.worth),
             "layers": [one._asdict() for one in self.layers],
+            "audit": self.audit.summary() if self.audit else None,
         }
 
 
@@ -139,7 +148,8 @@ def _of_search(store: Storage, records: searches.Records) -> Contents:
         return _of_version(store, Registry(store).version(records.name, result.version))
     view = records.view()
     trials = _ranked(records.trials(), view.metric if view else "")
-    return Contents(records.name, records.search_id, None, None, (), trials, view)
+    audit = records.audit()
+    return Contents(records.name, records.search_id, None, None, (), trials, view, audit=audit)
 
 
 def _of_version(store: Storage, version: Version) -> Contents:
@@ -165,6 +175,7 @@ def _of_version(store: Storage, version: Version) -> Contents:
         trials=_ranked(records.trials(), metric) if records else [],
         view=records.view() if records else None,
         layers=records.layers(winner) if records and winner else (),
+        audit=records.audit() if records else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagleray.look import pictures
 from eagleray.look.pictures import Axis, Series
+from eagleray.reports import searched
 from eagleray.spec import auto
 from eagleray.state.evaluations import Diagram, Estimate, Evaluation
 from eagleray.state.searches import Record
@@ -23,7 +24,6 @@ MOST_CURVES = 30  # trials with a curve; the best
 MOST_PARALLEL = 60  # trials in parallel coordinates; the best
 MOST_AXES = 7  # searched keys in parallel coordinates
 MOST_COLUMNS = 12  # columns whose importance is drawn
-_WIDE = 100  # ratio of a key's values from which its axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,20 @@ def parallel(trials: Sequence[Record], metric: str, winner: int | None) -> Figur
     return Figure("What was tried", says, picture, ("trial", *names, metric), rows[:MOST_ROWS])
 
 
+def worth(found: searched.Worth, metric: str) -> Figure | None:
+    """What each searched key is worth."""
+    known = [(name, Estimate(value=share)) for name, share in found.shares.items()]
+    if not known:
+        return None
+    left = f" Keys that only some trials have are left out: {', '.join(found.left)}."
+    says = (
+        f"Share of the variance of {metric} among {found.trials} trials that each searched key"
+        " explains, alone and with others (fANOVA). Trials that were stopped early count with the"
+        f" score that they had.{left if found.left else ''}"
+    )
+    return _dots("What each searched key is worth", says, "share", known[:MOST_COLUMNS])
+
+
 @dataclass(frozen=True)
 class _Scale:
     """An axis of parallel coordinates: numbers, or names in their order."""
@@ -211,7 +225,7 @@ class _Scale:
         ]
         if len(numbers) < len(values):
             return cls(name, 0, 1, names=tuple(sorted({_cell(one) for one in values})))
-        log = min(numbers) > 0 and max(numbers) / min(numbers) >= _WIDE
+        log = min(numbers) > 0 and max(numbers) / min(numbers) >= searched.WIDE
         return cls(name, min(numbers), max(numbers), log)
 
     def place(self, value: Any) -> float:

@@ -40,6 +40,7 @@ def of(found: Evaluation) -> Iterator[Finding]:
         *_fit(found),
         *found.training,
         *_slices(found),
+        *_fairness(found),
         *_calibration(found),
         *_intervals(found),
         _looks(found),
@@ -107,6 +108,17 @@ def _slices(found: Evaluation) -> Iterator[Finding]:
     if found.groups and not found.slices:
         many = f"{found.groups:,} groups of rows"
         yield passed(f"None of {many} is worse than the others, beyond noise.")
+
+
+def _fairness(found: Evaluation) -> Iterator[Finding]:
+    for one in found.fairness:
+        if any(gap.sure for gap in one.gaps):
+            fix = "look at the rows and targets of the group; more of its rows in training"
+            yield warned(f"Its predictions differ {one}.", fix=fix)
+        elif one.gaps:
+            yield passed(f"Its predictions do not differ beyond noise {one}.")
+        else:
+            yield passed(f"Its predictions are not compared {one}.")
 
 
 def _calibration(found: Evaluation) -> Iterator[Finding]:

@@ -10,11 +10,11 @@ from eagleray.look import Template
 from eagleray.reports import figures, findings, flow
 from eagleray.reports.contents import Contents
 from eagleray.spec import auto
-from eagleray.state.evaluations import Ensemble, Estimate, Evaluation
+from eagleray.state.evaluations import Ensemble, Estimate, Evaluation, Fairness
 from eagleray.state.searches import Record
 
-WORDS = {"fail": "Wrong", "warn": "Look at", "pass": "Fine"}
-"""How severities are said."""
+WORDS = {"fail": "Wrong", "warn": "Look at", "pass": "Fine", "error": "Wrong", "note": "Note"}
+"""How severities are said, of a version and of data."""
 BEST = 15
 """Trials of the leaderboard."""
 TILES = 4
@@ -93,12 +93,15 @@ def _whole(of: Contents) -> dict[str, object]:
         figures.losses(of.trials, winner),
         flow.gradients(of.layers),
         figures.survival(of.trials),
+        figures.worth(of.worth, of.metric),
     )
     return {
         "title": of.title,
         "sentence": _shortened(of),
         "findings": of.findings,
         "words": WORDS,
+        "audit": of.audit,
+        "unworthy": of.worth.why,
         "leaderboard": leaderboard(of.trials, of.metric) if of.trials else None,
         "search": [one for one in drawn if one is not None],
         "parallel": figures.parallel(of.trials, of.metric, winner),
@@ -108,7 +111,7 @@ def _whole(of: Contents) -> dict[str, object]:
 
 _NOTHING: dict[str, object] = {
     **dict.fromkeys(("tiles", "slices", "confusion", "confused", "wrong", "metrics", "diagrams")),
-    **dict.fromkeys(("members", "beside", "important", "groups", "miss", "classes")),
+    **dict.fromkeys(("members", "fairness", "beside", "important", "groups", "miss", "classes")),
     "notes": [],
 }
 
@@ -127,6 +130,7 @@ def _judged(of: Contents, found: Evaluation | None) -> dict[str, object] | None:
         "confused": _confused(found) if found.confused else None,
         "diagrams": list(figures.of_diagrams(found)),
         "wrong": _wrong(found) if found.wrong else None,
+        "fairness": [_fairness(found, one) for one in found.fairness],
         "members": _members(found.ensemble) if found.ensemble else None,
         "metrics": metrics(found),
         "important": figures.important(found),
@@ -163,6 +167,30 @@ def _members(found: Ensemble) -> Table | None:
         for number, one in found.members.items()
     ]
     return ("trial", "model", "weight", "validation", "best epoch"), rows, "Members"
+
+
+def _fairness(found: Evaluation, one: Fairness) -> Table:
+    """Each group of a protected column, with the rates that any of them has."""
+    rates = {
+        found.metric: "score",
+        "predicted positive": "positive",
+        "true positive rate": "true_positive",
+        "false positive rate": "false_positive",
+        "mean error": "error",
+    }
+    shown = {name: key for name, key in rates.items() if any(getattr(g, key) for g in one.groups)}
+    rows = [
+        (
+            group.name,
+            group.rows,
+            *(
+                findings.interval(rate) if (rate := getattr(group, key)) else ""
+                for key in shown.values()
+            ),
+        )
+        for group in one.groups
+    ]
+    return ("group", "rows", *shown), rows, f"By {one.column}"
 
 
 def _confused(found: Evaluation) -> Table:

@@ -83,6 +83,11 @@ class Data(Section):
     split: Split = Field(Split(), description="How rows are split.")
     seed: Seed = Field(0, description="Seed of the split.")
     drop: Many[Filled] = Field((), description="Columns to leave out.")
+    protected: Many[Filled] = Field(
+        (),
+        description="Columns, such as sex or age, by whose groups the winner's predictions are "
+        "compared (docs/report.md). They are inputs unless `drop` has them too.",
+    )
     duplicates: Literal["keep", "drop"] = Field(
         "keep",
         description="`drop` leaves out rows that repeat an earlier one, target included, and "
@@ -127,6 +132,13 @@ class Data(Section):
             raise PydanticCustomError("law", "must leave the target in")
         return drop
 
+    @pydantic.field_validator("protected")
+    @classmethod
+    def _are_no_target(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("target") in value:
+            raise PydanticCustomError("law", "must be other columns than the target")
+        return value
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _by_user(cls, value: object) -> object:
@@ -144,6 +156,9 @@ class Data(Section):
         if value is None:
             return None
         split, data = info.data.get("split", Split()), info.data
+        if data.get("protected"):
+            law = "compares lists, not groups, and cannot stand beside data.protected"
+            raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})
         if split.group:
             law = "splits the rows of each user, and cannot stand beside split.group"
             raise PydanticCustomError("law", law, {"got": f"user: {value.user}"})

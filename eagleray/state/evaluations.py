@@ -203,6 +203,47 @@ class Calibration(Part):
         )
 
 
+class FairGroup(Part):
+    """Rows of the test part with one value of a protected column; rates are of the test part."""
+
+    name: str
+    rows: int
+    score: Estimate | None = None  # the selecting metric; None of too few rows
+    positive: Estimate | None = None  # share predicted positive, of two classes
+    true_positive: Estimate | None = None  # the same of rows that are positive
+    false_positive: Estimate | None = None  # the same of rows that are negative
+    error: Estimate | None = None  # mean of prediction minus truth, of numbers
+
+
+class Gap(Part):
+    """The largest difference of a rate between two groups."""
+
+    name: str
+    rate: str
+    value: float
+    lowest: str  # the groups
+    highest: str
+    sure: bool  # whether the 95 % intervals of the two are apart
+
+    def __str__(self) -> str:
+        noise = "" if self.sure else ", within noise"
+        return f"{self.name} {self.value:.3g} ({self.highest} above {self.lowest}{noise})"
+
+
+class Fairness(Part):
+    """Predictions by the groups of a protected column."""
+
+    column: str
+    least: int  # rows of a group from which it is compared
+    groups: list[FairGroup]  # the most rows first
+    gaps: list[Gap] = []  # the largest difference of each measure
+
+    def __str__(self) -> str:
+        if not self.gaps:
+            return f"by {self.column}: no two groups of {self.least} rows can be compared"
+        return f"by {self.column}: {'; '.join(map(str, self.gaps))}"
+
+
 class Interval(Part):
     """A prediction interval on the test part."""
 
@@ -305,6 +346,7 @@ class Evaluation(documents.Document, frozen=True):
     slices: list[Slice] = []  # the worst first
     groups: int = 0  # how many were looked at
     importance: list[Importance] = []  # the largest first
+    fairness: list[Fairness] = []  # by protected column
     wrong: list[Wrong] = []  # the most wrong first
     fit: Fit | None = None
     intervals: list[Interval] = []  # of quantiles, the widest first

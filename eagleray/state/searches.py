@@ -215,6 +215,7 @@ class Result(documents.Document, frozen=True):
     unbeaten: list[str] = []  # a sentence for each baseline that it does not beat
     compared: evaluations.Comparison | None = None  # with the champion of that moment
     coverage: list[evaluations.Interval] = []  # of quantiles, the widest first
+    fairness: list[evaluations.Fairness] = []  # by protected column
     decision: evaluations.Decision | None = None  # None: the most probable class is predicted
     calibration: evaluations.Calibration | None = None
     folds: int = 1  # over which trials were compared

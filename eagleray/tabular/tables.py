@@ -39,6 +39,7 @@ class Learnable:
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
     items: tuple[inference.Inferred, ...] = ()  # columns that describe the target, not an input
+    protected: tuple[inference.Inferred, ...] = ()  # columns whose groups are compared
 
     @property
     def marks(self) -> tuple[np.ndarray, ...]:
@@ -69,6 +70,9 @@ def without_duplicates(table: Learnable) -> Learnable:
         times=None if table.times is None else table.times[keep_B],
         keys=tuple(dataclasses.replace(one, array=one.array[keep_B]) for one in table.keys),
         items=tuple(dataclasses.replace(one, array=one.array[keep_B]) for one in table.items),
+        protected=tuple(
+            dataclasses.replace(one, array=one.array[keep_B]) for one in table.protected
+        ),
         notes=(*table.notes, note),
     )
 
@@ -109,7 +113,7 @@ class _Inference:
             with self._collected():
                 task, targets = self._target(preferred)
         inputs, keys = self._inputs()
-        items = list(self._items())
+        items, protected = list(self._items()), list(self._protected())
         self._problems += self._misfits(inputs or keys)
         if self._problems:
             raise errors.DataError(*dict.fromkeys(self._problems))
@@ -132,6 +136,7 @@ class _Inference:
             keys=tuple(keys) if inputs else (),
             spellings={one.column.name: one.spellings for one in used if one.spellings},
             items=tuple(items),
+            protected=tuple(protected),
         )
 
     @contextlib.contextmanager
@@ -151,6 +156,7 @@ class _Inference:
             *((f"data.recommend.{key}", name) for key, name in self._recommended),
             *(("data.recommend.items", name) for name in self._described),
             *(("data.drop", name) for name in data.drop),
+            *(("data.protected", name) for name in data.protected),
             *(("features", name) for name in self._features if name not in made),
             *((f"features.{one.name}.{one.key}", name) for one in made.values() for name in one.of),
         ]
@@ -325,6 +331,18 @@ class _Inference:
                 if found is not None:
                     self._notes.append(f"{name}: describes {self._data.target}, so it is no input")
                     yield found
+
+    def _protected(self) -> Iterator[inference.Inferred]:
+        """Columns by whose groups predictions are compared, whether they are inputs or not."""
+        for name in self._data.protected:
+            if name not in self._table:
+                continue  # said by `_absent`
+            with self._collected():
+                found = self._input(name, self._table[name])
+                if found is None:
+                    law = "data.protected: a column with values is needed"
+                    raise errors.DataError(f"{law}, but all of {name!r} are missing")
+                yield found
 
     def _input(self, name: str, raw: schema.Raw) -> inference.Inferred | None:
         """Infer a column; repeated numbers are categories if its name is that of an identifier."""

@@ -34,6 +34,7 @@ class Dataset:
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
     folds: tuple[Split, ...] = ()  # of cross-validation, see `folds.part`
     items: tuple[inference.Inferred, ...] = ()  # columns that describe the target
+    protected: tuple[inference.Inferred, ...] = ()  # columns whose groups are compared
     functions: Mapping[str, code.Code] = field(default_factory=dict)  # the user's, by name
 
     @property
@@ -130,6 +131,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         spellings=table.spellings,
         folds=folds.part(parts, table, data, experiment.tune.folds),
         items=table.items,
+        protected=table.protected,
         functions=experiment.functions(),
     )
 

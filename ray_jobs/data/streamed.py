@@ -112,6 +112,8 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
             yield f"data.split.{key}: {law}{fix}"
     if data.duplicates == "drop":
         yield f"data.duplicates: streamed rows are not compared, so drop cannot stand here{fix}"
+    if data.protected:
+        yield f"data.protected: streamed rows keep their inputs alone, so it cannot stand here{fix}"
     yield from (f"{problem}{fix}" for problem in _misfits_of_training(experiment))
     for name in experiment.features:
         if "target" in validation.values(experiment.searched, ("features", name, "encoding")):

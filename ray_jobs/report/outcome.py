@@ -28,7 +28,7 @@ COSTS: dict[str, Callable[[float], str]] = {
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
     *("headline", "looks", "baselines", "unbeaten", "compared", "folds", "refit", "ensemble"),
-    *("coverage", "decision", "calibration"),
+    *("coverage", "fairness", "decision", "calibration"),
 }
 
 _OF_TRIAL = {"number", "status", "score", "epoch", "failure", "values"}
@@ -201,6 +201,8 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"decides: {result.decision}"
     if result.calibration is not None:
         yield f"is calibrated by {result.calibration}"
+    for column in result.fairness:
+        yield f"differs on the test part {column}"
     for one in result.coverage:
         yield f"on the test part: the {one}"
     if result.refit:

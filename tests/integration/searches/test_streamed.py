@@ -181,6 +181,7 @@ def test_a_file_at_fault_among_several_is_named(
         ({"data.split.time": "a"}, "data.split.time: streamed rows are split by chance"),
         ({"train.sampling": "balanced"}, "train.sampling: streamed rows are each trained on once"),
         ({"data.split.stratify": "true"}, "data.split.stratify: streamed rows"),
+        ({"data.protected": "[kind]"}, "data.protected: streamed rows keep their inputs alone"),
         ({"data.duplicates": "drop"}, "data.duplicates: streamed rows are not compared"),
         (
             {"features": "{kind: {type: categorical, max_categories: {randint: [5, 50]}}}"},
