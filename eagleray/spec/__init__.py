@@ -161,8 +161,9 @@ class Experiment(File):
     def resolved(self) -> dict[str, Any]:
         """The whole experiment as it could stand in the file, defaults included."""
         tree = self._tree(exclude={"train": validation.without_effect(self.searched)})
-        for options in tree["features"].values():
-            for option in FeatureOptions.foreign(options["type"]):
+        for name, options in tree["features"].items():
+            foreign = FeatureOptions.foreign(options["type"])
+            for option in {*options} - {"type"} if name == self.data.target else foreign:
                 options.pop(option)
         return tree
 

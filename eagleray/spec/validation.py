@@ -242,16 +242,6 @@ def _recommend_laws(tree: space.Tree) -> Iterator[Problem]:
     if isinstance(user, str) and user in _section(tree, "features"):
         law = "must be left out: each user has a vector"
         yield Problem(("features", user), law)
-    if not isinstance(given, dict):
-        return
-    tune = _section(tree, "tune")
-    if (folds := tune.get("folds", 1)) != 1:
-        law = "must be 1 beside data.recommend, by which each user's rows are split"
-        yield Problem(("tune", "folds"), law, show(folds))
-    members = _section(tune, "ensemble").get("members", "auto")
-    if members not in ("auto", 1):
-        law = "must be 1 beside data.recommend: lists of items have no mean"
-        yield Problem(("tune", "ensemble", "members"), law, show(members))
 
 
 def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:

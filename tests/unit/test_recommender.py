@@ -151,8 +151,8 @@ def test_items_without_a_training_row_are_counted_and_never_listed(tmp_path: Pat
 @pytest.mark.parametrize(
     ("keys", "law"),
     [
-        ({"tune.folds": "3"}, "must be 1 beside data.recommend, by which each user's rows"),
-        ({"tune.ensemble": "{members: 3}"}, "must be 1 beside data.recommend: lists of items"),
+        ({"tune.folds": "3"}, "must be 1 beside data.recommend, which parts the rows of each user"),
+        ({"tune.ensemble": "{members: 3}"}, "cannot stand beside data.recommend: lists of items"),
         ({"data.recommend.user": "who"}, "data.recommend.user: a column of .* got 'who'"),
         (
             {"data.recommend.rating": "x", "data.recommend.least": "1"},
