@@ -260,7 +260,7 @@ def test_calls_that_nobody_waits_for_leave_the_queue(server: Server, stub: Any) 
         done.wait(30)
         return run(rows)
 
-    batcher._run, batcher._seconds = slow, {}  # unknown times: batches run in the thread
+    batcher._run, batcher._times = slow, {}  # unknown times: batches run in the thread
     try:
         first = stub.ModelInfer.future(typed())
         assert busy.wait(30)

@@ -29,6 +29,7 @@ json.dump(shown, open("shown.json", "w"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_the_notebook_runs_and_its_objects_draw_themselves(tmp_path: Path) -> None:
     (tmp_path / "storage").mkdir()

@@ -28,7 +28,16 @@ FAMILIES = {
 """The sections `model` and `train`."""
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+QUICK = ("tabm",)
+"""Trees and searches over models are in `test_ensemble` too."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES
+    ],
+)
 def ended(
     ray_cluster: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Outcome:

@@ -66,6 +66,7 @@ def test_a_search_by_folds_goes_on_where_it_was_interrupted_and_serves_the_refit
     assert "has already ended" in run(tmp_path)[1]
 
 
+@pytest.mark.slow
 def test_trees_and_searches_over_models_take_folds_and_a_refit_without_folds(
     ray_cluster: None, tmp_path: Path
 ) -> None:
