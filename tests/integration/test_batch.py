@@ -88,6 +88,7 @@ def check_all(bucket: Bucket, output: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_goes_on_with_what_is_left_and_then_is_done(
     served: None, bucket: Bucket
 ) -> None:

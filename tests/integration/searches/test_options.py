@@ -65,6 +65,7 @@ def test_a_cost_is_measured_weighed_and_shown_and_a_later_search_learns_of_it(
     assert len(second.search.earlier()) == len(first.trials)
 
 
+@pytest.mark.slow
 def test_a_budget_counts_over_all_runs_and_a_larger_one_goes_on(
     ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def on_record(chosen: spec.Experiment) -> searches.Records:
     return searches.Records(store, "wine", search_id)
 
 
+@pytest.mark.slow
 def test_with_more_trials_a_search_goes_on_and_with_fewer_its_result_stands(
     ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_trial_whose_worker_is_killed_every_few_seconds_ends(
     assert epochs - lives[last] >= saved[-1] > 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_saves_in_mid_epoch_and_no_batch_is_repeated(
     ray_cluster: None, tmp_path: Path
 ) -> None:
