@@ -32,8 +32,8 @@ from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
 from eagleray.spec.sections import File
 from eagleray.spec.sections import Split as Split
-from eagleray.spec.sections import Train as Train
-from eagleray.spec.sections import Tune as Tune
+from eagleray.spec.train import Train as Train
+from eagleray.spec.tune import Tune as Tune
 
 if TYPE_CHECKING:
     from eagleray import code

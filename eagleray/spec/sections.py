@@ -13,14 +13,16 @@ import pydantic
 from pydantic import Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from eagleray.learn import columns, features, losses, metrics, models, optimizers
-from eagleray.learn.models.options import Many, Rate, Section, Size
+from eagleray.learn import columns, features, models
+from eagleray.learn.models.options import Many, Section
 from eagleray.spec import terms
 from eagleray.spec.compute import Compute
 from eagleray.spec.decide import Decide
 from eagleray.spec.endpoint import Serve
 from eagleray.spec.recommend import Recommend
-from eagleray.spec.terms import Filled, NotNegative, Part, Positive, Seed
+from eagleray.spec.terms import Filled, Part, Seed
+from eagleray.spec.train import Train
+from eagleray.spec.tune import Tune
 from eagleray.storage import EMBEDDED
 
 
@@ -255,86 +257,6 @@ else:
     ModelOptions = Annotated[functools.reduce(operator.or_, _tagged), Discriminator(_model_tag)]
 
 
-class EarlyStopping(Section):
-    """Stops a trial that no longer improves."""
-
-    patience: Size = Field(5, description="Epochs without improvement before a trial is stopped.")
-    min_delta: NotNegative = Field(0.0, description="Smaller changes are no improvement.")
-
-
-class Plateau(Section):
-    """Lowers the learning rate when the metric no longer improves, under `schedule: plateau`."""
-
-    patience: Size = Field(3, description="Epochs without a better metric before it falls.")
-    factor: Part = Field(0.5, description="What it is multiplied with then.")
-
-
-class Train(Section):
-    """How one model is trained.
-
-    Attributes:
-        alike: keys in which trials may differ that are trained in one pass, or go on from each
-            other's weights.
-    """
-
-    alike: ClassVar[frozenset[str]] = frozenset({"lr", "weight_decay", "clip_norm"})
-    lr: Positive = Field(1e-3, description="Learning rate; the highest of its schedule.")
-    batch_size: Size = Field(64, description="Rows of one step.")
-    epochs: Size = Field(20, description="Passes over the training part.")
-    optimizer: Annotated[str, terms.OneOf(optimizers.REGISTRY, own=True, auto=False)] = Field(
-        "adam", description="Step rule."
-    )
-    weight_decay: NotNegative = Field(0.0, description="Strength of weight decay.")
-    momentum: Rate = Field(0.9, description="Momentum of `sgd`.")
-    schedule: Literal["constant", "cosine", "one_cycle", "linear", "plateau"] = Field(
-        "constant",
-        description="Schedule of the learning rate over all steps; `plateau` goes by the metric "
-        "on the validation part.",
-    )
-    plateau: Plateau = Field(Plateau(), description="When the rate falls under `plateau`.")
-    warmup: NotNegative = Field(
-        0.0,
-        description="Epochs in which the rate rises to `lr` at first, such as 0.5; under "
-        "`one_cycle` the length of its rise.",
-    )
-    clip_norm: Positive | None = Field(
-        None, description="Largest norm of the gradient; a larger one is scaled down."
-    )
-    ema: Rate = Field(
-        0.0,
-        description="Decay of a moving average of the weights, such as 0.99; the averages are "
-        "evaluated and saved. 0 for none.",
-    )
-    loss: Annotated[str, terms.OneOf(losses.REGISTRY, own=True)] = Field(
-        "auto",
-        description="`auto` is cross_entropy for classes, mse for numbers, quantile for quantiles, "
-        "softmax for recommendations.",
-    )
-    label_smoothing: Rate = Field(0.0, description="Label smoothing of the cross-entropy losses.")
-    focal_gamma: NotNegative = Field(
-        2.0, description="How much less a row counts in `focal` the surer it is predicted."
-    )
-    class_weights: terms.ClassWeights = Field(
-        "none",
-        description="How much rows of a class count in the loss, such as `{fraud: 10}`, others 1; "
-        "`balanced`: all classes the same in all, as `weighted_cross_entropy` has it by default.",
-    )
-    sampling: Literal["none", "balanced"] = Field(
-        "none",
-        description="`balanced` draws each row of an epoch from a class by chance, all alike: rare "
-        "rows come again and again.",
-    )
-    mixup: NotNegative = Field(
-        0.0,
-        description="Mix the pictures and the losses of two rows, by a share of Beta(`mixup`, "
-        "`mixup`) for each batch; 0 mixes none.",
-    )
-    early_stopping: EarlyStopping | None = Field(
-        None, description="Stops a trial that no longer improves; without it, all epochs run."
-    )
-    seed: Seed = Field(0, description="Seed of the initial weights and of the order of rows.")
-
-
 def _of_model(train: Train, info: ValidationInfo) -> Train:
     """The section with the model's defaults for keys that are not set."""
     model = info.data.get("model")
@@ -352,109 +274,6 @@ class Configuration(Section):
     features: dict[str, FeatureOptions] = Field({})
     model: ModelOptions = models.Mlp()
     train: TrainOfModel = Field(Train(), validate_default=True)
-
-
-class Budget(Section):
-    """Limits of a search over all of its runs; the first that is reached ends it.
-
-    The best trial so far is the winner.
-    """
-
-    minutes: Positive | None = Field(None, description="Time that the search runs.")
-    gpu_hours: Positive | None = Field(None, description="GPU-hours of its trials.")
-    money: Positive | None = Field(None, description="Cost of its trials, by `compute.price`.")
-
-
-class Ensemble(Section):
-    """How many of the trials the winner may be the mean of, and how slow it may be."""
-
-    members: terms.AutoOrSize = Field(
-        "auto",
-        description="Most trials whose predictions are averaged, where that is better than the "
-        "best of them; `1` for none. `auto` is 5 beside `model.type: auto`, unless there is a "
-        "`tune.cost`, and 1 elsewhere.",
-    )
-    latency_ms: Positive | None = Field(
-        5.0,
-        description="Longest median time of one row's prediction on one core; an ensemble loses "
-        "members until it takes no longer.",
-    )
-
-
-class Tune(Section):
-    """How configurations are searched."""
-
-    trials: Size = Field(20, description="Maximum number of configurations, each tried once.")
-    search: Literal["tpe", "cma", "random", "grid"] = Field(
-        "tpe",
-        description="Tree-structured Parzen estimator, CMA-ES (numbers only), random, or all "
-        "combinations.",
-    )
-    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
-        "asha",
-        description="`asha`, `hyperband` and `median` stop trials that fall behind early; `pbt` "
-        "lets them go on from better ones, with changed values; `none` lets all finish.",
-    )
-    metric: Annotated[str, terms.OneOf(metrics.SELECTING)] = Field(
-        "auto",
-        description="What trials are compared by, on the validation part. `auto` is roc_auc for "
-        "two classes, accuracy for more, rmse for numbers, pinball for quantiles and ndcg_at_k for "
-        "recommendations.",
-    )
-    folds: Size = Field(
-        1,
-        description="Folds of cross-validation, of the rows of training and validation: trials are "
-        "compared by the mean over folds, and poor ones stop after the first.",
-    )
-    refit: bool = Field(
-        default_factory=lambda tune: tune.get("folds", 1) > 1,
-        description="Train the winner's configuration anew on the rows of training and validation, "
-        "for its best epoch, with folds the mean one. On with folds.",
-    )
-    cost: Literal["latency", "size"] | None = Field(
-        None,
-        description="What a model costs, lower is better, beside the metric: seconds of one row's "
-        "prediction where it is trained (median), or bytes of its weights, of `boosting` those of "
-        "its text, measured again at each best epoch.",
-    )
-    tolerance: terms.Tolerance = Field(
-        0.0,
-        description="Of the trials whose metric is at most this far from the best, that with the "
-        "lowest `cost` wins. With folds it may be the best one's standard error.",
-    )
-    warm_start: terms.TrueOrSearch = Field(
-        False,
-        description="Tell the sampler of trials of earlier searches of this model in this storage, "
-        "where they fit the space: of all searches, or of that with this id.",
-    )
-    pack: terms.AutoOrSize = Field(
-        "auto",
-        description="Most trials trained in one pass of one process. `auto` measures what pays.",
-    )
-    budget: Budget | None = Field(None, description="Limits of the search.")
-    ensemble: Ensemble = Field(Ensemble(), description="What the winner may be made of.")
-    seed: Seed = Field(0, description="Seed of the search.")
-
-    @pydantic.field_validator("refit")
-    @classmethod
-    def _sees_all_rows(cls, refit: bool, info: ValidationInfo) -> bool:
-        if not refit and info.data.get("folds", 1) > 1:
-            law = "must be true beside folds above 1, where no model has seen all rows"
-            raise PydanticCustomError("law", law)
-        return refit
-
-    @pydantic.field_validator("tolerance")
-    @classmethod
-    def _of_folds(cls, tolerance: float | str, info: ValidationInfo) -> float | str:
-        if tolerance == terms.ONE_STANDARD_ERROR and info.data.get("folds", 1) == 1:
-            law = f"{tolerance} needs folds above 1 beside it"
-            raise PydanticCustomError("law", law, {"got": "1"})
-        return tolerance
-
-    @property
-    def minutes(self) -> float | None:
-        """Time limit of the search; None without one."""
-        return self.budget.minutes if self.budget else None
 
 
 class Audit(Section):

@@ -19,6 +19,8 @@ from eagleray.learn.tasks import CLASSES, RANKING, REGISTRY, Task
 from eagleray.spec import decide, document, endpoint, problems, sections, space
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
+from eagleray.spec.train import EarlyStopping, Plateau, Train
+from eagleray.spec.tune import Budget, Tune
 
 MIN_SHARE = 2
 """Rows of a worker in a batch; batch norm needs two."""
@@ -74,7 +76,7 @@ def _ends(node: object) -> list[Any]:
 def _default(tree: space.Tree, key: str) -> object:
     """The default of `train.key` beside the file's model."""
     own = _model(tree)
-    return (own.train if own else {}).get(key, sections.Train.model_fields[key].default)
+    return (own.train if own else {}).get(key, Train.model_fields[key].default)
 
 
 def tasks(tree: space.Tree) -> frozenset[str]:
@@ -287,7 +289,7 @@ def _grid_laws(tree: space.Tree) -> Iterator[Problem]:
         if drawn.size() == math.inf:
             yield Problem(key, "must be choice, randint or quniform for a grid search")
     size = math.prod(drawn.size() for _, drawn in found)
-    trials = tune.get("trials", sections.Tune.model_fields["trials"].default)
+    trials = tune.get("trials", Tune.model_fields["trials"].default)
     if type(trials) is int and trials < size < math.inf:
         law = f"must be at least {size} for a grid search, which tries all combinations"
         yield Problem(("tune", "trials"), law, show(trials))
@@ -325,7 +327,7 @@ def _tune_laws(tree: space.Tree) -> Iterator[Problem]:
         yield Problem(("tune", "warm_start"), law, f"search: {tune['search']}")
     budget, compute = _section(tune, "budget"), _section(tree, "compute")
     if tune.get("budget") is not None and set(budget.values()) <= {None}:
-        law = f"must have one of {', '.join(sections.Budget.model_fields)}"
+        law = f"must have one of {', '.join(Budget.model_fields)}"
         yield Problem(("tune", "budget"), law)
     for key, other in (("gpu_hours", "gpus"), ("money", "price")):
         if budget.get(key) and not compute.get(other):
@@ -380,7 +382,7 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     tune, found = _section(tree, "tune"), space.find(tree)
     if tune.get("scheduler") != "pbt":
         return
-    search = tune.get("search", sections.Tune.model_fields["search"].default)
+    search = tune.get("search", Tune.model_fields["search"].default)
     if search != "random":
         law = "pbt needs search: random beside it"
         yield Problem(("tune", "scheduler"), law, f"search: {search}")
@@ -394,7 +396,7 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
             yield Problem(("tune", "scheduler"), law, f"{key}: {show(tune[key])}")
     own = _model(tree)
     rates = own.rates if own else ()
-    alike = [("train", key) for key in sorted(sections.Train.alike)]
+    alike = [("train", key) for key in sorted(Train.alike)]
     alike += [("model", key) for key in sorted(rates)]
     names = ", ".join(map(dotted, alike))
     if not found:
@@ -452,8 +454,8 @@ def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
     if anew := next((key for key, only in unlike if tune.get(key, only) != only), None):
         law = f"plateau cannot stand beside tune.{anew}, whose winner is trained anew without"
         yield Problem(("train", "schedule"), f"{law} rows that epochs are judged by")
-    patience = max(_patience(_section(tree, "train").get("plateau"), sections.Plateau), default=0)
-    stopping = [_patience(one, sections.EarlyStopping) for one in options(tree, "early_stopping")]
+    patience = max(_patience(_section(tree, "train").get("plateau"), Plateau), default=0)
+    stopping = [_patience(one, EarlyStopping) for one in options(tree, "early_stopping")]
     limits = {"train.epochs": epochs}
     limits["train.early_stopping.patience"] = min(itertools.chain(*stopping), default=math.inf)
     for name, limit in limits.items():
@@ -462,10 +464,10 @@ def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
             yield Problem(("train", "plateau", "patience"), law, f"{patience:g}")
 
 
-def _patience(node: object, section: type[sections.Plateau | sections.EarlyStopping]) -> list[Any]:
+def _patience(node: object, section: type[Plateau | EarlyStopping]) -> list[Any]:
     """All values of a section's patience; none without the section."""
     default = section.model_fields["patience"].default
-    if node is None and section is sections.EarlyStopping:
+    if node is None and section is EarlyStopping:
         return []
     value = node.get("patience", default) if isinstance(node, dict) else default
     ends = value.ends() if isinstance(value, space.Distribution) else [((), value)]

@@ -11,6 +11,7 @@ from eagleray.learn import models
 from eagleray.reports import figures
 from eagleray.reports.page import leaderboard
 from eagleray.spec import auto
+from eagleray.spec.train import EarlyStopping
 from eagleray.state import searches
 from ray_jobs import pack_size, scheduler, search, searcher
 from ray_jobs.data import prepare
@@ -36,7 +37,7 @@ def test_a_trial_takes_one_model_with_its_own_part_of_train(tmp_path: Path, fami
     taken = chosen.configuration(values(chosen, model__family=family))
     assert taken.model.type == family
     assert (taken.train.epochs, taken.train.seed) == (40, 7)
-    assert taken.train.early_stopping == spec.sections.EarlyStopping(patience=9)
+    assert taken.train.early_stopping == EarlyStopping(patience=9)
     lr = chosen.space[f"model.{family}.train.lr"].default()
     assert taken.train.lr == lr
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from eagleray import spec
-from eagleray.spec import sections
+from eagleray.spec.tune import Tune
 from eagleray.state import searches
 from eagleray.storage import blobs
 from ray_jobs import scheduler
@@ -102,7 +102,7 @@ RATES = [0.9, 0.8, 0.7, 0.02, 0.5, 0.03, 0.95, 0.04, 0.05, 0.85, 0.06, 0.07]
 
 
 def test_every_scheduler_of_the_file_is_registered() -> None:
-    named = get_args(sections.Tune.model_fields["scheduler"].annotation)
+    named = get_args(Tune.model_fields["scheduler"].annotation)
     assert set(named) == set(scheduler.REGISTRY)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from eagleray import spec
-from eagleray.spec import sections
+from eagleray.spec.tune import Tune
 from eagleray.state import searches
 from ray_jobs import search, searcher
 
@@ -111,7 +111,7 @@ SEARCHES += [(TWELVE, "grid"), (ENDLESS, "cma")]
 
 
 def test_every_searcher_of_the_file_is_registered() -> None:
-    assert set(get_args(sections.Tune.model_fields["search"].annotation)) == set(searcher.REGISTRY)
+    assert set(get_args(Tune.model_fields["search"].annotation)) == set(searcher.REGISTRY)
 
 
 @pytest.mark.parametrize(("train", "kind"), SEARCHES)

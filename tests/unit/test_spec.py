@@ -16,6 +16,7 @@ from eagleray import spec
 from eagleray.errors import CodeError, SpecError, UserError
 from eagleray.learn import models
 from eagleray.spec import document, reference, sections
+from eagleray.spec.train import Train
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -316,7 +317,7 @@ def test_the_json_schema_is_one_and_describes_every_key() -> None:
     assert all("description" in leaf or "$ref" in leaf for leaf in leaves)
 
 
-KEYS = st.sampled_from([*sections.File.model_fields, *sections.Train.model_fields, "target"])
+KEYS = st.sampled_from([*sections.File.model_fields, *Train.model_fields, "target"])
 KINDS = st.sampled_from(["choice", "uniform", "randint", "type", "split", "hidden", "", "a.b"])
 WORDS = st.sampled_from(["mlp", "a:b", "grid", "mse", "f1", "text", "s3://eagleray", "", "\x00"])
 ANYTHING = st.recursive(
