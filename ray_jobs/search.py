@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from eagleray import errors, spec, storage
 from eagleray.learn import features, metrics
-from eagleray.spec import auto, validation
+from eagleray.spec import auto, reading
 from eagleray.state import leases, searches
 from ray_jobs.data import encoded, extent, prepare
 
@@ -270,7 +270,7 @@ def length(experiment: spec.Experiment) -> int:
     """The largest number of epochs that a trial can train; with folds, their number."""
     if experiment.tune.folds > 1:
         return experiment.tune.folds
-    return int(max(validation.options(experiment.searched, "epochs")))
+    return int(max(reading.options(experiment.searched, "epochs")))
 
 
 def _reasons(trials: list[searches.Record]) -> str:

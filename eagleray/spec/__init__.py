@@ -22,7 +22,7 @@ from pydantic import Field
 
 from eagleray.errors import SpecError, UserError
 from eagleray.learn import columns, features, metrics, models, tasks
-from eagleray.spec import auto, document, problems, space, validation
+from eagleray.spec import auto, document, problems, reading, space, validation
 from eagleray.spec.compute import Compute as Compute
 from eagleray.spec.decide import Decide as Decide
 from eagleray.spec.document import dotted
@@ -112,12 +112,12 @@ class Experiment(File):
         return self.options("loss")
 
     def options(self, key: str) -> list[Any]:
-        """All values of `train.key` that trials can get, see `validation.options`."""
-        return validation.options(self.searched, key)
+        """All values of `train.key` that trials can get, see `reading.options`."""
+        return reading.options(self.searched, key)
 
     @property
     def optimizers(self) -> list[str]:
-        return validation.options(self.searched, "optimizer")
+        return reading.options(self.searched, "optimizer")
 
     @property
     def tasks(self) -> frozenset[str]:

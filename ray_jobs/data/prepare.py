@@ -12,7 +12,7 @@ import pandas as pd
 from eagleray import audit, code, errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
 from eagleray.learn.schema import Column, Columns, Schema
-from eagleray.spec import validation
+from eagleray.spec import reading
 from eagleray.tabular import inference, load, tables
 from ray_jobs.data import encoded, folds, split
 from ray_jobs.data.split import Split
@@ -241,7 +241,7 @@ def _misfits_of_columns(known: Schema, experiment: spec.Experiment) -> Iterator[
         if (chosen := options.get(column.name)) is not None and chosen.kind is column.kind:
             for problem in column.kind.misfits(column, chosen):
                 yield f"features.{column.name}.{problem}"
-    if any(validation.options(experiment.searched, "mixup")):
+    if any(reading.options(experiment.searched, "mixup")):
         kinds = {column.name: _encoding(column, experiment) for column in known.columns}
         kinds |= {one.name: one.encoding(options[one.name]) for one in features.made.find(options)}
         pictures = [one for one in kinds.values() if isinstance(one, features.Image)]

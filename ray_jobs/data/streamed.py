@@ -20,7 +20,7 @@ import pyarrow as pa
 from eagleray import errors, spec
 from eagleray.learn import features, tasks
 from eagleray.learn.schema import Column
-from eagleray.spec import validation
+from eagleray.spec import reading
 from eagleray.tabular import delimited, load, tables
 from ray_jobs.data import blocks, encoded, extent, passes, prepare, sample, split
 
@@ -116,7 +116,7 @@ def _misfits(experiment: spec.Experiment, size: extent.Extent) -> Iterator[str]:
         yield f"data.protected: streamed rows keep their inputs alone, so it cannot stand here{fix}"
     yield from (f"{problem}{fix}" for problem in _misfits_of_training(experiment))
     for name in experiment.features:
-        if "target" in validation.values(experiment.searched, ("features", name, "encoding")):
+        if "target" in reading.values(experiment.searched, ("features", name, "encoding")):
             law = "means of the target are of all training rows, which are streamed"
             yield f"features.{name}.encoding: {law}{fix}"
     settings = math.prod(one.size() for one in experiment.encodings.values())
