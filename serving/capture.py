@@ -201,7 +201,7 @@ class Capture:
         return sink.getvalue()
 
     def _columns(self, samples: list[Sample]) -> dict[str, Any]:
-        """Columns of all rows of a version at once: table by table takes fifty times as long."""
+        """Columns of all rows of a version at once: a table for each request takes far longer."""
         import pyarrow as pa
 
         of, first = [one for one in samples for _ in one.rows], samples[0]
