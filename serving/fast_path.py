@@ -46,6 +46,9 @@ def middlewares() -> list[Middleware]:
     """Return the middlewares, the inner one first; Ray Serve calls this in each HTTP server."""
     if ray_compat.is_serve_proxy():
         return [Middleware(again.Again), Middleware(Waiting)]
+    from serving import connection  # needs `target`
+
+    connection.use()
     return [Middleware(FastPath)]
 
 

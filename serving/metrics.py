@@ -25,7 +25,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that prometheus_client reads at its first import."""
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-MOST_PENDING = 4096
+MOST_PENDING = 256
 """Requests that wait to be counted; the next one has them counted."""
 
 _LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")

@@ -22,7 +22,7 @@ CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 MOST_OUTCOMES = 20
 """Outcomes of a version that have a series of their own; further ones are counted as `OTHER`."""
 OTHER = "other"
-MOST_PENDING = 4096
+MOST_PENDING = 256
 """Batches that wait; the next one has them counted."""
 
 
