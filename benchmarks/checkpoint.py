@@ -148,25 +148,27 @@ def slow_connections() -> Iterator[None]:
 
     async def accept(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         answers, requests = await asyncio.open_connection(host, port)
-        await asyncio.gather(passed(source, requests, float("inf")), passed(answers, sink, SLOW))
+        ways = passed(source, requests, float("inf")), passed(answers, sink, SLOW)
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await asyncio.gather(*ways)
 
-    loop = asyncio.new_event_loop()
-    listening = loop.run_until_complete(asyncio.start_server(accept, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever)
+    async def serve() -> None:
+        ended, listening = asyncio.Event(), await asyncio.start_server(accept, "127.0.0.1", 0)
+        own = listening.sockets[0].getsockname()[1]
+        started.set_result((asyncio.get_running_loop(), ended, own))
+        await ended.wait()
+
+    started = futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]]()
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    own = listening.sockets[0].getsockname()[1]
+    loop, ended, own = started.result()
     os.environ["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{own}"
     try:
         yield
     finally:
         os.environ["AWS_ENDPOINT_URL_S3"] = direct
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(ended.set)
         thread.join()
-        left = asyncio.all_tasks(loop)
-        for one in left:
-            one.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.close()
 
 
 def in_turn(
