@@ -40,7 +40,7 @@ from eagleray.storage import Entry, Sink, checked, failures, server, streams
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, GetObjectOutputTypeDef
 
 _CONNECTIONS = 64
 _PART = 8 << 20  # bytes of a part of a large object
@@ -236,46 +236,49 @@ class S3Storage:
         Each is valid until the next but one; buffers are reused. s3transfer 0.19 does not do this:
         it waits for itself beyond ten parts of a stream that cannot seek.
         """
-        buffer = bytearray(_PART)
         try:
-            length, etag, size = self._read_part(key, Reading(Range=_range(0)), buffer)
+            first = self._ask(key, Reading(Range=_range(0)))
         except ClientError as error:
             if failures.status_of(error) == 416:  # an empty object has no first byte
                 return
             raise
-        yield memoryview(buffer)[:length]
-        starts = range(_PART, size, _PART)
-        free = [bytearray(_PART) for _ in starts[:_PARTS]]
+        size, etag = int(first["ContentRange"].rpartition("/")[2]), first["ETag"]
+        starts, last = range(0, size, _PART), bytearray(min(size, _PART))
+        free = [bytearray(len(last)) for _ in starts[:_PARTS]]
         with futures.ThreadPoolExecutor(_PARTS) as pool:
-            pending = collections.deque[tuple[bytearray, futures.Future[tuple[int, str, int]]]]()
+            pending = collections.deque[tuple[bytearray, futures.Future[int]]]()
             try:
                 for start in starts:
-                    condition = Reading(Range=_range(start), IfMatch=_quoted(etag))
-                    into = free.pop()
-                    reading = pool.submit(self._read_part, key, condition, into)
-                    pending.append((into, reading))
+                    into, reading = free.pop(), Reading(Range=_range(start), IfMatch=etag)
+                    answer = None if start else first
+                    future = pool.submit(self._read_part, key, reading, into, answer)
+                    pending.append((into, future))
                     if not free:
-                        free.append(buffer)
-                        buffer, first = pending.popleft()
-                        yield memoryview(buffer)[: first.result()[0]]
-                for buffer, reading in pending:
-                    yield memoryview(buffer)[: reading.result()[0]]
+                        free.append(last)
+                        last, done = pending.popleft()
+                        yield memoryview(last)[: done.result()]
+                for last, done in pending:
+                    yield memoryview(last)[: done.result()]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read_part(self, key: str, condition: Reading, buffer: bytearray) -> tuple[int, str, int]:
-        """Read a part into a buffer; return its length, and the object's etag and size."""
+    def _read_part(
+        self, key: str, reading: Reading, into: bytearray, answer: GetObjectOutputTypeDef | None
+    ) -> int:
+        """Read a part into a buffer, at first from an answer that is there; return its length."""
         for pause in self._pauses():
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
+            found, answer = answer or self._ask(key, reading), None
             try:
-                length = _fill(buffer, answer["Body"], answer["ContentLength"])
-                size = answer["ContentRange"].rpartition("/")[2]
-                return length, _bare(answer["ETag"]), int(size)
+                return _fill(into, found["Body"], found["ContentLength"])
             except _INTERRUPTED:
                 if pause is None:
                     raise
                 time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
+
+    def _ask(self, key: str, reading: Reading) -> GetObjectOutputTypeDef:
+        """Begin to read an object."""
+        return self._client.get_object(Bucket=self._bucket, Key=self._key(key), **reading)
 
     def _put_if(
         self, key: str, data: bytes, condition: Condition, refusal: errors.StorageError
