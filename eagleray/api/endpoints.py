@@ -127,4 +127,6 @@ def _message(details: ErrorDetails) -> str:
     if not details["loc"]:
         return law
     place = document.dotted(tuple(details["loc"]))
+    if details["type"] == "value_error":  # a law of ours, with the value
+        return law if law.startswith(place) else f"{place}: {law}"
     return f"{place} {law.replace('should', 'must', 1)}, but got {details['input']!r}"

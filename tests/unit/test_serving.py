@@ -59,6 +59,20 @@ def test_a_wrong_setting_is_told_with_its_name_law_and_value() -> None:
         endpoints.read("left", {"p95_ms": -1})
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"models": ["A b"]}, "models must be names of models or '*', but got 'A b'"),
+        ({"rollout": {"mode": "split"}}, "rollout: steps must be one share where mode is split, "),
+    ],
+)
+def test_a_law_of_ours_is_told_once(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(errors.UserError, match=re.escape(said)) as caught:
+        endpoints.read("left", options)
+    assert str(caught.value).startswith(said)
+    assert str(caught.value).count("but got") == 1
+
+
 def test_impossible_bounds_are_refused_in_one_line() -> None:
     with pytest.raises(errors.UserError, match="at least min_replicas, which is 3, but got 2"):
         endpoints.read("left", {"min_replicas": 3, "max_replicas": 2})
