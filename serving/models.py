@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from serving import metrics, web
 from serving.catalog import Listed
 from serving.served import Served
 from serving.settings import Settings
+
+log = logging.getLogger("ray.serve")
 
 ALL = "*"
 MOST_WAITING = 100
@@ -154,9 +157,14 @@ class Models:
                 served = self._loaded[name] = await self._apart(self._loads, self._serve, name)
             finally:
                 del self._coming[name]
-        except errors.NotFoundError as cause:
-            raise errors.RequestError(str(cause), status=404) from cause
-        except (errors.StorageError, errors.UserError) as cause:
+        except errors.NotFoundError as cause:  # which lists what is there: not for clients
+            law = f"a model must be registered and have the alias {self._settings.alias}"
+            raise errors.RequestError(f"{law}, but {name} is not so", status=404) from cause
+        except errors.StorageError as cause:
+            log.warning("%s cannot be loaded: %s", name, cause)
+            law = f"{name} cannot be loaded: storage cannot be read; the server's log says why"
+            raise errors.RequestError(law, status=503) from cause
+        except errors.UserError as cause:
             raise errors.RequestError(f"{name} cannot be loaded: {cause}", status=503) from cause
         return served
 

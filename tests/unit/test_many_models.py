@@ -137,7 +137,9 @@ def test_a_model_that_is_not_there_is_a_404_and_is_not_asked_for_again_at_once(
     for _ in range(3):
         answer = one.predict("none")
         assert answer.status_code == 404
-        assert "none" in answer.json()["error"]["message"]
+        assert answer.json()["error"]["message"] == (
+            "a model must be registered and have the alias champion, but none is not so"
+        )
     assert asked == ["none"]
     one.registry.register("none", bundles.files(), {})
     one.registry.promote("none", 1)
@@ -348,7 +350,9 @@ def test_storage_is_listed_once_for_all_who_ask_at_the_same_time(
 
 
 def test_while_storage_is_gone_loaded_models_answer_and_others_are_a_503(
-    endpoint: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+    endpoint: Callable[..., Endpoint],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from eagleray import errors
 
@@ -356,9 +360,14 @@ def test_while_storage_is_gone_loaded_models_answer_and_others_are_a_503(
     assert one.predict("right").status_code == 200
 
     def down(*_: object) -> Any:
-        raise errors.StorageUnavailableError("down")
+        raise errors.StorageUnavailableError("https://s3.inside: bucket 'models': down")
 
     monkeypatch.setattr(one.own.registry, "resolve", down)
     monkeypatch.setattr(one.own.registry, "models", down)
     assert one.predict("right").status_code == 200
-    assert (one.predict("up").status_code, one.ask("GET", "/v1/models").status_code) == (503, 503)
+    refused = one.predict("up"), one.ask("GET", "/v1/models")
+    assert [answer.status_code for answer in refused] == [503, 503]
+    for answer in refused:  # where storage is concerns no client
+        assert "storage cannot be read; the server's log says why" in answer.text
+        assert "inside" not in answer.text
+    assert caplog.text.count("https://s3.inside") == 2
