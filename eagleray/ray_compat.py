@@ -391,12 +391,13 @@ def listen_for_grpc_at(host: str) -> None:
     """
     from ray.serve._private import default_impl
 
-    listen = default_impl.add_grpc_address
+    servers: Any = default_impl
+    listen = servers.add_grpc_address
 
     def narrowed(server: Any, address: str) -> None:
         listen(server, address.replace(_EVERYWHERE, host))
 
-    default_impl.add_grpc_address = narrowed
+    servers.add_grpc_address = narrowed
 
 
 def answer_directly(server: Any, service: str) -> None:

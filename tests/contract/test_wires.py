@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import random
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -514,7 +515,7 @@ def test_contributions_add_up_to_the_prediction(application: web.Application, na
 def test_explanations_and_named_versions_are_answered_outside_a_rollout(
     application: web.Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing.random, "random", lambda: 0.5)
+    monkeypatch.setattr(random, "random", lambda: 0.5)
     stable = application.predictor
     assert stable is not None
     loaded = bundles.make(seed=1)

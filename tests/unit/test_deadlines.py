@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -189,7 +190,7 @@ def test_what_clients_do_not_wait_for_counts_against_the_version_that_was_to_ans
     route = aliases.Route(rollout="r1", candidate=3, share=0.5, shadow=shadow)
     split.follow(slow, slow, slow, route)
     model.application.split = split
-    monkeypatch.setattr(routing.random, "random", lambda: chance)
+    monkeypatch.setattr(random, "random", lambda: chance)
 
     async def work() -> tuple[int, int]:
         late = Client(model.application, x_request_timeout_ms="20")
