@@ -11,6 +11,13 @@ from eagleray.state.rollouts import Plan, Rollout, Rollouts
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
+def evidence(rollout: Rollout) -> str:
+    """What was counted of both versions when the rollout was last decided on, and what it says."""
+    from serving import rollout as decisions
+
+    return f"{decisions.summary(rollout)}; {decisions.doubt(rollout)}"
+
+
 class Steered:
     """The part of a model by which its rollouts are begun and steered."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic
 import typer
 
-from eagleray.api import models
+from eagleray.api import models, rollouts
 from eagleray.cli.options import EMBEDDED, Json, Storage, group
 from eagleray.cli.output import emit
 from eagleray.errors import UserError
@@ -155,5 +155,7 @@ def _law(details: ErrorDetails) -> str:
 def _show(rollout: Rollout, as_json: bool) -> None:
     if not as_json:
         print(rollout.headline)
+        if rollout.open:
+            print(f"now: {rollouts.evidence(rollout)}")
     table = [(one.at, one.action, f"{one.share:.0%}", one.why) for one in rollout.decisions]
     emit(rollout, as_json, table=[("AT", "WHAT", "SHARE", "WHY"), *table])

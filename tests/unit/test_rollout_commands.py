@@ -44,13 +44,15 @@ def test_a_rollout_is_started_steered_and_shown(
     options = ["--steps", "10,50", "--bake-s", "5", "--sticky", "x-user", "--why", "more data"]
     said = say(capsys, "rollout", "start", "left", "2", *options)
     assert said.startswith("left: version 2 beside 1, the champion: canary, running at 10%\n")
+    counted = "0 requests, errors 0.00% (champion 0.00%); evidence against version 2: e = 1"
+    assert said.splitlines()[1] == f"now: {counted}, and 100 stops it"
     route = registry.aliases("left").routes["champion"]
     assert (route.candidate, route.share, route.sticky) == (2, 0.1, "x-user")
     say(capsys, "rollout", "pause", "left")
     assert status(capsys)["status"] == "paused"
     say(capsys, "rollout", "resume", "left")
     said = say(capsys, "rollout", "abort", "left", "--why", "lunch")
-    assert said.startswith("left: version 2 beside 1, the champion: canary, stopped\n")
+    assert said.startswith("left: version 2 beside 1, the champion: canary, stopped\nAT ")
     assert [one["action"] for one in status(capsys)["decisions"]] == [
         "started",
         "paused",
