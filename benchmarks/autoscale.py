@@ -324,7 +324,7 @@ def run(step: Step, *, default: bool) -> replicas.Outcome:
 def cluster() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="er-", ignore_cleanup_errors=True) as name:
         own = environment.private_paths(Path(name))
-        own |= environment.parent_death_wrapper(Path(name))
+        own |= environment.haproxy_program(Path(name))
         with ray_compat.connected(None, environment.FAST | own, num_cpus=4):
             yield
 

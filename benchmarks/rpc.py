@@ -59,7 +59,7 @@ def endpoint(folder: Path) -> Iterator[tuple[int, int]]:
     http, port = environment.free_ports(2)
     options = environment.grpc_options(port)
     options["grpc_servicer_functions"].append("benchmarks.rpc.add_own_way")
-    own = environment.private_paths(folder) | environment.parent_death_wrapper(folder)
+    own = environment.private_paths(folder) | environment.haproxy_program(folder)
     variables = environment.FAST | environment.GRPC | own
     with ray_compat.connected(None, variables | {"PYTHONPATH": str(ROOT), **OWN}):
         serve.start(http_options={"host": "127.0.0.1", "port": http}, grpc_options=options)

@@ -34,10 +34,14 @@ class Key:
 
 
 def new(identity: str, scopes: Collection[str]) -> tuple[str, Key]:
-    """Make a key: its text, which is on record nowhere, and what the file holds of it."""
+    """Make a key: its text, which is on record nowhere, and what the file holds of it.
+
+    UserError for an id or a scope that a file may not have.
+    """
+    _check_id(identity, "--id")
+    _check_scopes(scopes, "--scope")
     text = f"er_{secrets.token_urlsafe(32)}"
-    made = Key(identity, frozenset(scopes), digest(text.encode()))
-    return text, _line(made.line(), "--id, --scope")
+    return text, Key(identity, frozenset(scopes), digest(text.encode()))
 
 
 def digest(key: bytes) -> bytes:
@@ -63,15 +67,23 @@ def _line(line: str, where: str) -> Key:
         law = f"{where}: must be an id, scopes and a SHA-256"
         raise errors.UserError(f"{law}, but got {len(words)} words")
     identity, scopes, digits = words[0], words[1].split(","), words[2]
-    if not _ID.fullmatch(identity):
-        law = f"{where}: an id must be letters, digits, dots and dashes, at most 63"
-        raise errors.UserError(f"{law}, but got {identity!r:.80}")
-    for scope in scopes:
-        if scope not in SCOPES:
-            law, near = f"a scope must be one of {', '.join(SCOPES)}", names.near(scope, SCOPES)
-            raise errors.UserError(f"{where}: {law}, but got {scope!r:.80}{near}")
+    _check_id(identity, where)
+    _check_scopes(scopes, where)
     if not _HASH.fullmatch(digits):
         # The value may be a key, put here by mistake: it is not shown.
         law = f"{where}: a SHA-256 must be 64 lower-case hexadecimal digits"
         raise errors.UserError(f"{law}, but got {len(digits)} other characters")
     return Key(identity, frozenset(scopes), bytes.fromhex(digits))
+
+
+def _check_id(identity: str, where: str) -> None:
+    if not _ID.fullmatch(identity):
+        law = f"{where}: an id must be letters, digits, dots and dashes, at most 63"
+        raise errors.UserError(f"{law}, but got {identity!r:.80}")
+
+
+def _check_scopes(scopes: Collection[str], where: str) -> None:
+    for scope in scopes:
+        if scope not in SCOPES:
+            law, near = f"a scope must be one of {', '.join(SCOPES)}", names.near(scope, SCOPES)
+            raise errors.UserError(f"{where}: {law}, but got {scope!r:.80}{near}")

@@ -50,6 +50,7 @@ ACTOR = "actor_id"
 """What an error of a dead actor says of it."""
 NODE_LABEL = "ray.io/node-id"
 """The label by which a placement group names a node."""
+_EVERYWHERE = "[::]"
 PROXY = "SERVE_PROXY_ACTOR"
 """Part of the name of each proxy of Ray Serve."""
 DRAIN_POLL_S = 2.0
@@ -100,6 +101,14 @@ def errors_on_stderr() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Print nothing in the block, in which Ray prints the exit of its own processes as failures."""
+    nowhere = io.StringIO()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+@contextlib.contextmanager
 def connected(
     address: str | None, settings: Mapping[str, str] | None = None, **own: Any
 ) -> Iterator[None]:
@@ -145,8 +154,7 @@ def connected(
         try:
             yield
         finally:
-            # Ray prints the exit of its own processes as failures.
-            with contextlib.redirect_stdout(io.StringIO()):
+            with quiet():
                 ray.shutdown()
 
 
@@ -374,6 +382,22 @@ def is_serve_proxy() -> bool:
 
     name = ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None
     return bool(name and PROXY in name)
+
+
+def listen_for_grpc_at(host: str) -> None:
+    """Let gRPC servers for clients that Ray Serve starts in this process listen at a host alone.
+
+    Ray Serve starts them at all addresses of the machine, whatever its HTTP servers listen at.
+    """
+    from ray.serve._private import default_impl
+
+    servers: Any = default_impl
+    listen = servers.add_grpc_address
+
+    def narrowed(server: Any, address: str) -> None:
+        listen(server, address.replace(_EVERYWHERE, host))
+
+    servers.add_grpc_address = narrowed
 
 
 def answer_directly(server: Any, service: str) -> None:

@@ -90,11 +90,11 @@ class Kubernetes:
                 f"{space}: must have a release of the chart, but has none; install it with: "
                 "helm install eagleray helm/eagleray"
             )
-        release = self._release or (next(iter(known)) if len(known) == 1 else None)
-        if release not in known:
+        release = releases.chosen(known, self._release)
+        if not release:
             raise errors.UserError(
                 f"--release: must be one of {', '.join(sorted(known))} in {space}, "
-                f"but got {release or 'none'}"
+                f"but got {self._release or 'none'}"
             )
         try:
             job = yaml.safe_load(known[release]["data"][releases.SKELETON])

@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -25,6 +25,12 @@ _PARTS = {"serving": "serving", "runs": "tuning", "tuning": "tuning"}
 def skeletons(maps: Iterable[api.Object]) -> dict[str, api.Object]:
     """By release, the ConfigMap with the skeleton of a run, from those listed by `SKELETONS`."""
     return {labels(one).get(INSTANCE, name(one)): one for one in maps}
+
+
+def chosen(known: Collection[str], named: str | None) -> str:
+    """The release that is meant: the `named` one, or the only one; empty if that is not known."""
+    wanted = named or (next(iter(known)) if len(known) == 1 else "")
+    return wanted if wanted in known else ""
 
 
 def arguments(service: Mapping[str, Any]) -> Mapping[str, Any]:

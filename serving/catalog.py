@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from eagleray import errors
 from serving.predictor import Predictor
 from serving.responses import Response, as_json, as_list
+
+log = logging.getLogger("ray.serve")
 
 
 class Listed(NamedTuple):
@@ -38,7 +41,9 @@ class Catalog:
         try:
             return [own, *(await self.others() if self.others else [])]
         except errors.StorageError as cause:
-            raise errors.RequestError(f"models cannot be listed: {cause}", status=503) from cause
+            log.warning("models cannot be listed: %s", cause)
+            law = "models cannot be listed: storage cannot be read; the server's log says why"
+            raise errors.RequestError(law, status=503) from cause
 
 
 def _indexed(one: Listed) -> dict[str, str]:

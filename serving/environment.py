@@ -49,6 +49,13 @@ waits for the body of one that fits its buffer (docs/adr/0014).
 GRPC = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(protocol.MOST_BYTES)}
 """For nodes whose endpoint also answers gRPC: Ray takes messages of 2 GiB into memory."""
 
+ALONE = {fast_path.GRPC_HOST: "127.0.0.1"}
+"""For a node whose replicas and HAProxy are all that there are."""
+
+BUFFER = "RAY_SERVE_HAPROXY_TUNE_BUFSIZE"
+"""A node's own choice: bytes of HAProxy's buffers, 16,384 without it. It repeats requests that fit,
+1 KiB less; a larger one costs time for each request (docs/adr/0014)."""
+
 PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",
@@ -60,6 +67,12 @@ SERVICER = "serving.rpc.add_service"
 """What Ray Serve calls with each of its gRPC servers."""
 
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+
+_ON_LOOPBACK = (
+    'for word; do [ ! -f "$word" ] || sed -i -E '
+    rf'"s/^( *bind )\*?:(${PORTS[0]}|${PORTS[1]})$/\1127.0.0.1:\2/" "$word" || exit; done'
+)
+"""Changes the configuration among a program's words before HAProxy reads it."""
 
 _UNUSED = range(20_000, 30_000)
 """Ports outside the ephemeral range, and outside the ranges of Ray's workers and replicas."""
@@ -91,17 +104,19 @@ def private_paths(folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-def parent_death_wrapper(folder: Path) -> dict[str, str]:
+def haproxy_program(folder: Path) -> dict[str, str]:
     """Make HAProxy end with the process of Ray that started it, even if that process is killed.
 
     `setpriv` of util-linux makes the kernel do this (PR_SET_PDEATHSIG). Not for a cluster: there
-    HAProxy keeps answering while Ray restarts its process.
+    HAProxy keeps answering while Ray restarts its process. The program also lets the pages with
+    HAProxy's statistics listen on the loopback alone, for which Ray Serve has no setting.
     """
     real, setpriv = os.environ.get(BINARY) or _bundled(), shutil.which("setpriv")
-    if real is None or setpriv is None:
+    if real is None:
         return {}
+    words = [setpriv, "--pdeathsig", "KILL", real] if setpriv else [real]
     program = folder / "haproxy"
-    program.write_text(f'#!/bin/sh\nexec {setpriv} --pdeathsig KILL {shlex.quote(real)} "$@"\n')
+    program.write_text(f'#!/bin/sh\n{_ON_LOOPBACK}\nexec {shlex.join(words)} "$@"\n')
     program.chmod(0o700)
     return {BINARY: str(program)}
 

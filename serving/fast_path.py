@@ -9,6 +9,7 @@ other request, such as Ray's `/-/healthz`, to Ray Serve. See docs/adr/0003.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Protocol
 
 from starlette.middleware import Middleware
@@ -19,6 +20,9 @@ from serving import again, writes
 from serving.first_replica import Waiting
 
 CALLBACK = "serving.fast_path.middlewares"
+GRPC_HOST = "EAGLERAY_GRPC_HOST"
+"""The environment variable that narrows where replicas and proxies listen for gRPC: an address by
+which HAProxy reaches them. Without it they listen at all."""
 
 
 class Application(Protocol):
@@ -43,7 +47,12 @@ def target() -> Application | None:
 
 
 def middlewares() -> list[Middleware]:
-    """Return the middlewares, the inner one first; Ray Serve calls this in each HTTP server."""
+    """Return the middlewares, the inner one first.
+
+    Ray Serve calls this in each process with an HTTP server, before it starts one for gRPC there.
+    """
+    if host := os.environ.get(GRPC_HOST):
+        ray_compat.listen_for_grpc_at(host)
     if ray_compat.is_serve_proxy():
         return [Middleware(again.Again), Middleware(Waiting)]
     from serving import connection  # needs `target`

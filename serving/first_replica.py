@@ -30,6 +30,8 @@ _TOO_MANY = "at most {} requests wait for a first replica"
 _TOO_MUCH = "at most {} bytes wait for a first replica"
 _TOO_LONG = "no replica could answer within {:g} s"
 
+_V2 = "/v2/"  # whose errors are one text, see `serving.wire.inference_pages`
+
 Answering = Callable[[bytes, Any], Awaitable[bytes]]
 
 
@@ -132,7 +134,9 @@ def _unavailable(context: Any, message: str) -> bytes:
 
 
 async def _refuse(scope: Scope, send: Send, message: str) -> None:
-    error = {"error": {"type": "unavailable", "message": message, "field": None}}
+    error: object = {"type": "unavailable", "message": message, "field": None}
+    if scope["path"].startswith(_V2):
+        error = message
     headers = [
         (b"content-type", b"application/json"),
         (correlation.REQUEST_ID, correlation.request_id(dict(scope["headers"]))),
@@ -140,4 +144,4 @@ async def _refuse(scope: Scope, send: Send, message: str) -> None:
         (b"connection", b"close"),  # its body may not have been read
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": msgspec.json.encode(error)})
+    await send({"type": "http.response.body", "body": msgspec.json.encode({"error": error})})

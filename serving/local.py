@@ -1,7 +1,6 @@
 """Serve a model from this machine: on a Ray cluster of one node, or on a running cluster."""
 
 import contextlib
-import io
 import logging
 import os
 import shlex
@@ -16,7 +15,7 @@ import msgspec
 from eagleray import bundle, errors, process, ray_compat, storage
 from eagleray.state.models import Registry
 from eagleray.storage import cache
-from serving import environment, openapi, trust
+from serving import environment, guard, openapi, trust
 from serving.settings import Settings
 
 
@@ -41,6 +40,7 @@ def serving(
     loaded = bundle.load(models, version)
     loaded.verify()
     if address is None:
+        guard.Guard.of(settings)  # raises for a file of keys that cannot be read
         _check_free("--port", host, port)
         _check_free("--grpc-port", host, grpc_port)  # 0 is any one
     http: dict[str, object] = {"host": host, "port": port}
@@ -54,11 +54,12 @@ def cpus(replicas: int) -> float:
     return min(1.0, int(100 * (os.cpu_count() or 1) / replicas) / 100)
 
 
-def curl(url: str, loaded: bundle.Bundle) -> str:
-    """Return a command that predicts a golden row."""
+def curl(url: str, loaded: bundle.Bundle, *, keys: bool = False) -> str:
+    """Return a command that predicts a golden row; with `keys` it has the one of EAGLERAY_KEY."""
     body = shlex.quote(msgspec.json.encode(openapi.example(loaded)).decode())
-    header = "-H 'content-type: application/json'"
-    return f"curl -s {url}/v1/models/{loaded.name}:predict {header} -d {body}"
+    key = ' -H "authorization: Bearer $EAGLERAY_KEY"' if keys else ""
+    headers = f"-H 'content-type: application/json'{key}"
+    return f"curl -s {url}/v1/models/{loaded.name}:predict {headers} -d {body}"
 
 
 def _check_free(option: str, host: str, port: int) -> None:
@@ -73,8 +74,8 @@ def _cluster(address: str | None) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="er-", ignore_cleanup_errors=True) as name:
         folder, variables = Path(name), {}
         if address is None:
-            own = environment.private_paths(folder) | environment.parent_death_wrapper(folder)
-            variables = environment.FAST | environment.GRPC | own
+            own = environment.private_paths(folder) | environment.haproxy_program(folder)
+            variables = environment.FAST | environment.GRPC | environment.ALONE | own
         with (
             ray_compat.connected(address, variables),
             # Ray's own handlers leave processes behind.
@@ -101,7 +102,7 @@ def _deployed(
         message = f"Ray Serve must start {settings.name}, but failed: {cause}"
         raise errors.ServingError(message) from cause
     finally:
-        with contextlib.redirect_stdout(io.StringIO()):  # Ray prints the end of its own processes
+        with ray_compat.quiet():
             if alone:
                 serve.shutdown()
             else:

@@ -138,11 +138,13 @@ class Metrics:
         return generate_latest(self._collected())
 
     def traffic(self) -> Traffic:
-        """Return the predictions of all replicas of this node."""
+        """Return the predictions of all replicas of this node, of this model alone."""
         answered, failed, below, replicas = 0, 0, Counter[float](), Counter[str]()
         samples = [sample for family in self._collected().collect() for sample in family.samples]
         for sample in samples:
             labels, value = sample.labels, int(sample.value)
+            if labels.get("model") != self._model:  # further models share the folder
+                continue
             if sample.name == "eagleray_model_version":
                 replicas[labels["version"]] += value
             elif labels.get("route") != PREDICT:

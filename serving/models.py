@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -24,12 +25,16 @@ from serving.catalog import Listed
 from serving.served import Served
 from serving.settings import Settings
 
+log = logging.getLogger("ray.serve")
+
 ALL = "*"
 MOST_WAITING = 100
 """Requests that wait for their models."""
 REFUSED_S = 5.0
 """Time for which a model that cannot be loaded is not tried again."""
 MOST_REFUSED = 1000
+MOST_LOADING = 4
+"""Models that are loaded at once: one whose golden rows take long does not hold up the others."""
 Result = TypeVar("Result")
 _PREFIXES = "/v1/models/", "/v2/models/"
 _MIB = 2**20
@@ -58,9 +63,11 @@ class Models:
         self._loading: dict[str, asyncio.Task[Served]] = {}
         self._refused: dict[str, tuple[float, int, str]] = {}  # until when, status and why
         self._observers: dict[str, metrics.Metrics] = {}
-        self._turn = asyncio.Lock()  # of loading
-        self._threads = ThreadPoolExecutor(4, "models")
+        self._coming: dict[str, int] = {}  # bytes of those that are being loaded
+        self._loads = ThreadPoolExecutor(MOST_LOADING, "models")
+        self._looks = ThreadPoolExecutor(4, "registry")
         self._waiting = 0
+        self._listing: asyncio.Future[list[str]] | None = None
         self._own.catalog.others = self._others
 
     @property
@@ -145,36 +152,54 @@ class Models:
         if name in self._loaded:  # since the request came
             return self._loaded[name]
         try:
-            size = await self._apart(self._size, name)
-            async with self._turn:
-                self._make_room(name, size)
-                served = self._loaded[name] = await self._apart(self._serve, name)
-        except errors.NotFoundError as cause:
-            raise errors.RequestError(str(cause), status=404) from cause
-        except (errors.StorageError, errors.UserError) as cause:
+            await self._make_room(name, await self._apart(self._looks, self._size, name))
+            try:
+                served = self._loaded[name] = await self._apart(self._loads, self._serve, name)
+            finally:
+                del self._coming[name]
+        except errors.NotFoundError as cause:  # which lists what is there: not for clients
+            law = f"a model must be registered and have the alias {self._settings.alias}"
+            raise errors.RequestError(f"{law}, but {name} is not so", status=404) from cause
+        except errors.StorageError as cause:
+            log.warning("%s cannot be loaded: %s", name, cause)
+            law = f"{name} cannot be loaded: storage cannot be read; the server's log says why"
+            raise errors.RequestError(law, status=503) from cause
+        except errors.UserError as cause:
             raise errors.RequestError(f"{name} cannot be loaded: {cause}", status=503) from cause
         return served
 
-    def _apart(self, work: Callable[..., Result], *of: str) -> asyncio.Future[Result]:
+    @staticmethod
+    def _apart(
+        threads: ThreadPoolExecutor, work: Callable[..., Result], *of: str
+    ) -> asyncio.Future[Result]:
         """Call a function in a thread, apart from those that decode bodies."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, work, *of)
+        return asyncio.get_running_loop().run_in_executor(threads, work, *of)
 
     def _size(self, name: str) -> int:
         """The bytes of the version that the alias names."""
         version = self._registry.resolve(name, self._settings.alias)
         return sum(one.size for one in version.files.values())
 
-    def _make_room(self, name: str, size: int) -> None:
-        """Unload models until another one fits; RequestError if it never does."""
-        most = self._settings.models_mb
-        if size > most * _MIB:
-            law = f"a model must fit into models_mb, which is {most}"
+    async def _make_room(self, name: str, size: int) -> None:
+        """Unload models until another one fits, and keep the room for it.
+
+        It waits for those that are being loaded; RequestError if it never fits.
+        """
+        most = self._settings.models_mb * _MIB
+        if size > most:
+            law = f"a model must fit into models_mb, which is {self._settings.models_mb}"
             raise errors.RequestError(f"{law}, but {name} has {size / _MIB:.0f} MiB", status=503)
-        for earliest in list(self._loaded):
-            if sum(one.versions.bytes for one in self._loaded.values()) + size <= most * _MIB:
-                return
-            gone = self._loaded.pop(earliest)
-            self._threads.submit(gone.stop)
+        while sum(self._coming.values()) + size > most:
+            coming = [self._loading[other] for other in self._coming]
+            await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+        self._coming[name] = size
+        while self._loaded and sum(self._coming.values()) + self._bytes() > most:
+            gone = self._loaded.pop(next(iter(self._loaded)))
+            self._looks.submit(gone.stop)
+
+    def _bytes(self) -> int:
+        """The bytes of all models that are loaded."""
+        return sum(one.versions.bytes for one in self._loaded.values())
 
     def _serve(self, name: str) -> Served:
         """Load a model and follow its alias; RequestError if its version is refused."""
@@ -189,8 +214,18 @@ class Models:
         served.start()
         return served
 
+    def _listed(self) -> asyncio.Future[list[str]]:
+        """The names in storage, which is listed once for all requests that wait for them."""
+        if self._listing is None:
+            self._listing = self._apart(self._looks, self._registry.models)
+            self._listing.add_done_callback(self._forget_listing)
+        return self._listing
+
+    def _forget_listing(self, _: object) -> None:
+        self._listing = None
+
     async def _others(self) -> list[Listed]:
         """The other models that may be asked for, and whether they are loaded."""
-        known = await self._apart(self._registry.models)
+        known = await asyncio.shield(self._listed())
         states = {name: one.versions.serving for name, one in self._loaded.items()}
         return [Listed(name, states.get(name)) for name in known if self._allowed(name)]

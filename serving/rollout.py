@@ -78,13 +78,20 @@ def summary(rollout: Rollout) -> str:
     return ", ".join(texts)
 
 
+def doubt(rollout: Rollout) -> str:
+    """How much speaks against the candidate, and what would stop it."""
+    strength, limit = math.exp(min(_log_e(rollout), 700)), 1 / rollout.plan.false_stops
+    return (
+        f"evidence against version {rollout.candidate}: e = {strength:.3g}, and {limit:g} stops it"
+    )
+
+
 def described(rollout: Rollout) -> dict[str, Any]:
     """A rollout for people: how far it is, what was counted of both versions, every decision."""
     decisions = [
         {"at": one.at, "action": one.action, "share": f"{one.share:.0%}", "why": one.why}
         for one in reversed(rollout.decisions[-MOST_DECISIONS:])
     ]
-    strength, limit = math.exp(min(_log_e(rollout), 700)), 1 / rollout.plan.false_stops
     return {
         "stable": rollout.stable,
         "candidate": rollout.candidate,
@@ -93,8 +100,7 @@ def described(rollout: Rollout) -> dict[str, Any]:
         "steps": rollout.plan.steps,
         "step": rollout.step,
         "compared": _compared(rollout),
-        "doubt": f"evidence against version {rollout.candidate}: e = {strength:.3g},"
-        f" and {limit:g} stops it",
+        "doubt": doubt(rollout),
         "decisions": decisions,
     }
 

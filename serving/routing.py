@@ -25,6 +25,8 @@ log = logging.getLogger("ray.serve")
 Outcome = Callable[[Mapping[str, Any]], str]
 MOST_SHADOWS = 16
 """Requests whose answers a shadow is computing; further ones are not compared."""
+MOST_SHARE = 0.95
+"""Of the requests for a candidate: without any for the stable version nothing is compared."""
 LATE_S = 10.0
 """A candidate that takes longer has failed a request."""
 _LOG_S = 10.0
@@ -44,7 +46,8 @@ class Choice:
     @classmethod
     def of(cls, route: aliases.Route) -> Choice:
         header = route.sticky.lower().encode() if route.sticky else None
-        return cls(route.share, header, route.rollout.encode())
+        share = route.share if route.shadow else min(route.share, MOST_SHARE)
+        return cls(share, header, route.rollout.encode())
 
     def candidate(self, headers: Mapping[bytes, bytes], chance: float) -> bool:
         """Whether the candidate is chosen; `chance` is uniform in [0, 1)."""
@@ -110,6 +113,7 @@ class Split:
     """Shares the requests of a stable version with a candidate, for one rollout.
 
     A request that the candidate fails is answered by the stable version, and counts against it.
+    One that its client gave up has failed too, whichever version was to answer it.
     The candidate is compared with a control, the stable version with batches of its own, which gets
     as many requests: the fewer requests share a batch, the longer each of them takes.
     """
@@ -181,6 +185,10 @@ class Split:
         except Exception:
             self.stable.failed()
             raise
+        except asyncio.CancelledError:
+            if not shadow:  # which is not cancelled
+                self.stable.failed()
+            raise
         self.stable.answered(seconds, self._outcome(predictions[0]))
         if chosen:
             self._compare_later(candidate, bytes(body), exchange, predictions)
@@ -208,6 +216,9 @@ class Split:
             cause: Exception = refusal
         except Exception as failure:  # noqa: BLE001 (a user's model may raise anything)
             cause = failure
+        except asyncio.CancelledError:  # its client waits no longer
+            self.candidate.failed()
+            raise
         # raises what is wrong with the request, which is then not the candidate's fault
         answer = await stable.answer(body, reservation, exchange)
         self._fail(candidate, cause)

@@ -63,6 +63,7 @@ class Served:
         self.application.guard = beside.guard if beside else guard.Guard.of(settings)
         if beside is not None:
             self.application.ongoing = beside.ongoing
+            self.application.departures = beside.departures
         self._spans = None if beside else tracing.Tracing.of_environment(settings.name)
         self.application.tracing = beside.tracing if beside else self._spans
         self._samples = self.application.samples = _samples(settings, store, observer)

@@ -87,7 +87,7 @@ class Application:
         self._name, self._metrics = name, observer
         self.capacity = capacity or admission.Capacity()
         self._reads, self._sends = admission.Timeout(read_s), admission.Timeout(SEND_S)
-        self._departures = deadlines.Departures()
+        self.departures = deadlines.Departures()
         paths = dict.fromkeys(("/predict", "/predict/"), wire.PREDICT)
         self._predictions: dict[str, wire.Table] = {**paths, **predictions(name)}
         self._labels = labels.Labels(self._served, observer)
@@ -108,6 +108,7 @@ class Application:
         """An application of another model, which is loaded if a request passes the guard."""
         made = Application(name, self._metrics, self.capacity)
         made.guard, made.ongoing, made.load = self.guard, self.ongoing, load
+        made.departures = self.departures
         return made
 
     def predicts(self, path: str) -> bool:
@@ -211,11 +212,11 @@ class Application:
             message = "the server failed; its log says why"
             return responses.error(500, message, request_id=request.identity.decode())
         except asyncio.CancelledError:
-            if self._departures.end():
+            if self.departures.end():
                 return responses.error(deadlines.LEFT, "the client has left")
             raise
         finally:
-            self._departures.end()
+            self.departures.end()
 
     async def _predict(self, wires: wire.Table, request: _Request) -> Response:
         if request.scope["method"] != "POST":
@@ -232,11 +233,8 @@ class Application:
         if compression not in _ENCODINGS:
             law, got = "content-encoding must be gzip or absent", compression.decode("latin-1")
             return responses.error(415, f"{law}, but got {got}", (b"accept-encoding", b"gzip"))
-        length = int(headers.get(b"content-length", 0))
-        if length > protocol.MOST_BYTES:
-            raise protocol.too_many_bytes()
         self.capacity.check_rows()
-        self.capacity.check_bytes(length)
+        self._check_length(headers)
         try:
             body = await self._read(request)
             if _ENCODINGS[compression]:
@@ -273,7 +271,7 @@ class Application:
         if content_type not in (b"", typed_json.CONTENT_TYPE) or headers.get(b"content-encoding"):
             law = "the body must be plain application/json"
             return responses.error(415, f"{law}, but got {content_type.decode('latin-1')}")
-        self.capacity.check_bytes(int(headers.get(b"content-length", 0)))
+        self._check_length(headers)
         body = await self._read(request)
         rewarded = await asyncio.to_thread(self._labels.rewards, body)
         return self._labels.count(rewarded, self.split)
@@ -293,6 +291,13 @@ class Application:
         inference_pages.check(asked, self._name, self.pages.number)
         return wire.INFER_VERSION
 
+    def _check_length(self, headers: dict[bytes, bytes]) -> None:
+        """Refuse a body by its declared length, before it is read."""
+        length = int(headers.get(b"content-length", 0))
+        if length > protocol.MOST_BYTES:
+            raise protocol.too_many_bytes()
+        self.capacity.check_bytes(length)
+
     async def _read(self, request: _Request) -> protocol.Body:
         """Read the body; refuse it once it is too long, too late or exceeds the capacity."""
         receive, reservation = request.receive, request.reservation
@@ -306,7 +311,7 @@ class Application:
         except TimeoutError as late:
             law = f"the body must arrive within {self._reads.seconds:g} s, but is late"
             raise errors.RequestError(law, status=408) from late
-        self._departures.watch(receive)
+        self.departures.watch(receive)
         return body
 
 

@@ -111,9 +111,7 @@ class Nodes:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
         own |= {"RAY_agent_register_timeout_ms": "120000"}  # a busy machine starts agents slowly
         place = [f"--node-ip-address={host}"]
-        paths = environment.private_paths(self.folder) | environment.parent_death_wrapper(
-            self.folder
-        )
+        paths = environment.private_paths(self.folder) | environment.haproxy_program(self.folder)
         all_ = environment.FAST | paths | own | dict(variables)
         process = ray_nodes.started([*options, *place], self.folder, all_)
         node = Node(process, ports[0], ports[1])

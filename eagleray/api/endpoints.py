@@ -23,7 +23,8 @@ class Endpoint(contextlib.AbstractContextManager["Endpoint"]):
         url: of the HTTP server, without a path.
         name: the model's.
         version: the number that the alias named when the endpoint started.
-        curl: a command that requests a prediction of a real row.
+        curl: a command that requests a prediction of a real row; where keys are asked for, with the
+            one in the variable EAGLERAY_KEY.
     """
 
     def __init__(self, settings: Settings, **where: Any) -> None:
@@ -32,7 +33,7 @@ class Endpoint(contextlib.AbstractContextManager["Endpoint"]):
         self._stack = contextlib.ExitStack()
         self.url, loaded = self._stack.enter_context(local.serving(settings, **where))
         self.name, self.version = loaded.name, loaded.number
-        self.curl = local.curl(self.url, loaded)
+        self.curl = local.curl(self.url, loaded, keys=bool(settings.keys_file))
 
     def stop(self) -> None:
         """End the endpoint and all that was started for it; a second call does nothing."""
@@ -126,4 +127,6 @@ def _message(details: ErrorDetails) -> str:
     if not details["loc"]:
         return law
     place = document.dotted(tuple(details["loc"]))
+    if details["type"] == "value_error":  # a law of ours, with the value
+        return law if law.startswith(place) else f"{place}: {law}"
     return f"{place} {law.replace('should', 'must', 1)}, but got {details['input']!r}"

@@ -1,10 +1,21 @@
 """Rollouts of a model: begin, steer and follow them."""
 
+import re
+
 from eagleray import errors, names
 from eagleray.state import plans, rollouts
 from eagleray.state.aliases import CHAMPION
 from eagleray.state.models import Registry, Version
 from eagleray.state.rollouts import Plan, Rollout, Rollouts
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+
+
+def evidence(rollout: Rollout) -> str:
+    """What was counted of both versions when the rollout was last decided on, and what it says."""
+    from serving import rollout as decisions
+
+    return f"{decisions.summary(rollout)}; {decisions.doubt(rollout)}"
 
 
 class Steered:
@@ -35,13 +46,16 @@ class Steered:
         Raises:
             NotFoundError: there is no such version.
             UserError: the version breaks clients of the one before, or does not have the outcome
-                that the plan measures.
+                that the plan measures; the sticky header can be no header.
             ConflictError: the alias points nowhere, to this version, or is in a rollout.
         """
         from eagleray import compatibility
 
         version = self._registry.resolve(self.name, str(reference))
         plan = plan or self.rollout_plan(alias)
+        if plan.sticky is not None and not _HEADER.fullmatch(plan.sticky):
+            law = "sticky: must be the name of a header, such as x-user-id"
+            raise errors.UserError(f"{law}, but got {plan.sticky!r}")
         self._check_outcome(version, plan)
         if not allow_schema_change and alias in self._registry.aliases(self.name).values:
             before = self._registry.resolve(self.name, alias)

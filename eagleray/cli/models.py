@@ -134,7 +134,8 @@ def promote(
     found = model.version(version)
     if canary:
         if expect is not None or dry_run:
-            raise UserError("--canary: must stand without --expect and --dry-run, but got both")
+            option = "--dry-run" if expect is None else "--expect"
+            raise UserError(f"--canary: must stand without {option}")
         begun = model.roll_out(
             found.number, alias, allow_schema_change=allow_schema_change, why=why
         )

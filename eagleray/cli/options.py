@@ -38,6 +38,18 @@ Namespace = Annotated[
 Release = Annotated[
     str | None, typer.Option(help="Kubernetes: release of the chart, if there are several.")
 ]
+Cluster = Annotated[
+    str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
+]
+Queue = Annotated[str | None, typer.Option(help="Kubernetes: a LocalQueue of Kueue.")]
+Priority = Annotated[str | None, typer.Option(help="Kubernetes: PriorityClass of its pods.")]
+Suspend = Annotated[bool, typer.Option("--suspend", help="Kubernetes: create it, do not start it.")]
+Deadline = Annotated[
+    int | None, typer.Option(min=1, help="Kubernetes: seconds after which it is ended.")
+]
+Retries = Annotated[
+    int | None, typer.Option(min=0, help="Kubernetes: how often a failed run is tried again.")
+]
 
 
 def group(about: str) -> typer.Typer:

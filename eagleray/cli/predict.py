@@ -66,6 +66,12 @@ def predict(
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     release: options.Release = None,
+    cluster: options.Cluster = None,
+    queue: options.Queue = None,
+    priority: options.Priority = None,
+    suspend: options.Suspend = False,
+    deadline: options.Deadline = None,
+    retries: options.Retries = None,
     detach: options.Detach = False,
     dry_run: options.DryRun = False,
     storage: options.Storage = options.EMBEDDED,
@@ -79,7 +85,8 @@ def predict(
     columns or those of --keep. The same command goes on where it was interrupted, and attaches to
     a run that it has submitted.
     """
-    where = _Where(address, kubernetes, namespace, release, detach, dry_run)
+    job = _Job(cluster, queue, priority, suspend or None, deadline, retries)
+    where = _Where(address, kubernetes, namespace, release, job, detach, dry_run)
     given = {"format": output_format, "rows_per_part": rows_per_part, "max_errors": max_errors}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if source is not None or output is not None:
@@ -90,11 +97,25 @@ def predict(
         chosen["keep"] = tuple(repeated) if repeated else None
         _predict_files((name, reference, storage), (source, output), chosen, where, as_json)
         return
-    for option in (*chosen, *(option for option, value in where._asdict().items() if value)):
+    for option in (*chosen, *where.given()):
         raise UserError(f"--{option.replace('_', '-')}: must stand beside --input and --output")
     if file is None:
         raise UserError("FILE: a file is needed, or --input and --output")
     _predict_rows((name, reference, storage), file, repeated or (), strict, as_json)
+
+
+class _Job(NamedTuple):
+    """What the run on Kubernetes changes of the skeleton: fields of `k8s.rayjob.Options`."""
+
+    cluster: str | None
+    queue: str | None
+    priority: str | None
+    suspend: bool | None
+    deadline_s: int | None
+    retries: int | None
+
+    def given(self) -> dict[str, Any]:
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 class _Where(NamedTuple):
@@ -104,8 +125,14 @@ class _Where(NamedTuple):
     kubernetes: bool
     namespace: str | None
     release: str | None
+    job: _Job
     detach: bool
     dry_run: bool
+
+    def given(self) -> list[str]:
+        """The options that are given, without their dashes."""
+        own = [name for name, value in self._asdict().items() if value and name != "job"]
+        return [*own, *(name.removesuffix("_s") for name in self.job.given())]
 
 
 def _predict_rows(
@@ -152,6 +179,7 @@ def _predict_files(
         kubernetes=where.kubernetes,
         namespace=where.namespace,
         release=where.release,
+        options=where.job.given(),
     )
     if target is None:
         options.check_submitted(detach=where.detach, dry_run=where.dry_run)

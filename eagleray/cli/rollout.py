@@ -1,15 +1,21 @@
 """`eagleray rollout …`: move an alias to another version in steps, by evidence."""
 
-from typing import Annotated, Any
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 import typer
 
-from eagleray.api import models
+from eagleray.api import models, rollouts
 from eagleray.cli.options import EMBEDDED, Json, Storage, group
 from eagleray.cli.output import emit
 from eagleray.errors import UserError
 from eagleray.state.rollouts import Plan, Rollout
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 app = group("Move an alias to another version in steps, by evidence.")
 
@@ -20,12 +26,10 @@ Candidate = Annotated[str, typer.Argument(help="The candidate: a number, an alia
 Steps = Annotated[
     str | None, typer.Option(help="Shares of the requests in percent, one after another.")
 ]
-Shadow = Annotated[
-    int | None, typer.Option(metavar="PERCENT", help="Only compare: answers go to no client.")
-]
-Split = Annotated[
-    int | None, typer.Option(metavar="PERCENT", help="A/B: keep this share until the deadline.")
-]
+ONLY_COMPARE = "Only compare: answers go to no client."
+Shadow = Annotated[int | None, typer.Option(min=1, max=100, metavar="PERCENT", help=ONLY_COMPARE)]
+KEEP_SHARE = "A/B: keep this share until the deadline."
+Split = Annotated[int | None, typer.Option(min=1, max=100, metavar="PERCENT", help=KEEP_SHARE)]
 MEASURES = "A/B: what names the winner: label, errors, latency or outcome:CLASS."
 Measure = Annotated[str | None, typer.Option(metavar="WHAT", help=MEASURES)]
 Promote = Annotated[
@@ -118,11 +122,14 @@ def _shares(steps: str | None, shadow: int | None, split: int | None) -> dict[st
             return {"mode": mode, "steps": (share / 100,)}
     if steps is None:
         return {}
+    law = "--steps: must be rising percents such as 5,25,50"
     try:
-        return {"mode": "canary", "steps": tuple(float(step) / 100 for step in steps.split(","))}
+        percents = [float(step) for step in steps.split(",")]
     except ValueError as cause:
-        law = "--steps: must be percents such as 5,25,50"
         raise UserError(f"{law}, but got {steps!r}") from cause
+    if not all(low < high <= 100 for low, high in itertools.pairwise([0, *percents])):
+        raise UserError(f"{law}, but got {steps!r}")
+    return {"mode": "canary", "steps": tuple(percent / 100 for percent in percents)}
 
 
 def _merged(plan: Plan, given: dict[str, Any]) -> Plan:
@@ -133,11 +140,22 @@ def _merged(plan: Plan, given: dict[str, Any]) -> Plan:
     except pydantic.ValidationError as cause:
         first = cause.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
-        raise UserError(f"--{option}: {first['msg']}") from cause
+        raise UserError(f"--{option}: {_law(first)}") from cause
+
+
+def _law(details: ErrorDetails) -> str:
+    """The law that a value breaks; pydantic's own laws do not name it."""
+    own = details["msg"].removeprefix("Value error, ")
+    if own != details["msg"]:
+        return own
+    law = own.removeprefix("Input ").replace("should", "must", 1)
+    return f"{law}, but got {details['input']!r}"
 
 
 def _show(rollout: Rollout, as_json: bool) -> None:
     if not as_json:
         print(rollout.headline)
+        if rollout.open:
+            print(f"now: {rollouts.evidence(rollout)}")
     table = [(one.at, one.action, f"{one.share:.0%}", one.why) for one in rollout.decisions]
     emit(rollout, as_json, table=[("AT", "WHAT", "SHARE", "WHY"), *table])

@@ -8,20 +8,8 @@ import typer
 
 from eagleray.cli import options
 
-Cluster = Annotated[
-    str | None, typer.Option(help="Kubernetes: a RayCluster that is there already.")
-]
-Queue = Annotated[str | None, typer.Option(help="Kubernetes: a LocalQueue of Kueue.")]
-Priority = Annotated[str | None, typer.Option(help="Kubernetes: PriorityClass of its pods.")]
-Suspend = Annotated[bool, typer.Option("--suspend", help="Kubernetes: create it, do not start it.")]
-Deadline = Annotated[
-    int | None, typer.Option(min=1, help="Kubernetes: seconds after which it is ended.")
-]
 Keep = Annotated[
     int | None, typer.Option(min=0, help="Kubernetes: seconds to keep its cluster after it.")
-]
-Retries = Annotated[
-    int | None, typer.Option(min=0, help="Kubernetes: how often a failed run is tried again.")
 ]
 
 
@@ -32,13 +20,13 @@ def run(
     kubernetes: options.Kubernetes = False,
     namespace: options.Namespace = None,
     release: options.Release = None,
-    cluster: Cluster = None,
-    queue: Queue = None,
-    priority: Priority = None,
-    suspend: Suspend = False,
-    deadline: Deadline = None,
+    cluster: options.Cluster = None,
+    queue: options.Queue = None,
+    priority: options.Priority = None,
+    suspend: options.Suspend = False,
+    deadline: options.Deadline = None,
     keep: Keep = None,
-    retries: Retries = None,
+    retries: options.Retries = None,
     detach: options.Detach = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,

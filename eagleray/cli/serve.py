@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from eagleray.api.endpoints import Endpoint
-
+    from serving.settings import Settings
 
 GrpcPort = Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 opens none.")]
 Models = Annotated[
     list[str] | None,
     typer.Option(help="Another model to load on demand; repeatable, '*' for all."),
+]
+Keys = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="API keys that are asked for, see `eagleray keys new`."),
 ]
 Fewest = Annotated[int | None, typer.Option("--min", min=0, help="Fewest replicas.")]
 Most = Annotated[int | None, typer.Option("--max", min=1, help="Most replicas.")]
@@ -43,6 +49,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     grpc_port: GrpcPort = 0,
     models: Models = None,
+    keys: Keys = None,
     min_replicas: Fewest = None,
     max_replicas: Most = None,
     p95_ms: Objective = None,
@@ -62,6 +69,7 @@ def serve(
         "storage": storage,
         "alias": alias,
         "models": models or None,
+        "keys_file": str(keys.absolute()) if keys is not None else None,
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
         "p95_ms": p95_ms,
@@ -71,6 +79,7 @@ def serve(
         "downscale_delay_s": scale_down_after,
     }
     settings = endpoints.read(name, options, fit=address is None)
+    _warn(settings, host)
     if not as_json:
         typer.echo(f"starting {settings.name}: Ray, HAProxy and the first replica …")
     try:
@@ -82,6 +91,20 @@ def serve(
     except KeyboardInterrupt:
         if not as_json:
             typer.echo("stopped")
+
+
+def _warn(settings: Settings, host: str) -> None:
+    """Say it where an endpoint is open to other machines, and asks for no key."""
+    if not settings.keys_file and not _is_loopback(host):
+        law = f"--host {host}: whoever reaches it may ask for predictions and metrics"
+        typer.secho(f"{law}; --keys FILE asks for keys", fg="red", bold=True, err=True)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _print(endpoint: Endpoint, as_json: bool) -> None:

@@ -47,6 +47,7 @@ CAPTURES = "captures/{model}/"
 CAPTURE = CAPTURES + "date={date}/{replica}-{number:05}.parquet"  # sampled requests and answers
 
 BATCH_PLAN = "_plan.json"  # below an output of predictions: what is predicted, see `batches`
+BATCH_LEASE = "_lease.json"  # who predicts it, see `leases`
 BATCH_PART = "part-{file:05}-{number:05}.{format}"  # some rows of a file of the input
 BATCH_RECORDS = "_parts/"
 BATCH_RECORD = BATCH_RECORDS + "{file:05}-{number:05}.json"  # of a part that is finished

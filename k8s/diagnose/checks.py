@@ -65,8 +65,7 @@ class Site:
     @functools.cached_property
     def release(self) -> str:
         """The release's name; empty if there is none, or several and none is named."""
-        wanted = self.named or (next(iter(self.skeletons)) if len(self.skeletons) == 1 else "")
-        return wanted if wanted in self.skeletons else ""
+        return releases.chosen(self.skeletons, self.named)
 
     @functools.cached_property
     def skeleton(self) -> Object:

@@ -24,7 +24,7 @@ from eagleray import errors, storage
 from eagleray.state import batches, keys, runs
 from eagleray.state.batches import Part, Place
 from ray_jobs import cluster
-from ray_jobs.batch import parts
+from ray_jobs.batch import parts, turn
 from ray_jobs.batch.limit import Limit
 from ray_jobs.batch.parts import Job
 from ray_jobs.data import passes
@@ -58,6 +58,8 @@ def drive(sent: runs.Run, request: batches.Request) -> None:
 def run(job: Job, limit: Limit, out: console.Console, address: str | None = None) -> batches.Result:
     """Predict the parts that are not finished, and write the result; return it if it is there.
 
+    While another driver is at work, this one waits; see `turn`.
+
     Raises:
         ConflictError: the output has predictions of another plan.
         DataError: more rows cannot be predicted than the limit says; a file cannot be read.
@@ -67,12 +69,13 @@ def run(job: Job, limit: Limit, out: console.Console, address: str | None = None
     batch = batches.Batch(storage.open(job.output))
     batch.begin(job.plan)
     if (result := batch.result()) is not None:
-        out.print("these predictions are finished already", soft_wrap=True)
-        limit.check(result.rows, result.errors, "", ended=True)
-        return result
+        return _ended(result, limit, out)
     done: dict[Place, Part] = {}
     try:
-        return _finish(batch, job, done, limit, out, address)
+        with turn.taken(batch, out) as result:
+            if result is not None:
+                return _ended(result, limit, out)
+            return _finish(batch, job, done, limit, out, address)
     except KeyboardInterrupt:
         out.print(f"interrupted: {_count(done)} are finished; {RESUME}", soft_wrap=True)
         raise
@@ -80,6 +83,13 @@ def run(job: Job, limit: Limit, out: console.Console, address: str | None = None
         away = isinstance(cause, errors.StorageUnavailableError)
         law = f"{RESUME} when storage answers again" if away else RESUME
         raise type(cause)(f"{cause}; {_count(done)} are finished and kept; {law}") from cause
+
+
+def _ended(result: batches.Result, limit: Limit, out: console.Console) -> batches.Result:
+    """The result that is there already; DataError if too many of its rows failed."""
+    out.print("these predictions are finished already", soft_wrap=True)
+    limit.check(result.rows, result.errors, "", ended=True)
+    return result
 
 
 def left(job: Job, done: Mapping[Place, Part]) -> list[dict[str, Any]]:

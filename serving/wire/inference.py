@@ -20,6 +20,7 @@ from serving.wire.wire import Answers, Encoded, Headers
 
 CONTENT_TYPE, BINARY = b"application/json", b"application/octet-stream"
 HEADER_SIZE = b"inference-header-content-length"
+_MOST_DIGITS = 18  # of a size
 SMALL = 16 * 1024  # a body with more bytes is decoded in a thread
 
 
@@ -73,7 +74,7 @@ class V2:
 
     def open(self, headers: Headers, query: bytes) -> Infer:
         size = headers.get(HEADER_SIZE)
-        if size is not None and not size.isdigit():
+        if size is not None and not (size.isdigit() and len(size) <= _MOST_DIGITS):
             got = size[:100].decode("latin-1")
             law = f"{HEADER_SIZE.decode()} must be a whole number, but got {got!r}"
             raise errors.RequestError(law, status=400)

@@ -157,6 +157,17 @@ def test_a_bad_version_is_stopped_and_no_client_sees_an_error(
     assert {one.status_code for one in endpoint.answers} == {200}
 
 
+def test_a_bad_version_is_stopped_too_where_it_is_to_get_all_requests_at_once(
+    endpoint: Endpoint,
+) -> None:
+    endpoint.add(bundles.behaving(), BAD["raises on some rows"][0])
+    limits = {"steps": (1.0,), "bake_s": 1000, "more_slow": 0.99, "more_slower": 0.99}
+    endpoint.rollouts.start("left", 2, plan=PLAN.model_copy(update=limits))
+    ended = endpoint.run()
+    assert (ended.status, ended.decisions[-1].why[:6]) == ("stopped", "errors")
+    assert {one.status_code for one in endpoint.answers} == {200}
+
+
 def test_a_version_whose_golden_rows_fail_is_never_routed_to(endpoint: Endpoint) -> None:
     made = bundles.behaving()
     golden = made["golden.json"].replace(b'"outputs":[[0.', b'"outputs":[[0.9')
@@ -225,7 +236,8 @@ def test_damaged_documents_neither_stop_a_rollout_nor_make_it_stick(endpoint: En
     folder = f"models/left/rollouts/{begun.id}"
     endpoint.store.put(f"{folder}/evidence/damaged.json", b"{")
     asyncio.run(endpoint.ask(40))
-    endpoint.pass_time()
+    for _ in range(2):  # the first one that looks decides before the others have written
+        endpoint.pass_time()
     assert endpoint.rollouts.current("left").seen.candidate.requests > 0
     endpoint.store.put(f"{folder}/rollout.json", b"{")
     for replica in endpoint.replicas:

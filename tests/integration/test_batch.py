@@ -165,10 +165,26 @@ def test_a_driver_that_is_killed_leaves_what_is_finished_and_the_next_one_goes_o
 
 
 @pytest.mark.slow
+def test_a_second_driver_waits_for_the_first_and_reads_no_file(
+    served: None, bucket: Bucket, tmp_path: Path
+) -> None:
+    output, log, said = f"{bucket.uri}/batch-out/waits", tmp_path / "first", io.StringIO()
+    batch = batches.Batch(storage.open(output))
+    first = start(bucket, output, MANY.rows_per_part, log)
+    wait(lambda: len(batch.parts()) >= 3 or first.poll() is not None)
+    result = predict(bucket, output, said)
+    assert first.wait(180) == 0, log.read_text()
+    lines = said.getvalue().splitlines()
+    assert " predicts these; Ctrl-C stops only the waiting" in lines[0]
+    assert lines[1:] == ["these predictions are finished already"]
+    assert result == batch.result()
+
+
+@pytest.mark.slow
 def test_two_drivers_of_one_output_write_each_part_once(
     served: None, bucket: Bucket, tmp_path: Path
 ) -> None:
-    """The first one sleeps until the second one predicts what the first one has left."""
+    """The first one sleeps until the second one has taken over, and predicts what is left."""
     output, logs = f"{bucket.uri}/batch-out/two", [tmp_path / "first", tmp_path / "second"]
     batch = batches.Batch(storage.open(output))
     first = start(bucket, output, MANY.rows_per_part, logs[0])

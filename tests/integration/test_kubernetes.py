@@ -260,6 +260,15 @@ def test_files_are_predicted_by_a_rayjob(
     job = yaml.safe_load(capsys.readouterr().out)
     attempt, words = job["metadata"]["name"], shlex.split(job["spec"]["entrypoint"])
     assert words[:6] == ["python", "-m", "eagleray", "runs", "drive", "predict-left"]
+    admitted = ["--queue", "research", "--priority", "low", "--deadline", "60", "--retries", "0"]
+    assert cli.main([*sent, "--dry-run", *admitted]) == 0
+    job = yaml.safe_load(capsys.readouterr().out)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert (job["spec"]["activeDeadlineSeconds"], job["spec"]["backoffLimit"]) == (60, 0)
+    pods = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert (job["spec"]["suspend"], pods["priorityClassName"]) == (True, "low")
+    assert cli.main([*sent, "--dry-run", "--cluster", "tuning", "--queue", "research"]) == 2
+    assert "--queue: needs a cluster of the run's own" in capsys.readouterr().err
     assert list(store.list("out/")) == list(store.list("runs/")) == []
     assert cli.main([*sent, "--detach"]) == 0
     said = capsys.readouterr().err

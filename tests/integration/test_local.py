@@ -1,6 +1,5 @@
 """The embedded server and `eagleray local` and `models`, as a user meets them."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import pytest
 from eagleray import cli, errors, storage
 from eagleray.state.models import Registry
 from eagleray.storage import server
+from tests.sockets import listeners
 
 
 @pytest.fixture
@@ -40,21 +40,6 @@ def eagleray(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return printed.out + printed.err
 
     return run
-
-
-def listeners(pid: int) -> set[str]:
-    """Give the addresses on which a process listens for TCP, as Linux knows them."""
-    sockets = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            sockets.add(str(fd.readlink()))
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            _, address, _, state, *_, inode = line.split()[:10]
-            if state == "0A" and f"socket:[{inode}]" in sockets:
-                found.add(address)
-    return found
 
 
 def test_the_server_keeps_data_keys_and_ports_when_it_is_stopped_or_killed(home: Path) -> None:

@@ -88,7 +88,9 @@ def begin(connection: socket.socket) -> None:
 
 
 @contextmanager
-def haproxy(folder: Path, *replicas: Replica, body_s: int = environment.BODY_S) -> Iterator[int]:
+def haproxy(
+    folder: Path, *replicas: Replica, body_s: int = environment.BODY_S, buffer: int = 16 * 1024
+) -> Iterator[int]:
     """Start HAProxy with these replicas; yields its port."""
     from ray.serve._private import haproxy as ray_haproxy
     from ray.serve.config import HTTPOptions
@@ -104,6 +106,7 @@ def haproxy(folder: Path, *replicas: Replica, body_s: int = environment.BODY_S) 
         server_state_file=str(folder / "state"),
         retry_on=again.replace(f"{environment.BODY_S}s", f"{body_s}s"),
         retries=int(environment.FAST["RAY_SERVE_HAPROXY_RETRIES"]),
+        bufsize=buffer,
     )
     servers = [ray_haproxy.ServerConfig(f"r{one.port}", "127.0.0.1", one.port) for one in replicas]
     backend = ray_haproxy.BackendConfig("http-left", "/", servers=servers, app_name="left")
@@ -155,6 +158,15 @@ def test_a_request_above_15_kib_is_lost_with_its_replica(tmp_path: Path) -> None
     with haproxy(tmp_path, Replica(close), Replica(answer)) as port:
         said = [ask(port, BODY.ljust(15 * 1024))[9:12] for _ in range(4)]
     assert set(said) == {b"200", b"500"}
+
+
+def test_larger_buffers_let_larger_requests_be_answered_by_another(tmp_path: Path) -> None:
+    """What a node gets by `environment.BUFFER`."""
+    lost = Replica(close)
+    with haproxy(tmp_path, lost, Replica(answer), buffer=64 * 1024) as port:
+        said = [ask(port, BODY.ljust(62 * 1024)) for _ in range(4)]
+    assert lost.asked.is_set()
+    assert said == [ANSWER] * 4
 
 
 def test_a_body_that_is_late_is_a_408_with_the_form_of_other_errors(tmp_path: Path) -> None:

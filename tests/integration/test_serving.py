@@ -31,6 +31,7 @@ from eagleray.state.models import Registry
 from eagleray.state.rollouts import Rollouts
 from serving import environment, protocol
 from tests import bundles
+from tests.sockets import listeners
 
 NAME = "left"
 RAW = bundles.rows(1000, seed=11)
@@ -375,6 +376,24 @@ def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
     assert [load.failed() for load in (slow, heavy, light)] == [[], [], []]
     asked = sum(len(load.statuses) for load in (slow, heavy, light))
     assert 0 <= answered() - before - asked < 5  # HAProxy asks again where a replica has left
+
+
+def test_what_answers_clients_listens_on_the_loopback_alone(served: Served) -> None:
+    """HAProxy with its pages of statistics, and what it passes calls of gRPC to."""
+    found: dict[str, set[tuple[str, int]]] = {"haproxy": set(), "ray::ServeReplica": set()}
+    for process in _descendants(served.process):
+        for program in found:
+            if program in _command(process).partition(" ")[0]:
+                ports = (one.split(":") for one in listeners(process))
+                found[program] |= {(address, int(port, 16)) for address, port in ports}
+    assert len(found["haproxy"]) >= 4
+    assert {address for address, _ in found["haproxy"]} == {LOOPBACK[0]}
+    local = {port for address, port in found["ray::ServeReplica"] if address in LOOPBACK}
+    assert not local.isdisjoint(range(30_000, 31_000))  # HTTP
+    assert not local.isdisjoint(range(40_000, 41_000))  # gRPC
+
+
+LOOPBACK = "0100007F", "0000000000000000FFFF00000100007F"  # the second as gRPC listens
 
 
 def test_a_killed_endpoint_leaves_no_process_behind(served: Served) -> None:

@@ -2,20 +2,23 @@
 
 import io
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet
 import pytest
+from rich import console
 
 from eagleray import cli, errors, storage
 from eagleray.learn import schema
 from eagleray.state import batches, keys
 from eagleray.state.models import Registry, Version
 from eagleray.tabular import headers, sources
-from ray_jobs.batch import driver, parts, plan
+from ray_jobs.batch import driver, parts, plan, turn
 from ray_jobs.batch.limit import Limit
 from tests import bundles
 
@@ -336,8 +339,11 @@ def test_a_limit_is_a_number_of_rows_or_a_share(text: str) -> None:
         (["in/a.csv", "--address", "h:1"], "--address: must stand beside --input"),
         (["in/a.csv", "--kubernetes"], "--kubernetes: must stand beside --input"),
         (["in/a.csv", "--dry-run"], "--dry-run: must stand beside --input"),
+        (["in/a.csv", "--retries", "0"], "--retries: must stand beside --input"),
         (["--input", "in", "--output", "out", "--detach"], "--detach: must stand beside --kub"),
         (["--input", "in", "--output", "out", "--release", "r"], "--release: must stand beside"),
+        (["--input", "in", "--output", "out", "--queue", "q"], "--queue: must stand beside --kub"),
+        (["--input", "in", "--output", "out", "--deadline", "9"], "--deadline: must stand beside"),
         ([], "FILE: a file is needed"),
         (["--input", "in", "--output", "out", "--format", "orc"], "--format: must be parquet or"),
         (["--input", "in", "--output", "out", "--rows-per-part", "0"], "--rows-per-part: at least"),
@@ -370,6 +376,33 @@ def test_the_result_lists_parts_inputs_and_counts(home: Path) -> None:
         path.stat().st_size for path in (home / "in").iterdir()
     }
     assert batch.result() == result
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_second_driver_waits_until_the_first_one_has_ended_or_finished(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, finishes: bool
+) -> None:
+    monkeypatch.setattr(turn, "POLL_S", 0.01)
+    ready, batch = predicted(home)
+    said, order = io.StringIO(), list[str]()
+
+    def second() -> batches.Result | None:
+        with turn.taken(batch, console.Console(file=said)) as result:
+            order.append("second")
+            return result
+
+    with ThreadPoolExecutor(1) as pool:
+        with turn.taken(batch, console.Console(quiet=True)) as nothing:
+            waiting = pool.submit(second)
+            while "Ctrl-C stops only the waiting" not in said.getvalue().replace("\n", " "):
+                time.sleep(0.01)
+            order.append("first")
+            known = batch.finish(ready.plan, batch.parts()) if finishes else None
+            assert nothing is None
+            if finishes:
+                assert waiting.result(60) == known
+        assert waiting.result(60) == known
+    assert order == ["first", "second"]
 
 
 def test_a_header_is_read_of_the_beginning_alone(home: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,18 @@ import pytest
 from ray._common.formatters import JSONFormatter
 
 from eagleray import errors
-from serving import batching, correlation, deadlines, guard, metrics, predictor, rates, web
+from eagleray.state import aliases
+from serving import (
+    batching,
+    correlation,
+    deadlines,
+    guard,
+    metrics,
+    predictor,
+    rates,
+    routing,
+    web,
+)
 from tests import bundles
 
 BODY = msgspec.json.encode({"instances": bundles.instances(bundles.rows(1, seed=3))})
@@ -159,9 +171,45 @@ def test_a_cancelled_server_is_not_taken_for_a_client_that_left(model: Model) ->
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(
+    ("shadow", "chance", "failed"),
+    [(False, 0.2, (0, 2)), (False, 0.7, (2, 0)), (True, 0.7, (0, 0))],
+    ids=["candidate", "control", "control of a shadow"],
+)
+def test_what_clients_do_not_wait_for_counts_against_the_version_that_was_to_answer(
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    shadow: bool,
+    chance: float,
+    failed: tuple[int, int],
+) -> None:
+    """Else the slower a candidate is, the less is known of it."""
+    slow = model.application.predictor
+    assert slow is not None
+    split = routing.Split("r1", model.application.capacity, slow.outcome)
+    route = aliases.Route(rollout="r1", candidate=3, share=0.5, shadow=shadow)
+    split.follow(slow, slow, slow, route)
+    model.application.split = split
+    monkeypatch.setattr(random, "random", lambda: chance)
+
+    async def work() -> tuple[int, int]:
+        late = Client(model.application, x_request_timeout_ms="20")
+        await late.task
+        gone = Client(model.application)
+        await asyncio.sleep(0)
+        gone.leave()
+        await gone.task
+        return late.status, gone.status
+
+    assert asyncio.run(work()) == (504, deadlines.LEFT)
+    counted = split.stable.counts(), split.candidate.counts()
+    assert tuple(one.errors for one in counted) == failed
+    assert tuple(one.requests for one in counted) == failed
+
+
 def test_listeners_of_slow_requests_end_with_them(model: Model) -> None:
     async def work() -> None:
-        departures = model.application._departures
+        departures = model.application.departures
         first = await busy(model)
         while not departures._listening:
             await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import time
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ def answers(port: int) -> bool:
 
 
 def test_ray_starts_the_haproxy_that_it_would_have_started(tmp_path: Path) -> None:
-    program = environment.parent_death_wrapper(tmp_path)[environment.BINARY]
+    program = environment.haproxy_program(tmp_path)[environment.BINARY]
     said = subprocess.run([program, "-v"], text=True, capture_output=True, check=True).stdout
     assert said.startswith("HAProxy version")
 
 
 @pytest.mark.timeout(30)
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    program = environment.parent_death_wrapper(tmp_path)[environment.BINARY]
+    program = environment.haproxy_program(tmp_path)[environment.BINARY]
     config = tmp_path / "haproxy.cfg"
     (port,) = environment.free_ports(1)
     config.write_text(
@@ -40,9 +41,37 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 def test_a_choice_of_haproxy_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(environment.BINARY, "/bin/echo")
-    program = environment.parent_death_wrapper(tmp_path)[environment.BINARY]
+    program = environment.haproxy_program(tmp_path)[environment.BINARY]
     said = subprocess.run([program, "a b"], text=True, capture_output=True, check=True).stdout
     assert said == "a b\n"
+
+
+def test_pages_with_statistics_listen_on_the_loopback_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the template of Ray Serve binds them; the port for clients stays where it is."""
+    template = Path(str(util.find_spec("ray.serve").submodule_search_locations[0]))  # type: ignore[union-attr,index]
+    lines = (template / "_private/haproxy_templates.py").read_text().splitlines()
+    ports = environment.private_paths(tmp_path)
+    shown = {f"config.{name}": ports[f"RAY_SERVE_HAPROXY_{name.upper()}"] for name in PAGES}
+    bound = [line for line in lines if any(name in line for name in shown)]
+    assert len(bound) == 2
+    for name, port in shown.items():
+        bound = [line.replace(f"{{{{ {name} }}}}", port) for line in bound]
+    for name, value in ports.items():
+        monkeypatch.setenv(name, value)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("\n".join(["listen here", "    bind *:8000", *bound]))
+    monkeypatch.setenv(environment.BINARY, "/bin/echo")
+    program = environment.haproxy_program(tmp_path)[environment.BINARY]
+    subprocess.run([program, "-db", "-f", config], check=True)
+    assert [line.split() for line in config.read_text().splitlines()[1:]] == [
+        ["bind", "*:8000"],
+        *(["bind", f"127.0.0.1:{port}"] for port in shown.values()),
+    ]
+
+
+PAGES = ("metrics_port", "stats_port")
 
 
 def test_two_runs_have_ports_and_paths_of_their_own(tmp_path: Path) -> None:

@@ -71,6 +71,13 @@ def test_a_request_that_waits_too_long_is_refused_and_given_up() -> None:
     assert error["message"] == "no replica could answer within 0.01 s"
 
 
+def test_a_client_of_the_open_inference_protocol_is_refused_in_its_form() -> None:
+    waiting = first_replica.Waiting(proxy(asyncio.Event()), wait_s=0.01)
+    status, _, body = asyncio.run(ask(waiting, path="/v2/models/left/infer"))
+    assert status == 503
+    assert json.loads(body) == {"error": "no replica could answer within 0.01 s"}
+
+
 def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_replica, "MOST_REQUESTS", 2)
 

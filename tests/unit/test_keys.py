@@ -193,7 +193,10 @@ def test_the_command_prints_a_key_once_and_a_line_that_lets_it_in(
     assert made["key"] not in made["line"]
     assert keys.Keys(file).check("/metrics", {b"x-api-key": made["key"].encode()}) == "ci"
     assert cli.main(["keys", "new", "--id", "ci", "--scope", "root"]) == 2
-    assert "one of predict, admin" in capsys.readouterr().err
+    assert "--scope: a scope must be one of predict, admin" in capsys.readouterr().err
+    for identity in ("a b", "", "x" * 64, "a predict"):
+        assert cli.main(["keys", "new", "--id", identity]) == 2
+        assert "--id: an id must be letters, digits, dots" in capsys.readouterr().err
 
 
 def test_pages_of_other_origins_are_not_let_in(application: web.Application) -> None:

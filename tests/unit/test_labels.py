@@ -11,7 +11,7 @@ import pytest
 
 from eagleray import bundle
 from eagleray.learn import schema
-from serving import batching, labels, metrics, predictor, web
+from serving import admission, batching, labels, metrics, predictor, protocol, web
 from tests import bundles
 
 VALUE = schema.Target(name="left", task="regression")
@@ -126,6 +126,12 @@ def test_what_is_no_json_is_refused(classes: web.Application) -> None:
     assert post(classes, b'{"labels": [{"row": ' + b"[" * 100_000).status_code in (400, 422)
     assert post(classes, b"{}", headers={"content-type": "text/csv"}).status_code == 415
     assert post(classes, b"{}", headers={"content-encoding": "gzip"}).status_code == 415
+
+
+def test_more_than_a_body_may_have_is_refused_before_it_is_read(classes: web.Application) -> None:
+    for length in (protocol.MOST_BYTES + 1, 2 * admission.MOST_BYTES):
+        answer = post(classes, b"{}", headers={"content-length": str(length)})
+        assert answer.status_code == 413
 
 
 def test_before_a_version_is_loaded_labels_are_ignored(tmp_path: Path) -> None:

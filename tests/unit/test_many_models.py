@@ -95,6 +95,17 @@ def test_another_model_is_loaded_by_its_first_request(endpoint: Callable[..., En
     assert ("predict", 200, "1") in [of for of, _ in one.observed["right"]._answered]
 
 
+def test_the_watch_for_a_client_ends_with_its_answer_also_where_its_model_was_loaded_for_it(
+    endpoint: Callable[..., Endpoint],
+) -> None:
+    one = endpoint(models=["right"])
+    for _ in range(2):
+        assert one.predict("right").status_code == 200
+    for application in (one.own.application, one.models._loaded["right"].application):
+        watch = application.departures
+        assert (watch._new, watch._old, watch._listening, watch._left) == ({}, {}, {}, set())
+
+
 @pytest.mark.parametrize("path", ["/v2/models/up", "/v2/models/up/versions/1", "/v1/models/up"])
 def test_any_page_of_a_model_loads_it(endpoint: Callable[..., Endpoint], path: str) -> None:
     one = endpoint(models=["up"])
@@ -126,7 +137,9 @@ def test_a_model_that_is_not_there_is_a_404_and_is_not_asked_for_again_at_once(
     for _ in range(3):
         answer = one.predict("none")
         assert answer.status_code == 404
-        assert "none" in answer.json()["error"]["message"]
+        assert answer.json()["error"]["message"] == (
+            "a model must be registered and have the alias champion, but none is not so"
+        )
     assert asked == ["none"]
     one.registry.register("none", bundles.files(), {})
     one.registry.promote("none", 1)
@@ -214,7 +227,8 @@ def test_requests_for_one_model_wait_for_one_load_and_those_for_others_do_not(
 
     def slow(name: str) -> served.Served:
         loads.append(name)
-        go.wait(30)
+        if name == "right":
+            go.wait(30)
         return serve(name)
 
     monkeypatch.setattr(one.models, "_serve", slow)
@@ -228,6 +242,10 @@ def test_requests_for_one_model_wait_for_one_load_and_those_for_others_do_not(
         limited = await right(headers={"x-request-timeout-ms": "10"})
         assert limited.status_code == 504
         assert (await client.post("/predict", json=BODY)).status_code == 200
+        while (await client.post("/v1/models/up:predict", json=BODY)).status_code != 200:
+            pass
+        assert (await client.get("/v1/models")).status_code == 200
+        assert one.loaded == ["up"]
         monkeypatch.setattr(models, "MOST_WAITING", 0)
         assert "at most 0 requests wait" in (await right()).text
         monkeypatch.setattr(models, "MOST_WAITING", 100)
@@ -236,7 +254,47 @@ def test_requests_for_one_model_wait_for_one_load_and_those_for_others_do_not(
             pass
 
     one.run(work)
-    assert loads == ["right"]
+    assert loads == ["right", "up"]
+
+
+def test_a_model_waits_for_the_room_that_one_which_is_being_loaded_takes(
+    endpoint: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(len(content) for content in bundles.files().values())
+    one, go, asked = endpoint(models=["*"]), threading.Event(), threading.Event()
+    room = {"models_mb": 1.5 * size / 2**20}
+    one.models._settings = one.models._settings.model_copy(update=room)
+    serve, sized = one.models._serve, one.models._size
+
+    def slow(name: str) -> served.Served:
+        if name == "right":
+            go.wait(30)
+        else:
+            assert go.is_set()
+        return serve(name)
+
+    def known(name: str) -> int:
+        if name == "up":
+            asked.set()
+        return sized(name)
+
+    monkeypatch.setattr(one.models, "_serve", slow)
+    monkeypatch.setattr(one.models, "_size", known)
+
+    async def work(client: httpx.AsyncClient) -> list[int]:
+        right = asyncio.create_task(client.post("/v1/models/right:predict", json=BODY))
+        while not one.models._coming:
+            await asyncio.sleep(0)
+        up = asyncio.create_task(client.post("/v1/models/up:predict", json=BODY))
+        await asyncio.to_thread(asked.wait, 30)
+        await asyncio.sleep(0)
+        assert list(one.models._coming) == ["right"]
+        go.set()
+        return [answer.status_code for answer in await asyncio.gather(right, up)]
+
+    assert one.run(work) == [200, 200]
+    assert one.loaded == ["up"]
+    assert one.models._coming == {}
 
 
 def test_no_key_no_load(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
@@ -264,8 +322,37 @@ def test_models_are_listed_with_what_is_loaded(endpoint: Callable[..., Endpoint]
     assert one.ask("GET", "/v2/repository/index").status_code == 405
 
 
-def test_while_storage_is_gone_loaded_models_answer_and_others_are_a_503(
+def test_storage_is_listed_once_for_all_who_ask_at_the_same_time(
     endpoint: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, asked, go = endpoint(models=["*"]), list[str](), threading.Event()
+    listed = one.own.registry.models
+
+    def counted() -> list[str]:
+        asked.append("models/")
+        go.wait(30)
+        return listed()
+
+    monkeypatch.setattr(one.own.registry, "models", counted)
+
+    async def work(client: httpx.AsyncClient) -> list[Any]:
+        waiting = [asyncio.create_task(client.get("/v1/models")) for _ in range(20)]
+        while not asked:
+            await asyncio.sleep(0.01)
+        waiting.pop().cancel()  # the others get their answer
+        go.set()
+        return [answer.json()["models"] for answer in await asyncio.gather(*waiting)]
+
+    assert one.run(work) == [["left", "down", "right", "up"]] * 19
+    assert asked == ["models/"]
+    assert one.ask("GET", "/v1/models").status_code == 200
+    assert len(asked) == 2
+
+
+def test_while_storage_is_gone_loaded_models_answer_and_others_are_a_503(
+    endpoint: Callable[..., Endpoint],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from eagleray import errors
 
@@ -273,9 +360,14 @@ def test_while_storage_is_gone_loaded_models_answer_and_others_are_a_503(
     assert one.predict("right").status_code == 200
 
     def down(*_: object) -> Any:
-        raise errors.StorageUnavailableError("down")
+        raise errors.StorageUnavailableError("https://s3.inside: bucket 'models': down")
 
     monkeypatch.setattr(one.own.registry, "resolve", down)
     monkeypatch.setattr(one.own.registry, "models", down)
     assert one.predict("right").status_code == 200
-    assert (one.predict("up").status_code, one.ask("GET", "/v1/models").status_code) == (503, 503)
+    refused = one.predict("up"), one.ask("GET", "/v1/models")
+    assert [answer.status_code for answer in refused] == [503, 503]
+    for answer in refused:  # where storage is concerns no client
+        assert "storage cannot be read; the server's log says why" in answer.text
+        assert "inside" not in answer.text
+    assert caplog.text.count("https://s3.inside") == 2

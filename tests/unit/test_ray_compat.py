@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from eagleray import ray_compat, ray_load
-from serving import environment
+from serving import environment, fast_path
 from serving.autoscaling import ray_serve
 
 ROOT = Path(str(util.find_spec("ray").origin)).parent  # type: ignore[union-attr]
@@ -38,6 +38,7 @@ VARIABLES = (
     *environment.GRPC,
     *environment.private_paths(Path("/run")),
     environment.BINARY,
+    environment.BUFFER,
 )
 
 
@@ -299,6 +300,31 @@ def test_a_grpc_server_of_ray_serve_can_call_a_services_own_handlers() -> None:
         assert added[0]._method_handlers["/own.Service/Ask"].unary_unary is answer
 
     asyncio.run(check())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Serve's own, at its import
+def test_grpc_servers_of_ray_serve_listen_where_they_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Middlewares are asked for before they start, also in its proxy."""
+    from ray.serve._private import default_impl, grpc_util, haproxy, proxy, replica
+
+    listened = list[str]()
+    monkeypatch.setattr(default_impl, "add_grpc_address", lambda _, at: listened.append(at))
+    monkeypatch.setenv(fast_path.GRPC_HOST, "127.0.0.1")
+    assert fast_path.middlewares()
+    default_impl.add_grpc_address(None, "[::]:7")  # type: ignore[arg-type]
+    assert listened == ["127.0.0.1:7"]
+    started = inspect.getsource(grpc_util.start_grpc_server)
+    assert "default_impl import add_grpc_address\n" in started
+    assert 'add_grpc_address(server, f"[::]:{' in started
+    for module, begin in (
+        (replica, "def _maybe_start_direct_ingress_servers("),
+        (proxy, "class ProxyActor("),
+    ):
+        source = inspect.getsource(module).partition(begin)[2]
+        assert 0 < source.index("configure_http_middlewares(") < source.index("start_grpc_server(")
+    assert "get_localhost_ip() if target.ip == self._node_ip_address" in inspect.getsource(haproxy)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Serve's own, at its import

@@ -267,6 +267,16 @@ def test_who_has_got_the_candidate_keeps_it_as_its_share_grows(
     assert few.candidate({b"x-user": value}, 0.5) <= many.candidate({b"x-user": value}, 0.5)
 
 
+@pytest.mark.parametrize(("shadow", "most"), [(False, 950), (True, 1000)])
+def test_some_requests_stay_with_the_champion_so_that_there_is_something_to_compare(
+    *, shadow: bool, most: int
+) -> None:
+    route = aliases.Route(rollout="r", candidate=2, share=1.0, shadow=shadow)
+    choice, chances = routing.Choice.of(route), [number / 1000 for number in range(1000)]
+    assert sum(choice.candidate({}, chance) for chance in chances) == most
+    assert sum(choice.control({}, chance) for chance in chances) == 1000 - most
+
+
 def test_a_header_chooses_as_often_as_chance_does() -> None:
     choice = routing.Choice.of(aliases.Route(rollout="r", candidate=2, share=0.3, sticky="x-user"))
     users = [{b"x-user": b"%d" % number} for number in range(4000)]

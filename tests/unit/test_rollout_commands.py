@@ -44,13 +44,15 @@ def test_a_rollout_is_started_steered_and_shown(
     options = ["--steps", "10,50", "--bake-s", "5", "--sticky", "x-user", "--why", "more data"]
     said = say(capsys, "rollout", "start", "left", "2", *options)
     assert said.startswith("left: version 2 beside 1, the champion: canary, running at 10%\n")
+    counted = "0 requests, errors 0.00% (champion 0.00%); evidence against version 2: e = 1"
+    assert said.splitlines()[1] == f"now: {counted}, and 100 stops it"
     route = registry.aliases("left").routes["champion"]
     assert (route.candidate, route.share, route.sticky) == (2, 0.1, "x-user")
     say(capsys, "rollout", "pause", "left")
     assert status(capsys)["status"] == "paused"
     say(capsys, "rollout", "resume", "left")
     said = say(capsys, "rollout", "abort", "left", "--why", "lunch")
-    assert said.startswith("left: version 2 beside 1, the champion: canary, stopped\n")
+    assert said.startswith("left: version 2 beside 1, the champion: canary, stopped\nAT ")
     assert [one["action"] for one in status(capsys)["decisions"]] == [
         "started",
         "paused",
@@ -86,18 +88,23 @@ def test_a_canary_of_promote_is_a_rollout_with_the_defaults(
 @pytest.mark.parametrize(
     ("words", "law"),
     [
-        (["2", "--steps", "50,10"], "--steps: Value error, must be rising shares"),
-        (["2", "--steps", "5,x"], "--steps: must be percents such as 5,25,50, but got '5,x'"),
-        (["2", "--shadow", "0"], "--steps: Value error, must be rising shares"),
+        (["2", "--steps", "50,10"], "--steps: must be rising percents such as 5,25,50, but got"),
+        (["2", "--steps", "5,x"], "--steps: must be rising percents such as 5,25,50, but got '5,x"),
+        (["2", "--steps", "nan"], "--steps: must be rising percents such as 5,25,50, but got 'nan"),
+        (["2", "--steps", "5,150"], "--steps: must be rising percents such as 5,25,50, but got"),
+        (["2", "--shadow", "0"], "'--shadow': Input should be greater than or equal to 1"),
+        (["2", "--split", "150"], "'--split': Input should be less than or equal to 100"),
+        (["2", "--sticky", "x user"], "sticky: must be the name of a header, such as x-user-id"),
         (["2", "--shadow", "5", "--split", "5"], "--shadow and --split: at most one may be given"),
-        (["2", "--measure", "label"], "--measure: Value error, is for a split alone"),
+        (["2", "--measure", "label"], "--measure: is for a split alone, but got canary"),
         (["2", "--split", "5", "--measure", "luck"], "must be label, errors, latency or outcome:"),
         (
             ["2", "--split", "5", "--promote-winner"],
-            "--promote-winner: Value error, needs",
+            "--promote-winner: needs a measure",
         ),
         (["2", "--split", "5", "--measure", "outcome:yess"], "but got 'yess'; did you mean 'yes'"),
-        (["2", "--least", "0"], "--least: Input should be greater than or equal to 1"),
+        (["2", "--least", "0"], "--least: must be greater than or equal to 1, but got 0"),
+        (["2", "--deadline-s", "0"], "--deadline-s: must be greater than 0, but got 0"),
         (["1"], "points to version 1 already"),
         (["9"], "must be one of its versions"),
         (["3"], "promote it with --allow-schema-change"),

@@ -59,6 +59,20 @@ def test_a_wrong_setting_is_told_with_its_name_law_and_value() -> None:
         endpoints.read("left", {"p95_ms": -1})
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"models": ["A b"]}, "models must be names of models or '*', but got 'A b'"),
+        ({"rollout": {"mode": "split"}}, "rollout: steps must be one share where mode is split, "),
+    ],
+)
+def test_a_law_of_ours_is_told_once(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(errors.UserError, match=re.escape(said)) as caught:
+        endpoints.read("left", options)
+    assert str(caught.value).startswith(said)
+    assert str(caught.value).count("but got") == 1
+
+
 def test_impossible_bounds_are_refused_in_one_line() -> None:
     with pytest.raises(errors.UserError, match="at least min_replicas, which is 3, but got 2"):
         endpoints.read("left", {"min_replicas": 3, "max_replicas": 2})
@@ -81,6 +95,47 @@ def test_a_port_that_is_taken_ends_the_command_at_once(
         port = str(taken.getsockname()[1])
         assert cli.main(["serve", "left", "--storage", tmp_path.as_uri(), "--port", port]) == 2
     assert f"127.0.0.1:{port} is taken" in capsys.readouterr().err
+
+
+def test_a_file_of_keys_is_read_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = Registry(storage.open(tmp_path.as_uri()))
+    models.register("left", bundles.files(), {})
+    models.promote("left", 1)
+    file = tmp_path / "keys"
+    file.write_text("team predict\n")
+    words = ["serve", "left", "--storage", tmp_path.as_uri(), "--keys"]
+    assert cli.main([*words, str(file)]) == 2
+    assert f"{file}:1: must be an id, scopes and a SHA-256" in capsys.readouterr().err
+    assert cli.main([*words, str(tmp_path / "absent")]) == 2
+    assert "keys_file must be a text file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (["--host", "0.0.0.0"], True),
+        (["--host", "10.1.2.3"], True),
+        (["--host", "0.0.0.0", "--keys", "keys"], False),
+        (["--host", "127.0.0.2"], False),
+        (["--host", "localhost"], False),
+        ([], False),
+    ],
+)
+def test_who_opens_an_endpoint_to_all_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], warned: bool
+) -> None:
+    assert cli.main(["serve", "nobody", "--storage", tmp_path.as_uri(), *words]) == 2
+    assert ("whoever reaches it may ask" in capsys.readouterr().err) == warned
+
+
+def test_the_command_that_is_printed_has_a_key_where_one_is_asked_for() -> None:
+    loaded = bundles.make()
+    loaded.name, loaded.golden = "left", bundles.golden(loaded)
+    assert "authorization" not in local.curl("http://left", loaded)
+    asked = local.curl("http://left", loaded, keys=True)
+    assert ' -H "authorization: Bearer $EAGLERAY_KEY" ' in asked
 
 
 @pytest.mark.parametrize("replicas", [1, 3, 64])

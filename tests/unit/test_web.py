@@ -372,8 +372,13 @@ gauges.captured(2)
 made = bundles.make()
 made.number = 1
 gauges.predicted(made, made.predict(bundles.rows(5)))
+other = metrics.Metrics(Path(sys.argv[1]), "other")
+other.serving(1, instead_of=None)
+other.request("predict", 500, 9.0, version="1")
+other.count()
 text = gauges.exposition().decode()
 print(text)
+print(gauges.traffic())
 """
 
 
@@ -387,3 +392,7 @@ def test_metrics_add_up_over_replicas_and_outlive_them(tmp_path: Path) -> None:
     assert 'eagleray_captured_rows_total{model="left"} 4.0' in text
     assert 'eagleray_rows_total{model="left",version="1"} 10.0' in text
     assert 'eagleray_model_version{model="left",version="1"} 1.0' in text
+    assert 'eagleray_model_version{model="other",version="1"} 1.0' in text
+    shown = text.splitlines()[-1]  # on the page of the model: nothing of the other one
+    assert shown.startswith("Traffic(answered=2, failed=0, ")
+    assert shown.endswith(" 0, 0], replicas={'1': 1})")
