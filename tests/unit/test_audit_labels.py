@@ -59,3 +59,61 @@ def test_one_in_a_hundred_is_imbalanced_and_a_weighted_loss_quietens_it(tmp_path
     )
     assert (mended.severity, mended.fix) == ("note", "")
     assert audits.flagged(tmp_path, "imbalance", with_positives(400)) == []
+
+
+def measured(noise: str = "normal", rows: int = 3000) -> pd.DataFrame:
+    """A price that two numbers and a name tell, but for noise."""
+    rng = np.random.default_rng(10)
+    frame = pd.DataFrame(rng.normal(size=(rows, 4)), columns=["a", "b", "c", "d"])
+    frame["city"] = rng.choice(["Oslo", "Rome", "Lima"], rows)
+    told = 300 + 50 * frame.a + 20 * frame.b + 15 * (frame.city == "Rome")
+    match noise:
+        case "normal":
+            return frame.assign(y=told + rng.normal(0, 4, rows))
+        case "heavy":
+            return frame.assign(y=told + 4 * rng.standard_t(3, rows))
+        case "growing":
+            return frame.assign(y=told * np.exp(0.1 * rng.normal(size=rows) * (1 + frame.a**2)))
+        case "skewed":
+            return frame.assign(y=np.exp(told / 40 + rng.normal(0, 0.3, rows)))
+        case "hard":
+            return frame.assign(y=told + 200 * rng.standard_t(2, rows))
+    return frame.assign(y=np.where(rng.random(rows) < 0.9, 0.0, told))
+
+
+def mistyped(frame: pd.DataFrame, how: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """2 % of the numbers replaced by those of other rows, or with a misplaced decimal point."""
+    rng = np.random.default_rng(11)
+    rows = rng.choice(len(frame), len(frame) // 50, replace=False)
+    y = frame.y.to_numpy().copy()
+    y[rows] = {
+        "replaced": rng.permutation(y)[: len(rows)],
+        "tenfold": y[rows] * 10,
+        "tenth": y[rows] / 10,
+        "either": y[rows] * rng.choice([0.01, 0.1, 10, 100], len(rows)),
+    }[how]
+    return frame.assign(y=y), rows
+
+
+@pytest.mark.parametrize("noise", ["normal", "heavy", "growing", "skewed"])
+@pytest.mark.parametrize("how", ["replaced", "tenfold", "tenth", "either"])
+def test_numbers_that_were_mistyped_are_found_and_heavy_tails_are_not(
+    tmp_path: Path, how: str, noise: str
+) -> None:
+    if how == "replaced" and noise != "normal":
+        pytest.skip("a number of another row is within such tails")
+    frame, rows = mistyped(measured(noise), how)
+    (found,) = audits.flagged(tmp_path, "label noise", frame)
+    suspects = set(found.rows)
+    assert (found.severity, found.fix) == ("warn", "train: {loss: huber}")
+    assert sum(row + 1 in suspects for row in rows) >= 0.6 * len(rows)
+    assert len(suspects) <= 2 * len(rows)
+    assert 0.008 <= found.numbers["share"] <= 0.04
+    assert " deviations off: row " in found.evidence[0]
+    mended = audits.flagged(tmp_path, "label noise", frame, **yaml.safe_load(found.fix))
+    assert [one.fix for one in mended] == [""]
+
+
+@pytest.mark.parametrize("noise", ["normal", "heavy", "growing", "skewed", "hard", "zeros"])
+def test_numbers_with_heavy_tails_are_no_label_noise(tmp_path: Path, noise: str) -> None:
+    assert audits.flagged(tmp_path, "label noise", measured(noise)) == []
