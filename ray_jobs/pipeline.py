@@ -183,8 +183,8 @@ def _train(
         anew = _refit(searched, found.trials[0])
         if anew is not None and not anew.done:
             out.print(
-                f"trial {found.trials[0].number}, the winner, is trained anew on {anew.rows:,} rows of"
-                f" training and validation, {anew.record.until} epochs",
+                f"trial {found.trials[0].number}, the winner, is trained anew on {anew.rows:,} rows"
+                f" of training and validation, {anew.record.until} epochs",
                 soft_wrap=True,
             )
             refit.run(anew, waiting.Queue(searched.experiment.compute), grows=grows)

@@ -114,7 +114,10 @@ def _share(predicted_BC: np.ndarray, label_B: np.ndarray) -> float | None:
         return None
     tenth, third, half = (wrong_B[surest[: int(len(label_B) * one)]] for one in SURE_SHARES)
     share = float(third.mean())
-    if share < LEAST_NOISE or estimates.lower_bound(int(third.sum()), len(third)) < LEAST_SURE_NOISE:
+    if (
+        share < LEAST_NOISE
+        or estimates.lower_bound(int(third.sum()), len(third)) < LEAST_SURE_NOISE
+    ):
         return None
     rare = surest[likely_B[surest] != np.bincount(likely_B).argmax()]
     if _spared(wrong_B[rare[: len(rare) // 2]], share, few=len(rare) < RARE * len(label_B)):

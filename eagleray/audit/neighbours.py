@@ -5,9 +5,10 @@ ratio below r with a probability of r^(k·D), however dense the cloud is there (
 Rodriguez and Laio 2017, doi:10.1038/s41598-017-11873-y). Copies have smaller ratios, and D is
 taken from neighbours that are farther away.
 
-Legend: B rows, F coordinates, N numbers of a column, Q rows that are looked at, K neighbours.
+Legend: B rows, F coordinates, N numbers of a column, U rows that are looked at, K neighbours.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,11 +29,15 @@ NEAR, FAR = 6, 12
 """Neighbours that the dimension is taken from."""
 COPIES = NEAR - 1
 """Most copies of a row."""
-RATIOS = (0.3, 0.1, 0.03, 0.01)
-"""Ratios from which rows are copies; that counts which most rows are below, beyond chance."""
-MARGIN, UNLIKELY = 2.0, 1e-3
-"""How many times as many rows as expected may be below a ratio, and the probability of so many by
-chance, below which they are told."""
+RATIOS = (0.3, 0.1, 0.03, 0.01, 0.003)
+"""Ratios below which rows are copies, but for the last; that counts which most are below, beyond
+chance."""
+FLAT = 0.35
+"""Share of the rows below a ratio that are below the next one too, where columns are names: rows
+of the same few names lie near each other in few dimensions, and thin out."""
+MARGIN, UNLIKELY, LEAST = 2.0, 1e-3, 3
+"""How many times as many rows as expected may be below a ratio, the probability of so many by
+chance below which they are told, and fewest pairs of rows: of two copies each is near the other."""
 TRIMMED, GAP = 0.001, 4.0
 """Share of a column's numbers at either end that is not told apart, and what stands for a missing
 one, in standard deviations."""
@@ -41,9 +46,9 @@ one, in standard deviations."""
 class _Near(NamedTuple):
     """Rows that are looked at, and their neighbours, the nearest first."""
 
-    place_Q: np.ndarray
-    near_QK: np.ndarray
-    distance_QK: np.ndarray
+    place_U: np.ndarray
+    near_UK: np.ndarray
+    distance_UK: np.ndarray
 
 
 class _Copies(NamedTuple):
@@ -60,7 +65,7 @@ def noisy(table: Table) -> Iterator[Finding]:
     near = _look(table)
     if near is None or (found := _copies(table, near)) is None:
         return
-    count, looked = len(found.places), len(near.place_Q)
+    count, looked = len(found.places), len(near.place_U)
     share = count / looked - found.chance
     shares = {part: _across(table, near, found, part) for part in ("validation", "test")}
     worst = max(shares.values()) - found.chance
@@ -73,8 +78,9 @@ def noisy(table: Table) -> Iterator[Finding]:
     )
     yield tell(
         f"{count:,} of {looked:,} rows ({messages.percent(count / looked)}, by chance "
-        f"{messages.percent(found.chance)}) nearly repeat another row, which is at least "
-        f"{1 / found.ratio:.0f} times nearer than the next one{torn if any(shares.values()) else ''}",
+        f"{messages.percent(found.chance)}) nearly repeat another row, at least "
+        f"{1 / found.ratio:.0f} times nearer than the next"
+        + (torn if any(shares.values()) else ""),
         evidence=(*table.scope(looked), *_pairs(table, found)),
         numbers={
             "rows": count,
@@ -96,15 +102,15 @@ def _look(table: Table) -> _Near | None:
     if point_BF is None or len(among) < estimates.LEAST_ROWS:
         return None
     most = max(estimates.LEAST_ROWS, int(WORK / (len(among) * point_BF.shape[1])))
-    place_Q = np.sort(np.random.default_rng(0).permutation(among)[:most])
+    place_U = np.sort(np.random.default_rng(0).permutation(among)[:most])
     model = NearestNeighbors(n_neighbors=FAR + 1, algorithm="brute").fit(point_BF[among])
-    distance_QK, found_QK = model.kneighbors(point_BF[place_Q])
-    near_QK = among[found_QK]
-    itself_QK = near_QK == place_Q[:, None]
-    itself_QK[~itself_QK.any(axis=1), -1] = True
-    shape = (len(place_Q), FAR)
+    distance_UK, found_UK = model.kneighbors(point_BF[place_U])
+    near_UK = among[found_UK]
+    itself_UK = near_UK == place_U[:, None]
+    itself_UK[~itself_UK.any(axis=1), -1] = True
+    shape = (len(place_U), FAR)
     return _Near(
-        place_Q, near_QK[~itself_QK].reshape(shape), distance_QK[~itself_QK].reshape(shape)
+        place_U, near_UK[~itself_UK].reshape(shape), distance_UK[~itself_UK].reshape(shape)
     )
 
 
@@ -112,44 +118,57 @@ def _copies(table: Table, near: _Near) -> _Copies | None:
     """The rows below one of the ratios; None where chance explains them."""
     from scipy.stats import binom
 
-    dimension = _dimension(near.distance_QK)
-    ratio_Q, size_Q = _ratios(near.distance_QK)
-    copies_Q = ratio_Q <= RATIOS[0]
-    copies_Q[copies_Q] = _telling(table, near.place_Q[copies_Q], near.near_QK[copies_Q, 0])
-    looked = len(ratio_Q)
-    chances = {
-        ratio: sum(ratio ** (dimension * size) for size in range(1, COPIES + 1))
-        for ratio in RATIOS
-    }
-    counts = {ratio: int((copies_Q & (ratio_Q <= ratio)).sum()) for ratio in RATIOS}
-    ratio = max(RATIOS, key=lambda one: counts[one] - MARGIN * chances[one] * looked)
-    likely = min(1.0, MARGIN * chances[ratio])
-    if not counts[ratio] or binom.sf(counts[ratio] - 1, looked, likely) > UNLIKELY:
+    dimension = _dimension(near.distance_UK)
+    ratio_U, size_U = _ratios(near.distance_UK)
+    copies_U = ratio_U <= RATIOS[0]
+    copies_U[copies_U] = _telling(table, near.place_U[copies_U], near.near_UK[copies_U, 0])
+    looked = len(ratio_U)
+    chances = {one: _chance(one, dimension) for one in RATIOS}
+    counts = {one: int((copies_U & (ratio_U <= one)).sum()) for one in RATIOS}
+    flat = [
+        one
+        for one, lower in itertools.pairwise(RATIOS)
+        if not _named(table) or counts[lower] >= FLAT * counts[one]
+    ]
+    if not flat:
         return None
-    chosen = np.flatnonzero(copies_Q & (ratio_Q <= ratio))
-    chosen = chosen[np.argsort(ratio_Q[chosen], kind="stable")]
-    others = [near.near_QK[at, : size_Q[at]] for at in chosen.tolist()]
-    return _Copies(near.place_Q[chosen], others, ratio, chances[ratio])
+    ratio = max(flat, key=lambda one: counts[one] - MARGIN * chances[one] * looked)
+    pairs, likely = counts[ratio] // 2, min(1.0, MARGIN * chances[ratio])
+    if pairs < LEAST or binom.sf(pairs - 1, looked // 2, likely) > UNLIKELY:
+        return None
+    chosen = np.flatnonzero(copies_U & (ratio_U <= ratio))
+    chosen = chosen[np.argsort(ratio_U[chosen], kind="stable")]
+    others = [near.near_UK[at, : size_U[at]] for at in chosen.tolist()]
+    return _Copies(near.place_U[chosen], others, ratio, chances[ratio])
 
 
-def _dimension(distance_QK: np.ndarray) -> float:
+def _named(table: Table) -> bool:
+    return any(array.dtype == object for _, array in _compared(table))
+
+
+def _chance(ratio: float, dimension: float) -> float:
+    """The share of rows that are expected below a ratio, for any number of copies."""
+    return sum(ratio ** (dimension * size) for size in range(1, COPIES + 1))
+
+
+def _dimension(distance_UK: np.ndarray) -> float:
     """The dimension of the cloud; 0 where distances do not tell.
 
     The share of the farther ball's points that the nearer one has is half in the median.
     """
-    near_Q, far_Q = distance_QK[:, NEAR - 1], distance_QK[:, FAR - 1]
-    apart_Q = near_Q > 0
-    if not apart_Q.any():
+    near_U, far_U = distance_UK[:, NEAR - 1], distance_UK[:, FAR - 1]
+    apart_U = near_U > 0
+    if not apart_U.any():
         return 0.0
-    growth = float(np.median(np.log(far_Q[apart_Q] / near_Q[apart_Q])))
+    growth = float(np.median(np.log(far_U[apart_U] / near_U[apart_U])))
     return float(np.log(2) / growth) if growth > 0 else 0.0
 
 
-def _ratios(distance_QK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest ratio of a distance to the next one (Q), and how many neighbours are nearer."""
-    nearer_QK, next_QK = distance_QK[:, :COPIES], distance_QK[:, 1 : COPIES + 1]
-    ratio_QK = np.divide(nearer_QK, next_QK, out=np.ones_like(next_QK), where=next_QK > 0)
-    return ratio_QK.min(axis=1), ratio_QK.argmin(axis=1) + 1
+def _ratios(distance_UK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest ratio of a distance to the next one (U), and how many neighbours are nearer."""
+    nearer_UK, next_UK = distance_UK[:, :COPIES], distance_UK[:, 1 : COPIES + 1]
+    ratio_UK = np.divide(nearer_UK, next_UK, out=np.ones_like(next_UK), where=next_UK > 0)
+    return ratio_UK.min(axis=1), ratio_UK.argmin(axis=1) + 1
 
 
 def _across(table: Table, near: _Near, found: _Copies, part: str) -> float:
@@ -161,7 +180,7 @@ def _across(table: Table, near: _Near, found: _Copies, part: str) -> float:
         bool(of_part_B[place] and trained_B[others].any())
         for place, others in zip(found.places.tolist(), found.others, strict=True)
     )
-    return copied / max(1, int(of_part_B[near.place_Q].sum()))
+    return copied / max(1, int(of_part_B[near.place_U].sum()))
 
 
 def _compared(table: Table) -> Iterator[tuple[Column, np.ndarray]]:
@@ -219,50 +238,46 @@ def _scaled(number_BN: np.ndarray, sample: np.ndarray) -> np.ndarray:
     return scaled_BN
 
 
-def _telling(table: Table, place_Q: np.ndarray, other_Q: np.ndarray) -> np.ndarray:
-    """Whether a row can hardly have a row as similar as that other one by chance (Q).
+def _telling(table: Table, place_U: np.ndarray, other_U: np.ndarray) -> np.ndarray:
+    """Whether a row can hardly have a row as similar as that other one by chance (U).
 
     Columns are taken for less independent than they look, see `repeats`. Names are the same.
     """
-    bits_Q, sample = np.zeros(len(place_Q)), table.sample(COLUMN_ROWS)
+    bits_U, sample = np.zeros(len(place_U)), table.sample(COLUMN_ROWS)
     for column, array in _compared(table):
-        parts = array[place_Q], array[other_Q], array[sample]
+        parts = array[place_U], array[other_U], array[sample]
         if array.dtype == object:
-            bits_Q += _of_names(*map(column.kind.blurred, parts))
+            bits_U += _of_names(*map(column.kind.blurred, parts))
         else:
             mine, other, known = (_numbers(column, part) for part in parts)
             for one in zip(mine.T, other.T, known.T, strict=True):
-                bits_Q += _of_numbers(*one)
-    telling_Q: np.ndarray = bits_Q * repeats.DEPENDENT >= (
-        np.log2(len(table)) + repeats.SPARE_BITS
-    )
-    return telling_Q
+                bits_U += _of_numbers(*one)
+    telling_U: np.ndarray = bits_U * repeats.DEPENDENT >= (np.log2(len(table)) + repeats.SPARE_BITS)
+    return telling_U
 
 
-def _of_names(mine_Q: np.ndarray, other_Q: np.ndarray, known_B: np.ndarray) -> np.ndarray:
-    """How rare a name is, in bits (Q); minus infinity where the other one is another name."""
+def _of_names(mine_U: np.ndarray, other_U: np.ndarray, known_B: np.ndarray) -> np.ndarray:
+    """How rare a name is, in bits (U); minus infinity where the other one is another name."""
     import pandas as pd
 
-    codes, names = pd.factorize(
-        np.concatenate([known_B, mine_Q, other_Q]), use_na_sentinel=False
-    )
-    known, mine, other = np.split(codes, [len(known_B), len(known_B) + len(mine_Q)])
+    codes, names = pd.factorize(np.concatenate([known_B, mine_U, other_U]), use_na_sentinel=False)
+    known, mine, other = np.split(codes, [len(known_B), len(known_B) + len(mine_U)])
     rows = np.bincount(known, minlength=len(names))[mine]
-    bits_Q: np.ndarray = np.where(mine == other, _bits(rows, len(known_B)), -np.inf)
-    return bits_Q
+    bits_U: np.ndarray = np.where(mine == other, _bits(rows, len(known_B)), -np.inf)
+    return bits_U
 
 
-def _of_numbers(mine_Q: np.ndarray, other_Q: np.ndarray, known_B: np.ndarray) -> np.ndarray:
-    """How rare numbers are that are as close, in bits (Q); see `_of_names` for gaps."""
+def _of_numbers(mine_U: np.ndarray, other_U: np.ndarray, known_B: np.ndarray) -> np.ndarray:
+    """How rare numbers are that are as close, in bits (U); see `_of_names` for gaps."""
     ordered = np.sort(known_B[~np.isnan(known_B)])
-    gap_Q = np.abs(mine_Q - other_Q)
-    rows = np.searchsorted(ordered, mine_Q + gap_Q, "right") - np.searchsorted(
-        ordered, mine_Q - gap_Q
+    gap_U = np.abs(mine_U - other_U)
+    rows = np.searchsorted(ordered, mine_U + gap_U, "right") - np.searchsorted(
+        ordered, mine_U - gap_U
     )
-    no_mine, no_other = np.isnan(mine_Q), np.isnan(other_Q)
+    no_mine, no_other = np.isnan(mine_U), np.isnan(other_U)
     rows = np.where(no_mine, len(known_B) - len(ordered), rows)
-    bits_Q: np.ndarray = np.where(no_mine == no_other, _bits(rows, len(known_B)), -np.inf)
-    return bits_Q
+    bits_U: np.ndarray = np.where(no_mine == no_other, _bits(rows, len(known_B)), -np.inf)
+    return bits_U
 
 
 def _bits(rows: np.ndarray, of: int) -> np.ndarray:

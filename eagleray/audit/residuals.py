@@ -48,15 +48,15 @@ def far(table: Table) -> Iterator[Finding]:
     places = np.flatnonzero(found.away_B > FAR)
     places = places[np.argsort(-found.away_B[places], kind="stable")]
     rows, share = table.modelled[places], len(places) / len(table.modelled)
+    looked = len(table.modelled)
     evidence = [
-        f"predicted {found.predicted_B[place]:.6g}, {found.away_B[place]:.0f} deviations off: {shown}"
-        for place, shown in zip(places[:MOST_SHOWN].tolist(), table.shown(rows), strict=True)
+        f"predicted {found.predicted_B[place]:.6g}, {found.away_B[place]:.0f} deviations off: {row}"
+        for place, row in zip(places[:MOST_SHOWN].tolist(), table.shown(rows), strict=True)
     ]
     yield warned(
-        f"{table.schema.target.name}: {len(places):,} of {len(table.modelled):,} numbers "
-        f"({messages.percent(share)}) look wrong: they are more than {FAR:.0f} deviations from what "
-        "models of the other rows predict, and many much more: a decimal point, a unit, another "
-        "row's number?",
+        f"{table.schema.target.name}: {len(places):,} of {looked:,} numbers "
+        f"({messages.percent(share)}) look wrong: more than {FAR:.0f} deviations from what models "
+        "of the other rows predict, and many much more: a decimal point, a unit, another row's?",
         _robust(table),
         evidence=(*table.scope(len(table.modelled)), *evidence),
         numbers={
@@ -83,9 +83,7 @@ def _residuals(table: Table) -> _Residuals | None:
     if whole > (1 - LEAST_SKILL) * float(np.median(np.abs(value_B - middle))) or not whole:
         return None
     spread_B = np.maximum(_spread(off_B, predicted_B), LEAST_SPREAD * whole)
-    return _Residuals(
-        off_B / (NORMAL * spread_B), np.exp(predicted_B) if is_log else predicted_B
-    )
+    return _Residuals(off_B / (NORMAL * spread_B), np.exp(predicted_B) if is_log else predicted_B)
 
 
 def _evened(value_B: np.ndarray) -> tuple[np.ndarray, bool]:

