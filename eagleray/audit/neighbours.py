@@ -195,7 +195,9 @@ def _compared(table: Table) -> Iterator[tuple[Column, np.ndarray]]:
 
 def _numbers(column: Column, array: np.ndarray) -> np.ndarray:
     """The numbers of a column (B, N)."""
-    return array[:, None] if array.ndim == 1 else column.kind.traits(array)
+    numbers = array[:, None] if array.ndim == 1 else column.kind.traits(array)
+    bounded_BN: np.ndarray = np.clip(numbers, -1e30, 1e30)
+    return bounded_BN
 
 
 def _points(table: Table) -> np.ndarray | None:
@@ -225,7 +227,7 @@ def _scattered(names_B: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def _scaled(number_BN: np.ndarray, sample: np.ndarray) -> np.ndarray:
     """The numbers that differ, in standard deviations of the bulk."""
-    known = np.clip(number_BN[sample].astype(np.float64), -1e30, 1e30)
+    known = number_BN[sample].astype(np.float64)
     known_N = ~np.isnan(known).all(axis=0)
     number_BN, known = number_BN[:, known_N], known[:, known_N]
     low_N, high_N = np.nanquantile(known, (TRIMMED, 1 - TRIMMED), axis=0)

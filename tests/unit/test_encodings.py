@@ -327,15 +327,13 @@ def test_a_gap_of_an_order_is_a_gap_for_trees() -> None:
     assert [math.isnan(one) for one in matrix[:, 0]] == [False, True, False]
 
 
-def grouped(rows: int = 2000, size: int = 20) -> pd.DataFrame:
-    """Rows of visits whose target is the visit's, in towns of three visits: no town tells it."""
-    random = np.random.default_rng(5)
-    visit = np.arange(rows) // size
-    target = random.integers(0, 2, rows // size)
-    towns = random.permutation(rows // size) // 3
+def grouped(visits: int = 400) -> pd.DataFrame:
+    """Five rows of each visit, whose target is the visit's; each visit is to a town of its own."""
+    target = np.random.default_rng(5).integers(0, 2, visits)
+    visit = np.repeat(np.arange(visits), 5)
     return pd.DataFrame(
         {
-            "town": [f"town {towns[one]}" for one in visit],
+            "town": [f"town {one}" for one in visit],
             "visit": [f"visit {one}" for one in visit],
             "day": visit,
             "y": np.where(target[visit] == 1, "yes", "no"),
@@ -365,7 +363,7 @@ def test_rows_of_a_group_or_of_one_time_do_not_tell_each_other_their_target(
         assert np.isfinite(part.inputs["numeric"]).all()
         scores[how] = roc_auc_score(dataset.targets[rows], mean_B)
     assert scores["stratify: true"] > 0.75, "by chance, a row knows the others of its visit"
-    assert scores[split] < 0.6
+    assert scores[split] < 0.65
 
 
 def test_a_mean_is_of_earlier_times_alone_and_of_other_groups_alone() -> None:
