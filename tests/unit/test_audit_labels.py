@@ -32,6 +32,19 @@ def test_six_of_ten_flipped_labels_are_among_the_suspects(tmp_path: Path, name: 
     assert audits.flagged(tmp_path, "label noise", frame) == []
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+def test_six_of_ten_flipped_labels_of_adult_are_listed_with_two_sound_ones_for_each(
+    tmp_path: Path, seed: int
+) -> None:
+    frame = pd.read_csv(Path(__file__).parents[1] / "data" / "adult.csv.gz")
+    frame = frame.rename(columns={"income": "y"})
+    labels, rows = audits.changed(frame.y, 0.02, seed)
+    (found,) = audits.flagged(tmp_path, "label noise", frame.assign(y=labels))
+    suspects = set(found.rows)
+    assert len(suspects) <= 3 * len(rows)
+    assert sum(row + 1 in suspects for row in rows) >= 0.65 * len(rows)
+
+
 def test_a_hard_problem_is_no_label_noise(tmp_path: Path) -> None:
     frame, rng = audits.healthy(1500), np.random.default_rng(8)
     frame["y"] = np.where(frame.a + 3 * rng.normal(size=len(frame)) > 0, "yes", "no")
