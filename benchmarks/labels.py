@@ -1,6 +1,6 @@
 """Wrong labels that the audit of a real table finds: 2 % of adult's, flipped by chance.
 
-The table lies in ../shared/data or examples/data. Each seed flips other rows; what counts is how
+The table lies in tests/data. Each seed flips other rows; what counts is how
 many of these the finding lists, and how many rows it lists for one of them.
 
 Run: python -m benchmarks.labels [--seeds 5]
@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 import eagleray
-from benchmarks.quality import DATA
 
+SOURCE = Path(__file__).parents[1] / "tests" / "data" / "adult.csv.gz"
 SHARE, TARGET = 0.02, 0.6
 
 
@@ -42,8 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
     seeds = parser.parse_args().seeds
-    source = next(one / "adult.csv" for one in DATA if (one / "adult.csv").exists())
-    frame, found, lists = pd.read_csv(source), list[float](), list[float]()
+    frame, found, lists = pd.read_csv(SOURCE), list[float](), list[float]()
     for seed in range(1, seeds + 1):
         labels, rows = flipped(frame.income, seed)
         with tempfile.TemporaryDirectory() as name:
