@@ -55,6 +55,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/help.py
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python -m benchmarks.audit
+	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.transform
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/ddp.py

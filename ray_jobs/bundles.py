@@ -2,15 +2,43 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from eagleray import bundle
+from eagleray import bundle, errors
 from eagleray.engines import ensemble
 from eagleray.learn import tasks
 from eagleray.state import searches
 from eagleray.storage import cache
-from ray_jobs import learner, search, tensors
+from ray_jobs import checkpoints, learner, search, tensors
+
+
+class Sound(NamedTuple):
+    """Trials, the best one whose weights can be read first, and what is wrong with better ones."""
+
+    trials: list[searches.Record]
+    damaged: list[str]
+
+
+def sound(searched: search.Search, trials: Sequence[searches.Record]) -> Sound:
+    """Rank trials anew without those whose weights are damaged, until the best one's can be read.
+
+    Raises:
+        StorageError: all of them are damaged, or storage does not answer.
+    """
+    left, worse = list(trials), dict[int, errors.StorageError]()
+    able = {one.number: one for one in searched.able(left)}
+    while True:
+        left = searched.ranked(left)
+        try:
+            with weights(searched, left[0]):
+                told = [f"trial {number}: {cause}" for number, cause in worse.items()]
+                return Sound([left[0], *map(able.__getitem__, worse), *left[1:]], told)
+        except checkpoints.UNFIT as cause:
+            worse[left.pop(0).number] = cause
+        if worse.keys() >= able.keys():
+            raise next(iter(worse.values()))
 
 
 def of(searched: search.Search, trial: searches.Record) -> bundle.Bundle:

@@ -9,20 +9,19 @@ from typing import NamedTuple
 
 import torch
 
-from eagleray import bundle, errors, spec
+from eagleray import bundle, spec
 from eagleray.engines import placement
 from eagleray.evaluation import ensembles
 from eagleray.learn import metrics, schema
 from eagleray.state import searches
 from eagleray.state.evaluations import Ensemble, Evaluation, Member, Price, Verdict
-from ray_jobs import bundles, refit, search
+from ray_jobs import bundles, checkpoints, refit, search
 from ray_jobs.data import prepare
 
 MOST_ROWS, MOST_OUTPUTS = 20_000, 20_000_000
 """Validation rows, and outputs of all candidates for them; of more, fewer rows are looked at."""
 PASSES, WARM_UP = 50, 10
 """Predictions of one row whose median is a latency, after some that are not counted."""
-UNFIT = (errors.CorruptObjectError, errors.ObjectNotFoundError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +137,7 @@ def _candidates(
         kind = searched.experiment.configuration(trial.values).model.type
         try:
             model = bundles.of(searched, trial) if found else first
-        except UNFIT as cause:
+        except checkpoints.UNFIT as cause:
             damaged.append(f"trial {trial.number}: {cause}")
             continue
         found.append(_Candidate(trial, kind, model))

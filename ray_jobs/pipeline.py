@@ -18,6 +18,7 @@ from eagleray.client import curves, package, screen
 from eagleray.state import leases, runs, searches
 from ray_jobs import (
     audited,
+    bundles,
     cluster,
     pack_size,
     promotion,
@@ -62,6 +63,7 @@ def run(
     search, this one watches it, and takes over if the other one dies. `began` is called with the
     search's id before the search starts; for `address` see `cluster.connected`.
     """
+    runs.reach(experiment.storage, experiment.name)  # before data are read
     size = extent.measure(experiment)
     with contextlib.ExitStack() as stack:
         if size is not None and size.streamed:  # the first pass takes a while
@@ -137,17 +139,17 @@ def _drive(
 
 def _register(
     searched: search.Search,
-    ranked: list[searches.Record],
+    ranked: bundles.Sound,
     lease: leases.Lease,
     anew: refit.Refit | None,
 ) -> Outcome:
     """Evaluate the winner, register and promote it; keep it here if storage is away."""
     best: winner.Winner | None = None
     try:
-        best = winner.Winner(searched, ranked, anew)
+        best = winner.Winner(searched, ranked.trials, anew, damaged=ranked.damaged)
         lease.verify()
-        searched.records.save_curves(curves.parquet(ranked))
-        return _promote(searched, ranked, best.register())
+        searched.records.save_curves(curves.parquet(ranked.trials))
+        return _promote(searched, ranked.trials, best.register())
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, best, cause)) from cause
 
@@ -169,23 +171,31 @@ def _train(
     trials: dict[int, searches.Record],
     out: console.Console,
     address: str | None,
-) -> tuple[list[searches.Record], refit.Refit | None]:
+) -> tuple[bundles.Sound, refit.Refit | None]:
     """Train what is left: trials, unless all have ended and are `ranked`, and the refit."""
-    anew = _refit(searched, ranked[0]) if ranked else None
-    if ranked and (anew is None or anew.done):
-        return ranked, anew
+    found = _sound(searched, ranked) if ranked else None
+    anew = _refit(searched, found.trials[0]) if found else None
+    if found and (anew is None or anew.done):
+        return found, anew
     with _on_ray(out, address):
         grows = _check_room(searched.experiment.compute, out)
-        ranked = ranked or _tune(searched, trials, out, grows=grows)
-        anew = _refit(searched, ranked[0])
+        found = found or _sound(searched, _tune(searched, trials, out, grows=grows))
+        anew = _refit(searched, found.trials[0])
         if anew is not None and not anew.done:
             out.print(
-                f"trial {ranked[0].number}, the winner, is trained anew on {anew.rows:,} rows of"
-                f" training and validation, {anew.record.until} epochs",
+                f"trial {found.trials[0].number}, the winner, is trained anew on {anew.rows:,} rows"
+                f" of training and validation, {anew.record.until} epochs",
                 soft_wrap=True,
             )
             refit.run(anew, waiting.Queue(searched.experiment.compute), grows=grows)
-    return ranked, anew
+    return found, anew
+
+
+def _sound(searched: search.Search, ranked: list[searches.Record]) -> bundles.Sound:
+    try:
+        return bundles.sound(searched, ranked)
+    except errors.StorageUnavailableError as cause:
+        raise errors.StorageUnavailableError(_advice(searched, None, cause)) from cause
 
 
 def _refit(searched: search.Search, winner: searches.Record) -> refit.Refit | None:

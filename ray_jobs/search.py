@@ -152,7 +152,7 @@ class Search:
         Raises:
             SearchError: none gave a model.
         """
-        able = self._able(trials)
+        able = self.able(trials)
         if not able:
             raise errors.SearchError(f"no trial gave a model: {_reasons(trials)}")
         if self.experiment.tune.cost is not None:
@@ -166,7 +166,7 @@ class Search:
     def front(self, trials: list[searches.Record]) -> list[searches.Point]:
         """The Pareto front of score and cost, the best score first; empty without a cost."""
         found: list[searches.Point] = []
-        for record in sorted(self._able(trials), key=self._cost):
+        for record in sorted(self.able(trials), key=self._cost):
             score, cost = record.score or 0.0, self._cost(record)
             better = not found or self._sign * (score - found[-1].score) > 0
             if better and cost < math.inf:
@@ -179,6 +179,13 @@ class Search:
         ordered = sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
         return sorted(ordered, key=lambda one: one.best_epoch if one.folds > 1 else 0, reverse=True)
 
+    def able(self, trials: list[searches.Record]) -> list[searches.Record]:
+        """The trials that may win, the best first: those with weights, and of the most folds."""
+        able = [one for one in self.scored(trials) if one.weights and one.status != "failed"]
+        if self.experiment.tune.folds == 1:
+            return able
+        return [one for one in able if one.best_epoch == able[0].best_epoch]
+
     def leading(self, trials: list[searches.Record], count: int) -> list[searches.Record]:
         """The best few trials that have a score, of each model of `model.type: auto`."""
         found: dict[str, list[searches.Record]] = {}
@@ -189,12 +196,6 @@ class Search:
     @property
     def _sign(self) -> int:
         return 1 if self.mode == "max" else -1
-
-    def _able(self, trials: list[searches.Record]) -> list[searches.Record]:
-        able = [one for one in self.scored(trials) if one.weights and one.status != "failed"]
-        if self.experiment.tune.folds == 1:
-            return able
-        return [one for one in able if one.best_epoch == able[0].best_epoch]
 
     def _tolerance(self, best: searches.Record) -> float:
         """How far from the best a score may be."""

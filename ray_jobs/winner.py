@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from ray_jobs.data import prepare
 class Winner:
     """The best trial or an ensemble, rebuilt from storage and judged on the untouched test part.
 
-    `trials` are all of the search, the best first. `anew` is the best one's refit, if its model is
-    the winner.
+    `trials` are all of the search, the best that can be rebuilt first. `anew` is that one's refit,
+    if its model is the winner; `damaged` says what is wrong with better ones.
 
     Raises:
         StorageError: its weights are missing or corrupt.
@@ -38,6 +39,8 @@ class Winner:
         searched: search.Search,
         trials: list[searches.Record],
         anew: refit.Refit | None = None,
+        *,
+        damaged: Sequence[str] = (),
     ) -> None:
         trial = trials[0]
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
@@ -74,6 +77,9 @@ class Winner:
             ),
         )
         self._evaluation = self._best.told(found.told(evaluated, self._test, self._outputs))
+        if damaged:
+            told = [*self._evaluation.warnings, _replaced(trial, damaged)]
+            self._evaluation = self._evaluation.model_copy(update={"warnings": told})
 
     def register(self) -> searches.Result:
         """Register the model and save the result; a winner registered before keeps its version.
@@ -247,12 +253,19 @@ def predictions(
     return packed.getvalue()
 
 
+def _replaced(trial: searches.Record, damaged: Sequence[str]) -> str:
+    """The warning of a version that is not of the best trial."""
+    law = f"is of trial {trial.number}, the best one that storage can give back"
+    return f"{law}; damaged there: {'; '.join(damaged)}"
+
+
 def _dumped(part: evaluations.Part | None) -> dict[str, Any] | None:
     return part.model_dump(mode="json") if part else None
 
 
 def _part(dataset: prepare.Dataset, rows: np.ndarray) -> evaluation.Part:
-    return evaluation.Part(dataset.take(rows), dataset.targets[rows], dataset.rows[rows])
+    marks = dataset.marks.take(rows)
+    return evaluation.Part(dataset.take(rows), dataset.targets[rows], dataset.rows[rows], marks)
 
 
 def _known(dataset: prepare.Dataset) -> evaluation.Part | None:

@@ -3,6 +3,7 @@
 table      the table, and what several checks ask of it      values    one column's values
 estimates  models that are made fast, as evidence            repeats   rows that repeat others
 leakage    inputs that tell the target                       labels    the target
+neighbours rows that copy others but for noise               residuals numbers of the target
 parts      groups and times that a random split tears apart
 
 A check is a function of a `Table` that yields findings, and a line in `REGISTRY`. No I/O, no clock.
@@ -12,7 +13,7 @@ An installed package registers its own (`eagleray.plugins`).
 from collections.abc import Callable, Iterable, Iterator
 
 from eagleray import plugins
-from eagleray.audit import labels, leakage, parts, repeats, values
+from eagleray.audit import labels, leakage, neighbours, parts, repeats, values
 from eagleray.audit.table import Table as Table
 from eagleray.findings import Finding
 
@@ -32,6 +33,7 @@ REGISTRY: plugins.Registry[Check] = plugins.Registry(
         "imbalance": labels.imbalance,
         "duplicate rows": repeats.duplicates,
         "near-duplicate rows": repeats.near_duplicates,
+        "near-duplicates with noise": neighbours.noisy,
         "missing values": values.missing,
         "constant": values.constant,
         "mixed types": values.mixed,

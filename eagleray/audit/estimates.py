@@ -122,6 +122,14 @@ def surely_worse(truth_B: np.ndarray, first: np.ndarray, second: np.ndarray, cla
     return bool(more_B.mean() > SURELY * deviation)
 
 
+def lower_bound(hits: int, rows: int) -> float:
+    """Wilson's lower bound of a share at the 95 % level."""
+    from scipy.stats import binomtest
+
+    bound: float = binomtest(hits, rows).proportion_ci(method="wilson").low
+    return bound
+
+
 def shuffled(truth_B: np.ndarray, classes: int) -> np.ndarray:
     """A fold for each row (B) by chance, each class spread evenly."""
     order = np.random.default_rng(0).permutation(len(truth_B))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from eagleray import messages
-from eagleray.audit import estimates
-from eagleray.audit.table import MOST_SHOWN, Table
+from eagleray.audit import estimates, residuals
+from eagleray.audit.table import MOST_ROWS, MOST_SHOWN, Table
 from eagleray.findings import Finding, noted, warned
 from eagleray.learn import losses
 
@@ -28,8 +28,8 @@ among them, if labels are wrong, below which these are not told: of few, and of 
 EASY_NOISE, MOST_NOISE, FLAT = 0.04, 0.15, 1.2
 """Largest share that tells them by itself, and largest one where errors do not grow by more than
 this factor from the surest tenth to the surest half. More is a problem that is hard by itself."""
-SUSPECTS, MOST_ROWS = 2.0, 2000
-"""Suspects for one wrong label that is expected, and most rows of a finding."""
+SUSPECTS = 2.0
+"""Suspects for one wrong label that is expected."""
 SMOOTHING = 0.05
 
 
@@ -68,7 +68,10 @@ def noise(table: Table) -> Iterator[Finding]:
     Where a model is surest, errors of its own are rare; labels that are wrong by chance are as
     frequent there as anywhere.
     """
-    if not table.classes or (predicted_BC := table.predicted) is None:
+    if not table.classes:
+        yield from residuals.far(table)
+        return
+    if (predicted_BC := table.predicted) is None:
         return
     label_B = table.targets[table.modelled]
     share = _share(predicted_BC, label_B)
@@ -111,7 +114,10 @@ def _share(predicted_BC: np.ndarray, label_B: np.ndarray) -> float | None:
         return None
     tenth, third, half = (wrong_B[surest[: int(len(label_B) * one)]] for one in SURE_SHARES)
     share = float(third.mean())
-    if share < LEAST_NOISE or _lower_bound(int(third.sum()), len(third)) < LEAST_SURE_NOISE:
+    if (
+        share < LEAST_NOISE
+        or estimates.lower_bound(int(third.sum()), len(third)) < LEAST_SURE_NOISE
+    ):
         return None
     rare = surest[likely_B[surest] != np.bincount(likely_B).argmax()]
     if _spared(wrong_B[rare[: len(rare) // 2]], share, few=len(rare) < RARE * len(label_B)):
@@ -149,11 +155,3 @@ def _spared(wrong_B: np.ndarray, share: float, *, few: bool) -> bool:
     unlikely = UNLIKELY_OF_FEW if few else UNLIKELY
     errors = int(wrong_B.sum())
     return len(wrong_B) < LEAST_SURE or bool(binom.cdf(errors, len(wrong_B), share) < unlikely)
-
-
-def _lower_bound(hits: int, rows: int) -> float:
-    """Wilson's lower bound of a share at the 95 % level."""
-    from scipy.stats import binomtest
-
-    bound: float = binomtest(hits, rows).proportion_ci(method="wilson").low
-    return bound

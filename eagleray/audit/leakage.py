@@ -11,6 +11,8 @@ from eagleray.findings import Finding, noted, warned, wrong
 
 ORDERED = 0.3
 """Skill of an identifier's order, at its lower bound, that is told."""
+ALONG = 0.95
+"""Rank correlation with the time of the split from which an order is that of time."""
 
 
 def copies(table: Table) -> Iterator[Finding]:
@@ -65,12 +67,11 @@ def ordered(table: Table) -> Iterator[Finding]:
         return
     truth = table.truths(places)
     left_out = {column.name for column, _ in table.keys}
-    time = table.experiment.data.split.time  # parts in its order judge what the order tells
-    counters = [
-        (column, array) for column, array in table if column.name != time and _counts_up(array)
-    ]
+    counters = [(column, array) for column, array in table if _counts_up(array)]
     for column, array in [*table.keys, *counters]:
-        rank = np.argsort(np.argsort(_order(array), kind="stable"), kind="stable")
+        rank = _ranks(_order(array))
+        if _follows(rank, table.time):  # parts in the order of time judge what the order tells
+            continue
         skill, sure = estimates.alone(rank[places].astype(np.float64), truth, table.classes)
         if sure < ORDERED:
             continue
@@ -132,6 +133,18 @@ def _counts_up(array: np.ndarray) -> bool:
         return False
     steps = np.diff(array)
     return bool((steps > 0).all() or (steps < 0).all())
+
+
+def _follows(rank_B: np.ndarray, time_B: np.ndarray | None) -> bool:
+    """Whether an order of rows is that of time, or its reverse, nearly."""
+    if time_B is None:
+        return False
+    return bool(abs(np.corrcoef(rank_B, _ranks(time_B))[0, 1]) >= ALONG)
+
+
+def _ranks(array: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.argsort(np.argsort(array, kind="stable"), kind="stable")
+    return found
 
 
 def _order(array: np.ndarray) -> np.ndarray:

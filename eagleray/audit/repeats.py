@@ -16,7 +16,7 @@ rows than so many are noted alone."""
 
 def duplicates(table: Table) -> Iterator[Finding]:
     """Rows that are equal to an earlier one, in all that `data.duplicates` compares."""
-    rows = _rows(table)
+    rows = table.hashes
     places = np.flatnonzero(rows.repeated_B)
     if not len(places):
         return
@@ -33,9 +33,9 @@ def duplicates(table: Table) -> Iterator[Finding]:
 
 def near_duplicates(table: Table) -> Iterator[Finding]:
     """Rows that are equal to an earlier one but for small differences."""
-    exact = _rows(table)
-    near = _rows(table, blurred=True)
-    again_B = ~columns.first_of_each(near.inputs_B) & columns.first_of_each(exact.inputs_B)
+    near = repeats.rows(table, table.beside, blurred=True)
+    new_B = columns.first_of_each(table.hashes.inputs_B)
+    again_B = ~columns.first_of_each(near.inputs_B) & new_B
     places = np.flatnonzero(again_B & near.telling_B)
     if not len(places):
         return
@@ -54,7 +54,7 @@ def across_parts(table: Table) -> Iterator[Finding]:
     """Rows of validation and test whose inputs are those of a training row."""
     import pandas as pd
 
-    rows, train = _rows(table), table.parts["training"]
+    rows, train = table.hashes, table.parts["training"]
     shares: dict[str, float] = {}
     numbers: dict[str, float] = {}
     found = np.empty(0, np.int64)
@@ -83,10 +83,6 @@ def across_parts(table: Table) -> Iterator[Finding]:
         numbers=numbers | {"other rows": others},
         rows=table.numbers(found[:100]),
     )
-
-
-def _rows(table: Table, *, blurred: bool = False) -> repeats.Rows:
-    return repeats.rows(table, table.beside, blurred=blurred)
 
 
 def _marks(table: Table) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from eagleray import messages
 from eagleray.audit import estimates
-from eagleray.learn import columns, tasks
+from eagleray.learn import columns, repeats, tasks
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Column, Columns, Schema
 
@@ -34,8 +34,8 @@ ENTITY = re.compile(
     r"([_\W]?(id|code|key|name|nr|no|num|number|hash))?$|e-?mail"
 )
 """Names of columns that may name a person or a thing."""
-MOST_SHOWN = 5
-"""Sample rows of a finding."""
+MOST_SHOWN, MOST_ROWS = 5, 2000
+"""Sample rows of a finding, and suspects that it lists."""
 WIDTH, CELL = 100, 20
 """Characters of a sample row, and of one of many values in it."""
 
@@ -50,7 +50,7 @@ class Table:
         rows: the number of each row in the source (B), from 1.
         parts: indices of the rows of each part: training, validation, test.
         keys: columns that only identify rows, which a search leaves out.
-        marks: the group and the time of each row (B) that the split goes by.
+        marks: the group and the time of each row (B) that the split goes by, as far as it does.
         spellings: by column, texts that are read as one name.
         total: rows of the source; more than B where the others are not in memory.
         now: seconds since 1970.
@@ -84,6 +84,11 @@ class Table:
     def beside(self) -> list[np.ndarray]:
         """What makes rows different beside the inputs."""
         return [self.targets, *(array for _, array in self.keys), *self.marks]
+
+    @property
+    def time(self) -> np.ndarray | None:
+        """The time of each row (B) that the split goes by; None where it goes by none."""
+        return self.marks[-1] if self.marks and self.experiment.data.split.time else None
 
     @property
     def classes(self) -> int:
@@ -123,6 +128,11 @@ class Table:
         """The target of a row, as text."""
         value = self.targets[place]
         return self.schema.target.classes[int(value)] if self.classes else f"{float(value):.6g}"
+
+    @functools.cached_property
+    def hashes(self) -> repeats.Rows:
+        """Which rows are equal."""
+        return repeats.rows(self, self.beside)
 
     @functools.cached_property
     def giveaways(self) -> dict[str, estimates.Closeness]:
@@ -183,12 +193,15 @@ class Table:
         """A fold for each modelled row by chance."""
         return estimates.shuffled(self.truths(self.modelled), self.classes)
 
-    def predict(self, fold_B: np.ndarray, without: str = "") -> np.ndarray | None:
+    def predict(
+        self, fold_B: np.ndarray, without: str = "", truth: np.ndarray | None = None
+    ) -> np.ndarray | None:
         """Cross-validated predictions of the modelled rows; the fold -1 is not predicted.
 
-        Models are given the inputs that are no leaks, and not the column `without`.
+        Models are given the inputs that are no leaks, and not the column `without`; `truth` stands
+        for the target of the modelled rows.
         """
-        truth = self.truths(self.modelled)
+        truth = self.truths(self.modelled) if truth is None else truth
         if self.classes > estimates.MOST_CLASSES or len(truth) < estimates.LEAST_ROWS:
             return None
         parts = [array for name, array in self._traits.items() if name != without]

@@ -35,13 +35,14 @@ class Model:
     """What is judged: canonical columns in, a model's inputs or outputs out.
 
     Attributes:
+        encode_training: the same of training rows, from their targets and marks too.
         plain: baselines of its own by name, see `bundle.Bundle.baselines`.
     """
 
     known: schema.Schema
     shape: features.Shape
     encode: Callable[[schema.Columns], features.Inputs]
-    encode_training: Callable[[schema.Columns, np.ndarray], features.Inputs]  # and their targets
+    encode_training: Callable[[schema.Columns, np.ndarray, features.Marks], features.Inputs]
     predict: Callable[[schema.Columns], np.ndarray]
     plain: Mapping[str, Callable[[schema.Columns], np.ndarray]] = field(default_factory=dict)
 
@@ -53,12 +54,13 @@ class Part:
     columns: schema.Columns
     truth_B: np.ndarray
     row_B: np.ndarray
+    marks: features.Marks = features.UNMARKED
 
     def some(self, most: int) -> "Part":
         """Take at most this many rows, evenly spaced."""
         places = np.linspace(0, len(self.truth_B) - 1, min(len(self.truth_B), most)).astype(int)
         columns = {name: array[places] for name, array in self.columns.items()}
-        return Part(columns, self.truth_B[places], self.row_B[places])
+        return Part(columns, self.truth_B[places], self.row_B[places], self.marks.take(places))
 
 
 def evaluate(
@@ -171,7 +173,7 @@ def _baselines(
 def _fitted(
     model: Model, task: tasks.Task, train: Part, test: Part
 ) -> Iterator[tuple[str, baselines.Made]]:
-    inputs = model.encode_training(train.columns, train.truth_B)
+    inputs = model.encode_training(train.columns, train.truth_B, train.marks)
     known = baselines.Encoded(inputs, train.truth_B)
     asked = baselines.Encoded(model.encode(test.columns), test.truth_B)
     yield from baselines.fitted(task, model.shape, known, asked)

@@ -218,11 +218,15 @@ def _quantile_laws(tree: space.Tree) -> Iterator[Problem]:
 
 
 def _recommend_laws(tree: space.Tree) -> Iterator[Problem]:
-    """A recommender needs to know the user, whose column has no other use."""
+    """A recommender needs to know the user, whose column has no other use; it mixes no rows."""
     own, given = reading.model(tree), reading.section(tree, "data").get("recommend")
     kind = own.tag if own else None
     if own is not None and models.fitting(str(kind)) == RANKING and given is None:
         yield Problem(("data", "recommend"), f"is required beside model.type: {kind}")
+    mixed = [share for share in _numbers(reading.options(tree, "mixup")) if share]
+    if given is not None and mixed:
+        law = "must be 0 beside data.recommend: users and items are names, which cannot be mixed"
+        yield Problem(("train", "mixup"), law, show(max(mixed)))
     user = given.get("user") if isinstance(given, dict) else None
     if isinstance(user, str) and user in reading.section(tree, "features"):
         law = "must be left out: each user has a vector"

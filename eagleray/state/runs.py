@@ -58,6 +58,11 @@ _KEYS: dict[type[documents.Document], str] = {
 }
 
 
+def reach(uri: str, name: str) -> None:
+    """Raise a StorageError where the searches of an experiment cannot be listed."""
+    next(storage.open(uri).list(f"{keys.SEARCHES}{name}/"), None)
+
+
 def send(run: Run, archive: bytes, *, settled: bool) -> None:
     """Store the package of a run."""
     put(run, Sent(package=blobs.put(storage.open(run.storage), archive), settled=settled))

@@ -30,7 +30,7 @@ class Dataset:
     fingerprint: str  # sha256 of schema, columns, targets and split
     notes: list[str]  # for people: what was left out or looks odd
     keys: tuple[inference.Inferred, ...] = ()  # columns that only identify rows, left out
-    marks: tuple[np.ndarray, ...] = ()  # the group and the time of each row, of the split
+    marks: features.Marks = features.UNMARKED  # what the split goes by
     spellings: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # by column
     folds: tuple[Split, ...] = ()  # of cross-validation, see `folds.part`
     items: tuple[inference.Inferred, ...] = ()  # columns that describe the target
@@ -56,8 +56,14 @@ class Dataset:
     def fit(self, options: Mapping[str, spec.FeatureOptions]) -> features.Transforms:
         """Raises as `features.Transforms.fit`."""
         rows, functions = self.split.train, self.functions
-        given = {"targets": self.targets[rows], "functions": functions}
-        fitted = features.Transforms.fit(self.schema, options, self.take(rows), **given)
+        fitted = features.Transforms.fit(
+            self.schema,
+            options,
+            self.take(rows),
+            targets=self.targets[rows],
+            marks=self.marks.take(rows),
+            functions=functions,
+        )
         return dataclasses.replace(fitted, items=self._described(options)) if self.items else fitted
 
     def _described(self, options: Mapping[str, spec.FeatureOptions]) -> features.Items:
@@ -83,8 +89,8 @@ class Dataset:
     def training(self, transforms: features.Transforms) -> encoded.Part:
         """The rows that are trained on, see `features.Transforms.training`."""
         rows = self.trained(transforms)
-        targets = self.targets[rows]
-        return encoded.Part(transforms.training(self.take(rows), targets), targets)
+        targets, marks = self.targets[rows], self.marks.take(rows)
+        return encoded.Part(transforms.training(self.take(rows), targets, marks), targets)
 
     def part(self, transforms: features.Transforms, rows: np.ndarray) -> encoded.Part:
         return encoded.Part(transforms.apply(self.take(rows)), self.targets[rows])
@@ -127,7 +133,7 @@ def dataset(experiment: spec.Experiment, frame: pd.DataFrame | None = None) -> D
         fingerprint=fingerprint(table, parts),
         notes=[*table.notes, *_recommended(table, parts)],
         keys=table.keys,
-        marks=table.marks,
+        marks=features.Marks(table.groups, table.times),
         spellings=table.spellings,
         folds=folds.part(parts, table, data, experiment.tune.folds),
         items=table.items,
@@ -165,7 +171,7 @@ def audited(experiment: spec.Experiment, prepared: Dataset, now: float) -> audit
         parts=prepared.split.parts(),
         now=now,
         keys=[(one.column, one.array) for one in prepared.keys],
-        marks=prepared.marks,
+        marks=[one for one in prepared.marks if one is not None],
         spellings=prepared.spellings,
         total=sum(prepared.counts.values()),
     )

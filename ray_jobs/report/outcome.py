@@ -50,7 +50,8 @@ class Outcome:
 
     @property
     def winner(self) -> searches.Record:
-        return self.trials[0]
+        """The best trial, but where its weights were damaged before it was registered."""
+        return next(one for one in self.trials if one.number == self.result.winner)
 
     @property
     def validation(self) -> Mapping[str, float]:

@@ -171,3 +171,23 @@ def test_the_order_of_a_split_by_time_is_no_leak(tmp_path: Path) -> None:
     by_chance = audits.flagged(tmp_path, "identifier order", frame, features=features)
     by_time = audits.flagged(tmp_path, "identifier order", frame, data=data, features=features)
     assert (len(by_chance), by_time) == (1, [])
+
+
+def test_a_counter_beside_the_time_of_a_split_is_no_leak_unless_its_order_is_another(
+    tmp_path: Path,
+) -> None:
+    frame = audits.healthy()
+    drift = (frame.y == frame.y.max()) + np.random.default_rng(0).normal(0, 0.6, len(frame))
+    frame = frame.iloc[np.argsort(drift)].assign(
+        row_id=range(audits.ROWS),
+        sent=np.arange(audits.ROWS) * 60.5,
+        taken=np.arange(audits.ROWS) * 1.5,
+    )
+    by_chance = audits.flagged(tmp_path, "identifier order", frame)
+    assert {one.column for one in by_chance} == {"row_id", "sent", "taken"}
+    data = {"split": {"time": "taken"}}
+    assert audits.flagged(tmp_path, "identifier order", frame, data=data) == []
+    shuffled = np.random.default_rng(1).permutation(audits.ROWS)
+    other = frame.assign(taken=shuffled * 1.5)
+    found = audits.flagged(tmp_path, "identifier order", other, data=data)
+    assert {one.column for one in found} == {"row_id", "sent"}

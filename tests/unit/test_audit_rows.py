@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn import datasets
 
 from eagleray import audit, spec
 from eagleray.learn import columns
@@ -129,3 +130,87 @@ def test_hashes_of_rows_are_equal_for_equal_rows_alone() -> None:
     rows = columns.hashed_rows([names, numbers])
     assert len(set(rows.tolist())) == 4
     assert columns.first_of_each(rows[[0, 1, 0]]).tolist() == [True, True, False]
+
+
+NOISE = "near-duplicates with noise"
+
+
+def noisily(frame: pd.DataFrame, rows: int, copies: int = 1) -> pd.DataFrame:
+    """The frame, and so many of its rows again with small noise on each number, in any order."""
+    rng = np.random.default_rng(12)
+    again = pd.concat([frame.iloc[:rows]] * copies, ignore_index=True)
+    numbers = again.select_dtypes("number").columns
+    deviations = 0.01 * frame[numbers].std().to_numpy()
+    again[numbers] += rng.normal(size=again[numbers].shape) * deviations
+    whole = pd.concat([frame, again], ignore_index=True)
+    return whole.iloc[rng.permutation(len(whole))].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "severity"), [pytest.param(800, "error", id="all"), pytest.param(60, "warn", id="few")]
+)
+def test_copies_with_noise_are_found_and_are_an_error_where_most_have_one_in_training(
+    tmp_path: Path, rows: int, severity: str, copies: int
+) -> None:
+    frame = noisily(audits.healthy(), rows, copies)
+    (found,) = audits.flagged(tmp_path, NOISE, frame)
+    assert (found.severity, found.fix) == (severity, "")
+    copied = (copies + 1) * rows
+    assert 0.8 * copied <= found.numbers["rows"] <= 1.1 * copied
+    assert found.numbers["test share"] > (0.4 if rows == 800 else 0.03)
+    told = re.findall(r"^row ([\d,]+) is nearly row ([\d,]+): ", found.evidence[0])[0]
+    row, other = (int(number.replace(",", "")) for number in told)
+    assert np.allclose(*frame.loc[[row - 1, other - 1], list("abcd")].to_numpy(), atol=0.1)
+
+
+@pytest.mark.parametrize(("kind", "least"), [("breast_cancer", 180), ("prices", 60)])
+def test_copies_with_noise_are_found_among_columns_that_go_together(
+    tmp_path: Path, kind: str, least: int
+) -> None:
+    (found,) = audits.flagged(tmp_path, NOISE, noisily(clouds(kind), 100))
+    assert found.severity == "warn"
+    assert found.numbers["rows"] >= least
+
+
+def clouds(kind: str) -> pd.DataFrame:
+    """Rows without copies that lie near each other in other ways."""
+    rng = np.random.default_rng(13)
+    if kind in ("breast_cancer", "wine", "diabetes", "digits", "iris"):
+        x, y = getattr(datasets, f"load_{kind}")(return_X_y=True)
+        y = y > 140 if kind == "diabetes" else y
+    elif kind == "prices":  # few numbers with heavy tails that go together
+        x = np.exp(rng.normal(size=(2000, 5)) @ rng.normal(size=(5, 8)))
+        y = x[:, 0] > 1
+    elif kind == "clusters":
+        x, y = datasets.make_blobs(1500, 6, centers=40, cluster_std=0.3, random_state=0)
+    elif kind == "curve":  # a level that moves slowly, read at any time
+        time = np.sort(rng.uniform(size=1500)) * 20
+        x = np.stack([np.sin(time * rate) for rate in (1, 2.3, 3.1, 0.7)], axis=1)
+        x, y = x + rng.normal(scale=0.01, size=x.shape), x[:, 0] > 0
+    elif kind == "whole numbers":
+        x, y = rng.poisson(3, size=(2000, 6)).astype(float), rng.integers(0, 2, 2000)
+    else:  # mostly zero, with rare large numbers
+        x = rng.lognormal(size=(2000, 6)) * (rng.random((2000, 6)) < 0.2)
+        y = x.sum(axis=1) > 1
+    frame = pd.DataFrame(x, columns=[f"x{one}" for one in range(x.shape[1])])
+    return frame.assign(y=[f"c{int(one)}" for one in y])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("breast_cancer", "wine", "diabetes", "digits", "iris"),
+        *("prices", "clusters", "curve", "whole numbers", "zeros"),
+    ],
+)
+def test_rows_that_are_merely_alike_are_no_copies_with_noise(tmp_path: Path, kind: str) -> None:
+    assert audits.flagged(tmp_path, NOISE, clouds(kind)) == []
+
+
+def test_copies_of_a_group_that_stays_in_one_part_leak_nothing(tmp_path: Path) -> None:
+    frame = audits.healthy(400)
+    frame = frame.assign(shop=[f"s{one}" for one in range(400)])
+    data = {"split": {"group": "shop"}}
+    (found,) = audits.flagged(tmp_path, NOISE, noisily(frame, 400), data=data)
+    assert (found.severity, found.numbers["test share"]) == ("warn", 0)

@@ -325,3 +325,60 @@ def test_a_gap_of_an_order_is_a_gap_for_trees() -> None:
     made, columns = fit(["a", None, "b"], encoding="ordinal")
     matrix = features.Matrix.of(made).apply(made.apply(columns))
     assert [math.isnan(one) for one in matrix[:, 0]] == [False, True, False]
+
+
+def grouped(visits: int = 400) -> pd.DataFrame:
+    """Five rows of each visit, whose target is the visit's; each visit is to a town of its own."""
+    target = np.random.default_rng(5).integers(0, 2, visits)
+    visit = np.repeat(np.arange(visits), 5)
+    return pd.DataFrame(
+        {
+            "town": [f"town {one}" for one in visit],
+            "visit": [f"visit {one}" for one in visit],
+            "day": visit,
+            "y": np.where(target[visit] == 1, "yes", "no"),
+        }
+    )
+
+
+@pytest.mark.parametrize("split", ["group: visit", "time: day"])
+def test_rows_of_a_group_or_of_one_time_do_not_tell_each_other_their_target(
+    tmp_path: Path, split: str
+) -> None:
+    chosen = "{town: {type: categorical, encoding: target}}"
+    left = "day" if "visit" in split else "visit"
+    scores = {}
+    for how in (split, "stratify: true"):
+        drop = left if how == split else "visit, day"
+        experiment(tmp_path, grouped(), chosen)
+        overrides = {"data.drop": f"[{drop}]", "data.split": f"{{{how}}}"}
+        made = spec.load(tmp_path / "one.yaml", overrides)
+        dataset = prepare.dataset(made)
+        transforms = dataset.fit(made.default().features)
+        rows = dataset.split.train
+        mean_B = transforms.codes[0].training(
+            dataset.columns["town"][rows], dataset.targets[rows], dataset.marks.take(rows)
+        )["town"]
+        part = dataset.training(transforms)
+        assert np.isfinite(part.inputs["numeric"]).all()
+        scores[how] = roc_auc_score(dataset.targets[rows], mean_B)
+    assert scores["stratify: true"] > 0.75, "by chance, a row knows the others of its visit"
+    assert scores[split] < 0.65
+
+
+def test_a_mean_is_of_earlier_times_alone_and_of_other_groups_alone() -> None:
+    names, targets = ["a", "a", "b", "a", "b"] * 40, np.arange(200) % 2
+    made, columns = fit(names, targets, target=CLASSES, encoding="target")
+    code, times = made.codes[0], np.repeat(np.arange(20), 10)
+    first = code.training(columns["x"], targets, features.Marks(times=times))["x"]
+    assert np.unique(first[:20]).tolist() == [0.5], "the first span has no earlier rows"
+    later = targets.copy()
+    later[100:] = 1
+    after = code.training(columns["x"], later, features.Marks(times=times))["x"]
+    assert after[:100].tobytes() == first[:100].tobytes(), "what comes later changes nothing"
+    groups = np.array(["one", "two"], object)[np.arange(200) // 100]
+    other = code.training(columns["x"], later, features.Marks(groups))["x"]
+    assert (other[:100] > 0.9).all()
+    assert (other[100:] < 0.7).all()
+    single = code.training(columns["x"], targets, features.Marks(np.full(200, "one", object)))
+    assert np.unique(single["x"]).tolist() == [0.5], "there is no other group"

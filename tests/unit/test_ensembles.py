@@ -1,11 +1,13 @@
 """The winner may be the mean of several trials, where that is better beyond noise."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich import console
 from safetensors import torch as safe_torch
 
 from eagleray import bundle, errors, spec
@@ -15,7 +17,7 @@ from eagleray.learn import metrics, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
-from ray_jobs import bundles, search, winner
+from ray_jobs import bundles, pipeline, search, winner
 from ray_jobs import ensembles as winners
 from tests import judged
 
@@ -272,6 +274,49 @@ def test_a_trial_whose_weights_are_damaged_is_named_and_left_out(
     ]
     assert set(found.members) <= {str(record.number) for record in trials[:2]}
     assert "damaged in storage, so not tried: trial" in str(found)
+
+
+def test_the_next_best_takes_the_place_of_a_trial_whose_weights_are_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = searched(tmp_path, **{"tune.trials": "3", "tune.ensemble.members": "1"})
+    trials = linear(one, "sss")
+    best, second, third = trials
+    monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path / "of another machine"))
+    one.storage.put(blobs.key(best.weights[0]), b"rotten")
+    one.storage.delete(blobs.key(second.weights[0]))
+    said = io.StringIO()
+    outcome = pipeline.run(one.experiment, console.Console(file=said, width=500))
+    assert (outcome.result.winner, outcome.winner.number) == (third.number, third.number)
+    assert outcome.result.warnings[-1].startswith(
+        f"is of trial {third.number}, the best one that storage can give back; damaged there: "
+        f"trial {best.number}: "
+    )
+    assert f"trial {second.number}: " in outcome.result.warnings[-1]
+    assert loaded(one, outcome.result).predict({name: [1] for name in "abcd"}).outputs.size
+    again = pipeline.run(one.experiment, console.Console(file=said, width=500))
+    assert (again.result, again.winner.number) == (outcome.result, third.number)
+
+
+def test_a_search_all_of_whose_weights_are_damaged_names_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = searched(tmp_path)
+    trials = linear(one, "ss")
+    monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path / "of another machine"))
+    one.storage.put(blobs.key(trials[0].weights[0]), b"rotten")
+    one.storage.delete(blobs.key(trials[1].weights[0]))
+    with pytest.raises(errors.CorruptObjectError, match=trials[0].weights[0].sha256[:12]):
+        bundles.sound(one, trials)
+
+
+def test_a_storage_that_is_not_there_is_told_before_the_data_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(SUMS)
+    made = spec.load(file, {"storage": (tmp_path / "nowhere").as_uri()})
+    assert not (tmp_path / "sums.csv").exists()
+    with pytest.raises(errors.BucketNotFoundError, match="the folder must exist"):
+        pipeline.run(made, console.Console(file=io.StringIO()))
 
 
 def test_the_best_trial_itself_must_be_there(

@@ -43,7 +43,7 @@ def judged(
         taken = {name: array[rows] for name, array in values.items()}
         return evaluation.Part(taken, truth[rows], np.arange(len(truth))[rows] + 1)
 
-    def encode_training(columns: schema.Columns, _: np.ndarray) -> features.Inputs:
+    def encode_training(columns: schema.Columns, *_: object) -> features.Inputs:
         return encode(columns)
 
     shape = features.Shape(numeric=columns)

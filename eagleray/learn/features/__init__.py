@@ -11,7 +11,9 @@ from eagleray.learn.features import reference as reference
 from eagleray.learn.features import several as several
 from eagleray.learn.features.categories import UNKNOWN as UNKNOWN
 from eagleray.learn.features.categories import Category as Category
+from eagleray.learn.features.coded import UNMARKED as UNMARKED
 from eagleray.learn.features.coded import Coded as Coded
+from eagleray.learn.features.coded import Marks as Marks
 from eagleray.learn.features.images import Image as Image
 from eagleray.learn.features.matrix import Matrix as Matrix
 from eagleray.learn.features.numbers import Number as Number

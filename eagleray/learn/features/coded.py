@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eagleray.learn import schema
 
 FOLDS = 5  # of the training rows, as scikit-learn's TargetEncoder has
+SPANS = 10  # of time, each of which knows the earlier ones
 
 
 class Coded(NamedTuple):
@@ -30,11 +31,26 @@ class Coded(NamedTuple):
     told: bool = True  # whether unknown names are warned of
 
 
+class Marks(NamedTuple):
+    """What rows (B) are split by beside chance: the group or the time of each, as far as any."""
+
+    groups: np.ndarray | None = None
+    times: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Marks:
+        return Marks(*(None if array is None else array[rows] for array in self))
+
+
+UNMARKED = Marks()
+"""Of rows that are split by chance."""
+
+
 class Truth(NamedTuple):
-    """Targets of the training rows (B), and the number of classes; 0 for a quantity."""
+    """Targets of the training rows (B), the number of classes (0 for a quantity), and marks."""
 
     targets: np.ndarray
     classes: int
+    marks: Marks = UNMARKED
 
     @property
     def numbers_BJ(self) -> np.ndarray:
@@ -46,7 +62,19 @@ class Truth(NamedTuple):
         return is_of_BJ.astype(np.float64)
 
     def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the other rows, and the rows, of each fold; the same for the same targets."""
+        """Yield the other rows, and the rows, of each fold; the same for the same targets.
+
+        Rows of a group share a fold. The other rows of a span of time are all earlier ones, of the
+        first one none.
+        """
+        if self.marks.times is not None:
+            yield from _spans(self.marks.times)
+        elif self.marks.groups is not None:
+            yield from _grouped(self.marks.groups)
+        else:
+            yield from self._drawn()
+
+    def _drawn(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         from sklearn.model_selection import KFold, StratifiedKFold
 
         count, rows = min(FOLDS, len(self.targets)), np.empty(len(self.targets))
@@ -92,14 +120,20 @@ class Codes:
         """The J columns of numbers (B); NaN for missing and unknown names without a number."""
         return self._named(self.table[self._codes(names_B)])
 
-    def training(self, names_B: np.ndarray, targets: np.ndarray) -> schema.Columns:
-        """The same of the rows that it was fitted on: means are those of the other folds' rows."""
+    def training(self, names_B: np.ndarray, targets: np.ndarray, marks: Marks) -> schema.Columns:
+        """The same of the rows that it was fitted on: means are those of the other folds' rows.
+
+        Where there are none, the mean of the fold stands for every name.
+        """
         if self.classes is None:
             return self.apply(names_B)
-        truth, code_B = Truth(targets, self.classes), self._codes(names_B)
+        truth, code_B = Truth(targets, self.classes, marks), self._codes(names_B)
         number_BJ, mean_BJ = truth.numbers_BJ, self.table[code_B]
         for others, rows in truth.folds():
-            mean_BJ[rows] = _means(code_B[others], number_BJ[others], code_B[rows])
+            if len(others):
+                mean_BJ[rows] = _means(code_B[others], number_BJ[others], code_B[rows])
+            else:
+                mean_BJ[rows] = number_BJ[rows].mean(axis=0)
         return self._named(mean_BJ)
 
     def flag(self, columns: schema.Columns, flags: list[list[str]]) -> None:
@@ -141,6 +175,27 @@ def _means(code_B: np.ndarray, number_BJ: np.ndarray, asked: np.ndarray) -> np.n
         encoder = TargetEncoder(target_type="continuous").fit(code_B[:, None], number_B)
         means.append(encoder.transform(asked[:, None])[:, 0])
     return np.stack(means, axis=1)
+
+
+def _grouped(groups_B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    import pandas as pd
+    from sklearn.model_selection import GroupKFold
+
+    code_B, names = pd.factorize(groups_B, use_na_sentinel=False)
+    if len(names) < 2:
+        yield np.empty(0, int), np.arange(len(groups_B))
+        return
+    yield from GroupKFold(min(FOLDS, len(names))).split(code_B, groups=code_B)
+
+
+def _spans(times_B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Spans of as many rows, each with all rows before it; rows of one time stay in one."""
+    order = np.argsort(times_B, kind="stable")
+    ordered_B = times_B[order]
+    starts = np.linspace(0, len(order), SPANS, endpoint=False).astype(int)
+    cuts = np.unique(np.searchsorted(ordered_B, ordered_B[starts])).tolist()
+    for start, end in zip(cuts, [*cuts[1:], len(order)], strict=True):
+        yield order[:start], order[start:end]
 
 
 def _size(name: str) -> tuple[float, str]:

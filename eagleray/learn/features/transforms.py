@@ -18,7 +18,7 @@ import numpy as np
 from eagleray import code, errors
 from eagleray.learn.features import coded, made, outliers, texts, vectors
 from eagleray.learn.features.categories import Categories, Category, listed
-from eagleray.learn.features.coded import Coded, Codes, Truth
+from eagleray.learn.features.coded import UNMARKED, Coded, Codes, Marks, Truth
 from eagleray.learn.features.images import Image, Images
 from eagleray.learn.features.made import Made
 from eagleray.learn.features.numbers import Number, Numbers
@@ -98,6 +98,7 @@ class Transforms:
         columns: schema.Columns,
         *,
         targets: np.ndarray | None = None,
+        marks: Marks = UNMARKED,
         functions: Mapping[str, code.Code] | None = None,
     ) -> Transforms:
         """Fit on the training part; `functions` are the user's own, by their names.
@@ -111,7 +112,7 @@ class Transforms:
         if user := known.target.user:
             del encodings[user]
             encodings[user] = Category(sys.maxsize)
-        columns, truth = _with(own_columns, columns), _truth(targets, known)
+        columns, truth = _with(own_columns, columns), _truth(targets, marks, known)
         for one in own_columns:
             one.check(columns)
         bounds = outliers.fit(encodings, columns)
@@ -146,13 +147,16 @@ class Transforms:
         columns = _with(self.made, columns)
         return self._encode(columns | self._numbered(columns))
 
-    def training(self, columns: schema.Columns, targets: np.ndarray) -> Inputs:
+    def training(
+        self, columns: schema.Columns, targets: np.ndarray, marks: Marks = UNMARKED
+    ) -> Inputs:
         """Encode the rows that are trained on, in their order.
 
-        A mean of the target is that of other rows: of its own, a row would give its target away.
+        A mean of the target is that of other rows, of other groups or of earlier times: of its own,
+        a row would give its target away.
         """
         columns = _with(self.made, columns)
-        coded = (one.training(columns[one.name], targets) for one in self.codes)
+        coded = (one.training(columns[one.name], targets, marks) for one in self.codes)
         return self._encode(columns | _merged(coded))
 
     def is_trained_on(self, columns: schema.Columns) -> np.ndarray:
@@ -250,8 +254,8 @@ def _of(encodings: Mapping[str, Encoding], encoding: type) -> dict[str, Any]:
     return {name: one for name, one in encodings.items() if isinstance(one, encoding)}
 
 
-def _truth(targets: np.ndarray | None, known: schema.Schema) -> Truth | None:
-    return None if targets is None else Truth(targets, len(known.target.classes))
+def _truth(targets: np.ndarray | None, marks: Marks, known: schema.Schema) -> Truth | None:
+    return None if targets is None else Truth(targets, len(known.target.classes), marks)
 
 
 def _within(
@@ -265,7 +269,7 @@ def _within(
     columns = {name: array[kept_B] for name, array in columns.items()}
     if truth is None:
         return columns, None
-    left = truth._replace(targets=truth.targets[kept_B])
+    left = truth._replace(targets=truth.targets[kept_B], marks=truth.marks.take(kept_B))
     if truth.classes and (gone := set(truth.targets.tolist()) - set(left.targets.tolist())):
         lost = known.target.classes[min(gone)]
         raise errors.DataError(f"{law} of each class, but leaves none of {lost!r}")
@@ -278,7 +282,7 @@ def _trained(
     """The numbers of categories of the training rows."""
     if truth is None:
         return _merged(one.apply(columns[one.name]) for one in codes)
-    return _merged(one.training(columns[one.name], truth.targets) for one in codes)
+    return _merged(one.training(columns[one.name], truth.targets, truth.marks) for one in codes)
 
 
 def _merged(parts: Iterable[schema.Columns]) -> schema.Columns:

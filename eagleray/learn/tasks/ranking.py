@@ -35,6 +35,7 @@ class Ranking(Task):
         {"target copy", "target near-copy", "target giveaway", "rows across parts"}
         | {"groups across parts", "time across parts", "identifier order", "label noise"}
         | {"imbalance", "duplicate rows", "near-duplicate rows", "rare categories", "identifiers"}
+        | {"near-duplicates with noise"}
     )
     explains, remembers = False, True
 
