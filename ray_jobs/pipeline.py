@@ -19,6 +19,7 @@ from eagleray.state import leases, runs, searches
 from ray_jobs import (
     audited,
     cluster,
+    learning_curve,
     pack_size,
     promotion,
     refit,
@@ -32,6 +33,8 @@ from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
 POLL_S = 1.0
+TOLD_S = 5.0
+"""A learning curve that takes longer is announced."""
 
 
 def drive(submitted: runs.Run) -> None:
@@ -130,6 +133,8 @@ def _drive(
     trials = {record.number: record for record in known}
     with tracking.sent(searched, trials, out) as send:
         ranked, anew = _train(searched, finished and finished[0], trials, out, address)
+        if (planned := learning_curve.plan(searched, ranked[0])).seconds >= TOLD_S:
+            out.print(str(planned), soft_wrap=True)
         outcome = _register(searched, ranked, lease, anew)
         send(outcome.result)
     return outcome

@@ -28,7 +28,7 @@ COSTS: dict[str, Callable[[float], str]] = {
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
     *("headline", "looks", "baselines", "unbeaten", "compared", "folds", "refit", "ensemble"),
-    *("coverage", "fairness", "decision", "calibration"),
+    *("coverage", "fairness", "decision", "calibration", "latency", "learning_curve"),
 }
 
 _OF_TRIAL = {"number", "status", "score", "epoch", "failure", "values"}
@@ -209,6 +209,10 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"was trained anew on training and validation part together, {result.refit} epochs"
     if result.ensemble is not None:
         yield str(result.ensemble)
+    if result.latency is not None and result.latency.over:
+        yield str(result.latency)
+    if result.learning_curve is not None:
+        yield str(result.learning_curve)
     if result.compared is not None:
         other = f"version {result.compared.version}, the champion when it was judged"
         verdict = result.compared.verdict
