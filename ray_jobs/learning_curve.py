@@ -141,7 +141,10 @@ def _models(
     """Yield numbers of rows and models: of all rows, of half of them, and so on."""
     if not planned.shares:
         return
-    ends, dataset = time.monotonic() + planned.limit, dataclasses.replace(searched.dataset, folds=())
+    ends, dataset = (
+        time.monotonic() + planned.limit,
+        dataclasses.replace(searched.dataset, folds=()),
+    )
 
     def late() -> bool:
         return time.monotonic() > ends

@@ -5,7 +5,7 @@ The error is a metric's distance from its best value. It falls as floor + factor
 are tried one by one: that fits all resamples at once, and has no start to converge from. Intervals
 are paired: all models are judged on the same resamples of the test part.
 
-Legend: K models, the fewest rows first, N resamples, G exponents.
+Legend: K models, the fewest rows first, N resamples, C exponents.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from eagleray.learn import metrics
 from eagleray.state.estimates import Estimate
 from eagleray.state.learning_curves import CurvePoint, LearningCurve, Outcome, PowerLaw
 
-EXPONENTS_G = np.linspace(0, 2, 81)
+EXPONENTS_C = np.linspace(0, 2, 81)
 LEAST_FOR_FLOOR = 4
+LEAST_ROWS = 30
+"""Test rows with fewer of which nothing is clear."""
 HELPS = 0.02
 """Share of the error that twice the rows must save for more rows to help."""
 HARDLY = 0.05
@@ -85,7 +87,7 @@ def measure(
         ),
         last=last,
         gain=gain,
-        outcome=_outcome(gain, float(errors_K[-1])),
+        outcome=_outcome(gain, errors_K[-1].item(), judged_K[-1].units),
         seconds=seconds,
     )
 
@@ -95,10 +97,10 @@ def _errors(scores: Sequence[float] | Sequence[np.ndarray], mode: str) -> np.nda
     return 1 - found if mode == "max" else found
 
 
-def _outcome(gain: Estimate, error: float) -> Outcome:
+def _outcome(gain: Estimate, error: float, rows: int) -> Outcome:
     if error <= 0:
         return "hardly"  # nothing is left to gain
-    if gain.low is None or gain.high is None:
+    if rows < LEAST_ROWS or gain.low is None or gain.high is None:
         return "unclear"
     if gain.low > 0 and gain.value >= HELPS * error:
         return "helps"
@@ -116,17 +118,20 @@ def _gains(rows_K: Sequence[int], errors_NK: np.ndarray) -> np.ndarray:
 
 def _fit(rows_K: Sequence[int], errors_NK: np.ndarray) -> _Laws:
     """The law of least squares of each resample; no part of an error is negative."""
-    x_GK = (np.array(rows_K) / rows_K[-1]) ** -EXPONENTS_G[:, None]
-    factor_NG = np.maximum(0, errors_NK @ x_GK.T / (x_GK**2).sum(1))
-    floor_NG = np.zeros_like(factor_NG)
+    x_CK = (np.array(rows_K) / rows_K[-1]) ** -EXPONENTS_C[:, None]
+    factor_NC = np.maximum(0, errors_NK @ x_CK.T / (x_CK**2).sum(1))
+    floor_NC = np.zeros_like(factor_NC)
     if len(rows_K) >= LEAST_FOR_FLOOR:
-        off_GK = x_GK - x_GK.mean(1, keepdims=True)
-        spread_G = (off_GK**2).sum(1)
-        slope_NG = np.maximum(0, errors_NK @ off_GK.T / np.where(spread_G > 0, spread_G, np.inf))
-        mean_NG = errors_NK.mean(1, keepdims=True) - slope_NG * x_GK.mean(1)
-        above_NG = mean_NG > 0
-        floor_NG, factor_NG = np.where(above_NG, mean_NG, 0), np.where(above_NG, slope_NG, factor_NG)
-    laws_NGK = floor_NG[..., None] + factor_NG[..., None] * x_GK
-    best_N = ((laws_NGK - errors_NK[:, None]) ** 2).sum(2).argmin(1)
+        off_CK = x_CK - x_CK.mean(1, keepdims=True)
+        spread_C = (off_CK**2).sum(1)
+        slope_NC = np.maximum(0, errors_NK @ off_CK.T / np.where(spread_C > 0, spread_C, np.inf))
+        mean_NC = errors_NK.mean(1, keepdims=True) - slope_NC * x_CK.mean(1)
+        above_NC = mean_NC > 0
+        floor_NC, factor_NC = (
+            np.where(above_NC, mean_NC, 0),
+            np.where(above_NC, slope_NC, factor_NC),
+        )
+    laws_NCK = floor_NC[..., None] + factor_NC[..., None] * x_CK
+    best_N = ((laws_NCK - errors_NK[:, None]) ** 2).sum(2).argmin(1)
     at = np.arange(len(errors_NK)), best_N
-    return _Laws(floor_NG[at], factor_NG[at], EXPONENTS_G[best_N])
+    return _Laws(floor_NC[at], factor_NC[at], EXPONENTS_C[best_N])

@@ -92,7 +92,10 @@ def by_rows(found: Evaluation) -> Figure | None:
         f" the rows: {curve.says}."
     )
     bounds = [bound for pair in sides for bound in pair]
-    across, up = Axis("training rows", 0, most), Axis.over(curve.metric, [*measured.y, *law.y, *bounds])
+    across, up = (
+        Axis("training rows", 0, most),
+        Axis.over(curve.metric, [*measured.y, *law.y, *bounds]),
+    )
     picture = pictures.plot([measured, law], across, up, says=says)
     headings = ("training rows", curve.metric, "95 % interval", "by the law")
     table: list[tuple[object, ...]] = [

@@ -43,4 +43,3 @@ class Verdict(Part):
     def __str__(self) -> str:
         gap = self.difference
         return f"{self.outcome} ({self.metric} {gap.value:+.4g}{gap.between()})"
-

@@ -296,10 +296,14 @@ def test_a_metric_of_which_less_is_better_is_better_by_a_positive_number() -> No
         (
             {"learning_curve": curve("helps")},
             "warn",
-            "More data would help: twice the rows (800) would lower rmse by about 0.2, 95 % interval"
-            " 0.1 to 0.3; from 200 to 400 rows it fell by 0.3.",
+            "More data would help: twice the rows (800) would lower rmse by about 0.2, 95 %"
+            " interval 0.1 to 0.3; from 200 to 400 rows it fell by 0.3.",
         ),
-        ({"learning_curve": curve("hardly")}, "pass", "More rows would hardly help: twice the rows"),
+        (
+            {"learning_curve": curve("hardly")},
+            "pass",
+            "More rows would hardly help: twice the rows",
+        ),
         ({"learning_curve": curve("unclear")}, "pass", "Whether more rows would help is not clear"),
         (
             {"latency": Latency(ms=7.25, bound_ms=5.0, tried=2, fix="a smaller model")},

@@ -73,9 +73,7 @@ def test_a_slow_winner_is_told_with_the_best_trial_that_is_fast_enough(
     assert told(one).fix == found.fix
 
 
-def test_the_fix_of_a_slow_winner_chooses_the_faster_trial(
-    both: Sizes, tmp_path: Path
-) -> None:
+def test_the_fix_of_a_slow_winner_chooses_the_faster_trial(both: Sizes, tmp_path: Path) -> None:
     """As a search with these keys would rank the same trials, by what they took in training."""
     whole, trials, bound = both
     folder = shutil.copytree(whole, tmp_path / "own")
@@ -122,9 +120,7 @@ def test_where_no_trial_is_fast_enough_it_says_so(
     assert rotten.tried == 0
 
 
-def test_without_a_bound_nothing_is_slow(
-    both: Sizes, tmp_path: Path
-) -> None:
+def test_without_a_bound_nothing_is_slow(both: Sizes, tmp_path: Path) -> None:
     whole, trials, _ = both
     folder = shutil.copytree(whole, tmp_path / "own")
     one = sized(folder, **{"tune.ensemble.latency_ms": "null"})

@@ -241,7 +241,9 @@ train: {epochs: 2}
     (note,) = [note for note in kept(one, result).notes if note.startswith("learning curve")]
     assert result.learning_curve is not None
     assert [point.rows for point in result.learning_curve.points] == [60, 120]
-    assert note.startswith("learning curve: smaller shares left out: rows of every class are needed")
+    assert note.startswith(
+        "learning curve: smaller shares left out: rows of every class are needed"
+    )
 
 
 def test_a_learner_that_fails_again_leaves_the_winner_as_it_is(
