@@ -26,7 +26,7 @@ class PowerLaw(Part):
 
     def error(self, rows: float) -> float:
         """The error with so many rows."""
-        return self.floor + self.factor * (rows / self.rows) ** -self.exponent
+        return self.floor + float(self.factor * (rows / self.rows) ** -self.exponent)
 
 
 class LearningCurve(Part):

@@ -36,6 +36,12 @@ train: {epochs: 4, lr: 0.01, batch_size: 32}
 """
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A curve ends with its shares, however slow the machine is."""
+    monkeypatch.setattr(learning_curve, "LEAST_S", learning_curve.MOST_S)
+
+
 def off(sizes: np.ndarray, rows: int = 2000) -> list[evaluation.Judged]:
     """Models whose errors have these root mean squares, and are alike."""
     random = np.random.default_rng(0)
@@ -117,6 +123,7 @@ def test_what_the_rows_do_not_define_has_no_curve() -> None:
     assert law.measure(ROWS[:3], models, "roc_auc") is None
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("text", [TREES, NETWORK], ids=["trees", "network"])
 def test_a_hard_problem_with_few_rows_is_told_that_more_help_and_they_do(
     tmp_path: Path, text: str
@@ -126,7 +133,7 @@ def test_a_hard_problem_with_few_rows_is_told_that_more_help_and_they_do(
         folder = tmp_path / str(rows)
         folder.mkdir()
         table(folder, rows, hard=True)
-        text = text.replace("epochs: 4", "epochs: 60").replace("[8]", "[64]")
+        text = text.replace("epochs: 4", "epochs: 30").replace("[8]", "[64]")
         one = judged.searched(folder, text)
         result = judged.won(one, [judged.trial(one, 1)])
         scores.append(result.test["rmse"])
@@ -146,6 +153,7 @@ def test_a_hard_problem_with_few_rows_is_told_that_more_help_and_they_do(
     assert report.json()["evaluation"]["learning_curve"]["outcome"] == "helps"
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("text", [TREES, NETWORK], ids=["trees", "network"])
 def test_a_line_with_noise_is_told_that_more_rows_hardly_help(tmp_path: Path, text: str) -> None:
     """A network of 4 epochs too: with half of the rows it takes as many steps."""
@@ -218,6 +226,7 @@ def test_a_share_that_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
         next(shares.halves(level, grouped.experiment.data))
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_tiny_data_have_a_winner_and_a_note(tmp_path: Path) -> None:
     one = marked(tmp_path, "{}", 50)
     result = judged.won(one, [judged.trial(one, 1)])
@@ -226,6 +235,7 @@ def test_tiny_data_have_a_winner_and_a_note(tmp_path: Path) -> None:
     assert "learning curve: left out: a share needs at least 20 rows, but has 15" in notes
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_shares_that_lack_a_class_are_left_out(tmp_path: Path) -> None:
     """Of 120 training rows two are `rare`: one is left in a half, none in the next one."""
     lines = [f"{n % 7},{'rare' if n >= 196 else 'ab'[n % 2]}" for n in range(200)]
@@ -341,6 +351,7 @@ def test_streamed_rows_have_none(tmp_path: Path) -> None:
     assert found.why == "streamed rows are not in the driver's memory"
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_registered_winner_is_the_same_whether_it_has_a_curve_or_not(tmp_path: Path) -> None:
     """The weights and the lineage are those of the trial; training again changes nothing of it."""
     one = judged.searched(tmp_path)
