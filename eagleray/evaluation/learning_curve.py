@@ -3,7 +3,8 @@
 The error is a metric's distance from its best value. It falls as floor + factor * rows ** -exponent
 (Cortes et al. 1993, NIPS 6); fewer than four models do not tell a floor, so that it is 0. Exponents
 are tried one by one: that fits all resamples at once, and has no start to converge from. Intervals
-are paired: all models are judged on the same resamples of the test part.
+are paired: all models are judged on the same resamples of the test part. What the law leaves of the
+errors is noise of trainings, and is in the interval of the gain too.
 
 Legend: K models, the fewest rows first, N resamples, C exponents.
 """
@@ -66,10 +67,11 @@ def measure(
         resampled_NK = _errors([one.resampled[metric] for one in judged_K], mode).T
         without_NK = _errors([one.without[metric] for one in judged_K], mode).T
         units = judged_K[-1].units
-        both = [_gains(rows_K, one) for one in (resampled_NK, without_NK)]
-        gain = intervals.change(gain.value, *both, units)
-        both = [one[:, -2] - one[:, -1] for one in (resampled_NK, without_NK)]
-        last = intervals.change(last.value, *both, units)
+        moved_NK = resampled_NK + _noise(rows_K, errors_K, law, len(resampled_NK))
+        moved, without = (_gains(rows_K, one) for one in (moved_NK, without_NK))
+        gain = intervals.change(gain.value, moved, without, units)
+        drawn, without = (one[:, -2] - one[:, -1] for one in (resampled_NK, without_NK))
+        last = intervals.change(last.value, drawn, without, units)
     scores = [intervals.estimates(one).get(metric) for one in judged_K]
     return LearningCurve(
         metric=metric,
@@ -105,6 +107,20 @@ def _outcome(gain: Estimate, error: float, rows: int) -> Outcome:
     if gain.low > 0 and gain.value >= HELPS * error:
         return "helps"
     return "hardly" if gain.value < HELPS * error and gain.high < HARDLY * error else "unclear"
+
+
+def _noise(rows_K: Sequence[int], errors_K: np.ndarray, law: _Laws, count: int) -> np.ndarray:
+    """What the law leaves of each error, with signs by chance (N, K).
+
+    It stands for other draws of the shares and other trainings: a wild bootstrap (Wu 1986).
+    """
+    spare = len(rows_K) - (3 if law.floor.item() else 2)
+    if spare < 1:
+        return np.zeros((count, len(rows_K)))
+    at_K = law.floor + law.factor * (np.array(rows_K) / rows_K[-1]) ** -law.exponent
+    signs_NK = np.random.default_rng(0).choice([-1.0, 1.0], (count, len(rows_K)))
+    noise_NK: np.ndarray = signs_NK * (errors_K - at_K) * np.sqrt(len(rows_K) / spare)
+    return noise_NK
 
 
 def _gains(rows_K: Sequence[int], errors_NK: np.ndarray) -> np.ndarray:

@@ -82,21 +82,22 @@ def by_rows(found: Evaluation) -> Figure | None:
     rows, scores = [one.rows for one in curve.points], [one.score for one in curve.points]
     sides = [(one.low, one.high) for one in scores if one.low is not None and one.high is not None]
     low, high = zip(*sides, strict=True) if len(sides) == len(rows) else (None, None)
-    measured = Series("measured", rows, [one.value for one in scores], low, high)
+    values = [one.value for one in scores]
+    measured = Series("measured", rows, values, low, high, marks=True)
     most = 2 * rows[-1]
     every = [rows[0] * (most / rows[0]) ** (place / 40) for place in range(41)]
     law = Series("power law", every, [curve.expected(one) for one in every], colour=1)
     says = (
-        f"{curve.metric} on the test part of the best trial's configuration by the number of rows"
-        " that it was trained on, with 95 % intervals, and the power law through it, up to twice"
-        f" the rows: {curve.says}."
+        f"{curve.metric} on the test part by the number of training rows. Marks, with their 95 %"
+        " intervals, are the best trial's configuration trained on shares of the rows; the line is"
+        f" the power law through them, up to twice the rows. By it {curve.says}."
     )
     bounds = [bound for pair in sides for bound in pair]
     across, up = (
         Axis("training rows", 0, most),
         Axis.over(curve.metric, [*measured.y, *law.y, *bounds]),
     )
-    picture = pictures.plot([measured, law], across, up, says=says)
+    picture = pictures.plot([measured, law], across, up, says=says, named=False)
     headings = ("training rows", curve.metric, "95 % interval", "by the law")
     table: list[tuple[object, ...]] = [
         (count, one.value, one.sides(), curve.expected(count))

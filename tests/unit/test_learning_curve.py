@@ -84,6 +84,19 @@ def test_a_power_law_with_a_floor_is_found_and_goes_on(metric: str) -> None:
     assert [point.rows for point in found.points] == list(ROWS)
 
 
+def test_what_the_law_does_not_explain_widens_the_interval() -> None:
+    """The test rows are the same; trainings that scatter tell less."""
+    smooth = 0.2 + 0.4 * (np.array(ROWS) / 1000) ** -0.5
+    steady, scattered = (
+        law.measure(ROWS, off(sizes), "rmse")
+        for sizes in (smooth, smooth + np.array([0.0, 0.08, -0.08, 0.0]))
+    )
+    assert steady is not None
+    assert scattered is not None
+    wide, narrow = (one.gain.high - one.gain.low for one in (scattered, steady))
+    assert wide > 2 * narrow
+
+
 def test_errors_that_do_not_fall_say_that_more_rows_hardly_help() -> None:
     for sizes in (np.ones(4), np.array([1.0, 1.01, 1.0, 1.01])):
         found = law.measure(ROWS, off(sizes), "rmse")
