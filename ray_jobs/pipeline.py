@@ -133,9 +133,7 @@ def _drive(
     trials = {record.number: record for record in known}
     with tracking.sent(searched, trials, out) as send:
         ranked, anew = _train(searched, finished and finished[0], trials, out, address)
-        if (planned := learning_curve.plan(searched, ranked[0])).seconds >= TOLD_S:
-            out.print(str(planned), soft_wrap=True)
-        outcome = _register(searched, ranked, lease, anew)
+        outcome = _register(searched, ranked, lease, anew, out)
         send(outcome.result)
     return outcome
 
@@ -145,10 +143,13 @@ def _register(
     ranked: list[searches.Record],
     lease: leases.Lease,
     anew: refit.Refit | None,
+    out: console.Console,
 ) -> Outcome:
     """Evaluate the winner, register and promote it; keep it here if storage is away."""
     best: winner.Winner | None = None
     try:
+        if (planned := learning_curve.plan(searched, ranked[0])).seconds >= TOLD_S:
+            out.print(str(planned), soft_wrap=True)
         best = winner.Winner(searched, ranked, anew)
         lease.verify()
         searched.records.save_curves(curves.parquet(ranked))
