@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from eagleray import bundle, messages, spec
+from eagleray import bundle, errors, messages, spec
 from eagleray.engines import placement
 from eagleray.learn import schema
 from eagleray.state import searches
@@ -62,7 +62,7 @@ def _fast_enough(
     for trial in _able(searched, others):
         try:
             model = bundles.of(searched, trial)
-        except bundles.DAMAGED:
+        except errors.StorageError:
             continue  # as if it had none
         tried += 1
         ms = milliseconds(model, row)

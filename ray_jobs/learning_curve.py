@@ -92,20 +92,16 @@ def measure(
     """The curve of a trial on the test part, on which `judged` is the winner.
 
     What fails becomes a note: the search has ended well.
-
-    Raises:
-        StorageUnavailableError: storage does not answer.
     """
-    planned, began = plan(searched, trial), time.monotonic()
-    points, why = dict[int, evaluation.Judged](), planned.why
+    began, points, why = time.monotonic(), dict[int, evaluation.Judged](), ""
     try:
+        planned = plan(searched, trial)
+        why = planned.why
         with _threads(searched.experiment.compute.cpus):
             for rows, model in _models(searched, trial, planned):
                 outputs, target = model.predict_columns(test.columns).outputs, model.schema.target
                 points[rows] = judged.beside(outputs, target=target, names=(searched.metric,))
-    except errors.StorageUnavailableError:
-        raise
-    except Exception as cause:  # noqa: BLE001 - of any library, and of code of the user's own
+    except Exception as cause:  # noqa: BLE001 - of libraries, storage, and the user's own code
         why = str(cause).removeprefix("data.split: ")
     curve = None
     if len(points) > 1:

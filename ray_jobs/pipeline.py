@@ -148,14 +148,21 @@ def _register(
     """Evaluate the winner, register and promote it; keep it here if storage is away."""
     best: winner.Winner | None = None
     try:
-        if (planned := learning_curve.plan(searched, ranked[0])).seconds >= TOLD_S:
-            out.print(str(planned), soft_wrap=True)
+        _announce(searched, ranked[0], out)
         best = winner.Winner(searched, ranked, anew)
         lease.verify()
         searched.records.save_curves(curves.parquet(ranked))
         return _promote(searched, ranked, best.register())
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, best, cause)) from cause
+
+
+def _announce(searched: search.Search, best: searches.Record, out: console.Console) -> None:
+    """Say that a learning curve is trained, if that takes a while."""
+    with contextlib.suppress(errors.StorageError):
+        planned = learning_curve.plan(searched, best)
+        if planned.seconds >= TOLD_S:
+            out.print(str(planned), soft_wrap=True)
 
 
 def _advice(searched: search.Search, best: winner.Winner | None, cause: Exception) -> str:

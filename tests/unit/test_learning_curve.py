@@ -284,6 +284,22 @@ def test_a_learner_that_fails_again_leaves_the_winner_as_it_is(
     assert "learning curve: left out: of its library" in kept(one, result).notes
 
 
+def test_a_storage_that_is_away_meanwhile_leaves_the_winner_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what was judged is registered, or kept here if storage stays away."""
+    one = judged.searched(tmp_path, **{"train.epochs": "2"})
+    trial = judged.trial(one, 1)
+
+    def away(_: search.Search) -> float:
+        raise errors.StorageUnavailableError("storage does not answer")
+
+    monkeypatch.setattr(search.Search, "seconds", away)
+    result = judged.won(one, [trial])
+    assert (result.version, result.learning_curve) == (1, None)
+    assert "learning curve: left out: storage does not answer" in kept(one, result).notes
+
+
 def test_it_ends_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = judged.searched(tmp_path, **{"train.epochs": "2"})
     none = learning_curve.Plan(learning_curve.SHARES, 1.0, -1.0)
