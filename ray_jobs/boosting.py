@@ -40,6 +40,7 @@ class Booster(learner.Learner):
     """One configuration in training; see `learner.build`. `text` is that of all its trees."""
 
     grows = True
+    batched = False
 
     def __init__(
         self,

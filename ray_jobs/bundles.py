@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eagleray import bundle, errors
+from eagleray import bundle, errors, spec
 from eagleray.engines import ensemble
-from eagleray.learn import tasks
+from eagleray.learn import features, tasks
 from eagleray.state import searches
 from eagleray.storage import cache
 from ray_jobs import checkpoints, learner, search, tensors
+from ray_jobs.data import prepare
 
 
 class Sound(NamedTuple):
@@ -47,17 +48,26 @@ def of(searched: search.Search, trial: searches.Record) -> bundle.Bundle:
     Raises:
         StorageError: its weights are missing or corrupt.
     """
-    dataset = searched.dataset
     configuration = searched.experiment.configuration(trial.values)
     transforms = searched.transforms(configuration)
+    with weights(searched, trial) as best:
+        return made(searched, searched.dataset, configuration, transforms, best)
+
+
+def made(
+    searched: search.Search,
+    dataset: prepare.Dataset,
+    configuration: spec.Configuration,
+    transforms: features.Transforms,
+    best: tensors.Reader,
+) -> bundle.Bundle:
+    """The model that a configuration gave on the training rows of a dataset."""
     custom = searched.custom.get(configuration.model.type)
     task, trained = tasks.of(dataset.schema.target), learner.member(configuration.model)
-    with weights(searched, trial) as best:
-        engine = trained.engine(configuration.model, transforms, task, best, custom=custom)
     return bundle.Bundle(
         schema=transforms.with_categories(dataset.schema),
         transforms=transforms,
-        engine=engine,
+        engine=trained.engine(configuration.model, transforms, task, best, custom=custom),
         scale=task.scale(dataset.targets[dataset.trained(transforms)]),
         extra_fields=searched.experiment.serve.extra_fields,
     )

@@ -1,27 +1,19 @@
 """The model that wins: the best trial, or the mean of several where that is better beyond noise."""
 
-import contextlib
 import dataclasses
-import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-
 from eagleray import bundle, spec
-from eagleray.engines import placement
 from eagleray.evaluation import ensembles
 from eagleray.learn import metrics, schema
 from eagleray.state import searches
 from eagleray.state.evaluations import Ensemble, Evaluation, Member, Price, Verdict
-from ray_jobs import bundles, checkpoints, refit, search
+from ray_jobs import bundles, checkpoints, latency, refit, search
 from ray_jobs.data import prepare
 
 MOST_ROWS, MOST_OUTPUTS = 20_000, 20_000_000
 """Validation rows, and outputs of all candidates for them; of more, fewer rows are looked at."""
-PASSES, WARM_UP = 50, 10
-"""Predictions of one row whose median is a latency, after some that are not counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +95,7 @@ class _Pool:
 
     def price(self, model: bundle.Bundle) -> Price:
         size = sum(map(len, model.engine.files().values()))
-        return Price(latency_ms=_latency_ms(model, self.row), size=size)
+        return Price(latency_ms=latency.milliseconds(model, self.row), size=size)
 
     def told(self, times: Sequence[int], verdict: Verdict | None) -> dict[str, object]:
         """Fields of `Ensemble` on members that were selected so many times."""
@@ -184,26 +176,3 @@ def _not_better(taken: int, verdict: Verdict | None) -> str:
     gap = verdict.difference
     how = "is worse" if verdict.outcome == "worse" else "is no better beyond noise"
     return f"{what} {how} ({verdict.metric} {gap.value:+.2g}{gap.between('.2g')})"
-
-
-def _latency_ms(model: bundle.Bundle, row: schema.Columns) -> float:
-    """Median milliseconds of the prediction of one row on one core."""
-    seconds = []
-    with _one_core():
-        for _ in range(WARM_UP + PASSES):
-            began = time.perf_counter()
-            model.predict_columns(row)
-            seconds.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(seconds[WARM_UP:])
-
-
-@contextlib.contextmanager
-def _one_core() -> Iterator[None]:
-    """Run models on one core in the block, as a replica of one CPU does."""
-    before, threads = placement.now(), torch.get_num_threads()
-    placement.use(dataclasses.replace(before, threads=1))
-    try:
-        yield
-    finally:
-        placement.use(before)
-        torch.set_num_threads(threads)

@@ -37,6 +37,7 @@ class Folded(learner.Learner):
     """A configuration in training, fold after fold; `build` gives the learner of a fold, from 0."""
 
     grows = True
+    batched = True
 
     def __init__(self, build: Callable[[int], learner.Learner], count: int) -> None:
         self._build, self._count = build, count

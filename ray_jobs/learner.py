@@ -114,6 +114,8 @@ class Learner(Protocol):
     strategy: strategies.OneProcess
     grows: bool
     """Whether what a model costs follows from its epochs, and is known after the first alone."""
+    batched: bool
+    """Whether an epoch has a step for each batch of rows: with fewer rows it has fewer steps."""
 
     @property
     def finished(self) -> bool:

@@ -20,6 +20,7 @@ from ray_jobs import (
     audited,
     bundles,
     cluster,
+    learning_curve,
     pack_size,
     promotion,
     refit,
@@ -33,6 +34,8 @@ from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
 POLL_S = 1.0
+TOLD_S = 5.0
+"""A learning curve that takes longer is announced."""
 
 
 def drive(submitted: runs.Run) -> None:
@@ -132,7 +135,7 @@ def _drive(
     trials = {record.number: record for record in known}
     with tracking.sent(searched, trials, out) as send:
         ranked, anew = _train(searched, finished and finished[0], trials, out, address)
-        outcome = _register(searched, ranked, lease, anew)
+        outcome = _register(searched, ranked, lease, anew, out)
         send(outcome.result)
     return outcome
 
@@ -142,16 +145,26 @@ def _register(
     ranked: bundles.Sound,
     lease: leases.Lease,
     anew: refit.Refit | None,
+    out: console.Console,
 ) -> Outcome:
     """Evaluate the winner, register and promote it; keep it here if storage is away."""
     best: winner.Winner | None = None
     try:
+        _announce(searched, ranked.trials[0], out)
         best = winner.Winner(searched, ranked.trials, anew, damaged=ranked.damaged)
         lease.verify()
         searched.records.save_curves(curves.parquet(ranked.trials))
         return _promote(searched, ranked.trials, best.register())
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, best, cause)) from cause
+
+
+def _announce(searched: search.Search, best: searches.Record, out: console.Console) -> None:
+    """Say that a learning curve is trained, if that takes a while."""
+    with contextlib.suppress(errors.StorageError):
+        planned = learning_curve.plan(searched, best)
+        if planned.seconds >= TOLD_S:
+            out.print(str(planned), soft_wrap=True)
 
 
 def _advice(searched: search.Search, best: winner.Winner | None, cause: Exception) -> str:

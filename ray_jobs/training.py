@@ -61,6 +61,7 @@ class Trainer(learner.Learner):
     """
 
     grows = False
+    batched = True
     packs = True  # whether several can be trained in one pass
 
     def __init__(

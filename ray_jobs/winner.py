@@ -20,7 +20,17 @@ from eagleray.learn import features, schema, tasks
 from eagleray.spec import auto
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
-from ray_jobs import bundles, challenge, decided, ensembles, folded, refit, search
+from ray_jobs import (
+    bundles,
+    challenge,
+    decided,
+    ensembles,
+    folded,
+    latency,
+    learning_curve,
+    refit,
+    search,
+)
 from ray_jobs.data import prepare
 
 
@@ -76,7 +86,11 @@ class Winner:
                 layers=searched.records.layers(trial.number),
             ),
         )
-        self._evaluation = self._best.told(found.told(evaluated, self._test, self._outputs))
+        evaluated = self._best.told(found.told(evaluated, self._test, self._outputs))
+        curve = learning_curve.measure(searched, trial, self._test, self._judged)
+        more = {"latency": self._latency(trials), "learning_curve": curve.curve}
+        notes = [*evaluated.notes, *curve.notes]
+        self._evaluation = evaluated.model_copy(update={**more, "notes": notes})
         if damaged:
             told = [*self._evaluation.warnings, _replaced(trial, damaged)]
             self._evaluation = self._evaluation.model_copy(update={"warnings": told})
@@ -114,6 +128,12 @@ class Winner:
         made = bundles.of(searched, self._trial) if self._anew else self._best.model
         raw_BC = made.task.rescaled(made.raw(dataset.take(rows)), made.scale, made.task.unit)
         return decided.Held(dataset.targets[rows], raw_BC)
+
+    def _latency(self, trials: list[searches.Record]) -> evaluations.Latency:
+        row = {name: array[:1] for name, array in self._test.columns.items()}
+        price = self._best.ensemble.price if self._best.weights and self._best.ensemble else None
+        ms = price.latency_ms if price else latency.milliseconds(self._bundle, row)
+        return latency.judge(self._search, trials, ms, row)
 
     def _look(self, store: storage.Storage) -> int:
         """Count the look; 0, not counted, where the storage refuses to write there."""
@@ -183,6 +203,8 @@ class Winner:
             folds=self._trial.folds,
             refit=self._until,
             ensemble=judged.ensemble,
+            latency=judged.latency,
+            learning_curve=judged.learning_curve,
             members=self._search.experiment.members,
             latency_ms=tune.ensemble.latency_ms,
         )

@@ -5,6 +5,7 @@ baselines    plain models on the same rows
 slices       groups that are predicted worse
 fairness     predictions by the groups of a protected column
 importance   what each column is worth
+learning_curve what more rows would bring
 fit          over- and under-fitting
 calibrations temperature, isotonic curves, and intervals that hold what they say
 training     gradients, dead units, spikes of the loss, columns that are not scaled

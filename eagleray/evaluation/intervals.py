@@ -163,11 +163,7 @@ def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:
         )
     resampled_N = ours.resampled[metric] - theirs.resampled[metric]
     without_K = ours.without[metric] - theirs.without[metric]
-    rows = ours.units
-    if rows >= _SURE and np.isfinite(resampled_N).all() and np.ptp(resampled_N) == 0:
-        found = Estimate(value=difference, low=difference, high=difference)
-    else:
-        found = _estimate(difference, resampled_N, without_K, rows)
+    found = change(difference, resampled_N, without_K, ours.units)
     return Verdict(outcome=_outcome(found, metric), metric=metric, difference=found)
 
 
@@ -179,6 +175,16 @@ def _outcome(difference: Estimate, metric: str) -> str:
     if not above and not below:
         return "no difference"
     return "better" if above == (metrics.REGISTRY[metric].mode == "max") else "worse"
+
+
+def change(value: float, resampled_N: np.ndarray, without_K: np.ndarray, rows: int) -> Estimate:
+    """What models on the same rows differ by, of its resamples (N) and without each group (K).
+
+    Where all resamples of enough rows are equal, it is its own interval.
+    """
+    if rows >= _SURE and np.isfinite(resampled_N).all() and np.ptp(resampled_N) == 0:
+        return Estimate(value=value, low=value, high=value)
+    return _estimate(value, resampled_N, without_K, rows)
 
 
 def _estimate(value: float, resampled_N: np.ndarray, without_K: np.ndarray, rows: int) -> Estimate:

@@ -71,6 +71,42 @@ def important(found: Evaluation) -> Figure | None:
     )
 
 
+def by_rows(found: Evaluation) -> Figure | None:
+    """The metric by the number of training rows, and up to twice as many by the power law.
+
+    None where there is no curve.
+    """
+    curve = found.learning_curve
+    if curve is None:
+        return None
+    rows, scores = [one.rows for one in curve.points], [one.score for one in curve.points]
+    sides = [(one.low, one.high) for one in scores if one.low is not None and one.high is not None]
+    low, high = zip(*sides, strict=True) if len(sides) == len(rows) else (None, None)
+    values = [one.value for one in scores]
+    measured = Series("measured", rows, values, low, high, marks=True)
+    most = 2 * rows[-1]
+    every = [rows[0] * (most / rows[0]) ** (place / 40) for place in range(41)]
+    law = Series("power law", every, [curve.expected(one) for one in every], colour=1)
+    says = (
+        f"{curve.metric} on the test part by the number of training rows. Marks, with their 95 %"
+        " intervals, are the best trial's configuration trained on shares of the rows; the line is"
+        f" the power law through them, up to twice the rows. By it {curve.says}."
+    )
+    bounds = [bound for pair in sides for bound in pair]
+    across, up = (
+        Axis("training rows", 0, most),
+        Axis.over(curve.metric, [*measured.y, *law.y, *bounds]),
+    )
+    picture = pictures.plot([measured, law], across, up, says=says, named=False)
+    headings = ("training rows", curve.metric, "95 % interval", "by the law")
+    table: list[tuple[object, ...]] = [
+        (count, one.value, one.sides(), curve.expected(count))
+        for count, one in zip(rows, scores, strict=True)
+    ]
+    table.append((most, None, "", curve.expected(most)))
+    return Figure("Learning curve by the number of rows", says, picture, headings, table)
+
+
 def drawn(one: Diagram) -> Figure:
     """A diagram of the task."""
     series = [

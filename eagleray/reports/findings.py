@@ -39,6 +39,8 @@ def of(found: Evaluation) -> Iterator[Finding]:
         *_champion(found),
         *_fit(found),
         *found.training,
+        *_rows(found),
+        *_latency(found),
         *_slices(found),
         *_fairness(found),
         *_calibration(found),
@@ -96,6 +98,26 @@ def _fit(found: Evaluation) -> Iterator[Finding]:
     else:
         check, says = found.fit.sign, f"It is {found.fit.sign}: {found.fit.says}."
         yield warned(says, check=check, fix=found.fit.fix)
+
+
+def _rows(found: Evaluation) -> Iterator[Finding]:
+    curve = found.learning_curve
+    if curve is None:
+        return
+    check, says = "learning curve", curve.says
+    if curve.outcome == "helps":
+        yield warned(f"More data would help: {says}.", check=check, fix="more training rows")
+    elif curve.outcome == "hardly":
+        yield passed(f"More rows would hardly help: {says}.", check=check)
+    else:
+        yield passed(f"Whether more rows would help is not clear: {says}.", check=check)
+
+
+def _latency(found: Evaluation) -> Iterator[Finding]:
+    one = found.latency
+    if one is not None:
+        say = warned if one.over else passed
+        yield say(f"It {one}.", check="latency", fix=one.fix)
 
 
 def _slices(found: Evaluation) -> Iterator[Finding]:

@@ -111,7 +111,8 @@ def _whole(of: Contents) -> dict[str, object]:
 
 _NOTHING: dict[str, object] = {
     **dict.fromkeys(("tiles", "slices", "confusion", "confused", "wrong", "metrics", "diagrams")),
-    **dict.fromkeys(("members", "fairness", "beside", "important", "groups", "miss", "classes")),
+    **dict.fromkeys(("members", "fairness", "beside", "important", "by_rows")),
+    **dict.fromkeys(("groups", "miss", "classes")),
     "notes": [],
 }
 
@@ -134,6 +135,7 @@ def _judged(of: Contents, found: Evaluation | None) -> dict[str, object] | None:
         "members": _members(found.ensemble) if found.ensemble else None,
         "metrics": metrics(found),
         "important": figures.important(found),
+        "by_rows": figures.by_rows(found),
         "notes": found.notes,
     }
 

@@ -35,7 +35,8 @@ class Ensemble(Section):
     latency_ms: Positive | None = Field(
         5.0,
         description="Longest median time of one row's prediction on one core; an ensemble loses "
-        "members until it takes no longer.",
+        "members until it takes no longer, and the report of a trial that does names the best one "
+        "that does not.",
     )
 
 

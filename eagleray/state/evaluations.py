@@ -13,49 +13,21 @@ import pydantic
 from eagleray import errors
 from eagleray.findings import Finding
 from eagleray.state import documents, keys
+from eagleray.state.estimates import Estimate as Estimate
+from eagleray.state.estimates import Outcome as Outcome
+from eagleray.state.estimates import Part as Part
+from eagleray.state.estimates import Verdict as Verdict
+from eagleray.state.learning_curves import LearningCurve as LearningCurve
+from eagleray.state.prices import Ensemble as Ensemble
+from eagleray.state.prices import Faster as Faster
+from eagleray.state.prices import Latency as Latency
+from eagleray.state.prices import Member as Member
+from eagleray.state.prices import Price as Price
 from eagleray.storage import Storage
 
 FILE = "evaluation.json"
 """Its path among the files of a version."""
 _SWAPS = 100
-
-Outcome = Literal["better", "worse", "no difference"]
-
-
-class Part(pydantic.BaseModel, frozen=True, extra="allow"):
-    """A part of an evaluation; unknown fields stay in it."""
-
-
-class Estimate(Part):
-    """A number and its 95 % interval; no interval where all resamples score the same."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def sides(self, form: str = ".4g", *, flipped: bool = False) -> str:
-        """`0.89 to 0.93`, empty without an interval; `flipped` is that of `-value`."""
-        if self.low is None or self.high is None:
-            return ""
-        low, high = (-self.high, -self.low) if flipped else (self.low, self.high)
-        return f"{low:{form}} to {high:{form}}"
-
-    def between(self, form: str = ".4g", *, flipped: bool = False) -> str:
-        """`, 95 % interval 0.89 to 0.93`, to stand behind the value; empty without an interval."""
-        sides = self.sides(form, flipped=flipped)
-        return sides and f", 95 % interval {sides}"
-
-
-class Verdict(Part):
-    """Two models on the same rows: `difference` is ours minus theirs, by the selecting metric."""
-
-    outcome: Outcome
-    metric: str
-    difference: Estimate
-
-    def __str__(self) -> str:
-        gap = self.difference
-        return f"{self.outcome} ({self.metric} {gap.value:+.4g}{gap.between()})"
 
 
 class Comparison(Part):
@@ -259,69 +231,6 @@ class Interval(Part):
         )
 
 
-class Member(Part):
-    """A trial in an ensemble."""
-
-    epoch: int  # of its weights
-    model: str  # its type
-    weight: float  # of its predictions in the mean; all weights sum to 1
-    score: float  # by the selecting metric, on the validation part
-
-
-class Price(Part):
-    """What a prediction takes on one core of the driver, and what a replica holds."""
-
-    latency_ms: float  # median of one row
-    size: int  # bytes of the models
-
-
-class Ensemble(Part):
-    """The ensemble that was looked for, beside the best trial alone."""
-
-    kept: bool = False  # whether it is the version
-    why: str = ""  # why not
-    members: dict[str, Member] = {}  # by number of the trial, the heaviest first
-    verdict: Verdict | None = None  # against one trial, on rows that have selected neither
-    rows: int = 0  # of the validation part that were looked at
-    metrics: dict[str, float] = {}  # of the members that were selected on them, on all these rows
-    price: Price | None = None
-    single: Price | None = None  # of the best trial
-    larger_ms: float | None = None  # latency with more members, which was over the bound
-    damaged: list[str] = []  # trials whose weights were missing or corrupt, and how
-
-    def __str__(self) -> str:
-        """A clause whose subject is the version."""
-        lost = "; damaged in storage, so not tried: " + "; ".join(self.damaged)
-        return f"{self._made}{lost if self.damaged else ''}"
-
-    @property
-    def _made(self) -> str:
-        if not self.kept:
-            return f"is one trial alone: {self.why}"
-        listed = ", ".join(
-            f"trial {number} ({one.model}, {one.weight:.0%})"
-            for number, one in self.members.items()
-        )
-        return f"is the mean of {len(self.members)} trials, {listed}: {self._gain}{self._costs}"
-
-    @property
-    def _gain(self) -> str:
-        assert self.verdict is not None
-        gap, metric = self.verdict.difference, self.verdict.metric
-        return f"{metric} {gap.value:+.4g} on validation rows{gap.between('.2g')}"
-
-    @property
-    def _costs(self) -> str:
-        assert self.price is not None
-        assert self.single is not None
-        over = f"; more members took {self.larger_ms:.2g} ms" if self.larger_ms else ""
-        return (
-            f"; one row takes {self.price.latency_ms:.2g} ms in place of"
-            f" {self.single.latency_ms:.2g}, its models {self.price.size / 1e6:.2g} MB in place of"
-            f" {self.single.size / 1e6:.2g}{over}"
-        )
-
-
 class Evaluation(documents.Document, frozen=True):
     """One version, judged on its test part."""
 
@@ -354,6 +263,8 @@ class Evaluation(documents.Document, frozen=True):
     decision: Decision | None = None  # None: the most probable class is predicted
     calibration: Calibration | None = None
     ensemble: Ensemble | None = None  # None where none was looked for
+    latency: Latency | None = None  # None of releases before
+    learning_curve: LearningCurve | None = None  # None where a note says why
     notes: list[str] = []  # what was left out, and why
 
     @property

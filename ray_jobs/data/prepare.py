@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ class Dataset:
     items: tuple[inference.Inferred, ...] = ()  # columns that describe the target
     protected: tuple[inference.Inferred, ...] = ()  # columns whose groups are compared
     functions: Mapping[str, code.Code] = field(default_factory=dict)  # the user's, by name
+    streamed: ClassVar[bool] = False  # whether training rows are a sample of others
 
     @property
     def counts(self) -> dict[str, int]:

@@ -103,12 +103,12 @@ def _by_time(times: np.ndarray, shares: spec.Split) -> Split:
 def _by_group(groups: np.ndarray, data: spec.Data) -> Split:
     names, codes = np.unique(groups.astype(str), return_inverse=True)
     test, validation = _sizes(len(names), data.split, f"groups in {data.split.group}")
-    rest, test_rows = _draw_groups(np.arange(len(codes)), codes, test, data.seed)
-    train, validation_rows = _draw_groups(rest, codes, validation, data.seed)
+    rest, test_rows = draw_groups(np.arange(len(codes)), codes, test, data.seed)
+    train, validation_rows = draw_groups(rest, codes, validation, data.seed)
     return Split(train, validation_rows, test_rows)
 
 
-def _draw_groups(
+def draw_groups(
     rows: np.ndarray, codes: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` groups; return the other rows and the rows of these groups."""
@@ -120,12 +120,12 @@ def _draw_groups(
 def _at_random(targets: np.ndarray, task: tasks.Task, data: spec.Data) -> Split:
     test, validation = _sizes(len(targets), data.split, "rows")
     strata = task.strata(targets, min(test, validation)) if data.split.stratify else None
-    rest, test_rows = _draw_rows(np.arange(len(targets)), strata, test, data.seed)
-    train, validation_rows = _draw_rows(rest, strata, validation, data.seed)
+    rest, test_rows = draw_rows(np.arange(len(targets)), strata, test, data.seed)
+    train, validation_rows = draw_rows(rest, strata, validation, data.seed)
     return Split(train, validation_rows, test_rows)
 
 
-def _draw_rows(
+def draw_rows(
     rows: np.ndarray, strata: np.ndarray | None, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` rows, with the strata's proportions; return the other rows and those drawn."""

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ MOST_SETTINGS = 8
 class Dataset(prepare.Dataset):
     """The rows in memory, where `split.train` is a sample, and all others in files."""
 
+    streamed: ClassVar[bool] = True
     _: dataclasses.KW_ONLY
     job: passes.Job
     label: Column

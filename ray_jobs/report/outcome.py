@@ -28,7 +28,7 @@ COSTS: dict[str, Callable[[float], str]] = {
 _KEPT = {
     *("test", "intervals", "confusion", "confused", "warnings", "cost", "front"),
     *("headline", "looks", "baselines", "unbeaten", "compared", "folds", "refit", "ensemble"),
-    *("coverage", "fairness", "decision", "calibration"),
+    *("coverage", "fairness", "decision", "calibration", "latency", "learning_curve"),
 }
 
 _OF_TRIAL = {"number", "status", "score", "epoch", "failure", "values"}
@@ -210,6 +210,7 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"was trained anew on training and validation part together, {result.refit} epochs"
     if result.ensemble is not None:
         yield str(result.ensemble)
+    yield from _advice(result)
     if result.compared is not None:
         other = f"version {result.compared.version}, the champion when it was judged"
         verdict = result.compared.verdict
@@ -217,6 +218,14 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"beside {other}, on the same rows: {found}"
     if result.looks > 1:
         yield f"is look {result.looks} at this test part: each look makes it a less honest judge"
+
+
+def _advice(result: searches.Result) -> Iterator[str]:
+    """What may be done about the version."""
+    if result.latency is not None and result.latency.over:
+        yield str(result.latency)
+    if result.learning_curve is not None:
+        yield str(result.learning_curve)
 
 
 def _best(result: searches.Result) -> evaluations.Baseline | None:

@@ -17,7 +17,7 @@ from eagleray.learn import metrics, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
-from ray_jobs import bundles, pipeline, search, winner
+from ray_jobs import bundles, latency, pipeline, search, winner
 from ray_jobs import ensembles as winners
 from tests import judged
 
@@ -344,7 +344,7 @@ def test_members_leave_until_a_row_is_fast_enough(
     def a_millisecond_each(model: bundle.Bundle, _: object) -> float:
         return float(len(model.engine.members)) if isinstance(model.engine, Ensemble) else 1.0
 
-    monkeypatch.setattr(winners, "_latency_ms", a_millisecond_each)
+    monkeypatch.setattr(latency, "milliseconds", a_millisecond_each)
     one = searched(tmp_path, **{"tune.ensemble.latency_ms": "2"})
     trials = linear(one)
     found = winners.best(one, trials).ensemble

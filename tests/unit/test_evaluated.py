@@ -20,6 +20,8 @@ from eagleray.state.evaluations import (
     Estimate,
     Evaluation,
     Fit,
+    Latency,
+    LearningCurve,
     Line,
     Slice,
     Verdict,
@@ -90,6 +92,7 @@ def test_the_page_stands_alone_and_is_small(house: Path) -> None:
     for title in ("ROC curve", "Calibration", "Trials by epoch", "Who went on", "What was tried"):
         assert f"<strong>{title}</strong>" in html
     assert "<strong>Gradient flow</strong>" in html
+    assert "<strong>Learning curve by the number of rows</strong>" in html
     assert 'class="name s1"' in html
     assert "Gradients, weights and units of 2 layers were watched in 3 epochs" in html
     assert html.count("<svg") == html.count('role="img"') == html.count("<figure")
@@ -233,6 +236,14 @@ def evaluation(**fields: object) -> Evaluation:
     return Evaluation.model_validate(known | fields)
 
 
+def curve(outcome: str) -> LearningCurve:
+    points = [{"rows": rows, "score": {"value": 2 + 100 / rows}} for rows in (200, 400)]
+    law = {"rows": 400, "floor": 1.8, "factor": 0.4, "exponent": 1.0}
+    known = {"metric": "rmse", "mode": "min", "points": points, "law": law, "outcome": outcome}
+    gain = {"value": 0.2, "low": 0.1, "high": 0.3}
+    return LearningCurve.model_validate({**known, "last": {"value": 0.3}, "gain": gain})
+
+
 def slice_of(value: str) -> Slice:
     return Slice(
         where={"city": value},
@@ -282,6 +293,25 @@ def test_a_metric_of_which_less_is_better_is_better_by_a_positive_number() -> No
             "It is over-fit: it is so.",
         ),
         ({"training": [warned("Dead ReLU: all.", check="dead ReLU")]}, "warn", "Dead ReLU: all."),
+        (
+            {"learning_curve": curve("helps")},
+            "warn",
+            "More data would help: twice the rows (800) would lower rmse by about 0.2, 95 %"
+            " interval 0.1 to 0.3; from 200 to 400 rows it fell by 0.3.",
+        ),
+        (
+            {"learning_curve": curve("hardly")},
+            "pass",
+            "More rows would hardly help: twice the rows",
+        ),
+        ({"learning_curve": curve("unclear")}, "pass", "Whether more rows would help is not clear"),
+        (
+            {"latency": Latency(ms=7.25, bound_ms=5.0, tried=2, fix="a smaller model")},
+            "warn",
+            "It takes 7.25 ms for one row on one core, more than tune.ensemble.latency_ms: 5; of 2"
+            " other trials with weights in storage none is within it.",
+        ),
+        ({"latency": Latency(ms=0.25, bound_ms=5.0)}, "pass", "It takes 0.25 ms for one row on"),
     ],
 )
 def test_each_finding_has_its_severity_and_its_words(

@@ -15,7 +15,18 @@ from eagleray.evaluation import calibrations
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
-from ray_jobs import bundles, checkpoints, folded, learner, refit, search, session, training, winner
+from ray_jobs import (
+    bundles,
+    checkpoints,
+    folded,
+    learner,
+    learning_curve,
+    refit,
+    search,
+    session,
+    training,
+    winner,
+)
 from ray_jobs.data import encoded
 from tests import judged
 from tests.unit import test_trial
@@ -126,7 +137,10 @@ def test_a_refit_that_is_on_record_counts_for_the_same_winner_alone(tmp_path: Pa
     assert [one.number for one in one.records.trials()] == [1, 2]
 
 
-def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(tmp_path: Path) -> None:
+def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_curve, "LEAST_S", learning_curve.MOST_S)
     one = judged.searched(tmp_path, **FOLDS)
     record = crossed(one, 1, **{"train.lr": 0.02})
     anew = trained(refit.of(one, record))
@@ -141,6 +155,8 @@ def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(tmp_p
     assert kept.decision is not None
     assert kept.decision.rows == anew.rows
     assert f"on {anew.rows} out-of-fold rows" in str(kept.decision)
+    assert kept.learning_curve is not None, kept.notes
+    assert kept.learning_curve.points[-1].rows == one.dataset.counts["train"]
     assert kept.calibration is not None
     assert bundle.load(registry, version).schema.target.threshold == kept.decision.threshold
     again = winner.Winner(one, one.ranked([record]), anew).register()
