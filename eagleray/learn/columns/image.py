@@ -20,6 +20,11 @@ from eagleray.learn.columns.kind import ColumnKind, Guess
 LONGEST_SIDE = 128  # maximum pixels of a side; larger pictures are scaled down
 GRID = 8
 """Sides of the grid of brightness that quick models are given."""
+_LAWS = {
+    bytes: "bytes must be a PNG or JPEG",
+    str: "a text must be a PNG or JPEG in base64",
+}
+"""What must hold of a value that is taken for a picture, by its type."""
 SAMPLED_PICTURES = 1000  # number of pictures from which the shape is inferred
 
 
@@ -73,8 +78,9 @@ class Image(ColumnKind):
             try:
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
+                law = _LAWS.get(type(value), "a list must be a picture: rows of numbers")
                 got = messages.shortened(repr(value))
-                raise errors.DataError(f"{name}: a picture is needed, but got {got}") from cause
+                raise errors.DataError(f"{name}: {law}, but got {got}") from cause
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
         smaller = max(1.0, max(height, width) / LONGEST_SIDE)
         channels = max((shape[0] for shape in shapes), default=1)
@@ -141,3 +147,4 @@ class Image(ColumnKind):
 
 
 IMAGE = Image()
+
