@@ -270,9 +270,9 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
         (
             {"x": [["a", "b"]] * 2, "y": ["a", "b"]},
             {},
-            r"x: a list must be a picture: rows of numbers, but got \['a', 'b'\]; `data: \{drop",
+            r"x: a picture \(rows of numbers\) is needed, but got \['a', 'b'\]; `data: \{drop",
         ),
-        ({"x": [b"1", b"2"], "y": ["a", "b"]}, {}, "x: bytes must be a PNG or JPEG, but got b'1'"),
+        ({"x": [b"1", b"2"], "y": ["a", "b"]}, {}, "x: a PNG or JPEG is needed, but got b'1'"),
         ({"x": [1], "y": ["2024-01-01"]}, {}, "y: the target is a number or a class, but got date"),
     ],
 )

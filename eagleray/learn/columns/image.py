@@ -21,8 +21,8 @@ LONGEST_SIDE = 128  # maximum pixels of a side; larger pictures are scaled down
 GRID = 8
 """Sides of the grid of brightness that quick models are given."""
 _LAWS = {
-    bytes: "bytes must be a PNG or JPEG",
-    str: "a text must be a PNG or JPEG in base64",
+    bytes: "a PNG or JPEG is needed",
+    str: "a PNG or JPEG in base64 is needed",
 }
 """What must hold of a value that is taken for a picture, by its type."""
 SAMPLED_PICTURES = 1000  # number of pictures from which the shape is inferred
@@ -78,7 +78,7 @@ class Image(ColumnKind):
             try:
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
-                law = _LAWS.get(type(value), "a list must be a picture: rows of numbers")
+                law = _LAWS.get(type(value), "a picture (rows of numbers) is needed")
                 got = messages.shortened(repr(value))
                 raise errors.DataError(f"{name}: {law}, but got {got}") from cause
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
@@ -147,4 +147,3 @@ class Image(ColumnKind):
 
 
 IMAGE = Image()
-
