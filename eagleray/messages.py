@@ -1,5 +1,6 @@
 """Parts of messages: lists, long values, shares, and settings of the experiment file."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,9 @@ def shortened(text: str, most: int = 60) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, with two digits where it is small."""
+    """A share in per cent, with two digits of what is small: of it, or of what it lacks of all."""
+    if 0 < (rest := 100 * (1 - share)) < 1:
+        return f"{100 * share:.{1 - math.floor(math.log10(rest))}f} %"
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 

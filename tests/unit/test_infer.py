@@ -268,7 +268,7 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
             r"x: text is needed, but got \{'a': 1\}; `data: \{drop: \[x\]\}` leaves it out",
         ),
         (
-            {"x": [["a", "b"]] * 2, "y": ["a", "b"]},
+            {"x": [np.array(["a", "b"])] * 2, "y": ["a", "b"]},
             {},
             r"x: a picture \(rows of numbers\) is needed, but got \['a', 'b'\]; `data: \{drop",
         ),

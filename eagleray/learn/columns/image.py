@@ -79,7 +79,8 @@ class Image(ColumnKind):
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
                 law = _LAWS.get(type(value), "a picture (rows of numbers) is needed")
-                got = messages.shortened(repr(value))
+                plain = value.tolist() if isinstance(value, np.ndarray) else value
+                got = messages.shortened(repr(plain))
                 raise errors.DataError(f"{name}: {law}, but got {got}") from cause
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
         smaller = max(1.0, max(height, width) / LONGEST_SIDE)
