@@ -32,8 +32,8 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _ordered(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise PydanticCustomError("law", "must hold each name once")
+    if len(set(names)) < max(2, len(names)):
+        raise PydanticCustomError("law", "must hold at least two names, each once")
     return names
 
 
@@ -51,7 +51,7 @@ class Options(made.Options):
     )
     order: (
         Annotated[
-            tuple[str, ...], pydantic.Strict(False), Field(min_length=2), AfterValidator(_ordered)
+            tuple[str, ...], pydantic.Strict(False), AfterValidator(_ordered)
         ]
         | None
     ) = Field(
