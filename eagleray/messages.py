@@ -25,6 +25,22 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
+def number(value: float, form: str = ".4g") -> str:
+    """A number with so many digits, such as `.3g`, without an exponent where it is of usual size.
+
+    From 1,000 on `.4f` has six digits in all.
+    """
+    size = abs(value)
+    if form.endswith("f") and size >= 1000:
+        form = f"{'+' * form.startswith('+')}.6g"
+    if not form.endswith("g") or not 1e-4 <= size < 1e15:
+        return f"{value:{form}}"
+    sign, digits = "+" * form.startswith("+"), int(form.strip("+.g"))
+    places = digits - 1 - math.floor(math.log10(size))
+    text = f"{round(value, places):{sign},.{max(0, places)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def setting(tree: dict[str, Any]) -> str:
     """A setting as one line of YAML in backquotes."""
     flow = yaml.safe_dump(tree, default_flow_style=True, width=10**6, allow_unicode=True)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from eagleray import messages
 from eagleray.evaluation import intervals
 from eagleray.learn import schema
 from eagleray.state.evaluations import Estimate, Slice
@@ -86,6 +87,7 @@ def groups(column: schema.Column, array_B: np.ndarray) -> Groups:
     quantity_B = column.kind.quantity(array_B)
     if quantity_B.dtype == object:
         return _named(column.name, quantity_B)
+    column = column.model_copy(update={"name": column.kind.measured.format(column.name)})
     return _ranged(column, quantity_B.astype(float))
 
 
@@ -117,7 +119,11 @@ def _ranged(column: schema.Column, number_B: np.ndarray) -> Groups:
 def _range(column: schema.Column, number_K: np.ndarray) -> str:
     """A group's own smallest and largest number, points in time as they are in JSON."""
     ends = np.array([number_K.min(), number_K.max()])
-    low, high = column.kind.to_json(ends) if column.kind.is_time else [f"{end:.4g}" for end in ends]
+    low, high = (
+        column.kind.to_json(ends)
+        if column.kind.is_time
+        else list(map(messages.number, ends.tolist()))
+    )
     return f"{low}" if low == high else f"{low} to {high}"
 
 

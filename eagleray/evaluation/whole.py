@@ -130,14 +130,15 @@ def unbeaten(evaluation: Evaluation) -> Iterator[str]:
             "is worse than" if one.verdict.outcome == "worse" else "is not better beyond noise than"
         )
         yield (
-            f"{how} a baseline, {one.name}: {metric} {ours.value:.4f} against"
-            f" {theirs.value:.4f} on the same rows{_between(one.verdict.difference)}"
+            f"{how} a baseline, {one.name}: {metric} {messages.number(ours.value, '.4f')}"
+            f" against {messages.number(theirs.value, '.4f')} on the same rows"
+            f"{_between(one.verdict.difference)}"
         )
 
 
 def _between(gap: Estimate) -> str:
     sides = gap.between(".4f")
-    return f", difference {gap.value:+.4f}{sides}" if sides else ""
+    return f", difference {messages.number(gap.value, '+.4f')}{sides}" if sides else ""
 
 
 def _baselines(

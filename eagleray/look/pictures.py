@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eagleray import messages
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -239,4 +241,4 @@ def _spoken(row: tuple[str, float, float | None, float | None]) -> str:
 
 def _number(value: float) -> str:
     """A number in as few letters as tell it apart: 0.25, 1200, 1.2e+06."""
-    return f"{0.0 if abs(value) < 1e-12 else value:.4g}"
+    return "0" if abs(value) < 1e-12 else messages.number(value)

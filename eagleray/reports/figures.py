@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eagleray import messages
 from eagleray.look import pictures
 from eagleray.look.pictures import Axis, Series
 from eagleray.reports import searched
@@ -240,7 +241,7 @@ class _Scale:
         if self.names:
             return [(self.place_of(name), name) for name in self.names[:8]]
         ends = [(0.0, self.low), (1.0, self.high)] if self.low < self.high else [(0.5, self.low)]
-        return [(at, f"{value:.3g}") for at, value in ends]
+        return [(at, messages.number(value, ".3g")) for at, value in ends]
 
     def place_of(self, name: str) -> float:
         return self.names.index(name) / max(1, len(self.names) - 1)
@@ -300,7 +301,8 @@ def _numbers(one: Diagram, headings: Sequence[str]) -> list[tuple[object, ...]]:
         for place, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
             sides: tuple[object, ...] = ()
             if line.low and line.high:
-                sides = (f"{line.low[place]:.3g} to {line.high[place]:.3g}",)
+                low, high = (messages.number(one[place], ".3g") for one in (line.low, line.high))
+                sides = (f"{low} to {high}",)
             rows.append((*name, x, y, *sides))
     return _some(rows)
 

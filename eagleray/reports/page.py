@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from eagleray import messages
 from eagleray.look import Template
 from eagleray.reports import figures, findings, flow
 from eagleray.reports.contents import Contents
@@ -139,7 +140,7 @@ def _judged(of: Contents, found: Evaluation | None) -> dict[str, object] | None:
 
 
 def _tile(name: str, one: Estimate) -> tuple[str, str, str]:
-    return name, f"{one.value:.3g}", one.sides(".3g")
+    return name, messages.number(one.value, ".3g"), one.sides(".3g")
 
 
 def _slices(found: Evaluation) -> Table:

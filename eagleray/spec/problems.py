@@ -47,7 +47,16 @@ _NOT_BUILT = ("monitor",)
 _SYNONYMS = {
     "accuracy": ("acc", "accuracy_score"),
     "auto": ("automl",),
-    "boosting": ("lightgbm", "lgbm", "gbm", "gbdt", "xgboost", "catboost", "random_forest", "trees"),
+    "boosting": (
+        "lightgbm",
+        "lgbm",
+        "gbm",
+        "gbdt",
+        "xgboost",
+        "catboost",
+        "random_forest",
+        "trees",
+    ),
     "brier": ("brier_score", "brier_score_loss"),
     "coverage_at_k": ("coverage", "coverage@10", "catalog_coverage"),
     "cross_entropy": ("bce", "nll"),

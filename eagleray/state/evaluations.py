@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.findings import Finding
 from eagleray.state import documents, keys
 from eagleray.storage import Storage
@@ -38,7 +38,7 @@ class Estimate(Part):
         if self.low is None or self.high is None:
             return ""
         low, high = (-self.high, -self.low) if flipped else (self.low, self.high)
-        return f"{low:{form}} to {high:{form}}"
+        return f"{messages.number(low, form)} to {messages.number(high, form)}"
 
     def between(self, form: str = ".4g", *, flipped: bool = False) -> str:
         """`, 95 % interval 0.89 to 0.93`, to stand behind the value; empty without an interval."""
@@ -55,7 +55,7 @@ class Verdict(Part):
 
     def __str__(self) -> str:
         gap = self.difference
-        return f"{self.outcome} ({self.metric} {gap.value:+.4g}{gap.between()})"
+        return f"{self.outcome} ({self.metric} {messages.number(gap.value, '+.4g')}{gap.between()})"
 
 
 class Comparison(Part):
@@ -160,7 +160,7 @@ class Decision(Part):
         if self.threshold is not None:
             what = f"the positive class is predicted from probability {self.threshold:.4g} on"
         reached, usual = (
-            " and ".join(f"{name} {value:.4g}" for name, value in one.items())
+            " and ".join(f"{name} {messages.number(value)}" for name, value in one.items())
             for one in (self.reached, self.usual)
         )
         return (
@@ -255,7 +255,7 @@ class Interval(Part):
         held = self.coverage
         return (
             f"{100 * self.level:.3g} % interval holds {held.value:.3g} ({held.sides('.3g')}) of the"
-            f" true values, {self.width:.3g} wide on average"
+            f" true values, {messages.number(self.width, '.3g')} wide on average"
         )
 
 
@@ -308,7 +308,9 @@ class Ensemble(Part):
     def _gain(self) -> str:
         assert self.verdict is not None
         gap, metric = self.verdict.difference, self.verdict.metric
-        return f"{metric} {gap.value:+.4g} on validation rows{gap.between('.2g')}"
+        return (
+            f"{metric} {messages.number(gap.value, '+.4g')} on validation rows{gap.between('.2g')}"
+        )
 
     @property
     def _costs(self) -> str:

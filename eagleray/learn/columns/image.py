@@ -56,6 +56,7 @@ class Options(pydantic.BaseModel):
 class Image(ColumnKind):
     name = "image"
     need = "a picture of the training pictures' shape"
+    measured = "brightness of {}"
     is_rich = True
     holds_paths = True
     parsed_dtype = np.float32

@@ -51,6 +51,7 @@ class Options(pydantic.BaseModel):
 class Text(WordKind):
     name = "text"
     need = "text"
+    measured = "number of words in {}"
     options = Options
     is_rich = True
     markers = frozenset({""})

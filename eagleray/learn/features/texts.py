@@ -149,8 +149,6 @@ def apply(
 def _analyzer(analyzer: str, ngrams: tuple[int, int], words: int) -> Callable[[str], list[str]]:
     from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizer = CountVectorizer(
-        analyzer=analyzer, ngram_range=ngrams, token_pattern=_WORDS[words]
-    )
+    vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=ngrams, token_pattern=_WORDS[words])
     analyze: Callable[[str], list[str]] = vectorizer.build_analyzer()
     return analyze

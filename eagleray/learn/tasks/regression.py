@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC
 from eagleray.learn.tasks import diagrams, peers, sanity
@@ -97,10 +97,11 @@ class Regression(Task):
         return Evaluation(list(sanity.value_warnings(truth_B.astype(float), scores)))
 
     def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
-        half, nearly_all = np.quantile(self.misses(truth_B, outputs), (0.5, 0.9))
+        near = np.quantile(self.misses(truth_B, outputs), (0.5, 0.9)).tolist()
+        half, nearly_all = (messages.number(one, ".3g") for one in near)
         return (
-            f"is within {half:.3g} of the true {self.target.name} for half of the rows,"
-            f" within {nearly_all:.3g} for 9 of 10"
+            f"is within {half} of the true {self.target.name} for half of the rows,"
+            f" within {nearly_all} for 9 of 10"
         )
 
     def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray:
