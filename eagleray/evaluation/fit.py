@@ -45,6 +45,10 @@ def _sign(
             f"{gap}, and the validation loss still fell when training ended: more epochs"
             " or a larger learning rate may help"
         )
+    if _apart(metric, train, test):
+        known = f"{gap}: it knows its training rows better than new ones"
+        flat = ", but the validation loss did not rise by 5 % after its best epoch"
+        return "none", known + flat * (len(losses) >= LEAST_EPOCHS)
     return "none", f"{gap}; the curves show neither over- nor under-fitting"
 
 

@@ -76,7 +76,7 @@ def leaderboard(trials: Sequence[Record], metric: str) -> Table:
             one.score,
             one.status,
             one.best_epoch,
-            *(_value(own[key]) if key in own else "" for key in keys),
+            *(_drawn(own[key]) if key in own else "" for key in keys),
         )
         for one, own in zip(trials[:BEST], values[:BEST], strict=True)
     ]
@@ -228,6 +228,11 @@ def _facts(of: Contents) -> list[tuple[object, ...]]:
     if of.evaluation is not None:
         rows.append(("looks at this test part", str(of.evaluation.looks or "not counted")))
     return rows
+
+
+def _drawn(value: Any) -> str:
+    """A value that was drawn, with as many digits as matter."""
+    return messages.number(value) if isinstance(value, float) else _value(value)
 
 
 def _value(value: Any) -> str:
