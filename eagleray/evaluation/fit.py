@@ -61,8 +61,8 @@ def _stronger(metric: str, train: float | None, plain: Sequence[Baseline]) -> st
         theirs = one.metrics[metric].value
         if theirs > train if highest else theirs < train:
             return (
-                f"{TOO_WEAK}: a baseline, {one.name}, reaches {messages.number(theirs)} on rows that"
-                " it has not seen; a larger model, another one, or other features may help"
+                f"{TOO_WEAK}: a baseline, {one.name}, reaches {messages.number(theirs)} on rows"
+                " that it has not seen; a larger model, another one, or other features may help"
             )
     return ""
 
