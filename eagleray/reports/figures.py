@@ -100,9 +100,10 @@ def learning(trials: Sequence[Record], metric: str, winner: int | None) -> Figur
         series.append(Series(f"trial {one.number}", x, y, grey=one.number != winner))
     axis, unit = Axis.over(metric, [value for one in series for value in one.y]), _unit(shown[0])
     longest = max(max(one.x) for one in series)
-    said = f"{metric} on the validation part after each epoch of {len(shown)} trials"
+    many = "one trial" if len(shown) == 1 else f"{len(shown)} trials"
+    said = f"{metric} on the validation part after each epoch of {many}"
     if unit == "fold":
-        said = f"{metric} on the validation part of each fold, of {len(shown)} trials"
+        said = f"{metric} on the validation part of each fold, of {many}"
     says = f"{said}; the winner's line is in colour." if winner else f"{said}."
     best = next((one for one in series if not one.grey), series[0])
     picture = pictures.plot(series, Axis(unit, 0, longest + 1), axis, says=says, named=False)
