@@ -160,7 +160,7 @@ def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> No
 
 @pytest.mark.parametrize("kind", ["numeric", "boolean", "datetime", "image"])
 def test_a_given_type_that_the_values_are_not_is_an_error(kind: Any) -> None:
-    with pytest.raises(errors.DataError, match=r"x: .* is needed, but got 'red'"):
+    with pytest.raises(errors.DataError, match=r"x: .* is needed, but (got|value 1 is) 'red'"):
         inference.infer("x", ["red", "green", "blue"], columns.REGISTRY[kind])
 
 
@@ -270,9 +270,9 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
         (
             {"x": [np.array(["a", "b"])] * 2, "y": ["a", "b"]},
             {},
-            r"x: a picture \(rows of numbers\) is needed, but got \['a', 'b'\]; `data: \{drop",
+            r"x: a picture \(rows of numbers\) is needed, but value 1 is \['a', 'b'\]; `data: \{drop",
         ),
-        ({"x": [b"1", b"2"], "y": ["a", "b"]}, {}, "x: a PNG or JPEG is needed, but got b'1'"),
+        ({"x": [None, b"1"], "y": ["a", "b"]}, {}, "x: a PNG or JPEG is needed, but value 2 is b'1'"),
         ({"x": [1], "y": ["2024-01-01"]}, {}, "y: the target is a number or a class, but got date"),
     ],
 )
@@ -281,6 +281,11 @@ def test_tables_that_cannot_be_learned_from_are_refused(
 ) -> None:
     with pytest.raises(errors.DataError, match=message):
         learn(table, **more)
+
+
+def test_an_infinite_quantity_cannot_be_learned() -> None:
+    with pytest.raises(errors.DataError, match=r"y: numbers up to .* 1 of 3 are larger or infinite"):
+        learn({"x": np.arange(3), "y": np.array([0.5, np.inf, 1.5])})
 
 
 def test_a_constant_quantity_cannot_be_learned() -> None:

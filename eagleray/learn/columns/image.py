@@ -74,15 +74,15 @@ class Image(ColumnKind):
     def raw_fields(self, name: str, raw: Raw) -> dict[str, Any]:
         """The most channels; the most frequent height and width, at most `LONGEST_SIDE`."""
         shapes: Counter[tuple[int, ...]] = Counter()
-        present = (value for value in raw if value is not None)
-        for value in itertools.islice(present, SAMPLED_PICTURES):
+        present = ((n, value) for n, value in enumerate(raw, 1) if value is not None)
+        for place, value in itertools.islice(present, SAMPLED_PICTURES):
             try:
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
                 law = _LAWS.get(type(value), "a picture (rows of numbers) is needed")
                 plain = value.tolist() if isinstance(value, np.ndarray) else value
                 got = messages.shortened(repr(plain))
-                raise errors.DataError(f"{name}: {law}, but got {got}") from cause
+                raise errors.DataError(f"{name}: {law}, but value {place:,} is {got}") from cause
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
         smaller = max(1.0, max(height, width) / LONGEST_SIDE)
         channels = max((shape[0] for shape in shapes), default=1)

@@ -38,6 +38,12 @@ class Regression(Task):
     @classmethod
     def describe(cls, column: TargetColumn) -> schema.Target:
         name, comma = column.column.name, column.column.decimal_comma
+        beyond = int((np.abs(column.array) > MAX_FLOAT32).sum())
+        if beyond:
+            raise errors.DataError(
+                f"{name}: numbers up to {MAX_FLOAT32:.2g} are needed, but {beyond:,} of"
+                f" {len(column.array):,} are larger or infinite; leave out such rows"
+            )
         numbers = _bounded(column.array)
         if len(np.unique(numbers)) < 2:
             raise errors.DataError(
