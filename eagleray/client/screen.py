@@ -136,7 +136,7 @@ def headline(view: View) -> str:
         return f"workers start, {_clock(view.gone)} gone"
     parts = [f"{view.ended}/{view.total} trials"]
     if view.best is not None:
-        best = messages.number(view.best.score, ".4f")
+        best = messages.number(view.best.score or 0.0, ".4f")
         parts.append(f"best {view.metric} {best} (trial {view.best.number})")
     if view.waiting and view.started == view.ended:  # one more than runs may always wait
         parts.append(f"{len(view.waiting)} wait (eagleray why)")

@@ -20,7 +20,7 @@ from eagleray.learn.columns.kind import ColumnKind, Guess
 LONGEST_SIDE = 128  # maximum pixels of a side; larger pictures are scaled down
 GRID = 8
 """Sides of the grid of brightness that quick models are given."""
-_LAWS = {
+_LAWS: dict[type, str] = {
     bytes: "a PNG or JPEG is needed",
     str: "a PNG or JPEG in base64 is needed",
 }
