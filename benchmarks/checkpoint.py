@@ -43,7 +43,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +172,7 @@ def slow_connections() -> Iterator[None]:
 
 
 def in_turn(
-    work: dict[str, Callable[[], object]], folder: Path, rounds: int
+    work: Mapping[str, Callable[[], object]], folder: Path, rounds: int
 ) -> list[dict[str, float]]:
     """Seconds of each contestant in each round but the first, which uploads what others read."""
     found, order = [], list(work)

@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 
-from eagleray import compatibility, errors, spec
+from eagleray import compatibility, errors, messages, spec
 from eagleray.state.aliases import CHAMPION
 from eagleray.state.evaluations import Comparison, Verdict
 from eagleray.state.models import Registry, Version
@@ -116,4 +116,5 @@ def _begin(store: Storage, experiment: spec.Experiment, version: Version, champi
 def _against(verdict: Verdict, number: int) -> str:
     gap, metric = verdict.difference, verdict.metric
     how = "worse than" if verdict.outcome == "worse" else "no better, beyond noise, than"
-    return f"{how} version {number}: its {metric} differs by {gap.value:+.4f}{gap.between('.4f')}"
+    by = f"{messages.number(gap.value, '+.4f')}{gap.between('.4f')}"
+    return f"{how} version {number}: its {metric} differs by {by}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -18,11 +17,6 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from serving import fast_path
-
-
-def use() -> None:
-    """Have servers that this process starts from now on use it, unless they name another."""
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{Connection.__name__}"
 
 
 class Connection(HttpToolsProtocol):

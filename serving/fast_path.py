@@ -20,6 +20,7 @@ from serving import again, writes
 from serving.first_replica import Waiting
 
 CALLBACK = "serving.fast_path.middlewares"
+CONNECTION = "serving.connection:Connection"
 GRPC_HOST = "EAGLERAY_GRPC_HOST"
 """The environment variable that narrows where replicas and proxies listen for gRPC: an address by
 which HAProxy reaches them. Without it they listen at all."""
@@ -55,9 +56,10 @@ def middlewares() -> list[Middleware]:
         ray_compat.listen_for_grpc_at(host)
     if ray_compat.is_serve_proxy():
         return [Middleware(again.Again), Middleware(Waiting)]
-    from serving import connection  # needs `target`
+    import uvicorn.config
 
-    connection.use()
+    # what servers take that name no other; Ray Serve has no option for it
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = CONNECTION
     return [Middleware(FastPath)]
 
 

@@ -148,7 +148,7 @@ def _named(table: Table) -> bool:
 
 def _chance(ratio: float, dimension: float) -> float:
     """The share of rows that are expected below a ratio, for any number of copies."""
-    return sum(ratio ** (dimension * size) for size in range(1, COPIES + 1))
+    return float(sum(ratio ** (dimension * size) for size in range(1, COPIES + 1)))
 
 
 def _dimension(distance_UK: np.ndarray) -> float:
@@ -235,7 +235,7 @@ def _scaled(number_BN: np.ndarray, sample: np.ndarray) -> np.ndarray:
     center_N, spread_N = np.nanmean(bulk, axis=0), np.nanstd(bulk, axis=0)
     wide_N = spread_N > 0
     bounded_BN = np.clip(number_BN, low_N, high_N)[:, wide_N]
-    scaled_BN = ((bounded_BN - center_N[wide_N]) / spread_N[wide_N]).astype(np.float32)
+    scaled_BN: np.ndarray = ((bounded_BN - center_N[wide_N]) / spread_N[wide_N]).astype(np.float32)
     scaled_BN[np.isnan(scaled_BN)] = GAP
     return scaled_BN
 

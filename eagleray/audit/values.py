@@ -292,7 +292,7 @@ def _outliers(
         return
     away = np.abs(bounded - bounded.mean()) / bounded.std()
     far = known[np.argsort(-away, kind="stable")][: int((away > FAR).sum())]
-    if not len(far):
+    if not len(far) or len(np.unique(bounded)) == 2:  # a rare mark, such as 1 among 0
         return
     options = table.experiment.default().features.get(name)
     scale, clip = (getattr(options, key, None) for key in ("scale", "clip"))

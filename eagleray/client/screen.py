@@ -12,7 +12,7 @@ from typing import IO, Any
 from rich import box, console, live, progress_bar
 from rich.table import Table
 
-from eagleray import errors, storage
+from eagleray import errors, messages, storage
 from eagleray.client.runs import Attempt
 from eagleray.spec import auto
 from eagleray.state import runs
@@ -126,8 +126,8 @@ def scored(one: Record | Row) -> str:
     """A score, with its standard error if it is a mean over folds; empty for none."""
     if one.score is None:
         return ""
-    error = "" if one.standard_error is None else f" ± {one.standard_error:.4f}"
-    return f"{one.score:.4f}{error}"
+    error = "" if one.standard_error is None else f" ± {messages.number(one.standard_error, '.4f')}"
+    return f"{messages.number(one.score, '.4f')}{error}"
 
 
 def headline(view: View) -> str:
@@ -136,7 +136,8 @@ def headline(view: View) -> str:
         return f"workers start, {_clock(view.gone)} gone"
     parts = [f"{view.ended}/{view.total} trials"]
     if view.best is not None:
-        parts.append(f"best {view.metric} {view.best.score:.4f} (trial {view.best.number})")
+        best = messages.number(view.best.score or 0.0, ".4f")
+        parts.append(f"best {view.metric} {best} (trial {view.best.number})")
     if view.waiting and view.started == view.ended:  # one more than runs may always wait
         parts.append(f"{len(view.waiting)} wait (eagleray why)")
     parts.append(f"{_clock(view.gone)} gone")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from eagleray import messages
 from eagleray.learn import metrics
 from eagleray.state.evaluations import Baseline, Estimate, Fit
 
@@ -32,7 +33,8 @@ def _sign(
     losses = [epoch["loss"] for epoch in history if "loss" in epoch]
     if train is None or test is None:
         return "none", f"the rows do not define {metric}, so nothing is said"
-    gap = f"{metric} is {train:.4g} on training rows and {test.value:.4g} on the test part"
+    seen, new = messages.number(train), messages.number(test.value)
+    gap = f"{metric} is {seen} on training rows and {new} on the test part"
     if _risen(losses) and _apart(metric, train, test):
         return "over-fit", (
             f"{gap}, and the validation loss rose after its best epoch: more regularisation,"
@@ -43,6 +45,10 @@ def _sign(
             f"{gap}, and the validation loss still fell when training ended: more epochs"
             " or a larger learning rate may help"
         )
+    if _apart(metric, train, test):
+        known = f"{gap}: it knows its training rows better than new ones"
+        flat = ", but the validation loss did not rise by 5 % after its best epoch"
+        return "none", known + flat * (len(losses) >= LEAST_EPOCHS)
     return "none", f"{gap}; the curves show neither over- nor under-fitting"
 
 
@@ -55,8 +61,8 @@ def _stronger(metric: str, train: float | None, plain: Sequence[Baseline]) -> st
         theirs = one.metrics[metric].value
         if theirs > train if highest else theirs < train:
             return (
-                f"{TOO_WEAK}: a baseline, {one.name}, reaches {theirs:.4g} on rows that it has not"
-                " seen; a larger model, another one, or other features may help"
+                f"{TOO_WEAK}: a baseline, {one.name}, reaches {messages.number(theirs)} on rows"
+                " that it has not seen; a larger model, another one, or other features may help"
             )
     return ""
 

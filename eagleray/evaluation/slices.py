@@ -16,8 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from eagleray import messages
 from eagleray.evaluation import intervals
 from eagleray.learn import schema
+from eagleray.learn.columns import values
 from eagleray.state.evaluations import Estimate, Slice
 
 LEAST_ROWS, LEAST_SHARE = 25, 0.01
@@ -86,6 +88,7 @@ def groups(column: schema.Column, array_B: np.ndarray) -> Groups:
     quantity_B = column.kind.quantity(array_B)
     if quantity_B.dtype == object:
         return _named(column.name, quantity_B)
+    column = column.model_copy(update={"name": column.kind.measured.format(column.name)})
     return _ranged(column, quantity_B.astype(float))
 
 
@@ -115,10 +118,18 @@ def _ranged(column: schema.Column, number_B: np.ndarray) -> Groups:
 
 
 def _range(column: schema.Column, number_K: np.ndarray) -> str:
-    """A group's own smallest and largest number, points in time as they are in JSON."""
+    """A group's own smallest and largest number or time."""
     ends = np.array([number_K.min(), number_K.max()])
-    low, high = column.kind.to_json(ends) if column.kind.is_time else [f"{end:.4g}" for end in ends]
+    if column.kind.is_time:
+        low, high = map(values.shown, column.kind.to_json(ends))
+    else:
+        low, high = map(_number, ends.tolist())
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _number(value: float) -> str:
+    """A number with four digits; a year has no comma."""
+    return f"{value:.4g}" if abs(value) < 10_000 else messages.number(value)
 
 
 def _least(rows: int) -> float:

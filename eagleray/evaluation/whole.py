@@ -11,6 +11,7 @@ import numpy as np
 from eagleray import messages
 from eagleray.evaluation import baselines, fairness, fit, importance, intervals, slices, training
 from eagleray.learn import features, metrics, schema, tasks
+from eagleray.learn.columns import values
 from eagleray.state.evaluations import (
     Baseline,
     Confusion,
@@ -132,14 +133,15 @@ def unbeaten(evaluation: Evaluation) -> Iterator[str]:
             "is worse than" if one.verdict.outcome == "worse" else "is not better beyond noise than"
         )
         yield (
-            f"{how} a baseline, {one.name}: {metric} {ours.value:.4f} against"
-            f" {theirs.value:.4f} on the same rows{_between(one.verdict.difference)}"
+            f"{how} a baseline, {one.name}: {metric} {messages.number(ours.value, '.4f')}"
+            f" against {messages.number(theirs.value, '.4f')} on the same rows"
+            f"{_between(one.verdict.difference)}"
         )
 
 
 def _between(gap: Estimate) -> str:
     sides = gap.between(".4f")
-    return f", difference {gap.value:+.4f}{sides}" if sides else ""
+    return f", difference {messages.number(gap.value, '+.4f')}{sides}" if sides else ""
 
 
 def _baselines(
@@ -225,7 +227,7 @@ def _wrong(
     named = {one.name: one for one in model.known.columns}
     order = dict.fromkeys([*first, *named])
     shown = [named[name] for name in itertools.islice(order, MOST_SHOWN)]
-    values = {
+    cells = {
         one.name: [_short(one, value) for value in one.kind.to_json(test.columns[one.name][worst])]
         for one in shown
     }
@@ -236,7 +238,7 @@ def _wrong(
             truth=_plain(table["truth"][place]),
             prediction=_plain(table["prediction"][place]),
             miss=float(miss_B[row]),
-            values={name: found[place] for name, found in values.items()},
+            values={name: found[place] for name, found in cells.items()},
         )
         for place, row in enumerate(worst.tolist())
     ]
@@ -253,7 +255,11 @@ def _left_out(known: schema.Schema, test: Part) -> Iterator[str]:
 def _short(column: schema.Column, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    return messages.shortened(value, MOST_CHARACTERS) if isinstance(value, str) else column.type
+    if not isinstance(value, str):
+        return column.type
+    return (
+        values.shown(value) if column.kind.is_time else messages.shortened(value, MOST_CHARACTERS)
+    )
 
 
 def _plain(value: Any) -> Any:

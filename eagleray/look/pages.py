@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from eagleray import messages
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -80,7 +82,7 @@ def _cell(value: object) -> str:
     """The text of a table's cell: four significant digits, a dash for None."""
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return messages.number(value) if isinstance(value, float) else str(value)
 
 
 @functools.cache

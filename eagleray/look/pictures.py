@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eagleray import messages
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -19,6 +21,8 @@ WIDTH, HEIGHT = 360.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 12.0, 12.0, 40.0
 MOST_COLOURS = 7
 """Series beyond these are grey."""
+_UNITS = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
+"""How thousands are written at an axis, where there is room for few letters."""
 _LETTER = 6.5  # width of a letter in units, about
 _LINE = 13.0  # least distance of two labels
 
@@ -68,7 +72,10 @@ class Axis:
 
     def written(self, value: float) -> str:
         """A number as it stands at the axis."""
-        return f"1e{value:.0f}" if self.powers else _number(value)
+        if self.powers:
+            return f"1e{value:.0f}"
+        unit = next((one for one in _UNITS if abs(value) >= max(one, 1e4)), 1.0)
+        return f"{value / unit:.4g}{_UNITS.get(unit, '')}" if abs(value) > 1e-12 else "0"
 
 
 def plot(
@@ -180,7 +187,9 @@ def _diagonal(frame: _Frame, name: str) -> Iterator[str]:
         return
     yield _line(frame.x(low), frame.y(low), frame.x(high), frame.y(high), "diagonal")
     at = low + 0.72 * (high - low)
-    yield text(frame.x(at) + 6, frame.y(at) + 12, name, "start")
+    over = max(0.0, frame.x(at) + 6 + _LETTER * len(name) - WIDTH)  # beyond the picture
+    fall = (frame.y(low) - frame.y(high)) / (frame.x(high) - frame.x(low))
+    yield text(frame.x(at) + 6 - over, frame.y(at) + 12 + fall * over, name, "start")
 
 
 def _drawn(frame: _Frame, one: Series) -> Iterator[str]:
@@ -238,5 +247,5 @@ def _spoken(row: tuple[str, float, float | None, float | None]) -> str:
 
 
 def _number(value: float) -> str:
-    """A number in as few letters as tell it apart: 0.25, 1200, 1.2e+06."""
-    return f"{0.0 if abs(value) < 1e-12 else value:.4g}"
+    """A number with four digits: 0.25, 1,200, 1,234,000."""
+    return "0" if abs(value) < 1e-12 else messages.number(value)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eagleray import messages
 from eagleray.look import pictures
 from eagleray.look.pictures import Axis, Series
 from eagleray.reports import searched
@@ -135,9 +136,10 @@ def learning(trials: Sequence[Record], metric: str, winner: int | None) -> Figur
         series.append(Series(f"trial {one.number}", x, y, grey=one.number != winner))
     axis, unit = Axis.over(metric, [value for one in series for value in one.y]), _unit(shown[0])
     longest = max(max(one.x) for one in series)
-    said = f"{metric} on the validation part after each epoch of {len(shown)} trials"
+    many = "one trial" if len(shown) == 1 else f"{len(shown)} trials"
+    said = f"{metric} on the validation part after each epoch of {many}"
     if unit == "fold":
-        said = f"{metric} on the validation part of each fold, of {len(shown)} trials"
+        said = f"{metric} on the validation part of each fold, of {many}"
     says = f"{said}; the winner's line is in colour." if winner else f"{said}."
     best = next((one for one in series if not one.grey), series[0])
     picture = pictures.plot(series, Axis(unit, 0, longest + 1), axis, says=says, named=False)
@@ -276,7 +278,7 @@ class _Scale:
         if self.names:
             return [(self.place_of(name), name) for name in self.names[:8]]
         ends = [(0.0, self.low), (1.0, self.high)] if self.low < self.high else [(0.5, self.low)]
-        return [(at, f"{value:.3g}") for at, value in ends]
+        return [(at, messages.number(value, ".3g")) for at, value in ends]
 
     def place_of(self, name: str) -> float:
         return self.names.index(name) / max(1, len(self.names) - 1)
@@ -336,7 +338,8 @@ def _numbers(one: Diagram, headings: Sequence[str]) -> list[tuple[object, ...]]:
         for place, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
             sides: tuple[object, ...] = ()
             if line.low and line.high:
-                sides = (f"{line.low[place]:.3g} to {line.high[place]:.3g}",)
+                low, high = (messages.number(one[place], ".3g") for one in (line.low, line.high))
+                sides = (f"{low} to {high}",)
             rows.append((*name, x, y, *sides))
     return _some(rows)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from eagleray import messages
 from eagleray.findings import Finding, failed, passed, warned
 from eagleray.state.evaluations import Baseline, Comparison, Estimate, Evaluation, Slice
 
@@ -25,7 +26,8 @@ def against(found: Evaluation, other: Comparison) -> str:
     if other.verdict is None:
         return f"not compared with {champion}: {other.why}"
     sides = other.verdict.difference.between(".3g", flipped=found.mode == "min")
-    by = f"{abs(other.verdict.difference.value):.3g} {found.metric}{sides}"
+    gap = messages.number(abs(other.verdict.difference.value), ".3g")
+    by = f"{gap} {found.metric}{sides}"
     if other.verdict.outcome == "no difference":
         return f"no different from {champion}, beyond noise (off by {by})"
     return f"{other.verdict.outcome} than {champion}, by {by}"
@@ -54,7 +56,8 @@ def of(found: Evaluation) -> Iterator[Finding]:
 def interval(estimate: Estimate) -> str:
     """Format a value with its interval, such as `0.912 (0.89 to 0.93)`."""
     sides = estimate.sides()
-    return f"{estimate.value:.4g} ({sides})" if sides else f"{estimate.value:.4g}"
+    value = messages.number(estimate.value)
+    return f"{value} ({sides})" if sides else value
 
 
 def group(one: Slice) -> str:
@@ -69,15 +72,15 @@ def _baseline(found: Evaluation, one: Baseline) -> Finding:
         )
     verdict, name = one.verdict, f"a baseline, {one.name}"
     sides = verdict.difference.between(".3g", flipped=found.mode == "min")
-    by = f"by {abs(verdict.difference.value):.3g} {found.metric}{sides}"
+    gap = messages.number(abs(verdict.difference.value), ".3g")
+    by = f"by {gap} {found.metric}{sides}"
     if verdict.outcome == "better":
         return passed(f"It beats {name}, {by}.")
     fix = "more trials, other models or features; or take the baseline"
     if verdict.outcome == "worse":
         return failed(f"It is worse than {name}, {by}.", fix=fix)
-    gap = abs(verdict.difference.value)
     return warned(
-        f"It does not beat {name}, beyond noise: {found.metric} differs by {gap:.3g}{sides}.",
+        f"It does not beat {name}, beyond noise: {found.metric} differs by {gap}{sides}.",
         fix=fix,
     )
 
@@ -124,7 +127,7 @@ def _slices(found: Evaluation) -> Iterator[Finding]:
     for one in found.slices[:3]:
         yield warned(
             f"It is worse where {group(one)} ({one.rows:,} rows): {found.miss} is"
-            f" {interval(one.miss)} there, {one.others:.4g} elsewhere.",
+            f" {interval(one.miss)} there, {messages.number(one.others)} elsewhere.",
             fix="look at these rows; more of them in training, or a feature that tells them apart",
         )
     if found.groups and not found.slices:

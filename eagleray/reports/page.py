@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from eagleray import messages
 from eagleray.look import Template
 from eagleray.reports import figures, findings, flow
 from eagleray.reports.contents import Contents
@@ -75,7 +76,7 @@ def leaderboard(trials: Sequence[Record], metric: str) -> Table:
             one.score,
             one.status,
             one.best_epoch,
-            *(_value(own[key]) if key in own else "" for key in keys),
+            *(_drawn(own[key]) if key in own else "" for key in keys),
         )
         for one, own in zip(trials[:BEST], values[:BEST], strict=True)
     ]
@@ -141,7 +142,7 @@ def _judged(of: Contents, found: Evaluation | None) -> dict[str, object] | None:
 
 
 def _tile(name: str, one: Estimate) -> tuple[str, str, str]:
-    return name, f"{one.value:.3g}", one.sides(".3g")
+    return name, messages.number(one.value, ".3g"), one.sides(".3g")
 
 
 def _slices(found: Evaluation) -> Table:
@@ -229,6 +230,11 @@ def _facts(of: Contents) -> list[tuple[object, ...]]:
     if of.evaluation is not None:
         rows.append(("looks at this test part", str(of.evaluation.looks or "not counted")))
     return rows
+
+
+def _drawn(value: Any) -> str:
+    """A value that was drawn, with as many digits as matter."""
+    return messages.number(value) if isinstance(value, float) else _value(value)
 
 
 def _value(value: Any) -> str:

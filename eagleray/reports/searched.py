@@ -63,6 +63,7 @@ def _shares(
     import optuna
 
     known = {name: _scale(values) for name, values in columns.items()}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs each study
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.add_trials(
         [

@@ -46,6 +46,17 @@ _PATTERNS = {
 _NOT_BUILT = ("monitor",)
 _SYNONYMS = {
     "accuracy": ("acc", "accuracy_score"),
+    "auto": ("automl",),
+    "boosting": (
+        "lightgbm",
+        "lgbm",
+        "gbm",
+        "gbdt",
+        "xgboost",
+        "catboost",
+        "random_forest",
+        "trees",
+    ),
     "brier": ("brier_score", "brier_score_loss"),
     "coverage_at_k": ("coverage", "coverage@10", "catalog_coverage"),
     "cross_entropy": ("bce", "nll"),
@@ -53,6 +64,7 @@ _SYNONYMS = {
     "map_at_k": ("map", "map@10", "mean_average_precision"),
     "mae": ("l1", "mean_absolute_error"),
     "mcc": ("matthews", "matthews_corrcoef"),
+    "mlp": ("nn", "dnn", "neural_network"),
     "mse": ("l2",),
     "pinball": ("mean_pinball_loss", "pinball_loss", "quantile", "quantile_loss"),
     "ndcg_at_k": ("ndcg", "ndcg@10", "ndcg_score"),

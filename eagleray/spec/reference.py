@@ -1,5 +1,6 @@
 """The reference of the experiment file: JSON Schema for editors, tables of all keys for people."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,8 +109,14 @@ def _table(at: tuple[str, ...], section: type[pydantic.BaseModel]) -> Iterator[s
     ]
     if rows:
         place = document.dotted(at) if at else "the file"
-        yield from ("", f"### {place}", "", section.__doc__ or "", "")
+        yield from ("", f"### {place}", "", _about(section), "")
         yield from ("| key | type | default | meaning |", "|---|---|---|---|", *rows)
+
+
+def _about(section: type[pydantic.BaseModel]) -> str:
+    """The docstring without what it says of attributes, which are for who reads the code."""
+    said, _, _ = inspect.cleandoc(section.__doc__ or "").partition("\n\nAttributes:")
+    return said
 
 
 def _default(section: type[pydantic.BaseModel], key: str, leaf: JSON) -> str:

@@ -6,6 +6,8 @@ from typing import Literal
 
 import pydantic
 
+from eagleray import messages
+
 Outcome = Literal["better", "worse", "no difference"]
 
 
@@ -25,7 +27,7 @@ class Estimate(Part):
         if self.low is None or self.high is None:
             return ""
         low, high = (-self.high, -self.low) if flipped else (self.low, self.high)
-        return f"{low:{form}} to {high:{form}}"
+        return f"{messages.number(low, form)} to {messages.number(high, form)}"
 
     def between(self, form: str = ".4g", *, flipped: bool = False) -> str:
         """`, 95 % interval 0.89 to 0.93`, to stand behind the value; empty without an interval."""
@@ -42,4 +44,4 @@ class Verdict(Part):
 
     def __str__(self) -> str:
         gap = self.difference
-        return f"{self.outcome} ({self.metric} {gap.value:+.4g}{gap.between()})"
+        return f"{self.outcome} ({self.metric} {messages.number(gap.value, '+.4g')}{gap.between()})"

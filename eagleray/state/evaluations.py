@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.findings import Finding
 from eagleray.state import documents, keys
 from eagleray.state.estimates import Estimate as Estimate
@@ -132,7 +132,7 @@ class Decision(Part):
         if self.threshold is not None:
             what = f"the positive class is predicted from probability {self.threshold:.4g} on"
         reached, usual = (
-            " and ".join(f"{name} {value:.4g}" for name, value in one.items())
+            " and ".join(f"{name} {messages.number(value)}" for name, value in one.items())
             for one in (self.reached, self.usual)
         )
         return (
@@ -227,7 +227,7 @@ class Interval(Part):
         held = self.coverage
         return (
             f"{100 * self.level:.3g} % interval holds {held.value:.3g} ({held.sides('.3g')}) of the"
-            f" true values, {self.width:.3g} wide on average"
+            f" true values, {messages.number(self.width, '.3g')} wide on average"
         )
 
 

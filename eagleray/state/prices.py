@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eagleray import messages
 from eagleray.state.estimates import Part, Verdict
 
 
@@ -54,7 +55,9 @@ class Ensemble(Part):
     def _gain(self) -> str:
         assert self.verdict is not None
         gap, metric = self.verdict.difference, self.verdict.metric
-        return f"{metric} {gap.value:+.4g} on validation rows{gap.between('.2g')}"
+        return (
+            f"{metric} {messages.number(gap.value, '+.4g')} on validation rows{gap.between('.2g')}"
+        )
 
     @property
     def _costs(self) -> str:

@@ -140,11 +140,17 @@ class _Inference:
         )
 
     @contextlib.contextmanager
-    def _collected(self) -> Iterator[None]:
+    def _collected(self, fix: str = "") -> Iterator[None]:
         try:
             yield
         except errors.DataError as error:
-            self._problems += error.problems
+            self._problems += [problem + fix for problem in error.problems]
+
+    def _left_out_by(self, name: str) -> str:
+        """What leaves out a column that cannot be read, to end a message."""
+        if self._declared(name) is not None:
+            return ""
+        return f"; {messages.setting({'data': {'drop': [name]}})} leaves it out"
 
     def _absent(self) -> Iterator[str]:
         data, known = self._data, list(self._table)
@@ -313,7 +319,7 @@ class _Inference:
                     " to use it"
                 )
                 continue
-            with self._collected():
+            with self._collected(self._left_out_by(name)):
                 found, named = self._input(name, raw), self._declared(name)
                 if found is None:
                     self._notes.append(f"{name}: all values are missing, so it is left out")

@@ -38,12 +38,11 @@ def halves(dataset: prepare.Dataset, data: spec.Data) -> Iterator[prepare.Datase
 def _half(
     rows: np.ndarray, dataset: prepare.Dataset, data: spec.Data, task: tasks.Task
 ) -> np.ndarray:
-    if data.split.time is not None:
-        *_, times_B = dataset.marks
-        return _newer(rows, times_B[rows])
-    if data.split.group is not None:
-        names_B, *_ = dataset.marks
-        return _of_groups(rows, names_B, data.seed)
+    marks = dataset.marks
+    if marks.times is not None:
+        return _newer(rows, marks.times[rows])
+    if marks.groups is not None:
+        return _of_groups(rows, marks.groups, data.seed)
     count = max(1, len(rows) // 2)
     strata = task.strata(dataset.targets, count) if data.split.stratify else None
     return split.draw_rows(rows, strata, count, data.seed)[1]

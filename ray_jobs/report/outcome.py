@@ -1,6 +1,7 @@
 """The outcome of an experiment: its winner, evaluated and registered."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from rich import box, console, measure, table, text
 
+from eagleray import messages
 from eagleray.client import screen
 from eagleray.learn import metrics
 from eagleray.state import evaluations, searches
@@ -186,10 +188,11 @@ def scores(validation: Mapping[str, float], result: searches.Result) -> table.Ta
     for heading in headings:
         drawn.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, value in result.test.items():
-        cells = [f"{validation.get(name, float('nan')):.4f}", f"{value:.4f}"]
+        cells = [messages.number(one, ".4f") for one in (validation.get(name, math.nan), value)]
         cells.append(result.intervals[name].sides(".4f") if name in result.intervals else "")
         if plain is not None:
-            cells.append(f"{plain.metrics[name].value:.4f}" if name in plain.metrics else "")
+            known = plain.metrics.get(name)
+            cells.append(messages.number(known.value, ".4f") if known else "")
         drawn.add_row(name, *cells)
     return drawn
 
@@ -243,7 +246,9 @@ def front(result: searches.Result) -> table.Table:
     for point in result.front:
         mark = " *" if point.number == result.winner else ""
         drawn.add_row(
-            f"{point.number}{mark}", f"{point.score:.4f}", COSTS[result.cost or ""](point.cost)
+            f"{point.number}{mark}",
+            messages.number(point.score, ".4f"),
+            COSTS[result.cost or ""](point.cost),
         )
     return drawn
 

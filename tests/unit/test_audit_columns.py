@@ -91,6 +91,13 @@ FAR = [1e6] + [0.0] * (audits.ROWS - 1)
             "warn",
             "k: 9999 stands in 20 rows, far from all others, and may stand for a missing value",
         ),
+        (
+            "outliers",
+            audits.healthy().assign(k=[50.0] * 5 + [n % 3 for n in range(795)]),
+            audits.healthy().assign(k=[1.0] * 5 + [0.0] * 795),
+            "note",
+            "k: 5 values are more than 10 standard deviations from the mean",
+        ),
         ("future dates", at("2126-01-01"), at(), "warn", "seen: 1 of 800 dates are in the future"),
         ("future dates", at("1026-01-01"), at(), "note", "seen: 1 of 800 dates are before 1900"),
         (

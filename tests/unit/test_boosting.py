@@ -113,11 +113,24 @@ def test_a_matrix_has_gaps_in_place_of_means_and_categories_by_their_place(tmp_p
     assert features.Matrix.model_validate_json(matrix.model_dump_json()) == matrix
 
 
+def test_words_of_a_text_are_columns_of_the_matrix_with_their_weights(tmp_path: Path) -> None:
+    _, data = prepared(experiment(tmp_path, **{"features.city": "{type: text}"}))
+    assert isinstance(data.train, encoded.Part)
+    matrix, (words,) = features.Matrix.of(data.transforms), data.transforms.texts
+    given = matrix.apply(data.train.inputs)
+    assert matrix.terms == ((1, len(words.terms)),)
+    assert given.shape[1] == 3 + 6 + len(words.terms)
+    place = 9 + words.terms.index("oslo")
+    city = table("binary")["city"].to_numpy()[prepare.dataset(experiment(tmp_path)).split.train]
+    assert ((given[:, place] > 0) == (city == "Oslo")).all()
+
+
+@pytest.mark.parametrize("kind", ["categorical", "text"])
 @pytest.mark.parametrize("task", TARGETS)
 def test_trees_learn_and_a_bundle_that_is_stored_and_loaded_predicts_the_same(
-    tmp_path: Path, task: str
+    tmp_path: Path, task: str, kind: str
 ) -> None:
-    chosen = experiment(tmp_path, task)
+    chosen = experiment(tmp_path, task, **{"features.city": f"{{type: {kind}}}"})
     dataset, data = prepared(chosen)
     running = finish(learner.build(chosen.default(), data, metric=TARGETS[task]))
     (tmp_path / "best").write_bytes(running.best("x").read())
@@ -340,7 +353,7 @@ def test_a_probe_leaves_a_training_as_it_was(tmp_path: Path) -> None:
     ("overrides", "law"),
     [
         ({"train.loss": "focal"}, "train.loss: must be one of .* beside model.type: boosting"),
-        ({"features.city.type": "text"}, "boosting takes no column of type image or text"),
+        ({"data.source": "dataset:digits"}, "boosting takes no column of type image"),
     ],
 )
 def test_losses_and_columns_that_trees_cannot_take_are_refused(

@@ -198,3 +198,13 @@ def test_a_model_that_is_worse_on_its_own_rows_than_a_baseline_on_others_is_unde
 
 def test_of_a_metric_that_is_not_defined_nothing_is_said() -> None:
     assert fit.judge("roc_auc", {}, 9, None, RISING).sign == "none"
+
+
+def test_a_model_that_knows_its_training_rows_by_heart_is_not_said_to_fit_new_ones_as_well() -> (
+    None
+):
+    (apart, near) = (
+        fit.judge("accuracy", {"accuracy": train}, 100, TEST, SETTLED) for train in (0.99, 0.81)
+    )
+    assert "knows its training rows better than new ones, but the validation loss" in apart.says
+    assert "neither over- nor under-fitting" in near.says

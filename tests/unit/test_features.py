@@ -249,6 +249,36 @@ def test_words_weigh_as_in_scikit_learn() -> None:
     assert dense[:, 1:] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("documents", "term"),
+    [
+        (["质量很好推荐", "物流慢但是质量很好"], "很 好"),
+        (["とても良い品", "これは良い品です"], "良 い"),
+        (["ดีมากครับ", "ของดีมาก"], "ด ี"),
+        (["हिन्दी अच्छी है", "यह अच्छी किताब है"], "अच्छी"),
+        (["جودةٌ ممتازة", "هذه جودةٌ"], "جودةٌ"),
+        (["cafe\u0301 noir", "un cafe\u0301"], "cafe\u0301"),
+        (["снег идёт", "белый снег"], "снег"),
+    ],
+)
+def test_what_documents_of_any_script_share_is_a_term(documents: list[str], term: str) -> None:
+    """Words of scripts without blanks are pairs of letters; vowel signs part no word."""
+    made, _ = fit("text", documents, ngrams=(1, 2))
+    assert term in made.texts[0].terms
+
+
+def test_bundles_of_before_cut_texts_as_they_did() -> None:
+    made, parsed = fit("text", ["质量很好", "质量很好"], ngrams=(1, 1))
+    assert set(made.texts[0].terms) == set("质量很好")
+    state, tensors = made.state()
+    (old,) = state["texts"]
+    assert old.pop("words") == 2
+    old["terms"] = ["质量很好"]
+    tensors["texts.0.idf"] = np.ones(1, np.float32)
+    before = features.Transforms.from_state(state, tensors)
+    assert before.apply(parsed)["tokens"].tolist() == [[1], [1]]
+
+
 def test_the_vocabulary_holds_what_is_in_most_documents() -> None:
     made, _ = fit("text", ["b a", "b a c c c", "b d"], ngrams=(1, 1), vocabulary=2)
     assert made.texts[0].terms == ("b", "a")

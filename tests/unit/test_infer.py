@@ -48,6 +48,7 @@ def learn(
         (np.array([True, False]), "boolean"),
         ([True, None], "boolean"),
         (["2024-01-31", "2023-05-01T10:00:00Z", ""], "datetime"),
+        (["20141013T000000", "20150225T103000"], "datetime"),
         (["31.12.2023", "01.02.2024"], "datetime"),
         (["Dec 31, 2023", "May 1, 2024"], "datetime"),
         (["12/31/2023 10:30", "01/02/2024 00:00"], "datetime"),
@@ -57,6 +58,8 @@ def learn(
         (["yes", "no", "maybe"], "categorical"),
         ([1, "a", 2.5, True], "categorical"),
         (SENTENCES, "text"),
+        ([f"昨天收到的第{row}个包裹质量很好非常满意" for row in range(110)] * 3, "text"),
+        ([f"第{row}区" for row in range(110)] * 3, "categorical"),
         ([[[0, 1], [2, 3]], [[0, 0], [0, 0]]], "image"),
     ],
 )
@@ -157,7 +160,7 @@ def test_a_given_type_goes_before_the_inferred(raw: schema.Raw, kind: Any) -> No
 
 @pytest.mark.parametrize("kind", ["numeric", "boolean", "datetime", "image"])
 def test_a_given_type_that_the_values_are_not_is_an_error(kind: Any) -> None:
-    with pytest.raises(errors.DataError, match=r"x: .* is needed, but got 'red'"):
+    with pytest.raises(errors.DataError, match=r"x: .* is needed, but (got|value 1 is) 'red'"):
         inference.infer("x", ["red", "green", "blue"], columns.REGISTRY[kind])
 
 
@@ -259,7 +262,21 @@ def test_columns_that_part_the_rows_are_no_inputs_unless_features_name_them() ->
         ({"x": [1, 2], "y": ["?", ""]}, {}, "y: at least one value is needed, but all are missing"),
         ({"x": ["?", ""], "y": ["a", "b"]}, {}, "an input column is needed, but there is none"),
         ({"y": ["a", "b"]}, {}, "an input column is needed, but there is none"),
-        ({"x": [{"a": 1}] * 2, "y": ["a", "b"]}, {}, r"x: text is needed, but got \{'a': 1\}"),
+        (
+            {"x": [{"a": 1}] * 2, "y": ["a", "b"]},
+            {},
+            r"x: text is needed, but got \{'a': 1\}; `data: \{drop: \[x\]\}` leaves it out",
+        ),
+        (
+            {"x": [np.array(["a", "b"])] * 2, "y": ["a", "b"]},
+            {},
+            r"x: a picture \(rows of numbers\) is needed, but value 1 is \['a', 'b'\]; `data:",
+        ),
+        (
+            {"x": [None, b"1"], "y": ["a", "b"]},
+            {},
+            "a PNG or JPEG is needed, but value 2 is b'1'",
+        ),
         ({"x": [1], "y": ["2024-01-01"]}, {}, "y: the target is a number or a class, but got date"),
     ],
 )
@@ -268,6 +285,11 @@ def test_tables_that_cannot_be_learned_from_are_refused(
 ) -> None:
     with pytest.raises(errors.DataError, match=message):
         learn(table, **more)
+
+
+def test_an_infinite_quantity_cannot_be_learned() -> None:
+    with pytest.raises(errors.DataError, match=r"y: numbers up to .* 1 of 3 are larger"):
+        learn({"x": np.arange(3), "y": np.array([0.5, np.inf, 1.5])})
 
 
 def test_a_constant_quantity_cannot_be_learned() -> None:

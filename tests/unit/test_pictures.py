@@ -33,6 +33,20 @@ def test_an_axis_of_powers_of_ten_has_whole_exponents(low: int, high: int, ticks
     assert axis.written(-3.0) == "1e-3"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0, "0"), (1980.0, "1980"), (-5e5, "-500k"), (1.5e6, "1.5M"), (0.25, "0.25"), (1e-17, "0")],
+)
+def test_an_axis_has_room_for_few_letters(value: float, said: str) -> None:
+    assert Axis("x", -1, 1).written(value) == said
+
+
+def test_the_name_of_a_diagonal_ends_within_the_picture() -> None:
+    svg = str(pictures.plot([], Axis("x", 0, 1), Axis("y", 0, 1), says="", diagonal="m" * 17))
+    (x,) = re.findall(r'x="([\d.]+)"[^>]*>m+<', svg)
+    assert float(x) + 17 * 6.5 <= 360
+
+
 def drawn(*series: Series) -> str:
     return str(pictures.plot(series, Axis("x", 0, 1), Axis("y", 0, 1), says="two < lines"))
 

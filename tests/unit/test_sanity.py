@@ -33,6 +33,16 @@ def test_a_positive_class_that_is_never_predicted_is_said_however_well_it_is_ran
     assert rare.startswith("never predicts 'yes' (1 row) on")
 
 
+def test_a_positive_class_of_which_no_row_is_found_is_said() -> None:
+    truth = np.array([1] * 6 + [0] * 94)
+    score = np.where(truth == 1, 0.45, np.linspace(0.05, 0.52, 100))
+    (said,) = warnings(BINARY, truth, shares(score))
+    assert said.startswith("finds none of the 6 rows of 'yes': all 5 alarms are wrong; train.loss")
+    assert "decide.maximize: f1 chooses a threshold" in said
+    score[0] = 0.6
+    assert warnings(BINARY, truth, shares(score)) == []
+
+
 def test_of_many_classes_the_most_frequent_of_those_never_predicted_are_named() -> None:
     target = schema.Target(name="k", task="multiclass", classes=tuple("abcdefgh"))
     truth = np.repeat(np.arange(8), [40, 5, 6, 7, 8, 9, 4, 40])

@@ -73,6 +73,7 @@ def test_every_yaml_in_the_documentation_is_sound(value: dict[str, Any], file: P
 def test_the_documented_tables_are_those_of_the_schema() -> None:
     page = (ROOT / "docs" / "experiment.md").read_text()
     assert reference.tables() in page, "put `eagleray schema --tables` into docs/experiment.md"
+    assert "Attributes:" not in page
 
 
 def test_values_are_as_in_the_file_and_defaults_beside_them(file: Path) -> None:

@@ -32,8 +32,8 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _ordered(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise PydanticCustomError("law", "must hold each name once")
+    if len(set(names)) < max(2, len(names)):
+        raise PydanticCustomError("law", "must hold at least two names, each once")
     return names
 
 
@@ -49,15 +49,12 @@ class Options(made.Options):
     buckets: Annotated[int, Field(ge=2, le=2**20)] = Field(
         256, description="categorical: buckets of `hashing`."
     )
-    order: (
-        Annotated[
-            tuple[str, ...], pydantic.Strict(False), Field(min_length=2), AfterValidator(_ordered)
-        ]
-        | None
-    ) = Field(
-        None,
-        description="categorical: all values in the order of `ordinal`; without it numbers by "
-        "size, then by letters.",
+    order: Annotated[tuple[str, ...], pydantic.Strict(False), AfterValidator(_ordered)] | None = (
+        Field(
+            None,
+            description="categorical: all values in the order of `ordinal`; without it numbers by "
+            "size, then by letters.",
+        )
     )
     cross: Annotated[tuple[str, ...], pydantic.Strict(False), AfterValidator(_different)] | None = (
         Field(None, description="categorical: makes the column: the values of several as one.")

@@ -107,8 +107,8 @@ DATETIME = Datetime()
 
 def _times(texts: Collection[str], written: str | None) -> tuple[float, ...] | None:
     """Read all texts in this format, ISO 8601 for None; None where one does not fit."""
-    if written is None and not all("-" in text for text in texts):
-        return None
+    if written is None and not all("-" in text or "T" in text for text in texts):
+        return None  # 20240131 alone is a number
     with contextlib.suppress(ValueError, OverflowError):
         return tuple(values.datetime(_time(text, written)) for text in texts)
     return None

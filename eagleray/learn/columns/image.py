@@ -20,6 +20,11 @@ from eagleray.learn.columns.kind import ColumnKind, Guess
 LONGEST_SIDE = 128  # maximum pixels of a side; larger pictures are scaled down
 GRID = 8
 """Sides of the grid of brightness that quick models are given."""
+_LAWS: dict[type, str] = {
+    bytes: "a PNG or JPEG is needed",
+    str: "a PNG or JPEG in base64 is needed",
+}
+"""What must hold of a value that is taken for a picture, by its type."""
 SAMPLED_PICTURES = 1000  # number of pictures from which the shape is inferred
 
 
@@ -51,6 +56,7 @@ class Options(pydantic.BaseModel):
 class Image(ColumnKind):
     name = "image"
     need = "a picture of the training pictures' shape"
+    measured = "brightness of {}"
     is_rich = True
     holds_paths = True
     parsed_dtype = np.float32
@@ -68,13 +74,15 @@ class Image(ColumnKind):
     def raw_fields(self, name: str, raw: Raw) -> dict[str, Any]:
         """The most channels; the most frequent height and width, at most `LONGEST_SIDE`."""
         shapes: Counter[tuple[int, ...]] = Counter()
-        present = (value for value in raw if value is not None)
-        for value in itertools.islice(present, SAMPLED_PICTURES):
+        present = ((n, value) for n, value in enumerate(raw, 1) if value is not None)
+        for place, value in itertools.islice(present, SAMPLED_PICTURES):
             try:
                 shapes[pictures.decode(value).shape] += 1
             except ValueError as cause:
-                got = messages.shortened(repr(value))
-                raise errors.DataError(f"{name}: a picture is needed, but got {got}") from cause
+                law = _LAWS.get(type(value), "a picture (rows of numbers) is needed")
+                plain = value.tolist() if isinstance(value, np.ndarray) else value
+                got = messages.shortened(repr(plain))
+                raise errors.DataError(f"{name}: {law}, but value {place:,} is {got}") from cause
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
         smaller = max(1.0, max(height, width) / LONGEST_SIDE)
         channels = max((shape[0] for shape in shapes), default=1)

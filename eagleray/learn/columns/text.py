@@ -1,6 +1,7 @@
 """`text`: prose, not names."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,6 +21,9 @@ from eagleray.learn.needs import Need
 
 HASHED, COMPONENTS = 1 << 12, 30
 """Words that quick models tell apart, and numbers that they are given of them."""
+
+_UNSPACED = re.compile(f"[{features.texts.UNSPACED}]")
+_LETTERS_OF_ONE = 3  # that say as much as one of Han, kana and their like
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -47,6 +51,7 @@ class Options(pydantic.BaseModel):
 class Text(WordKind):
     name = "text"
     need = "text"
+    measured = "number of words in {}"
     options = Options
     is_rich = True
     markers = frozenset({""})
@@ -60,7 +65,7 @@ class Text(WordKind):
         counts = texts.counts
         many, mostly_distinct = len(counts) > 100, len(counts) * 2 > counts.total()
         words = sum(len(text.split()) for text in counts) / len(counts)
-        letters = sum(map(len, counts)) / len(counts)
+        letters = sum(map(_letters, counts)) / len(counts)
         long = words >= 3 or letters >= 40
         fits = (many or mostly_distinct) if long else (many and mostly_distinct)
         return Guess() if fits else None
@@ -96,3 +101,9 @@ class Text(WordKind):
 
 
 TEXT = Text()
+
+
+def _letters(text: str) -> int:
+    """How long a text is, in letters of a script with blanks between words."""
+    wide = 0 if text.isascii() else len(_UNSPACED.findall(text))
+    return len(text) + (_LETTERS_OF_ONE - 1) * wide

@@ -128,6 +128,11 @@ def isoformat(seconds: float) -> str:
     return time.isoformat(timespec="milliseconds")
 
 
+def shown(time: str) -> str:
+    """What `isoformat` gives, for people: a day where it is midnight."""
+    return time.removesuffix("+00:00").removesuffix(".000").removesuffix("T00:00:00")
+
+
 def category(value: object) -> str:
     """The name of a category; 3, 3.0 and "3.0" are one."""
     if isinstance(value, np.generic):

@@ -23,8 +23,23 @@ if TYPE_CHECKING:
 Bag = list[tuple[int, float]]
 """Rows of the table with their weights."""
 
-WORD = r"(?u)\w+|[^\w\s]"
-"""A word of any length, or one sign: unlike scikit-learn's default, `u`, `2`, `!` and `£` count."""
+UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
+)
+"""Letters of scripts without blanks between words: Thai and Lao, Burmese, Khmer, kana, Han."""
+_MARKS = (
+    r"\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a"
+    r"\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u0dff"
+)
+"""Signs of vowels and accents that belong to the letter before, which Python's `\\w` leaves out."""
+WORD = rf"(?u)[{UNSPACED}]|(?:[^\W{UNSPACED}]|[{_MARKS}])+|[^\w\s]"
+"""A word of any length, or one sign: unlike scikit-learn's default, `u`, `2`, `!` and `£` count.
+
+Where words have no blanks between them each letter is one, and n-grams of two are its words.
+"""
+_WORDS = {1: r"(?u)\w+|[^\w\s]", 2: WORD}
+"""Patterns of words by `Vocabulary.words`."""
 
 
 class Text(NamedTuple):
@@ -47,11 +62,13 @@ class Vocabulary:
     terms: tuple[str, ...]
     idf: np.ndarray  # (V), float32
     start: int  # the table's row of the first n-gram
+    words: int = 1  # how texts are cut into words; bundles of before have no field
 
     @classmethod
     def fit(cls, name: str, encoding: Text, texts: np.ndarray, start: int) -> Vocabulary:
         """The n-grams in most documents; those of one document only where there are no others."""
-        analyze = _analyzer(encoding.analyzer, encoding.ngrams)
+        words = max(_WORDS)
+        analyze = _analyzer(encoding.analyzer, encoding.ngrams, words)
         frequency: Counter[str] = Counter()
         for text in texts.tolist():
             if text is not None:
@@ -67,11 +84,12 @@ class Vocabulary:
             terms=tuple(terms),
             idf=np.array(idf, np.float32),
             start=start,
+            words=words,
         )
 
     @cached_property
     def _analyze(self) -> Callable[[str], list[str]]:
-        return _analyzer(self.analyzer, self.ngrams)
+        return _analyzer(self.analyzer, self.ngrams, self.words)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -128,9 +146,9 @@ def apply(
     return tokens_BT, weights_BT
 
 
-def _analyzer(analyzer: str, ngrams: tuple[int, int]) -> Callable[[str], list[str]]:
+def _analyzer(analyzer: str, ngrams: tuple[int, int], words: int) -> Callable[[str], list[str]]:
     from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=ngrams, token_pattern=WORD)
+    vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=ngrams, token_pattern=_WORDS[words])
     analyze: Callable[[str], list[str]] = vectorizer.build_analyzer()
     return analyze

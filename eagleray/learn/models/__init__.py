@@ -48,6 +48,7 @@ class Model:
             empty for a model that is none.
         needs: the column type that it requires.
         refuses: column types that it cannot take.
+        beside: column types that it takes beside others; `auto` does not try it on these alone.
         engine: the name of the engine that runs it (`eagleray.engines`); empty for `auto`, of
             which a trial takes another model.
         objectives: whether it is trained by the `objectives` of a loss alone.
@@ -58,13 +59,15 @@ class Model:
     module: str = ""
     needs: str | None = None
     refuses: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
     engine: str = "torch"
     objectives: bool = False
     tasks: frozenset[str] = frozenset()
 
     def takes(self, types: Set[str]) -> bool:
-        """Whether it can be trained on columns of all these types."""
-        return not self.refuses & types and (self.needs is None or self.needs in types)
+        """Whether `auto` tries it on columns of all these types."""
+        able = not self.refuses & types and (self.needs is None or self.needs in types)
+        return able and not types <= self.beside
 
 
 REGISTRY = plugins.Registry(
@@ -74,7 +77,8 @@ REGISTRY = plugins.Registry(
         "tabm": Model(TabM, "eagleray.learn.models.tabm:TabM"),
         "boosting": Model(
             Boosting,
-            refuses=frozenset({TEXT.name, IMAGE.name}),
+            refuses=frozenset({IMAGE.name}),
+            beside=frozenset({TEXT.name}),
             engine="lightgbm",
             objectives=True,
         ),

@@ -149,8 +149,9 @@ class Boosting(Options):
     )
     single: ClassVar[bool] = True
     type: Literal["boosting"] = Field(
-        description="For tables; numbers and categories, with their gaps. Of `train` it reads "
-        "`lr` (0.05 by default), `epochs`, `loss`, `class_weights`, `early_stopping` and `seed`."
+        description="For tables; numbers and categories, with their gaps, and the most frequent "
+        "words of texts. Of `train` it reads `lr` (0.05 by default), `epochs`, `loss`, "
+        "`class_weights`, `early_stopping` and `seed`."
     )
     rounds: Size = Field(
         25,

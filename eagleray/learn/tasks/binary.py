@@ -1,12 +1,16 @@
 """`binary`: two classes."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
+from eagleray.learn.tasks import sanity
 from eagleray.learn.tasks.classes import Classes
 from eagleray.learn.tasks.sanity import Chance
-from eagleray.learn.tasks.task import TargetColumn
+from eagleray.learn.tasks.task import Evaluation, TargetColumn
+
+LEAST_MISSED = 5  # rows of the positive class of which finding none is told
 
 
 class Binary(Classes):
@@ -36,6 +40,16 @@ class Binary(Classes):
             return f"finds none of the rows where {where}"
         found, right = (100 * hits / max(1, one.sum()) for one in (true_B, alarm_B))
         return f"finds {found:.0f} of 100 rows where {where}; {right:.0f} of 100 alarms are right"
+
+    def evaluate(
+        self, truth_B: np.ndarray, outputs: np.ndarray, scores: Mapping[str, float]
+    ) -> Evaluation:
+        found, is_B = super().evaluate(truth_B, outputs, scores), truth_B == 1
+        alarm_B = self.decide(outputs) == 1
+        if is_B.sum() < LEAST_MISSED or not alarm_B.any() or (is_B & alarm_B).any():
+            return found
+        name, rows, alarms = self.target.classes[1], int(is_B.sum()), int(alarm_B.sum())
+        return found._replace(warnings=[sanity.none_found(name, rows, alarms), *found.warnings])
 
     def chance(self, truth_C: np.ndarray, predicted_C: np.ndarray) -> Chance:
         """ROC-AUC of a random order (Mann and Whitney 1947, normalised)."""

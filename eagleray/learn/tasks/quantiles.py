@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from eagleray import messages
 from eagleray.learn.tasks import diagrams, peers, sanity
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Evaluation, Interval, Scale, TargetColumn
@@ -78,14 +79,16 @@ class Quantiles(Regression):
         return Evaluation(warnings, intervals=[*self._held(truth_B, outputs)])
 
     def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
-        name, half = self.target.name, float(np.median(self._distance(truth_B, outputs)))
-        near = f"its median is within {half:.3g} of the true {name} for half of the rows"
+        name, half_B = self.target.name, self._distance(truth_B, outputs)
+        half = messages.number(float(np.median(half_B)), ".3g")
+        near = f"its median is within {half} of the true {name} for half of the rows"
         found = next(self._held(truth_B.astype(float), outputs), None)
         if found is None:
             return near
+        width = messages.number(found.width, ".3g")
         return (
             f"holds the true {name} in its {100 * found.level:.3g} % interval for"
-            f" {100 * found.bin.was:.0f} of 100 rows, {found.width:.3g} wide on average; {near}"
+            f" {100 * found.bin.was:.0f} of 100 rows, {width} wide on average; {near}"
         )
 
     def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray:

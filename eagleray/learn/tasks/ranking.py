@@ -116,7 +116,7 @@ class Ranking(Task):
         share = 100 * float((users > 0).mean())
         return (
             f"lists an item that was chosen later among {found.depth} for {share:.0f} of 100"
-            f" of {self.target.user}"
+            f" users ({self.target.user})"
         )
 
     def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eagleray import errors
+from eagleray import errors, messages
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC
 from eagleray.learn.tasks import diagrams, peers, sanity
@@ -38,6 +38,12 @@ class Regression(Task):
     @classmethod
     def describe(cls, column: TargetColumn) -> schema.Target:
         name, comma = column.column.name, column.column.decimal_comma
+        beyond = int((np.abs(column.array) > MAX_FLOAT32).sum())
+        if beyond:
+            raise errors.DataError(
+                f"{name}: numbers up to {MAX_FLOAT32:.2g} are needed, but {beyond:,} of"
+                f" {len(column.array):,} are larger or infinite; leave out such rows"
+            )
         numbers = _bounded(column.array)
         if len(np.unique(numbers)) < 2:
             raise errors.DataError(
@@ -97,10 +103,11 @@ class Regression(Task):
         return Evaluation(list(sanity.value_warnings(truth_B.astype(float), scores)))
 
     def headline(self, truth_B: np.ndarray, outputs: np.ndarray) -> str:
-        half, nearly_all = np.quantile(self.misses(truth_B, outputs), (0.5, 0.9))
+        near = np.quantile(self.misses(truth_B, outputs), (0.5, 0.9)).tolist()
+        half, nearly_all = (messages.number(one, ".3g") for one in near)
         return (
-            f"is within {half:.3g} of the true {self.target.name} for half of the rows,"
-            f" within {nearly_all:.3g} for 9 of 10"
+            f"is within {half} of the true {self.target.name} for half of the rows,"
+            f" within {nearly_all} for 9 of 10"
         )
 
     def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray:

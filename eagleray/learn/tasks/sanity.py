@@ -10,6 +10,10 @@ from eagleray import messages
 LEAST_ROWS = 30  # with fewer rows a perfect score, or one no better than chance, may be luck
 LEAST_OTHERS = 5  # minimum rows outside the largest class for a perfect score to be suspicious
 ONE_SIDED = 1.645  # z of a one-sided test at the 5 % level
+_MENDED = (
+    "train.loss: weighted_cross_entropy weights rare classes more, decide.maximize: f1 chooses a"
+    " threshold of two classes, decide.costs makes missing them dearer"
+)
 NEARLY_ALL = 0.999  # R² from which a regression counts as perfect, since it is never exactly right
 
 
@@ -65,8 +69,14 @@ def _never_predicted(names: Sequence[str], truth_C: np.ndarray, missed: np.ndarr
     named = [f"{name!r} ({n:,} row{'' if n == 1 else 's'})" for name, n in counts]
     return (
         f"never predicts {messages.listed(named)} on the test part of {truth_C.sum():,} rows;"
-        " train.loss: weighted_cross_entropy weights rare classes more, decide.costs makes missing"
-        " them dearer"
+        f" {_MENDED}"
+    )
+
+
+def none_found(name: str, rows: int, alarms: int) -> str:
+    """A warning that all of the rows predicted as a class are of others."""
+    return (
+        f"finds none of the {rows:,} rows of {name!r}: all {alarms:,} alarms are wrong; {_MENDED}"
     )
 
 
