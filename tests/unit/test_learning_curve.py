@@ -9,7 +9,7 @@ import pytest
 import eagleray
 from eagleray import errors, evaluation
 from eagleray.evaluation import learning_curve as law
-from eagleray.learn import schema
+from eagleray.learn import features, schema
 from eagleray.state import evaluations, searches
 from eagleray.state.evaluations import Evaluation
 from eagleray.state.models import Registry
@@ -229,12 +229,12 @@ def test_a_share_that_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
         next(few)
     same = marked(tmp_path, "{time: year}")
     times_B = np.ones(len(same.dataset.targets))
-    level = dataclasses.replace(same.dataset, marks=(times_B,))
+    level = dataclasses.replace(same.dataset, marks=features.Marks(times=times_B))
     with pytest.raises(errors.DataError, match="rows of different times are needed"):
         next(shares.halves(level, same.experiment.data))
     grouped = marked(tmp_path, "{group: who}")
     names_B = np.array(["one"] * len(times_B))
-    level = dataclasses.replace(grouped.dataset, marks=(names_B,))
+    level = dataclasses.replace(grouped.dataset, marks=features.Marks(groups=names_B))
     with pytest.raises(errors.DataError, match="two groups are needed, but got 1"):
         next(shares.halves(level, grouped.experiment.data))
 
