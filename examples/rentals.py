@@ -24,7 +24,7 @@ def rentals() -> pd.DataFrame:
     year = np.sin(2 * np.pi * (days - 105) / 365.25)
     temperature = 11 + 10 * year + random.normal(0, 3.5, len(days))
     rain = np.where(random.random(len(days)) < 0.35, random.gamma(1.2, 4, len(days)), 0.0)
-    holiday, weekend = random.random(len(days)) < 0.03, date.dayofweek >= 5
+    holiday, weekend = random.random(len(days)) < 0.03, date.day_of_week >= 5
     mean = 300 + 12 * np.clip(temperature, -5, 26) + 0.15 * days - 70 * (weekend | holiday)
     mean = mean - np.where(days < BRIDGE, 9, 5) * np.minimum(rain, 20)
     count = np.round(np.maximum(mean + random.normal(0, NOISE, len(days)), 0))

@@ -171,7 +171,10 @@ class Killer(threading.Thread):
     def kill(self, pid: int) -> None:
         (record,) = on_record(self.chosen).trials()
         state = on_record(self.chosen).state(record.number, record.values)
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has just ended by itself
+            return
         self.killed[pid] = state.checkpoints[0].epoch if state.checkpoints else 0
 
     def epochs(self) -> list[int]:
