@@ -92,8 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         finally:
             process.terminate()
             assert process.wait(60) in (0, -signal.SIGKILL)  # the last test has killed it
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    wait(lambda: not _listens(port), 30)  # the kernel ends what a killed process has started
 
 
 @dataclass
@@ -404,6 +403,11 @@ def test_a_killed_endpoint_leaves_no_process_behind(served: Served) -> None:
     assert {"haproxy", "raylet", "gcs_server"} <= programs
     os.kill(served.process, signal.SIGKILL)
     wait(lambda: all(_command(pid) != line for pid, line in lasting.items()), 60)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _descendants(process: int) -> list[int]:

@@ -293,5 +293,5 @@ def test_a_picture_that_does_not_decode_is_refused_with_its_column(tmp_path: Pat
     (tmp_path / "rows.csv").write_text("photo,y\n" + rows)
     file = tmp_path / "x.yaml"
     file.write_text("name: x\ndata: {source: rows.csv, target: y}\n")
-    with pytest.raises(errors.DataError, match="photo: a picture"):
+    with pytest.raises(errors.DataError, match="photo: a PNG or JPEG is needed"):
         prepare.dataset(spec.load(file))

@@ -124,7 +124,8 @@ def test_check_tells_every_wrong_column_at_once(
         ": b: true or false is needed,",
         ": c: a date or time in ISO 8601 is needed,",
     ]
-    file.write_text(file.read_text().replace(", drop: [d, e]", ""))
+    text = file.read_text().replace(", drop: [d, e]", "")
+    file.write_text(f"{text}storage: {file.parent.as_uri()}\n")
     assert cli.main(["run", str(file)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[0] for line in lines] == ["y:", "a:", "b:", "c:"]

@@ -15,7 +15,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from eagleray import storage
-from eagleray.state import models, searches, sweep
+from eagleray.state import evaluations, models, searches, sweep
 from eagleray.storage import blobs, cache
 from ray_jobs import checkpoints, search, strategies, tensors, training, winner
 from tests.unit import test_strategies, test_training
@@ -241,10 +241,14 @@ def test_the_winner_of_a_group_is_the_bundle_that_one_worker_would_have_made(
 def _registered(
     one: Worker, weights: tuple[blobs.Blob, ...], folder: Path
 ) -> dict[str, blobs.Blob]:
-    """The files of the version that is made of a trial with these weights."""
+    """The files of the version that is made of a trial with these weights.
+
+    But for its evaluation, which has times of this machine.
+    """
     folder.mkdir()
     settings = {"storage": one.store.uri, "tune.metric": "log_loss"}
     searched = search.Search(test_training.experiment(folder, **test_strategies.PLAIN, **settings))
     record = searches.Record(number=1, values={}, weights=weights, best={"log_loss": 1.0}, score=1)
     store = storage.open(winner.Winner(searched, [record]).keep(folder / "kept"))
-    return models.Registry(store).version("wine", 1).files
+    files = models.Registry(store).version("wine", 1).files
+    return {name: blob for name, blob in files.items() if name != evaluations.FILE}
