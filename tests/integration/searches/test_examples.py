@@ -57,7 +57,7 @@ EXAMPLES = {
 }
 
 
-QUICK = ("breast_cancer", "sms_spam")
+QUICK = ("breast_cancer",)
 """A table and texts; `make demo` runs digits, unit tests a regression."""
 
 

@@ -31,6 +31,7 @@ def run(folder: Path, **overrides: str) -> tuple[Outcome, str]:
     return ended, out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_search_by_folds_goes_on_where_it_was_interrupted_and_serves_the_refit(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_population_trains_together_and_ends_better_than_its_trials_alone(
     assert records.of(together.search.experiment.storage, "wine")
 
 
+@pytest.mark.slow
 def test_a_cost_is_measured_weighed_and_shown_and_a_later_search_learns_of_it(
     ray_cluster: None, tmp_path: Path
 ) -> None:
