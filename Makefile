@@ -63,6 +63,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python benchmarks/asha.py
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python -m benchmarks.connection
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.rpc
 	$(BIN)/python benchmarks/queueing.py

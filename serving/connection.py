@@ -1,8 +1,8 @@
 """An HTTP connection of a replica: uvicorn's, with a shorter way for predictions that come whole.
 
-uvicorn makes an event, and checks each header of an answer, for every request; that and its two
-writes are a fifth of the time of a prediction. A POST of a prediction whose body has come with its
-head needs none of it. Every other request is uvicorn's alone. See docs/adr/0003.
+For every request uvicorn makes an event, checks each header of the answer, and writes twice. A POST
+of a prediction whose body has come with its head needs none of it. Every other request is uvicorn's
+alone. See docs/adr/0003.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class Connection(HttpToolsProtocol):
                 super().on_body(content)
 
     def on_headers_complete(self) -> None:
-        self._whole = self._application()
+        path = self.root_path + self.url.decode("latin-1")
+        self._whole = self._application(path)
         if self._whole is None:
             super().on_headers_complete()
+            return
+        scope: Any = self.scope
+        scope.update(method="POST", path=path, raw_path=path.encode(), query_string=b"")
 
     def on_body(self, body: bytes) -> None:
         if self._whole is None:
@@ -50,18 +54,15 @@ class Connection(HttpToolsProtocol):
             return
         application: Any = self._whole
         content, self._whole, self._content = self._content, None, b""
-        scope: Any = self.scope
-        path = self.root_path + self.url.decode("ascii")
-        scope.update(method="POST", path=path, raw_path=path.encode(), query_string=b"")
         self.cycle = Whole(self, content)
         self._start_asgi_task(self.cycle, application)
 
-    def _application(self) -> fast_path.Application | None:
+    def _application(self, path: str) -> fast_path.Application | None:
         """What answers the request if it is a plain prediction, and no other one is in progress."""
         busy = self.cycle is not None and not self.cycle.response_complete
         if busy or self.expect_100_continue or self.limit_concurrency is not None:
             return None
-        parser, path = self.parser, self.root_path + self.url.decode("latin-1")
+        parser = self.parser
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return None
         application = fast_path.target()

@@ -3,7 +3,8 @@
 Each replica runs its own HTTP server, to which HAProxy sends requests. Ray Serve adds about 0.2 ms
 to a request, more than the prediction takes. It accepts middleware for that server
 (`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`). This middleware answers predictions and passes every
-other request, such as Ray's `/-/healthz`, to Ray Serve. See docs/adr/0003.
+other request, such as Ray's `/-/healthz`, to Ray Serve. Most predictions are answered before it, by
+`serving.connection`. See docs/adr/0003.
 """
 
 from __future__ import annotations
@@ -74,11 +75,9 @@ class FastPath:
         self._ray_serve = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._ray_serve
-        for application, loop in _targets:
-            same_loop = loop is asyncio.get_running_loop()
-            if same_loop and scope["type"] == "http" and application.predicts(scope["path"]):
-                app = application
-                if scope["method"] == "POST":
-                    writes.join(send)
+        app, application = self._ray_serve, target() if scope["type"] == "http" else None
+        if application is not None and application.predicts(scope["path"]):
+            app = application
+            if scope["method"] == "POST":
+                writes.join(send)
         await app(scope, receive, send)

@@ -13,6 +13,7 @@ PEERS = {
     "starlette": "",
     "ray serve": "",
     "uvicorn alone": "",
+    "connection": "",
     "granian": "servers",
     "litserve": "servers",
     "bentoml": "servers",
