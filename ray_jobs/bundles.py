@@ -15,14 +15,14 @@ from ray_jobs import checkpoints, learner, search, tensors
 from ray_jobs.data import prepare
 
 
-class Sound(NamedTuple):
+class Readable(NamedTuple):
     """Trials, the best one whose weights can be read first, and what is wrong with better ones."""
 
     trials: list[searches.Record]
     damaged: list[str]
 
 
-def sound(searched: search.Search, trials: Sequence[searches.Record]) -> Sound:
+def readable(searched: search.Search, trials: Sequence[searches.Record]) -> Readable:
     """Rank trials anew without those whose weights are damaged, until the best one's can be read.
 
     Raises:
@@ -35,7 +35,7 @@ def sound(searched: search.Search, trials: Sequence[searches.Record]) -> Sound:
         try:
             with weights(searched, left[0]):
                 told = [f"trial {number}: {cause}" for number, cause in worse.items()]
-                return Sound([left[0], *map(able.__getitem__, worse), *left[1:]], told)
+                return Readable([left[0], *map(able.__getitem__, worse), *left[1:]], told)
         except checkpoints.UNFIT as cause:
             worse[left.pop(0).number] = cause
         if worse.keys() >= able.keys():

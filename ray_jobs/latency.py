@@ -22,7 +22,7 @@ from ray_jobs import bundles, search
 PASSES, WARM_UP = 50, 10
 """Predictions of one row whose median is a latency, after some that are not counted."""
 MOST_S = 3.0
-"""Time after which fewer predictions do."""
+"""Most seconds of a measurement: of slow models, fewer predictions count."""
 _MARGIN = 1.1  # of a tolerance that is to reach a score
 _SMALLER = "a smaller model, or a larger tune.ensemble.latency_ms where it is fast enough"
 

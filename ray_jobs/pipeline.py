@@ -142,7 +142,7 @@ def _drive(
 
 def _register(
     searched: search.Search,
-    ranked: bundles.Sound,
+    ranked: bundles.Readable,
     lease: leases.Lease,
     anew: refit.Refit | None,
     out: console.Console,
@@ -184,15 +184,15 @@ def _train(
     trials: dict[int, searches.Record],
     out: console.Console,
     address: str | None,
-) -> tuple[bundles.Sound, refit.Refit | None]:
+) -> tuple[bundles.Readable, refit.Refit | None]:
     """Train what is left: trials, unless all have ended and are `ranked`, and the refit."""
-    found = _sound(searched, ranked) if ranked else None
+    found = _readable(searched, ranked) if ranked else None
     anew = _refit(searched, found.trials[0]) if found else None
     if found and (anew is None or anew.done):
         return found, anew
     with _on_ray(out, address):
         grows = _check_room(searched.experiment.compute, out)
-        found = found or _sound(searched, _tune(searched, trials, out, grows=grows))
+        found = found or _readable(searched, _tune(searched, trials, out, grows=grows))
         anew = _refit(searched, found.trials[0])
         if anew is not None and not anew.done:
             out.print(
@@ -204,9 +204,9 @@ def _train(
     return found, anew
 
 
-def _sound(searched: search.Search, ranked: list[searches.Record]) -> bundles.Sound:
+def _readable(searched: search.Search, ranked: list[searches.Record]) -> bundles.Readable:
     try:
-        return bundles.sound(searched, ranked)
+        return bundles.readable(searched, ranked)
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, None, cause)) from cause
 

@@ -33,7 +33,7 @@ REGISTRY: plugins.Registry[Check] = plugins.Registry(
         "imbalance": labels.imbalance,
         "duplicate rows": repeats.duplicates,
         "near-duplicate rows": repeats.near_duplicates,
-        "near-duplicates with noise": neighbours.noisy,
+        "near-duplicates with noise": neighbours.noisy_copies,
         "missing values": values.missing,
         "constant": values.constant,
         "mixed types": values.mixed,

@@ -69,7 +69,7 @@ def noise(table: Table) -> Iterator[Finding]:
     frequent there as anywhere.
     """
     if not table.classes:
-        yield from residuals.far(table)
+        yield from residuals.wrong_numbers(table)
         return
     if (predicted_BC := table.predicted) is None:
         return

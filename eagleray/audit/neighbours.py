@@ -23,7 +23,7 @@ from eagleray.learn import columns, repeats
 from eagleray.learn.schema import Column
 
 WORK = 4e10
-"""Products of coordinates: of rows that are looked at, all rows and their coordinates."""
+"""Most multiplications: rows that are looked at times all rows times coordinates."""
 MOST_COORDINATES = 100
 NEAR, FAR = 6, 12
 """Neighbours that the dimension is taken from."""
@@ -60,7 +60,7 @@ class _Copies(NamedTuple):
     chance: float  # share of the rows that are expected below this ratio
 
 
-def noisy(table: Table) -> Iterator[Finding]:
+def noisy_copies(table: Table) -> Iterator[Finding]:
     """Rows that are much nearer to another one than chance explains."""
     near = _look(table)
     if near is None or (found := _copies(table, near)) is None:

@@ -29,7 +29,7 @@ BINS, LEAST_OF_BIN, LEAST_SPREAD = 20, 50, 0.25
 """Parts of the rows, by prediction, that have a spread of their own; fewest rows of one; and least
 share of the whole one's spread."""
 NORMAL = 1.4826
-"""Standard deviations in a median absolute deviation."""
+"""A standard deviation in median absolute deviations, of normal errors."""
 ROBUST = "huber"
 
 
@@ -40,15 +40,15 @@ class _Residuals(NamedTuple):
     predicted_B: np.ndarray  # in the target's own unit
 
 
-def far(table: Table) -> Iterator[Finding]:
+def wrong_numbers(table: Table) -> Iterator[Finding]:
     """Numbers that are much farther from their predictions than the tails of the others reach."""
     found = _residuals(table)
     if found is None or not _broken_off(found.away_B):
         return
     places = np.flatnonzero(found.away_B > FAR)
     places = places[np.argsort(-found.away_B[places], kind="stable")]
-    rows, share = table.modelled[places], len(places) / len(table.modelled)
     looked = len(table.modelled)
+    rows, share = table.modelled[places], len(places) / looked
     evidence = [
         f"predicted {found.predicted_B[place]:.6g}, {found.away_B[place]:.0f} deviations off: {row}"
         for place, row in zip(places[:MOST_SHOWN].tolist(), table.shown(rows), strict=True)
@@ -58,7 +58,7 @@ def far(table: Table) -> Iterator[Finding]:
         f"({messages.percent(share)}) look wrong: more than {FAR:.0f} deviations from what models "
         "of the other rows predict, and many much more: a decimal point, a unit, another row's?",
         _robust(table),
-        evidence=(*table.scope(len(table.modelled)), *evidence),
+        evidence=(*table.scope(looked), *evidence),
         numbers={
             "share": share,
             "much farther": float(np.mean(found.away_B > FARTHER)),
@@ -119,7 +119,7 @@ def _broken_off(away_B: np.ndarray) -> bool:
 
 
 def _robust(table: Table) -> str:
-    """The line that makes the loss a robust one, where it can and is not."""
+    """The setting of a robust loss; empty where one is set, or the task has none."""
     fits = ROBUST in losses.fitting(type(table.task)) and set(table.experiment.losses) <= {
         "auto",
         type(table.task).loss,

@@ -178,7 +178,7 @@ def _outcome(difference: Estimate, metric: str) -> str:
 
 
 def change(value: float, resampled_N: np.ndarray, without_K: np.ndarray, rows: int) -> Estimate:
-    """What models on the same rows differ by, of its resamples (N) and without each group (K).
+    """Difference of models on the same rows: its interval by resamples (N) and jackknife (K).
 
     Where all resamples of enough rows are equal, it is its own interval.
     """

@@ -110,7 +110,7 @@ def _outcome(gain: Estimate, error: float, rows: int) -> Outcome:
 
 
 def _noise(rows_K: Sequence[int], errors_K: np.ndarray, law: _Laws, count: int) -> np.ndarray:
-    """What the law leaves of each error, with signs by chance (N, K).
+    """Residuals of the law with random signs (N, K).
 
     It stands for other draws of the shares and other trainings: a wild bootstrap (Wu 1986).
     """

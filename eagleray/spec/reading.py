@@ -1,4 +1,4 @@
-"""What the tree of a file says: its sections, its model, and the values that trials can get."""
+"""Reads a file's tree: its sections, its model, and the values that trials can get."""
 
 from typing import Any
 

@@ -307,7 +307,7 @@ def test_a_search_all_of_whose_weights_are_damaged_names_the_first(
     one.storage.put(blobs.key(trials[0].weights[0]), b"rotten")
     one.storage.delete(blobs.key(trials[1].weights[0]))
     with pytest.raises(errors.CorruptObjectError, match=trials[0].weights[0].sha256[:12]):
-        bundles.sound(one, trials)
+        bundles.readable(one, trials)
 
 
 def test_a_storage_that_is_not_there_is_told_before_the_data_are_read(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Coded(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """What rows (B) are split by beside chance: the group or the time of each, as far as any."""
+    """The group or the time of each row (B), where the split goes by one."""
 
     groups: np.ndarray | None = None
     times: np.ndarray | None = None
