@@ -14,9 +14,12 @@ With `--tables FOLDER` the models for tables are judged in place of the examples
 family, and LightGBM as people use it (a learning rate of 0.05, and as many trees as the validation
 part allows), on the same split of each file and of scikit-learn's own sets. FLAML tunes LightGBM as
 long where it is installed. The first family is compared with each peer by paired bootstrap.
+`--plain` takes each family as it is by default, with no key searched but the learning rate, and the
+other families as its peers: what a file gets that says little.
 
 Run: python benchmarks/quality.py [NAME …] [--seed N]
      python benchmarks/quality.py --tables FOLDER [NAME …] [--seed N] [--minutes M] [--families F …]
+         [--plain]
 """
 
 import argparse
@@ -194,6 +197,11 @@ FAMILIES: dict[str, dict[str, dict[str, str]]] = {
         },
     },
 }
+PLAIN = {
+    "train": {"lr": "{loguniform: [5.0e-4, 1.0e-2]}", "early_stopping": "{patience: 4}"},
+}
+"""What is searched of a family by `--plain`."""
+MODELS = [*FAMILIES, "text", "image"]
 TREES = 2000
 """Most trees of the peer; the validation part ends it after 100 without a gain."""
 
@@ -211,7 +219,7 @@ def table(name: str, family: str, options: argparse.Namespace, folder: Path) -> 
         f"tune: {{trials: 500, budget: {{minutes: {options.minutes}}}}}\n"
         f"storage: {folder.as_uri()}\n"
     )
-    sections = FAMILIES[family].items()
+    sections = (PLAIN if options.plain else FAMILIES[family]).items()
     searched = {f"{part}.{key}": value for part, keys in sections for key, value in keys.items()}
     return spec.load(file, {**searched, **overrides})
 
@@ -279,10 +287,11 @@ def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
         print(f"{name}: {family} {score:.4f}{sides} after {done} trials{made}", flush=True)
     peers: dict[str, np.ndarray | None] = {}
     inputs = dataset.fit({}).apply(dataset.take(dataset.split.test[:1]))
-    if not {"tokens", "images"} & inputs.keys():  # which LightGBM does not take
+    if not options.plain and not {"tokens", "images"} & inputs.keys():  # which LightGBM does not take
         peers = {"lightgbm": plain_trees(dataset)}
         peers["flaml"] = flaml_trees(dataset, metric, options.minutes)
     theirs = {one: judged(dataset, given) for one, given in peers.items() if given is not None}
+    theirs |= {one: ours[one] for one in options.families[1:] if options.plain}
     first = ours[options.families[0]]
     against = {one: str(evaluation.verdict(first, other, metric)) for one, other in theirs.items()}
     shown = {one: round(other.values[metric], 4) for one, other in (ours | theirs).items()}
@@ -310,8 +319,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tables", type=Path, help="folder with the files of TABLES")
     parser.add_argument("--minutes", type=float, default=5, help="of each search of a table")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--families", nargs="+", choices=MODELS, default=list(FAMILIES))
+    parser.add_argument("--plain", action="store_true", help="families as they are by default")
     options = parser.parse_args()
+    if not options.plain and (unknown := set(options.families) - set(FAMILIES)):
+        parser.error(f"--families: {', '.join(unknown)} needs --plain")
     with tempfile.TemporaryDirectory() as folder, cluster.connected():
         if options.tables is not None:
             for name in options.names or TABLES:

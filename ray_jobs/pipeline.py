@@ -43,7 +43,7 @@ def drive(submitted: runs.Run) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
         outcome = run(
-            spec.load(package.fetch(submitted, Path(folder))),
+            _sent(submitted, Path(folder)),
             console.Console(highlight=False, markup=False),
             os.environ.get("RAY_ADDRESS", "auto"),
             began=lambda search_id: runs.put(submitted, runs.Begun(search=search_id)),
@@ -51,6 +51,13 @@ def drive(submitted: runs.Run) -> None:
         page = outcome.page()
         runs.put(submitted, runs.Result(summary=outcome.summary(), page=page))
     print(page)
+
+
+def _sent(submitted: runs.Run, folder: Path) -> spec.Experiment:
+    """The experiment of a run, as it was meant by the release that sent it."""
+    experiment = spec.load(package.fetch(submitted, folder))
+    sent = runs.find(submitted, runs.Sent)
+    return experiment if sent and sent.model_by_columns else experiment.before()
 
 
 def run(
@@ -72,7 +79,7 @@ def run(
         if size is not None and size.streamed:  # the first pass takes a while
             out.print(str(size), soft_wrap=True)
             stack.enter_context(cluster.connected(address))
-        searched = search.Search(experiment, size)
+        searched = search.Search(experiment, size).as_begun()
         if size is not None and not size.streamed:
             out.print(str(size), soft_wrap=True)
         return _run(searched, out, address, began)
@@ -87,6 +94,12 @@ def _run(
     experiment = searched.experiment
     for note in (*searched.dataset.notes, *prepare.dropped(experiment, searched.dataset)):
         out.print(f"note: {note}", soft_wrap=True)
+    if not experiment.names_model and experiment.model.type == spec.FIRST:
+        out.print(
+            f"note: the file names no model; this search began with {spec.FIRST}, the default of an"
+            " earlier release, and goes on with it; a file that names a model is another search",
+            soft_wrap=True,
+        )
     if 1 < experiment.trials < experiment.tune.trials:
         out.print(
             f"note: tune.trials: {experiment.tune.trials} asked for, but the space has "

@@ -39,15 +39,14 @@ class Search:
 
     def __init__(self, experiment: spec.Experiment, size: extent.Extent | None = None) -> None:
         self.dataset = _dataset(experiment, size or extent.measure(experiment))
-        experiment = experiment.fitted({one.type for one in self.dataset.schema.columns})
+        experiment = experiment.fitted(prepare.types(experiment, self.dataset))
         self.experiment = experiment
         if misfits := list(prepare.misfits(experiment, self.dataset)):
             raise errors.DataError(*misfits)
         self.metric = experiment.metric(self.dataset.schema.target.task)
         self.mode = metrics.REGISTRY[self.metric].mode
         self.custom = experiment.code()
-        hashes = sorted(one.sha256 for one in self.custom.values())
-        self.id = experiment.search_id(" ".join([self.dataset.fingerprint, *hashes]))
+        self.id = self._id(experiment)
         self.refit: searches.Record | None = None
         self._transforms: dict[str, features.Transforms] = {}
 
@@ -58,6 +57,16 @@ class Search:
     @functools.cached_property
     def records(self) -> searches.Records:
         return searches.Records(self.storage, self.experiment.name, self.id)
+
+    def as_begun(self) -> "Search":
+        """This search, or the one that an earlier release began of a file that names no model."""
+        before, made = self.experiment.before(), copy.copy(self)
+        if before is self.experiment:
+            return self
+        made.experiment, made.id = before, self._id(before)
+        made.records = searches.Records(self.storage, before.name, made.id)
+        known = searches.all_of(self.storage, before.name)
+        return made if made.id in {one.search_id for one in known} else self
 
     def write_under(self, lease: leases.Lease) -> None:
         """Write records under this lease from now on, and adopt those of earlier drivers."""
@@ -192,6 +201,11 @@ class Search:
         for record in self.scored(trials):
             found.setdefault(auto.family(record.values), []).append(record)
         return [record for own in found.values() for record in own[:count]]
+
+    def _id(self, experiment: spec.Experiment) -> str:
+        """The id of a search of this data and code."""
+        hashes = sorted(one.sha256 for one in self.custom.values())
+        return experiment.search_id(" ".join([self.dataset.fingerprint, *hashes]))
 
     @property
     def _sign(self) -> int:

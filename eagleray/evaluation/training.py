@@ -49,7 +49,8 @@ class Training:
         searched = self.model.type != self.configuration.model.type
         if key in self.model.without or (section == "model" and searched):
             return ""
-        return messages.setting({section: {key: value}})
+        named = {"type": self.model.type} if section == "model" else {}
+        return messages.setting({section: {**named, key: value}})
 
     def lower_rate(self) -> str:
         return self.setting("train", "lr", _round(self.configuration.train.lr / 10))

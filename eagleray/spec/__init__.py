@@ -30,7 +30,7 @@ from eagleray.spec.recommend import Recommend as Recommend
 from eagleray.spec.sections import Configuration as Configuration
 from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
-from eagleray.spec.sections import File
+from eagleray.spec.sections import File, beside
 from eagleray.spec.sections import Split as Split
 from eagleray.spec.train import Train as Train
 from eagleray.spec.tune import Tune as Tune
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SEMANTICS = 1
 """Increased when the same file comes to mean another search; earlier searches then run again."""
+FIRST = "mlp"
+"""The model of a file that named none in releases which did not choose it by the columns."""
 MEMBERS = 5
 """Most members of an ensemble beside `model.type: auto`."""
 LIMITS = {
@@ -127,18 +129,36 @@ class Experiment(File):
         decide = self.decide.model_dump()
         return validation.tasks({**self.searched, "data": data, "tune": tune, "decide": decide})
 
+    @property
+    def names_model(self) -> bool:
+        """Whether the file has a section `model`, so that its columns do not choose one."""
+        return "model" in self.model_fields_set
+
     def fitted(self, types: Set[str]) -> Experiment:
         """The experiment with those models of `auto` that take columns of all these types.
 
-        Models that the file names stay.
+        Models that the file names stay; a file that names none gets the usual one of such columns.
         """
+        if not self.names_model:
+            return self._of(models.usual(types, recommends=self.data.recommend is not None))
         if not isinstance(self.model, models.Auto) or self.model.families is not None:
             return self
+        takes = {name for name in models.REGISTRY if models.REGISTRY[name].takes(types)}
+        return self._with(searched=auto.narrowed(self.searched, takes.__contains__))
+
+    def before(self) -> Experiment:
+        """The experiment as releases meant it that had `FIRST` for a file that names no model."""
+        return self if self.names_model else self._of(FIRST)
+
+    def _of(self, kind: str) -> Experiment:
+        """The experiment with this model, as one that the file does not name."""
+        model = models.parse({"type": kind})
+        searched = {**self.searched, "model": {"type": kind}}
+        return self._with(model=model, train=beside(model, self.train), searched=searched)
+
+    def _with(self, **changes: Any) -> Experiment:
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        fields["searched"] = auto.narrowed(
-            self.searched, lambda name: models.REGISTRY[name].takes(types)
-        )
-        return Experiment.model_construct(self.model_fields_set, **fields)
+        return Experiment.model_construct(self.model_fields_set, **{**fields, **changes})
 
     def configuration(self, values: Mapping[str, object]) -> Configuration:
         """The configuration with `values` for the keys of `space`; SpecError for invalid ones."""
@@ -184,10 +204,13 @@ class Experiment(File):
     def counted(self) -> dict[str, Any]:
         """The keys by which searches differ.
 
-        Only keys that are set count, so another release's defaults make no other search.
+        Only keys that are set count, so another release's defaults make no other search; and the
+        model of a file that names none, but for `FIRST`, which no id of earlier releases has.
         """
         explicit = self.explicit()
         counted = {name: explicit[name] for name in explicit if name in _COUNTED}
+        if not self.names_model and self.model.type != FIRST:
+            counted["model"] = {"type": self.model.type}
         counted["data"] = self.data.model_dump(mode="json", exclude_unset=True, exclude={"memory"})
         counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
         if self.compute.precision != "fp32":
@@ -262,7 +285,10 @@ def examine(
         return None, lines
     valid: space.Tree = {"name": "unnamed"}
     valid |= {key: tree[key] for key in File.model_fields if key in tree and key not in faulty}
+    if valid.get("model") == {}:
+        del valid["model"]
     searched: space.Tree = {name: valid.get(name, {}) for name in validation.SEARCHED}
+    searched["model"] = searched["model"] or {"type": reading.kind(valid)}
     values = space.fill(valid, space.defaults(valid))
     searched = auto.expanded(searched)
     return Experiment.model_validate({**values, "path": page.path, "searched": searched}), lines

@@ -158,6 +158,9 @@ def _unknown_key(loc: Key, key: Key) -> Problem:
     if section[:1] == ("features",):
         section = ("features", str(sections.FeatureOptions.tag), *section[2:])
     word, known = str(loc[-1]), _KEYS[section]
+    owners = [at[1] for at, names in _KEYS.items() if at[:1] == ("model",) and word in names]
+    if section[:1] == ("model",) and owners:
+        return Problem(key, "unknown key", near=f"type: {owners[0]} beside it")
     if near := _nearest(word, known):
         return Problem(key, "unknown key", near=document.dotted((*key[:-1], near)))
     if near := _nearest(word, _PLACES):

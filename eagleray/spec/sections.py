@@ -226,13 +226,20 @@ def _owners(option: str | None) -> list[str]:
     return [name for name in kinds if option in kinds[name].options.model_fields]
 
 
-MODEL = "mlp"
-"""The model of a file that names none."""
+UNTYPED = "mlp"
+"""The model of a section `model` that has other keys and no type."""
 
 
 def _model_tag(value: object) -> str:
-    kind = value.get("type", MODEL) if isinstance(value, dict) else getattr(value, "type", MODEL)
-    return "module:function" if ":" in str(kind) else str(kind)
+    given = value.get("type", UNTYPED) if isinstance(value, dict) else getattr(value, "type", "")
+    return "module:function" if ":" in str(given) else str(given)
+
+
+def _usual_model(given: dict[str, Any]) -> models.Options:
+    """The model of a file without the section, while the types of its columns are unknown."""
+    data = given.get("data")
+    kind = models.usual(recommends=data is not None and data.recommend is not None)
+    return models.parse({"type": kind})
 
 
 if TYPE_CHECKING:
@@ -257,12 +264,15 @@ else:
     ModelOptions = Annotated[functools.reduce(operator.or_, _tagged), Discriminator(_model_tag)]
 
 
+def beside(model: models.Options | None, train: Train) -> Train:
+    """The section `train` with this model's defaults for keys that are not set."""
+    own = {**dict(Train()), **(type(model).train if model is not None else {})}
+    given = {key: getattr(train, key) for key in train.model_fields_set}
+    return Train.model_construct(train.model_fields_set, **{**own, **given})
+
+
 def _of_model(train: Train, info: ValidationInfo) -> Train:
-    """The section with the model's defaults for keys that are not set."""
-    model = info.data.get("model")
-    own = {} if model is None else type(model).train
-    unset = {key: value for key, value in own.items() if key not in train.model_fields_set}
-    return Train.model_construct(train.model_fields_set, **{**dict(train), **unset})
+    return beside(info.data.get("model"), train)
 
 
 TrainOfModel = Annotated[Train, pydantic.AfterValidator(_of_model)]
@@ -272,7 +282,7 @@ class Configuration(Section):
     """The values of one trial."""
 
     features: dict[str, FeatureOptions] = Field({})
-    model: ModelOptions = models.Mlp()
+    model: ModelOptions
     train: TrainOfModel = Field(Train(), validate_default=True)
 
 
@@ -296,7 +306,11 @@ class File(Section):
     features: dict[str, FeatureOptions] = Field(
         {}, description="Columns that are not treated as their inferred type is by default."
     )
-    model: ModelOptions = Field(models.Mlp(), description="What is trained.")
+    model: ModelOptions = Field(
+        default_factory=_usual_model,
+        description="What is trained. Without it: `tabm` for tables, `image` for pictures, `text` "
+        "for texts alone, `recommender` beside `data.recommend`.",
+    )
     train: TrainOfModel = Field(Train(), validate_default=True, description="How it is trained.")
     tune: Tune = Field(Tune(), description="How configurations are searched.")
     decide: Decide = Field(Decide(), description="How the winner predicts.")

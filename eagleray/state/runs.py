@@ -30,6 +30,8 @@ class Sent(documents.Document, frozen=True):
 
     package: blobs.Blob
     settled: bool = False  # whether the same package always has the same result
+    # whether the columns choose the model of a file that names none; before, it had one and the same
+    model_by_columns: bool = False
 
 
 class Begun(documents.Document, frozen=True):
@@ -65,7 +67,8 @@ def reach(uri: str, name: str) -> None:
 
 def send(run: Run, archive: bytes, *, settled: bool) -> None:
     """Store the package of a run."""
-    put(run, Sent(package=blobs.put(storage.open(run.storage), archive), settled=settled))
+    content = blobs.put(storage.open(run.storage), archive)
+    put(run, Sent(package=content, settled=settled, model_by_columns=True))
 
 
 def fetch(run: Run) -> bytes:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from eagleray import audit, code, errors, messages, spec
 from eagleray.learn import features, losses, models, tasks
+from eagleray.learn.columns import NUMERIC
 from eagleray.learn.schema import Column, Columns, Schema
 from eagleray.spec import reading
 from eagleray.tabular import inference, load, tables
@@ -184,6 +185,12 @@ def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
     places = np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int)
     chosen: np.ndarray = rows[places]
     return chosen
+
+
+def types(experiment: spec.Experiment, prepared: Dataset) -> set[str]:
+    """The types of the input columns as a model sees them: numbers where code encodes texts."""
+    known = [(one, _encoding(one, experiment)) for one in prepared.schema.columns]
+    return {NUMERIC.name if isinstance(how, features.Vector) else one.type for one, how in known}
 
 
 def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:

@@ -91,7 +91,11 @@ class Mlp(Options):
         **_OF_NUMBERS,
     }
     rates: ClassVar[frozenset[str]] = frozenset({"dropout"})
-    type: Literal["mlp"] = Field("mlp", description="For tables; takes every kind of column.")
+    type: Literal["mlp"] = Field(
+        "mlp",
+        description="For tables; takes every kind of column. A section `model` that has other keys "
+        "and no type is of this one.",
+    )
     hidden: Many[Size] = Field((128, 64), description="Width of each hidden layer.")
     dropout: Rate = Field(0.1, description="Part of the activations dropped in training.")
     activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between layers.")
@@ -122,8 +126,9 @@ class TabM(Options):
         "batch_size": 256,
     }
     type: Literal["tabm"] = Field(
-        description="For tables; takes every kind of column. Defaults of `train` beside it: "
-        "`optimizer: adamw`, `lr: 0.002`, `weight_decay: 0.0003`, `batch_size: 256`."
+        description="For tables, of which a file without `model` gets it; takes every kind of "
+        "column. Defaults of `train` beside it: `optimizer: adamw`, `lr: 0.002`, "
+        "`weight_decay: 0.0003`, `batch_size: 256`."
     )
     members: Size = Field(32, description="Networks of the ensemble.")
     blocks: Size = Field(2, description="Hidden layers of each.")
