@@ -43,7 +43,7 @@ def drive(submitted: runs.Run) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="eagleray-run-") as folder:
         outcome = run(
-            _sent(submitted, Path(folder)),
+            package.load(submitted, Path(folder)),
             console.Console(highlight=False, markup=False),
             os.environ.get("RAY_ADDRESS", "auto"),
             began=lambda search_id: runs.put(submitted, runs.Begun(search=search_id)),
@@ -51,13 +51,6 @@ def drive(submitted: runs.Run) -> None:
         page = outcome.page()
         runs.put(submitted, runs.Result(summary=outcome.summary(), page=page))
     print(page)
-
-
-def _sent(submitted: runs.Run, folder: Path) -> spec.Experiment:
-    """The experiment of a run, as it was meant by the release that sent it."""
-    experiment = spec.load(package.fetch(submitted, folder))
-    sent = runs.find(submitted, runs.Sent)
-    return experiment if sent and sent.model_by_columns else experiment.before()
 
 
 def run(

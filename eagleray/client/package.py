@@ -82,6 +82,16 @@ def put(package: Package) -> None:
     runs.send(package.run, package.archive(), settled=package.settled)
 
 
+def load(run: Run, folder: Path) -> spec.Experiment:
+    """Unpack a run, and read its experiment as the release meant it that sent it.
+
+    Raises as `fetch`.
+    """
+    experiment = spec.load(fetch(run, folder))
+    sent = runs.find(run, runs.Sent)
+    return experiment if sent and sent.model_by_columns else experiment.before()
+
+
 def fetch(run: Run, folder: Path) -> Path:
     """Unpack a run into an empty folder, and return the path of its experiment file.
 

@@ -231,8 +231,9 @@ UNTYPED = "mlp"
 
 
 def _model_tag(value: object) -> str:
-    given = value.get("type", UNTYPED) if isinstance(value, dict) else getattr(value, "type", "")
-    return "module:function" if ":" in str(given) else str(given)
+    given = value if isinstance(value, dict) else vars(value) if isinstance(value, Section) else {}
+    kind = str(given.get("type", UNTYPED))
+    return "module:function" if ":" in kind else kind
 
 
 def _usual_model(given: dict[str, Any]) -> models.Options:

@@ -32,6 +32,7 @@ SLOW = (
 FILE = """
 name: wine
 data: {source: 'dataset:wine', target: target}
+model: {type: mlp}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 10, batch_size: 32, loss: 'own:loss'}
 tune: {trials: TRIALS, pack: 1, metric: log_loss, scheduler: none}
 """

@@ -38,6 +38,7 @@ LOSS = (
 FILE = """
 name: sent
 data: {source: data/rows.csv, target: kind}
+model: {type: mlp}
 train: {lr: {loguniform: [1.0e-3, 1.0e-1]}, epochs: 24, batch_size: 16, loss: 'own:loss'}
 tune: {trials: 10, pack: 1, metric: log_loss, scheduler: none}
 """

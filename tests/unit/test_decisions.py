@@ -227,6 +227,7 @@ def test_an_objective_out_of_reach_is_a_warning_of_the_version(tmp_path: Path) -
     text = f"""
 name: tumours
 data: {{source: {tmp_path / "rows.csv"}, target: y, positive: yes}}
+model: {{type: mlp}}
 train: {{epochs: 3}}
 decide: {{maximize: recall, precision: 0.9}}
 """

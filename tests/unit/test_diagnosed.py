@@ -67,8 +67,8 @@ PLANTED = {
         "model: {type: mlp, hidden: [16]}\ntrain: {optimizer: 'own:steady', lr: 0.05}",
     ),
     "unscaled feature": (
-        "features: {proline: {type: numeric, scale: none}}",
-        "features: {proline: {type: numeric, scale: robust}}",
+        "model: {type: mlp}\nfeatures: {proline: {type: numeric, scale: none}}",
+        "model: {type: mlp}\nfeatures: {proline: {type: numeric, scale: robust}}",
     ),
 }
 TRAIN = {"train.epochs": "12", "train.batch_size": "16"}
@@ -193,12 +193,16 @@ def test_of_a_training_that_was_not_watched_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     ("sign", "sections", "fix"),
     [
-        ("over-fit", {}, "`model: {dropout: 0.3}`"),
+        ("over-fit", {}, "`model: {dropout: 0.3, type: tabm}`"),
         ("over-fit", {"model": {"type": "mlp", "dropout": 0.5}}, "`train: {weight_decay: 0.01}`"),
-        ("over-fit", {"model": {"type": "boosting"}}, "`model: {leaves: 15}`"),
+        ("over-fit", {"model": {"type": "boosting"}}, "`model: {leaves: 15, type: boosting}`"),
         ("under-fit", {}, "`train: {epochs: 40}`"),
         ("under-fit", {"model": {"type": "boosting"}}, "`train: {epochs: 40}`"),
-        ("too weak", {"model": {"type": "mlp", "hidden": [8]}}, "`model: {hidden: [256, 128]}`"),
+        (
+            "too weak",
+            {"model": {"type": "mlp", "hidden": [8]}},
+            "`model: {hidden: [256, 128], type: mlp}`",
+        ),
         ("too weak", {"model": {"type": "boosting"}}, ""),
     ],
 )

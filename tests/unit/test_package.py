@@ -8,7 +8,7 @@ import pytest
 
 from eagleray import errors, spec, storage
 from eagleray.client import package
-from eagleray.state import runs
+from eagleray.state import keys, runs
 
 FILE = """
 name: sent
@@ -42,6 +42,23 @@ def test_what_is_unpacked_is_the_same_experiment_with_its_table_and_modules(
     assert there.search_id("") == chosen.search_id("")
     assert (there.path.parent / "data/rows.csv").read_text() == "x,kind\n1,a\n2,b\n"
     assert list(there.code()) == ["losses.own:loss"]
+
+
+def test_what_a_release_sent_that_had_mlp_for_a_file_without_model_is_mlp(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chosen = experiment(folder)
+    packed = package.pack(chosen)
+    package.put(packed)
+    here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    assert package.load(packed.run, here).model.type == "tabm"
+    sent = folder / "storage" / keys.RUN.format(name="sent", id=packed.run.id)
+    fields = json.loads(sent.read_text())
+    del fields["model_by_columns"]  # which documents of such releases lack
+    sent.write_text(json.dumps(fields))
+    before = package.load(packed.run, there)
+    assert before.model.type == "mlp"
+    assert before.search_id("") == chosen.before().search_id("") != chosen.search_id("")
 
 
 def test_the_same_input_gives_the_same_bytes_and_the_same_run(folder: Path) -> None:

