@@ -84,7 +84,7 @@ def test_a_section_with_other_keys_and_no_type_is_mlp_as_before(tmp_path: Path) 
         "name: least\ndata: {source: 'dataset:digits', target: target}\nmodel: {hidden: [8]}\n"
         "train: {lr: {loguniform: [0.0001, 0.1]}, epochs: 20}\ntune: {metric: accuracy}\n"
     )
-    assert spec.load(file).search_id("data") == "HIDDEN_ID"
+    assert spec.load(file).search_id("data") == "783d982aac64"
 
 
 def test_an_empty_section_is_none(tmp_path: Path) -> None:
