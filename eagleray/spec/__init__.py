@@ -137,9 +137,10 @@ class Experiment(File):
     def fitted(self, types: Set[str]) -> Experiment:
         """The experiment with those models of `auto` that take columns of all these types.
 
-        Models that the file names stay; a file that names none gets the usual one of such columns.
+        Models that the file names stay, and `FIRST` of a release before; a file that names none
+        gets the usual one of such columns.
         """
-        if not self.names_model:
+        if not self.names_model and self.model.type != FIRST:
             return self._of(models.usual(types, recommends=self.data.recommend is not None))
         if not isinstance(self.model, models.Auto) or self.model.families is not None:
             return self

@@ -30,7 +30,7 @@ class Sent(documents.Document, frozen=True):
 
     package: blobs.Blob
     settled: bool = False  # whether the same package always has the same result
-    # whether the columns choose the model of a file that names none; before, it had one and the same
+    # whether the columns choose the model of a file that names none, which before was always mlp
     model_by_columns: bool = False
 
 

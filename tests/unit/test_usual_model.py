@@ -16,7 +16,12 @@ data: {source: 'dataset:breast_cancer', target: target}
 train: {lr: {loguniform: [1.0e-4, 1.0e-1]}, epochs: 1}
 """
 DIGITS = TUMOURS.replace("breast_cancer", "digits")
-ENCODER = "def vectors(texts):\n    import numpy as np\n    return np.ones((len(texts), 2), 'float32')"
+ENCODER = """
+import numpy as np
+
+def vectors(texts):
+    return np.ones((len(texts), 2), "float32")
+"""
 NOTES = [f"{one} the parcel came {'late' if one % 2 else 'on time'} again" for one in range(60)]
 
 
@@ -111,6 +116,14 @@ def test_a_search_of_the_release_before_goes_on_with_mlp(tmp_path: Path) -> None
     assert [record.number for record in again.records.trials()] == [1]
     assert judged.trial(again, 2).status == "finished"
     assert len(old.trials()) == 2
+
+
+def test_a_run_that_the_release_before_has_sent_begins_with_mlp(tmp_path: Path) -> None:
+    """`package.load` gives the experiment as that release meant it."""
+    sent = judged.searched(tmp_path, TUMOURS).experiment.before()
+    one = search.Search(sent)
+    assert one.experiment.families == one.as_begun().experiment.families == ("mlp",)
+    assert one.id == sent.search_id(one.dataset.fingerprint)
 
 
 def test_a_search_that_names_its_model_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
