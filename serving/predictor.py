@@ -68,6 +68,7 @@ class Predictor:
         samples: capture.Capture | None = None,
         spans: tracing.Tracing | None = None,
         remote: Remote | None = None,
+        schedule: batching.Schedule | None = None,
     ) -> None:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
@@ -79,7 +80,7 @@ class Predictor:
         self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
         self._explainer, self._thread = explanation.Explainer(loaded), thread
         self.remote = remote
-        self._batcher: Batches = remote or batching.Batcher(self._run, limits, thread)
+        self._batcher: Batches = remote or batching.Batcher(self._run, limits, thread, schedule)
 
     @classmethod
     def of(
@@ -91,6 +92,7 @@ class Predictor:
         samples: capture.Capture | None = None,
         spans: tracing.Tracing | None = None,
         remote: Remote | None = None,
+        schedule: batching.Schedule | None = None,
     ) -> Self:
         """A version with a thread of its own: if it hangs, the others go on."""
         place, name = settings.place(), f"batch-{loaded.number}"
@@ -103,6 +105,7 @@ class Predictor:
             samples=samples,
             spans=spans,
             remote=remote,
+            schedule=schedule,
         )
 
     async def answer(
