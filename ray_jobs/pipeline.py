@@ -103,7 +103,7 @@ def _run(
     while True:
         lease = _take(searched, watcher, out)
         try:
-            with _holding(lease):
+            with lease.held():
                 return _finished(searched) or _drive(searched, lease, out, address)
         except errors.LeaseLostError:
             out.print("this search was taken over by another driver", soft_wrap=True)
@@ -297,14 +297,3 @@ def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console
                 lease = watcher.acquire()
                 refresh()
     return lease
-
-
-@contextlib.contextmanager
-def _holding(lease: leases.Lease) -> Iterator[None]:
-    """Renew a lease in the background, and release it at the end."""
-    with screen.beating(leases.BEAT_S, lease.beat):
-        try:
-            yield
-        finally:
-            with contextlib.suppress(errors.StorageError):  # the lease then expires
-                lease.release()

@@ -53,7 +53,7 @@ def watch(
         print_line(f"resuming: {now.ended} of {now.total} trials done{best}")
     table = live.Live(console=out, get_renderable=lambda: screen.draw(current()))
     shown = table if out.is_terminal else nullcontext()
-    with screen.beating(PUBLISH_S, lambda: searched.records.save(current())), shown:
+    with process.beating(PUBLISH_S, lambda: searched.records.save(current())), shown:
         yield ended
 
 
