@@ -86,7 +86,7 @@ class Winner:
                 layers=searched.records.layers(trial.number),
             ),
         )
-        evaluated = self._best.told(found.told(evaluated, self._test, self._outputs))
+        evaluated = self._best.annotate(found.annotate(evaluated, self._test, self._outputs))
         curve = learning_curve.measure(searched, trial, self._test, self._judged)
         more = {"latency": self._latency(trials), "learning_curve": curve.curve}
         notes = [*evaluated.notes, *curve.notes]
@@ -126,7 +126,7 @@ class Winner:
                 return decided.Held(*folded.held_out(dataset, best), "out-of-fold")
         rows = dataset.split.validation
         made = bundles.of(searched, self._trial) if self._anew else self._best.model
-        raw_BC = made.task.rescaled(made.raw(dataset.take(rows)), made.scale, made.task.unit)
+        raw_BC = made.task.rescaled(made.raw_outputs(dataset.take(rows)), made.scale, made.task.unit)
         return decided.Held(dataset.targets[rows], raw_BC)
 
     def _latency(self, trials: list[searches.Record]) -> evaluations.Latency:

@@ -232,8 +232,8 @@ def _wrong(
     return [
         Wrong(
             row=int(test.row_B[row]),
-            truth=_plain(table["truth"][place]),
-            prediction=_plain(table["prediction"][place]),
+            truth=_native(table["truth"][place]),
+            prediction=_native(table["prediction"][place]),
             miss=float(miss_B[row]),
             values={name: found[place] for name, found in cells.items()},
         )
@@ -259,5 +259,5 @@ def _short(column: schema.Column, value: Any) -> Any:
     )
 
 
-def _plain(value: Any) -> Any:
+def _native(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 from rich import console, live
 
+from eagleray import process
 from eagleray.client import screen
 from eagleray.state.searches import Record, Row, View, Waiting
 from ray_jobs import search

@@ -13,8 +13,7 @@ import ray
 from rich import console
 
 import eagleray
-from eagleray import errors, spec, storage
-from eagleray.client import screen
+from eagleray import errors, process, spec, storage
 from eagleray.state import batches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline, search

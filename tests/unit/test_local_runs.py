@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import cli, errors, storage
+from eagleray import cli, errors, process, storage
 from eagleray.client import local, runs, screen
 from eagleray.state import leases, searches
 
