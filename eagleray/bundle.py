@@ -141,7 +141,9 @@ class Bundle:
                 f" but are off by {off:.2g}"
             )
 
-    def _baseline(self, run: Callable[[features.Inputs], np.ndarray], columns: Columns) -> np.ndarray:
+    def _baseline(
+        self, run: Callable[[features.Inputs], np.ndarray], columns: Columns
+    ) -> np.ndarray:
         return self._decode(run(self._encode(columns)))
 
     def _encode(self, columns: Columns) -> features.Inputs:

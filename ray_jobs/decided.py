@@ -32,7 +32,9 @@ class Decided:
     how: str = "none"
     warning: str = ""
 
-    def annotate(self, judged: Evaluation, test: evaluation.Part, outputs: np.ndarray) -> Evaluation:
+    def annotate(
+        self, judged: Evaluation, test: evaluation.Part, outputs: np.ndarray
+    ) -> Evaluation:
         """The evaluation with what was decided; `outputs` are the model's for the test part."""
         found = {"decision": self.decision, "calibration": self._calibration(test, outputs)}
         warnings = [self.decision.warning if self.decision else "", self.warning]

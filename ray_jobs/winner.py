@@ -130,7 +130,8 @@ class Winner:
                 return decided.Held(*folded.held_out(dataset, best), "out-of-fold")
         rows = dataset.split.validation
         made = bundles.of(searched, self._trial) if self._anew else self._best.model
-        raw_BC = made.task.rescaled(made.raw_outputs(dataset.take(rows)), made.scale, made.task.unit)
+        raw_BC = made.raw_outputs(dataset.take(rows))
+        raw_BC = made.task.rescaled(raw_BC, made.scale, made.task.unit)
         return decided.Held(dataset.targets[rows], raw_BC)
 
     def _latency(self, trials: list[searches.Record]) -> evaluations.Latency:

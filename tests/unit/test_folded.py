@@ -13,7 +13,7 @@ from eagleray import spec, storage
 from eagleray.learn import metrics, tasks
 from eagleray.state import searches
 from eagleray.storage import cache
-from ray_jobs import checkpoints, folded, learner, retention, search, session, snapshots, tensors
+from ray_jobs import folded, learner, retention, search, session, snapshots, tensors
 from ray_jobs.data import prepare
 from tests.unit import test_trial
 

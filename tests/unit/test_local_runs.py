@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eagleray import cli, errors, process, storage
-from eagleray.client import local, runs, screen
+from eagleray.client import local, runs
 from eagleray.state import leases, searches
 
 

@@ -55,7 +55,12 @@ def searched(folder: Path, file: str, epochs: int = EPOCHS) -> search.Search:
 
 
 def job_of(found: search.Search, **fields: Any) -> session.Job:
-    known = {"rungs": frozenset(), "shared": {}, "dataset": found.dataset, **fields}
+    known: dict[str, Any] = {
+        "rungs": frozenset(),
+        "shared": {},
+        "dataset": found.dataset,
+        **fields,
+    }
     return session.Job(
         experiment=found.experiment,
         search_id=found.id,
