@@ -24,7 +24,7 @@ async def started(called: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 def test_a_step_goes_to_the_leading_worker_and_its_result_comes_back() -> None:
     async def story() -> None:
-        line = group.Line()
+        line = group.Mailbox()
         asked = await started(line.step(ONE))
         taken = await line.next(0, None)
         assert taken == (1, ONE)
@@ -39,7 +39,7 @@ def test_a_step_goes_to_the_leading_worker_and_its_result_comes_back() -> None:
 
 def test_a_step_that_a_group_did_not_end_is_given_to_the_next_group() -> None:
     async def story() -> None:
-        line = group.Line()
+        line = group.Mailbox()
         asked = await started(line.step(ONE))
         assert await line.next(0, None) == (1, ONE)
         assert await line.next(0, None) == (1, ONE)
@@ -52,7 +52,7 @@ def test_a_step_that_a_group_did_not_end_is_given_to_the_next_group() -> None:
 
 def test_what_ended_a_group_is_forgotten_when_the_next_one_begins() -> None:
     async def story() -> None:
-        line = group.Line()
+        line = group.Mailbox()
         asked = await started(line.step(ONE))
         await line.next(0, None)
         await line.fail({"failure": "a worker of a group that is resized"})
@@ -65,7 +65,7 @@ def test_what_ended_a_group_is_forgotten_when_the_next_one_begins() -> None:
 
 def test_the_result_of_a_step_that_the_trial_has_left_is_not_taken_for_the_next_one() -> None:
     async def story() -> None:
-        line = group.Line()
+        line = group.Mailbox()
         left = await started(line.step(ONE))
         assert await line.next(0, None) == (1, ONE)
         asked = await started(line.step(TWO))
@@ -81,19 +81,19 @@ def test_a_group_ends_when_it_is_told_to_or_has_nothing_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def story() -> None:
-        line = group.Line()
+        line = group.Mailbox()
         worker = await started(line.next(0, None))
         await line.end()
         assert await worker is None
         monkeypatch.setattr(group, "IDLE_S", 0.01)
-        assert await group.Line().next(0, None) is None
+        assert await group.Mailbox().next(0, None) is None
 
     run(story())
 
 
 def test_the_first_failure_of_a_group_counts() -> None:
     async def story() -> None:
-        line = group.Line()
+        line = group.Mailbox()
         assert await line.failure() is None
         await line.fail(ONE)
         await line.fail(TWO)
