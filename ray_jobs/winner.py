@@ -89,9 +89,7 @@ class Winner:
             ),
         )
         evaluated = self._best.annotate(found.annotate(evaluated, self._test, self._outputs))
-        curve = learning_curve.measure(
-            searched, trial, self._test, self._judged, announce=announce
-        )
+        curve = learning_curve.measure(searched, trial, self._test, self._judged, announce=announce)
         more = {"latency": self._latency(trials), "learning_curve": curve.curve}
         notes = [*evaluated.notes, *curve.notes]
         self._evaluation = evaluated.model_copy(update={**more, "notes": notes})

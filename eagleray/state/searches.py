@@ -15,9 +15,9 @@ import pydantic
 from eagleray import errors
 from eagleray.findings import Finding, Severity
 from eagleray.state import documents, evaluations, guarded, keys, leases, watches
-from eagleray.state.evaluations import Confusion as Confusion
 from eagleray.state.checkpoints import Checkpoint as Checkpoint
 from eagleray.state.checkpoints import State as State
+from eagleray.state.evaluations import Confusion as Confusion
 from eagleray.storage import Storage, blobs
 
 D = TypeVar("D", bound=documents.Document)

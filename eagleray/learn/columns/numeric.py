@@ -149,7 +149,7 @@ class Numeric(NumberKind):
         numbers = _plain(list(itertools.chain.from_iterable(raw)))
         if numbers is None:
             return super().parse_all(columns, raw)
-        return numbers.reshape(len(columns), -1)
+        return list(numbers.reshape(len(columns), -1))
 
     def encoding(self, options: Any) -> features.Encoding:
         number: features.Number = options.number
