@@ -1,13 +1,13 @@
 """What is drawn of a version's predictions, as values."""
 
 import math
-from dataclasses import dataclass
+
+from eagleray.state.estimates import Part
 
 _Z = 1.96  # of a 95 % interval
 
 
-@dataclass(frozen=True)
-class Bin:
+class Bin(Part):
     """Rows of which something is said with a probability."""
 
     said: float  # the mean probability
@@ -22,8 +22,7 @@ class Bin:
         return (middle - spread) / below, (middle + spread) / below
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Part):
     """One series; `low` and `high` are 95 % intervals of `y`, if they are given."""
 
     name: str
@@ -33,8 +32,7 @@ class Line:
     high: list[float] | None = None
 
 
-@dataclass(frozen=True)
-class Diagram:
+class Diagram(Part):
     """One picture.
 
     Attributes:

@@ -85,7 +85,11 @@ def bins(said_B: np.ndarray, is_B: np.ndarray) -> list[Bin]:
     place_B = np.searchsorted(edges, said_B, "left")
     found = (place_B == place for place in range(len(edges) + 1))
     return [
-        Bin(float(said_B[rows_B].mean()), float(is_B[rows_B].mean()), int(rows_B.sum()))
+        Bin(
+            said=float(said_B[rows_B].mean()),
+            was=float(is_B[rows_B].mean()),
+            rows=int(rows_B.sum()),
+        )
         for rows_B in found
         if rows_B.any()
     ]
@@ -94,7 +98,10 @@ def bins(said_B: np.ndarray, is_B: np.ndarray) -> list[Bin]:
 def levels(level_C: Sequence[float], truth_B: np.ndarray, quantile_BC: np.ndarray) -> list[Bin]:
     """The share of true values up to each quantile."""
     below_C = (truth_B[:, None] <= quantile_BC).mean(0).tolist()
-    return [Bin(said, was, len(truth_B)) for said, was in zip(level_C, below_C, strict=True)]
+    return [
+        Bin(said=said, was=was, rows=len(truth_B))
+        for said, was in zip(level_C, below_C, strict=True)
+    ]
 
 
 def calibration_error(found: Sequence[Bin]) -> float:
@@ -114,7 +121,7 @@ def of_values(name: str, truth_B: np.ndarray, value_B: np.ndarray) -> Iterator[D
         " diagonal the prediction is right.",
         x=f"true {name}",
         y=f"predicted {name}",
-        lines=(Line("rows", truth.tolist(), value.tolist()),),
+        lines=(Line(name="rows", x=truth.tolist(), y=value.tolist()),),
         marks=True,
         diagonal="right",
     )
@@ -125,7 +132,7 @@ def of_values(name: str, truth_B: np.ndarray, value_B: np.ndarray) -> Iterator[D
         says="Prediction minus truth; a slope or a funnel is what the model has not learned.",
         x=f"predicted {name}",
         y="prediction minus truth",
-        lines=(Line("rows", value[order].tolist(), (value - truth)[order].tolist()),),
+        lines=(Line(name="rows", x=value[order].tolist(), y=(value - truth)[order].tolist()),),
         marks=True,
     )
 
@@ -143,24 +150,24 @@ def _curves(name: str, is_B: np.ndarray, score_B: np.ndarray) -> tuple[Line, Lin
     hits = np.cumsum(is_B[order])[last]
     others = last + 1 - hits
     found, false = hits / hits[-1], others / max(1, others[-1])
-    roc = Line(name, *_thinned(np.append(0.0, false), np.append(0.0, found)))
-    return roc, Line(name, *_thinned(found, hits / (last + 1)))
+    roc = _thinned(name, np.append(0.0, false), np.append(0.0, found))
+    return roc, _thinned(name, found, hits / (last + 1))
 
 
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
-    """At most `MOST_POINTS` points, evenly spaced along the curve; the last one is kept."""
+def _thinned(name: str, x: np.ndarray, y: np.ndarray) -> Line:
+    """At most `MOST_POINTS` of a curve's points, evenly spaced along it; the last one is kept."""
     along = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
     places = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS))
     kept = np.unique(np.append(places.clip(0, len(x) - 1), len(x) - 1))
-    return x[kept].tolist(), y[kept].tolist()
+    return Line(name=name, x=x[kept].tolist(), y=y[kept].tolist())
 
 
 def _line(found: Sequence[Bin]) -> Line:
     sides = [one.sides for one in found]
     return Line(
-        "share",
-        [one.said for one in found],
-        [one.was for one in found],
-        [low for low, _ in sides],
-        [high for _, high in sides],
+        name="share",
+        x=[one.said for one in found],
+        y=[one.was for one in found],
+        low=[low for low, _ in sides],
+        high=[high for _, high in sides],
     )

@@ -162,7 +162,7 @@ class Quantiles(Regression):
             low_B, high_B = outputs[:, low], outputs[:, high]
             held_B = (low_B <= truth_B) & (truth_B <= high_B)
             level = round(levels[high] - levels[low], 9)
-            found = Bin(level, float(held_B.mean()), len(truth_B))
+            found = Bin(said=level, was=float(held_B.mean()), rows=len(truth_B))
             yield Interval(level, found, float((high_B - low_B).mean()))
 
 

@@ -137,9 +137,9 @@ class Ranking(Task):
             y="share that is listed",
             lines=(
                 Line(
-                    "items",
-                    list(map(float, range(1, found.depth + 1))),
-                    (np.cumsum(count_K) / max(1, len(truth_B))).tolist(),
+                    name="items",
+                    x=list(map(float, range(1, found.depth + 1))),
+                    y=(np.cumsum(count_K) / max(1, len(truth_B))).tolist(),
                 ),
             ),
         )
