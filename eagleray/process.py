@@ -1,4 +1,4 @@
-"""What a block has in its process: environment variables by key, handlers of signals, a thread."""
+"""Context managers: environment variables by key, handlers of signals, a repeating thread."""
 
 import contextlib
 import os

@@ -84,10 +84,10 @@ class Group:
         self._run = futures.Future()
         threading.Thread(target=self._fit, args=(self._run, self._mailbox), daemon=True).start()
 
-    def _fit(self, run: futures.Future[None], line: Any) -> None:
+    def _fit(self, run: futures.Future[None], mailbox: Any) -> None:
         try:
             with tempfile.TemporaryDirectory() as folder, process.variables(ray_compat.TRAIN):
-                given = {"job": self._job, "line": line, "node": self._node}
+                given = {"job": self._job, "mailbox": mailbox, "node": self._node}
                 _trainer(given, folder).fit()
             run.set_result(None)
         except BaseException as failure:  # noqa: BLE001 - raised by `step`
@@ -162,12 +162,12 @@ class Mailbox:
 
 def work(given: dict[str, Any]) -> None:
     """What each worker runs: steps, until none is asked for."""
-    job, line = given["job"], given["line"]
+    job, mailbox = given["job"], given["mailbox"]
     strategy = _strategy(job)
     own = session.Session(job, strategy, given["node"])
     turn, result = 0, None
     while True:
-        asked = strategy.agree(functools.partial(_next, line, turn, result))
+        asked = strategy.agree(functools.partial(_next, mailbox, turn, result))
         if asked is None:
             break
         turn, config = asked
@@ -182,13 +182,13 @@ def work(given: dict[str, Any]) -> None:
                 if "failure" in report and not _is_of_a_peer(failure):
                     place = f"worker {strategy.rank} on {ray.util.get_node_ip_address()}"
                     report["failure"] = f"{place}: {report['failure']}"
-                    ray.get(line.fail.remote(report))
+                    ray.get(mailbox.fail.remote(report))
             raise errors.TrainingError(str(failure)) from None  # what Ray can carry
     own.close()
 
 
-def _next(line: Any, *done: Any) -> tuple[int, dict[str, Any]] | None:
-    asked: tuple[int, dict[str, Any]] | None = ray.get(line.next.remote(*done))
+def _next(mailbox: Any, *done: Any) -> tuple[int, dict[str, Any]] | None:
+    asked: tuple[int, dict[str, Any]] | None = ray.get(mailbox.next.remote(*done))
     return asked
 
 

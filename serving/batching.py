@@ -52,7 +52,7 @@ Batch: TypeAlias = list[Request[Row, Answer]]
 
 
 class Schedule:
-    """When batchers of one event loop run: all that have requests, one after another.
+    """Runs the batchers of one event loop together, one after another.
 
     They run once as many requests wait as ran together the last time, or after `wait_s`.
     """
@@ -66,7 +66,7 @@ class Schedule:
         self._is_due = False  # at the event loop's next turn
 
     def add(self, batcher: Batcher[Any, Any], requests: int) -> None:
-        """Run a batcher that has further requests, when it is time."""
+        """Count further requests of a batcher; run it with the others when it is time."""
         if batcher not in self._ready:
             self._ready.append(batcher)
         self._waiting += requests

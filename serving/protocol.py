@@ -47,7 +47,7 @@ Rows = Sequence[Row]
 Packed = list[tuple[Any, ...]]
 """Rows without their type, for another process."""
 Arrays = Callable[[Sequence[Sequence[Any]]], Sequence[np.ndarray]]
-"""Makes columns (B) of the values of several."""
+"""Makes the canonical array of each of several columns from its B parsed values."""
 
 
 class Codec:

@@ -1,4 +1,4 @@
-"""What is drawn of a version's predictions, as values."""
+"""Diagrams of a version's predictions, as values that are kept with its evaluation."""
 
 import math
 
@@ -8,10 +8,10 @@ _Z = 1.96  # of a 95 % interval
 
 
 class Bin(Part):
-    """Rows of which something is said with a probability."""
+    """Rows with about the same predicted probability, and how often it came true."""
 
-    said: float  # the mean probability
-    was: float  # the share of which it was true
+    said: float  # the mean predicted probability
+    was: float  # the share of rows for which it was true
     rows: int
 
     @property
@@ -23,7 +23,7 @@ class Bin(Part):
 
 
 class Line(Part):
-    """One series; `low` and `high` are 95 % intervals of `y`, if they are given."""
+    """A series of points; `low` and `high` are the ends of a 95 % interval of each `y`."""
 
     name: str
     x: list[float]
@@ -33,7 +33,7 @@ class Line(Part):
 
 
 class Diagram(Part):
-    """One picture.
+    """A picture: its axes and series.
 
     Attributes:
         name: unique in an evaluation.

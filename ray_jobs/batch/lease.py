@@ -18,7 +18,7 @@ POLL_S = 1.0
 
 @contextlib.contextmanager
 def held(batch: batches.Batch, out: console.Console) -> Iterator[batches.Result | None]:
-    """Wait for the lease, and hold it in the block; yields the result if a driver has ended."""
+    """Wait for the lease and hold it in the block; yields the result if another driver has one."""
     lease = _wait(batch, leases.Watcher(batch.store, keys.BATCH_LEASE), out)
     if lease is None:
         yield batch.result()

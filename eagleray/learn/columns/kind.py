@@ -99,7 +99,7 @@ class ColumnKind(Protocol):
     def parse_all(
         self, columns: Sequence[Column], raw: Sequence[Sequence[Any]]
     ) -> Sequence[np.ndarray]:
-        """`parse` of the raw values of several columns."""
+        """What `parse` gives for each of several columns, from its B raw values."""
         return list(map(self.parse, columns, raw))
 
     def to_json(self, array: np.ndarray) -> list[Any]:

@@ -138,7 +138,7 @@ class Numeric(NumberKind):
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
             return finite(raw.astype(np.float64))
-        numbers = _plain(list(raw))
+        numbers = _plain(raw)
         if numbers is not None:
             return numbers
         return finite(super().parse(column, raw, tolerance))
@@ -184,8 +184,8 @@ def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
     return [text for text in texts if not values.is_number(text, comma=comma)]
 
 
-def _plain(raw: list[Any]) -> np.ndarray | None:
-    """The numbers of a list that has nothing else but gaps; None for any other."""
+def _plain(raw: Raw) -> np.ndarray | None:
+    """Raw values as float64 if all are numbers or None; None if some are not."""
     if not _PLAIN.issuperset(map(type, raw)):
         return None
     try:
