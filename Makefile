@@ -29,6 +29,7 @@ chaos: $(READY) ## thirty kills and pauses over several searches; SEED=… repea
 
 gpu: $(READY) ## what only a GPU shows; skipped, with the reason, where there is none
 	$(BIN)/python -m pytest -rs tests/gpu
+	$(BIN)/python -m benchmarks.gpu
 
 check: $(READY) ## style, types and import layers
 	$(BIN)/ruff check .

@@ -96,6 +96,12 @@ class ColumnKind(Protocol):
         """Canonical values of B raw ones; DataError for a faulty one, unless `tolerance` is set."""
         ...
 
+    def parse_all(
+        self, columns: Sequence[Column], raw: Sequence[Sequence[Any]]
+    ) -> Sequence[np.ndarray]:
+        """What `parse` gives for each of several columns, from its B raw values."""
+        return list(map(self.parse, columns, raw))
+
     def to_json(self, array: np.ndarray) -> list[Any]:
         """JSON values, from which `parse` gives the array again."""
         ...

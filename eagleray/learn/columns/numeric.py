@@ -1,7 +1,7 @@
 """`numeric`: numbers; infinities become the largest number."""
 
 import dataclasses
-import math
+import itertools
 import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -138,15 +138,18 @@ class Numeric(NumberKind):
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
             return finite(raw.astype(np.float64))
-        if _PLAIN.issuperset(map(type, raw)):
-            try:
-                numbers = np.array(raw, np.float64)
-            except OverflowError:
-                pass
-            else:
-                extreme = math.inf in raw or -math.inf in raw
-                return finite(numbers) if extreme else numbers
+        numbers = _plain(raw)
+        if numbers is not None:
+            return numbers
         return finite(super().parse(column, raw, tolerance))
+
+    def parse_all(
+        self, columns: Sequence[Column], raw: Sequence[Sequence[Any]]
+    ) -> Sequence[np.ndarray]:
+        numbers = _plain(list(itertools.chain.from_iterable(raw)))
+        if numbers is None:
+            return super().parse_all(columns, raw)
+        return list(numbers.reshape(len(columns), -1))
 
     def encoding(self, options: Any) -> features.Encoding:
         number: features.Number = options.number
@@ -179,6 +182,17 @@ def is_code(text: str) -> bool:
 def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
     """Texts that are no numbers, in their order."""
     return [text for text in texts if not values.is_number(text, comma=comma)]
+
+
+def _plain(raw: Raw) -> np.ndarray | None:
+    """Raw values as float64 if all are numbers or None; None if some are not."""
+    if not _PLAIN.issuperset(map(type, raw)):
+        return None
+    try:
+        numbers = np.array(raw, np.float64)
+    except OverflowError:
+        return None
+    return finite(numbers) if np.isinf(numbers).any() else numbers
 
 
 def _guess(comma: bool, others: list[str]) -> Guess:
