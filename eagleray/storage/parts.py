@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import io
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, cast
