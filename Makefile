@@ -22,7 +22,8 @@ tests: $(READY) chromium
 
 slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
 	$(BIN)/python -m tests.mlflow_server
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not alone" tests
+	$(BIN)/python -m pytest -m alone tests
 
 chaos: $(READY) ## thirty kills and pauses over several searches; SEED=… repeats a run
 	$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED))

@@ -55,6 +55,7 @@ class Winner:
         announce: Callable[[str], object] = lambda _: None,
     ) -> None:
         trial = trials[0]
+        layers = searched.records.layers(trial.number)  # first: a judged winner needs no storage
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
         self._anew, self._dataset = anew, anew.search.dataset if anew else searched.dataset
         split = self._dataset.split
@@ -85,7 +86,7 @@ class Winner:
             trained=evaluation.Training(
                 configuration=searched.experiment.configuration(trial.values),
                 model=searched.experiment.model,
-                layers=searched.records.layers(trial.number),
+                layers=layers,
             ),
         )
         evaluated = self._best.annotate(found.annotate(evaluated, self._test, self._outputs))
