@@ -127,6 +127,31 @@ def test_a_few_texts_among_many_numbers_are_missing_with_a_note() -> None:
     assert kind_of([str(n) for n in range(30)] + ["oops"]) != "numeric"
 
 
+def test_marks_for_a_gap_in_surveys_and_spreadsheets_leave_numbers_numeric() -> None:
+    found = inference.infer("hours", ["38", "40.5", "n.a.", "#DIV/0!", "(null)", "\\N"] * 5)
+    assert found is not None
+    assert found.column.type == "numeric"
+    assert np.isnan(found.array).sum() == 20
+
+
+def test_a_table_has_one_way_to_write_decimals() -> None:
+    count = 40
+    written: dict[str, list[str | None]] = {
+        "rate": [f"{n % 9},5" for n in range(count)],
+        "distance": [f"{n % 9},{n + 100}" for n in range(count)],  # alone: thousands
+        "people": ["987", "1.234", "12.345", "456"] * (count // 4),
+        "y": [f"{n}.100,50 €" for n in range(1, count + 1)],
+    }
+    texts: tables.Table = {name: arrow.Texts.from_list(raw) for name, raw in written.items()}
+    learned = learn(texts)
+    assert learned.columns["distance"][:2].tolist() == [0.1, 1.101]
+    assert learned.columns["people"][:4].tolist() == [987, 1234, 12345, 456]
+    assert learned.targets[0] == 1100.5
+    assert any("'1.234' is read as 1234, since other columns" in one for one in learned.notes)
+    texts["price"] = arrow.Texts.from_list([f"{n}.25" for n in range(count)])
+    assert learn(texts).columns["people"][1] == 1.234, "where columns differ, each is by itself"
+
+
 def test_a_date_that_may_be_read_in_two_ways_is_none_and_is_noted() -> None:
     found = inference.infer("x", ["01/02/2024", "03/04/2024"])
     assert found is not None
