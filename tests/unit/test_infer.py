@@ -119,6 +119,19 @@ def test_markers_that_were_seen_are_kept_with_the_column() -> None:
     assert np.isnan(found.array).sum() == 3
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [["1.5", "-999.00", "2", "-999"], np.array([1.5, -999, 2, -999]), [1.5, -999, 2, -999.0]],
+)
+def test_a_number_that_stands_for_a_gap_is_one_however_a_file_holds_it(raw: schema.Raw) -> None:
+    found = inference.infer("x", raw, markers=("-999",))
+    assert found is not None
+    assert found.column.nullable
+    assert np.isnan(found.array).tolist() == [False, True, False, True]
+    (sent,) = schema.parse_column(found.column, [-999])
+    assert np.isnan(sent), "a request's number too"
+
+
 def test_a_few_texts_among_many_numbers_are_missing_with_a_note() -> None:
     found = inference.infer("x", [str(n) for n in range(300)] + ["oops"])
     assert found is not None

@@ -96,6 +96,10 @@ class ColumnKind(Protocol):
         """Canonical values of B raw ones; DataError for a faulty one, unless `tolerance` is set."""
         ...
 
+    def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
+        """The numbers that Arrow has parsed, NaN for those that a marker names, such as -999."""
+        return numbers
+
     def to_json(self, array: np.ndarray) -> list[Any]:
         """JSON values, from which `parse` gives the array again."""
         ...

@@ -138,7 +138,7 @@ class Numeric(NumberKind):
 
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
-            return finite(raw.astype(np.float64))
+            return self.with_gaps(column, finite(raw.astype(np.float64)))
         if _PLAIN.issuperset(map(type, raw)):
             try:
                 numbers = np.array(raw, np.float64)
@@ -146,8 +146,12 @@ class Numeric(NumberKind):
                 pass
             else:
                 extreme = math.inf in raw or -math.inf in raw
-                return finite(numbers) if extreme else numbers
-        return finite(super().parse(column, raw, tolerance))
+                return self.with_gaps(column, finite(numbers) if extreme else numbers)
+        return self.with_gaps(column, finite(super().parse(column, raw, tolerance)))
+
+    def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
+        marks = [values.number(one) for one in column.missing if values.is_number(one)]
+        return np.where(np.isin(numbers, marks), math.nan, numbers) if marks else numbers
 
     def encoding(self, options: Any) -> features.Encoding:
         number: features.Number = options.number
