@@ -52,6 +52,9 @@ def learn(
         (["31.12.2023", "01.02.2024"], "datetime"),
         (["Dec 31, 2023", "May 1, 2024"], "datetime"),
         (["12/31/2023 10:30", "01/02/2024 00:00"], "datetime"),
+        (["2024-01-31 10:30:00 UTC", "2024-02-01 00:00:00 UTC"], "datetime"),
+        (["2024-01-31 10:30:00 +0200", "2024-02-01 00:00:00 -0500"], "datetime"),
+        (["2024-01-31", "0000-00-00", "2024-02-01"], "datetime"),
         ([datetime.date(2024, 1, 1), None], "datetime"),
         (["a", "b", "a", "?"], "categorical"),
         (["01067", "80331", "10115"], "categorical"),
@@ -128,6 +131,9 @@ def test_a_number_that_stands_for_a_gap_is_one_however_a_file_holds_it(raw: sche
     assert found is not None
     assert found.column.nullable
     assert np.isnan(found.array).tolist() == [False, True, False, True]
+    commas = inference.infer("x", ["0,5", "1,5", "2,5"] * 100 + ["1.5"])
+    assert commas is not None
+    assert np.isnan(commas.array).sum() == 1, "1.5 is no number here, and 1,5 stays one"
     (sent,) = schema.parse_column(found.column, [-999])
     assert np.isnan(sent), "a request's number too"
 

@@ -150,7 +150,9 @@ class Numeric(NumberKind):
         return self.with_gaps(column, finite(super().parse(column, raw, tolerance)))
 
     def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
-        marks = [values.number(one) for one in column.missing if values.is_number(one)]
+        comma = column.decimal_comma
+        named = (one for one in column.missing if values.is_number(one, comma=comma))
+        marks = [values.number(one, comma=comma) for one in named]
         return np.where(np.isin(numbers, marks), math.nan, numbers) if marks else numbers
 
     def encoding(self, options: Any) -> features.Encoding:
