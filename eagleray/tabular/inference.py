@@ -10,6 +10,7 @@ from types import NoneType
 
 import numpy as np
 
+from eagleray import errors, messages
 from eagleray.learn import columns, schema
 from eagleray.learn.columns import ColumnKind, Distinct, Guess, numeric, values
 from eagleray.learn.columns.arrow import Texts
@@ -53,12 +54,12 @@ def infer(
     more = sorted((seen | set(guess.missing)) - set(markers))
     fields = {"missing": (*markers, *more), **kind.raw_fields(name, raw)}
     column = draft.model_copy(update=fields)
-    array = schema.parse_column(column, raw)
+    array, unreadable = _parsed(column, raw)
     missing_B = columns.missing_rows(array)
     if missing_B.all():
         return None
     fields = {"nullable": bool(missing_B.any()), **kind.parsed_fields(array, texts)}
-    noted = tuple(f"{name}: {note}" for note in (*notes, guess.note) if note)
+    noted = tuple(f"{name}: {note}" for note in (*notes, guess.note, unreadable) if note)
     spellings = texts.spellings() if array.dtype == object and not kind.is_rich else []
     return Inferred(
         column=column.model_copy(update=fields),
@@ -77,6 +78,24 @@ def has_comma(table: Mapping[str, schema.Raw]) -> bool:
     leading = (filter(None, itertools.islice(raw.leading(), LOOKED_AT)) for raw in columns)
     found = {numeric.has_comma(map(str.strip, texts)) for texts in leading}
     return True in found and False not in found
+
+
+def _parsed(column: schema.Column, raw: schema.Raw) -> tuple[np.ndarray, str]:
+    """Canonical values, and a note on those that cannot be read; DataError if these are many."""
+    if not column.kind.most_unreadable:
+        return schema.parse_column(column, raw), ""
+    tolerance = schema.Tolerance()
+    array = schema.parse_column(column, raw, tolerance)
+    if not tolerance.failures:
+        return array, ""
+    places = sorted(tolerance.failures)
+    named = [getattr(raw[place], "name", "") or f"value {place + 1:,}" for place in places]
+    count, shown = f"{len(places):,} of {len(raw):,}", messages.listed(named)
+    most = column.kind.most_unreadable
+    if len(places) > most * len(raw):
+        law = f"{column.kind.need} is needed in all rows but {messages.percent(most)}"
+        raise errors.DataError(f"{column.name}: {law}, but {count} have none: {shown}")
+    return array, f"{count} cannot be read and are taken as missing: {shown}"
 
 
 def _native(raw: schema.Raw) -> ColumnKind | None:

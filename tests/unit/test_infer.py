@@ -15,7 +15,7 @@ from PIL import Image
 
 from eagleray import errors, spec
 from eagleray.learn import columns, schema
-from eagleray.learn.columns import arrow
+from eagleray.learn.columns import arrow, pictures
 from eagleray.tabular import inference, tables
 
 SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
@@ -184,6 +184,26 @@ def test_pictures_in_base64_are_images_of_their_most_frequent_size() -> None:
     found = inference.infer("x", [base64.b64encode(buffer.getvalue()).decode()])
     assert found is not None
     assert found.column.image_shape == (3, 64, 128)
+
+
+def test_a_few_pictures_that_do_not_decode_are_missing_and_many_are_refused() -> None:
+    sound, torn = pictures.File(encoded()), pictures.File(encoded()[:60])
+    torn.name = "pics/torn.png"
+    found = inference.infer("x", [*[sound] * 39, torn])
+    assert found is not None
+    assert found.column.nullable
+    assert columns.missing_rows(found.array).tolist() == [False] * 39 + [True]
+    assert found.notes == ("x: 1 of 40 cannot be read and are taken as missing: pics/torn.png",)
+    with pytest.raises(errors.DataError, match=r"x: .* in all rows but 5 %, but 3 of 40 have none"):
+        inference.infer("x", [*[sound] * 37, *[torn] * 3])
+    with pytest.raises(errors.DataError, match=r"x: a PNG or JPEG is needed, but pics/torn\.png"):
+        inference.infer("x", [torn] * 3)
+
+
+def encoded() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_a_column_without_a_value_is_none() -> None:
