@@ -278,7 +278,7 @@ def test_rows_without_pictures_or_with_words_are_not_mixed(tmp_path: Path) -> No
     assert running.epoch()
 
 
-def test_a_picture_that_does_not_decode_is_missing_and_several_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_picture_that_does_not_decode_is_missing_and_several_are_refused(tmp_path: Path) -> None:
     from PIL import Image
 
     (tmp_path / "pictures").mkdir()
