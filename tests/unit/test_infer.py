@@ -187,7 +187,7 @@ def test_pictures_in_base64_are_images_of_their_most_frequent_size() -> None:
 
 
 def test_a_few_pictures_that_do_not_decode_are_missing_and_many_are_refused() -> None:
-    sound, torn = pictures.File(encoded()), pictures.File(encoded()[:60])
+    sound, torn = pictures.File(encoded()), pictures.File(encoded()[:30])
     torn.name = "pics/torn.png"
     found = inference.infer("x", [*[sound] * 39, torn])
     assert found is not None
