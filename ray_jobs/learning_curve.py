@@ -151,12 +151,15 @@ def _models(
     def late() -> bool:
         return time.monotonic() > ends
 
-    alone = trial.folds == 1
-    whole = bundles.of(searched, trial) if alone else _trained(searched, trial, dataset, late)
-    yield len(dataset.split.train), whole
-    halves = shares.halves(dataset, searched.experiment.data)
-    for half in itertools.islice(halves, len(planned.shares)):
-        yield len(half.split.train), _trained(searched, trial, half, late)
+    with searched.records.learning_curve() as was_killed:
+        if was_killed:
+            raise errors.TrainingError("the driver before was killed while it trained one")
+        alone = trial.folds == 1
+        whole = bundles.of(searched, trial) if alone else _trained(searched, trial, dataset, late)
+        yield len(dataset.split.train), whole
+        halves = shares.halves(dataset, searched.experiment.data)
+        for half in itertools.islice(halves, len(planned.shares)):
+            yield len(half.split.train), _trained(searched, trial, half, late)
 
 
 def _trained(

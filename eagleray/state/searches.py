@@ -4,9 +4,10 @@ Only documents of the driver that holds the lease count. States are written by t
 trains, so that they do not depend on a report that may be lost. Weights and states are blobs.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -300,6 +301,17 @@ class Records:
     def save_curves(self, table: bytes) -> None:
         """Write the curves of all trials, a Parquet file for other programs."""
         self._storage.put(self._key(keys.CURVES), table)
+
+    @contextlib.contextmanager
+    def learning_curve(self) -> Iterator[bool]:
+        """Mark that this driver trains the learning curve; True if one was killed while it did."""
+        key = self._key(keys.CURVE_BEGUN)
+        was_killed = any(entry.key == key for entry in self._storage.list(key))
+        self._storage.put(key, b"")
+        try:
+            yield was_killed
+        finally:
+            self._storage.delete(key)
 
     def save_layers(self, number: int, rows: Sequence[watches.Row]) -> None:
         """Write what was watched of a trial's layers."""
