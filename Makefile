@@ -22,13 +22,15 @@ tests: $(READY) chromium
 
 slow: $(READY) iproute ## what takes minutes by itself: runs on a Ray cluster of two nodes, a release in pods
 	$(BIN)/python -m tests.mlflow_server
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not alone" tests
+	$(BIN)/python -m pytest -m alone tests
 
 chaos: $(READY) ## thirty kills and pauses over several searches; SEED=… repeats a run
 	$(BIN)/python -m tests.chaos $(addprefix --seed ,$(SEED))
 
 gpu: $(READY) ## what only a GPU shows; skipped, with the reason, where there is none
 	$(BIN)/python -m pytest -rs tests/gpu
+	$(BIN)/python -m benchmarks.gpu
 
 check: $(READY) ## style, types and import layers
 	$(BIN)/ruff check .

@@ -40,6 +40,11 @@ from serving.simulation import loads, replicas
 
 TARGET_S, ZERO_TARGET_S, MOST_TURNS = 20.0, 10.0, 1
 WINDOW_S = 5
+PHASES = (0.0, 0.25, 0.5, 0.75)
+"""Parts of a second, from a report of replicas until the first request could come, of simulations.
+
+Of real replicas it is not known, and what the policy wants after the step depends on it.
+"""
 NAME = "sleepy"
 
 
@@ -105,14 +110,11 @@ def simulated() -> None:
 
 
 def real(after: int, *, peer: bool = True) -> None:
-    """One run of each policy; what the simulation says of ours stands in a line of its own."""
+    """One run of each policy; what simulations say of ours stands in a line of its own."""
     step = Step(service_s=0.1, busy=0.3, objective=5, variation=0.0, after=after)
     ours = run(step, default=False)
-    start_s = started_s(ours)
-    kind = replicas.Kind(service_s=step.service_s, variation=0.0, start_s=start_s)
-    scaler = policy.Scaler(step.settings(max_replicas=8).plan())
-    same = replicas.simulate(ours.sent, kind, scaler, replicas=1)
-    compare(ours, same, step, start_s)
+    starts = started_s(ours)
+    compare(ours, [same(step, starts, phase) for phase in PHASES], step, starts)
     if not peer:
         return
     theirs = run(step, default=True)
@@ -189,21 +191,38 @@ def report(part: str, found: dict[str, list[tuple[float, int, float]]]) -> None:
     claim(f"{part}: most changes of direction", ours[1], MOST_TURNS, peer[1])
 
 
-def compare(measured: replicas.Outcome, said: replicas.Outcome, step: Step, start_s: float) -> None:
-    """One line of JSON: what was measured, and what the simulation says of the same requests."""
-    lines = {}
-    for name, outcome in (("measured", measured), ("simulated", said)):
-        steady = outcome.latencies[outcome.sent >= step.before + TARGET_S]
-        lines[name] = {
-            "back_s": back_s(outcome, step),
-            "most": max(moment.wanted for moment in outcome.moments),
-            "turns": outcome.turns,
-            "p50_ms": round(1000 * float(np.median(steady)), 1),
-            "p95_ms": round(1000 * float(np.quantile(steady, 0.95)), 1),
-            "replica_s": round(outcome.replica_s),
-        }
-    facts = {"start_s": round(start_s, 1), "load": round(os.getloadavg()[0], 1), **lines}
+def same(step: Step, starts: list[float], phase: float) -> replicas.Outcome:
+    """Simulate the requests of a real run with what its replicas took to start."""
+    sent, longest = step.sent(), max(starts, default=0.0)
+    kind = replicas.Kind(service_s=step.service_s, variation=step.variation, start_s=longest)
+    scaler = policy.Scaler(step.settings(max_replicas=8).plan())
+    said = replicas.simulate(sent + phase, kind, scaler, replicas=1, starts=starts)
+    return dataclasses.replace(said, sent=sent)
+
+
+def compare(
+    measured: replicas.Outcome, said: list[replicas.Outcome], step: Step, starts: list[float]
+) -> None:
+    """One line of JSON: what was measured, and what simulations say of the same requests."""
+    facts = {
+        "start_s": [round(start, 1) for start in starts],
+        "load": round(os.getloadavg()[0], 1),
+        "measured": figures(measured, step),
+        "simulated": [figures(one, step) for one in said],
+    }
     print(json.dumps({"comparison": facts}), flush=True)
+
+
+def figures(outcome: replicas.Outcome, step: Step) -> dict[str, float]:
+    steady = outcome.latencies[outcome.sent >= step.before + TARGET_S]
+    return {
+        "back_s": back_s(outcome, step),
+        "most": max(moment.wanted for moment in outcome.moments),
+        "turns": outcome.turns,
+        "p50_ms": round(1000 * float(np.median(steady)), 1),
+        "p95_ms": round(1000 * float(np.quantile(steady, 0.95)), 1),
+        "replica_s": round(outcome.replica_s),
+    }
 
 
 def claim(text: str, ours: float, target: float, peer: float | None = None) -> None:
@@ -346,15 +365,15 @@ def drive(step: Step, port: int) -> replicas.Outcome:
     return replicas.Outcome(sent, latencies, moments, statistics.mean(there) * moments[-1].at)
 
 
-def started_s(outcome: replicas.Outcome) -> float:
-    """Return the longest time from more replicas that are wanted until as many run."""
-    times, wanted = [0.0], outcome.moments[0].wanted
+def started_s(outcome: replicas.Outcome) -> list[float]:
+    """Return the time of each replica from when it is wanted until as many run."""
+    times, wanted = [], outcome.moments[0].wanted
     for asked in outcome.moments:
-        if asked.wanted > wanted:
-            running = (later.at for later in outcome.moments if later.running >= asked.wanted)
+        for number in range(wanted, asked.wanted):
+            running = (later.at for later in outcome.moments if later.running > number)
             times.append(next((at for at in running if at > asked.at), np.inf) - asked.at)
         wanted = asked.wanted
-    return max(times)
+    return times
 
 
 def watch(moments: list[replicas.Moment], began: float, ended: threading.Event) -> None:

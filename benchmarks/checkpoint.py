@@ -51,7 +51,7 @@ from typing import Any
 
 from eagleray import spec, storage
 from eagleray.state import searches
-from eagleray.storage import blobs, cache, server
+from eagleray.storage import blobs, cache, server, sinks
 
 MIB = 1 << 20
 SAVES = 3
@@ -105,8 +105,8 @@ def transfers(folder: Path, megabytes: int, rounds: int) -> list[dict[str, float
             kept["blob"] = blobs.put(store, stream)
 
     def down() -> None:
-        with (folder / "eagleray down" / "state").open("wb") as sink:
-            blobs.download(store, kept["blob"], sink)
+        with (folder / "eagleray down" / "state").open("wb+") as file:
+            blobs.download(store, kept["blob"], sinks.File(file.fileno()))
 
     def persist() -> None:
         made = ray.train.Checkpoint.from_directory(str(checkpoint))

@@ -49,7 +49,7 @@ class Unwatched(training.Trainer):
         return False
 
 
-class Nothing(watches.Losses):
+class NoLosses(watches.Losses):
     """Keeps no loss."""
 
     def add(self, *_: object) -> None: ...
@@ -83,7 +83,7 @@ def cost(folder: Path, name: str, count: int, rounds: int) -> float:
     real, taken = watches.Losses, dict[Any, list[float]]()
     for _ in range(rounds):
         for kind, trainers in made.items():
-            watches.Losses = real if kind is training.Trainer else Nothing  # type: ignore[misc]
+            watches.Losses = real if kind is training.Trainer else NoLosses  # type: ignore[misc]
             taken.setdefault(kind, []).append(seconds(trainers))
     watches.Losses = real  # type: ignore[misc]
     watched, bare = (statistics.median(one[5:]) for one in taken.values())

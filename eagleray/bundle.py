@@ -95,9 +95,9 @@ class Bundle:
 
     def predict_columns(self, columns: Columns) -> Prediction:
         """Predict B rows of canonical columns, see `schema.parse`."""
-        return Prediction(self._decode(self.raw(columns)), self.transforms.flags(columns))
+        return Prediction(self._decode(self.raw_outputs(columns)), self.transforms.flags(columns))
 
-    def raw(self, columns: Columns) -> np.ndarray:
+    def raw_outputs(self, columns: Columns) -> np.ndarray:
         """The engine's outputs (B, C) for B rows of canonical columns."""
         return engines.run(self.engine, self._encode(columns))
 
@@ -114,7 +114,7 @@ class Bundle:
         if not isinstance(self.engine, engines.Remembering):
             return {}
         plain = self.engine.baselines()
-        return {name: functools.partial(self._plain, run) for name, run in plain.items()}
+        return {name: functools.partial(self._baseline, run) for name, run in plain.items()}
 
     def choose_engine(self, where: str) -> None:
         """Take the faster engine for a module of torch, measured on the golden rows."""
@@ -141,7 +141,9 @@ class Bundle:
                 f" but are off by {off:.2g}"
             )
 
-    def _plain(self, run: Callable[[features.Inputs], np.ndarray], columns: Columns) -> np.ndarray:
+    def _baseline(
+        self, run: Callable[[features.Inputs], np.ndarray], columns: Columns
+    ) -> np.ndarray:
         return self._decode(run(self._encode(columns)))
 
     def _encode(self, columns: Columns) -> features.Inputs:

@@ -54,7 +54,7 @@ class Answers:
         return pd.DataFrame(flat, columns=[*repeated, *heading])
 
     def _repeated_cells(self, number: int, taken: Container[str]) -> Row:
-        return {renamed(name, taken): _plain(raw[number]) for name, raw in self.repeated.items()}
+        return {renamed(name, taken): _cell(raw[number]) for name, raw in self.repeated.items()}
 
 
 def predict(
@@ -108,7 +108,7 @@ def renamed(name: str, taken: Container[str]) -> str:
     return f"input.{name}" if name in taken else name
 
 
-def _plain(value: Any) -> Any:
+def _cell(value: Any) -> Any:
     """Convert a cell for JSON and CSV; missing values become None."""
     value = getattr(value, "item", lambda: value)()  # of NumPy
     if value is None or value != value:

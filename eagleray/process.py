@@ -1,4 +1,4 @@
-"""What a block sets in its process: environment variables by key, and handlers of signals."""
+"""Context managers: environment variables by key, handlers of signals, a repeating thread."""
 
 import contextlib
 import os
@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from eagleray import errors
 
 
 @contextlib.contextmanager
@@ -31,3 +33,22 @@ def signals(handler: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]
             for number in numbers:
                 stack.callback(signal.signal, number, signal.signal(number, handler))
         yield
+
+
+@contextlib.contextmanager
+def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
+    """Call `beat` every `every_s` seconds in a thread; after an error of storage, go on."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(every_s):
+            with contextlib.suppress(errors.StorageError):
+                beat()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(every_s)

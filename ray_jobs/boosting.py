@@ -136,7 +136,7 @@ class Booster(learner.Learner):
                 snapshots.OPTIMIZER: {},
             },
             rows={name: {} for name in snapshots.FILES},
-            plain=json.dumps({"progress": dataclasses.asdict(progress), "rounds": self._rounds_of}),
+            state=json.dumps({"progress": dataclasses.asdict(progress), "rounds": self._rounds_of}),
         )
 
     def best(self, owner: str) -> streams.Buffers:

@@ -17,7 +17,7 @@ class Rows:
     metric: str
     known: schema.Schema
     columns: schema.Columns
-    told: evaluation.Part | None = None  # what a model that remembers is told before
+    remembered: evaluation.Part | None = None  # what a model that remembers is to leave out
 
 
 def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comparison | None:
@@ -35,8 +35,8 @@ def champion(registry: Registry, name: str, lineage: object, rows: Rows) -> Comp
         loaded = bundle.load(registry, version)
         if why := _misfit(loaded.schema, rows):
             return Comparison(version=number, why=why)
-        if rows.told is not None:
-            loaded.remember(rows.told.columns, rows.told.truth_B, only=True)
+        if rows.remembered is not None:
+            loaded.remember(rows.remembered.columns, rows.remembered.truth_B, only=True)
         outputs = loaded.predict_columns(rows.columns).outputs
         theirs = rows.ours.beside(outputs, target=loaded.schema.target)
         return _judged(number, theirs, rows)

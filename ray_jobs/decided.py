@@ -14,7 +14,7 @@ import numpy as np
 from eagleray import bundle, evaluation, spec
 from eagleray.evaluation import calibrations, decisions
 from eagleray.learn.tasks import diagrams
-from eagleray.state.evaluations import Bin, Calibration, Decision, Evaluation
+from eagleray.state.evaluations import Calibration, Decision, Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Decided:
     how: str = "none"
     warning: str = ""
 
-    def told(self, judged: Evaluation, test: evaluation.Part, outputs: np.ndarray) -> Evaluation:
+    def annotate(
+        self, judged: Evaluation, test: evaluation.Part, outputs: np.ndarray
+    ) -> Evaluation:
         """The evaluation with what was decided; `outputs` are the model's for the test part."""
         found = {"decision": self.decision, "calibration": self._calibration(test, outputs)}
         warnings = [self.decision.warning if self.decision else "", self.warning]
@@ -54,8 +56,8 @@ class Decided:
             temperature=self.model.scale.get("temperature"),
             before=diagrams.calibration_error(before),
             after=diagrams.calibration_error(after),
-            bins_before=[Bin(**one._asdict()) for one in before],
-            bins_after=[Bin(**one._asdict()) for one in after],
+            bins_before=before,
+            bins_after=after,
             warning=self.warning,
         )
 

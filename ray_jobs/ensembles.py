@@ -30,7 +30,7 @@ class Best:
         kept = self.ensemble if self.ensemble and self.ensemble.kept else None
         return {number: one.weight for number, one in kept.members.items()} if kept else {}
 
-    def told(self, judged: Evaluation) -> Evaluation:
+    def annotate(self, judged: Evaluation) -> Evaluation:
         """The evaluation with what was found of ensembles."""
         if self.ensemble is None:
             return judged
@@ -97,7 +97,7 @@ class _Pool:
         size = sum(map(len, model.engine.files().values()))
         return Price(latency_ms=latency.milliseconds(model, self.row), size=size)
 
-    def told(self, times: Sequence[int], verdict: Verdict | None) -> dict[str, object]:
+    def fields(self, times: Sequence[int], verdict: Verdict | None) -> dict[str, object]:
         """Fields of `Ensemble` on members that were selected so many times."""
         members = {
             str(one.trial.number): Member(
@@ -151,7 +151,7 @@ def _look(pool: _Pool, experiment: spec.Experiment) -> tuple[Ensemble, bundle.Bu
         if (taken := sum(map(bool, times))) < 2:
             return found.model_copy(update={"why": _ALONE}), None
         verdict = ensembles.gain(pool.predicted, most)
-        found = found.model_copy(update=pool.told(times, verdict))
+        found = found.model_copy(update=pool.fields(times, verdict))
         if verdict is None or verdict.outcome != "better":
             return found.model_copy(update={"why": _not_better(taken, verdict)}), None
         model = pool.mean(times)

@@ -106,8 +106,8 @@ class Folded(learner.Learner):
                 snapshots.OPTIMIZER: held,
             },
             rows={name: {} for name in snapshots.FILES},
-            plain=json.dumps(
-                json.loads(taken.plain) | {"folds": state | {"batches": self.partial.batches}}
+            state=json.dumps(
+                json.loads(taken.state) | {"folds": state | {"batches": self.partial.batches}}
             ),
         )
 

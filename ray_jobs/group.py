@@ -1,7 +1,7 @@
 """The workers of a distributed trial: one run of Ray Train that trains one trial after another.
 
 The trial's actor asks for steps; the leading worker takes each and gives its reports back, over a
-`Line`. Like a single worker, a group stays for the next trial. A group that loses a worker ends;
+`Mailbox`. Like a single worker, a group stays for the next trial. A group that loses a worker ends;
 Ray Tune starts the trial again, which goes on from its last checkpoint (docs/adr/0025).
 """
 
@@ -41,7 +41,7 @@ class Group:
     def __init__(self, job: session.Job) -> None:
         self._job, self._node = job, ray.get_runtime_context().get_node_id()
         self._run: futures.Future[None] | None = None
-        self._line: Any = None
+        self._mailbox: Any = None
         self.begin({})
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -59,13 +59,13 @@ class Group:
         if self._run is None:
             self._start()
         assert self._run is not None
-        self._asked = self._asked or self._line.step.remote(self._config)
+        self._asked = self._asked or self._mailbox.step.remote(self._config)
         if ray.wait([self._asked], timeout=session.REPORT_S)[0]:
             asked, self._asked = self._asked, None
             return dict(ray.get(asked))
         if self._run.done():
             return self._ended(self._run)
-        return {"members": [], "done": False, "waits": not ray.get(self._line.begun.remote())}
+        return {"members": [], "done": False, "waits": not ray.get(self._mailbox.begun.remote())}
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Nothing to do: a trial with workers has one member, and Ray Tune stops that itself."""
@@ -75,19 +75,19 @@ class Group:
 
     def close(self) -> None:
         if self._run is not None:
-            self._line.end.remote()
+            self._mailbox.end.remote()
             futures.wait([self._run], LEAVE_S)  # what has not started ends with this process
 
     def _start(self) -> None:
         here = {ray_compat.NODE_LABEL: self._node}  # the run's controller is on this node too
-        self._line = ray.remote(num_cpus=0, label_selector=here)(Line).remote()
+        self._mailbox = ray.remote(num_cpus=0, label_selector=here)(Mailbox).remote()
         self._run = futures.Future()
-        threading.Thread(target=self._fit, args=(self._run, self._line), daemon=True).start()
+        threading.Thread(target=self._fit, args=(self._run, self._mailbox), daemon=True).start()
 
-    def _fit(self, run: futures.Future[None], line: Any) -> None:
+    def _fit(self, run: futures.Future[None], mailbox: Any) -> None:
         try:
             with tempfile.TemporaryDirectory() as folder, process.variables(ray_compat.TRAIN):
-                given = {"job": self._job, "line": line, "node": self._node}
+                given = {"job": self._job, "mailbox": mailbox, "node": self._node}
                 _trainer(given, folder).fit()
             run.set_result(None)
         except BaseException as failure:  # noqa: BLE001 - raised by `step`
@@ -98,13 +98,13 @@ class Group:
         self._run, self._asked = None, None
         if (failure := run.exception()) is None:  # it was idle; the next step starts another
             return {"members": [], "done": False}
-        report = ray.get(self._line.failure.remote())
+        report = ray.get(self._mailbox.failure.remote())
         if report is None or ray_compat.lost_workers(failure):
             raise errors.ClusterError(f"workers must stay, but {failure}") from failure
         return {"members": [report], "done": True}
 
 
-class Line:
+class Mailbox:
     """Carries steps from a trial to its group, and results back; an actor.
 
     A step that its group could not end, as the group was resized, is given to the next one.
@@ -162,12 +162,12 @@ class Line:
 
 def work(given: dict[str, Any]) -> None:
     """What each worker runs: steps, until none is asked for."""
-    job, line = given["job"], given["line"]
+    job, mailbox = given["job"], given["mailbox"]
     strategy = _strategy(job)
     own = session.Session(job, strategy, given["node"])
     turn, result = 0, None
     while True:
-        asked = strategy.agree(functools.partial(_next, line, turn, result))
+        asked = strategy.agree(functools.partial(_next, mailbox, turn, result))
         if asked is None:
             break
         turn, config = asked
@@ -182,13 +182,13 @@ def work(given: dict[str, Any]) -> None:
                 if "failure" in report and not _is_of_a_peer(failure):
                     place = f"worker {strategy.rank} on {ray.util.get_node_ip_address()}"
                     report["failure"] = f"{place}: {report['failure']}"
-                    ray.get(line.fail.remote(report))
+                    ray.get(mailbox.fail.remote(report))
             raise errors.TrainingError(str(failure)) from None  # what Ray can carry
     own.close()
 
 
-def _next(line: Any, *done: Any) -> tuple[int, dict[str, Any]] | None:
-    asked: tuple[int, dict[str, Any]] | None = ray.get(line.next.remote(*done))
+def _next(mailbox: Any, *done: Any) -> tuple[int, dict[str, Any]] | None:
+    asked: tuple[int, dict[str, Any]] | None = ray.get(mailbox.next.remote(*done))
     return asked
 
 

@@ -31,6 +31,8 @@ SHARES = ("1/2", "1/4", "1/8")
 PART = 10
 LEAST_S, MOST_S = 10.0, 600.0
 """One in `PART` seconds of the search is what a curve may take, but at least and at most these."""
+ANNOUNCED_S = 5.0
+"""A curve that takes longer is announced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +90,19 @@ def measure(
     trial: searches.Record,
     test: evaluation.Part,
     judged: evaluation.Judged,
+    *,
+    announce: Callable[[str], object] = lambda _: None,
 ) -> Found:
     """The curve of a trial on the test part, on which `judged` is the winner.
 
-    What fails becomes a note: the search has ended well.
+    A plan that takes a while is announced. What fails becomes a note: the search has ended well.
     """
     began, points, why = time.monotonic(), dict[int, evaluation.Judged](), ""
     try:
         planned = plan(searched, trial)
         why = planned.why
+        if planned.seconds >= ANNOUNCED_S:
+            announce(str(planned))
         with _threads(searched.experiment.compute.cpus):
             for rows, model in _models(searched, trial, planned):
                 outputs, target = model.predict_columns(test.columns).outputs, model.schema.target
@@ -145,12 +151,15 @@ def _models(
     def late() -> bool:
         return time.monotonic() > ends
 
-    alone = trial.folds == 1
-    whole = bundles.of(searched, trial) if alone else _trained(searched, trial, dataset, late)
-    yield len(dataset.split.train), whole
-    halves = shares.halves(dataset, searched.experiment.data)
-    for half in itertools.islice(halves, len(planned.shares)):
-        yield len(half.split.train), _trained(searched, trial, half, late)
+    with searched.records.learning_curve() as was_killed:
+        if was_killed:
+            raise errors.TrainingError("the driver before was killed while it trained one")
+        alone = trial.folds == 1
+        whole = bundles.of(searched, trial) if alone else _trained(searched, trial, dataset, late)
+        yield len(dataset.split.train), whole
+        halves = shares.halves(dataset, searched.experiment.data)
+        for half in itertools.islice(halves, len(planned.shares)):
+            yield len(half.split.train), _trained(searched, trial, half, late)
 
 
 def _trained(

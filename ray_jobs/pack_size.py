@@ -20,6 +20,8 @@ MIN_GAIN = 1.3
 """Packs with a smaller gain in speed are not used."""
 STEPS, ROUNDS = 10, 2
 """What is measured: steps of an epoch, and how often."""
+LONG_STEP_S = 0.05
+"""A step that takes longer is arithmetic, of which packs save nothing; to measure it takes long."""
 
 
 class Choice(NamedTuple):
@@ -55,18 +57,26 @@ def choose(searched: search.Search, *, trials: int, slots: int) -> Choice:
         return Choice(1, "code of your own may keep state of its own, which packs do not see")
     try:
         sizes = {min(size, most) for size in SIZES} if measured else {most}
-        gains = _gains(searched, sorted(sizes))
+        gains = _gains(searched, sorted(sizes), longest=LONG_STEP_S if measured else math.inf)
     except Exception as error:  # torch and the user's code raise what they like
         log.info("packs cannot train this model", exc_info=error)
         return Choice(1, f"packs cannot train this model: {messages.shortened(str(error))}")
+    if not gains:
+        return Choice(1, f"a step of a trial takes more than {1000 * LONG_STEP_S:.0f} ms")
     size, gain = max(gains.items(), key=lambda one: one[1])
     if gain < MIN_GAIN and measured:
         return Choice(1, f"packs of {size} would be {gain:.1f} times as fast as single trials")
     return Choice(size, f"{gain:.1f} times as fast as single trials")
 
 
-def _gains(searched: search.Search, sizes: Sequence[int]) -> dict[int, float]:
-    """How many times as fast packs of these sizes are as single trials."""
+def _gains(
+    searched: search.Search, sizes: Sequence[int], *, longest: float = math.inf
+) -> dict[int, float]:
+    """How many times as fast packs of these sizes are as single trials.
+
+    Nothing where a step takes longer than `longest` seconds. None that is larger than one that
+    does not pay: it does arithmetic, too, and would take long to say so.
+    """
     configuration = searched.experiment.default()
     data = probe.sample(searched, configuration, STEPS * configuration.train.batch_size)
 
@@ -82,5 +92,9 @@ def _gains(searched: search.Search, sizes: Sequence[int]) -> dict[int, float]:
             pack.epoch(trainers)
         return (time.perf_counter() - began) / size
 
-    alone = min(seconds(1) for _ in range(ROUNDS))
-    return {size: alone / min(seconds(size) for _ in range(ROUNDS)) for size in sizes}
+    alone, gains = min(seconds(1) for _ in range(ROUNDS)), dict[int, float]()
+    for size in sizes if alone <= longest * STEPS else ():
+        gains[size] = alone / min(seconds(size) for _ in range(ROUNDS))
+        if gains[size] < MIN_GAIN:
+            break
+    return gains

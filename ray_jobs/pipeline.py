@@ -4,6 +4,7 @@ The holder of a search's lease drives it; other drivers watch it in storage, and
 """
 
 import contextlib
+import functools
 import os
 import signal
 import tempfile
@@ -20,7 +21,6 @@ from ray_jobs import (
     audited,
     bundles,
     cluster,
-    learning_curve,
     pack_size,
     promotion,
     refit,
@@ -34,8 +34,6 @@ from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
 POLL_S = 1.0
-TOLD_S = 5.0
-"""A learning curve that takes longer is announced."""
 
 
 def drive(submitted: runs.Run) -> None:
@@ -109,7 +107,7 @@ def _run(
     while True:
         lease = _take(searched, watcher, out)
         try:
-            with _holding(lease):
+            with lease.held():
                 return _finished(searched) or _drive(searched, lease, out, address)
         except errors.LeaseLostError:
             out.print("this search was taken over by another driver", soft_wrap=True)
@@ -156,21 +154,18 @@ def _register(
     """Evaluate the winner, register and promote it; keep it here if storage is away."""
     best: winner.Winner | None = None
     try:
-        _announce(searched, ranked.trials[0], out)
-        best = winner.Winner(searched, ranked.trials, anew, damaged=ranked.damaged)
+        best = winner.Winner(
+            searched,
+            ranked.trials,
+            anew,
+            damaged=ranked.damaged,
+            announce=functools.partial(out.print, soft_wrap=True),
+        )
         lease.verify()
         searched.records.save_curves(curves.parquet(ranked.trials))
         return _promote(searched, ranked.trials, best.register())
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, best, cause)) from cause
-
-
-def _announce(searched: search.Search, best: searches.Record, out: console.Console) -> None:
-    """Say that a learning curve is trained, if that takes a while."""
-    with contextlib.suppress(errors.StorageError):
-        planned = learning_curve.plan(searched, best)
-        if planned.seconds >= TOLD_S:
-            out.print(str(planned), soft_wrap=True)
 
 
 def _advice(searched: search.Search, best: winner.Winner | None, cause: Exception) -> str:
@@ -303,14 +298,3 @@ def _take(searched: search.Search, watcher: leases.Watcher, out: console.Console
                 lease = watcher.acquire()
                 refresh()
     return lease
-
-
-@contextlib.contextmanager
-def _holding(lease: leases.Lease) -> Iterator[None]:
-    """Renew a lease in the background, and release it at the end."""
-    with screen.beating(leases.BEAT_S, lease.beat):
-        try:
-            yield
-        finally:
-            with contextlib.suppress(errors.StorageError):  # the lease then expires
-                lease.release()

@@ -292,7 +292,8 @@ def _reasons(trials: list[searches.Record]) -> str:
     """Why trials failed; a cause that all share is given once."""
     failed = [record for record in trials if record.failure]
     if not failed:
-        return "no trial has run"
+        over = "tune.budget ended before the first epoch of a trial; with a larger one they go on"
+        return over if trials else "no trial has run"
     count = len(failed)
     if count > 1 and hopeless([record.cause for record in failed]):
         return f"all {count} trials that ran failed with the same cause: {failed[0].failure}"

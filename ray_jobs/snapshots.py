@@ -46,7 +46,7 @@ class Snapshot:
     owner: str
     files: Mapping[str, Mapping[str, Tensor]]  # their tensors; equal ones are the same object
     rows: Mapping[str, Mapping[str, tensors.RowRange]]  # of what is sharded
-    plain: str
+    state: str  # what is no tensor, as JSON
 
     @property
     def spare(self) -> Mapping[str, Mapping[str, Tensor]]:
@@ -56,8 +56,8 @@ class Snapshot:
 
     def stream(self, file: str) -> streams.Buffers:
         """The bytes of a file."""
-        plain = {"state": self.plain} if file == OPTIMIZER else {}
-        return tensors.stream(self.files[file], {"owner": self.owner} | plain, self.rows[file])
+        state = {"state": self.state} if file == OPTIMIZER else {}
+        return tensors.stream(self.files[file], {"owner": self.owner} | state, self.rows[file])
 
 
 Spare = Mapping[str, Mapping[str, Tensor]]

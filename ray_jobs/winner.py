@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Winner:
     """The best trial or an ensemble, rebuilt from storage and judged on the untouched test part.
 
     `trials` are all of the search, the best that can be rebuilt first. `anew` is that one's refit,
-    if its model is the winner; `damaged` says what is wrong with better ones.
+    if its model is the winner; `damaged` says what is wrong with better ones. `announce` is called
+    with what takes a while.
 
     Raises:
         StorageError: its weights are missing or corrupt.
@@ -51,8 +52,10 @@ class Winner:
         anew: refit.Refit | None = None,
         *,
         damaged: Sequence[str] = (),
+        announce: Callable[[str], object] = lambda _: None,
     ) -> None:
         trial = trials[0]
+        layers = searched.records.layers(trial.number)  # first: a judged winner needs no storage
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
         self._anew, self._dataset = anew, anew.search.dataset if anew else searched.dataset
         split = self._dataset.split
@@ -83,11 +86,11 @@ class Winner:
             trained=evaluation.Training(
                 configuration=searched.experiment.configuration(trial.values),
                 model=searched.experiment.model,
-                layers=searched.records.layers(trial.number),
+                layers=layers,
             ),
         )
-        evaluated = self._best.told(found.told(evaluated, self._test, self._outputs))
-        curve = learning_curve.measure(searched, trial, self._test, self._judged)
+        evaluated = self._best.annotate(found.annotate(evaluated, self._test, self._outputs))
+        curve = learning_curve.measure(searched, trial, self._test, self._judged, announce=announce)
         more = {"latency": self._latency(trials), "learning_curve": curve.curve}
         notes = [*evaluated.notes, *curve.notes]
         self._evaluation = evaluated.model_copy(update={**more, "notes": notes})
@@ -126,7 +129,8 @@ class Winner:
                 return decided.Held(*folded.held_out(dataset, best), "out-of-fold")
         rows = dataset.split.validation
         made = bundles.of(searched, self._trial) if self._anew else self._best.model
-        raw_BC = made.task.rescaled(made.raw(dataset.take(rows)), made.scale, made.task.unit)
+        raw_BC = made.raw_outputs(dataset.take(rows))
+        raw_BC = made.task.rescaled(raw_BC, made.scale, made.task.unit)
         return decided.Held(dataset.targets[rows], raw_BC)
 
     def _latency(self, trials: list[searches.Record]) -> evaluations.Latency:

@@ -1,10 +1,13 @@
 """Micro-batches across requests: the requests that arrive during a batch form the next one.
 
-A single request runs at once. When the last batch held several requests, the next one waits for as
-many, at most `wait_s`. A large request queues part by part, so that small requests run in between.
+A single request runs at once. When several requests ran together, the next one waits for as many,
+at most `wait_s`. A large request queues part by part, so that small requests run in between.
 A quick batch runs on the event loop, because a thread switch would take longer than the batch; any
-other batch runs in a thread.
+other batch runs in a thread. The versions of a model have batches of their own, which run together:
+one that gets few requests would else run one or two of them at a time.
 """
+
+from __future__ import annotations
 
 import asyncio
 import itertools
@@ -14,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from eagleray import errors
 
@@ -48,11 +51,47 @@ class Request(Generic[Row, Answer]):
 Batch: TypeAlias = list[Request[Row, Answer]]
 
 
+class Schedule:
+    """Runs the batchers of one event loop together, one after another.
+
+    They run once as many requests wait as ran together the last time, or after `wait_s`.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._ready: list[Batcher[Any, Any]] = []  # have requests, and no batch in the thread
+        self._waiting = 0  # requests of these
+        self._last = 1  # requests that ran together
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_due = False  # at the event loop's next turn
+
+    def add(self, batcher: Batcher[Any, Any], requests: int) -> None:
+        """Count further requests of a batcher; run it with the others when it is time."""
+        if batcher not in self._ready:
+            self._ready.append(batcher)
+        self._waiting += requests
+        if self._is_due:
+            return
+        loop = asyncio.get_running_loop()
+        if self._waiting >= self._last or batcher.is_full:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._is_due = True
+            loop.call_soon(self._run)
+        elif self._timer is None:
+            self._timer = loop.call_later(self._wait_s, self._run)
+
+    def _run(self) -> None:
+        self._timer, self._is_due = None, False
+        ready, self._ready, self._waiting = self._ready, [], 0
+        self._last = sum(batcher.run_next() for batcher in ready) or self._last
+
+
 class Batcher(Generic[Row, Answer]):
     """Calls a function with the rows of many callers, on one event loop.
 
     `run` returns one answer per row, in order; one thread at a time calls it. `thread` runs the
-    batches that are too slow for the event loop.
+    batches that are too slow for the event loop. Batchers with the same `schedule` run together.
     """
 
     def __init__(
@@ -60,17 +99,21 @@ class Batcher(Generic[Row, Answer]):
         run: Callable[[Sequence[Row]], Sequence[Answer]],
         limits: Limits,
         thread: ThreadPoolExecutor,
+        schedule: Schedule | None = None,
     ) -> None:
         self._run, self._limits, self._thread = run, limits, thread
+        self._schedule = schedule or Schedule(limits.wait_s)
         self._queue: deque[Request[Row, Answer]] = deque()
         self._waiting = 0  # rows in the queue
-        self._last_size = 1  # requests in the last batch
         self._times: dict[int, tuple[float, float]] = {}  # by bit length of the number of rows
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_flushing = False  # at the event loop's next turn
         self._running: asyncio.Task[None] | None = None  # waits for the batch in the thread
         self._began = 0.0  # start of that batch
         self._broken: str | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more requests would not fit into the next batch."""
+        return self._waiting >= self._limits.max_rows
 
     @property
     def failure(self) -> str | None:
@@ -79,6 +122,18 @@ class Batcher(Generic[Row, Answer]):
         if self._broken is None and self._running and since > self._limits.stuck_s:
             return f"a batch has been running for {since:.0f} s"
         return self._broken
+
+    def run_next(self) -> int:
+        """Run the requests that wait, as many as fit into a batch; return how many these are."""
+        batch = self._next()
+        if not batch:
+            return 0
+        if self._expected(sum(len(request.rows) for request in batch)) <= INLINE_S:
+            self._deliver(batch, self._outcomes(batch))
+        else:
+            self._began = time.monotonic()
+            self._running = asyncio.get_running_loop().create_task(self._run_in_thread(batch))
+        return len(batch)
 
     async def submit(self, rows: Sequence[Row]) -> Sequence[Answer]:
         """Return an answer per row; ServingError if the model fails or batches cannot run."""
@@ -94,32 +149,9 @@ class Batcher(Generic[Row, Answer]):
         answers: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
         self._queue.append(Request(rows, answers))
         self._waiting += len(rows)
-        self._schedule()
+        if self._running is None:
+            self._schedule.add(self, 1)
         return answers
-
-    def _schedule(self) -> None:
-        if self._running is not None or self._is_flushing:
-            return
-        loop = asyncio.get_running_loop()
-        if len(self._queue) >= self._last_size or self._waiting >= self._limits.max_rows:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._is_flushing = True
-            loop.call_soon(self._flush)
-        elif self._timer is None:
-            self._timer = loop.call_later(self._limits.wait_s, self._flush)
-
-    def _flush(self) -> None:
-        self._timer, self._is_flushing = None, False
-        batch = self._next()
-        if not batch:
-            return
-        self._last_size = len(batch)
-        if self._expected(sum(len(request.rows) for request in batch)) <= INLINE_S:
-            self._deliver(batch, self._outcomes(batch))
-        else:
-            self._began = time.monotonic()
-            self._running = asyncio.get_running_loop().create_task(self._run_in_thread(batch))
 
     async def _run_in_thread(self, batch: Batch[Row, Answer]) -> None:
         loop = asyncio.get_running_loop()
@@ -184,7 +216,7 @@ class Batcher(Generic[Row, Answer]):
             else:
                 request.answers.set_result(outcome)
         if self._queue:
-            self._schedule()
+            self._schedule.add(self, len(self._queue))
 
 
 def _parts(answers: Sequence[Answer], sizes: list[int]) -> list[Outcome[Answer]]:

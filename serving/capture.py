@@ -121,7 +121,7 @@ class Capture:
         self._writing = threading.Lock()
         self._wake, self._stopped = threading.Event(), False
         self._thread: threading.Thread | None = None
-        self._told: set[int] = set()  # versions whose columns were compared with the settings
+        self._compared: set[int] = set()  # versions whose columns were compared with the settings
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._loop, name="capture", daemon=True)
@@ -227,10 +227,10 @@ class Capture:
     def _tell(self, version: int, columns: Columns) -> None:
         """Log, once a version, names of the settings that are none of its columns."""
         unknown = (self._privacy.exclude | self._privacy.hash) - set(columns)
-        if unknown and version not in self._told:
+        if unknown and version not in self._compared:
             law = "%s version %s: excluded and hashed columns must be its columns, but got %s"
             log.warning(law, self._model, version, ", ".join(sorted(unknown)))
-        self._told.add(version)
+        self._compared.add(version)
 
 
 def _said(cause: Exception) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import functools
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -68,18 +69,21 @@ class Predictor:
         samples: capture.Capture | None = None,
         spans: tracing.Tracing | None = None,
         remote: Remote | None = None,
+        schedule: batching.Schedule | None = None,
     ) -> None:
         assert loaded.golden is not None
         self.number, self.golden_rows = loaded.number, len(loaded.golden.outputs)
         self.header = (b"x-eagleray-version", b"%d" % loaded.number)
         self.bundle = loaded
-        self._metrics, self._samples, self._spans = observer, samples, spans
+        self._samples, self._spans = samples, spans
         self._extra_fields = extra_fields or loaded.extra_fields
         self._codec = protocol.Codec(loaded.schema, extra_fields=self._extra_fields)
         self._decoding, self._explaining = asyncio.Lock(), asyncio.Lock()
         self._explainer, self._thread = explanation.Explainer(loaded), thread
         self.remote = remote
-        self._batcher: Batches = remote or batching.Batcher(self._run, limits, thread)
+        # not a method of this: in a cycle, a version that has left would wait for the collector
+        run = functools.partial(_predict, loaded, self._codec, observer, spans)
+        self._batcher: Batches = remote or batching.Batcher(run, limits, thread, schedule)
 
     @classmethod
     def of(
@@ -91,6 +95,7 @@ class Predictor:
         samples: capture.Capture | None = None,
         spans: tracing.Tracing | None = None,
         remote: Remote | None = None,
+        schedule: batching.Schedule | None = None,
     ) -> Self:
         """A version with a thread of its own: if it hangs, the others go on."""
         place, name = settings.place(), f"batch-{loaded.number}"
@@ -103,6 +108,7 @@ class Predictor:
             samples=samples,
             spans=spans,
             remote=remote,
+            schedule=schedule,
         )
 
     async def answer(
@@ -205,9 +211,17 @@ class Predictor:
             answers=answers,
         )
 
-    def _run(self, rows: protocol.Rows) -> Answers:
-        with self._spans.batch(rows, self.number) if self._spans is not None else _NOTHING:
-            prediction = self.bundle.predict_columns(self._codec.columns(rows))
-        answers = self._codec.answers(prediction)
-        self._metrics.predicted(self.bundle, prediction)
-        return answers
+
+def _predict(
+    loaded: bundle.Bundle,
+    codec: protocol.Codec,
+    observer: metrics.Metrics,
+    spans: tracing.Tracing | None,
+    rows: protocol.Rows,
+) -> Answers:
+    """Predict a batch."""
+    with spans.batch(rows, loaded.number) if spans is not None else _NOTHING:
+        prediction = loaded.predict_columns(codec.columns(rows))
+    answers = codec.answers(prediction)
+    observer.predicted(loaded, prediction)
+    return answers

@@ -46,6 +46,8 @@ Row = msgspec.Struct
 Rows = Sequence[Row]
 Packed = list[tuple[Any, ...]]
 """Rows without their type, for another process."""
+Arrays = Callable[[Sequence[Sequence[Any]]], Sequence[np.ndarray]]
+"""Makes the canonical array of each of several columns from its B parsed values."""
 
 
 class Codec:
@@ -58,7 +60,8 @@ class Codec:
         self._fields = fields
         self._parsed = {f: column for f, column in fields.items() if column.kind.parsed_dtype}
         self._slow = [f for f, column in fields.items() if column.kind.is_slow]
-        self._arrays = {column.name: _array(column) for column in known.columns}
+        self._names = [column.name for column in known.columns]
+        self._groups = _groups(known.columns)
         row = _row(fields, extra_fields)
         self._row = row
         self._rows: Any = list[row]  # type: ignore[valid-type]
@@ -117,7 +120,7 @@ class Codec:
     @property
     def names(self) -> list[str]:
         """The names of the columns."""
-        return list(self._arrays)
+        return list(self._names)
 
     @property
     def tensors(self) -> dict[str, str]:
@@ -152,11 +155,11 @@ class Codec:
 
     def columns(self, rows: Rows) -> schema.Columns:
         """Return the canonical columns of parsed rows, for `Bundle.predict_columns`."""
-        together = zip(*map(msgspec.structs.astuple, rows), strict=True)
-        return {
-            name: array(values)
-            for (name, array), values in zip(self._arrays.items(), together, strict=True)
-        }
+        together = list(zip(*map(msgspec.structs.astuple, rows), strict=True))
+        found: dict[int, np.ndarray] = {}
+        for places, arrays in self._groups:
+            found.update(zip(places, arrays([together[one] for one in places]), strict=True))
+        return {name: found[place] for place, name in enumerate(self._names)}
 
     def answers(self, prediction: Prediction) -> list[dict[str, object]]:
         """Return the answer for each row; ServingError where an output is not finite."""
@@ -189,11 +192,19 @@ def too_many_bytes() -> errors.RequestError:
     return errors.RequestError(message, status=413)
 
 
-def _array(column: schema.Column) -> Callable[[Sequence[Any]], np.ndarray]:
-    """Return a function that turns the values of parsed rows into a canonical column."""
-    if dtype := column.kind.parsed_dtype:
-        return functools.partial(np.array, dtype=dtype)
-    return functools.partial(column.kind.parse, column)
+def _groups(columns: Sequence[schema.Column]) -> list[tuple[list[int], Arrays]]:
+    """The columns of each kind by their place, and what makes canonical ones of parsed values."""
+    kinds: dict[str, list[int]] = {}
+    for place, column in enumerate(columns):
+        kinds.setdefault(column.kind.name, []).append(place)
+    return [(places, _arrays([columns[one] for one in places])) for places in kinds.values()]
+
+
+def _arrays(columns: Sequence[schema.Column]) -> Arrays:
+    kind = columns[0].kind
+    if (dtype := kind.parsed_dtype) is not None:
+        return lambda values: [np.array(one, dtype) for one in values]
+    return functools.partial(kind.parse_all, columns)
 
 
 def _row(columns: dict[str, schema.Column], extra_fields: schema.ExtraFields) -> type[Row]:

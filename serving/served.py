@@ -15,6 +15,7 @@ from eagleray.state.rollouts import Rollouts
 from eagleray.storage import cache
 from serving import (
     admission,
+    batching,
     capture,
     controller,
     guard,
@@ -69,6 +70,7 @@ class Served:
         self._samples = self.application.samples = _samples(settings, store, observer)
         self._split: routing.Split | None = None
         self._control: predictor.Predictor | None = None  # see `routing.Split`
+        self._schedule = batching.Schedule(settings.wait_ms / 1000)
         self.registry = registry = Registry(store, local=cache.default())
         watch = None
         if shared is not None:
@@ -139,6 +141,7 @@ class Served:
             samples=self._samples,
             spans=self._spans,
             remote=batches,
+            schedule=self._schedule,
         )
 
     def _memory(self, most_mb: float) -> loaded.Loaded:

@@ -125,7 +125,7 @@ class Client:
             try:
                 told = json.loads(self._ask("POST", path, one.body(), JSON, repeats=False).data)
             except errors.RequestError as cause:
-                raise one.placed(cause) from cause
+                raise one.relocated(cause) from cause
             counted = Counted(*(before + told[name] for name, before in counted._asdict().items()))
         return counted
 
@@ -235,7 +235,7 @@ class _Sent(NamedTuple):
 
         return json.dumps({"labels": self.labels}, default=plain).encode()
 
-    def placed(self, cause: errors.RequestError) -> errors.RequestError:
+    def relocated(self, cause: errors.RequestError) -> errors.RequestError:
         """An error about a label of the body, with the caller's place of it."""
         found = re.match(r"labels\[(\d+)\]", cause.field or "")
         if found is None:

@@ -106,7 +106,7 @@ def _beside(table: Table, name: str, place: int) -> str:
         if column.name == name
     )
     shown = messages.shortened(str(value), 40)
-    return f"row {table.rows[place]:,}: {name} {shown}, target {table.told(place)}"
+    return f"row {table.rows[place]:,}: {name} {shown}, target {table.target_text(place)}"
 
 
 def _skill(table: Table, one: estimates.Closeness) -> str:

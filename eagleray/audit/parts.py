@@ -81,7 +81,7 @@ def times(table: Table) -> Iterator[Finding]:
         shown = (now, later) if now - later >= apart - blocks else (apart, blocks)
         tell = wrong if gap >= LARGE_GAP and is_time else warned
         yield tell(
-            f"{_told(table, name, time_B)}: {_gap(table, *shown)} {what}",
+            f"{_described(table, name, time_B)}: {_gap(table, *shown)} {what}",
             _split(table, time=name) if name else "",
             evidence=table.scope(len(table.modelled)),
             column=name,
@@ -108,7 +108,7 @@ def _times(table: Table) -> Iterator[tuple[str, np.ndarray, bool]]:
     yield from known or counters[:1] or [("", np.arange(len(table), dtype=np.float64), False)]
 
 
-def _told(table: Table, name: str, time_B: np.ndarray) -> str:
+def _described(table: Table, name: str, time_B: np.ndarray) -> str:
     if not name:
         return "rows are like those before and after them, some of which are in other parts"
     test, train = (time_B[table.parts[part]] for part in ("test", "training"))

@@ -124,7 +124,7 @@ class Table:
         found: np.ndarray = self.targets[places]
         return found if self.classes else found.astype(np.float64)
 
-    def told(self, place: int) -> str:
+    def target_text(self, place: int) -> str:
         """The target of a row, as text."""
         value = self.targets[place]
         return self.schema.target.classes[int(value)] if self.classes else f"{float(value):.6g}"
@@ -223,7 +223,7 @@ class Table:
 
     def _shown(self, place: int) -> str:
         width = max(CELL, WIDTH // (2 * len(self.schema.columns)))
-        cells = [f"row {self.rows[place]:,}: {self.schema.target.name} {self.told(place)}"]
+        cells = [f"row {self.rows[place]:,}: {self.schema.target.name} {self.target_text(place)}"]
         for column, array in self:
             value = column.kind.quantity(array[place : place + 1])[0] if array.ndim > 1 else None
             text = str(column.kind.to_json(array[place : place + 1])[0] if value is None else value)

@@ -10,7 +10,7 @@ from eagleray import messages
 from eagleray.audit.table import Table
 from eagleray.findings import Finding, noted, warned
 from eagleray.learn import columns
-from eagleray.learn.columns import Column, values
+from eagleray.learn.columns import Column, values, words
 from eagleray.learn.columns.words import hints_at_identifier
 
 MANY_GAPS, SOME_GAPS = 0.5, 0.05
@@ -80,6 +80,9 @@ def mixed(table: Table) -> Iterator[Finding]:
                 column=name,
                 numbers={"share": share, "others": len(others)},
             )
+        elif name not in declared and array.dtype == object and (word := words.unit(array)):
+            fact = f"{name}: its values are numbers with {word!r} behind them, which are"
+            yield warned(f"{fact} {column.type}: write them without {word!r}", column=name)
         odd = [one for one in column.missing if one.casefold() not in values.PLACEHOLDERS]
         if odd := [one for one in odd if one not in usual]:
             shown = messages.listed([repr(messages.shortened(one, 20)) for one in odd])
@@ -163,7 +166,8 @@ def identifiers(table: Table) -> Iterator[Finding]:
         yield noted(f"{column.name}: only identifies rows, so it is no input", column=column.name)
     for column, array in table:
         count = 0 if len(array) < FEW_ROWS or array.ndim > 1 else _distinct(array)
-        if count >= UNIQUE * len(array) and _tells_apart(column, array):
+        is_mixed = count and column.kind.mixture(column, array) is not None
+        if count >= UNIQUE * len(array) and not is_mixed and _tells_apart(column, array):
             yield warned(
                 f"{column.name}: {count:,} different values in {len(array):,} rows, so that it "
                 "tells rows apart and nothing else",
@@ -213,7 +217,7 @@ def _distinct(array: np.ndarray) -> int:
 def _tells_apart(column: Column, array: np.ndarray) -> bool:
     """Whether values that are mostly different are names or codes, and neither prose nor sizes."""
     if column.kind.quantity(array[:1]).dtype == object:
-        return True
+        return not words.unit(array)
     present = array[~columns.missing_rows(array)]
     return column.kind.is_key(column, present, hinted=hints_at_identifier(column.name))
 

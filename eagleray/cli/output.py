@@ -14,7 +14,7 @@ def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> 
     have equally many cells.
     """
     if as_json:
-        print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+        print(json.dumps(value, indent=2, default=_json, ensure_ascii=False))
         return
     rows = [[display.text(cell) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -23,7 +23,7 @@ def emit(value: object, as_json: bool, *, table: Sequence[Sequence[object]]) -> 
         print("  ".join(cells).rstrip())
 
 
-def _plain(value: object) -> object:
+def _json(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     dump = getattr(value, "model_dump", None)  # pydantic's, without importing it here

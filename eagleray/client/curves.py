@@ -58,7 +58,7 @@ def write_events(
             for row in layers(one.number):
                 _write_layer(writer, row)
             best = {f"best/{name}": value for name, value in one.best.items()}
-            writer.add_hparams(_plain(one.values), best, name="values")
+            writer.add_hparams(_hyperparameters(one.values), best, name="values")
 
 
 def _write_layer(writer: SummaryWriter, row: watches.Row) -> None:
@@ -80,7 +80,7 @@ def _write_layer(writer: SummaryWriter, row: watches.Row) -> None:
         )
 
 
-def _plain(values: dict[str, Any]) -> dict[str, str | float | bool]:
+def _hyperparameters(values: dict[str, Any]) -> dict[str, str | float | bool]:
     """Values as TensorBoard takes them: lists, mappings and null as JSON."""
     return {
         key: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)

@@ -5,14 +5,13 @@ Away from the driver, the screen shows what is in storage, some seconds late.
 
 import contextlib
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from rich import box, console, live, progress_bar
 from rich.table import Table
 
-from eagleray import errors, messages, storage
+from eagleray import errors, messages, process, storage
 from eagleray.client.runs import Attempt
 from eagleray.spec import auto
 from eagleray.state import runs
@@ -43,7 +42,7 @@ def live_table(read: Callable[[], View | None], out: console.Console) -> Iterato
         if (latest := read()) is not None:
             table.update(draw(latest))
 
-    with table, beating(POLL_S, beat):
+    with table, process.beating(POLL_S, beat):
         yield
 
 
@@ -89,25 +88,6 @@ def newly_ended(records: Records, printed: set[int]) -> Iterator[Record]:
         if record.status != "running" and record.number not in printed:
             printed.add(record.number)
             yield record
-
-
-@contextlib.contextmanager
-def beating(every_s: float, beat: Callable[[], None]) -> Iterator[None]:
-    """Call `beat` every `every_s` seconds in a thread; after an error of storage, go on."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(every_s):
-            with contextlib.suppress(errors.StorageError):
-                beat()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(every_s)
 
 
 def line(record: Record, view: View | None = None) -> str:

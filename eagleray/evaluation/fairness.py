@@ -64,7 +64,7 @@ def _rates(judged: intervals.Judged, inside_B: np.ndarray) -> dict[str, Estimate
 def _share(true_B: np.ndarray) -> Estimate | None:
     if not len(true_B):
         return None
-    low, high = Bin(0.0, float(true_B.mean()), len(true_B)).sides
+    low, high = Bin(said=0.0, was=float(true_B.mean()), rows=len(true_B)).sides
     return Estimate(value=float(true_B.mean()), low=max(0.0, low), high=min(1.0, high))
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ from eagleray.learn.columns import values
 from eagleray.state.evaluations import (
     Baseline,
     Confusion,
-    Diagram,
     Estimate,
     Evaluation,
     Fit,
@@ -107,9 +106,7 @@ def evaluate(
         ],
         warnings=seen.warnings,
         baselines=plain,
-        diagrams=[
-            Diagram.model_validate(asdict(one)) for one in task.diagrams(test.truth_B, outputs)
-        ],
+        diagrams=list(task.diagrams(test.truth_B, outputs)),
         slices=groups,
         groups=looked,
         importance=important,
@@ -235,8 +232,8 @@ def _wrong(
     return [
         Wrong(
             row=int(test.row_B[row]),
-            truth=_plain(table["truth"][place]),
-            prediction=_plain(table["prediction"][place]),
+            truth=_native(table["truth"][place]),
+            prediction=_native(table["prediction"][place]),
             miss=float(miss_B[row]),
             values={name: found[place] for name, found in cells.items()},
         )
@@ -262,5 +259,5 @@ def _short(column: schema.Column, value: Any) -> Any:
     )
 
 
-def _plain(value: Any) -> Any:
+def _native(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value

@@ -94,7 +94,8 @@ def parse_column(column: Column, raw: Raw, tolerance: Tolerance | None = None) -
     if tolerance is not None or not isinstance(raw, arrow.Texts):
         return parse(column, raw, tolerance)
     if form := column.kind.plain(column):
-        return finite(raw.read(form, column.markers, lambda others: parse(column, others)))
+        read = finite(raw.read(form, column.markers, lambda others: parse(column, others)))
+        return column.kind.with_gaps(column, read)
     distinct, rows = raw.distinct()
     parsed: np.ndarray = parse(column, distinct)[rows]
     return parsed

@@ -56,7 +56,7 @@ class Document(pydantic.BaseModel, extra="allow"):
 
         CorruptObjectError if it is of another kind or invalid, NewerFormatError if it is newer.
         """
-        law = f"{where}: must be a {cls.KIND}, but"
+        law = f"{where}: must be of kind {cls.KIND}, but"
         for number in range(cls.check(content, where), cls.FORMAT):
             try:
                 content = cls.MIGRATIONS[number](content) if number in cls.MIGRATIONS else content
@@ -77,9 +77,9 @@ class Document(pydantic.BaseModel, extra="allow"):
         fields = content if isinstance(content, dict) else {}
         kind, number = fields.get("kind", cls.KIND), fields.get("format", 0)
         if kind != cls.KIND or type(number) is not int or number < 0:
-            raise errors.CorruptObjectError(f"{where}: must be a {cls.KIND}, but got a {kind}")
+            raise errors.CorruptObjectError(f"{where}: must be of kind {cls.KIND}, but got {kind}")
         if number > cls.FORMAT:
-            law = f"must be a {cls.KIND} of format {cls.FORMAT} or older, but got {number}"
+            law = f"must be of kind {cls.KIND}, of format {cls.FORMAT} or older, but got {number}"
             raise errors.NewerFormatError(f"{where}: {law}; {reader(fields)}")
         return number
 

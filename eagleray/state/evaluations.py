@@ -13,6 +13,9 @@ import pydantic
 from eagleray import errors, messages
 from eagleray.findings import Finding
 from eagleray.state import documents, keys
+from eagleray.state.diagrams import Bin as Bin
+from eagleray.state.diagrams import Diagram as Diagram
+from eagleray.state.diagrams import Line as Line
 from eagleray.state.estimates import Estimate as Estimate
 from eagleray.state.estimates import Outcome as Outcome
 from eagleray.state.estimates import Part as Part
@@ -46,30 +49,6 @@ class Baseline(Part):
     metrics: dict[str, Estimate]
     verdict: Verdict | None = None  # None where these rows do not define the metric
     beaten: bool = False  # whether the version scores higher, beyond noise or not
-
-
-class Line(Part):
-    """A series of a diagram, see `eagleray.learn.tasks.diagrams`."""
-
-    name: str
-    x: list[float]
-    y: list[float]
-    low: list[float] | None = None
-    high: list[float] | None = None
-
-
-class Diagram(Part):
-    """A picture as values, see `eagleray.learn.tasks.diagrams`."""
-
-    name: str
-    title: str
-    says: str
-    x: str
-    y: str
-    lines: list[Line]
-    marks: bool = False
-    diagonal: str = ""
-    distance: float | None = None
 
 
 class Confusion(pydantic.BaseModel, frozen=True):
@@ -139,14 +118,6 @@ class Decision(Part):
             f"{what}: {reached} on {self.rows:,} {self.part} rows, against {usual} of the most"
             " probable class"
         )
-
-
-class Bin(Part):
-    """Rows of which something is said with a probability, see `eagleray.learn.tasks.diagrams`."""
-
-    said: float
-    was: float
-    rows: int
 
 
 class Calibration(Part):

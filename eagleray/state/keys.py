@@ -22,6 +22,7 @@ STATE = STATES + "{number:05}.json"  # the checkpoints of a trial, to continue f
 VIEW = SEARCH + "view.json"  # what a screen shows
 RESULT = SEARCH + "result.json"  # how it ended
 CURVES = SEARCH + "curves.parquet"  # every trial's metrics by epoch, when it has ended
+CURVE_BEGUN = SEARCH + "learning_curve.begun"  # while a driver trains it; empty
 LAYERS = SEARCH + "layers/{number:05}.parquet"  # what was watched of a trial, see `watches`
 
 RUN = RUNS + "{name}/{id}.json"  # a package that was sent, see `runs`

@@ -18,12 +18,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pydantic import StrictInt
 
-from eagleray import errors
+from eagleray import errors, process
 from eagleray.state import documents, keys
 from eagleray.storage import Storage
 
@@ -135,6 +135,16 @@ class Lease:
         """Free the lease, so that the next holder does not wait for `TTL_S`."""
         self._change(holder=None)
         self._lost = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Renew the lease in the block, and free it at the end."""
+        with process.beating(BEAT_S, self.beat):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(errors.StorageError):  # the lease then expires
+                    self.release()
 
     def _change(self, **changes: Any) -> None:
         with self._lock:

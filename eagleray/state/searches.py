@@ -4,9 +4,10 @@ Only documents of the driver that holds the lease count. States are written by t
 trains, so that they do not depend on a report that may be lost. Weights and states are blobs.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +16,8 @@ import pydantic
 from eagleray import errors
 from eagleray.findings import Finding, Severity
 from eagleray.state import documents, evaluations, guarded, keys, leases, watches
+from eagleray.state.checkpoints import Checkpoint as Checkpoint
+from eagleray.state.checkpoints import State as State
 from eagleray.state.evaluations import Confusion as Confusion
 from eagleray.storage import Storage, blobs
 
@@ -74,51 +77,6 @@ class Record(documents.Document):
     @property
     def seconds(self) -> float:
         return self.spent or sum(epoch.get("seconds", 0.0) for epoch in self.history)
-
-
-class Checkpoint(pydantic.BaseModel, frozen=True):
-    """A training state whose files are all in storage."""
-
-    epoch: int  # whole epochs done
-    batch: int = 0  # batches done of the next epoch
-    best_epoch: int = 0  # whose weights are the file `best`
-    files: dict[str, blobs.Blob]  # by name, see `ray_jobs.snapshots`
-    others: list[dict[str, blobs.Blob]] = []  # of the other workers, if each has saved a part
-
-    @property
-    def parts(self) -> list[dict[str, blobs.Blob]]:
-        """The files of all workers that have saved it, by rank."""
-        return [self.files, *self.others]
-
-    def files_named(self, name: str) -> tuple[blobs.Blob, ...]:
-        """The file of this name of every worker; empty in old formats, which have no such file."""
-        return tuple(files[name] for files in self.parts if name in files)
-
-
-def _in_files(state: dict[str, Any]) -> dict[str, Any]:
-    """Format 2: several checkpoints, each of several files; before, one of one file."""
-    checkpoint = {"epoch": state.get("epoch"), "files": {"whole": state.get("blob")}}
-    return documents.without(state, "epoch", "blob") | {"checkpoints": [checkpoint]}
-
-
-class State(documents.Replaceable, frozen=True):
-    """The manifest of a trial's checkpoints, the newest first; written after their files.
-
-    A compare-and-swap replaces it, so a worker that was taken for lost changes nothing.
-    """
-
-    KIND, FORMAT = "state", 2
-    MIGRATIONS = {1: _in_files}
-
-    values: dict[str, Any]  # the trial's configuration, by dotted key
-    checkpoints: list[Checkpoint] = []  # the one before stays, in case that the newest is corrupt
-    writer: str = ""  # names the worker's turn at the trial
-
-    @property
-    def contents(self) -> set[blobs.Blob]:
-        """The contents of all its files."""
-        parts = [part for one in self.checkpoints for part in one.parts]
-        return {blob for part in parts for blob in part.values()}
 
 
 class Definition(documents.Document, frozen=True):
@@ -343,6 +301,17 @@ class Records:
     def save_curves(self, table: bytes) -> None:
         """Write the curves of all trials, a Parquet file for other programs."""
         self._storage.put(self._key(keys.CURVES), table)
+
+    @contextlib.contextmanager
+    def learning_curve(self) -> Iterator[bool]:
+        """Mark that this driver trains the learning curve; True if one was killed while it did."""
+        key = self._key(keys.CURVE_BEGUN)
+        was_killed = any(entry.key == key for entry in self._storage.list(key))
+        self._storage.put(key, b"")
+        try:
+            yield was_killed
+        finally:
+            self._storage.delete(key)
 
     def save_layers(self, number: int, rows: Sequence[watches.Row]) -> None:
         """Write what was watched of a trial's layers."""

@@ -31,9 +31,10 @@ class Entry:
 
 
 class Sink(Protocol):
-    """Takes bytes one after another, such as a file; they are valid until its next call returns."""
+    """Takes the pieces of an object, in any order and from several threads at once."""
 
-    def write(self, data: bytes | memoryview, /) -> object: ...
+    def write(self, piece: memoryview, start: int, /) -> None:
+        """Take the bytes from `start` on; `piece` is valid until this returns."""
 
 
 class Storage(Protocol):
@@ -75,9 +76,9 @@ class Storage(Protocol):
         """Write an object, whatever was there, from a seekable stream; large ones in parallel."""
 
     def download(self, key: str, sink: Sink) -> None:
-        """Write an object's bytes to `sink` in their order, read in parallel ranges.
+        """Write each byte of an object to `sink` once, in any order, read in parallel ranges.
 
-        What `sink` has got is to be thrown away if this raises.
+        What `sink` has got is to be thrown away if this raises; nothing is written to it after.
         """
 
     def discard(self, before: datetime, *, dry_run: bool = False) -> int:

@@ -6,14 +6,13 @@ They are streams: a large content is sent and read in parallel parts, of which a
 import hashlib
 import io
 import re
-from concurrent import futures
+import threading
 from dataclasses import dataclass
 
 from eagleray import errors
-from eagleray.storage import Sink, Storage, streams
+from eagleray.storage import Storage, sinks, streams
 
 PREFIX = "blobs/sha256/"
-_WRITE = 256 << 10  # bytes: files get their memory in blocks of this size, and large ones are rare
 _HASH = re.compile(rb"\b[0-9a-f]{64}\b")
 
 
@@ -42,20 +41,19 @@ def put(storage: Storage, content: bytes | io.BufferedIOBase) -> Blob:
 
 def get(storage: Storage, blob: Blob) -> bytes:
     """Read a content; CorruptObjectError if its size or hash differs."""
-    content = io.BytesIO()
+    content = sinks.Memory(blob.size)
     download(storage, blob, content)
     return content.getvalue()
 
 
-def download(storage: Storage, blob: Blob, sink: Sink) -> None:
-    """Write a content to `sink`, hashed on the way; what it got is void if this raises.
+def download(storage: Storage, blob: Blob, content: sinks.Content) -> None:
+    """Write a content, hashed on the way; what was written is void if this raises.
 
     Raises:
         CorruptObjectError: its size or hash differs.
     """
-    with futures.ThreadPoolExecutor(1, "hash") as hashing:
-        verified = _Verified(sink, storage, blob, hashing)
-        storage.download(key(blob), verified)
+    verified = _Verified(storage, blob, content)
+    storage.download(key(blob), verified)
     verified.check()
 
 
@@ -70,26 +68,47 @@ def key(blob: Blob) -> str:
 
 
 class _Verified:
-    """Passes a content on, and compares its size and hash with what they must be."""
+    """Passes a content on, and compares its size and hash with what they must be.
 
-    def __init__(self, sink: Sink, storage: Storage, blob: Blob, hashing: futures.Executor) -> None:
-        self._sink, self._storage, self._blob, self._hashing = sink, storage, blob, hashing
-        self._digest, self._size = hashlib.sha256(), 0
-        self._hashed: futures.Future[None] | None = None  # the last part
+    Pieces come in any order. What has come without a gap is read back and hashed by one of the
+    threads that write, while the others go on.
+    """
 
-    def write(self, data: bytes | memoryview) -> None:
-        self._size += len(data)
-        if self._size > self._blob.size:
+    def __init__(self, storage: Storage, blob: Blob, content: sinks.Content) -> None:
+        self._storage, self._blob, self._content = storage, blob, content
+        self._digest, self._lock = hashlib.sha256(), threading.Lock()
+        self._later: dict[int, int] = {}  # ends of pieces beyond a gap, by their starts
+        self._end = self._hashed = 0  # of what has come without a gap; of what of it is hashed
+        self._hashing = False  # by a thread
+
+    def write(self, piece: memoryview, start: int, /) -> None:
+        stop = start + len(piece)
+        if stop > self._blob.size:
             raise self._error("more")
-        before, self._hashed = self._hashed, self._hashing.submit(self._digest.update, data)
-        view = memoryview(data)
-        for start in range(0, len(view), _WRITE):  # while it is hashed
-            self._sink.write(view[start : start + _WRITE])
-        if before is not None:
-            before.result()
+        self._content.write(piece, start)
+        if self._arrived(start, stop):
+            while (stop := self._next()) > self._hashed:
+                for view in self._content.views(self._hashed, stop):
+                    self._digest.update(view)
+                self._hashed = stop
+
+    def _arrived(self, start: int, stop: int) -> bool:
+        """Note a piece that was written; return whether this thread is to hash."""
+        with self._lock:
+            self._later[start] = stop
+            while self._end in self._later:
+                self._end = self._later.pop(self._end)
+            idle, self._hashing = not self._hashing, True
+            return idle
+
+    def _next(self) -> int:
+        """The end of what can be hashed; when all of it is, another thread may."""
+        with self._lock:
+            self._hashing = self._hashed < self._end
+            return self._end
 
     def check(self) -> None:
-        found = Blob(self._digest.hexdigest(), self._size)
+        found = Blob(self._digest.hexdigest(), self._end)
         if found != self._blob:
             raise self._error(f"{found.size} bytes with {found.sha256}")
 

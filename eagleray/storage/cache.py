@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eagleray import errors
-from eagleray.storage import Storage, blobs
+from eagleray.storage import Storage, blobs, sinks
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class Cache:
         self._evict(limit - blob.size)
         unfinished = self._folder / f"{secrets.token_hex(8)}.unfinished"
         try:
-            with unfinished.open("xb") as sink:
-                blobs.download(store, blob, sink)
+            with unfinished.open("xb+") as file:
+                blobs.download(store, blob, sinks.File(file.fileno()))
             handle = os.open(unfinished, os.O_RDONLY)
             unfinished.replace(self._folder / blob.sha256)
             return handle
@@ -117,8 +117,7 @@ def _in_memory(store: Storage, blob: blobs.Blob) -> int:
         raise errors.StorageFullError(f"{blobs.key(blob)}: this machine's disk has no room for it")
     handle = os.memfd_create(blob.sha256)
     try:
-        with os.fdopen(handle, "wb", closefd=False) as sink:
-            blobs.download(store, blob, sink)
+        blobs.download(store, blob, sinks.File(handle))
     except BaseException:
         os.close(handle)
         raise

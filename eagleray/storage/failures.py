@@ -8,8 +8,10 @@ from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    IncompleteReadError,
     NoCredentialsError,
     ReadTimeoutError,
+    ResponseStreamingError,
 )
 
 from eagleray import errors
@@ -17,6 +19,8 @@ from eagleray.storage import files, server
 
 ERRORS = (ClientError, BotoCoreError, OSError)
 """What boto3 raises; an OSError comes from this machine's side of a transfer."""
+INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
+"""What is raised when an answer breaks off, which botocore does not repeat."""
 
 _DENIED = {"ExpiredToken", "InvalidToken"}  # have status 400
 _FULL = {"InsufficientStorageCapacity", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eagleray import errors
-from eagleray.storage import Entry, Sink, checked
+from eagleray.storage import Entry, Sink, checked, streams
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of the operating system for no room left."""
@@ -101,8 +101,11 @@ class FileStorage:
             _move(unfinished, path)
 
     def download(self, key: str, sink: Sink) -> None:
-        with self._errors(key), self._path(key).open("rb") as source:
-            shutil.copyfileobj(source, sink, _CHUNK)
+        with self._errors(key), self._path(key).open("rb", 0) as source:
+            piece, start = memoryview(bytearray(streams.PIECE)), 0
+            while got := source.readinto(piece):
+                sink.write(piece[:got], start)
+                start += got
 
     def discard(self, before: datetime, *, dry_run: bool = False) -> int:
         with self._errors(""):

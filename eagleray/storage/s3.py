@@ -8,45 +8,30 @@ refused but finds its own mark has won.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
-import http.client
 import io
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    IncompleteReadError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 from eagleray import errors
-from eagleray.storage import Entry, Sink, checked, failures, server, streams
+from eagleray.storage import Entry, Sink, checked, failures, parts, server
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, GetObjectOutputTypeDef
 
 _CONNECTIONS = 64
-_PART = 8 << 20  # bytes of a part of a large object
-_PARTS = 6  # of one transfer that are under way
-_MOST_PARTS = 10_000  # that S3 takes
-_INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
 
 
 @dataclass(frozen=True)
@@ -69,14 +54,6 @@ class Reading(Condition, total=False):
     """The headers of a read."""
 
     Range: str  # of bytes
-
-
-class MultipartUpload(TypedDict):
-    """The parameters that all requests of a multipart upload share, named as in boto3."""
-
-    Bucket: str
-    Key: str
-    UploadId: str
 
 
 class S3Storage:
@@ -147,16 +124,15 @@ class S3Storage:
     def upload(self, key: str, source: io.BufferedIOBase) -> None:
         with self._errors(key):
             size = source.seek(0, io.SEEK_END)
-            if size > _PART:
-                self._send(key, source, size)
+            if size > parts.SIZE:
+                parts.send(self._sender, self._place(key), source, size)
                 return
             source.seek(0)
             self.put(key, source.read())
 
     def download(self, key: str, sink: Sink) -> None:
-        with self._errors(key), contextlib.closing(self._parts(key)) as parts:
-            for part in parts:
-                sink.write(part)
+        with self._errors(key):
+            parts.receive(self._client, self._place(key), sink, self._pauses)
 
     def discard(self, before: datetime, *, dry_run: bool = False) -> int:
         found, pages = 0, self._client.get_paginator("list_multipart_uploads")
@@ -187,98 +163,11 @@ class S3Storage:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **condition)
             try:
                 return answer["Body"].read(), _bare(answer["ETag"])
-            except _INTERRUPTED:
+            except failures.INTERRUPTED:
                 if pause is None:
                     raise
                 time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
-
-    def _send(self, key: str, source: io.BufferedIOBase, size: int) -> None:
-        """Write an object in parts; it is seen when all are there."""
-        bucket, path = self._bucket, self._key(key)
-        begun = self._sender.create_multipart_upload(Bucket=bucket, Key=path)
-        upload = MultipartUpload(Bucket=bucket, Key=path, UploadId=begun["UploadId"])
-        try:
-            parts = self._send_parts(upload, source, size)
-            self._sender.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-        except BaseException:
-            with contextlib.suppress(*failures.ERRORS):  # `discard` removes what stays
-                self._sender.abort_multipart_upload(**upload)
-            raise
-
-    def _send_parts(
-        self, upload: MultipartUpload, source: io.BufferedIOBase, size: int
-    ) -> Sequence[CompletedPartTypeDef]:
-        """Upload the parts of an object, a few at once; return them for the last request."""
-
-        def send(number: int, body: streams.Buffers) -> CompletedPartTypeDef:
-            stream = cast(BinaryIO, body)  # boto3's types know no narrower one
-            answer = self._sender.upload_part(**upload, PartNumber=number, Body=stream)
-            return {"ETag": answer["ETag"], "PartNumber": number}
-
-        step = max(_PART, -(-size // _MOST_PARTS))
-        pending: collections.deque[futures.Future[CompletedPartTypeDef]] = collections.deque()
-        done: list[CompletedPartTypeDef] = []
-        with futures.ThreadPoolExecutor(_PARTS) as pool:
-            try:
-                for number, start in enumerate(range(0, size, step), 1):
-                    body = streams.byte_range(source, start, start + step)
-                    pending.append(pool.submit(send, number, body))
-                    if len(pending) > _PARTS:
-                        done.append(pending.popleft().result())
-                return done + [one.result() for one in pending]
-            finally:
-                pool.shutdown(cancel_futures=True)  # no part may come after `abort`
-
-    def _parts(self, key: str) -> Generator[memoryview]:
-        """Yield the parts of an object in their order, while the next ones are read.
-
-        Each is valid until the next but one; buffers are reused. s3transfer 0.19 does not do this:
-        it waits for itself beyond ten parts of a stream that cannot seek.
-        """
-        try:
-            first = self._ask(key, Reading(Range=_range(0)))
-        except ClientError as error:
-            if failures.status_of(error) == 416:  # an empty object has no first byte
-                return
-            raise
-        size, etag = int(first["ContentRange"].rpartition("/")[2]), first["ETag"]
-        starts, last = range(0, size, _PART), bytearray(min(size, _PART))
-        free = [bytearray(len(last)) for _ in starts[:_PARTS]]
-        with futures.ThreadPoolExecutor(_PARTS) as pool:
-            pending = collections.deque[tuple[bytearray, futures.Future[int]]]()
-            try:
-                for start in starts:
-                    into, reading = free.pop(), Reading(Range=_range(start), IfMatch=etag)
-                    answer = None if start else first
-                    future = pool.submit(self._read_part, key, reading, into, answer)
-                    pending.append((into, future))
-                    if not free:
-                        free.append(last)
-                        last, done = pending.popleft()
-                        yield memoryview(last)[: done.result()]
-                for last, done in pending:
-                    yield memoryview(last)[: done.result()]
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _read_part(
-        self, key: str, reading: Reading, into: bytearray, answer: GetObjectOutputTypeDef | None
-    ) -> int:
-        """Read a part into a buffer, at first from an answer that is there; return its length."""
-        for pause in self._pauses():
-            found, answer = answer or self._ask(key, reading), None
-            try:
-                return _fill(into, found["Body"], found["ContentLength"])
-            except _INTERRUPTED:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-        raise AssertionError("the last attempt answers or raises")
-
-    def _ask(self, key: str, reading: Reading) -> GetObjectOutputTypeDef:
-        """Begin to read an object."""
-        return self._client.get_object(Bucket=self._bucket, Key=self._key(key), **reading)
 
     def _put_if(
         self, key: str, data: bytes, condition: Condition, refusal: errors.StorageError
@@ -313,6 +202,9 @@ class S3Storage:
         for attempt in range(self._attempts - 1):
             yield random.random() * 0.1 * 2**attempt  # noqa: S311 - jitter, not a secret
         yield None
+
+    def _place(self, key: str) -> parts.Place:
+        return {"Bucket": self._bucket, "Key": self._key(key)}
 
     def _key(self, key: str) -> str:
         return self._below + checked(key)
@@ -366,29 +258,6 @@ def _config(patience: Patience, *, local: bool, signs: bool) -> Config:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-
-
-def _fill(buffer: bytearray, body: StreamingBody, expected: int) -> int:
-    """Read a body of so many bytes into a buffer; return its length.
-
-    It is read below urllib3, which would copy it twice while it holds up all other threads.
-    """
-    response, done, view = cast(Any, body)._raw_stream, 0, memoryview(buffer)
-    try:
-        while done < expected and (got := response._fp.readinto(view[done:])):
-            done += got
-    except (OSError, http.client.HTTPException) as cause:
-        response.close()
-        raise ResponseStreamingError(error=cause) from cause
-    if done < expected:
-        response.close()
-        raise IncompleteReadError(actual_bytes=done, expected_bytes=expected)
-    response.release_conn()
-    return done
-
-
-def _range(start: int) -> str:
-    return f"bytes={start}-{start + _PART - 1}"
 
 
 def _quoted(etag: str) -> str:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from eagleray.storage import Storage
 
+PIECE = 256 << 10
+"""Bytes that are read and written at once: files get memory in blocks of this size, and larger
+ones are rare."""
+
 
 class _Sized:
     """What seekable streams of known size have in common: the place where one reads on."""

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from eagleray import errors, messages
+from eagleray.learn.columns import pictures
 from eagleray.tabular import delimited
 from eagleray.tabular.delimited import Source
 
@@ -124,7 +125,9 @@ def _content(column: str, value: object, base: Path) -> bytes | None:
     path = _picture(value.strip(), base)
     if path is None:
         raise errors.DataError(f"{column}: a picture's file is needed, but there is no {value!r}")
-    return path.read_bytes()
+    content = pictures.File(path.read_bytes())
+    content.name = value.strip()
+    return content
 
 
 def _picture(value: str, base: Path) -> Path | None:

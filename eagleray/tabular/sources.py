@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eagleray import errors, messages, names, storage
-from eagleray.storage import Entry
+from eagleray.storage import Entry, sinks
 from eagleray.tabular import files
 
 SCHEME = "s3://"
@@ -88,7 +88,8 @@ def fetch(uri: str, path: Path, *, key: str = "data.source") -> None:
     """
     bucket, object_key = address(uri, key)
     try:
-        with path.open("wb") as sink:
+        with path.open("wb") as file:
+            sink = sinks.File(file.fileno())
             storage.open(f"{SCHEME}{bucket}").download(object_key, sink)
     except errors.ObjectNotFoundError as cause:
         raise errors.DataError(f"{key}: an object is needed, but {cause}") from cause

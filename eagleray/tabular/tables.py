@@ -97,6 +97,7 @@ class _Inference:
     def __init__(self, table: Table, data: spec.Data, chosen: Features) -> None:
         self._table, self._data, self._features = table, data, chosen
         self._made = features.made.find(chosen)
+        self._comma = inference.has_comma(table)
         kinds = {name: one.kind for name, one in chosen.items()}
         no_inputs = (name for name, kind in kinds.items() if kind and not kind.is_input)
         self._left_out = {*data.drop, *no_inputs}
@@ -264,7 +265,7 @@ class _Inference:
         """Values of the target, group or time; groups and classes are names, even if long texts."""
         data, raw = self._data, self._table[name]
         kind = CATEGORICAL if name == data.split.group else self._declared(name)
-        found = inference.infer(name, raw, kind, data.missing)
+        found = self._inferred(name, raw, kind)
         if found is None:
             raise errors.DataError(f"{name}: at least one value is needed, but all are missing")
         column, kind = found.column, found.column.kind
@@ -294,7 +295,7 @@ class _Inference:
     def _target(self, preferred: Container[str]) -> tuple[tasks.Task, np.ndarray]:
         data = self._data
         raw, kind = self._table[data.target], self._declared(data.target)
-        found = inference.infer(data.target, raw, kind, data.missing)
+        found = self._inferred(data.target, raw, kind)
         assert found is not None  # rows without a target are gone
         column = tasks.TargetColumn(
             found.column, found.array, raw, kind, data.positive, data.quantiles
@@ -353,7 +354,7 @@ class _Inference:
     def _input(self, name: str, raw: schema.Raw) -> inference.Inferred | None:
         """Infer a column; repeated numbers are categories if its name is that of an identifier."""
         kind = self._declared(name)
-        found = inference.infer(name, raw, kind, self._data.missing)
+        found = self._inferred(name, raw, kind)
         if found is not None and ("user", name) in self._recommended:
             # of more users than the schema lists, whether requests may have numbers
             numbers = all(map(values.is_number, found.array[:SAMPLE].tolist()))
@@ -362,7 +363,12 @@ class _Inference:
         if kind is not None or found is None or not hints_at_identifier(name):
             return found
         is_code = found.column.integer and not _all_distinct(found)
-        return inference.infer(name, raw, CATEGORICAL, self._data.missing) if is_code else found
+        return self._inferred(name, raw, CATEGORICAL) if is_code else found
+
+    def _inferred(
+        self, name: str, raw: schema.Raw, kind: ColumnKind | None
+    ) -> inference.Inferred | None:
+        return inference.infer(name, raw, kind, self._data.missing, comma=self._comma)
 
 
 def _columns(known: list[str]) -> str:

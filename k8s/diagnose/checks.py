@@ -79,10 +79,8 @@ class Site:
     @functools.cached_property
     def required(self) -> list[capacity.Requirements]:
         """What a run, each RayService and each RayCluster without an owner ask for."""
-        own, job = (
-            partial(self.snapshot.of_release, release=self.release),
-            at(self.skeleton, "spec"),
-        )
+        own = partial(self.snapshot.of_release, release=self.release)
+        job = at(self.skeleton, "spec")
         found = [capacity.Requirements("a run", at(job, "rayClusterSpec"), job)]
         for one in own("rayservices"):
             cluster = at(one, "spec", "rayClusterConfig")

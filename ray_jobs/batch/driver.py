@@ -24,7 +24,7 @@ from eagleray import errors, storage
 from eagleray.state import batches, keys, runs
 from eagleray.state.batches import Part, Place
 from ray_jobs import cluster
-from ray_jobs.batch import parts, turn
+from ray_jobs.batch import lease, parts
 from ray_jobs.batch.limit import Limit
 from ray_jobs.batch.parts import Job
 from ray_jobs.data import passes
@@ -58,7 +58,7 @@ def drive(sent: runs.Run, request: batches.Request) -> None:
 def run(job: Job, limit: Limit, out: console.Console, address: str | None = None) -> batches.Result:
     """Predict the parts that are not finished, and write the result; return it if it is there.
 
-    While another driver is at work, this one waits; see `turn`.
+    While another driver is at work, this one waits; see `lease`.
 
     Raises:
         ConflictError: the output has predictions of another plan.
@@ -72,7 +72,7 @@ def run(job: Job, limit: Limit, out: console.Console, address: str | None = None
         return _ended(result, limit, out)
     done: dict[Place, Part] = {}
     try:
-        with turn.taken(batch, out) as result:
+        with lease.held(batch, out) as result:
             if result is not None:
                 return _ended(result, limit, out)
             return _finish(batch, job, done, limit, out, address)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 from rich import console, live
 
+from eagleray import process
 from eagleray.client import screen
 from eagleray.state.searches import Record, Row, View, Waiting
 from ray_jobs import search
@@ -53,7 +54,7 @@ def watch(
         print_line(f"resuming: {now.ended} of {now.total} trials done{best}")
     table = live.Live(console=out, get_renderable=lambda: screen.draw(current()))
     shown = table if out.is_terminal else nullcontext()
-    with screen.beating(PUBLISH_S, lambda: searched.records.save(current())), shown:
+    with process.beating(PUBLISH_S, lambda: searched.records.save(current())), shown:
         yield ended
 
 

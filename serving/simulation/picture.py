@@ -34,7 +34,7 @@ def draw(outcome: Outcome, objective_ms: float | None, path: Path) -> None:
     _replicas(replicas, outcome)
     _latency(latency, outcome, objective_ms, window)
     for axes in (load, replicas, latency):
-        _plain(axes)
+        _style(axes)
     latency.set_xlabel("minutes", color=INK)
     try:
         figure.savefig(path)
@@ -102,7 +102,7 @@ def _title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=11, color=INK)
 
 
-def _plain(axes: Axes) -> None:
+def _style(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=INK, labelsize=9)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -133,6 +133,7 @@ class Cluster:
     scaler: Scaler
     begin: float  # time of the start, in seconds since 1970
     wanted: int
+    starts: Iterator[float]  # what the first ones take to start, in place of the kind's
     clock: Clock = field(default_factory=Clock)
     running: list[Replica] = field(default_factory=list)
     starting: list[float] = field(default_factory=list)  # when each is ready
@@ -235,7 +236,7 @@ class Cluster:
         self.running.append(Replica(self.clock, reports))
 
     def _start(self) -> None:
-        heapq.heappush(self.starting, self.clock.now + self.kind.start_s)
+        heapq.heappush(self.starting, self.clock.now + next(self.starts, self.kind.start_s))
 
     def _load(self) -> policy.Load:
         reported = [policy.Replica.of(list(one.reports)) for one in self.running if one.reports]
@@ -243,10 +244,20 @@ class Cluster:
 
 
 def simulate(
-    sent: Times, kind: Kind, scaler: Scaler, *, replicas: int, begin: float = 0.0, seed: int = 0
+    sent: Times,
+    kind: Kind,
+    scaler: Scaler,
+    *,
+    replicas: int,
+    starts: Iterable[float] = (),
+    begin: float = 0.0,
+    seed: int = 0,
 ) -> Outcome:
-    """Answer requests that are sent at these times, beginning with `replicas` that run."""
-    cluster = Cluster(kind, scaler, begin, replicas)
+    """Answer requests that are sent at these times, beginning with `replicas` that run.
+
+    The first that start take the seconds of `starts`, one each, and those after them the kind's.
+    """
+    cluster = Cluster(kind, scaler, begin, replicas, iter(starts))
     return cluster.run(sent, _services(kind, len(sent), seed))
 
 

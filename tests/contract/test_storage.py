@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eagleray import errors, storage
-from eagleray.storage import blobs, server, streams
+from eagleray.storage import blobs, server, sinks, streams
 from eagleray.storage import s3 as s3_storage
 
 if TYPE_CHECKING:
@@ -39,6 +40,19 @@ segments = st.text(min_size=1, max_size=40).filter(
     lambda s: s.isprintable() and not set("/\\") & set(s) and s not in (".", "..")
 )
 keys = st.lists(segments, min_size=1, max_size=4).map("/".join)
+
+
+class Once(sinks.Memory):
+    """Memory that counts the bytes it takes: those of a part that broke off come once too."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.taken, self._lock = 0, threading.Lock()
+
+    def write(self, piece: memoryview, start: int, /) -> None:
+        super().write(piece, start)
+        with self._lock:
+            self.taken += len(piece)
 
 
 def many(work: Callable[[int], Result], times: int) -> list[Result]:
@@ -75,7 +89,7 @@ def test_an_absent_object_is_not_found_and_may_be_deleted(store: storage.Storage
         lambda key: store.get_if_changed(key, "etag"),
         lambda key: store.get_range(key, 0, 1),
         lambda key: store.compare_and_swap(key, b"", "etag"),
-        lambda key: store.download(key, io.BytesIO()),
+        lambda key: store.download(key, sinks.Memory(0)),
     ):
         with pytest.raises(errors.ObjectNotFoundError, match="key 'a/b': there is no such object"):
             read("a/b")
@@ -168,11 +182,11 @@ def test_a_listing_spans_pages_and_folders(store: storage.Storage) -> None:
 def test_an_object_of_any_size_goes_up_and_comes_down_whole(
     store: storage.Storage, size: int
 ) -> None:
-    data, sink = os.urandom(MIB) * (size // MIB) + os.urandom(size % MIB), io.BytesIO()
+    data, sink = os.urandom(MIB) * (size // MIB) + os.urandom(size % MIB), Once(size)
     pieces = [data[start : start + 5 * MIB] for start in range(0, size, 5 * MIB)]
     store.upload("files/big", streams.Buffers(pieces))
     store.download("files/big", sink)
-    assert sink.getvalue() == data
+    assert (sink.taken, sink.getvalue() == data) == (size, True)
     assert [(one.key, one.size) for one in store.list()] == [("files/big", size)]
     assert store.get("files/big") == data
 
@@ -226,23 +240,30 @@ def test_an_upload_whose_source_fails_leaves_what_was_there(store: storage.Stora
     assert [(one.key, one.size) for one in store.list()] == [("a", 3)]
 
 
-def test_a_sink_that_fails_ends_the_download(store: storage.Storage) -> None:
-    store.put("a", bytes(20 * MIB))
+@pytest.mark.parametrize("room", [0, 30 * MIB])
+def test_a_sink_that_fails_ends_the_download_and_gets_nothing_after_it(
+    store: storage.Storage, room: int
+) -> None:
+    store.put("a", bytes(97 * MIB))
 
-    class Full:
-        def write(self, data: bytes) -> None:
-            raise OSError(errno.ENOSPC, "no space")
+    class Full(Once):
+        def write(self, piece: memoryview, start: int, /) -> None:
+            if start + len(piece) > room:
+                raise OSError(errno.ENOSPC, "no space")
+            super().write(piece, start)
 
+    sink, threads = Full(97 * MIB), set(threading.enumerate())
     with pytest.raises(errors.StorageFullError, match=r"key 'a': .*no space"):
-        store.download("a", Full())
+        store.download("a", sink)
+    assert {one for one in set(threading.enumerate()) - threads if "Pool" in one.name} == set()
+    assert sink.taken <= room
 
 
 def test_a_transfer_holds_a_few_parts_of_a_content(store: storage.Storage) -> None:
-    """Above the content itself; and a content is read into the memory of its result alone."""
     code = f"""
-import hashlib, io, resource
+import hashlib, io, resource, tempfile
 from eagleray import storage
-from eagleray.storage import blobs
+from eagleray.storage import blobs, sinks
 
 def above():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before >> 10
@@ -253,11 +274,11 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 blob = blobs.put(store, data)
 up = above()
 same, data = hashlib.sha256(data).hexdigest() == blob.sha256, None
-class Hash:
-    digest = hashlib.sha256()
-    def write(self, part): self.digest.update(part)
-blobs.download(store, blob, sink := Hash())
-print(up, above(), same and sink.digest.hexdigest() == blob.sha256)
+with tempfile.TemporaryFile() as file:
+    blobs.download(store, blob, sinks.File(file.fileno()))
+    down = above()
+    file.seek(0)
+    print(up, down, same and hashlib.file_digest(file, "sha256").hexdigest() == blob.sha256)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     up, down, same = ran.stdout.split()
@@ -443,7 +464,7 @@ SIZES = {"get": 3, "put": 3, "download": 20, "upload": 20}  # MiB; large ones ha
 def test_a_transfer_that_breaks_off_is_repeated(
     s3: Bucket, wire: Wire, act: str, hang: bool
 ) -> None:
-    data, sink = os.urandom(SIZES[act] * MIB), io.BytesIO()
+    data, sink = os.urandom(SIZES[act] * MIB), Once(SIZES[act] * MIB)
     prefix = uuid.uuid4().hex
     calm = storage.open(f"{s3.uri}/{prefix}")
     if act in READS:
@@ -458,7 +479,7 @@ def test_a_transfer_that_breaks_off_is_repeated(
         store.upload("a", io.BytesIO(data))
     else:
         store.download("a", sink)
-        assert sink.getvalue() == data
+        assert (sink.taken, sink.getvalue() == data) == (len(data), True)
     assert wire.pending == 0
     assert calm.get("a") == data
 
@@ -475,7 +496,7 @@ def test_a_transfer_that_always_breaks_off_is_named_and_leaves_nothing(
     store = s3_storage.connect(s3.name, prefix, BRIEF)
     acts: dict[str, Callable[[], object]] = {
         "get": lambda: store.get("a"),
-        "download": lambda: store.download("a", io.BytesIO()),
+        "download": lambda: store.download("a", sinks.Memory(len(data))),
         "put": lambda: store.put("a", data),
         "upload": lambda: store.upload("a", io.BytesIO(data)),
     }

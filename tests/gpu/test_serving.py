@@ -22,6 +22,11 @@ def restored() -> Iterator[None]:
     placement.use(before)
 
 
+@pytest.fixture(scope="module")
+def on_cpu() -> np.ndarray:
+    return bundles.make().predict(RAW).outputs
+
+
 def loaded(precision: placement.Precision = "fp32") -> bundle.Bundle:
     placement.use(Placement(1, "cuda", precision))
     made = bundle.unpack(bundles.files())
@@ -29,19 +34,21 @@ def loaded(precision: placement.Precision = "fp32") -> bundle.Bundle:
     return made
 
 
-def test_weights_are_moved_once_and_golden_rows_hold_there() -> None:
+def test_weights_are_moved_once_and_golden_rows_hold_there(on_cpu: np.ndarray) -> None:
     made = loaded()
     made.verify()
     weights = made.engine.module.state_dict().values()  # type: ignore[attr-defined]
     assert {value.device.type for value in weights} == {"cuda"}
-    assert bundle.error(made.predict(RAW).outputs, bundles.make().predict(RAW).outputs) < 1e-5
+    assert bundle.error(made.predict(RAW).outputs, on_cpu) < 1e-5
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_is_within_its_bits(precision: placement.Precision) -> None:
+def test_half_precision_is_within_its_bits(
+    precision: placement.Precision, on_cpu: np.ndarray
+) -> None:
     made = loaded(precision)
     made.verify()
-    off = bundle.error(made.predict(RAW).outputs, bundles.make().predict(RAW).outputs)
+    off = bundle.error(made.predict(RAW).outputs, on_cpu)
     assert 0 < off < placement.TOLERANCES[precision]
 
 

@@ -27,19 +27,19 @@ def losses(done: training.Trainer) -> list[float]:
 
 
 def test_a_training_is_on_the_gpu_and_its_curve_is_that_of_the_cpu(tmp_path: Path) -> None:
-    one = test_training.finish(test_strategies.build(tmp_path, {}, CUDA))
+    one = test_training.finish(test_strategies.build(tmp_path, strategy=CUDA))
     assert {value.device.type for value in one.model.state_dict().values()} == {"cuda"}
     assert {value.device.type for value in one.best_weights.values()} == {"cpu"}
-    other = test_training.finish(test_strategies.build(tmp_path, {}))
+    other = test_training.finish(test_strategies.build(tmp_path))
     assert losses(one) == pytest.approx(losses(other), rel=1e-3)
 
 
 def test_a_state_of_the_gpu_goes_on_where_there_is_none_and_back(tmp_path: Path) -> None:
-    whole = test_training.finish(test_strategies.build(tmp_path, {}, CUDA))
+    whole = test_training.finish(test_strategies.build(tmp_path, strategy=CUDA))
     for one, other in ((CUDA, None), (None, CUDA)):
-        first = test_strategies.build(tmp_path, {}, one)
+        first = test_strategies.build(tmp_path, strategy=one)
         first.epoch()
-        second = test_strategies.build(tmp_path, {}, other)
+        second = test_strategies.build(tmp_path, strategy=other)
         test_training.copy(first, second, tmp_path)
         assert losses(test_training.finish(second)) == pytest.approx(losses(whole), rel=1e-3)
 
@@ -47,10 +47,10 @@ def test_a_state_of_the_gpu_goes_on_where_there_is_none_and_back(tmp_path: Path)
 @pytest.mark.parametrize("precision", strategies.PRECISIONS)
 def test_half_precision_learns_about_the_same(tmp_path: Path, precision: str) -> None:
     half = strategies.OneProcess("cuda", precision)
-    one = test_training.finish(test_strategies.build(tmp_path, {}, half))
+    one = test_training.finish(test_strategies.build(tmp_path, strategy=half))
     assert {value.dtype for value in one.model.state_dict().values()} == {torch.float32}
     assert one.scaler.is_enabled() == (precision == "fp16")
-    whole = test_training.finish(test_strategies.build(tmp_path, {}, CUDA))
+    whole = test_training.finish(test_strategies.build(tmp_path, strategy=CUDA))
     assert losses(one) != losses(whole)
     assert losses(one) == pytest.approx(losses(whole), rel=0.05)
 
@@ -78,6 +78,16 @@ def test_two_workers_with_a_gpu_each_speak_nccl_and_have_the_curve_of_one(
     if torch.cuda.device_count() < 2:
         pytest.skip(f"NCCL takes one worker a GPU, and here is {torch.cuda.device_count()}")
     chosen = grouped(tmp_path, 1, **{"compute.precision": "fp32"})
+    ended, _ = searches.run(chosen)
+    (record,) = ended.trials
+    found = [epoch["train_loss"] for epoch in record.history]
+    assert found == pytest.approx(distributed.curve(chosen, record.values, record.epoch), rel=1e-3)
+
+
+def test_a_group_of_one_worker_speaks_nccl_and_has_the_curve_of_one_process(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    chosen = grouped(tmp_path, 1, **{"compute.workers": "{min: 1, max: 2}"})
     ended, _ = searches.run(chosen)
     (record,) = ended.trials
     found = [epoch["train_loss"] for epoch in record.history]

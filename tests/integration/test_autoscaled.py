@@ -13,8 +13,7 @@ import ray
 from rich import console
 
 import eagleray
-from eagleray import errors, spec, storage
-from eagleray.client import screen
+from eagleray import errors, process, spec, storage
 from eagleray.state import batches
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline, search
@@ -142,7 +141,7 @@ def assert_explained(file: Path) -> None:
         if (view := records.view()) is not None:
             seen.update(one.why for one in view.waiting)
 
-    with screen.beating(0.5, look), pytest.raises(errors.SearchError, match="no trial has run"):
+    with process.beating(0.5, look), pytest.raises(errors.SearchError, match="no trial has run"):
         pipeline.run(chosen, console.Console(file=out, width=200))
     assert "note: compute: a worker must fit on a node, at most 0 CPU and 0 GPU" in out.getvalue()
     assert (

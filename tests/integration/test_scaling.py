@@ -103,16 +103,25 @@ def test_a_request_that_waits_too_long_for_the_first_replica_gets_a_503(tmp_path
         assert ask(url).status_code == 200
 
 
+@pytest.mark.alone
 def test_the_simulation_says_what_real_replicas_do_after_a_step_of_the_load() -> None:
-    """The bands: a machine of 2 cores, shared with other tests, adds milliseconds and seconds."""
+    """One of the simulations, which differ in when replicas report, says all of it.
+
+    The bands: a machine of 2 cores adds milliseconds and seconds.
+    """
     command = [sys.executable, "-m", "benchmarks.autoscale", "--parts", "real", "--ours"]
     run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert run.returncode == 0, run.stderr[-2000:]
     (line,) = [line for line in run.stdout.splitlines() if line.startswith('{"comparison"')]
     said = json.loads(line)["comparison"]
-    real, simulated = said["measured"], said["simulated"]
-    assert abs(real["most"] - simulated["most"]) <= 2
-    assert abs(real["turns"] - simulated["turns"]) <= 1
-    assert abs(real["back_s"] - simulated["back_s"]) <= 10
-    assert 0.9 <= real["p50_ms"] / simulated["p50_ms"] <= 1.5
-    assert real["replica_s"] == pytest.approx(simulated["replica_s"], rel=0.3)
+    assert any(alike(said["measured"], simulated) for simulated in said["simulated"]), line
+
+
+def alike(real: dict[str, float], simulated: dict[str, float]) -> bool:
+    return (
+        abs(real["most"] - simulated["most"]) <= 1
+        and abs(real["turns"] - simulated["turns"]) <= 1
+        and abs(real["back_s"] - simulated["back_s"]) <= 10
+        and 0.9 <= real["p50_ms"] / simulated["p50_ms"] <= 1.5
+        and real["replica_s"] == pytest.approx(simulated["replica_s"], rel=0.2)
+    )

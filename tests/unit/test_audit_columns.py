@@ -64,6 +64,13 @@ FAR = [1e6] + [0.0] * (audits.ROWS - 1)
             "k: 75 % of its values are numbers, but not 'old', 'new'",
         ),
         (
+            "mixed types",
+            audits.healthy().assign(k=[f"{n / 8} kg" for n in range(800)]),
+            audits.healthy().assign(k=[f"{n / 8} {'kg' if n % 2 else 'lb'}" for n in range(800)]),
+            "warn",
+            "k: its values are numbers with 'kg' behind them, which are text",
+        ),
+        (
             "merging names",
             audits.healthy().assign(k=["Oslo", "oslo ", "Rome", "New  York", "New York"] * 160),
             audits.healthy(),
@@ -139,6 +146,17 @@ def _with(folder: Path, fix: str) -> Path:
         whole.setdefault(section, {}).update(keys)
     file.write_text(yaml.safe_dump(whole))
     return file
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        [f"{n / 8} kg" for n in range(800)],
+        [f"{n / 8}" if n % 5 else f"about {n / 8}" for n in range(800)],
+    ],
+)
+def test_sizes_in_words_are_not_told_as_identifiers(tmp_path: Path, amounts: list[str]) -> None:
+    assert audits.flagged(tmp_path, "identifiers", audits.healthy().assign(k=amounts)) == []
 
 
 def test_spellings_of_one_number_are_read_as_one_name_and_told(tmp_path: Path) -> None:

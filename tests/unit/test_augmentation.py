@@ -278,7 +278,7 @@ def test_rows_without_pictures_or_with_words_are_not_mixed(tmp_path: Path) -> No
     assert running.epoch()
 
 
-def test_a_picture_that_does_not_decode_is_refused_with_its_column(tmp_path: Path) -> None:
+def test_a_picture_that_does_not_decode_is_missing_and_several_are_refused(tmp_path: Path) -> None:
     from PIL import Image
 
     (tmp_path / "pictures").mkdir()
@@ -287,11 +287,14 @@ def test_a_picture_that_does_not_decode_is_refused_with_its_column(tmp_path: Pat
         names.append(f"pictures/{place}.png")
         pixels = np.full((4, 4), place, np.uint8)
         Image.fromarray(pixels).save(tmp_path / names[-1])
-    broken = tmp_path / names[20]
-    broken.write_bytes(broken.read_bytes()[:40])
-    rows = "".join(f"{name},{'ab'[place % 2]}\n" for place, name in enumerate(names))
-    (tmp_path / "rows.csv").write_text("photo,y\n" + rows)
+    for name in names[20:22]:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
+    rows = [f"{name},{'ab'[place % 2]}\n" for place, name in enumerate(names)]
+    (tmp_path / "rows.csv").write_text("photo,y\n" + "".join(rows[:21] + rows[22:]))
     file = tmp_path / "x.yaml"
     file.write_text("name: x\ndata: {source: rows.csv, target: y}\n")
-    with pytest.raises(errors.DataError, match="photo: a PNG or JPEG is needed"):
+    (note,) = prepare.dataset(spec.load(file)).notes
+    assert note == "photo: 1 of 29 cannot be read and are taken as missing: pictures/20.png"
+    (tmp_path / "rows.csv").write_text("photo,y\n" + "".join(rows))
+    with pytest.raises(errors.DataError, match=r"2 of 30 have none: pictures/20\.png, pictures/21"):
         prepare.dataset(spec.load(file))

@@ -18,7 +18,7 @@ from eagleray.learn import schema
 from eagleray.state import batches, keys
 from eagleray.state.models import Registry, Version
 from eagleray.tabular import headers, sources
-from ray_jobs.batch import driver, parts, plan, turn
+from ray_jobs.batch import driver, lease, parts, plan
 from ray_jobs.batch.limit import Limit
 from tests import bundles
 
@@ -382,17 +382,17 @@ def test_the_result_lists_parts_inputs_and_counts(home: Path) -> None:
 def test_a_second_driver_waits_until_the_first_one_has_ended_or_finished(
     home: Path, monkeypatch: pytest.MonkeyPatch, *, finishes: bool
 ) -> None:
-    monkeypatch.setattr(turn, "POLL_S", 0.01)
+    monkeypatch.setattr(lease, "POLL_S", 0.01)
     ready, batch = predicted(home)
     said, order = io.StringIO(), list[str]()
 
     def second() -> batches.Result | None:
-        with turn.taken(batch, console.Console(file=said)) as result:
+        with lease.held(batch, console.Console(file=said)) as result:
             order.append("second")
             return result
 
     with ThreadPoolExecutor(1) as pool:
-        with turn.taken(batch, console.Console(quiet=True)) as nothing:
+        with lease.held(batch, console.Console(quiet=True)) as nothing:
             waiting = pool.submit(second)
             while "Ctrl-C stops only the waiting" not in said.getvalue().replace("\n", " "):
                 time.sleep(0.01)

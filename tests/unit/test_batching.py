@@ -79,6 +79,48 @@ def test_under_load_a_request_waits_for_as_much_company_as_there_was() -> None:
     assert double.batches == [3, 3]
 
 
+def test_batchers_of_one_schedule_run_together() -> None:
+    often, rarely = Doubler(), Doubler()
+
+    async def later(made: batching.Batcher[int, int], number: int) -> Sequence[int]:
+        await asyncio.sleep(0.01 * number)
+        return await made.submit([number])
+
+    async def work() -> None:
+        schedule, thread = batching.Schedule(5.0), ThreadPoolExecutor(1)
+        many, few = (
+            batching.Batcher(one, batching.Limits(), thread, schedule) for one in (often, rarely)
+        )
+        for made in (many, few):  # the first batch of each runs in the thread
+            await made.submit([0])
+        company = [few, many, many, many, few]
+        await asyncio.gather(*(made.submit([1]) for made in company))
+        answers = await asyncio.gather(*map(later, company, range(len(company))))
+        assert answers == [[0], [2], [4], [6], [8]]
+
+    run(work())
+    assert (often.batches, rarely.batches) == ([1, 3, 3], [1, 2, 2])
+
+
+def test_a_slow_batcher_holds_no_other_of_its_schedule_up() -> None:
+    async def work() -> list[str]:
+        schedule, order = batching.Schedule(0.001), list[str]()
+        slow, quick = (
+            batching.Batcher(double, batching.Limits(), ThreadPoolExecutor(1), schedule)
+            for double in (Doubler(waiting_s=0.2), Doubler())
+        )
+
+        async def ask(name: str, made: batching.Batcher[int, int]) -> None:
+            await made.submit([1])
+            order.append(name)
+
+        await ask("quick", quick)  # the first batch of each runs in the thread
+        await asyncio.gather(ask("slow", slow), *(ask("quick", quick) for _ in range(3)))
+        return order
+
+    assert run(work()) == ["quick"] * 4 + ["slow"]
+
+
 def test_a_large_request_lets_small_ones_in_between() -> None:
     order: list[str] = []
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,31 @@ def test_a_content_that_is_corrupt_in_storage_is_named_and_not_held(
     with pytest.raises(errors.CorruptObjectError, match=blob.sha256):
         local.get(store, blob)
     assert held(tmp_path / "cache") == set()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from eagleray.storage import blobs, cache, files
+
+class Dying(files.FileStorage):
+    def download(self, key, sink):
+        sink.write(memoryview(b"cont"), 0)
+        os.kill(os.getpid(), 9)
+
+cache.Cache(Path(sys.argv[2]), 1000).get(Dying(Path(sys.argv[1])), blobs.Blob(sys.argv[3], 7))
+"""
+
+
+def test_a_content_whose_reader_was_killed_is_not_seen(
+    store: storage.Storage, tmp_path: Path
+) -> None:
+    folder, blob = tmp_path / "cache", blobs.put(store, b"content")
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "storage"), str(folder), blob.sha256]
+    assert subprocess.run(arguments, check=False).returncode == -9
+    assert len(held(folder)) == 1
+    assert blob.sha256 not in held(folder)
+    assert cache.Cache(folder, 1000).get(store, blob) == b"content"
 
 
 def test_those_that_were_not_used_for_longest_go(store: storage.Storage, tmp_path: Path) -> None:

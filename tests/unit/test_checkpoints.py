@@ -302,7 +302,7 @@ def test_a_checkpoint_of_one_file_as_earlier_releases_wrote_it_is_restored(
     first.epoch()
     taken = snapshot(first, "")
     named = {f"{file}.{k}": v for file, one in taken.files.items() for k, v in one.items()}
-    whole = blobs.put(store.real, tensors.stream(named, {"state": taken.plain}))
+    whole = blobs.put(store.real, tensors.stream(named, {"state": taken.state}))
     document = {"values": {}, "epoch": 1, "blob": vars(whole)}
     store.real.put("searches/wine/0123456789ab/states/00001.json", json.dumps(document).encode())
     second, restored = trainer(tmp_path), worker(store, pool, local)

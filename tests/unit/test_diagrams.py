@@ -1,7 +1,5 @@
 """What a report draws of predictions, beside scikit-learn's values."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -97,7 +95,7 @@ def test_a_report_says_the_same_distance_as_its_calibration_curve() -> None:
         mode="max",
         rows=500,
         metrics={},
-        diagrams=[evaluations.Diagram.model_validate(dataclasses.asdict(drawn))],
+        diagrams=[drawn],
     )
     says = [one.message for one in findings.of(judged)]
     assert f"Its probabilities are off by {error:.3f} on average, see Calibration." in says

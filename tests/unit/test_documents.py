@@ -70,7 +70,7 @@ def test_a_format_is_migrated_step_by_step_and_written_as_the_newest() -> None:
 def test_a_newer_format_is_refused_with_the_version_that_reads_it(
     document: dict[str, Any], message: str
 ) -> None:
-    law = f"here: must be a trial of format 2 or older, but got 3; {message}"
+    law = f"here: must be of kind trial, of format 2 or older, but got 3; {message}"
     with pytest.raises(errors.NewerFormatError, match=law):
         searches.Record.decode(document, "here")
 
@@ -80,7 +80,7 @@ def test_a_newer_format_is_refused_with_the_version_that_reads_it(
     [{"kind": "view"}, {"format": "1"}, {"format": -1}, {"number": "many"}, [], "trial", None],
 )
 def test_what_is_no_such_document_is_named(document: Any) -> None:
-    with pytest.raises(errors.CorruptObjectError, match="here: must be a trial, but"):
+    with pytest.raises(errors.CorruptObjectError, match="here: must be of kind trial, but"):
         searches.Record.decode(document, "here")
 
 

@@ -210,7 +210,7 @@ def test_names_of_the_data_are_text_on_the_page(tmp_path: Path) -> None:
                 says=evil,
                 x=evil,
                 y=evil,
-                lines=[Line(name=evil, x=[0, 1], y=[0, 1]), Line(name="b", x=[0, 1], y=[0, 1])],
+                lines=(Line(name=evil, x=[0, 1], y=[0, 1]), Line(name="b", x=[0, 1], y=[0, 1])),
                 diagonal=evil,
             )
         ],

@@ -1,6 +1,5 @@
 """A configuration by cross-validation: its mean, its outputs, and interrupted to the bit."""
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from eagleray import spec, storage
 from eagleray.learn import metrics, tasks
 from eagleray.state import searches
 from eagleray.storage import cache
-from ray_jobs import checkpoints, folded, learner, retention, search, session, snapshots, tensors
+from ray_jobs import folded, learner, retention, search, session, snapshots, tensors
 from ray_jobs.data import prepare
 from tests.unit import test_trial
 
@@ -178,26 +177,9 @@ FOLDED = test_trial.FILE.replace("scheduler: none", "scheduler: none, folds: 3")
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[session.Job]:
-    handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(session.ray, "get", lambda held: held)
-    monkeypatch.setattr(checkpoints, "FIRST_S", 0.0)
-    monkeypatch.setattr(checkpoints, "UPLOAD_RATIO", 0)
-    monkeypatch.setattr(session, "REPORT_S", 0.0)
-    (tmp_path / "storage").mkdir()
-    file = tmp_path / "x.yaml"
-    file.write_text(FOLDED.format(epochs=4, folder=tmp_path / "storage"))
-    found = search.Search(spec.load(file))
-    yield session.Job(
-        experiment=found.experiment,
-        search_id=found.id,
-        metric=found.metric,
-        rungs=frozenset(range(1, COUNT + 1)),
-        population=False,
-        custom={},
-        shared={},
-        dataset=found.dataset,  # type: ignore[arg-type]
-    )
-    signal.signal(signal.SIGTERM, handler)
+    with test_trial.in_process(monkeypatch):
+        found = test_trial.searched(tmp_path, FOLDED, epochs=4)
+        yield test_trial.job_of(found, rungs=frozenset(range(1, COUNT + 1)))
 
 
 def outputs(job: session.Job, report: dict[str, Any]) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from eagleray import errors, spec
 from eagleray.learn import columns, schema
-from eagleray.learn.columns import arrow
+from eagleray.learn.columns import arrow, pictures
 from eagleray.tabular import inference, tables
 
 SENTENCES = [f"this is the sentence number {n} of many" for n in range(60)]
@@ -52,6 +52,9 @@ def learn(
         (["31.12.2023", "01.02.2024"], "datetime"),
         (["Dec 31, 2023", "May 1, 2024"], "datetime"),
         (["12/31/2023 10:30", "01/02/2024 00:00"], "datetime"),
+        (["2024-01-31 10:30:00 UTC", "2024-02-01 00:00:00 UTC"], "datetime"),
+        (["2024-01-31 10:30:00 +0200", "2024-02-01 00:00:00 -0500"], "datetime"),
+        (["2024-01-31", "0000-00-00", "2024-02-01"], "datetime"),
         ([datetime.date(2024, 1, 1), None], "datetime"),
         (["a", "b", "a", "?"], "categorical"),
         (["01067", "80331", "10115"], "categorical"),
@@ -119,12 +122,53 @@ def test_markers_that_were_seen_are_kept_with_the_column() -> None:
     assert np.isnan(found.array).sum() == 3
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [["1.5", "-999.00", "2", "-999"], np.array([1.5, -999, 2, -999]), [1.5, -999, 2, -999.0]],
+)
+def test_a_number_that_stands_for_a_gap_is_one_however_a_file_holds_it(raw: schema.Raw) -> None:
+    found = inference.infer("x", raw, markers=("-999",))
+    assert found is not None
+    assert found.column.nullable
+    assert np.isnan(found.array).tolist() == [False, True, False, True]
+    commas = inference.infer("x", ["0,5", "1,5", "2,5"] * 100 + ["1.5"])
+    assert commas is not None
+    assert np.isnan(commas.array).sum() == 1, "1.5 is no number here, and 1,5 stays one"
+    (sent,) = schema.parse_column(found.column, [-999])
+    assert np.isnan(sent), "a request's number too"
+
+
 def test_a_few_texts_among_many_numbers_are_missing_with_a_note() -> None:
     found = inference.infer("x", [str(n) for n in range(300)] + ["oops"])
     assert found is not None
     assert found.column.type == "numeric"
     assert found.notes == ("x: 'oops' among numbers is taken as missing",)
     assert kind_of([str(n) for n in range(30)] + ["oops"]) != "numeric"
+
+
+def test_marks_for_a_gap_in_surveys_and_spreadsheets_leave_numbers_numeric() -> None:
+    found = inference.infer("hours", ["38", "40.5", "n.a.", "#DIV/0!", "(null)", "\\N"] * 5)
+    assert found is not None
+    assert found.column.type == "numeric"
+    assert np.isnan(found.array).sum() == 20
+
+
+def test_a_table_has_one_way_to_write_decimals() -> None:
+    count = 40
+    written: dict[str, list[str | None]] = {
+        "rate": [f"{n % 9},5" for n in range(count)],
+        "distance": [f"{n % 9},{n + 100}" for n in range(count)],  # alone: thousands
+        "people": ["987", "1.234", "12.345", "456"] * (count // 4),
+        "y": [f"{n}.100,50 €" for n in range(1, count + 1)],
+    }
+    texts: tables.Table = {name: arrow.Texts.from_list(raw) for name, raw in written.items()}
+    learned = learn(texts)
+    assert learned.columns["distance"][:2].tolist() == [0.1, 1.101]
+    assert learned.columns["people"][:4].tolist() == [987, 1234, 12345, 456]
+    assert learned.targets[0] == 1100.5
+    assert any("'1.234' is read as 1234, since other columns" in one for one in learned.notes)
+    texts["price"] = arrow.Texts.from_list([f"{n}.25" for n in range(count)])
+    assert learn(texts).columns["people"][1] == 1.234, "where columns differ, each is by itself"
 
 
 def test_a_date_that_may_be_read_in_two_ways_is_none_and_is_noted() -> None:
@@ -140,6 +184,26 @@ def test_pictures_in_base64_are_images_of_their_most_frequent_size() -> None:
     found = inference.infer("x", [base64.b64encode(buffer.getvalue()).decode()])
     assert found is not None
     assert found.column.image_shape == (3, 64, 128)
+
+
+def test_a_few_pictures_that_do_not_decode_are_missing_and_many_are_refused() -> None:
+    sound, torn = pictures.File(encoded()), pictures.File(encoded()[:30])
+    torn.name = "pics/torn.png"
+    found = inference.infer("x", [*[sound] * 39, torn])
+    assert found is not None
+    assert found.column.nullable
+    assert columns.missing_rows(found.array).tolist() == [False] * 39 + [True]
+    assert found.notes == ("x: 1 of 40 cannot be read and are taken as missing: pics/torn.png",)
+    with pytest.raises(errors.DataError, match=r"x: .* in all rows but 5 %, but 3 of 40 have none"):
+        inference.infer("x", [*[sound] * 37, *[torn] * 3])
+    with pytest.raises(errors.DataError, match=r"x: a PNG or JPEG is needed, but pics/torn\.png"):
+        inference.infer("x", [torn] * 3)
+
+
+def encoded() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_a_column_without_a_value_is_none() -> None:

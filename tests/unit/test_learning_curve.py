@@ -300,6 +300,29 @@ def test_a_storage_that_is_away_meanwhile_leaves_the_winner_as_it_is(
     assert "learning curve: left out: storage does not answer" in kept(one, result).notes
 
 
+def test_after_a_driver_that_was_killed_at_it_the_next_one_registers_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as for its memory, which the next one would not have either."""
+    one = judged.searched(tmp_path, **{"train.epochs": "2"})
+    trial = judged.trial(one, 1)
+
+    class Killed(BaseException): ...
+
+    def killed(*_: object, **__: object) -> learner.Learner:
+        monkeypatch.setattr(one.storage, "delete", lambda _: None)  # nothing comes after a kill
+        raise Killed
+
+    monkeypatch.setattr(learner, "build", killed)
+    with pytest.raises(Killed):
+        judged.won(one, [trial])
+    monkeypatch.undo()
+    result = judged.won(one, [trial])
+    assert (result.version, result.learning_curve) == (1, None)
+    (note,) = [note for note in kept(one, result).notes if note.startswith("learning curve")]
+    assert note == "learning curve: left out: the driver before was killed while it trained one"
+
+
 def test_it_ends_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = judged.searched(tmp_path, **{"train.epochs": "2"})
     none = learning_curve.Plan(learning_curve.SHARES, 1.0, -1.0)

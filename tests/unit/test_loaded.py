@@ -1,7 +1,11 @@
 """What a process holds of versions, and which ones leave."""
 
+import asyncio
 import gc
+import json
+import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +13,19 @@ from typing import Any
 import pytest
 
 from eagleray import bundle, errors, storage
+from eagleray.engines import exported, placement
+from eagleray.engines.torch import Torch
+from eagleray.learn import schema
 from eagleray.state.models import Registry, Version
-from serving import loaded
+from serving import admission, loaded, metrics
+from serving.predictor import Predictor
+from serving.settings import Settings
+from serving.wire import typed_json
 from tests import bundles
+
+COLUMNS = bundles.COLUMNS[:-1]  # without texts, which ONNX Runtime would not take
+ROW = {one.name: bundles.rows(1)[one.name] for one in COLUMNS}
+BODY = json.dumps({"instances": bundles.instances(ROW)}).encode()
 
 
 class Models(Registry):
@@ -129,3 +143,57 @@ def test_what_leaves_frees_its_memory_even_if_ray_has_frozen_it(models: Models) 
         assert (held.numbers, gc.get_freeze_count() > 0) == ([2], True)
     finally:
         gc.unfreeze()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def placed() -> Iterator[None]:
+    before = placement.now()  # which the thread of a version sets
+    yield
+    placement.use(before)
+
+
+def in_onnx(found: bundle.Bundle) -> exported.Graph:
+    """Have a version run by ONNX Runtime."""
+    assert isinstance(found.engine, Torch)
+    inputs = found.transforms.apply(schema.parse(found.schema, bundles.rows(2)))
+    found.engine.graph = exported.Graph(found.engine.module, inputs)
+    return found.engine.graph
+
+
+def ask(version: Predictor) -> None:
+    async def work() -> None:
+        reservation = admission.Reservation(admission.Capacity())
+        await version.answer(BODY, reservation, typed_json.JSON)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.usefixtures("no_collector", "placed")
+def test_a_version_that_leaves_is_gone_at_once_with_its_thread(
+    models: Models, tmp_path: Path, *, graph: bool
+) -> None:
+    number = models.register("left", bundles.files(columns=COLUMNS), {}).number
+    observer = metrics.Metrics(tmp_path / "metrics", "left")
+    gone: list[weakref.ref[Any]] = []
+
+    def build(found: bundle.Bundle) -> Predictor:
+        parts = [found, found.engine, *([in_onnx(found)] if graph else [])]
+        gone.extend(map(weakref.ref, parts))
+        return Predictor.of(Settings(name="left"), found, observer)
+
+    held = holding(models, build=build)
+    ask(held.load(number, set()))
+    observer.count()  # it keeps what is not counted yet
+    thread = next(one for one in threading.enumerate() if one.name.startswith(f"batch-{number}"))
+    held.forget(0, set())
+    thread.join(5)
+    assert [one() for one in gone] == [None] * (2 + graph)
+    assert not thread.is_alive()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from eagleray import cli, errors, storage
-from eagleray.client import local, runs, screen
+from eagleray import cli, errors, process, storage
+from eagleray.client import local, runs
 from eagleray.state import leases, searches
 
 
@@ -86,7 +86,7 @@ def test_a_search_is_running_while_its_lease_changes_whatever_its_drivers_clock_
 ) -> None:
     lease = take(uri)
     show(uri, time.time() - 1e6)
-    with screen.beating(0.1, lease.beat):
+    with process.beating(0.1, lease.beat):
         assert [one.state for one in local.LocalRuns(uri).attempts()] == ["running"]
     show(uri, time.time() + 1e6)
     (lost,) = local.LocalRuns(uri).attempts()

@@ -264,6 +264,33 @@ def test_packs_are_of_about_one_size_and_leave_no_slot_idle(
     assert found.size == size, found.why
 
 
+def test_a_model_of_long_steps_is_measured_once_and_trained_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first trial of a large model waits for minutes."""
+    sizes: list[int] = []
+    monkeypatch.setattr(pack, "epoch", lambda trainers: sizes.append(len(trainers)))
+    monkeypatch.setattr(pack_size, "LONG_STEP_S", 0.0)
+    found = pack_size.choose(search.Search(experiment(tmp_path)), trials=100, slots=2)
+    assert (found.size, found.why, sizes) == (1, "a step of a trial takes more than 0 ms", [])
+
+
+def test_no_larger_pack_is_measured_than_one_that_does_not_pay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def slow(trainers: list[training.Trainer]) -> None:
+        sizes.append(len(trainers))
+        for one in trainers:
+            one.epoch()
+
+    monkeypatch.setattr(pack, "epoch", slow)
+    monkeypatch.setattr(pack_size, "MIN_GAIN", 100)
+    found = pack_size.choose(search.Search(experiment(tmp_path)), trials=100, slots=2)
+    assert (found.size, sizes) == (1, [pack_size.SIZES[0]] * pack_size.ROUNDS)
+
+
 def test_a_model_with_batch_norm_is_trained_alone(tmp_path: Path) -> None:
     """Under Adam, what rounding leaves of gradients that are zero decides where weights go."""
     chosen = search.Search(experiment(tmp_path, model="batch_norm: true"))

@@ -1,7 +1,6 @@
 """The winner trained anew: for how long, on which rows, and what is decided for it by which."""
 
 import dataclasses
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ import numpy as np
 import pytest
 from safetensors import torch as safe_torch
 
-from eagleray import bundle, spec, storage
+from eagleray import bundle, storage
 from eagleray.evaluation import calibrations
 from eagleray.state import evaluations, searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
 from ray_jobs import (
     bundles,
-    checkpoints,
     folded,
     learner,
     learning_curve,
@@ -210,29 +208,11 @@ def test_shifts_of_quantiles_are_those_of_the_model_that_has_not_seen_the_rows(
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[session.Job]:
-    handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(session.ray, "get", lambda held: held)
-    monkeypatch.setattr(checkpoints, "FIRST_S", 0.0)
-    monkeypatch.setattr(checkpoints, "UPLOAD_RATIO", 0)
-    monkeypatch.setattr(session, "REPORT_S", 0.0)
-    (tmp_path / "storage").mkdir()
-    file = tmp_path / "x.yaml"
-    file.write_text(test_trial.FILE.format(epochs=6, folder=tmp_path / "storage"))
-    found = search.Search(spec.load(file))
-    whole = found.dataset.whole()
-    data = whole.encode(whole.fit({}))
-    yield session.Job(
-        experiment=found.experiment,
-        search_id=found.id,
-        metric=found.metric,
-        rungs=frozenset(),
-        population=False,
-        custom={},
-        shared={encoded.key({}): data},  # type: ignore[dict-item]
-        dataset=whole,  # type: ignore[arg-type]
-        refit=4,
-    )
-    signal.signal(signal.SIGTERM, handler)
+    with test_trial.in_process(monkeypatch):
+        found = test_trial.searched(tmp_path, test_trial.FILE)
+        whole = found.dataset.whole()
+        data = whole.encode(whole.fit({}))
+        yield test_trial.job_of(found, shared={encoded.key({}): data}, dataset=whole, refit=4)
 
 
 def weights(job: session.Job, report: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -56,6 +56,14 @@ def numbers(trials: list[searches.Record]) -> list[int]:
     return [one.number for one in trials]
 
 
+def test_trials_that_the_budget_has_ended_too_early_are_told_so(tmp_path: Path) -> None:
+    begun = trial(1, None, status="running", weights=())
+    with pytest.raises(errors.SearchError, match=r"tune\.budget ended before the first epoch of a"):
+        searched(tmp_path).ranked([begun])
+    with pytest.raises(errors.SearchError, match="no trial has run"):
+        searched(tmp_path).ranked([])
+
+
 def test_the_best_score_stands_first_without_a_cost(tmp_path: Path) -> None:
     assert numbers(searched(tmp_path).ranked(TRIALS)) == [2, 3, 5, 1, 4, 7, 8, 6]
 

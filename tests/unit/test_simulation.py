@@ -63,6 +63,16 @@ def test_all_requests_are_answered_and_replicas_are_paid_for() -> None:
     assert outcome.replica_s == pytest.approx(3 * 61, abs=4)
 
 
+def test_the_first_replicas_that_start_take_times_of_their_own_if_there_are_some() -> None:
+    def four(load: policy.Load, count: int, now: float) -> tuple[int, str]:
+        return 4, ""
+
+    sent, kind = np.arange(0, 20, 0.1), replicas.Kind(start_s=9.0)
+    outcome = replicas.simulate(sent, kind, four, replicas=1, starts=[5.0, 2.0])
+    running = {one.at: one.running for one in outcome.moments}
+    assert [running[at] for at in (2, 3, 5, 6, 9, 10)] == [1, 2, 2, 3, 3, 4]
+
+
 def test_a_request_at_zero_replicas_waits_for_the_first_or_is_refused() -> None:
     sent = np.array([0.5, 0.6, 30.0])
 

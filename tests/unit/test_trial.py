@@ -1,5 +1,6 @@
 """A trial in its actor, called as Ray Tune calls it; data come without Ray's object store."""
 
+import contextlib
 import dataclasses
 import signal
 import subprocess
@@ -28,27 +29,46 @@ storage: file://{folder}
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[session.Job]:
+    with in_process(monkeypatch):
+        found = searched(tmp_path, FILE)
+        data = found.dataset.encode(found.transforms(found.experiment.default()))
+        yield job_of(found, shared={encoded.key({}): data})
+
+
+@contextlib.contextmanager
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let trials run in this process, which report and save at each chance."""
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(session.ray, "get", lambda held: held)
     monkeypatch.setattr(checkpoints, "FIRST_S", 0.0)
     monkeypatch.setattr(checkpoints, "UPLOAD_RATIO", 0)
     monkeypatch.setattr(session, "REPORT_S", 0.0)
-    (tmp_path / "storage").mkdir()
-    file = tmp_path / "x.yaml"
-    file.write_text(FILE.format(epochs=EPOCHS, folder=tmp_path / "storage"))
-    found = search.Search(spec.load(file))
-    data = found.dataset.encode(found.transforms(found.experiment.default()))
-    yield session.Job(
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def searched(folder: Path, file: str, epochs: int = EPOCHS) -> search.Search:
+    """The search of an experiment file such as `FILE`."""
+    (folder / "storage").mkdir()
+    (folder / "x.yaml").write_text(file.format(epochs=epochs, folder=folder / "storage"))
+    return search.Search(spec.load(folder / "x.yaml"))
+
+
+def job_of(found: search.Search, **fields: Any) -> session.Job:
+    known: dict[str, Any] = {
+        "rungs": frozenset(),
+        "shared": {},
+        "dataset": found.dataset,
+        **fields,
+    }
+    return session.Job(
         experiment=found.experiment,
         search_id=found.id,
         metric=found.metric,
-        rungs=frozenset(),
         population=False,
         custom={},
-        shared={encoded.key({}): data},  # type: ignore[dict-item]
-        dataset=found.dataset,  # type: ignore[arg-type]
+        **known,
     )
-    signal.signal(signal.SIGTERM, handler)
 
 
 def actor(job: session.Job, *rates: float, in_turn: bool = False) -> trial.Trial:

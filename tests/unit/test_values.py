@@ -30,6 +30,8 @@ TIMES = st.datetimes(
         ("-$5", -5.0),
         ("12 %", 12.0),
         ("9.99 €", 9.99),
+        ("($1,577.91)", -1577.91),
+        ("\u22123.1", -3.1),
         (True, 1.0),
         (Decimal("1.25"), 1.25),
         (np.float32(0.5), 0.5),
@@ -40,7 +42,10 @@ def test_numbers_are_read_however_they_are_written(written: object, number: floa
     assert values.number(written) == number
 
 
-@pytest.mark.parametrize("text", ["abc", "1,23,456", "1_000", "12 3", "", "$", "1.2.3", None, [1]])
+@pytest.mark.parametrize(
+    "text",
+    ["abc", "1,23,456", "0,123", "(-5)", "1_000", "12 3", "", "$", "1.2.3", None, [1]],
+)
 def test_what_is_no_number_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="no number"):
         values.number(text)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eagleray import errors
+from eagleray import errors, storage
 from eagleray.engines.torch import Torch
 from eagleray.state import evaluations
 from eagleray.state.evaluations import Evaluation
@@ -134,3 +134,29 @@ def test_a_storage_that_refuses_looks_registers_the_winner_without_the_count(
     result = judged.won(one, [judged.trial(one, 1)])
     assert (result.version, result.looks) == (1, 0)
     assert evaluation(one, 1).looks == 0
+
+
+def test_a_winner_is_judged_and_kept_though_storage_goes_away_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = judged.searched(tmp_path, **{"train.epochs": "2"})
+    trials, table, asked = [judged.trial(one, 1)], winner.predictions, list[str]()
+
+    def away(name: str) -> None:
+        asked.append(name)
+        raise errors.StorageUnavailableError(f"{name}: away")
+
+    def leaves(*judging: Any) -> bytes:
+        for name in ("get", "get_tagged", "list", "put_if_absent", "compare_and_swap", "upload"):
+            monkeypatch.setattr(one.storage, name, lambda *_, name=name, **__: away(name))
+        return table(*judging)
+
+    monkeypatch.setattr(winner, "predictions", leaves)
+    ready = winner.Winner(one, trials)
+    with pytest.raises(errors.StorageUnavailableError):
+        ready.register()
+    assert asked, "it was away"
+    registry = Registry(storage.open(ready.keep(tmp_path / "kept")))
+    (version,) = registry.versions("tumours")
+    known = evaluations.decode(registry.read(version, evaluations.FILE), "here")
+    assert (version.number, known.rows) == (1, len(one.dataset.split.test))

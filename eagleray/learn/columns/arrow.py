@@ -135,10 +135,13 @@ class Texts(Sequence[str | None]):
 
 
 class Distinct:
-    """The distinct texts of a column, stripped and counted, except `markers` (lower case)."""
+    """The distinct texts of a column, stripped and counted, except `markers` (lower case).
 
-    def __init__(self, texts: Texts, markers: frozenset[str]) -> None:
-        self._texts, self._markers = texts, markers
+    `comma` says that numbers in other columns of the table have a decimal comma.
+    """
+
+    def __init__(self, texts: Texts, markers: frozenset[str], *, comma: bool = False) -> None:
+        self._texts, self._markers, self.comma = texts, markers, comma
         self._counted: dict[str, Counter[str]] = {}
 
     @functools.cached_property

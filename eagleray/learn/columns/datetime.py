@@ -25,6 +25,8 @@ _NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y")
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 _FORMATS = (
     *(day + time for day in (*_DAYS, *_NAMED_DAYS) for time in _TIMES),
+    "%Y-%m-%d %H:%M:%S UTC",
+    "%Y-%m-%d %H:%M:%S.%f UTC",
     "%a, %d %b %Y %H:%M:%S %z",
     "%a %b %d %H:%M:%S %z %Y",
 )

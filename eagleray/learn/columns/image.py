@@ -59,6 +59,7 @@ class Image(ColumnKind):
     measured = "brightness of {}"
     is_rich = True
     holds_paths = True
+    most_unreadable = 0.05
     parsed_dtype = np.float32
     is_slow = True
     native = (list, tuple, np.ndarray, bytes)
@@ -72,17 +73,20 @@ class Image(ColumnKind):
         return Guess() if all(map(pictures.is_encoded, texts.counts)) else None
 
     def raw_fields(self, name: str, raw: Raw) -> dict[str, Any]:
-        """The most channels; the most frequent height and width, at most `LONGEST_SIDE`."""
+        """The most channels; the most frequent height and width, at most `LONGEST_SIDE`.
+
+        DataError where no value is a picture.
+        """
         shapes: Counter[tuple[int, ...]] = Counter()
+        first: errors.DataError | None = None
         present = ((n, value) for n, value in enumerate(raw, 1) if value is not None)
         for place, value in itertools.islice(present, SAMPLED_PICTURES):
             try:
                 shapes[pictures.decode(value).shape] += 1
-            except ValueError as cause:
-                law = _LAWS.get(type(value), "a picture (rows of numbers) is needed")
-                plain = value.tolist() if isinstance(value, np.ndarray) else value
-                got = messages.shortened(repr(plain))
-                raise errors.DataError(f"{name}: {law}, but value {place:,} is {got}") from cause
+            except (ValueError, errors.DataError):
+                first = first or _no_picture(name, place, value)
+        if first and not shapes:
+            raise first
         _, height, width = max(shapes, key=lambda shape: (shapes[shape], shape), default=(1, 1, 1))
         smaller = max(1.0, max(height, width) / LONGEST_SIDE)
         channels = max((shape[0] for shape in shapes), default=1)
@@ -149,3 +153,13 @@ class Image(ColumnKind):
 
 
 IMAGE = Image()
+
+
+def _no_picture(name: str, place: int, value: object) -> errors.DataError:
+    laws = (law for kind, law in _LAWS.items() if isinstance(value, kind))
+    law = next(laws, "a picture (rows of numbers) is needed")
+    if isinstance(value, pictures.File):
+        return errors.DataError(f"{name}: {law}, but {value.name} is none")
+    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    got = messages.shortened(repr(plain))
+    return errors.DataError(f"{name}: {law}, but value {place:,} is {got}")

@@ -62,6 +62,8 @@ class ColumnKind(Protocol):
     holds_paths: ClassVar[bool] = False  # whether values in a text file may be paths of other files
     # of values that are parsed before a request is queued; None where JSON types suffice
     parsed_dtype: ClassVar[type[np.generic] | None] = None
+    # share of a training column's values that may be unreadable: they become missing, with a note
+    most_unreadable: ClassVar[float] = 0.0
     measured: ClassVar[str] = "{}"  # what `quantity` is of a column, such as `length of {}`
     is_slow: ClassVar[bool] = False  # whether parsing a text takes too long for the event loop
 
@@ -95,6 +97,16 @@ class ColumnKind(Protocol):
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         """Canonical values of B raw ones; DataError for a faulty one, unless `tolerance` is set."""
         ...
+
+    def parse_all(
+        self, columns: Sequence[Column], raw: Sequence[Sequence[Any]]
+    ) -> Sequence[np.ndarray]:
+        """What `parse` gives for each of several columns, from its B raw values."""
+        return list(map(self.parse, columns, raw))
+
+    def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
+        """The numbers that Arrow has parsed, NaN for those that a marker names, such as -999."""
+        return numbers
 
     def to_json(self, array: np.ndarray) -> list[Any]:
         """JSON values, from which `parse` gives the array again."""

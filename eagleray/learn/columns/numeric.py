@@ -1,10 +1,12 @@
 """`numeric`: numbers; infinities become the largest number."""
 
 import dataclasses
+import itertools
 import math
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, Union
@@ -108,19 +110,19 @@ class Numeric(NumberKind):
         return bool not in types and super().holds(types)
 
     def infer(self, texts: Distinct, *, named: bool) -> Guess | None:
+        readings = list(_readings(texts))
+        if not readings:
+            return None
+        comma, counts, others = min(readings, key=_rows_without)
         share, most = MOST_OTHER_SHARE, MOST_OTHERS
         if named:
             share, most = MOST_OTHER_SHARE_NAMED, sys.maxsize
-        for comma in (False, True):
-            if len(not_numbers(texts.sample, comma)) > max(1, len(texts.sample) // 2):
-                continue
-            counts = texts.not_plain(_FORMS[comma])
-            others = not_numbers(counts, comma)
-            rows = sum(counts[text] for text in others)
-            if len(others) <= most and rows <= share * texts.rows(_FORMS[comma]):
-                codes = not named and any(map(is_code, counts))
-                return None if codes else _guess(comma, others)
-        return None
+        rows = _rows_without((comma, counts, others))
+        if len(others) > most or rows > share * texts.rows(_FORMS[comma]):
+            return None
+        if not named and any(map(is_code, counts)):
+            return None
+        return _guess(comma, others, _by_convention(texts, counts) if comma else "")
 
     def plain(self, column: Column) -> str:
         return _FORMS[column.decimal_comma]
@@ -137,16 +139,26 @@ class Numeric(NumberKind):
 
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
-            return finite(raw.astype(np.float64))
-        if _PLAIN.issuperset(map(type, raw)):
-            try:
-                numbers = np.array(raw, np.float64)
-            except OverflowError:
-                pass
-            else:
-                extreme = math.inf in raw or -math.inf in raw
-                return finite(numbers) if extreme else numbers
-        return finite(super().parse(column, raw, tolerance))
+            return self.with_gaps(column, finite(raw.astype(np.float64)))
+        numbers = _plain(raw)
+        if numbers is None:
+            numbers = finite(super().parse(column, raw, tolerance))
+        return self.with_gaps(column, numbers)
+
+    def parse_all(
+        self, columns: Sequence[Column], raw: Sequence[Sequence[Any]]
+    ) -> Sequence[np.ndarray]:
+        numbers = _plain(list(itertools.chain.from_iterable(raw)))
+        if numbers is None:
+            return super().parse_all(columns, raw)
+        pairs = zip(columns, numbers.reshape(len(columns), -1), strict=True)
+        return [self.with_gaps(column, one) if column.missing else one for column, one in pairs]
+
+    def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
+        comma = column.decimal_comma
+        named = (one for one in column.missing if values.is_number(one, comma=comma))
+        marks = [values.number(one, comma=comma) for one in named]
+        return np.where(np.isin(numbers, marks), math.nan, numbers) if marks else numbers
 
     def encoding(self, options: Any) -> features.Encoding:
         number: features.Number = options.number
@@ -181,10 +193,68 @@ def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
     return [text for text in texts if not values.is_number(text, comma=comma)]
 
 
-def _guess(comma: bool, others: list[str]) -> Guess:
+def _plain(raw: Raw) -> np.ndarray | None:
+    """Raw values as float64 if all are numbers or None; None if some are not."""
+    if not _PLAIN.issuperset(map(type, raw)):
+        return None
+    try:
+        numbers = np.array(raw, np.float64)
+    except OverflowError:
+        return None
+    return finite(numbers) if np.isinf(numbers).any() else numbers
+
+
+def has_comma(texts: Iterable[str]) -> bool | None:
+    """Whether numbers among texts have a decimal comma, or a point; None where none has either."""
+    votes = Counter(_comma(text) for text in texts if "," in text or "." in text)
+    if not votes[True] and not votes[False]:
+        return None
+    return votes[True] > votes[False]
+
+
+def _comma(text: str) -> bool | None:
+    """Whether only a decimal comma makes it a number (True), or only a point (False)."""
+    as_point, as_comma = (values.is_number(text, comma=comma) for comma in (False, True))
+    return None if as_point == as_comma else as_comma
+
+
+_Reading = tuple[bool, Counter[str], list[str]]
+
+
+def _readings(texts: Distinct) -> Iterator[_Reading]:
+    """Decimal comma or not, the counts of texts that are not plain, those that are no numbers.
+
+    First the one that the table's other columns have; none beside one without others.
+    """
+    for comma in (texts.comma, not texts.comma):
+        if len(not_numbers(texts.sample, comma)) > max(1, len(texts.sample) // 2):
+            continue
+        counts = texts.not_plain(_FORMS[comma])
+        others = not_numbers(counts, comma)
+        yield comma, counts, others
+        if not others:
+            return
+
+
+def _rows_without(reading: _Reading) -> int:
+    """Rows that hold no number."""
+    _, counts, others = reading
+    return sum(counts[text] for text in others)
+
+
+def _by_convention(texts: Distinct, counts: Counter[str]) -> str:
+    """A note on numbers that have a decimal comma since other columns have one."""
+    marked = [text for text in counts if "," in text or "." in text]
+    if not texts.comma or not marked or not_numbers(marked, comma=False):
+        return ""
+    number = values.number(marked[0], comma=True)
+    return f"{marked[0]!r} is read as {number:.12g}, since other columns have a decimal comma"
+
+
+def _guess(comma: bool, others: list[str], note: str) -> Guess:
     shown = messages.listed([repr(text) for text in others])
-    note = f"{shown} among numbers is taken as missing" if others else ""
-    return Guess({"decimal_comma": comma}, tuple(others), note)
+    notes = [note, f"{shown} among numbers is taken as missing" if others else ""]
+    return Guess({"decimal_comma": comma}, tuple(others), "; ".join(filter(None, notes)))
 
 
 def _signed(extremes: fields.Range | None) -> bool:

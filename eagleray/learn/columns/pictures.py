@@ -30,6 +30,12 @@ _DEEP = ("I", "I;16", "F")
 _STARTS = ("iVBORw0KGgo", "/9j/", "data:image/")
 
 
+class File(bytes):
+    """The content of a picture's file; `name` is its path as the table has it."""
+
+    name: str = ""
+
+
 @dataclass
 class PixelBudget:
     """Pixels left for the pictures of one request, counted by their headers."""

@@ -12,8 +12,10 @@ import numpy as np
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"})
 """Lower-case texts that mean a missing value, in every column but those of kind text."""
 
-_WORDS = {"-", "--", ".", "..", "none", "nil", "missing", "unknown", "nat", "#value!"}
-PLACEHOLDERS = MISSING | _WORDS
+_WORDS = {"-", "--", ".", "..", "none", "nil", "missing", "unknown", "nat", "n.a.", "(null)", r"\n"}
+_SHEETS = {"#value!", "#div/0!", "#num!", "#ref!", "#name?"}
+_ZERO_DATES = {"0000-00-00", "0000-00-00 00:00:00"}
+PLACEHOLDERS = MISSING | _WORDS | _SHEETS | _ZERO_DATES
 """The same for numbers, booleans and datetimes; as a category, `none` may be a value."""
 
 TRUE = frozenset({"true", "yes", "y", "t", "on", "1", "1.0"})
@@ -23,11 +25,12 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
 _NUMBER = re.compile(
     r"([+-]?)\s?[$€£¥]?\s?"
-    r"(\d{1,3}(?:[,'\u2019\s]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+    r"([1-9]\d{0,2}(?:[,'\u2019\s]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
     r"\s?[%$€£¥]?"
 )
 _SEPARATOR = re.compile(r"[,'\u2019\s]")
 _SWAP = str.maketrans(",.", ".,")
+_MINUS = "\u2212"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -52,7 +55,10 @@ def is_number(text: str, *, comma: bool = False) -> bool:
 
 
 def number(value: object, *, comma: bool = False) -> float:
-    """A number; text may have thousands separators, a currency or % sign, or a decimal `comma`."""
+    """A number; text may have thousands separators, a currency or % sign, or a decimal `comma`.
+
+    Text in parentheses is negative, as in accounts.
+    """
     if isinstance(value, str):
         return _number_text(value.strip().translate(_SWAP) if comma else value.strip())
     if isinstance(value, np.generic):
@@ -78,10 +84,12 @@ def _number_text(text: str) -> float:
             return float(text)
         except ValueError:
             pass
-    match = _NUMBER.fullmatch(text)
-    if match is None:
+    is_negative = text.startswith("(") and text.endswith(")")
+    match = _NUMBER.fullmatch(text[1:-1] if is_negative else text.replace(_MINUS, "-"))
+    if match is None or (is_negative and match[1]):
         raise ValueError("no number")
-    return float(match[1] + _SEPARATOR.sub("", match[2]))
+    sign = "-" if is_negative else match[1]
+    return float(sign + _SEPARATOR.sub("", match[2]))
 
 
 def boolean(value: object) -> float:

@@ -17,6 +17,10 @@ from eagleray.learn.columns.kind import ColumnKind
 LEAST_NUMERIC_SHARE = 1 - numeric.MOST_OTHER_SHARE_NAMED
 SAMPLED_ROWS = 10_000
 
+LEAST_SIZES = 10
+"""Different numbers with a unit behind them, at least."""
+
+_MEASURED = re.compile(r"([-+]?\d[\d.,]*)\s?([^\W\d_]{1,8})")
 _CODE = re.compile(r"\S*\d\S*")
 _IDENTIFIER = re.compile(
     r"(?i:(?:^|[_\W])(?:id|uuid|guid|key|index|idx|rowid|row)$|^unnamed: \d+$)|[a-z](?:Id|ID|Key)$"
@@ -75,13 +79,28 @@ class WordKind(ColumnKind):
         self, column: Column, array: np.ndarray, train: np.ndarray, options: Any | None
     ) -> Iterator[str]:
         if options is None and not hints_at_identifier(column.name):
-            found = self.mixture(column, array)
-            yield from [_mostly_numbers(column, *found)] if found else []
+            if found := self.mixture(column, array):
+                yield _mostly_numbers(column, *found)
+            elif word := unit(array):
+                yield (
+                    f"{column.name}: its values are numbers with {word!r} behind them, so it is"
+                    f" {column.type}; write them without {word!r} to make it numeric"
+                )
 
 
 def hints_at_identifier(name: str) -> bool:
     """Whether a column has a name such as id, user_id or customerId."""
     return _IDENTIFIER.search(name) is not None
+
+
+def unit(array: np.ndarray) -> str:
+    """The word behind a number that all names of a column have, such as kg; empty without one."""
+    known = {text for text in array[:: max(1, len(array) // SAMPLED_ROWS)].tolist() if text}
+    found = [_MEASURED.fullmatch(text) for text in known]
+    words = {one[2] if one else "" for one in found}
+    sizes = [one[1] for one in found if one]
+    is_size = len(known) >= LEAST_SIZES and all(map(values.is_number, sizes))
+    return words.pop() if is_size and len(words) == 1 and len(sizes) == len(known) else ""
 
 
 def _mostly_numbers(column: Column, share: float, others: list[str]) -> str:

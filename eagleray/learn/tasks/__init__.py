@@ -9,9 +9,6 @@ from collections.abc import Container
 from eagleray import errors, plugins
 from eagleray.learn import schema
 from eagleray.learn.tasks.binary import Binary
-from eagleray.learn.tasks.diagrams import Bin as Bin
-from eagleray.learn.tasks.diagrams import Diagram as Diagram
-from eagleray.learn.tasks.diagrams import Line as Line
 from eagleray.learn.tasks.multiclass import Multiclass
 from eagleray.learn.tasks.quantiles import MEDIAN as MEDIAN
 from eagleray.learn.tasks.quantiles import Quantiles
@@ -24,6 +21,9 @@ from eagleray.learn.tasks.task import Interval as Interval
 from eagleray.learn.tasks.task import Scale as Scale
 from eagleray.learn.tasks.task import TargetColumn as TargetColumn
 from eagleray.learn.tasks.task import Task as Task
+from eagleray.state.diagrams import Bin as Bin
+from eagleray.state.diagrams import Diagram as Diagram
+from eagleray.state.diagrams import Line as Line
 
 BINARY = frozenset({Binary.name})
 CLASSES = frozenset({Binary.name, Multiclass.name})

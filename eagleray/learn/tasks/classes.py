@@ -18,6 +18,7 @@ from eagleray.learn.tasks.task import (
     TargetColumn,
     Task,
 )
+from eagleray.state.diagrams import Bin, Diagram
 
 LEAST_OF_A_CLASS = 3  # minimum rows of a class: one for each part of the data
 MOST_LISTED = 10  # maximum number of classes that a message lists
@@ -113,7 +114,7 @@ class Classes(Task, Protocol):
     def explained(self, outputs: np.ndarray) -> int:
         return int(self.decide(outputs)[0])
 
-    def bins(self, truth_B: np.ndarray, outputs: np.ndarray) -> list[diagrams.Bin]:
+    def bins(self, truth_B: np.ndarray, outputs: np.ndarray) -> list[Bin]:
         return diagrams.bins(*diagrams.confidences(self.positive, truth_B, outputs))
 
     def evaluate(
@@ -135,7 +136,7 @@ class Classes(Task, Protocol):
         missed_B: np.ndarray = 1 - outputs[np.arange(len(truth_B)), truth_B]
         return missed_B
 
-    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[diagrams.Diagram]:
+    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[Diagram]:
         yield from diagrams.of_classes(self.target.classes, self.positive, truth_B, outputs)
 
     def constant(self, targets_B: np.ndarray, rows: int) -> np.ndarray:

@@ -1,69 +1,15 @@
-"""What is drawn of predictions, as values: curves, calibration, residuals. Legend: B rows."""
+"""What is drawn of predictions: curves, calibration, residuals. Legend: B rows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
+
+from eagleray.state.diagrams import Bin, Diagram, Line
 
 BINS = 10  # of a calibration curve, of about equal counts
 MOST_POINTS = 100  # maximum number of points of a line
 MOST_MARKS = 300  # maximum number of rows that are drawn one by one
 MOST_LINES = 7  # maximum number of classes with a line of their own
-_Z = 1.96  # of a 95 % interval
-
-
-class Bin(NamedTuple):
-    """Rows of which something is said with a probability."""
-
-    said: float  # the mean probability
-    was: float  # the share of which it was true
-    rows: int
-
-    @property
-    def sides(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share."""
-        spread = _Z * np.sqrt(self.was * (1 - self.was) / self.rows + _Z**2 / (4 * self.rows**2))
-        middle, below = self.was + _Z**2 / (2 * self.rows), 1 + _Z**2 / self.rows
-        return float((middle - spread) / below), float((middle + spread) / below)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One series; `low` and `high` are 95 % intervals of `y`, if they are given."""
-
-    name: str
-    x: list[float]
-    y: list[float]
-    low: list[float] | None = None
-    high: list[float] | None = None
-
-
-@dataclass(frozen=True)
-class Diagram:
-    """One picture.
-
-    Attributes:
-        name: unique in an evaluation.
-        title: what it is.
-        says: one sentence: what it shows.
-        x: name and unit of the axis.
-        y: likewise.
-        lines: the series.
-        marks: whether points are drawn in place of lines.
-        diagonal: what the line y = x stands for; empty for no such line.
-        distance: of calibration, see `calibration_error`; None for other pictures.
-    """
-
-    name: str
-    title: str
-    says: str
-    x: str
-    y: str
-    lines: tuple[Line, ...]
-    marks: bool = False
-    diagonal: str = ""
-    distance: float | None = None
 
 
 def of_classes(
@@ -139,7 +85,11 @@ def bins(said_B: np.ndarray, is_B: np.ndarray) -> list[Bin]:
     place_B = np.searchsorted(edges, said_B, "left")
     found = (place_B == place for place in range(len(edges) + 1))
     return [
-        Bin(float(said_B[rows_B].mean()), float(is_B[rows_B].mean()), int(rows_B.sum()))
+        Bin(
+            said=float(said_B[rows_B].mean()),
+            was=float(is_B[rows_B].mean()),
+            rows=int(rows_B.sum()),
+        )
         for rows_B in found
         if rows_B.any()
     ]
@@ -148,7 +98,10 @@ def bins(said_B: np.ndarray, is_B: np.ndarray) -> list[Bin]:
 def levels(level_C: Sequence[float], truth_B: np.ndarray, quantile_BC: np.ndarray) -> list[Bin]:
     """The share of true values up to each quantile."""
     below_C = (truth_B[:, None] <= quantile_BC).mean(0).tolist()
-    return [Bin(said, was, len(truth_B)) for said, was in zip(level_C, below_C, strict=True)]
+    return [
+        Bin(said=said, was=was, rows=len(truth_B))
+        for said, was in zip(level_C, below_C, strict=True)
+    ]
 
 
 def calibration_error(found: Sequence[Bin]) -> float:
@@ -168,7 +121,7 @@ def of_values(name: str, truth_B: np.ndarray, value_B: np.ndarray) -> Iterator[D
         " diagonal the prediction is right.",
         x=f"true {name}",
         y=f"predicted {name}",
-        lines=(Line("rows", truth.tolist(), value.tolist()),),
+        lines=(Line(name="rows", x=truth.tolist(), y=value.tolist()),),
         marks=True,
         diagonal="right",
     )
@@ -179,7 +132,7 @@ def of_values(name: str, truth_B: np.ndarray, value_B: np.ndarray) -> Iterator[D
         says="Prediction minus truth; a slope or a funnel is what the model has not learned.",
         x=f"predicted {name}",
         y="prediction minus truth",
-        lines=(Line("rows", value[order].tolist(), (value - truth)[order].tolist()),),
+        lines=(Line(name="rows", x=value[order].tolist(), y=(value - truth)[order].tolist()),),
         marks=True,
     )
 
@@ -197,24 +150,24 @@ def _curves(name: str, is_B: np.ndarray, score_B: np.ndarray) -> tuple[Line, Lin
     hits = np.cumsum(is_B[order])[last]
     others = last + 1 - hits
     found, false = hits / hits[-1], others / max(1, others[-1])
-    roc = Line(name, *_thinned(np.append(0.0, false), np.append(0.0, found)))
-    return roc, Line(name, *_thinned(found, hits / (last + 1)))
+    roc = _thinned(name, np.append(0.0, false), np.append(0.0, found))
+    return roc, _thinned(name, found, hits / (last + 1))
 
 
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
-    """At most `MOST_POINTS` points, evenly spaced along the curve; the last one is kept."""
+def _thinned(name: str, x: np.ndarray, y: np.ndarray) -> Line:
+    """At most `MOST_POINTS` of a curve's points, evenly spaced along it; the last one is kept."""
     along = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
     places = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS))
     kept = np.unique(np.append(places.clip(0, len(x) - 1), len(x) - 1))
-    return x[kept].tolist(), y[kept].tolist()
+    return Line(name=name, x=x[kept].tolist(), y=y[kept].tolist())
 
 
 def _line(found: Sequence[Bin]) -> Line:
     sides = [one.sides for one in found]
     return Line(
-        "share",
-        [one.said for one in found],
-        [one.was for one in found],
-        [low for low, _ in sides],
-        [high for _, high in sides],
+        name="share",
+        x=[one.said for one in found],
+        y=[one.was for one in found],
+        low=[low for low, _ in sides],
+        high=[high for _, high in sides],
     )

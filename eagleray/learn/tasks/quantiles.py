@@ -10,6 +10,7 @@ from eagleray import messages
 from eagleray.learn.tasks import diagrams, peers, sanity
 from eagleray.learn.tasks.regression import Regression
 from eagleray.learn.tasks.task import Evaluation, Interval, Scale, TargetColumn
+from eagleray.state.diagrams import Bin, Diagram
 
 MEDIAN = 0.5
 
@@ -68,7 +69,7 @@ class Quantiles(Regression):
     def explained(self, outputs: np.ndarray) -> int:
         return self._median
 
-    def bins(self, truth_B: np.ndarray, outputs: np.ndarray) -> list[diagrams.Bin]:
+    def bins(self, truth_B: np.ndarray, outputs: np.ndarray) -> list[Bin]:
         return diagrams.levels(self.target.quantiles, truth_B.astype(float), outputs)
 
     def evaluate(
@@ -94,7 +95,7 @@ class Quantiles(Regression):
     def misses(self, truth_B: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         return pinball(self.target.quantiles, truth_B, outputs)
 
-    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[diagrams.Diagram]:
+    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[Diagram]:
         yield diagrams.of_quantiles(self.target.name, self.bins(truth_B, outputs))
         yield from super().diagrams(truth_B, self.decide(outputs))
 
@@ -161,7 +162,7 @@ class Quantiles(Regression):
             low_B, high_B = outputs[:, low], outputs[:, high]
             held_B = (low_B <= truth_B) & (truth_B <= high_B)
             level = round(levels[high] - levels[low], 9)
-            found = diagrams.Bin(level, float(held_B.mean()), len(truth_B))
+            found = Bin(said=level, was=float(held_B.mean()), rows=len(truth_B))
             yield Interval(level, found, float((high_B - low_B).mean()))
 
 

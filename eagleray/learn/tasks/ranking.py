@@ -16,8 +16,8 @@ from eagleray import errors, messages
 from eagleray.learn import ranks, schema
 from eagleray.learn.columns import CATEGORICAL, values
 from eagleray.learn.tasks.classes import places
-from eagleray.learn.tasks.diagrams import Diagram, Line
 from eagleray.learn.tasks.task import Evaluation, Scale, TargetColumn, Task
+from eagleray.state.diagrams import Diagram, Line
 
 MOST_PLACES = 100
 """Longest list that a model gives; `Target.k` cuts it."""
@@ -137,9 +137,9 @@ class Ranking(Task):
             y="share that is listed",
             lines=(
                 Line(
-                    "items",
-                    list(map(float, range(1, found.depth + 1))),
-                    (np.cumsum(count_K) / max(1, len(truth_B))).tolist(),
+                    name="items",
+                    x=list(map(float, range(1, found.depth + 1))),
+                    y=(np.cumsum(count_K) / max(1, len(truth_B))).tolist(),
                 ),
             ),
         )

@@ -15,6 +15,7 @@ from eagleray.learn.columns import CATEGORICAL, NUMERIC
 from eagleray.learn.tasks import diagrams, peers, sanity
 from eagleray.learn.tasks.classes import LEAST_OF_A_CLASS
 from eagleray.learn.tasks.task import Alternative, Evaluation, Scale, TargetColumn, Task
+from eagleray.state.diagrams import Diagram
 
 STRATA = 10  # maximum number of strata
 FEW_VALUES = 100  # maximum number of different whole numbers that may be classes
@@ -114,7 +115,7 @@ class Regression(Task):
         distance_B: np.ndarray = np.abs(outputs.astype(float) - truth_B.astype(float))
         return distance_B
 
-    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[diagrams.Diagram]:
+    def diagrams(self, truth_B: np.ndarray, outputs: np.ndarray) -> Iterator[Diagram]:
         yield from diagrams.of_values(self.target.name, truth_B, outputs)
 
     def constant(self, targets_B: np.ndarray, rows: int) -> np.ndarray:

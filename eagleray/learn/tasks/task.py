@@ -11,7 +11,7 @@ import numpy as np
 from eagleray import errors
 from eagleray.learn import schema
 from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
-from eagleray.learn.tasks.diagrams import Bin, Diagram
+from eagleray.state.diagrams import Bin, Diagram
 
 MOST_INFERRED_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 

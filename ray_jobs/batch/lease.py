@@ -11,25 +11,20 @@ from collections.abc import Iterator
 from rich import console
 
 from eagleray import errors
-from eagleray.client import screen
 from eagleray.state import batches, keys, leases
 
 POLL_S = 1.0
 
 
 @contextlib.contextmanager
-def taken(batch: batches.Batch, out: console.Console) -> Iterator[batches.Result | None]:
-    """Wait until no other driver is at work; yields the result if one has ended with it."""
+def held(batch: batches.Batch, out: console.Console) -> Iterator[batches.Result | None]:
+    """Wait for the lease and hold it in the block; yields the result if another driver has one."""
     lease = _wait(batch, leases.Watcher(batch.store, keys.BATCH_LEASE), out)
     if lease is None:
         yield batch.result()
         return
-    with screen.beating(leases.BEAT_S, lease.beat):
-        try:
-            yield batch.result()
-        finally:
-            with contextlib.suppress(errors.StorageError):  # the lease then expires
-                lease.release()
+    with lease.held():
+        yield batch.result()
 
 
 def _wait(
