@@ -287,7 +287,8 @@ def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
         print(f"{name}: {family} {score:.4f}{sides} after {done} trials{made}", flush=True)
     peers: dict[str, np.ndarray | None] = {}
     inputs = dataset.fit({}).apply(dataset.take(dataset.split.test[:1]))
-    if not options.plain and not {"tokens", "images"} & inputs.keys():  # which LightGBM does not take
+    unread = {"tokens", "images"} & inputs.keys()  # which LightGBM does not take
+    if not options.plain and not unread:
         peers = {"lightgbm": plain_trees(dataset)}
         peers["flaml"] = flaml_trees(dataset, metric, options.minutes)
     theirs = {one: judged(dataset, given) for one, given in peers.items() if given is not None}

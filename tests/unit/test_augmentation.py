@@ -132,7 +132,10 @@ def test_pictures_are_mixed_with_those_of_other_rows_and_so_are_their_losses() -
 
 def test_each_column_of_pictures_is_changed_as_its_own_line_says(tmp_path: Path) -> None:
     chosen = spec.Configuration.model_validate(
-        {"features": {"b": {"type": "image", "augment": {"noise": 1.0}}}}
+        {
+            "features": {"b": {"type": "image", "augment": {"noise": 1.0}}},
+            "model": {"type": "image"},
+        }
     )
     images = type("Images", (), {"names": ("a", "b"), "channels": (1, 3)})()
     made = augmentation.Augmentation.of(chosen, images)

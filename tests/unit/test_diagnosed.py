@@ -138,7 +138,7 @@ def row(epoch: int, layer: str, gradient: float, dead: float | None = None) -> R
 
 
 def of(layers: Sequence[Row] = (), **sections: object) -> evaluation.Training:
-    configuration = spec.Configuration.model_validate(sections)
+    configuration = spec.Configuration.model_validate({"model": {"type": "tabm"}} | sections)
     return evaluation.Training(configuration, configuration.model, layers)
 
 
