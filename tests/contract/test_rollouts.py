@@ -229,6 +229,21 @@ def test_a_process_that_dies_between_decision_and_route_leaves_nothing_half_done
     assert endpoint.actions[-1] == ("rollout-stopped", 2)
 
 
+def test_a_rollout_begins_after_one_that_ended_and_was_not_yet_applied(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.add(bundles.behaving(), bundles.behaving())
+    begun = endpoint.rollouts.start("left", 2, plan=PLAN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rollouts, "apply", lambda *_, **__: None)
+        endpoint.rollouts.abort(begun)
+    again = endpoint.rollouts.start("left", 2, plan=PLAN)
+    assert endpoint.registry.aliases("left").routes["champion"].rollout == again.id
+    assert [action for action, _ in endpoint.actions[-2:]] == ["rollout-stopped", "rollout-started"]
+    with pytest.raises(errors.ConflictError, match="must not be in a rollout"):
+        endpoint.rollouts.start("left", 2, plan=PLAN)
+
+
 def test_damaged_documents_neither_stop_a_rollout_nor_make_it_stick(endpoint: Endpoint) -> None:
     endpoint.add(bundles.behaving(), bundles.behaving())
     begun = endpoint.rollouts.start("left", 2, plan=PLAN)
