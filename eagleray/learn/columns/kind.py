@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 Parser = Callable[[Sequence[Sequence[Any]]], Sequence[np.ndarray]]
-"""Makes the canonical array of each of several columns from its B raw values."""
+"""A function that turns the raw values of several columns, B each, into canonical arrays."""
 
 
 class NoOptions(pydantic.BaseModel):
@@ -103,11 +103,11 @@ class ColumnKind(Protocol):
         ...
 
     def parser(self, columns: Sequence[Column]) -> Parser:
-        """Do for several columns what `parse` does for one; called once for many requests."""
+        """Return a function that parses several columns at once; made once for many requests."""
         return lambda raw: list(map(self.parse, columns, raw))
 
     def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
-        """Numbers of a column, NaN for those that a marker names, such as -999."""
+        """Replace the numbers that stand for a missing value, such as -999, by NaN."""
         return numbers
 
     def to_json(self, array: np.ndarray) -> list[Any]:

@@ -206,7 +206,7 @@ def _marks(texts: tuple[str, ...], comma: bool) -> tuple[float, ...]:
 
 
 def _plain(raw: Raw) -> np.ndarray | None:
-    """Raw values as float64 if all are numbers or None; None if some are not."""
+    """Raw values as float64, missing ones NaN; None if one is neither a number nor missing."""
     if not _PLAIN.issuperset(map(type, raw)):
         return None
     try:
@@ -225,7 +225,7 @@ def has_comma(texts: Iterable[str]) -> bool | None:
 
 
 def _comma(text: str) -> bool | None:
-    """Whether only a decimal comma makes it a number (True), or only a point (False)."""
+    """True if it is a number with a decimal comma alone, False with a point alone, else None."""
     as_point, as_comma = (values.is_number(text, comma=comma) for comma in (False, True))
     return None if as_point == as_comma else as_comma
 
@@ -249,7 +249,7 @@ def _readings(texts: Distinct) -> Iterator[_Reading]:
 
 
 def _rows_without(reading: _Reading) -> int:
-    """Rows that hold no number."""
+    """The count of rows that hold no number."""
     _, counts, others = reading
     return sum(counts[text] for text in others)
 
