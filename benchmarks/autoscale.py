@@ -41,9 +41,9 @@ from serving.simulation import loads, replicas
 TARGET_S, ZERO_TARGET_S, MOST_TURNS = 20.0, 10.0, 1
 WINDOW_S = 5
 PHASES = (0.0, 0.25, 0.5, 0.75)
-"""Parts of a second, from a report of replicas until the first request could come, of simulations.
+"""When simulated replicas report within a second, one simulation each.
 
-Of real replicas it is not known, and what the policy wants after the step depends on it.
+For real replicas it is not known, and what the policy wants after the step depends on it.
 """
 NAME = "sleepy"
 
@@ -114,7 +114,7 @@ def real(after: int, *, peer: bool = True) -> None:
     step = Step(service_s=0.1, busy=0.3, objective=5, variation=0.0, after=after)
     ours = run(step, default=False)
     starts = started_s(ours)
-    compare(ours, [same(step, starts, phase) for phase in PHASES], step, starts)
+    compare(ours, [replayed(step, starts, phase) for phase in PHASES], step, starts)
     if not peer:
         return
     theirs = run(step, default=True)
@@ -191,8 +191,8 @@ def report(part: str, found: dict[str, list[tuple[float, int, float]]]) -> None:
     claim(f"{part}: most changes of direction", ours[1], MOST_TURNS, peer[1])
 
 
-def same(step: Step, starts: list[float], phase: float) -> replicas.Outcome:
-    """Simulate the requests of a real run with what its replicas took to start."""
+def replayed(step: Step, starts: list[float], phase: float) -> replicas.Outcome:
+    """Simulate the requests of a real run, with the start times of its replicas."""
     sent, longest = step.sent(), max(starts, default=0.0)
     kind = replicas.Kind(service_s=step.service_s, variation=step.variation, start_s=longest)
     scaler = policy.Scaler(step.settings(max_replicas=8).plan())
@@ -366,7 +366,7 @@ def drive(step: Step, port: int) -> replicas.Outcome:
 
 
 def started_s(outcome: replicas.Outcome) -> list[float]:
-    """Return the time of each replica from when it is wanted until as many run."""
+    """Seconds that each new replica took, from being wanted until as many ran."""
     times, wanted = [], outcome.moments[0].wanted
     for asked in outcome.moments:
         for number in range(wanted, asked.wanted):

@@ -55,7 +55,7 @@ CLAIMS = {
     "packs": ("a pack's gain on the GPU over the least for which packs are chosen", 1),
     "rows": ("seconds of a table in the best parts over those in the parts replicas take", 0.9),
 }
-"""What the ratios of a part are, and the least that each should be."""
+"""By part: what its ratios are of, and their target."""
 PLACES = (("cuda", "fp32"), ("cuda", "bf16"), ("cuda", "fp16"), ("cpu", "fp32"))
 
 

@@ -143,15 +143,13 @@ def _models(
     """Yield numbers of rows and models: of all rows, of half of them, and so on."""
     if not planned.shares:
         return
-    ends, dataset = (
-        time.monotonic() + planned.limit,
-        dataclasses.replace(searched.dataset, folds=()),
-    )
+    ends = time.monotonic() + planned.limit
+    dataset = dataclasses.replace(searched.dataset, folds=())
 
     def late() -> bool:
         return time.monotonic() > ends
 
-    with searched.records.learning_curve() as was_killed:
+    with searched.records.curve_attempt() as was_killed:
         if was_killed:
             raise errors.TrainingError("the driver before was killed while it trained one")
         alone = trial.folds == 1

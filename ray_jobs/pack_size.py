@@ -21,7 +21,7 @@ MIN_GAIN = 1.3
 STEPS, ROUNDS = 10, 2
 """What is measured: steps of an epoch, and how often."""
 LONG_STEP_S = 0.05
-"""A step that takes longer is arithmetic, of which packs save nothing; to measure it takes long."""
+"""Of a step that takes longer, packs save little: it is arithmetic, not overhead."""
 
 
 class Choice(NamedTuple):
@@ -74,8 +74,8 @@ def _gains(
 ) -> dict[int, float]:
     """How many times as fast packs of these sizes are as single trials.
 
-    Nothing where a step takes longer than `longest` seconds. None that is larger than one that
-    does not pay: it does arithmetic, too, and would take long to say so.
+    Empty where a step takes longer than `longest` seconds. Sizes beyond the first one that does
+    not pay are left out: they would not pay either, and take the longest to measure.
     """
     configuration = searched.experiment.default()
     data = probe.sample(searched, configuration, STEPS * configuration.train.batch_size)
@@ -93,7 +93,9 @@ def _gains(
         return (time.perf_counter() - began) / size
 
     alone, gains = min(seconds(1) for _ in range(ROUNDS)), dict[int, float]()
-    for size in sizes if alone <= longest * STEPS else ():
+    if alone > longest * STEPS:
+        return gains
+    for size in sizes:
         gains[size] = alone / min(seconds(size) for _ in range(ROUNDS))
         if gains[size] < MIN_GAIN:
             break

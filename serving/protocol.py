@@ -4,7 +4,6 @@ A request is `{"instances": [{column: value, …}, …]}`. It is decoded in one 
 from the schema. If that fails, `serving.problems` finds all errors.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from eagleray import errors
 from eagleray.bundle import Prediction
 from eagleray.learn import schema, tasks
-from eagleray.learn.columns import pictures
+from eagleray.learn.columns import Parser, pictures
 from serving import problems
 
 MOST_ROWS = 10_000
@@ -46,8 +45,6 @@ Row = msgspec.Struct
 Rows = Sequence[Row]
 Packed = list[tuple[Any, ...]]
 """Rows without their type, for another process."""
-Arrays = Callable[[Sequence[Sequence[Any]]], Sequence[np.ndarray]]
-"""Makes the canonical array of each of several columns from its B parsed values."""
 
 
 class Codec:
@@ -192,19 +189,19 @@ def too_many_bytes() -> errors.RequestError:
     return errors.RequestError(message, status=413)
 
 
-def _groups(columns: Sequence[schema.Column]) -> list[tuple[list[int], Arrays]]:
+def _groups(columns: Sequence[schema.Column]) -> list[tuple[list[int], Parser]]:
     """The columns of each kind by their place, and what makes canonical ones of parsed values."""
     kinds: dict[str, list[int]] = {}
     for place, column in enumerate(columns):
         kinds.setdefault(column.kind.name, []).append(place)
-    return [(places, _arrays([columns[one] for one in places])) for places in kinds.values()]
+    return [(places, _parser([columns[one] for one in places])) for places in kinds.values()]
 
 
-def _arrays(columns: Sequence[schema.Column]) -> Arrays:
+def _parser(columns: Sequence[schema.Column]) -> Parser:
     kind = columns[0].kind
     if (dtype := kind.parsed_dtype) is not None:
         return lambda values: [np.array(one, dtype) for one in values]
-    return functools.partial(kind.parse_all, columns)
+    return kind.parser(columns)
 
 
 def _row(columns: dict[str, schema.Column], extra_fields: schema.ExtraFields) -> type[Row]:

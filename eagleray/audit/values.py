@@ -80,7 +80,7 @@ def mixed(table: Table) -> Iterator[Finding]:
                 column=name,
                 numbers={"share": share, "others": len(others)},
             )
-        elif name not in declared and array.dtype == object and (word := words.unit(array)):
+        elif name not in declared and array.dtype == object and (word := words.shared_unit(array)):
             fact = f"{name}: its values are numbers with {word!r} behind them, which are"
             yield warned(f"{fact} {column.type}: write them without {word!r}", column=name)
         odd = [one for one in column.missing if one.casefold() not in values.PLACEHOLDERS]
@@ -217,7 +217,7 @@ def _distinct(array: np.ndarray) -> int:
 def _tells_apart(column: Column, array: np.ndarray) -> bool:
     """Whether values that are mostly different are names or codes, and neither prose nor sizes."""
     if column.kind.quantity(array[:1]).dtype == object:
-        return not words.unit(array)
+        return not words.shared_unit(array)
     present = array[~columns.missing_rows(array)]
     return column.kind.is_key(column, present, hinted=hints_at_identifier(column.name))
 

@@ -8,6 +8,7 @@ nothing half done.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import secrets
@@ -177,6 +178,7 @@ class Rollouts:
             ConflictError: the alias points nowhere, to this version, or is in a rollout.
         """
         self._registry.version(name, number)
+        self._settle(name, alias)
         now = self._registry.aliases(name)
         aliases.check_unrouted(now, alias, name)
         stable = now.values.get(alias)
@@ -306,6 +308,15 @@ class Rollouts:
             why=why,
             by=by,
         )
+
+    def _settle(self, name: str, alias: str) -> None:
+        """Apply the end of a rollout that was decided, and perhaps not applied before a crash."""
+        route = self._registry.aliases(name).routes.get(alias)
+        if route is not None:
+            with contextlib.suppress(errors.NotFoundError, errors.CorruptObjectError):
+                held = self.read(name, route.rollout)
+                if not held.open:
+                    self.apply(held)
 
     def _newest(self, name: str) -> Iterator[Rollout]:
         """All rollouts of a model, the newest first."""

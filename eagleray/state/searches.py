@@ -303,8 +303,11 @@ class Records:
         self._storage.put(self._key(keys.CURVES), table)
 
     @contextlib.contextmanager
-    def learning_curve(self) -> Iterator[bool]:
-        """Mark that this driver trains the learning curve; True if one was killed while it did."""
+    def curve_attempt(self) -> Iterator[bool]:
+        """Mark in storage, for a block, that the learning curve is trained.
+
+        Yields whether a driver was killed in such a block before.
+        """
         key = self._key(keys.CURVE_BEGUN)
         was_killed = any(entry.key == key for entry in self._storage.list(key))
         self._storage.put(key, b"")

@@ -34,7 +34,7 @@ class Sink(Protocol):
     """Takes the pieces of an object, in any order and from several threads at once."""
 
     def write(self, piece: memoryview, start: int, /) -> None:
-        """Take the bytes from `start` on; `piece` is valid until this returns."""
+        """Write `piece` at the offset `start`, in bytes; its memory is reused when this returns."""
 
 
 class Storage(Protocol):

@@ -47,7 +47,7 @@ def get(storage: Storage, blob: Blob) -> bytes:
 
 
 def download(storage: Storage, blob: Blob, content: sinks.Content) -> None:
-    """Write a content, hashed on the way; what was written is void if this raises.
+    """Download a blob into `content` and verify it; discard `content` if this raises.
 
     Raises:
         CorruptObjectError: its size or hash differs.
@@ -93,7 +93,7 @@ class _Verified:
                 self._hashed = stop
 
     def _arrived(self, start: int, stop: int) -> bool:
-        """Note a piece that was written; return whether this thread is to hash."""
+        """Record a piece that was written; return whether this thread is to hash now."""
         with self._lock:
             self._later[start] = stop
             while self._end in self._later:

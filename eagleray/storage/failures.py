@@ -20,7 +20,7 @@ from eagleray.storage import files, server
 ERRORS = (ClientError, BotoCoreError, OSError)
 """What boto3 raises; an OSError comes from this machine's side of a transfer."""
 INTERRUPTED = (ReadTimeoutError, IncompleteReadError, ResponseStreamingError)
-"""What is raised when an answer breaks off, which botocore does not repeat."""
+"""Errors of a response that breaks off; botocore does not retry these."""
 
 _DENIED = {"ExpiredToken", "InvalidToken"}  # have status 400
 _FULL = {"InsufficientStorageCapacity", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, GetObjectOutputTypeDef
 
 SIZE = 8 << 20
-"""Bytes of a part, and the most of an object that goes up in one request."""
+"""Bytes of a part; a smaller object is uploaded in one request."""
 _SENDERS = 6  # of one upload
 _READERS = 10  # of one download
 _MOST = 10_000  # parts that S3 takes
@@ -35,13 +35,13 @@ class Place(TypedDict):
 
 
 class _Upload(Place):
-    """The parameters that all requests of a multipart upload share, named as in boto3."""
+    """The parameters of every request of one multipart upload, named as in boto3."""
 
     UploadId: str
 
 
 def send(client: S3Client, place: Place, source: io.BufferedIOBase, size: int) -> None:
-    """Write an object; it is seen when all of its parts are there."""
+    """Upload an object in parts; it becomes visible when all of them are there."""
     begun = client.create_multipart_upload(**place)
     upload = _Upload(**place, UploadId=begun["UploadId"])
     try:
@@ -56,7 +56,10 @@ def send(client: S3Client, place: Place, source: io.BufferedIOBase, size: int) -
 def receive(
     client: S3Client, place: Place, sink: Sink, pauses: Callable[[], Iterator[float | None]]
 ) -> None:
-    """Write an object to `sink`; `pauses` has the pause after each attempt, None after the last."""
+    """Download an object into `sink`, in ranges that are read in parallel.
+
+    `pauses` gives the seconds to wait after each attempt, None after the last.
+    """
     try:
         first = client.get_object(**place, Range=_range(0, SIZE))
     except ClientError as error:
@@ -67,21 +70,21 @@ def receive(
     def ask(start: int, stop: int) -> GetObjectOutputTypeDef:
         return client.get_object(**place, Range=_range(start, stop), IfMatch=first["ETag"])
 
-    size, receipt = int(first["ContentRange"].rpartition("/")[2]), _Receipt(ask, sink, pauses)
+    size, download = int(first["ContentRange"].rpartition("/")[2]), _Download(ask, sink, pauses)
     with futures.ThreadPoolExecutor(_READERS) as pool:
         try:
             parts = [
-                pool.submit(receipt.read, start, min(start + SIZE, size), None if start else first)
+                pool.submit(download.read, start, min(start + SIZE, size), None if start else first)
                 for start in range(0, size, SIZE)
             ]
             for part in futures.as_completed(parts):
                 part.result()
         finally:  # nothing may come to the sink any more
-            receipt.ended.set()
+            download.ended.set()
             pool.shutdown(cancel_futures=True)
 
 
-class _Receipt:
+class _Download:
     """Reads parts of one object into a sink, each byte once."""
 
     def __init__(
@@ -94,7 +97,10 @@ class _Receipt:
         self.ended = threading.Event()
 
     def read(self, start: int, stop: int, answer: GetObjectOutputTypeDef | None) -> None:
-        """Read a part, at first from an answer that is there; go on where one breaks off."""
+        """Read the bytes from `start` to `stop`, first from `answer` if it is given.
+
+        Where an answer breaks off, the next request asks for what is left.
+        """
         for pause in self._pauses():
             try:
                 found, answer = answer or self._ask(start, stop), None
@@ -139,7 +145,7 @@ def _send(
 
 
 def _pieces(body: StreamingBody, size: int) -> Generator[memoryview]:
-    """Yield the bytes of an answer that must have so many; each piece is valid until the next.
+    """Yield the bytes of a response of this size in pieces, each valid until the next.
 
     They are read below urllib3, which would copy them twice while it holds up all other threads.
     """

@@ -214,19 +214,35 @@ def test_a_replica_that_ends_leaves_the_lease_to_another_at_once(endpoint: Endpo
     assert (first.controller.leads, second.controller.leads) == (False, True)
 
 
-def test_a_process_that_dies_between_decision_and_route_leaves_nothing_half_done(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def abort_without_its_route(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a rollout and decide its end, as a process that dies before the route follows."""
     endpoint.add(bundles.behaving(), bundles.behaving())
     begun = endpoint.rollouts.start("left", 2, plan=PLAN)
     with monkeypatch.context() as patch:
         patch.setattr(Rollouts, "apply", lambda *_, **__: None)
         endpoint.rollouts.abort(begun)
+
+
+def test_a_process_that_dies_between_decision_and_route_leaves_nothing_half_done(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abort_without_its_route(endpoint, monkeypatch)
     assert "champion" in endpoint.registry.aliases("left").routes
     endpoint.follow()
     endpoint.pass_time()
     assert endpoint.registry.aliases("left").routes == {}
     assert endpoint.actions[-1] == ("rollout-stopped", 2)
+
+
+def test_a_rollout_begins_after_one_that_ended_and_was_not_yet_applied(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abort_without_its_route(endpoint, monkeypatch)
+    again = endpoint.rollouts.start("left", 2, plan=PLAN)
+    assert endpoint.registry.aliases("left").routes["champion"].rollout == again.id
+    assert [action for action, _ in endpoint.actions[-2:]] == ["rollout-stopped", "rollout-started"]
+    with pytest.raises(errors.ConflictError, match="must not be in a rollout"):
+        endpoint.rollouts.start("left", 2, plan=PLAN)
 
 
 def test_damaged_documents_neither_stop_a_rollout_nor_make_it_stick(endpoint: Endpoint) -> None:

@@ -15,10 +15,8 @@ MEMBERS = 8
 
 def members(folder: Path, count: int) -> list[training.Trainer]:
     chosen = test_pack.experiment(folder, source="dataset:digits")
-    data = test_pack.encode(chosen)
     values = [test_pack.VALUES[place % len(test_pack.VALUES)] for place in range(count)]
-    configurations = [chosen.configuration(one) for one in values]
-    return [training.Trainer(one, data, metric="log_loss", strategy=CUDA) for one in configurations]
+    return test_pack.trainers(chosen, values, strategy=CUDA)
 
 
 def test_each_member_becomes_what_it_becomes_alone(tmp_path: Path) -> None:
@@ -53,15 +51,9 @@ def test_a_pack_takes_so_much_less_time_that_it_is_chosen(tmp_path: Path) -> Non
 @pytest.mark.parametrize("dropout", ["0.2", "{uniform: [0.1, 0.5]}"])
 def test_what_packs_draw_and_average_is_on_the_gpu(tmp_path: Path, dropout: str) -> None:
     chosen = test_pack.experiment(tmp_path, model=f"dropout: {dropout}", ema=0.9)
-    data = test_pack.encode(chosen)
-    own = [0.2, 0.3, 0.4] if "uniform" in dropout else []
-    drawn = [{"model.dropout": one} for one in own] or [{}] * len(test_pack.VALUES)
-    configurations = [
-        chosen.configuration(one | more) for one, more in zip(test_pack.VALUES, drawn, strict=True)
-    ]
-    trainers = [
-        training.Trainer(one, data, metric="log_loss", strategy=CUDA) for one in configurations
-    ]
+    own = [{"model.dropout": 0.1 * rate} if "uniform" in dropout else {} for rate in (2, 3, 4)]
+    values = [one | more for one, more in zip(test_pack.VALUES, own, strict=True)]
+    trainers = test_pack.trainers(chosen, values, strategy=CUDA)
     test_pack.train(trainers, test_pack.EPOCHS)
     for one in trainers:
         assert one.progress.history[-1]["train_loss"] < one.progress.history[0]["train_loss"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eagleray import errors, spec
-from ray_jobs import pack, pack_size, search, training
+from ray_jobs import pack, pack_size, search, strategies, training
 from ray_jobs.data import encoded, prepare
 from tests.unit.test_training import copy
 
@@ -42,10 +42,13 @@ def encode(chosen: spec.Experiment) -> encoded.Encoded:
 
 
 def trainers(
-    chosen: spec.Experiment, values: list[dict[str, Any]], metric: str = "log_loss"
+    chosen: spec.Experiment,
+    values: list[dict[str, Any]],
+    metric: str = "log_loss",
+    strategy: strategies.OneProcess | None = None,
 ) -> list[training.Trainer]:
-    data = encode(chosen)
-    return [training.Trainer(chosen.configuration(one), data, metric=metric) for one in values]
+    data, made = encode(chosen), map(chosen.configuration, values)
+    return [training.Trainer(one, data, metric=metric, strategy=strategy) for one in made]
 
 
 def train(members: list[training.Trainer], epochs: int) -> None:

@@ -61,6 +61,25 @@ def test_the_training_files_marks_for_missing_are_taken_as_docs_say(mark: object
     assert np.isnan(read(body({"income $": mark}), protocol.Codec(known))["income $"]).all()
 
 
+@pytest.mark.parametrize("last", [-5.5, None, "?"])
+def test_a_number_that_means_missing_does_so_in_its_own_columns_alone(last: object) -> None:
+    marks = {"a": ("?", "-999"), "b": ("?", "-5,5"), "c": ("?",)}
+    numbers = [
+        schema.Column(name=name, type="numeric", nullable=True, missing=texts, decimal_comma=True)
+        for name, texts in marks.items()
+    ]
+    known = KNOWN.model_copy(update={"columns": tuple(numbers)})
+    rows = [dict.fromkeys(marks, value) for value in (-999, -999.0, 4, last)]
+    number = last if isinstance(last, float) else math.nan
+    expected = {
+        "a": [math.nan, math.nan, 4, number],
+        "b": [-999, -999, 4, math.nan],
+        "c": [-999, -999, 4, number],
+    }
+    for name, array in read(body(*rows), protocol.Codec(known)).items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
 def test_a_mark_for_missing_is_refused_where_training_had_every_value() -> None:
     assert refused(body(ROW | {"age": ""})).field == "instances[0].age"
 

@@ -25,6 +25,7 @@ from eagleray.learn.columns.image import IMAGE
 from eagleray.learn.columns.kind import REGISTRY as REGISTRY
 from eagleray.learn.columns.kind import ColumnKind as ColumnKind
 from eagleray.learn.columns.kind import Guess as Guess
+from eagleray.learn.columns.kind import Parser as Parser
 from eagleray.learn.columns.kind import candidates as candidates
 from eagleray.learn.columns.kind import register as register
 from eagleray.learn.columns.number import NumberKind as NumberKind

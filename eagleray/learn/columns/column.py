@@ -122,8 +122,8 @@ def read_each(
         try:
             if isinstance(value, str):
                 if value not in known:
-                    spellings = {value.strip().casefold(), values.category(value).casefold()}
-                    is_marker = not markers.isdisjoint(spellings)
+                    text = value.strip().casefold()
+                    is_marker = text in markers or values.category(text) in markers
                     known[value] = missing if is_marker else _read(column.name, need, value, read)
                 parsed.append(known[value])
             elif value is None or (isinstance(value, float) and value != value):

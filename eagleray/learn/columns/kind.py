@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from eagleray.learn.columns.arrow import Distinct
     from eagleray.learn.columns.column import Column, Raw, Tolerance
     from eagleray.learn.features import Encoding
+
+
+Parser = Callable[[Sequence[Sequence[Any]]], Sequence[np.ndarray]]
+"""A function that turns the raw values of several columns, B each, into canonical arrays."""
 
 
 class NoOptions(pydantic.BaseModel):
@@ -98,14 +102,12 @@ class ColumnKind(Protocol):
         """Canonical values of B raw ones; DataError for a faulty one, unless `tolerance` is set."""
         ...
 
-    def parse_all(
-        self, columns: Sequence[Column], raw: Sequence[Sequence[Any]]
-    ) -> Sequence[np.ndarray]:
-        """What `parse` gives for each of several columns, from its B raw values."""
-        return list(map(self.parse, columns, raw))
+    def parser(self, columns: Sequence[Column]) -> Parser:
+        """Return a function that parses several columns at once; made once for many requests."""
+        return lambda raw: list(map(self.parse, columns, raw))
 
     def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
-        """The numbers that Arrow has parsed, NaN for those that a marker names, such as -999."""
+        """Replace the numbers that stand for a missing value, such as -999, by NaN."""
         return numbers
 
     def to_json(self, array: np.ndarray) -> list[Any]:

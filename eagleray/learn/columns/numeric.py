@@ -1,6 +1,7 @@
 """`numeric`: numbers; infinities become the largest number."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -21,7 +22,7 @@ from eagleray.learn import features
 from eagleray.learn.columns import fields, made, values
 from eagleray.learn.columns.arrow import SAMPLE, Distinct
 from eagleray.learn.columns.column import Column, Raw, Tolerance
-from eagleray.learn.columns.kind import Guess
+from eagleray.learn.columns.kind import Guess, Parser
 from eagleray.learn.columns.number import NumberKind, finite
 from eagleray.learn.needs import Need
 
@@ -145,20 +146,24 @@ class Numeric(NumberKind):
             numbers = finite(super().parse(column, raw, tolerance))
         return self.with_gaps(column, numbers)
 
-    def parse_all(
-        self, columns: Sequence[Column], raw: Sequence[Sequence[Any]]
-    ) -> Sequence[np.ndarray]:
-        numbers = _plain(list(itertools.chain.from_iterable(raw)))
-        if numbers is None:
-            return super().parse_all(columns, raw)
-        pairs = zip(columns, numbers.reshape(len(columns), -1), strict=True)
-        return [self.with_gaps(column, one) if column.missing else one for column, one in pairs]
+    def parser(self, columns: Sequence[Column]) -> Parser:
+        one_by_one = super().parser(columns)
+        marks = {mark for one in columns for mark in _marks(one.missing, one.decimal_comma)}
+
+        def together(raw: Sequence[Sequence[Any]]) -> Sequence[np.ndarray]:
+            numbers = _plain(list(itertools.chain.from_iterable(raw)))
+            if numbers is None:
+                return one_by_one(raw)
+            arrays = list(numbers.reshape(len(columns), -1))
+            has_gaps = marks and not marks.isdisjoint(numbers.tolist())
+            return list(map(self.with_gaps, columns, arrays)) if has_gaps else arrays
+
+        return together
 
     def with_gaps(self, column: Column, numbers: np.ndarray) -> np.ndarray:
-        comma = column.decimal_comma
-        named = (one for one in column.missing if values.is_number(one, comma=comma))
-        marks = [values.number(one, comma=comma) for one in named]
-        return np.where(np.isin(numbers, marks), math.nan, numbers) if marks else numbers
+        for mark in _marks(column.missing, column.decimal_comma):
+            numbers = np.where(numbers == mark, math.nan, numbers)
+        return numbers
 
     def encoding(self, options: Any) -> features.Encoding:
         number: features.Number = options.number
@@ -193,8 +198,15 @@ def not_numbers(texts: Iterable[str], comma: bool) -> list[str]:
     return [text for text in texts if not values.is_number(text, comma=comma)]
 
 
+@functools.lru_cache(maxsize=1024)
+def _marks(texts: tuple[str, ...], comma: bool) -> tuple[float, ...]:
+    """Numbers among texts that stand for a missing value."""
+    named = (text for text in texts if values.is_number(text, comma=comma))
+    return tuple(values.number(text, comma=comma) for text in named)
+
+
 def _plain(raw: Raw) -> np.ndarray | None:
-    """Raw values as float64 if all are numbers or None; None if some are not."""
+    """Raw values as float64, missing ones NaN; None if one is neither a number nor missing."""
     if not _PLAIN.issuperset(map(type, raw)):
         return None
     try:
@@ -213,7 +225,7 @@ def has_comma(texts: Iterable[str]) -> bool | None:
 
 
 def _comma(text: str) -> bool | None:
-    """Whether only a decimal comma makes it a number (True), or only a point (False)."""
+    """True if it is a number with a decimal comma alone, False with a point alone, else None."""
     as_point, as_comma = (values.is_number(text, comma=comma) for comma in (False, True))
     return None if as_point == as_comma else as_comma
 
@@ -237,7 +249,7 @@ def _readings(texts: Distinct) -> Iterator[_Reading]:
 
 
 def _rows_without(reading: _Reading) -> int:
-    """Rows that hold no number."""
+    """The count of rows that hold no number."""
     _, counts, others = reading
     return sum(counts[text] for text in others)
 

@@ -31,7 +31,7 @@ _STARTS = ("iVBORw0KGgo", "/9j/", "data:image/")
 
 
 class File(bytes):
-    """The content of a picture's file; `name` is its path as the table has it."""
+    """The bytes of a picture's file; `name` is its path as the table gives it."""
 
     name: str = ""
 

@@ -18,7 +18,7 @@ LEAST_NUMERIC_SHARE = 1 - numeric.MOST_OTHER_SHARE_NAMED
 SAMPLED_ROWS = 10_000
 
 LEAST_SIZES = 10
-"""Different numbers with a unit behind them, at least."""
+"""The fewest different numbers of which a common word counts as their unit."""
 
 _MEASURED = re.compile(r"([-+]?\d[\d.,]*)\s?([^\W\d_]{1,8})")
 _CODE = re.compile(r"\S*\d\S*")
@@ -81,7 +81,7 @@ class WordKind(ColumnKind):
         if options is None and not hints_at_identifier(column.name):
             if found := self.mixture(column, array):
                 yield _mostly_numbers(column, *found)
-            elif word := unit(array):
+            elif word := shared_unit(array):
                 yield (
                     f"{column.name}: its values are numbers with {word!r} behind them, so it is"
                     f" {column.type}; write them without {word!r} to make it numeric"
@@ -93,8 +93,8 @@ def hints_at_identifier(name: str) -> bool:
     return _IDENTIFIER.search(name) is not None
 
 
-def unit(array: np.ndarray) -> str:
-    """The word behind a number that all names of a column have, such as kg; empty without one."""
+def shared_unit(array: np.ndarray) -> str:
+    """The unit that follows the number in every name of a column, such as kg; empty without one."""
     known = {text for text in array[:: max(1, len(array) // SAMPLED_ROWS)].tolist() if text}
     found = [_MEASURED.fullmatch(text) for text in known]
     words = {one[2] if one else "" for one in found}
