@@ -147,11 +147,6 @@ class Experiment(File):
         takes = {name for name in models.REGISTRY if models.REGISTRY[name].takes(types)}
         return self._with(searched=auto.narrowed(self.searched, takes.__contains__))
 
-    def misfits(self) -> list[str]:
-        """Problems of keys with the model that the columns chose, which no file could tell."""
-        tree = {**self.searched, "compute": {"workers": self.compute.workers.max}}
-        return [] if self.names_model else [str(one) for one in validation.worker_laws(tree)]
-
     def before(self) -> Experiment:
         """The experiment as releases meant it that had `FIRST` for a file that names no model."""
         return self if self.names_model else self._of(FIRST)

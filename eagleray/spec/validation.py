@@ -51,7 +51,7 @@ def check(page: document.Document) -> tuple[space.Tree, list[Problem]]:
         tune_laws.check,
         _dependent_laws,
         _single_laws,
-        worker_laws,
+        _worker_laws,
         _rate_laws,
         _shard_laws,
         _schedule_laws,
@@ -72,19 +72,6 @@ def without_effect(tree: space.Tree) -> set[str]:
         key for key, (by, _, reads) in needs if not any(map(reads, reading.options(tree, by)))
     }
     return unread | (own.without if own else frozenset())
-
-
-def worker_laws(tree: space.Tree) -> Iterator[Problem]:
-    """Each worker of a trial has at least `MIN_SHARE` rows of each batch."""
-    workers = reading.section(tree, "compute").get("workers")
-    most = workers.get("max") if isinstance(workers, dict) else workers
-    least = min(
-        (size for size in reading.options(tree, "batch_size") if type(size) is int), default=None
-    )
-    if type(most) is int and least and most > 1 and most * MIN_SHARE > least:
-        largest = max(1, least // MIN_SHARE)
-        law = f"must leave each worker {MIN_SHARE} rows of train.batch_size: {least}"
-        yield Problem(("compute", "workers"), f"{law}, so be at most {largest}", show(workers))
 
 
 def _parse(node: object, key: Key, found: list[Problem]) -> object:
@@ -300,6 +287,19 @@ def _single_laws(tree: space.Tree) -> Iterator[Problem]:
         if compute.get(key, only) != only:
             law = f"must be {only} beside model.type: {own.tag}"
             yield Problem(("compute", key), law, show(compute[key]))
+
+
+def _worker_laws(tree: space.Tree) -> Iterator[Problem]:
+    """Each worker of a trial has at least `MIN_SHARE` rows of each batch."""
+    workers = reading.section(tree, "compute").get("workers")
+    most = workers.get("max") if isinstance(workers, dict) else workers
+    least = min(
+        (size for size in reading.options(tree, "batch_size") if type(size) is int), default=None
+    )
+    if type(most) is int and least and most > 1 and most * MIN_SHARE > least:
+        largest = max(1, least // MIN_SHARE)
+        law = f"must leave each worker {MIN_SHARE} rows of train.batch_size: {least}"
+        yield Problem(("compute", "workers"), f"{law}, so be at most {largest}", show(workers))
 
 
 def _rate_laws(tree: space.Tree) -> Iterator[Problem]:

@@ -219,7 +219,6 @@ def misfits(experiment: spec.Experiment, prepared: Dataset) -> Iterator[str]:
         law = "must be left out unless the target has classes"
         yield f"train.sampling: {law}, but the task is {target.task}"
     yield from experiment.decide.misfits(target)
-    yield from experiment.misfits()
 
 
 def _misfits_of_model(

@@ -79,7 +79,7 @@ def test_the_documented_tables_are_those_of_the_schema() -> None:
 def test_values_are_as_in_the_file_and_defaults_beside_them(file: Path) -> None:
     experiment = load(file, {"train": {"lr": 1, "epochs": 3}, "serve": {"replicas": {"max": 9}}})
     train = experiment.default().train
-    assert (train.lr, train.epochs, train.batch_size) == (1.0, 3, 256)
+    assert (train.lr, train.epochs, train.batch_size) == (1.0, 3, 64)
     assert (experiment.serve.replicas.min, experiment.serve.replicas.max) == (1, 9)
     assert experiment.storage == "s3://eagleray"
 

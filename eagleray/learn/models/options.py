@@ -123,12 +123,11 @@ class TabM(Options):
         "optimizer": "adamw",
         "lr": 2e-3,
         "weight_decay": 3e-4,
-        "batch_size": 256,
     }
     type: Literal["tabm"] = Field(
         description="For tables, of which a file without `model` gets it; takes every kind of "
         "column. Defaults of `train` beside it: `optimizer: adamw`, `lr: 0.002`, "
-        "`weight_decay: 0.0003`, `batch_size: 256`."
+        "`weight_decay: 0.0003`."
     )
     members: Size = Field(32, description="Networks of the ensemble.")
     blocks: Size = Field(2, description="Hidden layers of each.")
