@@ -282,7 +282,8 @@ def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
         metric, dataset, result = ended.search.metric, ended.search.dataset, ended.result
         ours[family] = judged(dataset, predicted(ended))
         done = sum(one.epoch > 0 for one in ended.trials)
-        score, sides = result.test[metric], result.intervals[metric].between(".4f")
+        score, interval = result.test[metric], result.intervals.get(metric)
+        sides = interval.between(".4f") if interval else ""
         made = f"; {result.ensemble}" if result.ensemble else ""
         print(f"{name}: {family} {score:.4f}{sides} after {done} trials{made}", flush=True)
     peers: dict[str, np.ndarray | None] = {}

@@ -12,7 +12,6 @@ import numpy as np
 
 from eagleray.evaluation import intervals, slices
 from eagleray.learn import schema, tasks
-from eagleray.learn.tasks import Bin
 from eagleray.state.evaluations import Estimate, FairGroup, Fairness, Gap
 
 LEAST_ROWS = slices.LEAST_ROWS
@@ -62,10 +61,7 @@ def _rates(judged: intervals.Judged, inside_B: np.ndarray) -> dict[str, Estimate
 
 
 def _share(true_B: np.ndarray) -> Estimate | None:
-    if not len(true_B):
-        return None
-    low, high = Bin(said=0.0, was=float(true_B.mean()), rows=len(true_B)).sides
-    return Estimate(value=float(true_B.mean()), low=max(0.0, low), high=min(1.0, high))
+    return intervals.share(float(true_B.mean()), len(true_B)) if len(true_B) else None
 
 
 def _mean(error_B: np.ndarray) -> Estimate:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from eagleray.learn import metrics, schema, tasks
+from eagleray.state.diagrams import Bin
 from eagleray.state.evaluations import Estimate, Verdict
 
 LEVEL = 0.95
@@ -146,7 +147,15 @@ def estimates(judged: Judged) -> dict[str, Estimate]:
             found[name] = Estimate(value=value)
         elif np.isfinite(value):
             found[name] = _estimate(value, judged.resampled[name], judged.without[name], rows)
+            if found[name].low is None and metrics.REGISTRY[name].share:
+                found[name] = share(value, rows)
     return {name: one for name, one in found.items() if np.isfinite(one.value)}
+
+
+def share(value: float, rows: int) -> Estimate:
+    """A share of rows with its 95 % interval by Wilson."""
+    low, high = Bin(said=0.0, was=value, rows=rows).sides
+    return Estimate(value=value, low=max(0.0, low), high=min(1.0, high))
 
 
 def verdict(ours: Judged, theirs: Judged, metric: str) -> Verdict | None:

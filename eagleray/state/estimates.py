@@ -16,7 +16,7 @@ class Part(pydantic.BaseModel, frozen=True, extra="allow"):
 
 
 class Estimate(Part):
-    """A number and its 95 % interval; no interval where all resamples score the same."""
+    """A number and its 95 % interval; None where the rows give none."""
 
     value: float
     low: float | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 from eagleray import evaluation
 from eagleray.evaluation import intervals
@@ -98,11 +98,13 @@ def test_the_direction_of_a_metric_decides_what_is_better(
     assert found.difference.value == pytest.approx(-other.difference.value)
 
 
-def test_where_every_resample_scores_the_same_there_is_no_interval() -> None:
+def test_where_every_resample_scores_the_same_a_share_of_rows_alone_has_an_interval() -> None:
     truth = np.arange(40) % 2
     perfect = evaluation.Judged(BINARY, truth, np.eye(2)[truth], ("accuracy", "roc_auc"))
-    found = evaluation.estimates(perfect)
-    assert (found["accuracy"].value, found["accuracy"].low) == (1.0, None)
+    found, by_wilson = evaluation.estimates(perfect), stats.binomtest(40, 40).proportion_ci
+    assert found["accuracy"].low == pytest.approx(by_wilson(method="wilson").low, rel=1e-4)
+    assert (found["accuracy"].value, found["accuracy"].high) == (1.0, 1.0)
+    assert (found["roc_auc"].value, found["roc_auc"].low) == (1.0, None)
     assert evaluation.verdict(perfect, perfect, "roc_auc").outcome == "no difference"  # type: ignore[union-attr]
 
 
