@@ -14,12 +14,12 @@ With `--tables FOLDER` the models for tables are judged in place of the examples
 family, and LightGBM as people use it (a learning rate of 0.05, and as many trees as the validation
 part allows), on the same split of each file and of scikit-learn's own sets. FLAML tunes LightGBM as
 long where it is installed. The first family is compared with each peer by paired bootstrap.
-`--plain` takes each family as it is by default, with no key searched but the learning rate, and the
-other families as its peers: what a file gets that says little.
+`--plain` takes each family as it is by default, with no key searched but the learning rate (with
+`--trials 1` none), and the other families as its peers: what a file gets that says little.
 
 Run: python benchmarks/quality.py [NAME …] [--seed N]
      python benchmarks/quality.py --tables FOLDER [NAME …] [--seed N] [--minutes M] [--families F …]
-         [--plain]
+         [--plain [--trials 1]]
 """
 
 import argparse
@@ -216,10 +216,11 @@ def table(name: str, family: str, options: argparse.Namespace, folder: Path) -> 
         f"name: {name.replace('_', '-')}-{family}\n"
         f"data: {{source: '{source}', target: {target}, "
         f"seed: {options.seed}}}\nmodel: {{type: {family}}}\n"
-        f"tune: {{trials: 500, budget: {{minutes: {options.minutes}}}}}\n"
+        f"tune: {{trials: {options.trials}, budget: {{minutes: {options.minutes}}}}}\n"
         f"storage: {folder.as_uri()}\n"
     )
-    sections = (PLAIN if options.plain else FAMILIES[family]).items()
+    searches = PLAIN if options.trials > 1 else {}
+    sections = (searches if options.plain else FAMILIES[family]).items()
     searched = {f"{part}.{key}": value for part, keys in sections for key, value in keys.items()}
     return spec.load(file, {**searched, **overrides})
 
@@ -322,6 +323,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, help="folder with the files of TABLES")
     parser.add_argument("--minutes", type=float, default=5, help="of each search of a table")
     parser.add_argument("--families", nargs="+", choices=MODELS, default=list(FAMILIES))
+    parser.add_argument("--trials", type=int, default=500, help="of each search of a table")
     parser.add_argument("--plain", action="store_true", help="families as they are by default")
     options = parser.parse_args()
     if not options.plain and (unknown := set(options.families) - set(FAMILIES)):

@@ -52,7 +52,8 @@ def test_the_model_brings_its_defaults_of_training_and_what_the_file_sets_stays(
 
 def test_another_model_keeps_the_usual_defaults(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(
-        "name: x\ndata: {source: 'dataset:wine', target: target}\nstorage: file:///tmp/unused\n"
+        "name: x\ndata: {source: 'dataset:wine', target: target}\nmodel: {type: mlp}\n"
+        "storage: file:///tmp/unused\n"
     )
     assert spec.load(tmp_path / "x.yaml").default().train == spec.Train()
 
