@@ -18,7 +18,7 @@ import eagleray
 from eagleray import bundle, errors, evaluation, storage
 from eagleray.learn import features, schema, tasks
 from eagleray.spec import auto
-from eagleray.state import evaluations, searches
+from eagleray.state import evaluations, searches, watches
 from eagleray.state.models import Registry
 from ray_jobs import (
     bundles,
@@ -55,7 +55,7 @@ class Winner:
         announce: Callable[[str], object] = lambda _: None,
     ) -> None:
         trial = trials[0]
-        layers = searched.records.layers(trial.number)  # first: a judged winner needs no storage
+        layers, unread = _layers(searched, trial)  # first: a judged winner needs no storage
         self._search, self._trial, self._front = searched, trial, searched.front(trials)
         self._anew, self._dataset = anew, anew.search.dataset if anew else searched.dataset
         split = self._dataset.split
@@ -92,7 +92,7 @@ class Winner:
         evaluated = self._best.annotate(found.annotate(evaluated, self._test, self._outputs))
         curve = learning_curve.measure(searched, trial, self._test, self._judged, announce=announce)
         more = {"latency": self._latency(trials), "learning_curve": curve.curve}
-        notes = [*evaluated.notes, *curve.notes]
+        notes = [*evaluated.notes, *curve.notes, *unread]
         self._evaluation = evaluated.model_copy(update={**more, "notes": notes})
         if damaged:
             told = [*self._evaluation.warnings, _replaced(trial, damaged)]
@@ -292,6 +292,14 @@ def _dumped(part: evaluations.Part | None) -> dict[str, Any] | None:
 def _part(dataset: prepare.Dataset, rows: np.ndarray) -> evaluation.Part:
     marks = dataset.marks.take(rows)
     return evaluation.Part(dataset.take(rows), dataset.targets[rows], dataset.rows[rows], marks)
+
+
+def _layers(searched: search.Search, trial: searches.Record) -> tuple[list[watches.Row], list[str]]:
+    """What was watched of the trial's layers, and a note if that is damaged."""
+    try:
+        return searched.records.layers(trial.number), []
+    except errors.CorruptObjectError as cause:
+        return [], [f"training: nothing is said of its layers: {cause}"]
 
 
 def _known(dataset: prepare.Dataset) -> evaluation.Part | None:

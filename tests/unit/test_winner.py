@@ -72,6 +72,17 @@ def test_an_evaluation_is_kept_whole_with_the_version(tmp_path: Path) -> None:
     assert (kept.groups, kept.slices) == (6, [])
 
 
+def test_damaged_layers_cost_the_report_of_them_alone(tmp_path: Path) -> None:
+    one = judged.searched(tmp_path, judged.DIABETES, **{"train.epochs": "2"})
+    trial = judged.trial(one, 1)
+    (damaged,) = (tmp_path / "storage").rglob("layers/*.parquet")
+    damaged.write_bytes(b"PAR1")
+    kept = evaluation(one, judged.won(one, [trial]).version)
+    (note,) = [line for line in kept.notes if line.startswith("training: ")]
+    assert "nothing is said of its layers: " in note
+    assert damaged.name in note
+
+
 @pytest.mark.parametrize(
     ("overrides", "why"),
     [
