@@ -2,26 +2,30 @@
 
 The application answers mixed requests (JSON, CSV, Arrow, v2, explained, gzip, invalid ones, labels)
 without a socket, while the alias moves to another version again and again, each a bundle of its
-own, and through rollouts. The resident memory after the last change may be 5 % above or below that
-after the fifth.
+own, and through rollouts. Its threads and its environment are those of a replica. The resident
+memory after the last change may be 5 % above or below that after the fifth.
 
-    python -m benchmarks.memory [--changes 50] [--seconds 120]
+    python -m benchmarks.memory [--changes 50] [--minutes 2]
 """
 
 import argparse
 import asyncio
-import gc
 import gzip
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from eagleray import machine
+from serving import environment
+
 FIRST = 5  # changes after which memory is to be flat
 NAME = "left"
+_LIMITS = "more_errors", "more_slow", "more_slower", "apart"
 
 
 class Replica:
@@ -40,10 +44,11 @@ class Replica:
         for seed in range(changes + 1):
             self.registry.register(NAME, bundles.files(seed=seed), {})
         self.registry.promote(NAME, 1)
-        settings = Settings(name=NAME, storage=folder.as_uri(), capture=0.1)
+        settings = Settings(name=NAME, storage=folder.as_uri(), capture=0.1, poll_s=0.2)
         gauges = metrics.Metrics(folder / "metrics", NAME)
         self.served = served.Served(settings, gauges)
         self.served.versions.check()
+        self.served.start()
         self.rows = bundles.instances(bundles.rows(200, seed=3))
 
     def change(self, number: int) -> None:
@@ -53,21 +58,18 @@ class Replica:
         if number % 3:
             self.registry.promote(NAME, number)
         else:
-            self.rollouts.start(NAME, number, plan=Plan(steps=(0.5,), bake_s=0, least=1))
-            self.served.versions.check()
+            never = dict.fromkeys(_LIMITS, 0.99) | {"false_stops": 1e-300}
+            plan = Plan(steps=(0.5,), bake_s=3600, **never)
+            self.rollouts.start(NAME, number, plan=plan)
 
     def settle(self) -> None:
         """Promote the candidate of a rollout that is under way."""
         route = self.registry.aliases(NAME).routes.get("champion")
-        if route is not None:
-            self.served.controller.look()
-            now = self.rollouts.read(NAME, route.rollout)
-            if now.open:
-                self.rollouts.change(
-                    now, lambda one: one.decided("promoted", "", status="promoted")
-                )
-        self.served.versions.check()
-        self.served.controller.look()
+        if route is None:
+            return
+        now = self.rollouts.read(NAME, route.rollout)
+        if now.open:
+            self.rollouts.change(now, lambda one: one.decided("promoted", "", status="promoted"))
 
 
 async def ask(replica: Replica, chance: random.Random) -> None:
@@ -104,22 +106,19 @@ def _typed(kind: str = "application/json", *, encoding: str = "identity") -> dic
 
 
 def resident_mb() -> float:
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return machine.resident_memory() / 2**20
 
 
 async def run(replica: Replica, changes: int, seconds: float) -> tuple[float, float, int]:
     """Change versions under traffic; memory after `FIRST` changes and at the end, and requests."""
     chance, first, asked = random.Random(0), 0.0, 0
     for change in range(1, changes + 1):
-        replica.change(change + 1)
-        ends = time.monotonic() + seconds / changes
-        while time.monotonic() < ends:
-            await asyncio.gather(*(ask(replica, chance) for _ in range(8)))
-            asked += 8
-            if time.monotonic() > ends - seconds / changes / 2:
-                await asyncio.to_thread(replica.settle)
+        await asyncio.to_thread(replica.change, change + 1)
+        asked += await _traffic(replica, chance, seconds / changes / 2)
+        await asyncio.to_thread(replica.settle)
+        asked += await _traffic(replica, chance, seconds / changes / 2)
+        while replica.served.versions.serving != change + 1:
+            asked += await _traffic(replica, chance, 0.1)
         if change == FIRST:
             first = resident_mb()
         if change % 5 == 0:
@@ -127,14 +126,25 @@ async def run(replica: Replica, changes: int, seconds: float) -> tuple[float, fl
     return first, resident_mb(), asked
 
 
+async def _traffic(replica: Replica, chance: random.Random, seconds: float) -> int:
+    asked, ends = 0, time.monotonic() + seconds
+    while time.monotonic() < ends:
+        await asyncio.gather(*(ask(replica, chance) for _ in range(8)))
+        asked += 8
+    return asked
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--changes", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--minutes", type=float, default=2.0)
     options = parser.parse_args()
+    if not environment.MEMORY.items() <= os.environ.items():  # read when a process starts
+        again = [sys.executable, "-m", "benchmarks.memory", *sys.argv[1:]]
+        os.execve(sys.executable, again, os.environ | environment.MEMORY)
     with tempfile.TemporaryDirectory() as name:
         replica = Replica(Path(name), options.changes)
-        first, last, asked = asyncio.run(run(replica, options.changes, options.seconds))
+        first, last, asked = asyncio.run(run(replica, options.changes, 60 * options.minutes))
         replica.served.stop()
     text = f"memory after {options.changes} changes of version and {asked} requests, in MiB"
     found = {"claim": text, "ours": round(last, 1), "peer": round(first, 1)}

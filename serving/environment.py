@@ -49,6 +49,10 @@ waits for the body of one that fits its buffer (docs/adr/0014).
 GRPC = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(protocol.MOST_BYTES)}
 """For nodes whose endpoint also answers gRPC: Ray takes messages of 2 GiB into memory."""
 
+MEMORY = {"MALLOC_ARENA_MAX": "2"}
+"""For nodes of an endpoint: glibc else gives threads heaps of their own, where versions that have
+left leave gaps, and a replica grows with each change (`benchmarks/memory.py`)."""
+
 ALONE = {fast_path.GRPC_HOST: "127.0.0.1"}
 """For a node whose replicas and HAProxy are all that there are."""
 

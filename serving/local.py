@@ -75,7 +75,8 @@ def _cluster(address: str | None) -> Iterator[None]:
         folder, variables = Path(name), {}
         if address is None:
             own = environment.private_paths(folder) | environment.haproxy_program(folder)
-            variables = environment.FAST | environment.GRPC | environment.ALONE | own
+            own |= environment.ALONE | environment.MEMORY
+            variables = environment.FAST | environment.GRPC | own
         with (
             ray_compat.connected(address, variables),
             # Ray's own handlers leave processes behind.

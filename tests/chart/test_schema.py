@@ -53,6 +53,7 @@ WRONG = {
         {"ray": {"env": [{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "0"}]}},
         "env",
     ),
+    "the number of heaps": ({"ray": {"env": [{"name": "MALLOC_ARENA_MAX", "value": "8"}]}}, "env"),
     "an unknown upgrade": ({"serving": {"upgradeStrategy": {"type": "Rolling"}}}, "type"),
     "an unknown kind of schedule": ({"schedules": {"kind": "Cron"}}, "kind"),
     "a cron line of four fields": (

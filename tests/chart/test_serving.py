@@ -132,13 +132,14 @@ def test_grpc_is_off_until_it_is_asked_for_and_then_has_the_options_that_serving
     assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_pods_of_the_endpoint_take_no_larger_messages_than_serving_says():
+def test_pods_of_the_endpoint_alone_bound_heaps_and_messages_as_serving_says():
     values = chart.merged(GRPC, {"tuning": {"enabled": True}})
     found = [pod for pod in chart.pods(chart.documents(values)) if is_ray(pod)]
     for pod in found:
         component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
         variables = {one["name"]: one.get("value") for one in container(pod)["env"]}
-        assert (environment.GRPC.items() <= variables.items()) is (component == "serving")
+        own = environment.GRPC | environment.MEMORY
+        assert [variables.get(name) == own[name] for name in own] == [component == "serving"] * 2
     off = [pod for pod in chart.pods(chart.documents(chart.MINIMAL)) if is_ray(pod)]
     assert not any(
         environment.GRPC.keys() & {one["name"] for one in container(pod)["env"]} for pod in off

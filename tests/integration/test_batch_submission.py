@@ -71,10 +71,10 @@ def wait(what: str, met: Callable[[], Any]) -> None:
         time.sleep(0.1)
 
 
-def driver(address: str, attempt: str) -> int:
-    """The process of an attempt's driver."""
+def drivers(address: str) -> dict[str, int]:
+    """The processes of drivers, by their attempt."""
     found = subprocess.check_output([sys.executable, "-c", JOBS, address], text=True)
-    return int(json.loads(found.splitlines()[-1])[attempt])
+    return json.loads(found.splitlines()[-1])
 
 
 def test_a_batch_goes_on_when_its_client_leaves_and_when_its_driver_is_killed(
@@ -86,17 +86,19 @@ def test_a_batch_goes_on_when_its_client_leaves_and_when_its_driver_is_killed(
     batch = batches.Batch(storage.open(output))
     client = start(*command)
     wait("parts are finished", lambda: batch.parts() or client.poll() is not None)
+    ((attempt, driver),) = drivers(cluster.address).items()
+    os.kill(driver, signal.SIGSTOP)  # so that no part but those under way is finished until it ends
     client.send_signal(signal.SIGINT)
     said = client.communicate(timeout=60)[1]
     assert client.returncode == 130, said
     assert (
         "detached: the run goes on; attach again with: eagleray runs attach predict-left-" in said
     )
-    attempt = said.split("run ", 1)[1].split(":")[0]
     assert attempt.endswith("-1")
+    assert f"run {attempt}: " in said
     assert f"# {attempt}: running already" in call(*command, "--dry-run")[1]
 
-    os.kill(driver(cluster.address, attempt), signal.SIGKILL)
+    os.kill(driver, signal.SIGKILL)
     status = ["runs", "status", attempt, *there]
     wait("the attempt has failed", lambda: f"{attempt}: failed" in call(*status)[1])
     assert batch.result() is None

@@ -124,6 +124,10 @@ env:
   - name: {{ $name }}
     value: {{ $value | quote }}
   {{- end }}
+  {{- if eq .component "serving" }}
+  - name: MALLOC_ARENA_MAX
+    value: "2"
+  {{- end }}
   {{- if and $values.serving.grpc.enabled (eq .component "serving") }}
   - name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE
     value: "16777216"
