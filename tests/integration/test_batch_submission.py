@@ -74,7 +74,7 @@ def wait(what: str, met: Callable[[], Any]) -> None:
 def drivers(address: str) -> dict[str, int]:
     """The processes of drivers, by their attempt."""
     found = subprocess.check_output([sys.executable, "-c", JOBS, address], text=True)
-    return json.loads(found.splitlines()[-1])
+    return {name: int(pid) for name, pid in json.loads(found.splitlines()[-1]).items()}
 
 
 def test_a_batch_goes_on_when_its_client_leaves_and_when_its_driver_is_killed(
