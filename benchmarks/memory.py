@@ -25,7 +25,7 @@ from serving import environment
 
 FIRST = 5  # changes after which memory is to be flat
 NAME = "left"
-_LIMITS = "more_errors", "more_slow", "more_slower", "apart"
+_LIMITS = "more_errors", "more_slow", "more_slower", "apart"  # so high that nothing is stopped
 
 
 class Replica:

@@ -200,7 +200,7 @@ FAMILIES: dict[str, dict[str, dict[str, str]]] = {
 PLAIN = {
     "train": {"lr": "{loguniform: [5.0e-4, 1.0e-2]}", "early_stopping": "{patience: 4}"},
 }
-"""What is searched of a family by `--plain`."""
+"""Keys that `--plain` searches, the same for each family."""
 MODELS = [*FAMILIES, "text", "image"]
 TREES = 2000
 """Most trees of the peer; the validation part ends it after 100 without a gain."""

@@ -70,7 +70,7 @@ def run(
         if size is not None and size.streamed:  # the first pass takes a while
             out.print(str(size), soft_wrap=True)
             stack.enter_context(cluster.connected(address))
-        searched = search.Search(experiment, size).as_begun()
+        searched = search.Search(experiment, size).resumed()
         if size is not None and not size.streamed:
             out.print(str(size), soft_wrap=True)
         return _run(searched, out, address, began)
@@ -85,10 +85,11 @@ def _run(
     experiment = searched.experiment
     for note in (*searched.dataset.notes, *prepare.dropped(experiment, searched.dataset)):
         out.print(f"note: {note}", soft_wrap=True)
-    if not experiment.names_model and experiment.model.type == spec.FIRST:
+    if not experiment.names_model and experiment.model.type == spec.EARLIER_MODEL:
         out.print(
-            f"note: the file names no model; this search began with {spec.FIRST}, the default of an"
-            " earlier release, and goes on with it; a file that names a model is another search",
+            f"note: the file names no model; this search began with {spec.EARLIER_MODEL}, the"
+            " default of an earlier release, and goes on with it; a file that names a model is"
+            " another search",
             soft_wrap=True,
         )
     if 1 < experiment.trials < experiment.tune.trials:

@@ -39,7 +39,7 @@ class Search:
 
     def __init__(self, experiment: spec.Experiment, size: extent.Extent | None = None) -> None:
         self.dataset = _dataset(experiment, size or extent.measure(experiment))
-        experiment = experiment.fitted(prepare.types(experiment, self.dataset))
+        experiment = experiment.fitted(prepare.column_types(experiment, self.dataset))
         self.experiment = experiment
         if misfits := list(prepare.misfits(experiment, self.dataset)):
             raise errors.DataError(*misfits)
@@ -58,9 +58,9 @@ class Search:
     def records(self) -> searches.Records:
         return searches.Records(self.storage, self.experiment.name, self.id)
 
-    def as_begun(self) -> "Search":
+    def resumed(self) -> "Search":
         """This search, or the one that an earlier release began of a file that names no model."""
-        before, made = self.experiment.before(), copy.copy(self)
+        before, made = self.experiment.with_earlier_model(), copy.copy(self)
         if before is self.experiment:
             return self
         made.experiment, made.id = before, self._id(before)

@@ -83,13 +83,13 @@ def put(package: Package) -> None:
 
 
 def load(run: Run, folder: Path) -> spec.Experiment:
-    """Unpack a run, and read its experiment as the release meant it that sent it.
+    """Unpack a run, and read its experiment as the release that sent it would.
 
     Raises as `fetch`.
     """
     experiment = spec.load(fetch(run, folder))
     sent = runs.find(run, runs.Sent)
-    return experiment if sent and sent.model_by_columns else experiment.before()
+    return experiment if sent and sent.model_by_columns else experiment.with_earlier_model()
 
 
 def fetch(run: Run, folder: Path) -> Path:

@@ -61,7 +61,7 @@ def _rates(judged: intervals.Judged, inside_B: np.ndarray) -> dict[str, Estimate
 
 
 def _share(true_B: np.ndarray) -> Estimate | None:
-    return intervals.share(float(true_B.mean()), len(true_B)) if len(true_B) else None
+    return intervals.proportion(float(true_B.mean()), len(true_B)) if len(true_B) else None
 
 
 def _mean(error_B: np.ndarray) -> Estimate:

@@ -147,13 +147,13 @@ def estimates(judged: Judged) -> dict[str, Estimate]:
             found[name] = Estimate(value=value)
         elif np.isfinite(value):
             found[name] = _estimate(value, judged.resampled[name], judged.without[name], rows)
-            if found[name].low is None and metrics.REGISTRY[name].share:
-                found[name] = share(value, rows)
+            if found[name].low is None and metrics.REGISTRY[name].proportion:
+                found[name] = proportion(value, rows)
     return {name: one for name, one in found.items() if np.isfinite(one.value)}
 
 
-def share(value: float, rows: int) -> Estimate:
-    """A share of rows with its 95 % interval by Wilson."""
+def proportion(value: float, rows: int) -> Estimate:
+    """A proportion of rows, with its 95 % Wilson score interval."""
     low, high = Bin(said=0.0, was=value, rows=rows).sides
     return Estimate(value=value, low=max(0.0, low), high=min(1.0, high))
 

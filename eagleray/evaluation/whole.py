@@ -207,8 +207,7 @@ def _fit(
 
 
 def _interval(one: tasks.Interval) -> Interval:
-    low, high = one.bin.sides
-    coverage = Estimate(value=one.bin.was, low=low, high=high)
+    coverage = intervals.proportion(one.bin.was, one.bin.rows)
     return Interval(level=one.level, coverage=coverage, width=one.width)
 
 

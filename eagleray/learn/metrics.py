@@ -95,7 +95,7 @@ class Metric:
 
     `by_class` says that its time grows with the number of classes, `selects` that trials may be
     compared by it, `resampled` whether the mean of resamples is that of the rows, so that they give
-    an interval, `share` that it is a share of the rows, which has one also where it is 0 or 1.
+    an interval, `proportion` that it is one of the rows, which has an interval also at 0 and 1.
     """
 
     mode: Literal["max", "min"]
@@ -104,7 +104,7 @@ class Metric:
     by_class: bool = False
     selects: bool = True
     resampled: bool = True
-    share: bool = False
+    proportion: bool = False
 
 
 def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -229,7 +229,7 @@ def _listed(rows: Rows) -> float:
 REGISTRY = plugins.Registry(
     "metric",
     {
-        "accuracy": Metric("max", tasks.CLASSES, _accuracy, share=True),
+        "accuracy": Metric("max", tasks.CLASSES, _accuracy, proportion=True),
         "balanced_accuracy": Metric("max", tasks.CLASSES, _balanced_accuracy),
         "f1": Metric("max", tasks.CLASSES, _f1),
         "precision": Metric("max", tasks.CLASSES, _precision),

@@ -30,7 +30,7 @@ from eagleray.spec.recommend import Recommend as Recommend
 from eagleray.spec.sections import Configuration as Configuration
 from eagleray.spec.sections import Data as Data
 from eagleray.spec.sections import FeatureOptions as FeatureOptions
-from eagleray.spec.sections import File, beside
+from eagleray.spec.sections import File, with_defaults
 from eagleray.spec.sections import Split as Split
 from eagleray.spec.train import Train as Train
 from eagleray.spec.tune import Tune as Tune
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 SEMANTICS = 1
 """Increased when the same file comes to mean another search; earlier searches then run again."""
-FIRST = "mlp"
-"""The model of a file that named none in releases which did not choose it by the columns."""
+EARLIER_MODEL = "mlp"
+"""The default model of earlier releases, whatever the columns were."""
 MEMBERS = 5
 """Most members of an ensemble beside `model.type: auto`."""
 LIMITS = {
@@ -131,31 +131,30 @@ class Experiment(File):
 
     @property
     def names_model(self) -> bool:
-        """Whether the file has a section `model`, so that its columns do not choose one."""
+        """Whether the file has a section `model`; else the columns choose one."""
         return "model" in self.model_fields_set
 
     def fitted(self, types: Set[str]) -> Experiment:
         """The experiment with those models of `auto` that take columns of all these types.
 
-        Models that the file names stay, and `FIRST` of a release before; a file that names none
-        gets the usual one of such columns.
+        A file that names no model gets the default for such columns, unless it has `EARLIER_MODEL`.
         """
-        if not self.names_model and self.model.type != FIRST:
-            return self._of(models.usual(types, recommends=self.data.recommend is not None))
+        if not self.names_model and self.model.type != EARLIER_MODEL:
+            return self._of(models.default_type(types, recommends=self.data.recommend is not None))
         if not isinstance(self.model, models.Auto) or self.model.families is not None:
             return self
         takes = {name for name in models.REGISTRY if models.REGISTRY[name].takes(types)}
         return self._with(searched=auto.narrowed(self.searched, takes.__contains__))
 
-    def before(self) -> Experiment:
-        """The experiment as releases meant it that had `FIRST` for a file that names no model."""
-        return self if self.names_model else self._of(FIRST)
+    def with_earlier_model(self) -> Experiment:
+        """The experiment as earlier releases read it, with their default model."""
+        return self if self.names_model else self._of(EARLIER_MODEL)
 
     def _of(self, kind: str) -> Experiment:
-        """The experiment with this model, as one that the file does not name."""
+        """The experiment with a default model."""
         model = models.parse({"type": kind})
         searched = {**self.searched, "model": {"type": kind}}
-        return self._with(model=model, train=beside(model, self.train), searched=searched)
+        return self._with(model=model, train=with_defaults(model, self.train), searched=searched)
 
     def _with(self, **changes: Any) -> Experiment:
         fields = {name: getattr(self, name) for name in type(self).model_fields}
@@ -206,11 +205,11 @@ class Experiment(File):
         """The keys by which searches differ.
 
         Only keys that are set count, so another release's defaults make no other search; and the
-        model of a file that names none, but for `FIRST`, which no id of earlier releases has.
+        default model, but for `EARLIER_MODEL`, which no id of earlier releases has.
         """
         explicit = self.explicit()
         counted = {name: explicit[name] for name in explicit if name in _COUNTED}
-        if not self.names_model and self.model.type != FIRST:
+        if not self.names_model and self.model.type != EARLIER_MODEL:
             counted["model"] = {"type": self.model.type}
         counted["data"] = self.data.model_dump(mode="json", exclude_unset=True, exclude={"memory"})
         counted["tune"] = self.tune.model_dump(mode="json", exclude_unset=True, exclude=LIMITS)
@@ -289,7 +288,7 @@ def examine(
     if valid.get("model") == {}:
         del valid["model"]
     searched: space.Tree = {name: valid.get(name, {}) for name in validation.SEARCHED}
-    searched["model"] = searched["model"] or {"type": reading.kind(valid)}
+    searched["model"] = searched["model"] or {"type": reading.model_type(valid)}
     values = space.fill(valid, space.defaults(valid))
     searched = auto.expanded(searched)
     return Experiment.model_validate({**values, "path": page.path, "searched": searched}), lines

@@ -34,15 +34,15 @@ def _default(tree: space.Tree, key: str) -> object:
 
 def model(tree: space.Tree) -> type[models.Options] | None:
     """The section of the file's model; None for code of the user's, and unknown names."""
-    named = kind(tree)
+    named = model_type(tree)
     return models.REGISTRY[named].options if named in models.REGISTRY else None
 
 
-def kind(tree: space.Tree) -> str:
-    """The type of the file's model; the usual one where the file has no section `model`."""
+def model_type(tree: space.Tree) -> str:
+    """The type of the file's model, the default without a section `model`."""
     if given := section(tree, "model"):
-        return str(given.get("type", sections.UNTYPED))
-    return models.usual(recommends=section(tree, "data").get("recommend") is not None)
+        return str(given.get("type", sections.UNTYPED_MODEL))
+    return models.default_type(recommends=section(tree, "data").get("recommend") is not None)
 
 
 def section(tree: space.Tree, name: str) -> space.Tree:

@@ -226,20 +226,20 @@ def _owners(option: str | None) -> list[str]:
     return [name for name in kinds if option in kinds[name].options.model_fields]
 
 
-UNTYPED = "mlp"
-"""The model of a section `model` that has other keys and no type."""
+UNTYPED_MODEL = "mlp"
+"""The type of a section `model` that has keys but no `type`."""
 
 
 def _model_tag(value: object) -> str:
     given = value if isinstance(value, dict) else vars(value) if isinstance(value, Section) else {}
-    kind = str(given.get("type", UNTYPED))
+    kind = str(given.get("type", UNTYPED_MODEL))
     return "module:function" if ":" in kind else kind
 
 
-def _usual_model(given: dict[str, Any]) -> models.Options:
-    """The model of a file without the section, while the types of its columns are unknown."""
+def _default_model(given: dict[str, Any]) -> models.Options:
+    """The default of the section, before the types of the columns are known."""
     data = given.get("data")
-    kind = models.usual(recommends=data is not None and data.recommend is not None)
+    kind = models.default_type(recommends=data is not None and data.recommend is not None)
     return models.parse({"type": kind})
 
 
@@ -265,15 +265,15 @@ else:
     ModelOptions = Annotated[functools.reduce(operator.or_, _tagged), Discriminator(_model_tag)]
 
 
-def beside(model: models.Options | None, train: Train) -> Train:
-    """The section `train` with this model's defaults for keys that are not set."""
+def with_defaults(model: models.Options | None, train: Train) -> Train:
+    """The section `train`, with this model's defaults for keys that are not set."""
     own = {**dict(Train()), **(type(model).train if model is not None else {})}
     given = {key: getattr(train, key) for key in train.model_fields_set}
     return Train.model_construct(train.model_fields_set, **{**own, **given})
 
 
 def _of_model(train: Train, info: ValidationInfo) -> Train:
-    return beside(info.data.get("model"), train)
+    return with_defaults(info.data.get("model"), train)
 
 
 TrainOfModel = Annotated[Train, pydantic.AfterValidator(_of_model)]
@@ -308,7 +308,7 @@ class File(Section):
         {}, description="Columns that are not treated as their inferred type is by default."
     )
     model: ModelOptions = Field(
-        default_factory=_usual_model,
+        default_factory=_default_model,
         description="What is trained. Without it: `tabm` for tables, `image` for pictures, `text` "
         "for texts alone, `recommender` beside `data.recommend`.",
     )

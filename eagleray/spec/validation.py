@@ -247,7 +247,7 @@ def _claims(tree: space.Tree) -> Iterator[tuple[Key, object, frozenset[str]]]:
         yield ("data", "positive"), positive, frozenset(takes)
     if recommend := reading.section(reading.section(tree, "data"), "recommend"):
         yield ("data", "recommend"), f"user: {recommend.get('user')}", RANKING
-    kind = reading.kind(tree)
+    kind = reading.model_type(tree)
     if kind in models.REGISTRY or code.is_name(kind):
         yield ("model", "type"), kind, models.fitting(kind)
     for key in sorted({"class_weights", "sampling"} - without_effect(tree)):

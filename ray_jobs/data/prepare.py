@@ -187,7 +187,7 @@ def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
     return chosen
 
 
-def types(experiment: spec.Experiment, prepared: Dataset) -> set[str]:
+def column_types(experiment: spec.Experiment, prepared: Dataset) -> set[str]:
     """The types of the input columns as a model sees them: numbers where code encodes texts."""
     known = [(one, _encoding(one, experiment)) for one in prepared.schema.columns]
     return {NUMERIC.name if isinstance(how, features.Vector) else one.type for one, how in known}

@@ -32,12 +32,18 @@ def experiment(folder: Path, text: str = FILE, **overrides: str) -> spec.Experim
     return spec.load(folder / "sent.yaml", overrides)
 
 
-def test_what_is_unpacked_is_the_same_experiment_with_its_table_and_modules(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def sent(folder: Path) -> tuple[spec.Experiment, package.Package]:
+    """An experiment, and its package in storage."""
     chosen = experiment(folder)
     packed = package.pack(chosen)
     package.put(packed)
+    return chosen, packed
+
+
+def test_what_is_unpacked_is_the_same_experiment_with_its_table_and_modules(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chosen, packed = sent(folder)
     there = spec.load(package.fetch(packed.run, tmp_path_factory.mktemp("there")))
     assert there.search_id("") == chosen.search_id("")
     assert (there.path.parent / "data/rows.csv").read_text() == "x,kind\n1,a\n2,b\n"
@@ -47,18 +53,16 @@ def test_what_is_unpacked_is_the_same_experiment_with_its_table_and_modules(
 def test_what_a_release_sent_that_had_mlp_for_a_file_without_model_is_mlp(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    chosen = experiment(folder)
-    packed = package.pack(chosen)
-    package.put(packed)
+    chosen, packed = sent(folder)
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
     assert package.load(packed.run, here).model.type == "tabm"
-    sent = folder / "storage" / keys.RUN.format(name="sent", id=packed.run.id)
-    fields = json.loads(sent.read_text())
+    document = folder / "storage" / keys.RUN.format(name="sent", id=packed.run.id)
+    fields = json.loads(document.read_text())
     del fields["model_by_columns"]  # which documents of such releases lack
-    sent.write_text(json.dumps(fields))
+    document.write_text(json.dumps(fields))
     before = package.load(packed.run, there)
     assert before.model.type == "mlp"
-    assert before.search_id("") == chosen.before().search_id("") != chosen.search_id("")
+    assert before.search_id("") == chosen.with_earlier_model().search_id("") != chosen.search_id("")
 
 
 def test_the_same_input_gives_the_same_bytes_and_the_same_run(folder: Path) -> None:

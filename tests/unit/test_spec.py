@@ -150,7 +150,7 @@ def test_a_search_keeps_its_id_from_release_to_release(file: Path) -> None:
     """If this id must change, raise `spec.SEMANTICS`: every search is then run again."""
     train = {"lr": {"loguniform": [1e-4, 1e-1]}, "epochs": 20}
     experiment = load(file, {"train": train, "tune": {"metric": "accuracy"}})
-    assert experiment.before().search_id("data") == "f79a9c66e243"
+    assert experiment.with_earlier_model().search_id("data") == "f79a9c66e243"
     assert experiment.explicit() == {
         **LEAST,
         "train": train,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REGISTRY", "Auto", "Boosting", "Custom", "Image", "Mlp", "Model", "Options", "Recommender",
-    "TabM", "Text", "build", "engine", "parse", "usual",
+    "TabM", "Text", "build", "default_type", "engine", "parse",
 ]  # fmt: skip
 
 
@@ -96,8 +96,8 @@ REGISTRY = plugins.Registry(
 )
 
 
-def usual(types: Set[str] = frozenset(), *, recommends: bool = False) -> str:
-    """The model of a file that names none, for columns of these types."""
+def default_type(types: Set[str] = frozenset(), *, recommends: bool = False) -> str:
+    """The default model for columns of these types."""
     if recommends:
         return "recommender"
     if IMAGE.name in types and TEXT.name not in types:  # which `image` does not read

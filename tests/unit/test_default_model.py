@@ -65,8 +65,8 @@ def test_texts_alone_are_trained_by_the_model_for_texts(
 
 
 def test_pictures_beside_texts_are_trained_by_a_model_that_reads_both() -> None:
-    assert models.usual({"image", "numeric"}) == "image"
-    assert models.usual({"image", "text"}) == "tabm"
+    assert models.default_type({"image", "numeric"}) == "image"
+    assert models.default_type({"image", "text"}) == "tabm"
 
 
 def test_choices_of_users_are_trained_by_the_recommender(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_it_is_the_same_search_as_of_a_file_that_names_the_model(tmp_path: Path)
 
 def test_a_search_of_the_release_before_goes_on_with_mlp(tmp_path: Path) -> None:
     one = judged.searched(tmp_path, TUMOURS)
-    assert one.as_begun() is one  # nothing has begun
+    assert one.resumed() is one  # nothing has begun
     old = begun_before(one)
-    again = judged.searched(tmp_path, TUMOURS).as_begun()
+    again = judged.searched(tmp_path, TUMOURS).resumed()
     assert (again.id, again.experiment.families) == (old.search_id, ("mlp",))
     assert again.experiment.default().train.batch_size == 64
     assert [record.number for record in again.records.trials()] == [1]
@@ -120,23 +120,23 @@ def test_a_search_of_the_release_before_goes_on_with_mlp(tmp_path: Path) -> None
 
 def test_a_run_that_the_release_before_has_sent_begins_with_mlp(tmp_path: Path) -> None:
     """`package.load` gives the experiment as that release meant it."""
-    sent = judged.searched(tmp_path, TUMOURS).experiment.before()
+    sent = judged.searched(tmp_path, TUMOURS).experiment.with_earlier_model()
     one = search.Search(sent)
-    assert one.experiment.families == one.as_begun().experiment.families == ("mlp",)
+    assert one.experiment.families == one.resumed().experiment.families == ("mlp",)
     assert one.id == sent.search_id(one.dataset.fingerprint)
 
 
 def test_a_search_that_names_its_model_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
     begun_before(judged.searched(tmp_path, TUMOURS))
     named = judged.searched(tmp_path, TUMOURS + "model: {type: tabm}\n")
-    assert named.as_begun() is named
+    assert named.resumed() is named
 
 
 def begun_before(one: search.Search) -> searches.Records:
     """Records of a search of this file and these rows with the model that was the default."""
-    key = one.experiment.before().search_id(one.dataset.fingerprint)
+    key = one.experiment.with_earlier_model().search_id(one.dataset.fingerprint)
     records = searches.Records(one.storage, one.experiment.name, key)
-    settings = one.experiment.before().counted()
+    settings = one.experiment.with_earlier_model().counted()
     assert "model" not in settings
     records.define(searches.Definition(settings=settings, rows=one.dataset.fingerprint))
     records.save(searches.Record(number=1, values={"train.lr": 0.01}, status="running"))
