@@ -36,6 +36,8 @@ TUNE = {
     "TUNE_WARN_THRESHOLD_S": "60",
 }
 """Ray Tune's own files are scratch (docs/adr/0001); `searcher` limits trials; we handle Ctrl-C."""
+_ADVICE = "\nFailed to apply UDF transform after "
+"""How Ray Data begins what it appends to the text of an error."""
 TRAIN = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -299,6 +301,22 @@ def is_out_of_disk(failure: BaseException) -> bool:
     from ray import exceptions
 
     return isinstance(failure, exceptions.OutOfDiskError)
+
+
+def task_error(failure: BaseException | None) -> errors.EagleRayError | None:
+    """Our error that a task of Ray Data raised, if it did, with its own text.
+
+    What Ray raises then is of its class too, but says the trace of the task, with Ray's advice.
+    """
+    from ray import exceptions
+
+    while failure is not None:
+        is_rays = isinstance(failure, exceptions.RayError)
+        if isinstance(failure, errors.EagleRayError) and not is_rays:
+            failure.args = (str(failure).partition(_ADVICE)[0], *failure.args[1:])
+            return failure
+        failure = getattr(failure, "cause", None) or failure.__cause__
+    return None
 
 
 def lost_workers(failure: BaseException) -> bool:

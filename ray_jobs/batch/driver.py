@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import signal
@@ -141,6 +142,7 @@ def _predict(
     out: console.Console,
     address: str | None,
 ) -> None:
+    gc.collect()  # the actors of a failed try leave when their handles do, which are in cycles
     shown = time.monotonic()
     with passes.raised("predict", address), contextlib.closing(_written(job, spans)) as written:
         for part in written:

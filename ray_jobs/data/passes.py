@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from eagleray import errors, spec
+from eagleray import errors, ray_compat, spec
 from eagleray.learn import columns, features, schema, tasks
 from eagleray.learn.schema import Column, Raw, Schema
 from eagleray.tabular import delimited, files, load, sources, tables
@@ -205,10 +205,7 @@ def raised(what: str, address: str | None = None) -> Iterator[None]:
         with cluster.connected(address):
             yield
     except ray.exceptions.RayError as failure:
-        cause: BaseException | None = failure
-        while cause is not None and not isinstance(cause, errors.EagleRayError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
+        if (cause := ray_compat.task_error(failure)) is not None:
             raise cause from failure
         law = f"{what}: Ray Data must read all rows, but {_first_line(failure)}"
         raise errors.ClusterError(law) from failure
@@ -296,4 +293,7 @@ def _encoded(encoding: Encoding, span: pa.Table) -> Iterator[pa.Table]:
 
 
 def _first_line(failure: BaseException) -> str:
+    if isinstance(failure, ray.exceptions.RayTaskError):
+        failure = failure.cause
+        return f"{type(failure).__name__}: {failure}".splitlines()[0]
     return (str(failure).splitlines() or [repr(failure)])[0]

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from eagleray import ray_compat, ray_load
+from eagleray import errors, ray_compat, ray_load
 from serving import environment, fast_path
 from serving.autoscaling import ray_serve
 
@@ -182,6 +182,29 @@ def test_population_based_training_gives_a_trial_anothers_checkpoint_and_changed
     assert trials[0].take_checkpoint() is None
     assert trials[0].config["lr"] in (0.1, 0.2, 0.3)
     assert trials[1].take_checkpoint() is None
+
+
+def test_the_error_of_a_task_of_ray_data_has_its_own_text() -> None:
+    from ray import exceptions
+    from ray.data._internal import util
+
+    ours = errors.DataError("a.csv: row 1", "a.csv: row 2")
+    advised = util._annotate_exception_with_retry_context(
+        ours,
+        description="apply UDF transform",
+        attempts=1,
+        max_attempts=1,
+        total_backoff_s=0.0,
+        exception_str="",
+    )
+    told = exceptions.RayTaskError("f", "the trace", advised, "task", 1, "127.0.0.1")
+    raised = told.as_instanceof_cause()
+    assert isinstance(raised, errors.DataError)
+    assert "the trace" in str(raised)
+    found = ray_compat.task_error(raised)
+    assert type(found) is errors.DataError
+    assert str(found) == "a.csv: row 1\na.csv: row 2"
+    assert ray_compat.task_error(exceptions.RayError("lost")) is None
 
 
 def test_a_run_of_ray_train_tells_lost_workers_from_failures_of_their_own() -> None:
