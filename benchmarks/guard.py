@@ -1,4 +1,4 @@
-"""What keys, rates and capture cost a request: the application itself, without a socket.
+"""What keys, rates, capture and a split cost a request: the application itself, without a socket.
 
 Run: python benchmarks/guard.py
 """
@@ -18,6 +18,7 @@ import torch
 from eagleray import apikeys, bundle, storage
 from eagleray.engines.torch import Torch
 from eagleray.learn import features, models, schema
+from eagleray.state import aliases
 from serving import (
     batching,
     capture,
@@ -28,10 +29,12 @@ from serving import (
     metrics,
     predictor,
     rates,
+    routing,
     web,
 )
 
 ROUNDS, REQUESTS, KEYS = 21, 1000, 10
+TOGETHER = 21  # requests that a batch of 64 busy connections has
 TARGET = 1.1  # of the time of a request with all of it off
 ROW = {"age": 41, "city": "Bern"}
 HEADERS = [
@@ -74,10 +77,14 @@ def application(folder: Path, observer: metrics.Metrics, share: float) -> web.Ap
         samples = capture.Capture(store, "left", share, privacy=privacy, observer=observer)
         samples.start()
         made.samples = samples
-    made.predictor = predictor.Predictor(
-        loaded(), batching.Limits(), ThreadPoolExecutor(1), observer, samples=samples
-    )
+    made.predictor = version(observer, 1, samples=samples)
     return made
+
+
+def version(observer: metrics.Metrics, number: int, **more: Any) -> predictor.Predictor:
+    made = loaded()
+    made.number = number
+    return predictor.Predictor(made, batching.Limits(), ThreadPoolExecutor(1), observer, **more)
 
 
 def with_keys(folder: Path) -> tuple[keys.Keys, bytes]:
@@ -87,8 +94,10 @@ def with_keys(folder: Path) -> tuple[keys.Keys, bytes]:
     return keys.Keys(folder / "keys"), made[-1][0].encode()
 
 
-async def seconds(app: web.Application, headers: list[tuple[bytes, bytes]]) -> float:
-    """Seconds of the processor for a request, the mean of `REQUESTS` one after another."""
+async def seconds(
+    app: web.Application, headers: list[tuple[bytes, bytes]], together: int = 1
+) -> float:
+    """Seconds of the processor for a request, the mean of `REQUESTS`, so many at a time."""
     body = json.dumps({"instances": [ROW]}).encode()
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
 
@@ -98,9 +107,12 @@ async def seconds(app: web.Application, headers: list[tuple[bytes, bytes]]) -> f
     async def send(message: Any) -> None:
         assert message.get("status", 200) == 200, message
 
-    began = time.thread_time()
-    for _ in range(REQUESTS):
-        await app(scope, receive, send)
+    async def client() -> None:
+        for _ in left:
+            await app(scope, receive, send)
+
+    left, began = iter(range(REQUESTS)), time.thread_time()
+    await asyncio.gather(*(client() for _ in range(together)))
     return (time.thread_time() - began) / REQUESTS
 
 
@@ -119,6 +131,23 @@ async def measure(folder: Path) -> dict[str, list[float]]:
         for name, (app, headers) in cases.items():
             found[name].append(await seconds(app, headers))
     return found
+
+
+async def split(folder: Path) -> dict[str, float]:
+    """The least microseconds of a request among others, without and with a split of 5 %."""
+    observer, schedule = metrics.Metrics(folder / "split", "left"), batching.Schedule(0.001)
+    off, on = web.Application("left", observer), web.Application("left", observer)
+    stable, control, candidate = (version(observer, one, schedule=schedule) for one in (1, 1, 2))
+    off.predictor = on.predictor = stable
+    on.split = routing.Split("r1", on.capacity, stable.outcome)
+    route = aliases.Route(rollout="r1", candidate=2, share=0.05)
+    on.split.follow(stable, control, candidate, route)
+    found: dict[str, list[float]] = {"off": [], "on": []}
+    for number in range(ROUNDS + 3):
+        for name, app in (("off", off), ("on", on)):
+            took = await seconds(app, HEADERS, TOGETHER)
+            found[name] += [took] if number >= 3 else []  # the first ones warm up
+    return {name: round(1e6 * min(values), 1) for name, values in found.items()}
 
 
 async def parts(folder: Path) -> dict[str, float]:
@@ -153,6 +182,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(measure(Path(folder)))
         least = asyncio.run(parts(Path(folder)))
+        shared = asyncio.run(split(Path(folder)))
     medians = {name: statistics.median(values) for name, values in found.items()}
     ratios = {
         name: statistics.median(
@@ -161,6 +191,7 @@ def main() -> None:
         for name in ("keys", "all")
     }
     print(json.dumps({"parts_us": least}))
+    print(json.dumps({"split_us": shared}))
     claim = (
         f"microseconds of a processor for a request with {KEYS} keys, a rate and capture at 10 %;"
         " the peer has all of them off, `keys` has keys alone (medians of interleaved rounds)"

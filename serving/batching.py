@@ -4,7 +4,8 @@ A single request runs at once. When several requests ran together, the next one 
 at most `wait_s`. A large request queues part by part, so that small requests run in between.
 A quick batch runs on the event loop, because a thread switch would take longer than the batch; any
 other batch runs in a thread. The versions of a model have batches of their own, which run together:
-one that gets few requests would else run one or two of them at a time.
+one that gets few requests would else run one or two of them at a time. Their answers are delivered
+in the order in which the requests came, whichever version they are of.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from eagleray import errors
 
@@ -40,15 +41,16 @@ class Limits:
     stuck_s: float = 300.0  # a batch that runs longer is considered hung
 
 
-@dataclass(frozen=True, slots=True)
-class Request(Generic[Row, Answer]):
+class Request(NamedTuple, Generic[Row, Answer]):
     """Rows of one caller, and the future of their answers."""
 
+    number: int  # in the order of all requests of a schedule
     rows: Sequence[Row]
     answers: asyncio.Future[Sequence[Answer]]
 
 
 Batch: TypeAlias = list[Request[Row, Answer]]
+Answered: TypeAlias = list[tuple[Request[Row, Answer], Outcome[Answer]]]
 
 
 class Schedule:
@@ -58,6 +60,7 @@ class Schedule:
     """
 
     def __init__(self, wait_s: float) -> None:
+        self.numbers = itertools.count()  # of requests
         self._wait_s = wait_s
         self._ready: list[Batcher[Any, Any]] = []  # have requests, and no batch in the thread
         self._waiting = 0  # requests of these
@@ -84,7 +87,17 @@ class Schedule:
     def _run(self) -> None:
         self._timer, self._is_due = None, False
         ready, self._ready, self._waiting = self._ready, [], 0
-        self._last = sum(batcher.run_next() for batcher in ready) or self._last
+        answered, together = list[Any](), 0
+        for batcher in ready:
+            batch = batcher.take()
+            together += len(batch)
+            answered += batcher.start(batch)
+        self._last = together or self._last
+        if len(ready) > 1:
+            answered.sort(key=_number)
+        _deliver(answered)
+        for batcher in ready:
+            batcher.go_on()
 
 
 class Batcher(Generic[Row, Answer]):
@@ -108,6 +121,7 @@ class Batcher(Generic[Row, Answer]):
         self._times: dict[int, tuple[float, float]] = {}  # by bit length of the number of rows
         self._running: asyncio.Task[None] | None = None  # waits for the batch in the thread
         self._began = 0.0  # start of that batch
+        self.is_quick = False  # whether the last batch ran on the event loop
         self._broken: str | None = None
 
     @property
@@ -123,17 +137,33 @@ class Batcher(Generic[Row, Answer]):
             return f"a batch has been running for {since:.0f} s"
         return self._broken
 
-    def run_next(self) -> int:
-        """Run the requests that wait, as many as fit into a batch; return how many these are."""
-        batch = self._next()
+    def take(self) -> Batch[Row, Answer]:
+        """Take the requests that wait out of the queue, as many as fit into a batch."""
+        batch, room = [], self._limits.max_rows
+        while self._queue and len(self._queue[0].rows) <= room:
+            request = self._queue.popleft()
+            self._waiting -= len(request.rows)
+            if not request.answers.cancelled():
+                batch.append(request)
+                room -= len(request.rows)
+        return batch
+
+    def start(self, batch: Batch[Row, Answer]) -> Answered[Row, Answer]:
+        """Run a batch; return its outcomes, or none yet if it runs in the thread."""
         if not batch:
-            return 0
-        if self._expected(sum(len(request.rows) for request in batch)) <= INLINE_S:
-            self._deliver(batch, self._outcomes(batch))
-        else:
-            self._began = time.monotonic()
-            self._running = asyncio.get_running_loop().create_task(self._run_in_thread(batch))
-        return len(batch)
+            return []
+        rows = sum(len(request.rows) for request in batch)
+        self.is_quick = self._expected(rows) <= INLINE_S
+        if self.is_quick:
+            return list(zip(batch, self._outcomes(batch), strict=True))
+        self._began = time.monotonic()
+        self._running = asyncio.get_running_loop().create_task(self._run_in_thread(batch))
+        return []
+
+    def go_on(self) -> None:
+        """Have the requests that wait run, unless a batch is in the thread."""
+        if self._queue and self._running is None:
+            self._schedule.add(self, len(self._queue))
 
     async def submit(self, rows: Sequence[Row]) -> Sequence[Answer]:
         """Return an answer per row; ServingError if the model fails or batches cannot run."""
@@ -147,7 +177,7 @@ class Batcher(Generic[Row, Answer]):
 
     def _enqueue(self, rows: Sequence[Row]) -> asyncio.Future[Sequence[Answer]]:
         answers: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
-        self._queue.append(Request(rows, answers))
+        self._queue.append(Request(next(self._schedule.numbers), rows, answers))
         self._waiting += len(rows)
         if self._running is None:
             self._schedule.add(self, 1)
@@ -162,17 +192,8 @@ class Batcher(Generic[Row, Answer]):
             self._broken = f"the thread that runs batches has stopped: {why}"
             outcomes = [errors.ServingError(self._broken) for _ in batch]
         self._running = None
-        self._deliver(batch, outcomes)
-
-    def _next(self) -> Batch[Row, Answer]:
-        batch, room = [], self._limits.max_rows
-        while self._queue and len(self._queue[0].rows) <= room:
-            request = self._queue.popleft()
-            self._waiting -= len(request.rows)
-            if not request.answers.cancelled():
-                batch.append(request)
-                room -= len(request.rows)
-        return batch
+        _deliver(zip(batch, outcomes, strict=True))
+        self.go_on()
 
     def _outcomes(self, batch: Batch[Row, Answer]) -> list[Outcome[Answer]]:
         """Return the answers or the failure of each request; a failure affects one request only."""
@@ -207,16 +228,19 @@ class Batcher(Generic[Row, Answer]):
         mean, least = self._times.get(size, (worked, passed))
         self._times[size] = mean + SMOOTHING * (worked - mean), min(passed, FORGETTING * least)
 
-    def _deliver(self, batch: Batch[Row, Answer], outcomes: list[Outcome[Answer]]) -> None:
-        for request, outcome in zip(batch, outcomes, strict=True):
-            if request.answers.cancelled():
-                continue
-            if isinstance(outcome, Exception):
-                request.answers.set_exception(outcome)
-            else:
-                request.answers.set_result(outcome)
-        if self._queue:
-            self._schedule.add(self, len(self._queue))
+
+def _number(answered: tuple[Request[Any, Any], object]) -> int:
+    return answered[0].number
+
+
+def _deliver(answered: Iterable[tuple[Request[Any, Any], Outcome[Any]]]) -> None:
+    for request, outcome in answered:
+        if request.answers.cancelled():
+            continue
+        if isinstance(outcome, Exception):
+            request.answers.set_exception(outcome)
+        else:
+            request.answers.set_result(outcome)
 
 
 def _parts(answers: Sequence[Answer], sizes: list[int]) -> list[Outcome[Answer]]:

@@ -39,6 +39,8 @@ way_s: contextvars.ContextVar[float] = contextvars.ContextVar("way_s", default=0
 class Batches(Protocol):
     """Runs the rows of many requests; see `serving.batching`."""
 
+    is_quick: bool  # whether the last one ran on the event loop
+
     @property
     def failure(self) -> str | None: ...
     async def submit(self, rows: protocol.Rows) -> Answers: ...
@@ -159,6 +161,11 @@ class Predictor:
     def reward(self, predicted: object, truth: object) -> float:
         """How right a prediction was, see `Task.reward`."""
         return self.bundle.task.reward(predicted, truth, self.bundle.scale)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether its last batch ran on the event loop."""
+        return self._batcher.is_quick
 
     @property
     def failure(self) -> str | None:

@@ -59,6 +59,8 @@ class Batches:
     them. A version that is `alone`, the stable one itself, lets them wait for a replica instead.
     """
 
+    is_quick = False
+
     def __init__(
         self, number: int, call: Call, clock: Callable[[], float] = time.monotonic
     ) -> None:

@@ -114,8 +114,9 @@ class Split:
 
     A request that the candidate fails is answered by the stable version, and counts against it.
     One that its client gave up has failed too, whichever version was to answer it.
-    The candidate is compared with a control, the stable version with batches of its own, which gets
-    as many requests: the fewer requests share a batch, the longer each of them takes.
+    The candidate is compared with a control: the stable version with as many requests in batches of
+    their own, since the fewer requests share a batch, the longer each of them takes. Quick batches
+    run together, and their answers come together, so there the control's are the stable version's.
     """
 
     def __init__(self, rollout_id: str, capacity: admission.Capacity, outcome: Outcome) -> None:
@@ -178,6 +179,7 @@ class Split:
             return await self._try(stable, candidate, body, reservation, exchange)
         if not chosen and not choice.control(headers, chance):
             return await stable.answer(body, reservation, exchange), stable.header
+        control = stable if stable.is_quick else control
         try:
             predictions, seconds = await control.timed(body, reservation, exchange)
         except errors.RequestError:

@@ -102,6 +102,27 @@ def test_batchers_of_one_schedule_run_together() -> None:
     assert (often.batches, rarely.batches) == ([1, 3, 3], [1, 2, 2])
 
 
+def test_answers_of_batchers_of_one_schedule_come_in_the_order_of_their_requests() -> None:
+    async def work() -> list[int]:
+        schedule, order = batching.Schedule(5.0), list[int]()
+        many, few = (
+            batching.Batcher(Doubler(), batching.Limits(), ThreadPoolExecutor(1), schedule)
+            for _ in range(2)
+        )
+
+        async def ask(made: batching.Batcher[int, int], number: int) -> None:
+            await made.submit([number])
+            order.append(number)
+
+        for made in (many, few):  # the first batch of each runs in the thread
+            await made.submit([0])
+        company = [many, few, many, many, few]
+        await asyncio.gather(*(ask(made, number) for number, made in enumerate(company)))
+        return order
+
+    assert run(work()) == [0, 1, 2, 3, 4]
+
+
 def test_a_slow_batcher_holds_no_other_of_its_schedule_up() -> None:
     async def work() -> list[str]:
         schedule, order = batching.Schedule(0.001), list[str]()

@@ -1,8 +1,10 @@
 """Decisions of rollouts, on simulated traffic."""
 
+import asyncio
 import random
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from eagleray.state import aliases
 from eagleray.state.evidence import Counts, Evidence
 from eagleray.state.rollouts import Plan, Rollout
-from serving import rollout, routing
+from serving import admission, rollout, routing
 
 PLAN = Plan(bake_s=10, least=100, deadline_s=600)
 Behaviour = Callable[[random.Random], tuple[float, str] | None]
@@ -286,3 +288,36 @@ def test_a_header_chooses_as_often_as_chance_does() -> None:
     assert both / 4000 < 0.12, "another rollout asks other users"
     assert not choice.candidate({}, 0.9)
     assert choice.candidate({}, 0.1)
+
+
+class Version:
+    """A version that notes its name when it is asked."""
+
+    number, remote, header = 1, None, (b"x-eagleray-version", b"1")
+
+    def __init__(self, name: str, asked: list[str], *, is_quick: bool) -> None:
+        self._name, self._asked, self.is_quick = name, asked, is_quick
+
+    async def timed(self, *_: object) -> tuple[list[dict[str, Any]], float]:
+        self._asked.append(self._name)
+        return [{}], 0.001
+
+    def encode(self, *_: object) -> tuple[bytes, bytes, tuple[()]]:
+        return b"", b"", ()
+
+
+@pytest.mark.parametrize(("is_quick", "asked"), [(True, "stable"), (False, "control")])
+def test_the_control_has_batches_of_its_own_unless_they_are_quick(
+    monkeypatch: pytest.MonkeyPatch, is_quick: bool, asked: str
+) -> None:
+    names, capacity = list[str](), admission.Capacity()
+    versions: list[Any] = [
+        Version(name, names, is_quick=is_quick) for name in ("stable", "control", "candidate")
+    ]
+    split = routing.Split("r1", capacity, lambda _: "yes")
+    split.follow(*versions, aliases.Route(rollout="r1", candidate=2, share=0.3))
+    monkeypatch.setattr(random, "random", lambda: 0.5)
+    exchange: Any = None
+    asyncio.run(split.answer(b"", admission.Reservation(capacity), {}, exchange))
+    counted = split.stable.counts()
+    assert (names, counted.requests, counted.outcomes) == ([asked], 1, {"yes": 1})
