@@ -62,6 +62,8 @@ def _fast_enough(
     for trial in _able(searched, others):
         try:
             model = bundles.of(searched, trial)
+        except errors.StorageUnavailableError:
+            raise  # another try will tell
         except errors.StorageError:
             continue  # as if it had none
         tried += 1

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 import eagleray
-from eagleray import bundle, spec
+from eagleray import bundle, errors, spec
 from eagleray.findings import Finding
 from eagleray.state import searches
 from eagleray.storage import blobs
-from ray_jobs import latency, search, winner
+from ray_jobs import bundles, latency, search, winner
 from ray_jobs.report import outcome
 from tests import judged
 
@@ -94,6 +94,21 @@ def test_where_no_trial_is_fast_enough_it_says_so(
     rotten = winner.Winner(one, trials).register().latency
     assert rotten is not None
     assert (rotten.faster, rotten.tried) == (None, 0)
+
+
+@pytest.mark.usefixtures("by_size")
+def test_storage_that_is_away_is_not_taken_for_trials_without_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = sized(tmp_path)
+    trials = trained(one)
+
+    def away(*_: object) -> None:
+        raise errors.StorageUnavailableError("storage: the connection failed")
+
+    monkeypatch.setattr(bundles, "of", away)
+    with pytest.raises(errors.StorageUnavailableError):
+        latency.judge(one, trials, 100.0, {})
 
 
 def test_a_winner_within_the_bound_says_what_it_takes_and_no_more(tmp_path: Path) -> None:
