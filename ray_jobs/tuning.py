@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -126,7 +127,7 @@ def _tune(
 def _job(searched: search.Search) -> session.Job:
     experiment, shared = searched.experiment, {}
     for key, data in itertools.islice(_encoded(searched), MAX_ENCODED):
-        shared[key] = ray.put(data)
+        shared[key] = _put(data)
     rungs, folds, refit = scheduler.rungs(experiment), experiment.tune.folds, searched.refit
     return session.Job(
         experiment=experiment,
@@ -136,9 +137,21 @@ def _job(searched: search.Search) -> session.Job:
         population=experiment.tune.scheduler == "pbt",
         custom=searched.custom,
         shared=shared,
-        dataset=ray.put(searched.dataset),
+        dataset=_put(searched.dataset),
         refit=refit.until if refit else 0,
     )
+
+
+def _put(data: object) -> Any:
+    """Where data are in Ray's object store; ClusterError if neither it nor the disk has room."""
+    try:
+        return ray.put(data)
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as cause:
+        law = "Ray's object store must have room for the data, on disk if not in memory"
+        fix = "make room on the disk of Ray's temporary folder, of which Ray fills 95 %"
+        raise errors.ClusterError(
+            f"{socket.gethostname()}: {law}, but is full: {fix}, and run the same command to go on"
+        ) from cause
 
 
 def _encoded(searched: search.Search) -> Iterator[tuple[str, encoded.Encoded]]:

@@ -1,5 +1,6 @@
 """What a user gets wrong before compute is spent: one line, exit code 2, nothing written."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,18 @@ def test_ray_that_does_not_start_is_told_as_a_failure_of_the_cluster() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "errors.ClusterError: Ray on this machine: must be ready, but" in done.stderr
+
+
+def test_data_that_have_no_room_in_memory_or_on_the_disk_are_told_as_such() -> None:
+    code = (
+        "import numpy as np\n"
+        "from eagleray import ray_compat\n"
+        "from ray_jobs import tuning\n"
+        "full = {'local_fs_capacity_threshold': 0.001}\n"
+        "room = {'object_store_memory': 80 << 20, 'num_cpus': 1}\n"
+        "with ray_compat.connected(None, **room, _system_config=full):\n"
+        "    tuning._put(np.zeros(200 << 20, np.uint8))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    law = "errors.ClusterError: .*: Ray's object store must have room for the data, on disk if not"
+    assert re.search(law, done.stderr), done.stderr
