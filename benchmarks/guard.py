@@ -97,7 +97,7 @@ def with_keys(folder: Path) -> tuple[keys.Keys, bytes]:
 async def seconds(
     app: web.Application, headers: list[tuple[bytes, bytes]], together: int = 1
 ) -> float:
-    """Seconds of the processor for a request, the mean of `REQUESTS`, so many at a time."""
+    """CPU seconds per request, the mean of `REQUESTS`; `together` are in progress at a time."""
     body = json.dumps({"instances": [ROW]}).encode()
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
 
@@ -134,7 +134,7 @@ async def measure(folder: Path) -> dict[str, list[float]]:
 
 
 async def split(folder: Path) -> dict[str, float]:
-    """The least microseconds of a request among others, without and with a split of 5 %."""
+    """Minimum microseconds of a request among `TOGETHER`, without and with a split of 5 %."""
     observer, schedule = metrics.Metrics(folder / "split", "left"), batching.Schedule(0.001)
     off, on = web.Application("left", observer), web.Application("left", observer)
     stable, control, candidate = (version(observer, one, schedule=schedule) for one in (1, 1, 2))

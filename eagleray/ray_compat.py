@@ -37,7 +37,7 @@ TUNE = {
 }
 """Ray Tune's own files are scratch (docs/adr/0001); `searcher` limits trials; we handle Ctrl-C."""
 _ADVICE = "\nFailed to apply UDF transform after "
-"""How Ray Data begins what it appends to the text of an error."""
+"""The beginning of what Ray Data appends to the message of an error."""
 TRAIN = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -304,15 +304,15 @@ def is_out_of_disk(failure: BaseException) -> bool:
 
 
 def task_error(failure: BaseException | None) -> errors.EagleRayError | None:
-    """Our error that a task of Ray Data raised, if it did, with its own text.
+    """The EagleRay error that a task of Ray Data raised, with its own message; None for others.
 
-    What Ray raises then is of its class too, but says the trace of the task, with Ray's advice.
+    Ray raises an error of the same class, whose message is the task's traceback and Ray's advice.
     """
     from ray import exceptions
 
     while failure is not None:
-        is_rays = isinstance(failure, exceptions.RayError)
-        if isinstance(failure, errors.EagleRayError) and not is_rays:
+        is_ray_error = isinstance(failure, exceptions.RayError)
+        if isinstance(failure, errors.EagleRayError) and not is_ray_error:
             failure.args = (str(failure).partition(_ADVICE)[0], *failure.args[1:])
             return failure
         failure = getattr(failure, "cause", None) or failure.__cause__

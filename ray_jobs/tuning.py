@@ -143,7 +143,7 @@ def _job(searched: search.Search) -> session.Job:
 
 
 def _put(data: object) -> Any:
-    """Where data are in Ray's object store; ClusterError if neither it nor the disk has room."""
+    """Put data into Ray's object store; ClusterError if neither it nor the disk has room."""
     try:
         return ray.put(data)
     except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as cause:

@@ -89,15 +89,15 @@ class Schedule:
         ready, self._ready, self._waiting = self._ready, [], 0
         answered, together = list[Any](), 0
         for batcher in ready:
-            batch = batcher.take()
+            batch = batcher.next_batch()
             together += len(batch)
-            answered += batcher.start(batch)
+            answered += batcher.run_batch(batch)
         self._last = together or self._last
         if len(ready) > 1:
             answered.sort(key=_number)
         _deliver(answered)
         for batcher in ready:
-            batcher.go_on()
+            batcher.reschedule()
 
 
 class Batcher(Generic[Row, Answer]):
@@ -137,8 +137,8 @@ class Batcher(Generic[Row, Answer]):
             return f"a batch has been running for {since:.0f} s"
         return self._broken
 
-    def take(self) -> Batch[Row, Answer]:
-        """Take the requests that wait out of the queue, as many as fit into a batch."""
+    def next_batch(self) -> Batch[Row, Answer]:
+        """Remove waiting requests from the queue, as many as fit into a batch."""
         batch, room = [], self._limits.max_rows
         while self._queue and len(self._queue[0].rows) <= room:
             request = self._queue.popleft()
@@ -148,8 +148,8 @@ class Batcher(Generic[Row, Answer]):
                 room -= len(request.rows)
         return batch
 
-    def start(self, batch: Batch[Row, Answer]) -> Answered[Row, Answer]:
-        """Run a batch; return its outcomes, or none yet if it runs in the thread."""
+    def run_batch(self, batch: Batch[Row, Answer]) -> Answered[Row, Answer]:
+        """Run a batch; return the outcome of each request, or nothing if it runs in the thread."""
         if not batch:
             return []
         rows = sum(len(request.rows) for request in batch)
@@ -160,8 +160,8 @@ class Batcher(Generic[Row, Answer]):
         self._running = asyncio.get_running_loop().create_task(self._run_in_thread(batch))
         return []
 
-    def go_on(self) -> None:
-        """Have the requests that wait run, unless a batch is in the thread."""
+    def reschedule(self) -> None:
+        """Schedule the requests that still wait, unless a batch runs in the thread."""
         if self._queue and self._running is None:
             self._schedule.add(self, len(self._queue))
 
@@ -193,7 +193,7 @@ class Batcher(Generic[Row, Answer]):
             outcomes = [errors.ServingError(self._broken) for _ in batch]
         self._running = None
         _deliver(zip(batch, outcomes, strict=True))
-        self.go_on()
+        self.reschedule()
 
     def _outcomes(self, batch: Batch[Row, Answer]) -> list[Outcome[Answer]]:
         """Return the answers or the failure of each request; a failure affects one request only."""
