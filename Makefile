@@ -79,7 +79,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.watches
 	$(BIN)/python -m benchmarks.recommend
-	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python -m benchmarks.quality
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra local --extra mlflow --extra otel --extra dev \

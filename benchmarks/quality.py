@@ -11,15 +11,15 @@ lottery: over seeds 100 to 119 the search gives 0.480 on average and Ridge 0.485
 of 0.07 from seed to seed. `--seed` draws other parts.
 
 With `--tables FOLDER` the models for tables are judged in place of the examples: a search of each
-family, and LightGBM as people use it (a learning rate of 0.05, and as many trees as the validation
-part allows), on the same split of each file and of scikit-learn's own sets. FLAML tunes LightGBM as
-long where it is installed. The first family is compared with each peer by paired bootstrap.
+family, and those of `peers.tables`, on the same split of each file and of scikit-learn's own sets:
+LightGBM as people use it, LightGBM tuned by FLAML for as long, AutoGluon for as long. The first
+family is compared with each peer by paired bootstrap.
 `--plain` takes each family as it is by default, with no key searched but the learning rate (with
 `--trials 1` none), and the other families as its peers: what a file gets that says little.
 
-Run: python benchmarks/quality.py [NAME …] [--seed N]
-     python benchmarks/quality.py --tables FOLDER [NAME …] [--seed N] [--minutes M] [--families F …]
-         [--plain [--trials 1]]
+Run: python -m benchmarks.quality [NAME …] [--seed N]
+     python -m benchmarks.quality --tables FOLDER [NAME …] [--seed N] [--minutes M] [--families F …]
+         [--peers P …] [--plain [--trials 1]]
 """
 
 import argparse
@@ -30,15 +30,16 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightgbm
 import numpy as np
+import pandas as pd
 from rich import console
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, LinearSVC
 
+from benchmarks.peers import tables
 from eagleray import bundle, evaluation, spec
-from eagleray.learn import features, metrics, tasks
+from eagleray.learn import metrics, schema
 from eagleray.state.models import Registry
 from ray_jobs import cluster, pipeline
 from ray_jobs.data import encoded, prepare
@@ -202,8 +203,6 @@ PLAIN = {
 }
 """Keys that `--plain` searches, the same for each family."""
 MODELS = [*FAMILIES, "text", "image"]
-TREES = 2000
-"""Most trees of the peer; the validation part ends it after 100 without a gain."""
 
 
 def table(name: str, family: str, options: argparse.Namespace, folder: Path) -> spec.Experiment:
@@ -225,53 +224,40 @@ def table(name: str, family: str, options: argparse.Namespace, folder: Path) -> 
     return spec.load(file, {**searched, **overrides})
 
 
-def plain_trees(dataset: prepare.Dataset) -> np.ndarray:
-    """What LightGBM predicts for the test part, as many trees as the validation part allows."""
-    data = dataset.encode(dataset.fit({}))
-    matrix, task = features.Matrix.of(data.transforms), tasks.of(dataset.schema.target)
-    test = dataset.part(data.transforms, dataset.split.test)
-    assert isinstance(data.train, encoded.Part)
-    kind = lightgbm.LGBMClassifier if dataset.schema.target.classes else lightgbm.LGBMRegressor
-    model = kind(n_estimators=TREES, learning_rate=0.05, verbosity=-1, random_state=0, n_jobs=2)
-    model.fit(
-        matrix.apply(data.train.inputs),
-        data.train.targets,
-        eval_X=matrix.apply(data.validation.inputs),
-        eval_y=data.validation.targets,
-        categorical_feature=matrix.categories,
-        callbacks=[lightgbm.early_stopping(100, verbose=False)],
-    )
-    rows = matrix.apply(test.inputs)
-    if task.width == 1:
-        return np.asarray(model.predict(rows))
-    return np.asarray(model.predict_proba(rows))
+def frames(dataset: prepare.Dataset) -> dict[str, pd.DataFrame]:
+    """The parts as the file has them, pictures as a column for each pixel; targets as numbers."""
+    split, found = dataset.split, {}
+    for name, rows in {
+        "train": split.train,
+        "validation": split.validation,
+        "test": split.test,
+    }.items():
+        taken, columns = dataset.take(rows), dict[str, Any]()
+        words = schema.to_json(dataset.schema, taken)
+        for column in dataset.schema.columns:
+            values = taken[column.name]
+            if values.ndim == 1:
+                columns[column.name] = words[column.name]
+            else:
+                pixels = enumerate(values.reshape(len(rows), -1).T)
+                columns |= {f"{column.name}_{number}": pixel for number, pixel in pixels}
+        found[name] = pd.DataFrame({**columns, dataset.schema.target.name: dataset.targets[rows]})
+    return found
 
 
-def flaml_trees(dataset: prepare.Dataset, metric: str, minutes: float) -> np.ndarray | None:
-    """What LightGBM tuned by FLAML predicts for the test part; None where it is not installed."""
-    try:
-        from flaml import AutoML
-    except ImportError:
-        return None
-    data = dataset.encode(dataset.fit({}))
-    matrix, task = features.Matrix.of(data.transforms), tasks.of(dataset.schema.target)
-    test = dataset.part(data.transforms, dataset.split.test)
-    assert isinstance(data.train, encoded.Part)
-    automl = AutoML()
-    automl.fit(
-        matrix.apply(data.train.inputs),
-        data.train.targets,
-        X_val=matrix.apply(data.validation.inputs),
-        y_val=data.validation.targets,
-        task="regression" if task.width == 1 else "classification",
-        metric={"roc_auc": "roc_auc", "rmse": "rmse"}.get(metric, "auto"),
-        estimator_list=["lgbm"],
-        time_budget=minutes * 60,
-        verbose=0,
-        seed=0,
-    )
-    rows = matrix.apply(test.inputs)
-    return np.asarray(automl.predict(rows) if task.width == 1 else automl.predict_proba(rows))
+def others(
+    dataset: prepare.Dataset, metric: str, options: argparse.Namespace
+) -> dict[str, evaluation.Judged]:
+    """How good the peers are; those of trees alone are left out where a column is text."""
+    found, target, parts = {}, dataset.schema.target, frames(dataset)
+    texts = any(column.type == "text" for column in dataset.schema.columns)
+    asked = {"target": target.name, "classes": len(target.classes), "metric": metric}
+    for peer in options.peers:
+        if not texts or peer == "autogluon":
+            with tempfile.TemporaryDirectory() as folder:
+                outputs = tables.ask(peer, parts, Path(folder), **asked, minutes=options.minutes)
+            found[peer] = judged(dataset, outputs)
+    return found
 
 
 def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
@@ -287,14 +273,9 @@ def judge_table(name: str, options: argparse.Namespace, folder: Path) -> None:
         sides = interval.between(".4f") if interval else ""
         made = f"; {result.ensemble}" if result.ensemble else ""
         print(f"{name}: {family} {score:.4f}{sides} after {done} trials{made}", flush=True)
-    peers: dict[str, np.ndarray | None] = {}
-    inputs = dataset.fit({}).apply(dataset.take(dataset.split.test[:1]))
-    unread = {"tokens", "images"} & inputs.keys()  # which LightGBM does not take
-    if not options.plain and not unread:
-        peers = {"lightgbm": plain_trees(dataset)}
-        peers["flaml"] = flaml_trees(dataset, metric, options.minutes)
-    theirs = {one: judged(dataset, given) for one, given in peers.items() if given is not None}
-    theirs |= {one: ours[one] for one in options.families[1:] if options.plain}
+    theirs = {one: ours[one] for one in options.families[1:] if options.plain}
+    if not options.plain:
+        theirs = others(dataset, metric, options)
     first = ours[options.families[0]]
     against = {one: str(evaluation.verdict(first, other, metric)) for one, other in theirs.items()}
     shown = {one: round(other.values[metric], 4) for one, other in (ours | theirs).items()}
@@ -324,6 +305,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5, help="of each search of a table")
     parser.add_argument("--families", nargs="+", choices=MODELS, default=list(FAMILIES))
     parser.add_argument("--trials", type=int, default=500, help="of each search of a table")
+    parser.add_argument("--peers", nargs="+", choices=tables.PEERS, default=[*tables.PEERS])
     parser.add_argument("--plain", action="store_true", help="families as they are by default")
     options = parser.parse_args()
     if not options.plain and (unknown := set(options.families) - set(FAMILIES)):
