@@ -60,21 +60,19 @@ BUFFER = "RAY_SERVE_HAPROXY_TUNE_BUFSIZE"
 """A node's own choice: bytes of HAProxy's buffers, 16,384 without it. It repeats requests that fit,
 1 KiB less; a larger one costs time for each request (docs/adr/0014)."""
 
-PORTS = (
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
-)
+PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
 
 SERVICER = "serving.rpc.add_service"
 """What Ray Serve calls with each of its gRPC servers."""
 
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
-_ON_LOOPBACK = (
-    'for word; do [ ! -f "$word" ] || sed -i -E '
-    rf'"s/^( *bind )\*?:(${PORTS[0]}|${PORTS[1]})$/\1127.0.0.1:\2/" "$word" || exit; done'
+PAGES = {"RAY_SERVE_HAPROXY_METRICS_PORT": "1", "RAY_SERVE_HAPROXY_STATS_PORT": "1"}
+"""HAProxy's own pages, which `_WITHOUT_PAGES` knows by this port. Nobody asks for them here, and
+each would need a port of the machine, open at all of its addresses."""
+
+_WITHOUT_PAGES = (
+    r"""for word; do [ ! -f "$word" ] || sed -i -E '/^ *bind \*?:1$/d' "$word" || exit; done"""
 )
 """Changes the configuration among a program's words before HAProxy reads it."""
 
@@ -97,6 +95,7 @@ def private_paths(folder: Path) -> dict[str, str]:
     `folder` belongs to this run alone, and has a short path, since it holds sockets.
     """
     values: dict[str, object] = {
+        **PAGES,
         **dict(zip(PORTS, free_ports(len(PORTS)), strict=True)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "admin.sock",
@@ -112,15 +111,15 @@ def haproxy_program(folder: Path) -> dict[str, str]:
     """Make HAProxy end with the process of Ray that started it, even if that process is killed.
 
     `setpriv` of util-linux makes the kernel do this (PR_SET_PDEATHSIG). Not for a cluster: there
-    HAProxy keeps answering while Ray restarts its process. The program also lets the pages with
-    HAProxy's statistics listen on the loopback alone, for which Ray Serve has no setting.
+    HAProxy keeps answering while Ray restarts its process. The program also closes HAProxy's own
+    pages, for which Ray Serve has no setting.
     """
     real, setpriv = os.environ.get(BINARY) or _bundled(), shutil.which("setpriv")
     if real is None:
         return {}
     words = [setpriv, "--pdeathsig", "KILL", real] if setpriv else [real]
     program = folder / "haproxy"
-    program.write_text(f'#!/bin/sh\n{_ON_LOOPBACK}\nexec {shlex.join(words)} "$@"\n')
+    program.write_text(f'#!/bin/sh\n{_WITHOUT_PAGES}\nexec {shlex.join(words)} "$@"\n')
     program.chmod(0o700)
     return {BINARY: str(program)}
 

@@ -378,14 +378,14 @@ def test_load_makes_replicas_come_and_calm_makes_them_go_and_no_request_fails(
 
 
 def test_what_answers_clients_listens_on_the_loopback_alone(served: Served) -> None:
-    """HAProxy with its pages of statistics, and what it passes calls of gRPC to."""
+    """HAProxy, with REST and gRPC alone, and what it passes calls of gRPC to."""
     found: dict[str, set[tuple[str, int]]] = {"haproxy": set(), "ray::ServeReplica": set()}
     for process in _descendants(served.process):
         for program in found:
             if program in _command(process).partition(" ")[0]:
                 ports = (one.split(":") for one in listeners(process))
                 found[program] |= {(address, int(port, 16)) for address, port in ports}
-    assert len(found["haproxy"]) >= 4
+    assert len(found["haproxy"]) == 2
     assert {address for address, _ in found["haproxy"]} == {LOOPBACK[0]}
     local = {port for address, port in found["ray::ServeReplica"] if address in LOOPBACK}
     assert not local.isdisjoint(range(30_000, 31_000))  # HTTP
