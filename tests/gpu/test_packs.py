@@ -1,16 +1,14 @@
-"""Packs on a GPU: members become what they become alone, in less time."""
+"""Packs on a GPU: members become what they become alone. `benchmarks.gpu` says how much faster."""
 
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from ray_jobs import pack, pack_size, strategies, training
+from ray_jobs import strategies, training
 from tests.unit import test_pack
 
 CUDA = strategies.OneProcess("cuda")
-MEMBERS = 8
 
 
 def members(folder: Path, count: int) -> list[training.Trainer]:
@@ -28,24 +26,6 @@ def test_each_member_becomes_what_it_becomes_alone(tmp_path: Path) -> None:
         for name, value in other.model.state_dict().items():
             assert value.device.type == "cuda"
             torch.testing.assert_close(value, one.model.state_dict()[name], rtol=1e-3, atol=1e-4)
-
-
-def test_a_pack_takes_so_much_less_time_that_it_is_chosen(tmp_path: Path) -> None:
-    def seconds(one: list[training.Trainer]) -> float:
-        began = time.perf_counter()
-        if len(one) == 1:
-            one[0].epoch()
-        else:
-            pack.epoch(one)
-        return (time.perf_counter() - began) / len(one)
-
-    times = {}
-    for count in (1, MEMBERS):
-        trainers = members(tmp_path, count)
-        times[count] = min(seconds(trainers) for _ in range(test_pack.EPOCHS))
-    gain = times[1] / times[MEMBERS]
-    print(f"a pack of {MEMBERS} is {gain:.1f} times as fast as single trials on the GPU")
-    assert gain > pack_size.MIN_GAIN
 
 
 @pytest.mark.parametrize("dropout", ["0.2", "{uniform: [0.1, 0.5]}"])
