@@ -10,7 +10,7 @@ import numpy as np
 
 from eagleray import errors, messages, names, spec
 from eagleray.learn import columns, features, repeats, schema, tasks
-from eagleray.learn.columns import CATEGORICAL, ColumnKind, values
+from eagleray.learn.columns import CATEGORICAL, NUMERIC, ColumnKind, values
 from eagleray.learn.columns.arrow import SAMPLE, Texts
 from eagleray.learn.columns.words import hints_at_identifier
 from eagleray.learn.schema import Column, Columns, Schema
@@ -97,10 +97,12 @@ class _Inference:
     def __init__(self, table: Table, data: spec.Data, chosen: Features) -> None:
         self._table, self._data, self._features = table, data, chosen
         self._made = features.made.find(chosen)
-        self._comma = inference.has_comma(table)
         kinds = {name: one.kind for name, one in chosen.items()}
         no_inputs = (name for name, kind in kinds.items() if kind and not kind.is_input)
         self._left_out = {*data.drop, *no_inputs}
+        numbers = [one for one in table if kinds.get(one) in (None, NUMERIC)]
+        asked = {one: table[one] for one in numbers if one not in self._left_out}
+        self._comma = inference.has_comma(asked)
         self._problems: list[str] = []
         self._notes: list[str] = []
         self._labels: dict[str, schema.Column] = {}

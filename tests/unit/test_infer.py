@@ -169,6 +169,9 @@ def test_a_table_has_one_way_to_write_decimals() -> None:
     assert any("'1.234' is read as 1234, since other columns" in one for one in learned.notes)
     texts["price"] = arrow.Texts.from_list([f"{n}.25" for n in range(count)])
     assert learn(texts).columns["people"][1] == 1.234, "where columns differ, each is by itself"
+    assert learn(texts, drop=["price"]).columns["people"][1] == 1234
+    days = {"price": spec.FeatureOptions(type="categorical")}
+    assert learn(texts, days).columns["people"][1] == 1234, "31.12 may be a day"
 
 
 def test_a_date_that_may_be_read_in_two_ways_is_none_and_is_noted() -> None:
