@@ -197,9 +197,10 @@ def _train(
         found = found or _readable(searched, _tune(searched, trials, out, grows=grows))
         anew = _refit(searched, found.trials[0])
         if anew is not None and not anew.done:
+            again = f"; damaged in storage: {anew.damaged}" if anew.damaged else ""
             out.print(
                 f"trial {found.trials[0].number}, the winner, is trained anew on {anew.rows:,} rows"
-                f" of training and validation, {anew.record.until} epochs",
+                f" of training and validation, {anew.record.until} epochs{again}",
                 soft_wrap=True,
             )
             refit.run(anew, waiting.Queue(searched.experiment.compute), grows=grows)

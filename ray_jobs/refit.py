@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from eagleray import errors
 from eagleray.state import searches
-from ray_jobs import folded, search, tuning, waiting
+from ray_jobs import bundles, checkpoints, folded, search, tuning, waiting
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Refit:
     search: search.Search
     record: searches.Record
     begun: bool = True  # on record
+    damaged: str = ""  # what is wrong with the weights of one that is on record
 
     @property
     def done(self) -> bool:
@@ -32,12 +33,19 @@ class Refit:
 
 
 def of(searched: search.Search, winner: searches.Record) -> Refit:
-    """The refit of this winner as it is on record, or a new one."""
-    until, found = epochs(winner), searched.records.refit()
-    if found is None or (found.values, found.until) != (winner.values, until):
-        found = searches.Record(number=searches.REFIT, values=winner.values, until=until)
-        return Refit(_alone(searched, found), found, begun=False)
-    return Refit(_alone(searched, found), found)
+    """The refit of this winner as it is on record; a new one, also where its weights are damaged.
+
+    Raises:
+        StorageUnavailableError: storage does not answer.
+    """
+    until, found, damaged = epochs(winner), searched.records.refit(), ""
+    if found is not None and (found.values, found.until) == (winner.values, until):
+        known = Refit(_alone(searched, found), found)
+        damaged = _damage(known) if known.done else ""
+        if not damaged:
+            return known
+    new = searches.Record(number=searches.REFIT, values=winner.values, until=until)
+    return Refit(_alone(searched, new), new, begun=False, damaged=damaged)
 
 
 def run(refit: Refit, queue: waiting.Queue | None = None, *, grows: bool = True) -> None:
@@ -70,6 +78,15 @@ def _alone(searched: search.Search, record: searches.Record) -> search.Search:
     limits = {"budget": None, "cost": None, "warm_start": False, "tolerance": 0.0}
     tune = searched.experiment.tune.model_copy(update=single | limits)
     return searched.anew(searched.experiment.model_copy(update={"tune": tune}), record)
+
+
+def _damage(refit: Refit) -> str:
+    """What is wrong with the weights of a refit that is done; empty if they can be read."""
+    try:
+        with bundles.weights(refit.search, refit.record):
+            return ""
+    except checkpoints.UNFIT as cause:
+        return str(cause)
 
 
 def _refuse(refit: Refit, cause: errors.SearchError | None) -> NoReturn:

@@ -135,6 +135,24 @@ def test_a_refit_that_is_on_record_counts_for_the_same_winner_alone(tmp_path: Pa
     assert [one.number for one in one.records.trials()] == [1, 2]
 
 
+def test_a_refit_whose_weights_are_damaged_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = judged.searched(tmp_path, **FOLDS)
+    record = crossed(one, 1)
+    done = trained(refit.of(one, record))
+    monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path / "of another machine"))
+    (blob,) = done.record.weights
+    good = one.storage.get(blobs.key(blob))
+    one.storage.put(blobs.key(blob), b"rotten")
+    again = refit.of(one, record)
+    assert (again.begun, again.done) == (False, False)
+    assert blob.sha256 in again.damaged
+    assert trained(again).done
+    assert one.storage.get(blobs.key(blob)) == good
+    assert refit.of(one, record).damaged == ""
+
+
 def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
