@@ -54,6 +54,7 @@ class Decided:
         return Calibration(
             method=self.how,
             temperature=self.model.scale.get("temperature"),
+            offset=self.model.scale.get("offset"),
             before=diagrams.calibration_error(before),
             after=diagrams.calibration_error(after),
             bins_before=before,
@@ -73,17 +74,26 @@ class Held(NamedTuple):
     name: str = "validation"
 
 
-def decide(chosen: spec.Decide, plain: bundle.Bundle, held_out: Callable[[], Held]) -> Decided:
-    """Find what the file asks for; `held_out` is not called where it asks for nothing."""
+def decide(
+    chosen: spec.Decide, plain: bundle.Bundle, held_out: Callable[[], Held], *, bent: bool = False
+) -> Decided:
+    """Find what the file asks for; `held_out` is not called where it asks for nothing.
+
+    `bent` probabilities are so on purpose: `auto` leaves them.
+    """
     how = chosen.calibration(plain.task)
+    optional = chosen.calibrate == "auto" and how in calibrations.OF_CLASSES
+    how = "none" if optional and bent else how
     if how == "none" and not chosen.decides:
         return Decided(plain, plain)
     held, model, warning = held_out(), plain, ""
     outputs = _activated(model, held)
     if how != "none":
         found = calibrations.fit(how, plain.schema.target, held.truth_B, outputs)
-        model, warning = _with(plain, found), found.warning
+        model, warning, before = _with(plain, found), found.warning, outputs
         outputs = _activated(model, held)
+        if optional and not calibrations.pays(held.truth_B, before, outputs):
+            model, how, outputs = plain, "none", before
     target, decision = decisions.decide(chosen, model.schema.target, held.truth_B, outputs)
     if decision is not None:
         decision = decision.model_copy(update={"part": held.name})

@@ -16,7 +16,7 @@ import torch
 
 import eagleray
 from eagleray import bundle, errors, evaluation, storage
-from eagleray.learn import features, schema, tasks
+from eagleray.learn import features, losses, schema, tasks
 from eagleray.spec import auto
 from eagleray.state import evaluations, searches, watches
 from eagleray.state.models import Registry
@@ -61,7 +61,9 @@ class Winner:
         split = self._dataset.split
         self._test, train = (_part(self._dataset, rows) for rows in (split.test, split.train))
         self._best = ensembles.best(searched, trials, anew)
-        found = decided.decide(searched.experiment.decide, self._best.model, self._held)
+        trained = searched.experiment.configuration(trial.values).train
+        bent = losses.bends(trained, self._best.model.task)
+        found = decided.decide(searched.experiment.decide, self._best.model, self._held, bent=bent)
         self._bundle, self._known = found.model, _known(self._dataset)
         if self._known is not None:
             self._bundle.remember(self._known.columns, self._known.truth_B)

@@ -16,9 +16,13 @@ from eagleray.learn.tasks.classes import log_odds
 
 LEAST, MOST = 0.05, 20.0
 """Bounds of a temperature; without them that of a perfect validation part would be 0."""
+SLOPES = (1 / MOST, 100.0)
+"""Bounds of a slope: a steeper one would make rounding errors of outputs matter."""
 DECIMALS = 1
 """Of the log-odds that a curve is fitted on: its points are a tenth apart, so that no rounding of a
 model's outputs moves a probability by much."""
+BEYOND_NOISE = 1.96  # standard errors
+MOST_PARAMETERS = 2  # that a calibration of classes fits
 _NEAR = 1e-9  # what a rank may be off by rounding
 
 
@@ -40,8 +44,7 @@ def temperature(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarr
     """Fit the temperature of the lowest log loss (Guo et al. 2017, arXiv:1706.04599)."""
     from scipy import optimize, special
 
-    tiny = np.finfo(np.float64).tiny
-    log_BC = np.log(np.maximum(outputs_BC.astype(np.float64), tiny))
+    log_BC = _logs(outputs_BC)
 
     def loss(log_temperature: float) -> float:
         logits_BC = log_BC / np.exp(log_temperature)
@@ -51,6 +54,27 @@ def temperature(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarr
     bounds = (float(np.log(LEAST)), float(np.log(MOST)))
     found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded")
     return Fitted(target, {"temperature": float(np.exp(found.x))})
+
+
+def platt(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarray) -> Fitted:
+    """Fit slope and offset of the log-odds of two classes, by the lowest log loss (Platt 1999).
+
+    As there, truth is a little less than sure, so that classes which are parted get no steep slope.
+    """
+    from scipy import optimize, special
+
+    odds_B, is_B = log_odds(outputs_BC[:, 1]), truth_B == 1
+    share_B = np.where(is_B, (is_B.sum() + 1) / (is_B.sum() + 2), 1 / ((~is_B).sum() + 2))
+
+    def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+        logit_B = line[0] * odds_B + line[1]
+        off_B = special.expit(logit_B) - share_B
+        value = (np.logaddexp(0, logit_B) - share_B * logit_B).mean()
+        return float(value), np.array([(off_B * odds_B).mean(), off_B.mean()])
+
+    bounds = [SLOPES, (None, None)]
+    slope, offset = optimize.minimize(loss, (1.0, 0.0), jac=True, bounds=bounds).x
+    return Fitted(target, {"temperature": float(1 / slope), "offset": float(offset)})
 
 
 def isotonic(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarray) -> Fitted:
@@ -81,10 +105,27 @@ def conformal(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarray
 Method = Callable[[schema.Target, np.ndarray, np.ndarray], Fitted]
 
 METHODS: dict[str, Method] = {
+    "platt": platt,
     "temperature": temperature,
     "isotonic": isotonic,
     "conformal": conformal,
 }
+
+
+OF_CLASSES = frozenset(("platt", "temperature", "isotonic"))
+"""Methods for probabilities."""
+
+
+def pays(truth_B: np.ndarray, before_BC: np.ndarray, after_BC: np.ndarray) -> bool:
+    """Whether probabilities have a lower log loss with a calibration than before, beyond noise.
+
+    On the rows of its fit it gains, for each parameter, a part in B more than elsewhere (Akaike).
+    """
+    count = len(truth_B)
+    rows = np.arange(count)
+    gain_B = _logs(after_BC)[rows, truth_B] - _logs(before_BC)[rows, truth_B]
+    noise = BEYOND_NOISE * gain_B.std() / math.sqrt(count)
+    return bool(gain_B.mean() > MOST_PARAMETERS / count + noise)
 
 
 def _curve(is_B: np.ndarray, said_B: np.ndarray) -> schema.Curve:
@@ -96,6 +137,13 @@ def _curve(is_B: np.ndarray, said_B: np.ndarray) -> schema.Curve:
     fitted.fit(np.round(log_odds(said_B), DECIMALS), is_B)
     points = fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist()
     return schema.Curve(log_odds=points[0], probability=points[1])
+
+
+def _logs(outputs_BC: np.ndarray) -> np.ndarray:
+    logs_BC: np.ndarray = np.log(
+        np.maximum(outputs_BC.astype(np.float64), np.finfo(np.float64).tiny)
+    )
+    return logs_BC
 
 
 def _shift(off_B: np.ndarray, level: float) -> float:

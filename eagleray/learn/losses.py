@@ -37,6 +37,7 @@ class Loss:
         build: builds it from the `train` section, the targets of the training part, and the task.
         options: keys of `train` that this loss reads and some others do not.
         weighted: whether classes count the same in all where `train.class_weights` is not set.
+        proper: whether it is lowest at the true chances (Gneiting and Raftery 2007).
         objectives: gives LightGBM's parameters that make this its loss: one booster for all
             outputs, or one for each. None if it has none.
     """
@@ -45,6 +46,7 @@ class Loss:
     build: Callable[[spec.Train, np.ndarray, Task], Function]
     options: frozenset[str] = frozenset()
     weighted: bool = False
+    proper: bool = False
     objectives: Callable[[Task], Sequence[dict[str, Any]]] | None = None
 
 
@@ -101,6 +103,13 @@ def class_weights(train: spec.Train, targets: np.ndarray, task: tasks.Task) -> n
         return None
     counts_C = np.bincount(targets, minlength=task.width).clip(min=1)
     return (len(targets) / (task.width * counts_C)).astype(np.float32)
+
+
+def bends(train: spec.Train, task: tasks.Task) -> bool:
+    """Whether probabilities are others than the chances in the data, as the file asks for."""
+    name = named(train, task)
+    weighted = train.class_weights != "none" or train.sampling != "none"
+    return weighted or name not in REGISTRY or not REGISTRY[name].proper
 
 
 def misfits(chosen: Sequence[object], target: schema.Target) -> Iterator[str]:
@@ -268,6 +277,7 @@ REGISTRY = plugins.Registry(
             tasks.CLASSES,
             _cross_entropy,
             _SMOOTHED,
+            proper=True,
             objectives=_entropy,
         ),
         "weighted_cross_entropy": Loss(

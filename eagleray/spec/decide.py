@@ -25,11 +25,14 @@ FITS = {"maximize": BINARY, "costs": CLASSES}
 class Decide(Section):
     """How the winner predicts: calibration, threshold and costs, found on rows held out."""
 
-    calibrate: Literal["auto", "none", "temperature", "isotonic", "conformal"] = Field(
+    calibrate: Literal["auto", "none", "platt", "temperature", "isotonic", "conformal"] = Field(
         "auto",
         description="Of classes: `temperature` divides the raw outputs by the number that gives "
-        "the lowest log loss, `isotonic` fits a rising curve. Of quantiles: `conformal` moves them "
-        "so that intervals hold what they say. `auto` is conformal for quantiles, else none.",
+        "the lowest log loss, `platt` also shifts those of two classes, `isotonic` fits a rising "
+        "curve. Of quantiles: `conformal` moves them so that intervals hold what they say. `auto` "
+        "is conformal for quantiles; for classes platt or temperature, where the log loss becomes "
+        "lower by it beyond noise, and neither weights nor `sampling` bend probabilities on "
+        "purpose; else none.",
     )
     maximize: Literal["accuracy", "balanced_accuracy", "f1", "mcc", "recall"] | None = Field(
         None,

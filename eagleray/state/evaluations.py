@@ -129,6 +129,7 @@ class Calibration(Part):
 
     method: str = "temperature"
     temperature: float | None = None
+    offset: float | None = None
     before: float
     after: float
     bins_before: list[Bin] = []
@@ -139,6 +140,7 @@ class Calibration(Part):
         how = {"isotonic": "isotonic curves", "conformal": "conformal shifts"}.get(self.method)
         if self.temperature is not None:
             how = f"temperature {self.temperature:.3g}"
+            how += f" and offset {self.offset:.3g}" if self.offset is not None else ""
         bins = f" in {len(self.bins_after)} bins" if self.bins_after else ""
         return (
             f"{how or self.method}: expected calibration error on the test part{bins}"

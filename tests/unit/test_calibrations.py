@@ -1,9 +1,10 @@
-"""Isotonic calibration: a planted bend is undone, kept in a bundle, and told before and after."""
+"""Calibration: a planted bend is undone, by itself where it pays, kept in a bundle, and told."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import special
 from sklearn.isotonic import IsotonicRegression
 
 from eagleray import bundle, spec
@@ -12,7 +13,7 @@ from eagleray.learn import metrics, schema, tasks
 from eagleray.learn.tasks import diagrams
 from eagleray.state import evaluations
 from eagleray.state.models import Registry
-from ray_jobs import search
+from ray_jobs import decided, search
 from tests import bundles, judged
 
 BINARY = schema.Target(name="left", task="binary", classes=("no", "yes"))
@@ -83,6 +84,72 @@ def test_classes_are_curved_one_against_the_rest_and_add_up_to_one() -> None:
     assert error(THREE, truth[6000:], mended) < error(THREE, truth[6000:], bent[6000:]) / 3
 
 
+def timid(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Truth, and log-odds as of a model that has hardly begun to train: all on one side of 0."""
+    random = np.random.default_rng(seed)
+    odds = random.normal(0, 1.5, rows)
+    truth = (random.random(rows) < special.expit(odds)).astype(np.int64)
+    return truth, 0.04 * odds - 0.1
+
+
+def test_a_line_undoes_what_a_temperature_cannot() -> None:
+    truth, odds = timid(4000, 0)
+    found = calibrations.fit("platt", BINARY, truth, two(special.expit(odds)))
+    fresh, odds = timid(4000, 1)
+    before, after = two(special.expit(odds)), applied(found, two(special.expit(odds)))
+    assert error(BINARY, fresh, after) < 0.03 < error(BINARY, fresh, before)
+    assert found.scale["temperature"] == pytest.approx(0.04, rel=0.15)
+    scores = [metrics.score(BINARY, fresh, one) for one in (before, after)]
+    assert scores[0]["f1"] < 0.2 < 0.7 < scores[1]["f1"]
+    assert scores[0]["roc_auc"] == pytest.approx(scores[1]["roc_auc"])
+
+
+def test_a_line_through_classes_that_are_parted_is_not_steep() -> None:
+    truth, odds = np.repeat([0, 1], 50), np.repeat([-1.0, 1.0], 50)
+    found = calibrations.fit("platt", BINARY, truth, two(special.expit(odds)))
+    mended = applied(found, two(special.expit(odds)))[:, 1]
+    np.testing.assert_allclose(mended, np.where(truth == 1, 51 / 52, 1 / 52), rtol=1e-3)
+
+
+def held(truth: np.ndarray, odds: np.ndarray) -> decided.Held:
+    return decided.Held(truth, np.stack([np.zeros(len(odds)), odds], 1))
+
+
+def test_probabilities_are_calibrated_by_themselves_where_it_pays() -> None:
+    made, rows = bundles.make(target=BINARY), held(*timid(400, 0))
+    found = decided.decide(spec.Decide(), made, lambda: rows)
+    assert (found.how, found.model.scale.keys() - made.scale.keys()) == (
+        "platt",
+        {"temperature", "offset"},
+    )
+    files = bundle.pack(found.model, bundles.rows(32, seed=7), {})
+    assert f'"format":{bundle.DECIDED},' in files["bundle.json"].decode()
+    bundle.unpack(files).verify()
+    for chosen, bent in ((spec.Decide(calibrate="none"), False), (spec.Decide(), True)):
+        assert decided.decide(chosen, made, lambda: rows, bent=bent).how == "none"
+    asked = decided.decide(spec.Decide(calibrate="platt"), made, lambda: rows, bent=True)
+    assert asked.how == "platt"
+
+
+def test_probabilities_that_are_right_are_left_alone() -> None:
+    made, often = bundles.make(target=BINARY), 0
+    for seed in range(200):
+        truth, odds = timid(400, seed)
+        rows = held(truth, (odds + 0.1) / 0.04)
+        often += decided.decide(spec.Decide(), made, lambda rows=rows: rows).how != "none"
+    assert often <= 10
+
+
+def test_several_classes_get_a_temperature_where_it_pays() -> None:
+    random, made = np.random.default_rng(0), bundles.make(target=THREE)
+    logits = random.normal(0, 1.5, (1000, 3))
+    right = tasks.of(THREE).activate(logits, {})
+    truth = (random.random((len(right), 1)) > right.cumsum(1)).sum(1)
+    sure = decided.decide(spec.Decide(), made, lambda: decided.Held(truth, 4 * logits))
+    assert (sure.how, round(sure.model.scale["temperature"])) == ("temperature", 4)
+    assert decided.decide(spec.Decide(), made, lambda: decided.Held(truth, logits)).how == "none"
+
+
 def test_a_bundle_keeps_its_curve_as_data_and_older_releases_refuse_it() -> None:
     curve = schema.Curve(log_odds=(-2.0, 0.0, 1.5), probability=(0.1, 0.4, 0.8))
     made = bundles.make(target=BINARY.model_copy(update={"curves": (curve,)}))
@@ -98,7 +165,7 @@ def test_a_bundle_keeps_its_curve_as_data_and_older_releases_refuse_it() -> None
     np.testing.assert_allclose(loaded.predict(raw).outputs[:, 1], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["isotonic", "temperature"])
+@pytest.mark.parametrize("how", ["isotonic", "temperature", "platt"])
 def test_a_winner_tells_its_calibration_error_with_its_bins(tmp_path: Path, how: str) -> None:
     one = judged.searched(tmp_path, f"{judged.TUMOURS}decide: {{calibrate: {how}, maximize: f1}}\n")
     result = judged.won(one, [judged.trial(one, 1)])

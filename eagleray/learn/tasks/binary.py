@@ -17,6 +17,7 @@ class Binary(Classes):
     """Two classes, the positive one last."""
 
     name, metric, positive, min_rows_to_warn = "binary", "roc_auc", 1, 1
+    calibrations = ("platt", "none", "temperature", "isotonic")
     telling = ("roc_auc", "recall", "precision", "brier")
 
     @classmethod

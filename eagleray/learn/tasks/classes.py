@@ -33,7 +33,7 @@ class Classes(Task, Protocol):
     kind: ClassVar[ColumnKind] = CATEGORICAL
     loss: ClassVar[str] = "cross_entropy"
     miss: ClassVar[str] = "probability of other classes than the true one"
-    calibrations: ClassVar[tuple[str, ...]] = ("none", "temperature", "isotonic")
+    calibrations: ClassVar[tuple[str, ...]] = ("temperature", "none", "isotonic")
     averaged: ClassVar[Averaged] = "probabilities"
     min_rows_to_warn: ClassVar[int]
 
@@ -96,10 +96,12 @@ class Classes(Task, Protocol):
     def activate(self, raw_BC: np.ndarray, scale: Scale) -> np.ndarray:
         """Probabilities (B, C) in the order of the target's classes.
 
-        A `temperature` in the scale divides the raw outputs (Guo et al. 2017, arXiv:1706.04599).
-        The target's `curves` then give each class its probability, one against the rest.
+        A `temperature` in the scale divides the raw outputs (Guo et al. 2017, arXiv:1706.04599),
+        and an `offset` is added to those of the last class (Platt 1999). The target's `curves` then
+        give each class its probability, one against the rest.
         """
         logits_BC = raw_BC / scale.get("temperature", 1.0)
+        logits_BC[:, -1] += scale.get("offset", 0.0)
         shifted_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
         probabilities_BC: np.ndarray = shifted_BC / shifted_BC.sum(1, keepdims=True)
         return self._curved(probabilities_BC) if self.target.curves else probabilities_BC

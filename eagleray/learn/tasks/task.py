@@ -97,9 +97,8 @@ class Task(Protocol):
     telling: ClassVar[tuple[str, ...]] = ()  # metrics that say most to people
     miss: ClassVar[str] = ""  # what `misses` are, for people
     takes_quantiles: ClassVar[bool] = False  # whether `data.quantiles` says what it predicts
-    calibrations: ClassVar[tuple[str, ...]] = (
-        "none",
-    )  # of `decide.calibrate`; `auto` is the first
+    # of `decide.calibrate`; `auto` is the first, that of classes where it pays
+    calibrations: ClassVar[tuple[str, ...]] = ("none",)
     unaudited: ClassVar[frozenset[str]] = frozenset()  # checks of the audit that say nothing of it
     explains: ClassVar[bool] = True  # whether outputs can be explained column by column
     remembers: ClassVar[bool] = False  # whether what a model has learned from is no output of it
