@@ -6,15 +6,18 @@ on it. Legend: B rows, C classes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from eagleray import bundle, evaluation, spec
 from eagleray.evaluation import calibrations, decisions
+from eagleray.learn import metrics
 from eagleray.learn.tasks import diagrams
 from eagleray.state.evaluations import Calibration, Decision, Evaluation
+
+VALIDATION = "validation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Decided:
     Attributes:
         how: `none`, or the name of its calibration.
         warning: what the calibration cannot promise.
+        validation: metrics of the model on the validation part; empty where nothing is changed, or
+            the rows held out are others.
     """
 
     model: bundle.Bundle
@@ -31,6 +36,7 @@ class Decided:
     decision: Decision | None = None
     how: str = "none"
     warning: str = ""
+    validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def annotate(
         self, judged: Evaluation, test: evaluation.Part, outputs: np.ndarray
@@ -71,7 +77,7 @@ class Held(NamedTuple):
 
     truth_B: np.ndarray
     raw_BC: np.ndarray
-    name: str = "validation"
+    name: str = VALIDATION
 
 
 def decide(
@@ -97,7 +103,10 @@ def decide(
     target, decision = decisions.decide(chosen, model.schema.target, held.truth_B, outputs)
     if decision is not None:
         decision = decision.model_copy(update={"part": held.name})
-    return Decided(_with(model, calibrations.Fitted(target)), plain, decision, how, warning)
+    changed = held.name == VALIDATION and (how != "none" or decision is not None)
+    validation = metrics.score(target, held.truth_B, outputs) if changed else {}
+    model = _with(model, calibrations.Fitted(target))
+    return Decided(model, plain, decision, how, warning, validation)
 
 
 def _activated(model: bundle.Bundle, held: Held) -> np.ndarray:

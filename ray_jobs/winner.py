@@ -65,6 +65,7 @@ class Winner:
         bent = losses.bends(trained, self._best.model.task)
         found = decided.decide(searched.experiment.decide, self._best.model, self._held, bent=bent)
         self._bundle, self._known = found.model, _known(self._dataset)
+        self._changed = dict(found.validation)
         if self._known is not None:
             self._bundle.remember(self._known.columns, self._known.truth_B)
         self._outputs = self._bundle.predict_columns(self._test.columns).outputs
@@ -188,6 +189,7 @@ class Winner:
             winner=self._trial.number,
             metric=self._search.metric,
             test=judged.values,
+            validation=self._changed,
             intervals={name: one for name, one in judged.metrics.items() if one.low is not None},
             confusion=judged.confusion,
             cost=tune.cost,
@@ -244,7 +246,7 @@ class Winner:
             "task": dataset.schema.target.task,
             "metric": self._search.metric,
             "metrics": {
-                "validation": dict(self._best.validation),
+                "validation": {**self._best.validation, **self._changed},
                 "test": self._evaluation.values,
             },
             "warnings": self._evaluation.warnings,

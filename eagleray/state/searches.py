@@ -161,6 +161,7 @@ class Result(documents.Document, frozen=True):
     winner: int  # number of its trial
     metric: str  # what selected it
     test: dict[str, float]  # its metrics on the test part
+    validation: dict[str, float] = {}  # on the validation part, where `decide` has changed them
     intervals: dict[str, evaluations.Estimate] = {}  # of those that have one
     confusion: list[list[int]] | None = None  # rows: truth, columns: prediction; None: many classes
     confused: list[Confusion] = []  # the most frequent mistakes, the most frequent first

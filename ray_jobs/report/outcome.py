@@ -59,7 +59,8 @@ class Outcome:
     def validation(self) -> Mapping[str, float]:
         """Metrics of what was registered, on the validation part."""
         ensemble = self.result.ensemble
-        return ensemble.metrics if ensemble and ensemble.kept else self.winner.best
+        plain = ensemble.metrics if ensemble and ensemble.kept else self.winner.best
+        return {**plain, **self.result.validation}
 
     def summary(self) -> dict[str, Any]:
         """The outcome as values for JSON."""

@@ -174,6 +174,11 @@ def test_a_winner_tells_its_calibration_error_with_its_bins(tmp_path: Path, how:
     found = evaluations.decode(registry.read(version, evaluations.FILE), "here").calibration
     assert found is not None
     assert found.method == how
+    validation = version.manifest["metrics"]["validation"]
+    assert result.validation.items() <= validation.items()
+    decision = result.decision
+    assert decision is not None
+    assert validation["f1"] == pytest.approx(decision.reached["f1"])
     for bins, told in ((found.bins_before, found.before), (found.bins_after, found.after)):
         rows = sum(one.rows for one in bins)
         assert rows == len(one.dataset.split.test)

@@ -246,3 +246,12 @@ def test_labels_are_class_indices_or_float32_values() -> None:
 def test_a_schema_comes_back_from_json() -> None:
     known = column("categorical", categories=("a", "b"), missing=("?",), nullable=True)
     assert schema.Schema.model_validate_json(known.model_dump_json()) == known
+
+
+def test_whole_numbers_are_written_without_a_point_and_zeros_keep_their_sign() -> None:
+    known = schema.Schema(
+        columns=(schema.Column(name="x", type="numeric"),),
+        target=schema.Target(name="y", task="regression"),
+    )
+    written = schema.to_json(known, {"x": np.array([0.0, -0.0, 2.0, 0.5])})["x"]
+    assert list(map(str, written)) == ["0", "-0.0", "2", "0.5"]

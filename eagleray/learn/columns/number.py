@@ -33,7 +33,8 @@ class NumberKind(ColumnKind):
 
     def write(self, value: float) -> Any:
         """The JSON value of a number, from which `read` gives it again."""
-        return int(value) if value.is_integer() and abs(value) < 2**53 and value else value
+        whole = value.is_integer() and abs(value) < 2**53
+        return int(value) if whole and (value or math.copysign(1, value) > 0) else value
 
     def parse(self, column: Column, raw: Raw, tolerance: Tolerance | None = None) -> np.ndarray:
         numbers = read_each(column, raw, lambda one: self.read(column, one), math.nan, tolerance)
