@@ -66,7 +66,10 @@ class Progress:
         return _sign(metric) * self.best[metric] if self.best else -math.inf
 
     def add(self, found: dict[str, float], metric: str, train: spec.Train) -> bool:
-        """Count an epoch; return whether it is the best. TrainingError without the metric."""
+        """Count an epoch; return whether it is the best. TrainingError without the metric.
+
+        Of equal ones the lower loss is better; it is no gain for early stopping.
+        """
         if metric not in found:
             raise errors.TrainingError(f"{metric} must be defined on the validation part")
         stopping = train.early_stopping
@@ -76,7 +79,8 @@ class Progress:
             self.best_epoch, self.best = self.epoch, found
             return True
         gain = _sign(metric) * (found[metric] - self.best.get(metric, 0.0))
-        if self.best and gain <= 0:
+        lower = metrics.tie_breaker(found) < metrics.tie_breaker(self.best)
+        if self.best and (gain < 0 or (gain == 0 and not lower)):
             self.stale += 1
             return False
         patient = stopping is None or not self.best or gain > stopping.min_delta

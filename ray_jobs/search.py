@@ -183,9 +183,13 @@ class Search:
         return found[::-1]
 
     def scored(self, trials: list[searches.Record]) -> list[searches.Record]:
-        """The trials that have a score, the best first; with folds, those of more folds first."""
+        """The trials that have a score, the best first; with folds, those of more folds first.
+
+        Of equal scores the one with the lower loss stands first.
+        """
         scores = [record for record in trials if record.score is not None]
-        ordered = sorted(scores, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
+        losses = sorted(scores, key=lambda one: metrics.tie_breaker(one.best))
+        ordered = sorted(losses, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
         return sorted(ordered, key=lambda one: one.best_epoch if one.folds > 1 else 0, reverse=True)
 
     def able(self, trials: list[searches.Record]) -> list[searches.Record]:

@@ -9,7 +9,8 @@ A metric is added as a function of `Rows` and a line in `REGISTRY`; by an instal
 Legend: B rows, C classes, N rows that are not of the class.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -112,6 +113,11 @@ def score(target: schema.Target, truth_B: np.ndarray, outputs: np.ndarray) -> di
     task, rows = tasks.REGISTRY[target.task], Rows.of(target, truth_B, outputs)
     found = {name: float(REGISTRY[name].measure(rows)) for name in fitting(task)}
     return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def tie_breaker(found: Mapping[str, float]) -> float:
+    """What decides between equal scores, the lower the better: the log loss, or else the loss."""
+    return found.get("log_loss", found.get("loss", math.inf))
 
 
 def fitting(task: type[tasks.Task]) -> list[str]:

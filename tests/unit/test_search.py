@@ -56,6 +56,16 @@ def numbers(trials: list[searches.Record]) -> list[int]:
     return [one.number for one in trials]
 
 
+def test_of_trials_with_the_same_score_that_of_the_lowest_loss_stands_first(tmp_path: Path) -> None:
+    losses = {1: 0.5, 2: 0.3, 3: 0.4}
+    trials = [
+        trial(number, 0.9, best={"accuracy": 0.9, "log_loss": loss})
+        for number, loss in losses.items()
+    ]
+    one = searched(tmp_path, trials="9")
+    assert numbers(one.ranked([*trials, trial(4, 0.95), trial(5, 0.9)])) == [4, 2, 3, 1, 5]
+
+
 def test_trials_that_the_budget_has_ended_too_early_are_told_so(tmp_path: Path) -> None:
     begun = trial(1, None, status="running", weights=())
     with pytest.raises(errors.SearchError, match=r"tune\.budget ended before the first epoch of a"):

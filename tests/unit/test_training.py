@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eagleray import errors, spec
-from ray_jobs import probe, search, snapshots, training
+from ray_jobs import learner, probe, search, snapshots, training
 from ray_jobs.data import encoded, prepare
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
@@ -243,6 +243,19 @@ def test_early_stopping_ends_after_as_many_epochs_without_gain_as_its_patience(
     done = finish(trainer(tmp_path, **stopping))
     assert done.progress.epoch < 200
     assert done.progress.epoch - done.progress.best_epoch == 3
+
+
+def test_of_epochs_with_the_same_metric_that_of_the_lowest_loss_is_kept_and_is_no_gain() -> None:
+    progress = learner.Progress()
+    train = spec.Train.model_validate({"early_stopping": {"patience": 3}})
+    epochs = [(0.5, 1.0), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.8, 0.1)]
+    kept = [
+        progress.add({"accuracy": score, "log_loss": loss}, "accuracy", train)
+        for score, loss in epochs
+    ]
+    assert kept == [True, True, True, False, False]
+    assert (progress.best_epoch, progress.best["log_loss"], progress.stale) == (3, 0.4, 3)
+    assert progress.finished(train)
 
 
 @pytest.mark.parametrize(
