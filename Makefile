@@ -76,6 +76,7 @@ bench: $(READY) wrk ## every claim against its peer; a line of JSON for each
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/folds.py
+	$(BIN)/python -m benchmarks.ties
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.watches
 	$(BIN)/python -m benchmarks.recommend
