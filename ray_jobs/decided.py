@@ -83,9 +83,9 @@ class Held(NamedTuple):
 def decide(
     chosen: spec.Decide, plain: bundle.Bundle, held_out: Callable[[], Held], *, bent: bool = False
 ) -> Decided:
-    """Find what the file asks for; `held_out` is not called where it asks for nothing.
+    """Find what the file asks for; `held_out` is not called where there is nothing to find.
 
-    `bent` probabilities are so on purpose: `auto` leaves them.
+    `bent` says that the file bends probabilities on purpose: then `auto` leaves them.
     """
     how = chosen.calibration(plain.task)
     optional = chosen.calibrate == "auto" and how in calibrations.OF_CLASSES

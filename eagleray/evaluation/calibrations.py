@@ -59,7 +59,7 @@ def temperature(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarr
 def platt(target: schema.Target, truth_B: np.ndarray, outputs_BC: np.ndarray) -> Fitted:
     """Fit slope and offset of the log-odds of two classes, by the lowest log loss (Platt 1999).
 
-    As there, truth is a little less than sure, so that classes which are parted get no steep slope.
+    As there, targets are a little less than 0 and 1, so that separable classes get no steep slope.
     """
     from scipy import optimize, special
 
@@ -110,16 +110,14 @@ METHODS: dict[str, Method] = {
     "isotonic": isotonic,
     "conformal": conformal,
 }
-
-
 OF_CLASSES = frozenset(("platt", "temperature", "isotonic"))
-"""Methods for probabilities."""
+"""Methods for probabilities of classes."""
 
 
 def pays(truth_B: np.ndarray, before_BC: np.ndarray, after_BC: np.ndarray) -> bool:
-    """Whether probabilities have a lower log loss with a calibration than before, beyond noise.
+    """Whether a calibration lowers the log loss of probabilities beyond noise.
 
-    On the rows of its fit it gains, for each parameter, a part in B more than elsewhere (Akaike).
+    On the rows that it was fitted on, it gains 1 / B a parameter more than on others (Akaike).
     """
     count = len(truth_B)
     rows = np.arange(count)
@@ -140,9 +138,9 @@ def _curve(is_B: np.ndarray, said_B: np.ndarray) -> schema.Curve:
 
 
 def _logs(outputs_BC: np.ndarray) -> np.ndarray:
-    logs_BC: np.ndarray = np.log(
-        np.maximum(outputs_BC.astype(np.float64), np.finfo(np.float64).tiny)
-    )
+    """Logarithms, bounded where a probability is 0."""
+    least = np.finfo(np.float64).tiny
+    logs_BC: np.ndarray = np.log(np.maximum(outputs_BC.astype(np.float64), least))
     return logs_BC
 
 
