@@ -207,7 +207,7 @@ PLAIN = {
 }
 """Keys that `--plain` searches, the same for each family."""
 LEADER, LEAST_BETTER = "flaml", 3
-"""The peer that is not to be better on any table, and worse on so many."""
+"""The peer that `auto` must not lose to on any table, and the tables on which it must win."""
 MODELS = [*FAMILIES, "text", "image"]
 
 
@@ -233,13 +233,10 @@ def table(
 
 
 def frames(dataset: prepare.Dataset) -> dict[str, pd.DataFrame]:
-    """The parts as the file has them, pictures as a column for each pixel; targets as numbers."""
-    split, found = dataset.split, {}
-    for name, rows in {
-        "train": split.train,
-        "validation": split.validation,
-        "test": split.test,
-    }.items():
+    """A table for each part, with raw values, a column for each pixel, and encoded targets."""
+    found = {}
+    for name in tables.PARTS:
+        rows = getattr(dataset.split, name)
         taken, columns = dataset.take(rows), dict[str, Any]()
         words = schema.to_json(dataset.schema, taken)
         for column in dataset.schema.columns:
@@ -253,17 +250,18 @@ def frames(dataset: prepare.Dataset) -> dict[str, pd.DataFrame]:
     return found
 
 
-def others(
+def judge_peers(
     dataset: prepare.Dataset, metric: str, options: argparse.Namespace
 ) -> dict[str, evaluation.Judged]:
-    """How good the peers are; those of trees alone are left out where a column is text."""
+    """Fit the peers and evaluate their predictions; only AutoGluon reads texts."""
     found, target, parts = {}, dataset.schema.target, frames(dataset)
     texts = any(column.type == "text" for column in dataset.schema.columns)
-    asked = {"target": target.name, "classes": len(target.classes), "metric": metric}
+    problem = {"target": target.name, "classes": len(target.classes), "metric": metric}
+    problem["minutes"] = options.minutes
     for peer in options.peers:
         if not texts or peer == "autogluon":
             with tempfile.TemporaryDirectory() as folder:
-                outputs = tables.ask(peer, parts, Path(folder), **asked, minutes=options.minutes)
+                outputs = tables.predict(peer, parts, Path(folder), **problem)
             found[peer] = judged(dataset, outputs)
     return found
 
@@ -308,7 +306,7 @@ def judge_table(
         print(f"{name}: {family} {score:.4f}{sides} after {done} trials{made}", flush=True)
     theirs = {one: ours[one] for one in options.families[1:] if options.plain}
     if not options.plain:
-        theirs = others(dataset, metric, options)
+        theirs = judge_peers(dataset, metric, options)
     first = ours[options.families[0]]
     verdicts = {one: evaluation.verdict(first, other, metric) for one, other in theirs.items()}
     against = {one: str(verdict) for one, verdict in verdicts.items()}

@@ -1,4 +1,4 @@
-"""Test accuracy where equal validation scores are decided by the lower loss, or by who came first.
+"""Test accuracy if the lower loss breaks ties of validation scores, or the first one wins.
 
 On few rows many epochs of a trial, and many trials, reach the same accuracy. Over several splits,
 trials with drawn rates are trained once, and both rules choose among the same epochs.
@@ -43,7 +43,7 @@ class Epoch(NamedTuple):
 
 
 def epochs(chosen: spec.Experiment, dataset: prepare.Dataset) -> list[Epoch]:
-    """All epochs of a trial."""
+    """Train a trial; return all of its epochs."""
     configuration, found = chosen.default(), list[Epoch]()
     data = dataset.encode(dataset.fit(configuration.features))
     running = training.Trainer(configuration, data, metric="accuracy")
@@ -61,15 +61,17 @@ def epochs(chosen: spec.Experiment, dataset: prepare.Dataset) -> list[Epoch]:
 
 
 def first(found: list[Epoch]) -> Epoch:
+    """The first epoch with the best score."""
     return max(found, key=lambda one: one.score)
 
 
-def lowest(found: list[Epoch]) -> Epoch:
+def lowest_loss(found: list[Epoch]) -> Epoch:
+    """The epoch with the lowest loss among those with the best score."""
     return max(found, key=lambda one: (one.score, -one.loss))
 
 
 def split(name: str, seed: int, trials: int, folder: Path) -> list[list[Epoch]]:
-    """The epochs of trials on one split."""
+    """Train trials on one split; return the epochs of each."""
     file = folder / f"{name}_{seed}.yaml"
     file.write_text(FILE.format(name=name, seed=seed, folder=folder))
     dataset, drawn = prepare.dataset(spec.load(file)), random.Random(seed)
@@ -90,20 +92,20 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    winners: dict[str, list[float]] = {"first": [], "lowest": []}
+    winners: dict[str, list[float]] = {"first": [], "lowest_loss": []}
     with tempfile.TemporaryDirectory() as folder:
         for name in TABLES:
             splits = [
                 split(name, seed, options.trials, Path(folder))
                 for seed in range(1, options.splits + 1)
             ]
-            for rule in (first, lowest):
+            for rule in (first, lowest_loss):
                 alone = [rule(trial).test for trial in itertools.chain(*splits)]
                 chosen = [rule([rule(trial) for trial in trials]).test for trials in splits]
                 winners[rule.__name__] += chosen
                 means = {"trials": statistics.mean(alone), "winners": statistics.mean(chosen)}
                 print(name, rule.__name__, {key: round(one, 4) for key, one in means.items()})
-    ours, peer = (statistics.mean(winners[rule]) for rule in ("lowest", "first"))
+    ours, peer = (statistics.mean(winners[rule]) for rule in ("lowest_loss", "first"))
     claim = (
         f"test accuracy of winners on {options.splits} splits of {len(TABLES)} sets, where the"
         " lower loss decides between equal scores; the peer takes the first"

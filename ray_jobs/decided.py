@@ -81,15 +81,19 @@ class Held(NamedTuple):
 
 
 def decide(
-    chosen: spec.Decide, plain: bundle.Bundle, held_out: Callable[[], Held], *, bent: bool = False
+    chosen: spec.Decide,
+    plain: bundle.Bundle,
+    held_out: Callable[[], Held],
+    *,
+    distorted: bool = False,
 ) -> Decided:
     """Find what the file asks for; `held_out` is not called where there is nothing to find.
 
-    `bent` says that the file bends probabilities on purpose: then `auto` leaves them.
+    Where the file has `distorted` probabilities on purpose, `auto` does not calibrate them.
     """
     how = chosen.calibration(plain.task)
     optional = chosen.calibrate == "auto" and how in calibrations.OF_CLASSES
-    how = "none" if optional and bent else how
+    how = "none" if optional and distorted else how
     if how == "none" and not chosen.decides:
         return Decided(plain, plain)
     held, model, warning = held_out(), plain, ""
@@ -98,7 +102,7 @@ def decide(
         found = calibrations.fit(how, plain.schema.target, held.truth_B, outputs)
         model, warning, before = _with(plain, found), found.warning, outputs
         outputs = _activated(model, held)
-        if optional and not calibrations.pays(held.truth_B, before, outputs):
+        if optional and not calibrations.lowers_loss(held.truth_B, before, outputs):
             model, how, outputs = plain, "none", before
     target, decision = decisions.decide(chosen, model.schema.target, held.truth_B, outputs)
     if decision is not None:

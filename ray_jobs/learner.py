@@ -44,7 +44,7 @@ class Progress:
 
     epoch: int = 0  # epochs done
     best_epoch: int = 0
-    gained: int = 0  # last epoch with a better metric: the best one, or the first that equals it
+    improved_epoch: int = 0  # last one with a better metric; ties may make a later one the best
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
     stale: int = 0  # epochs without a gain, for early stopping
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
@@ -54,7 +54,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         self.layers = [watches.Row(*one) for one in self.layers]  # lists, if they were JSON
-        self.gained = self.gained or self.best_epoch  # of an earlier release
+        self.improved_epoch = self.improved_epoch or self.best_epoch  # of an earlier release
 
     def finished(self, train: spec.Train) -> bool:
         if self.until is not None:
@@ -85,7 +85,7 @@ class Progress:
         if self.best and (gain < 0 or (gain == 0 and not lower)):
             self.stale += 1
             return False
-        self.gained = self.gained if self.best and gain == 0 else self.epoch
+        self.improved_epoch = self.improved_epoch if self.best and gain == 0 else self.epoch
         patient = stopping is None or not self.best or gain > stopping.min_delta
         self.stale = 0 if patient else self.stale + 1
         self.best_epoch, self.best = self.epoch, found

@@ -63,7 +63,9 @@ class Schedule:
             return
         if self._warmed < self._rise:
             self._cut = progress.epoch
-        elif progress.epoch - max(progress.gained, self._cut) >= self._train.plateau.patience:
+        elif (
+            progress.epoch - max(progress.improved_epoch, self._cut) >= self._train.plateau.patience
+        ):
             self._cut = progress.epoch
             self.scale *= self._train.plateau.factor
             for group in self._optimizer.param_groups:

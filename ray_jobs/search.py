@@ -188,9 +188,12 @@ class Search:
         Of equal scores the one with the lower loss stands first.
         """
         scores = [record for record in trials if record.score is not None]
-        losses = sorted(scores, key=lambda one: metrics.tie_breaker(one.best))
-        ordered = sorted(losses, key=lambda one: one.score or 0.0, reverse=self.mode == "max")
-        return sorted(ordered, key=lambda one: one.best_epoch if one.folds > 1 else 0, reverse=True)
+
+        def key(one: searches.Record) -> tuple[float, float, float]:
+            folds = one.best_epoch if one.folds > 1 else 0
+            return -folds, -self._sign * (one.score or 0.0), metrics.tie_breaker(one.best)
+
+        return sorted(scores, key=key)
 
     def able(self, trials: list[searches.Record]) -> list[searches.Record]:
         """The trials that may win, the best first: those with weights, and of the most folds."""

@@ -62,8 +62,9 @@ class Winner:
         self._test, train = (_part(self._dataset, rows) for rows in (split.test, split.train))
         self._best = ensembles.best(searched, trials, anew)
         trained = searched.experiment.configuration(trial.values).train
-        bent = losses.bends(trained, self._best.model.task)
-        found = decided.decide(searched.experiment.decide, self._best.model, self._held, bent=bent)
+        plain, chosen = self._best.model, searched.experiment.decide
+        distorted = losses.distorts(trained, plain.task)
+        found = decided.decide(chosen, plain, self._held, distorted=distorted)
         self._bundle, self._known = found.model, _known(self._dataset)
         self._changed = dict(found.validation)
         if self._known is not None:

@@ -67,12 +67,14 @@ SERVICER = "serving.rpc.add_service"
 
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
-PAGES = {"RAY_SERVE_HAPROXY_METRICS_PORT": "1", "RAY_SERVE_HAPROXY_STATS_PORT": "1"}
-"""HAProxy's own pages, which `_WITHOUT_PAGES` knows by this port. Nobody asks for them here, and
-each would need a port of the machine, open at all of its addresses."""
+CLOSED = "1"
+"""The port of HAProxy's own pages, by which `_WITHOUT_PAGES` knows them: nobody asks for them here,
+and each would need a port of the machine, open at all of its addresses."""
+PAGES = dict.fromkeys(("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"), CLOSED)
 
 _WITHOUT_PAGES = (
-    r"""for word; do [ ! -f "$word" ] || sed -i -E '/^ *bind \*?:1$/d' "$word" || exit; done"""
+    'for word; do [ ! -f "$word" ] || '
+    rf"""sed -i -E '/^ *bind \*?:{CLOSED}$/d' "$word" || exit; done"""
 )
 """Changes the configuration among a program's words before HAProxy reads it."""
 

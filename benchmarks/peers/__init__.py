@@ -27,23 +27,23 @@ PEERS = {
 def command(peer: str, folder: Path, port: int) -> list[str]:
     """The command that starts a peer; its environment is made where it is not there yet."""
     module = f"benchmarks.peers.with_{peer.split()[0]}"
-    return [python(PEERS[peer]), "-m", module, str(folder), str(port)]
+    return [interpreter(PEERS[peer]), "-m", module, str(folder), str(port)]
 
 
-def python(environment: str) -> str:
-    """The interpreter of an environment, made where it is not there yet; ours, if it is empty."""
+def interpreter(environment: str) -> str:
+    """The path of an environment's Python; the environment is created if missing, `""` is ours."""
     if not environment:
         return sys.executable
     home, wanted = ROOT / ".venv" / "peers" / environment, Path(__file__).with_name(environment)
     packages = wanted.with_suffix(".txt").read_text()
-    program, ready = home / "bin" / "python", home / ".ready"
+    python, ready = home / "bin" / "python", home / ".ready"
     if not ready.exists() or ready.read_text() != packages:
         print(f"installing {', '.join(packages.split())} …", flush=True)
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        subprocess.run([program, "-m", "pip", "install", "-q", *packages.split()], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages.split()], check=True)
         _add_project(home)
         ready.write_text(packages)
-    return str(program)
+    return str(python)
 
 
 def _add_project(home: Path) -> None:

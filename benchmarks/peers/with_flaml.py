@@ -1,4 +1,4 @@
-"""FLAML: LightGBM tuned for the minutes, and fitted again on train and validation."""
+"""LightGBM tuned by FLAML, which then fits it again on train and validation."""
 
 import sys
 from pathlib import Path
@@ -8,21 +8,21 @@ from flaml import AutoML
 from benchmarks.peers import tables
 
 if __name__ == "__main__":
-    asked = tables.Asked.read(Path(sys.argv[1]))
-    train, validation, test = asked.parts(categories=True)
+    problem = tables.Problem.read(Path(sys.argv[1]))
+    train, validation, test = problem.load_parts(categories=True)
     automl = AutoML()
     automl.fit(
-        train.drop(columns=asked.target),
-        train[asked.target],
-        X_val=validation.drop(columns=asked.target),
-        y_val=validation[asked.target],
-        task="classification" if asked.classes else "regression",
-        metric=asked.metric,
+        train.drop(columns=problem.target),
+        train[problem.target],
+        X_val=validation.drop(columns=problem.target),
+        y_val=validation[problem.target],
+        task="classification" if problem.classes else "regression",
+        metric=problem.metric,
         estimator_list=["lgbm"],
-        time_budget=asked.minutes * 60,
+        time_budget=problem.minutes * 60,
         n_jobs=2,
         verbose=0,
         seed=0,
     )
-    rows = test.drop(columns=asked.target)
-    asked.answer(automl.predict_proba(rows) if asked.classes else automl.predict(rows))
+    rows = test.drop(columns=problem.target)
+    problem.save(automl.predict_proba(rows) if problem.classes else automl.predict(rows))

@@ -114,7 +114,7 @@ OF_CLASSES = frozenset(("platt", "temperature", "isotonic"))
 """Methods for probabilities of classes."""
 
 
-def pays(truth_B: np.ndarray, before_BC: np.ndarray, after_BC: np.ndarray) -> bool:
+def lowers_loss(truth_B: np.ndarray, before_BC: np.ndarray, after_BC: np.ndarray) -> bool:
     """Whether a calibration lowers the log loss of probabilities beyond noise.
 
     On the rows that it was fitted on, it gains 1 / B a parameter more than on others (Akaike).

@@ -37,7 +37,7 @@ class Loss:
         build: builds it from the `train` section, the targets of the training part, and the task.
         options: keys of `train` that this loss reads and some others do not.
         weighted: whether classes count the same in all where `train.class_weights` is not set.
-        proper: whether it is lowest at the true chances (Gneiting and Raftery 2007).
+        proper: whether it is a proper scoring rule, lowest at the true probabilities.
         objectives: gives LightGBM's parameters that make this its loss: one booster for all
             outputs, or one for each. None if it has none.
     """
@@ -105,8 +105,8 @@ def class_weights(train: spec.Train, targets: np.ndarray, task: tasks.Task) -> n
     return (len(targets) / (task.width * counts_C)).astype(np.float32)
 
 
-def bends(train: spec.Train, task: tasks.Task) -> bool:
-    """Whether probabilities are others than the chances in the data, as the file asks for."""
+def distorts(train: spec.Train, task: tasks.Task) -> bool:
+    """Whether class weights, sampling or the loss shift probabilities from those in the data."""
     name = named(train, task)
     weighted = train.class_weights != "none" or train.sampling != "none"
     return weighted or name not in REGISTRY or not REGISTRY[name].proper

@@ -125,9 +125,9 @@ def test_probabilities_are_calibrated_by_themselves_where_it_pays() -> None:
     files = bundle.pack(found.model, bundles.rows(32, seed=7), {})
     assert f'"format":{bundle.DECIDED},' in files["bundle.json"].decode()
     bundle.unpack(files).verify()
-    for chosen, bent in ((spec.Decide(calibrate="none"), False), (spec.Decide(), True)):
-        assert decided.decide(chosen, made, lambda: rows, bent=bent).how == "none"
-    asked = decided.decide(spec.Decide(calibrate="platt"), made, lambda: rows, bent=True)
+    for chosen, distorted in ((spec.Decide(calibrate="none"), False), (spec.Decide(), True)):
+        assert decided.decide(chosen, made, lambda: rows, distorted=distorted).how == "none"
+    asked = decided.decide(spec.Decide(calibrate="platt"), made, lambda: rows, distorted=True)
     assert asked.how == "platt"
 
 

@@ -52,9 +52,7 @@ def test_pages_of_haproxy_listen_nowhere(tmp_path: Path, monkeypatch: pytest.Mon
     template = Path(str(util.find_spec("ray.serve").submodule_search_locations[0]))  # type: ignore[union-attr,index]
     lines = (template / "_private/haproxy_templates.py").read_text().splitlines()
     shown = re.compile(r"\{\{ config\.(metrics|stats)_port \}\}")
-    bound = [
-        shown.sub(*set(environment.PAGES.values()), line) for line in lines if shown.search(line)
-    ]
+    bound = [shown.sub(environment.CLOSED, line) for line in lines if shown.search(line)]
     assert len(bound) == 2
     config = tmp_path / "haproxy.cfg"
     rest = "listen here\n    bind *:8000\n    bind *:11\n"

@@ -255,7 +255,7 @@ def test_of_epochs_with_the_same_metric_that_of_the_lowest_loss_is_kept_and_is_n
     ]
     assert kept == [True, True, True, False, False]
     assert (progress.best_epoch, progress.best["log_loss"]) == (3, 0.4)
-    assert (progress.gained, progress.stale) == (2, 3)
+    assert (progress.improved_epoch, progress.stale) == (2, 3)
     assert progress.finished(train)
 
 
