@@ -281,7 +281,7 @@ def test_interrupted_and_run_again_a_search_goes_on_where_it_was(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     """Ctrl-C in a process of its own; the finished trials stay, and none is tried again."""
-    slow = {"tune.trials": "8", "tune.pack": "1", "tune.scheduler": "none", "train.epochs": "300"}
+    slow = {"tune.trials": "8", "tune.pack": "1", "tune.scheduler": "none", "train.epochs": "1500"}
     chosen, runs = experiment(tmp_path, **slow), local.LocalRuns((tmp_path / "storage").as_uri())
     options = [part for key, value in slow.items() for part in ("--set", f"{key}={value}")]
     first = subprocess.Popen([sys.executable, "-m", "eagleray", "run", str(chosen.path), *options])
