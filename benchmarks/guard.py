@@ -139,7 +139,7 @@ async def split(folder: Path) -> dict[str, float]:
     off, on = web.Application("left", observer), web.Application("left", observer)
     stable, control, candidate = (version(observer, one, schedule=schedule) for one in (1, 1, 2))
     off.predictor = on.predictor = stable
-    on.split = routing.Split("r1", on.capacity, stable.outcome)
+    on.split = routing.Split("r1", on.capacity, stable.outcome, schedule)
     route = aliases.Route(rollout="r1", candidate=2, share=0.05)
     on.split.follow(stable, control, candidate, route)
     found: dict[str, list[float]] = {"off": [], "on": []}

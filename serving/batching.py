@@ -61,6 +61,7 @@ class Schedule:
 
     def __init__(self, wait_s: float) -> None:
         self.numbers = itertools.count()  # of requests
+        self.turn = 0  # how often they have run
         self._wait_s = wait_s
         self._ready: list[Batcher[Any, Any]] = []  # have requests, and no batch in the thread
         self._waiting = 0  # requests of these
@@ -85,7 +86,7 @@ class Schedule:
             self._timer = loop.call_later(self._wait_s, self._run)
 
     def _run(self) -> None:
-        self._timer, self._is_due = None, False
+        self._timer, self._is_due, self.turn = None, False, self.turn + 1
         ready, self._ready, self._waiting = self._ready, [], 0
         answered, together = list[Any](), 0
         for batcher in ready:

@@ -15,7 +15,7 @@ from typing import Any
 from eagleray import errors, machine
 from eagleray.state import aliases
 from eagleray.state.evidence import Counts, Evidence
-from serving import admission, capture, shares
+from serving import admission, batching, capture, shares
 from serving.predictor import Predictor
 from serving.protocol import Body
 from serving.wire import Answers, Encoded, Exchange, Header
@@ -73,14 +73,18 @@ class Tally:
         self._requests = self._errors = self._compared = self._differing = 0
         self._labels = self._hits = 0
         self._seconds, self._outcomes = Counter[int](), Counter[str]()
+        self._turn: int | None = None
 
-    def answered(self, seconds: float, outcome: str) -> None:
+    def answered(self, seconds: float, outcome: str, turn: int | None = None) -> None:
         """Count a request by its time, and what was predicted for its first row.
 
-        The rows of a request depend on each other, requests hopefully do not.
+        The rows of a request depend on each other, requests hopefully do not; but those of one
+        turn are answered together, so the time of its first request counts.
         """
         self._requests += 1
-        self._seconds[shares.bucket(seconds)] += 1
+        if turn is None or turn != self._turn:
+            self._seconds[shares.bucket(seconds)] += 1
+        self._turn = turn
         if outcome:
             self._outcomes[outcome] += 1
 
@@ -116,12 +120,20 @@ class Split:
     One that its client gave up has failed too, whichever version was to answer it.
     The candidate is compared with a control: the stable version with as many requests in batches of
     their own, since the fewer requests share a batch, the longer each of them takes. Quick batches
-    run together, and their answers come together, so there the control's are the stable version's.
+    run together, and their answers come together, so there the control's are the stable version's,
+    and one draw decides for all requests of a turn: they make one batch in place of two.
     """
 
-    def __init__(self, rollout_id: str, capacity: admission.Capacity, outcome: Outcome) -> None:
-        """`outcome` says what an answer of either version counts as."""
+    def __init__(
+        self,
+        rollout_id: str,
+        capacity: admission.Capacity,
+        outcome: Outcome,
+        schedule: batching.Schedule,
+    ) -> None:
+        """`outcome` says what an answer of either version counts as; both run by `schedule`."""
         self.rollout, self._capacity, self._outcome = rollout_id, capacity, outcome
+        self._schedule, self._drawn = schedule, (-1, 0.0)
         self.stable, self.candidate = Tally(), Tally()
         self._logged = -_LOG_S
         self._shadows: set[asyncio.Task[None]] = set()
@@ -173,10 +185,12 @@ class Split:
         """Answer as `Predictor.answer`; also return the header that names the version."""
         assert self._turn is not None
         stable, control, candidate, choice, shadow = self._turn
-        chance = random.random()  # noqa: S311 - a draw, not a secret
+        quick = stable.is_quick and candidate.is_quick
+        turn = self._schedule.turn if quick and not shadow else None
+        chance = self._chance(turn)
         chosen = choice.candidate(headers, chance)
         if chosen and not shadow:
-            return await self._try(stable, candidate, body, reservation, exchange)
+            return await self._try(stable, candidate, body, reservation, exchange, turn)
         if not chosen and not choice.control(headers, chance):
             return await stable.answer(body, reservation, exchange), stable.header
         control = stable if stable.is_quick else control
@@ -191,10 +205,20 @@ class Split:
             if not shadow:  # which is not cancelled
                 self.stable.failed()
             raise
-        self.stable.answered(seconds, self._outcome(predictions[0]))
+        self.stable.answered(seconds, self._outcome(predictions[0]), turn)
         if chosen:
             self._compare_later(candidate, bytes(body), exchange, predictions)
         return control.encode(exchange, predictions), control.header
+
+    def _chance(self, turn: int | None) -> float:
+        """A draw in [0, 1), the same for all requests of a turn.
+
+        Without a turn each has its own: while a slow batch runs, further requests come, so a
+        version that is slower would get more of them.
+        """
+        if turn is None or turn != self._drawn[0]:
+            self._drawn = -1 if turn is None else turn, random.random()  # noqa: S311 - no secret
+        return self._drawn[1]
 
     async def _try(
         self,
@@ -203,12 +227,13 @@ class Split:
         body: Body,
         reservation: admission.Reservation,
         exchange: Exchange,
+        turn: int | None,
     ) -> tuple[Encoded, Header]:
         """Answer by the candidate, or if it fails by the stable version."""
         try:
             async with asyncio.timeout(LATE_S):
                 predictions, seconds = await candidate.timed(body, reservation, exchange)
-            self.candidate.answered(seconds, self._outcome(predictions[0]))
+            self.candidate.answered(seconds, self._outcome(predictions[0]), turn)
             return candidate.encode(exchange, predictions), candidate.header
         except errors.UnavailableError:  # in a deployment of its own, which has no room now
             return await stable.answer(body, reservation, exchange), stable.header

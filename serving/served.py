@@ -167,7 +167,7 @@ class Served:
             self._split = self._control = None
         elif self._split is None or self._split.rollout != route.rollout:
             capacity, outcome = application.capacity, now.stable.outcome
-            self._split = routing.Split(route.rollout, capacity, outcome)
+            self._split = routing.Split(route.rollout, capacity, outcome, self._schedule)
         if self._split is not None and now.candidate is not None and route is not None:
             if self._control is None or self._control.bundle is not now.stable.bundle:
                 self._control = self._controls(now.stable)

@@ -522,7 +522,8 @@ def test_explanations_and_named_versions_are_answered_outside_a_rollout(
     loaded.name, loaded.number, loaded.golden = "left", 4, bundles.golden(loaded)
     gauges, thread = application._metrics, ThreadPoolExecutor(1)
     candidate = predictor.Predictor(loaded, batching.Limits(), thread, gauges)
-    split = routing.Split("r1", application.capacity, stable.outcome)
+    schedule = batching.Schedule(0.001)
+    split = routing.Split("r1", application.capacity, stable.outcome, schedule)
     split.follow(stable, stable, candidate, aliases.Route(rollout="r1", candidate=4, share=1.0))
     both = web.Application("left", gauges)
     both.predictor, both.split = stable, split

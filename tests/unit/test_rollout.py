@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from eagleray.state import aliases
 from eagleray.state.evidence import Counts, Evidence
 from eagleray.state.rollouts import Plan, Rollout
-from serving import admission, rollout, routing
+from serving import admission, batching, rollout, routing
 
 PLAN = Plan(bake_s=10, least=100, deadline_s=600)
 Behaviour = Callable[[random.Random], tuple[float, str] | None]
@@ -314,10 +315,91 @@ def test_the_control_has_batches_of_its_own_unless_they_are_quick(
     versions: list[Any] = [
         Version(name, names, is_quick=is_quick) for name in ("stable", "control", "candidate")
     ]
-    split = routing.Split("r1", capacity, lambda _: "yes")
+    split = routing.Split("r1", capacity, lambda _: "yes", batching.Schedule(0.001))
     split.follow(*versions, aliases.Route(rollout="r1", candidate=2, share=0.3))
     monkeypatch.setattr(random, "random", lambda: 0.5)
     exchange: Any = None
     asyncio.run(split.answer(b"", admission.Reservation(capacity), {}, exchange))
     counted = split.stable.counts()
     assert (names, counted.requests, counted.outcomes) == ([asked], 1, {"yes": 1})
+
+
+class Together(Version):
+    """A version whose requests run together with those of others."""
+
+    def __init__(
+        self, name: str, asked: list[str], schedule: batching.Schedule, thread: ThreadPoolExecutor
+    ) -> None:
+        super().__init__(name, asked, is_quick=False)
+        self._batcher = batching.Batcher[int, int](list, batching.Limits(), thread, schedule)
+
+    async def timed(self, *_: object) -> tuple[list[dict[str, Any]], float]:
+        await self._batcher.submit([1])
+        self.is_quick = self._batcher.is_quick
+        return await super().timed()
+
+    async def answer(self, *_: object) -> tuple[bytes, bytes, tuple[()]]:
+        await self.timed()
+        return self.encode()
+
+
+async def turns(route: aliases.Route, *, slow: bool = False) -> tuple[list[str], routing.Split]:
+    """Split 200 turns of 8 requests; which versions were asked, and the split."""
+    asked, capacity, schedule = list[str](), admission.Capacity(), batching.Schedule(0.001)
+    with ThreadPoolExecutor(1) as thread:
+        versions: list[Any] = [
+            Together(name, asked, schedule, thread) for name in ("stable", "control", "candidate")
+        ]
+        for one in versions:
+            while not (slow or one.is_quick):
+                await one.timed()
+        asked.clear()
+        split = routing.Split("r1", capacity, lambda _: "yes", schedule)
+        split.follow(*versions, route)
+        exchange: Any = None
+
+        def answer(user: int) -> Any:
+            headers = {b"x-user": b"%d" % user}
+            return split.answer(b"", admission.Reservation(capacity), headers, exchange)
+
+        for turn in range(200):
+            for one in versions:
+                one.is_quick = not slow
+            await asyncio.gather(*(answer(8 * turn + number) for number in range(8)))
+    return asked, split
+
+
+def test_quick_requests_of_a_turn_make_one_batch_of_one_version() -> None:
+    random.seed(0)
+    route = aliases.Route(rollout="r1", candidate=2, share=0.3)
+    asked, split = asyncio.run(turns(route))
+    each = [{*asked[start : start + 8]} for start in range(0, 1600, 8)]
+    assert all(len(versions) == 1 for versions in each)
+    chosen = each.count({"candidate"})
+    assert 40 <= chosen <= 80
+    stable, candidate = split.stable.counts(), split.candidate.counts()
+    assert (candidate.requests, sum(candidate.seconds.values())) == (8 * chosen, chosen)
+    assert stable.requests == 8 * sum(stable.seconds.values())
+    assert candidate.outcomes == {"yes": 8 * chosen}
+
+
+@pytest.mark.parametrize(("shadow", "slow"), [(False, True), (True, False)])
+def test_slow_requests_and_those_for_a_shadow_are_drawn_one_by_one(
+    *, shadow: bool, slow: bool
+) -> None:
+    random.seed(0)
+    route = aliases.Route(rollout="r1", candidate=2, share=0.5, shadow=shadow)
+    _, split = asyncio.run(turns(route, slow=slow))
+    counted = (split.stable if shadow else split.candidate).counts()
+    assert 700 <= counted.requests <= (1600 if shadow else 900)
+    assert sum(counted.seconds.values()) == counted.requests
+
+
+def test_a_header_decides_within_a_turn_too_and_one_time_of_each_version_counts() -> None:
+    route = aliases.Route(rollout="r1", candidate=2, share=0.5, sticky="x-user")
+    asked, split = asyncio.run(turns(route))
+    each = [{*asked[start : start + 8]} for start in range(0, 1600, 8)]
+    assert sum(versions == {"candidate", "stable"} for versions in each) > 190
+    counted = split.candidate.counts()
+    assert 700 <= counted.requests <= 900
+    assert 190 <= sum(counted.seconds.values()) <= 200
