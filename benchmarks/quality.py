@@ -338,7 +338,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5, help="of each search of a table")
     parser.add_argument("--families", nargs="+", choices=MODELS, default=list(FAMILIES))
     parser.add_argument("--trials", type=int, default=500, help="of each search of a table")
-    parser.add_argument("--peers", nargs="+", choices=tables.PEERS, default=[*tables.PEERS])
+    parser.add_argument("--peers", nargs="*", choices=tables.PEERS, default=[*tables.PEERS])
     parser.add_argument("--plain", action="store_true", help="families as they are by default")
     options = parser.parse_args()
     if not options.plain and (unknown := set(options.families) - set(FAMILIES)):

@@ -1,7 +1,7 @@
 """The model that wins: the best trial, or the mean of several where that is better beyond noise."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from eagleray import bundle, spec
@@ -9,7 +9,7 @@ from eagleray.evaluation import ensembles
 from eagleray.learn import metrics, schema
 from eagleray.state import searches
 from eagleray.state.evaluations import Ensemble, Evaluation, Member, Price, Verdict
-from ray_jobs import bundles, checkpoints, latency, refit, search
+from ray_jobs import bundles, checkpoints, latency, search
 from ray_jobs.data import prepare
 
 MOST_ROWS, MOST_OUTPUTS = 20_000, 20_000_000
@@ -18,10 +18,10 @@ MOST_ROWS, MOST_OUTPUTS = 20_000, 20_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """What wins a search; `validation` has its metrics there."""
+    """What wins a search: trials, each with its weight, the heaviest first."""
 
-    model: bundle.Bundle
-    validation: Mapping[str, float]
+    members: Sequence[tuple[searches.Record, int]]
+    validation: Mapping[str, float]  # metrics there
     ensemble: Ensemble | None = None  # None where none was looked for
 
     @property
@@ -29,6 +29,22 @@ class Best:
         """The share of each trial in the mean, by its number; empty for one trial alone."""
         kept = self.ensemble if self.ensemble and self.ensemble.kept else None
         return {number: one.weight for number, one in kept.members.items()} if kept else {}
+
+    def model(self, of: Callable[[searches.Record], bundle.Bundle]) -> bundle.Bundle:
+        """Its model, made of the members' models."""
+        models = [(of(trial), weight) for trial, weight in self.members]
+        return bundles.mean(models) if len(models) > 1 else models[0][0]
+
+    def noting(self, anew: Collection[int]) -> "Best":
+        """The same, that says which trials are trained anew."""
+        if self.ensemble is None:
+            return self
+        members = {
+            number: one.model_copy(update={"anew": int(number) in anew})
+            for number, one in self.ensemble.members.items()
+        }
+        ensemble = self.ensemble.model_copy(update={"members": members})
+        return dataclasses.replace(self, ensemble=ensemble)
 
     def annotate(self, judged: Evaluation) -> Evaluation:
         """The evaluation with what was found of ensembles."""
@@ -38,28 +54,22 @@ class Best:
         return judged.model_copy(update={"ensemble": self.ensemble, "notes": notes})
 
 
-def best(
-    searched: search.Search,
-    trials: Sequence[searches.Record],
-    anew: refit.Refit | None = None,
-) -> Best:
-    """The model of the first trial or of its refit, or an ensemble as `tune.ensemble` bounds it.
+def best(searched: search.Search, trials: Sequence[searches.Record]) -> Best:
+    """The first trial, or an ensemble as `tune.ensemble` bounds it.
 
     Raises:
         StorageError: the weights of the first trial are missing or corrupt; an ensemble does
             without other trials whose weights are.
     """
-    if anew is not None:
-        return Best(bundles.of(anew.search, anew.record), trials[0].best)
-    alone = Best(bundles.of(searched, trials[0]), trials[0].best)
+    alone = Best([(trials[0], 1)], trials[0].best)
     if searched.experiment.members == 1:
         return alone
-    candidates, damaged = _candidates(searched, trials, alone.model)
-    found, model = _look(_Pool.of(searched, candidates), searched.experiment)
+    candidates, damaged = _candidates(searched, trials)
+    found, members = _look(_Pool.of(searched, candidates), searched.experiment)
     found = found.model_copy(update={"damaged": damaged})
-    if model is None:
+    if not found.kept:
         return dataclasses.replace(alone, ensemble=found)
-    return Best(model, found.metrics, found)
+    return Best(members, found.metrics, found)
 
 
 class _Candidate(NamedTuple):
@@ -93,6 +103,10 @@ class _Pool:
         """The model that has each candidate so many times."""
         return bundles.mean([(one.model, count) for one, count in self._taken(times)])
 
+    def members(self, times: Sequence[int]) -> list[tuple[searches.Record, int]]:
+        """The trials that were selected, and how many times."""
+        return [(one.trial, count) for one, count in self._taken(times)]
+
     def price(self, model: bundle.Bundle) -> Price:
         size = sum(map(len, model.engine.files().values()))
         return Price(latency_ms=latency.milliseconds(model, self.row), size=size)
@@ -119,7 +133,7 @@ class _Pool:
 
 
 def _candidates(
-    searched: search.Search, trials: Sequence[searches.Record], first: bundle.Bundle
+    searched: search.Search, trials: Sequence[searches.Record]
 ) -> tuple[list[_Candidate], list[str]]:
     """The trials that have weights, the best first, and those whose weights are damaged."""
     found, damaged = list[_Candidate](), list[str]()
@@ -128,41 +142,44 @@ def _candidates(
             continue
         kind = searched.experiment.configuration(trial.values).model.type
         try:
-            model = bundles.of(searched, trial) if found else first
+            model = bundles.of(searched, trial)
         except checkpoints.UNFIT as cause:
+            if not found:
+                raise
             damaged.append(f"trial {trial.number}: {cause}")
             continue
         found.append(_Candidate(trial, kind, model))
     return found, damaged
 
 
-def _look(pool: _Pool, experiment: spec.Experiment) -> tuple[Ensemble, bundle.Bundle | None]:
-    """The largest ensemble that is better than the best trial and fast enough.
+def _look(
+    pool: _Pool, experiment: spec.Experiment
+) -> tuple[Ensemble, list[tuple[searches.Record, int]]]:
+    """The largest ensemble that is better than the best trial and fast enough, and its members.
 
-    Without one, why there is none, and None.
+    Without one, why there is none.
     """
     bound, most = experiment.tune.ensemble.latency_ms, experiment.members
     single = pool.price(pool.candidates[0].model)
     found = Ensemble(rows=len(pool.predicted.truth_B), single=single)
     if len(pool.candidates) == 1:
-        return found.model_copy(update={"why": _LONE}), None
+        return found.model_copy(update={"why": _LONE}), []
     while most > 1:
         times = ensembles.select(pool.predicted, most)
         if (taken := sum(map(bool, times))) < 2:
-            return found.model_copy(update={"why": _ALONE}), None
+            return found.model_copy(update={"why": _ALONE}), []
         verdict = ensembles.gain(pool.predicted, most)
         found = found.model_copy(update=pool.fields(times, verdict))
         if verdict is None or verdict.outcome != "better":
-            return found.model_copy(update={"why": _not_better(taken, verdict)}), None
-        model = pool.mean(times)
-        price = pool.price(model)
+            return found.model_copy(update={"why": _not_better(taken, verdict)}), []
+        price = pool.price(pool.mean(times))
         if bound is None or price.latency_ms <= bound:
-            return found.model_copy(update={"price": price, "kept": True}), model
+            return found.model_copy(update={"price": price, "kept": True}), pool.members(times)
         found = found.model_copy(update={"larger_ms": found.larger_ms or price.latency_ms})
         most = taken - 1
     law = f"more than tune.ensemble.latency_ms: {bound:g}"
     why = f"with others one row takes {found.larger_ms:.2g} ms or more, {law}"
-    return found.model_copy(update={"why": why}), None
+    return found.model_copy(update={"why": why}), []
 
 
 _LONE = "no other one has its weights in storage"

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from rich import console
 
@@ -21,6 +22,7 @@ from ray_jobs import (
     audited,
     bundles,
     cluster,
+    ensembles,
     pack_size,
     promotion,
     refit,
@@ -34,6 +36,14 @@ from ray_jobs.report import live, tracking
 from ray_jobs.report.outcome import Outcome
 
 POLL_S = 1.0
+
+
+class _Trained(NamedTuple):
+    """Trials that have ended, what wins among them, and its refits if it has them."""
+
+    ranked: bundles.Readable
+    best: ensembles.Best
+    anew: refit.Refits | None
 
 
 def drive(submitted: runs.Run) -> None:
@@ -139,32 +149,30 @@ def _drive(
         audited.stage(searched, out)
     trials = {record.number: record for record in known}
     with tracking.sent(searched, trials, out) as send:
-        ranked, anew = _train(searched, finished and finished[0], trials, out, address)
-        outcome = _register(searched, ranked, lease, anew, out)
+        trained = _train(searched, finished and finished[0], trials, out, address)
+        outcome = _register(searched, trained, lease, out)
         send(outcome.result)
     return outcome
 
 
 def _register(
-    searched: search.Search,
-    ranked: bundles.Readable,
-    lease: leases.Lease,
-    anew: refit.Refit | None,
-    out: console.Console,
+    searched: search.Search, trained: _Trained, lease: leases.Lease, out: console.Console
 ) -> Outcome:
     """Evaluate the winner, register and promote it; keep it here if storage is away."""
     best: winner.Winner | None = None
+    trials, damaged = trained.ranked
     try:
         best = winner.Winner(
             searched,
-            ranked.trials,
-            anew,
-            damaged=ranked.damaged,
+            trials,
+            trained.best,
+            trained.anew,
+            damaged=damaged,
             announce=functools.partial(out.print, soft_wrap=True),
         )
         lease.verify()
-        searched.records.save_curves(curves.parquet(ranked.trials))
-        return _promote(searched, ranked.trials, best.register())
+        searched.records.save_curves(curves.parquet(trials))
+        return _promote(searched, trials, best.register())
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, best, cause)) from cause
 
@@ -186,37 +194,54 @@ def _train(
     trials: dict[int, searches.Record],
     out: console.Console,
     address: str | None,
-) -> tuple[bundles.Readable, refit.Refit | None]:
-    """Train what is left: trials, unless all have ended and are `ranked`, and the refit."""
-    found = _readable(searched, ranked) if ranked else None
-    anew = _refit(searched, found.trials[0]) if found else None
-    if found and (anew is None or anew.done):
-        return found, anew
+) -> _Trained:
+    """Train what is left: trials, unless all have ended and are `ranked`, and refits."""
+    found = _trained(searched, ranked) if ranked else None
+    if found and (found.anew is None or found.anew.done):
+        return found
     with _on_ray(out, address):
         grows = _check_room(searched.experiment.compute, out)
-        found = found or _readable(searched, _tune(searched, trials, out, grows=grows))
-        anew = _refit(searched, found.trials[0])
-        if anew is not None and not anew.done:
-            again = f"; damaged in storage: {anew.damaged}" if anew.damaged else ""
-            out.print(
-                f"trial {found.trials[0].number}, the winner, is trained anew on {anew.rows:,} rows"
-                f" of training and validation, {anew.record.until} epochs{again}",
-                soft_wrap=True,
-            )
-            refit.run(anew, waiting.Queue(searched.experiment.compute), grows=grows)
-    return found, anew
+        found = found or _trained(searched, _tune(searched, trials, out, grows=grows))
+        return _refit(searched, found, out, grows=grows)
 
 
-def _readable(searched: search.Search, ranked: list[searches.Record]) -> bundles.Readable:
+def _trained(searched: search.Search, ranked: list[searches.Record]) -> _Trained:
+    """What wins, and its refits if it is to have them."""
     try:
-        return bundles.readable(searched, ranked)
+        found = bundles.readable(searched, ranked)
+        best, anew = ensembles.best(searched, found.trials), None
+        if chosen := refit.chosen(searched, [trial for trial, _ in best.members]):
+            anew = refit.of(searched, chosen)
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, None, cause)) from cause
+    return _Trained(found, best, anew)
 
 
-def _refit(searched: search.Search, winner: searches.Record) -> refit.Refit | None:
-    """The winner's refit if the file asks for one."""
-    return refit.of(searched, winner) if searched.experiment.tune.refit else None
+def _refit(
+    searched: search.Search, trained: _Trained, out: console.Console, *, grows: bool
+) -> _Trained:
+    """Train what is left of the refits; the winner does without unless the file asks for them."""
+    anew = trained.anew
+    if anew is None or anew.done:
+        return trained
+    numbers = ", ".join(map(str, anew.records))
+    who = f"trials {numbers} of the winner are" if len(anew.records) > 1 else f"trial {numbers} is"
+    if len(trained.best.members) == 1:
+        who = f"trial {numbers}, the winner, is"
+    again = "".join(f"; damaged in storage: {why}" for why in anew.damaged.values())
+    out.print(
+        f"{who} trained anew on {anew.rows:,} rows of training and validation, {anew.epochs}"
+        f" epochs{again}",
+        soft_wrap=True,
+    )
+    try:
+        refit.run(anew, waiting.Queue(searched.experiment.compute), grows=grows)
+    except errors.SearchError as cause:
+        if searched.experiment.tune.refit is True or searched.dataset.folds:
+            raise
+        out.print(f"note: {cause}; the winner is as the search has trained it", soft_wrap=True)
+        return trained._replace(anew=None)
+    return trained
 
 
 def _tune(

@@ -1,96 +1,129 @@
-"""The refit: the winner's configuration trained anew on the rows of training and validation.
+"""Refits: trials of the winner, trained anew on the rows of training and validation.
 
-It trains for the winner's best epoch, with folds for the mean one, and keeps its last epoch: no
-rows are left to choose one by. It is a trial of its own in the same search, number
-`searches.REFIT`, and so is recorded, saved, retried and resumed like any other.
+A refit trains for its trial's best epoch, with folds for the mean one, and keeps its last epoch: no
+rows are left to choose one by. It is a trial of its own in the same search, `searches.REFIT` above
+its trial, and so is recorded, saved, retried and resumed like any other.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
-from eagleray import errors
+from eagleray import bundle, errors
+from eagleray.spec import auto
 from eagleray.state import searches
 from ray_jobs import bundles, checkpoints, folded, search, tuning, waiting
 
 
 @dataclass(frozen=True)
-class Refit:
-    """A refit, done or not: a search of one trial, and its record."""
+class Refits:
+    """Refits of some trials, done or not; all are by the numbers of their trials."""
 
-    search: search.Search
-    record: searches.Record
-    begun: bool = True  # on record
-    damaged: str = ""  # what is wrong with the weights of one that is on record
+    search: search.Search  # of them alone
+    records: Mapping[int, searches.Record]
+    new: frozenset[int]  # not on record yet
+    damaged: Mapping[int, str]  # what is wrong with weights that are on record
 
     @property
     def done(self) -> bool:
-        return self.record.status == "finished" and bool(self.record.weights)
+        return all(map(_done, self.records.values()))
 
     @property
     def rows(self) -> int:
-        """Rows that it trains on."""
+        """Rows that each of them trains on."""
         return len(self.search.dataset.split.train)
 
+    @property
+    def epochs(self) -> int:
+        """The most epochs of any of them."""
+        return max(record.until for record in self.records.values())
 
-def of(searched: search.Search, winner: searches.Record) -> Refit:
-    """The refit of this winner as it is on record; a new one, also where its weights are damaged.
+    def model(self, trial: searches.Record) -> bundle.Bundle | None:
+        """The model of a trial's refit, None for any other; raises what `bundles.of` raises."""
+        record = self.records.get(trial.number)
+        return None if record is None else bundles.of(self.search, record)
+
+
+def chosen(searched: search.Search, members: Sequence[searches.Record]) -> list[searches.Record]:
+    """Those of the winner's trials that are trained anew (docs/adr/0049)."""
+    experiment, refit = searched.experiment, searched.experiment.tune.refit
+    if refit is True or searched.dataset.folds:
+        return [*members]
+    if refit is False or not auto.family(members[0].values) or experiment.data.split.time:
+        return []
+    return [one for one in members if experiment.configuration(one.values).model.anew]
+
+
+def of(searched: search.Search, trials: Sequence[searches.Record]) -> Refits:
+    """The refits of these trials as they are on record; new ones, also where weights are damaged.
 
     Raises:
         StorageUnavailableError: storage does not answer.
     """
-    until, found, damaged = epochs(winner), searched.records.refit(), ""
-    if found is not None and (found.values, found.until) == (winner.values, until):
-        known = Refit(_alone(searched, found), found)
-        damaged = _damage(known) if known.done else ""
-        if not damaged:
-            return known
-    new = searches.Record(number=searches.REFIT, values=winner.values, until=until)
-    return Refit(_alone(searched, new), new, begun=False, damaged=damaged)
+    known = searched.records.trials_by_number([_number(trial.number) for trial in trials])
+    records, new, damaged = dict[int, searches.Record](), set[int](), dict[int, str]()
+    alone = _alone(searched, len(trials))
+    for trial in trials:
+        number, until = trial.number, epochs(trial)
+        found = known.get(_number(number))
+        if found is not None and (found.values, found.until) == (trial.values, until):
+            records[number], why = found, _damage(alone, found) if _done(found) else ""
+            if not why:
+                continue
+            damaged[number] = why
+        records[number] = searches.Record(number=_number(number), values=trial.values, until=until)
+        new.add(number)
+    made = alone.anew(alone.experiment, [*records.values()])
+    return Refits(made, records, frozenset(new), damaged)
 
 
-def run(refit: Refit, queue: waiting.Queue | None = None, *, grows: bool = True) -> None:
+def run(refits: Refits, queue: waiting.Queue | None = None, *, grows: bool = True) -> None:
     """Train what is left, on the cluster that this process is connected to.
 
     Raises:
-        SearchError: it failed, or lost its worker again and again.
+        SearchError: one failed, or lost its worker again and again.
         LeaseLostError, StorageError: see `tuning.run`.
     """
-    searched, record = refit.search, refit.record
-    if not refit.begun:  # what is there is of another winner
-        searched.records.remove_state(record.number)
-    trials = {record.number: record}
+    searched = refits.search
+    for number in refits.new:  # what is there is of another winner
+        searched.records.remove_state(_number(number))
+    trials = {record.number: record for record in refits.records.values()}
+    cause: errors.SearchError | None = None
     try:
         tuning.run(searched, trials, lambda _: None, queue=queue, grows=grows)
-    except errors.SearchError as cause:
-        _refuse(refit, cause)
-    if not refit.done:
-        _refuse(refit, None)
+    except errors.SearchError as failure:
+        cause = failure
+    for number, record in refits.records.items():
+        if not _done(record):
+            law = f"trial {number} must be trained anew on {refits.rows:,} rows (tune.refit)"
+            raise errors.SearchError(f"{law}, but {record.failure or record.status}") from cause
 
 
-def epochs(winner: searches.Record) -> int:
-    """For how many epochs a winner is trained anew."""
-    return folded.best_epoch(winner.history) if winner.folds > 1 else winner.best_epoch
+def epochs(trial: searches.Record) -> int:
+    """For how many epochs a trial is trained anew."""
+    return folded.best_epoch(trial.history) if trial.folds > 1 else trial.best_epoch
 
 
-def _alone(searched: search.Search, record: searches.Record) -> search.Search:
-    """A search of one trial that is compared with no other, and has all the time it needs."""
-    single = {"trials": 1, "folds": 1, "search": "random", "scheduler": "none", "pack": 1}
+def _number(trial: int) -> int:
+    """The number of a trial's refit."""
+    return searches.REFIT + trial
+
+
+def _done(record: searches.Record) -> bool:
+    return record.status == "finished" and bool(record.weights)
+
+
+def _alone(searched: search.Search, count: int) -> search.Search:
+    """A search of so many trials, not compared with others, that have all the time they need."""
+    single = {"trials": count, "folds": 1, "search": "random", "scheduler": "none", "pack": 1}
     limits = {"budget": None, "cost": None, "warm_start": False, "tolerance": 0.0}
     tune = searched.experiment.tune.model_copy(update=single | limits)
-    return searched.anew(searched.experiment.model_copy(update={"tune": tune}), record)
+    return searched.anew(searched.experiment.model_copy(update={"tune": tune}), [])
 
 
-def _damage(refit: Refit) -> str:
+def _damage(searched: search.Search, record: searches.Record) -> str:
     """What is wrong with the weights of a refit that is done; empty if they can be read."""
     try:
-        with bundles.weights(refit.search, refit.record):
+        with bundles.weights(searched, record):
             return ""
     except checkpoints.UNFIT as cause:
         return str(cause)
-
-
-def _refuse(refit: Refit, cause: errors.SearchError | None) -> NoReturn:
-    record = refit.record
-    why = record.failure or record.status
-    law = f"the winner must be trained anew on {refit.rows:,} rows (tune.refit), but {why}"
-    raise errors.SearchError(law) from cause

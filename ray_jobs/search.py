@@ -31,7 +31,7 @@ class Search:
         custom: the user's code by its name in the file.
         metric: compares trials; a name of `eagleray.learn.metrics`.
         mode: whether its "max" or its "min" is best.
-        refit: the one trial of a search that trains a winner anew, see `ray_jobs.refit`.
+        refits: the trials of a search that trains others anew, see `ray_jobs.refit`.
 
     Raises:
         EagleRayError: the data or the code is at fault, or does not fit the experiment.
@@ -47,7 +47,7 @@ class Search:
         self.mode = metrics.REGISTRY[self.metric].mode
         self.custom = experiment.code()
         self.id = self._id(experiment)
-        self.refit: searches.Record | None = None
+        self.refits: Sequence[searches.Record] = ()
         self._transforms: dict[str, features.Transforms] = {}
 
     @functools.cached_property
@@ -96,10 +96,10 @@ class Search:
             self._transforms[key] = self.dataset.fit(configuration.features)
         return self._transforms[key]
 
-    def anew(self, experiment: spec.Experiment, refit: searches.Record) -> "Search":
-        """The same with the one trial of a refit, and its rows."""
+    def anew(self, experiment: spec.Experiment, refits: Sequence[searches.Record]) -> "Search":
+        """The same with refits as its trials, and their rows."""
         made = copy.copy(self)
-        made.experiment, made.refit = experiment, refit
+        made.experiment, made.refits = experiment, refits
         made.dataset, made._transforms = self.dataset.whole(), {}
         return made
 

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -52,7 +52,8 @@ class Job:
     custom: dict[str, code.Code]  # the user's code by its name in the file
     shared: dict[str, ray.ObjectRef[encoded.Encoded]]  # by `encoded.key`
     dataset: ray.ObjectRef[prepare.Dataset]  # a trial with features not in `shared` encodes it
-    refit: int = 0  # epochs of a refit; 0: the best epoch of a trial counts
+    # epochs of refits, by number; of any other trial the best epoch counts
+    refits: dict[int, int] = field(default_factory=dict)
 
 
 class Session:
@@ -99,7 +100,7 @@ class Session:
             for one in self._members:
                 if one.again:
                     with one.failing():
-                        one.start(self._trainer)
+                        one.start(self._builder(one.number))
             self._advance()
         return self.report()
 
@@ -119,7 +120,7 @@ class Session:
         """Let a member go on from another's checkpoint, under values of its own."""
         (one,) = (one for one in self._members if one.number == number)
         with one.failing():
-            one.clone(self._trainer, values, checkpoint)
+            one.clone(self._builder(number), values, checkpoint)
 
     def close(self) -> None:
         for one in self._members:
@@ -139,7 +140,7 @@ class Session:
             with one.failing():
                 one.ended = len(members) > 1 and one.number in ended()
                 if not one.ended:
-                    one.start(self._trainer)
+                    one.start(self._builder(one.number))
         return members
 
     def _ended(self, members: Sequence[Member]) -> set[int]:
@@ -147,14 +148,17 @@ class Session:
         records = self._place.records.trials_by_number([one.number for one in members])
         return {number for number, record in records.items() if not record.unfinished}
 
-    def _trainer(self, values: dict[str, Any]) -> learner.Learner:
+    def _builder(self, number: int) -> Callable[[dict[str, Any]], learner.Learner]:
+        return functools.partial(self._trainer, number)
+
+    def _trainer(self, number: int, values: dict[str, Any]) -> learner.Learner:
         experiment = self._job.experiment
         configuration = experiment.configuration(values)
         if experiment.tune.folds > 1:
             build = functools.partial(self._learner, configuration)
             return folded.Folded(build, experiment.tune.folds)
         made = self._learner(configuration)
-        made.progress.until = self._job.refit or None
+        made.progress.until = self._job.refits.get(number)
         return made
 
     def _learner(

@@ -128,7 +128,7 @@ def _job(searched: search.Search) -> session.Job:
     experiment, shared = searched.experiment, {}
     for key, data in itertools.islice(_encoded(searched), MAX_ENCODED):
         shared[key] = _put(data)
-    rungs, folds, refit = scheduler.rungs(experiment), experiment.tune.folds, searched.refit
+    rungs, folds = scheduler.rungs(experiment), experiment.tune.folds
     return session.Job(
         experiment=experiment,
         search_id=searched.id,
@@ -138,7 +138,7 @@ def _job(searched: search.Search) -> session.Job:
         custom=searched.custom,
         shared=shared,
         dataset=_put(searched.dataset),
-        refit=refit.until if refit else 0,
+        refits={record.number: record.until for record in searched.refits},
     )
 
 
@@ -156,9 +156,12 @@ def _put(data: object) -> Any:
 
 def _encoded(searched: search.Search) -> Iterator[tuple[str, encoded.Encoded]]:
     """Yield the data of each setting of `features` and each fold, with their key."""
-    dataset, experiment, refit = searched.dataset, searched.experiment, searched.refit
-    settings = search.feature_settings(experiment)
-    for one in [experiment.configuration(refit.values)] if refit else settings:
+    dataset, experiment = searched.dataset, searched.experiment
+    refits = {
+        encoded.key(one.features): one
+        for one in (experiment.configuration(record.values) for record in searched.refits)
+    }
+    for one in refits.values() or search.feature_settings(experiment):
         if not dataset.folds:
             yield encoded.key(one.features), dataset.encode(searched.transforms(one))
             continue

@@ -1,6 +1,7 @@
 """The winner of a search: evaluated once on the test part, packed, and registered."""
 
 import contextlib
+import functools
 import io
 import math
 import platform
@@ -37,9 +38,9 @@ from ray_jobs.data import prepare
 class Winner:
     """The best trial or an ensemble, rebuilt from storage and judged on the untouched test part.
 
-    `trials` are all of the search, the best that can be rebuilt first. `anew` is that one's refit,
-    if its model is the winner; `damaged` says what is wrong with better ones. `announce` is called
-    with what takes a while.
+    `trials` are all of the search, the best that can be rebuilt first. `best` is what
+    `ensembles.best` finds among them, `anew` has refits of its members, which take their places;
+    `damaged` says what is wrong with better ones. `announce` is called with what takes a while.
 
     Raises:
         StorageError: its weights are missing or corrupt.
@@ -49,7 +50,8 @@ class Winner:
         self,
         searched: search.Search,
         trials: list[searches.Record],
-        anew: refit.Refit | None = None,
+        best: ensembles.Best | None = None,
+        anew: refit.Refits | None = None,
         *,
         damaged: Sequence[str] = (),
         announce: Callable[[str], object] = lambda _: None,
@@ -60,9 +62,11 @@ class Winner:
         self._anew, self._dataset = anew, anew.search.dataset if anew else searched.dataset
         split = self._dataset.split
         self._test, train = (_part(self._dataset, rows) for rows in (split.test, split.train))
-        self._best = ensembles.best(searched, trials, anew)
+        self._best = best or ensembles.best(searched, trials)
+        if anew is not None:
+            self._best = self._best.noting(anew.records)
         trained = searched.experiment.configuration(trial.values).train
-        plain, chosen = self._best.model, searched.experiment.decide
+        plain, chosen = self._rebuilt(), searched.experiment.decide
         distorted = losses.distorts(trained, plain.task)
         found = decided.decide(chosen, plain, self._held, distorted=distorted)
         self._bundle, self._known = found.model, _known(self._dataset)
@@ -125,14 +129,24 @@ class Winner:
             )
         return store.uri
 
+    @functools.cached_property
+    def _tried(self) -> bundle.Bundle:
+        """The model as the search has compared it with others; with folds there is none."""
+        return self._best.model(functools.partial(bundles.of, self._search))
+
+    def _rebuilt(self) -> bundle.Bundle:
+        """The model that is to be registered."""
+        if (anew := self._anew) is None:
+            return self._tried
+        return self._best.model(lambda trial: anew.model(trial) or bundles.of(self._search, trial))
+
     def _held(self) -> decided.Held:
         """Rows that models of the winner's configuration were not trained on, and their outputs."""
         searched, dataset = self._search, self._search.dataset
         if dataset.folds:
             with bundles.weights(searched, self._trial) as best:
                 return decided.Held(*folded.held_out(dataset, best), "out-of-fold")
-        rows = dataset.split.validation
-        made = bundles.of(searched, self._trial) if self._anew else self._best.model
+        rows, made = dataset.split.validation, self._tried
         raw_BC = made.raw_outputs(dataset.take(rows))
         raw_BC = made.task.rescaled(raw_BC, made.scale, made.task.unit)
         return decided.Held(dataset.targets[rows], raw_BC)
@@ -220,8 +234,8 @@ class Winner:
 
     @property
     def _until(self) -> int:
-        """Epochs of the refit; 0 without one."""
-        return self._anew.record.until if self._anew else 0
+        """Epochs of the longest refit; 0 without one."""
+        return self._anew.epochs if self._anew else 0
 
     @property
     def _hours(self) -> float | None:

@@ -105,7 +105,7 @@ class Experiment(File):
         """The most members of an ensemble; 1 where the winner is one trial."""
         tune = self.tune
         if tune.ensemble.members == "auto":
-            several = isinstance(self.model, models.Auto) and tune.cost is None and not tune.refit
+            several = isinstance(self.model, models.Auto) and tune.cost is None and tune.folds == 1
             return MEMBERS if several else 1
         return int(tune.ensemble.members)
 

@@ -42,6 +42,7 @@ SPACES: dict[str, space.Tree] = {
             "lr": {"loguniform": [1e-3, 8e-3]},
             "weight_decay": {"loguniform": [1e-3, 1e-1]},
             "optimizer": "adamw",
+            "label_smoothing": 0.05,
             "early_stopping": {"patience": 4},
         },
     },

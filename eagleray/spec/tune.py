@@ -65,10 +65,11 @@ class Tune(Section):
         description="Folds of cross-validation, of the rows of training and validation: trials are "
         "compared by the mean over folds, and poor ones stop after the first.",
     )
-    refit: bool = Field(
-        default_factory=lambda tune: tune.get("folds", 1) > 1,
-        description="Train the winner's configuration anew on the rows of training and validation, "
-        "for its best epoch, with folds the mean one. On with folds.",
+    refit: bool | Literal["auto"] = Field(
+        "auto",
+        description="Train the winner anew on the rows of training and validation, for its best "
+        "epoch, with folds the mean one. `auto`: with folds, and beside `model.type: auto` its "
+        "trees, but under `data.split.time`.",
     )
     cost: Literal["latency", "size"] | None = Field(
         None,
@@ -96,7 +97,7 @@ class Tune(Section):
 
     @pydantic.field_validator("refit")
     @classmethod
-    def _sees_all_rows(cls, refit: bool, info: ValidationInfo) -> bool:
+    def _sees_all_rows(cls, refit: bool | str, info: ValidationInfo) -> bool | str:
         if not refit and info.data.get("folds", 1) > 1:
             law = "must be true beside folds above 1, where no model has seen all rows"
             raise PydanticCustomError("law", law)

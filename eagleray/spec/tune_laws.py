@@ -56,7 +56,6 @@ def _cma_laws(tree: space.Tree) -> Iterator[Problem]:
 
 _SINGLE = {
     "cost": (None, "which chooses one trial"),
-    "refit": (False, "which trains one trial anew"),
     "folds": (1, "whose winner is trained anew"),
 }
 """Keys of `tune` beside which the winner is one trial, but for a value, and why."""
@@ -137,9 +136,9 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     if workers != 1:
         law = "pbt needs compute.workers: 1 beside it"
         yield Problem(("tune", "scheduler"), law, f"workers: {show(workers)}")
-    for key, only in (("folds", 1), ("refit", False)):
-        if tune.get(key, only) != only:
-            law = f"pbt needs {key}: {show(only)} beside it"
+    for key, able in {"folds": (1,), "refit": (False, "auto")}.items():
+        if tune.get(key, able[0]) not in able:
+            law = f"pbt needs {key}: {show(able[0])} beside it"
             yield Problem(("tune", "scheduler"), law, f"{key}: {show(tune[key])}")
     own = reading.model(tree)
     rates = own.rates if own else ()

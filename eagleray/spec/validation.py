@@ -312,8 +312,10 @@ def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
     if "plateau" not in reading.options(tree, "schedule"):
         return
     tune = reading.section(tree, "tune")
-    unlike = (("folds", 1), ("refit", False))
-    if anew := next((key for key, only in unlike if tune.get(key, only) != only), None):
+    able = {"folds": (1,), "refit": ("auto", False)}
+    if anew := next(
+        (key for key, ones in able.items() if tune.get(key, ones[0]) not in ones), None
+    ):
         law = f"plateau cannot stand beside tune.{anew}, whose winner is trained anew without"
         yield Problem(("train", "schedule"), f"{law} rows that epochs are judged by")
     patience = max(_patience(reading.section(tree, "train").get("plateau"), Plateau), default=0)

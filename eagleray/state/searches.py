@@ -25,8 +25,8 @@ D = TypeVar("D", bound=documents.Document)
 
 MISSING = "missing module"
 """The begin of a trial's `cause` where its machine lacks a module of the user's code."""
-REFIT = 0
-"""The number of the trial that trains the winner anew; those of the search count from 1."""
+REFIT = 1_000_000
+"""The number of a trial's refit is so much higher than that of the trial."""
 
 
 def _several_weights(record: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Record(documents.Document):
     KIND, FORMAT = "trial", 2
     MIGRATIONS = {1: _several_weights}
 
-    number: int  # its place in the search, from 1
+    number: int  # its place in the search, from 1; of a refit `REFIT` more
     values: dict[str, Any]  # its configuration, by dotted key
     parameters: dict[str, Any] = {}  # the same in the sampler's terms
     # `stopped` early by the scheduler, `failed` by an error of its own, `lost` with its machine or
@@ -267,13 +267,9 @@ class Records:
             self._writer.put(key, document.fields())
 
     def trials(self) -> list[Record]:
-        """All trials on record, by number, without the refit."""
-        listed = {entry.key for entry in self._storage.list(self._key(keys.TRIALS))}
-        return self._read(Record, *sorted(listed - {self._key(keys.TRIAL, REFIT)}))
-
-    def refit(self) -> Record | None:
-        """The trial that trains the winner anew; None before it."""
-        return self.trials_by_number([REFIT]).get(REFIT)
+        """All trials on record, by number, without refits; earlier releases had one, number 0."""
+        listed = sorted(entry.key for entry in self._storage.list(self._key(keys.TRIALS)))
+        return [record for record in self._read(Record, *listed) if 0 < record.number <= REFIT]
 
     def trials_by_number(self, numbers: Iterable[int]) -> dict[int, Record]:
         """Read the records of these trials, by number; trials without a record are left out."""

@@ -134,7 +134,7 @@ def _misfits_of_training(experiment: spec.Experiment) -> Iterator[str]:
     if experiment.tune.folds > 1:
         law = "folds are parts of rows in memory, which streamed rows are not"
         yield f"tune.folds: {law}, so more than 1 cannot stand here"
-    elif experiment.tune.refit:
+    elif experiment.tune.refit is True:
         yield "tune.refit: streamed rows stay in their parts, so true cannot stand here"
     if experiment.model.single:
         law = f"{experiment.model.type} needs all rows in memory, but they are streamed"

@@ -210,7 +210,7 @@ def said(result: searches.Result) -> Iterator[str]:
         yield f"differs on the test part {column}"
     for one in result.coverage:
         yield f"on the test part: the {one}"
-    if result.refit:
+    if result.refit and not (result.ensemble and result.ensemble.kept):
         yield f"was trained anew on training and validation part together, {result.refit} epochs"
     if result.ensemble is not None:
         yield str(result.ensemble)

@@ -186,7 +186,8 @@ def test_what_clients_do_not_wait_for_counts_against_the_version_that_was_to_ans
     """Else the slower a candidate is, the less is known of it."""
     slow = model.application.predictor
     assert slow is not None
-    split = routing.Split("r1", model.application.capacity, slow.outcome)
+    schedule = batching.Schedule(0.001)
+    split = routing.Split("r1", model.application.capacity, slow.outcome, schedule)
     route = aliases.Route(rollout="r1", candidate=3, share=0.5, shadow=shadow)
     split.follow(slow, slow, slow, route)
     model.application.split = split

@@ -1,5 +1,6 @@
 """The winner may be the mean of several trials, where that is better beyond noise."""
 
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from eagleray.learn import metrics, schema, tasks
 from eagleray.state import searches
 from eagleray.state.models import Registry
 from eagleray.storage import blobs
-from ray_jobs import bundles, latency, pipeline, search, winner
+from ray_jobs import bundles, latency, pipeline, refit, search, winner
 from ray_jobs import ensembles as winners
 from tests import judged
+from tests.unit import test_refit
 
 ROWS = 600
 VALUE = schema.Target(name="y", task="regression")
@@ -191,6 +193,10 @@ def mean(one: search.Search, result: searches.Result, raw: Any) -> Any:
     return sum(weight * model.predict(raw).outputs for model, weight in members(one, result))
 
 
+def made(one: search.Search, best: winners.Best) -> bundle.Bundle:
+    return best.model(functools.partial(bundles.of, one))
+
+
 def test_an_ensemble_is_registered_and_predicts_the_mean_of_its_members(tmp_path: Path) -> None:
     one = searched(tmp_path)
     trials = linear(one)
@@ -220,6 +226,80 @@ def test_an_ensemble_is_registered_and_predicts_the_mean_of_its_members(tmp_path
 
     again = winner.Winner(one, trials).register()
     assert again.version == result.version, "the same trials give the same version"
+
+
+def test_the_members_of_an_ensemble_are_trained_anew(tmp_path: Path) -> None:
+    one = searched(tmp_path, **{"tune.refit": "true"})
+    trials = linear(one)
+    best = winners.best(one, trials)
+    assert len(best.weights) > 1
+    anew = test_refit.trained(refit.of(one, [trial for trial, _ in best.members]))
+    result = winner.Winner(one, trials, best, anew).register()
+    columns = one.dataset.take(one.dataset.split.test)
+    expected = sum(
+        best.weights[str(trial.number)]
+        * bundles.of(anew.search, anew.records[trial.number]).predict_columns(columns).outputs
+        for trial, _ in best.members
+    )
+    outputs = loaded(one, result).predict_columns(columns).outputs
+    assert outputs == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    plain = made(one, best).predict_columns(columns).outputs
+    assert np.abs(plain - expected).max() > 1e-3
+    assert result.refit == anew.epochs == 1
+    assert result.validation == {}
+    assert result.ensemble is not None
+    assert all(member.anew for member in result.ensemble.members.values())
+    assert str(result.ensemble).count("trained anew") == len(best.weights)
+
+
+@pytest.mark.parametrize(
+    ("text", "anew"),
+    [
+        ("model: {type: auto}", [2]),
+        ("model: {type: auto}\ntune: {refit: true}", [1, 2]),
+        ("model: {type: auto}\ntune: {refit: false}", []),
+        ("model: {type: auto}\ntune: {folds: 3}", [1, 2]),
+        ("model: {type: auto}\ndata: {split: {time: alcohol}}", []),
+        ("model: {type: mlp}", []),
+        ("model: {type: boosting}", []),
+        ("model: {type: mlp}\ntune: {refit: true}", [1, 2]),
+        ("model: {type: mlp}\ntune: {folds: 3}", [1, 2]),
+    ],
+)
+def test_which_members_are_trained_anew(tmp_path: Path, text: str, anew: list[int]) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text(f"name: wine\n{text}\nstorage: {tmp_path.as_uri()}\n")
+    source = {"data.source": "dataset:wine", "data.target": "target"}
+    one = search.Search(spec.load(file, source))
+    usual = {key: drawn.default() for key, drawn in one.experiment.space.items()}
+    members = [
+        searches.Record(
+            number=1, values=usual | dict.fromkeys({"model.family"} & usual.keys(), "tabm")
+        ),
+        searches.Record(number=2, values=usual),
+    ]
+    assert [trial.number for trial in refit.chosen(one, members)] == anew
+
+
+def test_a_refit_that_fails_leaves_the_winner_unless_the_file_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise errors.SearchError("trial 1 must be trained anew, but failed: no room")
+
+    monkeypatch.setattr(refit, "run", fail)
+    one = searched(tmp_path, **{"tune.refit": "true"})
+    trained = pipeline._trained(one, linear(one))
+    assert trained.anew is not None
+    assert not trained.anew.done
+    out = console.Console(file=io.StringIO(), width=300)
+    with pytest.raises(errors.SearchError):
+        pipeline._refit(one, trained, out, grows=False)
+    tune = one.experiment.tune.model_copy(update={"refit": "auto"})
+    one.experiment = one.experiment.model_copy(update={"tune": tune})
+    assert pipeline._refit(one, trained, out, grows=False).anew is None
+    assert "no room; the winner is as the search has trained it" in out.file.getvalue()  # type: ignore[attr-defined]
+    assert "of the winner are trained anew on" in out.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_threshold_and_temperature_follow_the_mean_of_probabilities(tmp_path: Path) -> None:
@@ -252,7 +332,7 @@ def test_trees_alone_may_be_an_ensemble(tmp_path: Path) -> None:
     assert best.ensemble.kept, str(best.ensemble)
     assert {member.model for member in best.ensemble.members.values()} == {"boosting"}
     columns = one.dataset.take(one.dataset.split.test[:4])
-    files = bundle.pack(best.model, schema.to_json(one.dataset.schema, columns), {})
+    files = bundle.pack(made(one, best), schema.to_json(one.dataset.schema, columns), {})
     loaded = bundle.unpack(files)
     loaded.verify()
     assert {path.split("/")[0] for path in files if "model" in path} == {"members"}
@@ -335,7 +415,7 @@ def test_one_trial_is_no_ensemble_and_says_so(tmp_path: Path) -> None:
     found = winners.best(one, linear(one, "s"))
     assert found.ensemble is not None
     assert str(found.ensemble) == "is one trial alone: no other one has its weights in storage"
-    assert not isinstance(found.model.engine, Ensemble)
+    assert not isinstance(made(one, found).engine, Ensemble)
 
 
 def test_members_leave_until_a_row_is_fast_enough(

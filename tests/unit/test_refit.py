@@ -16,6 +16,7 @@ from eagleray.state.models import Registry
 from eagleray.storage import blobs
 from ray_jobs import (
     bundles,
+    ensembles,
     folded,
     learner,
     learning_curve,
@@ -64,20 +65,27 @@ def crossed(one: search.Search, number: int, **values: Any) -> searches.Record:
     return record
 
 
-def trained(anew: refit.Refit) -> refit.Refit:
-    """Train a refit in this process."""
-    made, record = anew.search, anew.record
-    configuration = made.experiment.configuration(record.values)
-    data = made.dataset.encode(made.transforms(configuration))
-    running = training.Trainer(configuration, data, metric=made.metric)
-    running.progress.until = record.until
-    while not running.finished:
-        running.epoch()
-    blob = blobs.put(made.storage, safe_torch.save(running.best_weights))
-    fields = {"status": "finished", "weights": (blob,), "epoch": running.progress.epoch}
-    done = record.model_copy(update=fields)
-    made.records.save(done)
-    return dataclasses.replace(anew, record=done)
+def trained(anew: refit.Refits) -> refit.Refits:
+    """Train refits in this process."""
+    made, done = anew.search, dict[int, searches.Record]()
+    for number, record in anew.records.items():
+        configuration = made.experiment.configuration(record.values)
+        data = made.dataset.encode(made.transforms(configuration))
+        running = learner.build(configuration, data, metric=made.metric)
+        running.progress.until = record.until
+        while not running.finished:
+            running.epoch()
+        blob = blobs.put(made.storage, running.best("x"))
+        fields = {"status": "finished", "weights": (blob,), "epoch": running.progress.epoch}
+        done[number] = record.model_copy(update=fields)
+        made.records.save(done[number])
+    return dataclasses.replace(anew, records=done)
+
+
+def registered(one: search.Search, record: searches.Record, anew: refit.Refits) -> searches.Result:
+    """Register the refit of a trial."""
+    trials = one.ranked([record])
+    return winner.Winner(one, trials, ensembles.best(one, trials), anew).register()
 
 
 def history(*epochs: int) -> list[dict[str, float]]:
@@ -91,7 +99,7 @@ def test_it_trains_for_the_mean_best_epoch_and_keeps_its_last_one(tmp_path: Path
     assert refit.epochs(record.model_copy(update={"history": history(1, 1, 1)})) == 1
     plain = judged.trial(judged.searched(tmp_path), 1)
     assert refit.epochs(plain) == plain.best_epoch
-    anew = refit.of(one, record)
+    anew = refit.of(one, [record])
     configuration = anew.search.experiment.configuration(record.values)
     data = anew.search.dataset.encode(anew.search.transforms(configuration))
     running = training.Trainer(configuration, data, metric="roc_auc")
@@ -106,7 +114,7 @@ def test_it_trains_for_the_mean_best_epoch_and_keeps_its_last_one(tmp_path: Path
 
 def test_it_sees_all_rows_but_those_of_the_test_part(tmp_path: Path) -> None:
     one = judged.searched(tmp_path, **FOLDS)
-    anew = refit.of(one, crossed(one, 1))
+    anew = refit.of(one, [crossed(one, 1)])
     assert anew.rows == one.dataset.counts["train"] + one.dataset.counts["validation"]
     rows = anew.search.dataset.split.train
     assert not set(rows) & set(one.dataset.split.test)
@@ -122,16 +130,17 @@ def test_it_sees_all_rows_but_those_of_the_test_part(tmp_path: Path) -> None:
 def test_a_refit_that_is_on_record_counts_for_the_same_winner_alone(tmp_path: Path) -> None:
     one = judged.searched(tmp_path, **FOLDS)
     first, second = crossed(one, 1), crossed(one, 2, **{"train.lr": 0.05})
-    anew = refit.of(one, first)
-    assert not anew.begun
-    assert not anew.done
+    anew = refit.of(one, [first])
+    assert (anew.new, anew.done) == ({1}, False)
     made = trained(anew)
     assert made.done
-    assert refit.of(one, first).record == made.record
-    assert refit.of(one, first).done
-    assert not refit.of(one, second).begun
+    assert refit.of(one, [first]).records == made.records
+    assert refit.of(one, [first]).done
+    assert refit.of(one, [second]).new == {2}
+    both = refit.of(one, [first, second])
+    assert (both.new, both.done, both.records[1]) == ({2}, False, made.records[1])
     longer = first.model_copy(update={"history": history(3, 3, 3)})
-    assert not refit.of(one, longer).begun
+    assert refit.of(one, [longer]).new == {1}
     assert [one.number for one in one.records.trials()] == [1, 2]
 
 
@@ -140,17 +149,17 @@ def test_a_refit_whose_weights_are_damaged_is_trained_again(
 ) -> None:
     one = judged.searched(tmp_path, **FOLDS)
     record = crossed(one, 1)
-    done = trained(refit.of(one, record))
+    done = trained(refit.of(one, [record]))
     monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path / "of another machine"))
-    (blob,) = done.record.weights
+    (blob,) = done.records[1].weights
     good = one.storage.get(blobs.key(blob))
     one.storage.put(blobs.key(blob), b"rotten")
-    again = refit.of(one, record)
-    assert (again.begun, again.done) == (False, False)
-    assert blob.sha256 in again.damaged
+    again = refit.of(one, [record])
+    assert (again.new, again.done) == ({1}, False)
+    assert blob.sha256 in again.damaged[1]
     assert trained(again).done
     assert one.storage.get(blobs.key(blob)) == good
-    assert refit.of(one, record).damaged == ""
+    assert refit.of(one, [record]).damaged == {}
 
 
 def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(
@@ -159,11 +168,11 @@ def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(
     monkeypatch.setattr(learning_curve, "LEAST_S", learning_curve.MOST_S)
     one = judged.searched(tmp_path, **FOLDS)
     record = crossed(one, 1, **{"train.lr": 0.02})
-    anew = trained(refit.of(one, record))
-    result = winner.Winner(one, one.ranked([record]), anew).register()
+    anew = trained(refit.of(one, [record]))
+    result = registered(one, record, anew)
     registry = Registry(one.storage)
     version = registry.version("tumours", result.version)
-    assert (result.looks, result.folds, result.refit) == (1, 3, anew.record.until)
+    assert (result.looks, result.folds, result.refit) == (1, 3, anew.epochs)
     assert version.manifest["refit"] == version.manifest["lineage"]["epoch"] == result.refit
     assert version.manifest["standard_error"] == record.standard_error
     assert version.manifest["metrics"]["validation"]["roc_auc"] == record.score
@@ -175,7 +184,7 @@ def test_the_refit_is_judged_once_and_its_threshold_found_on_rows_held_out(
     assert kept.learning_curve.points[-1].rows == one.dataset.counts["train"]
     assert kept.calibration is not None
     assert bundle.load(registry, version).schema.target.threshold == kept.decision.threshold
-    again = winner.Winner(one, one.ranked([record]), anew).register()
+    again = registered(one, record, anew)
     assert (again.version, again.looks) == (result.version, 1)
 
 
@@ -189,7 +198,7 @@ def test_without_folds_what_is_decided_comes_of_the_model_that_has_not_seen_the_
     expected = winner.Winner(plain, [judged.trial(plain, 1)]).register()
     one = judged.searched(tmp_path / "anew", **decide, **{"tune.refit": "true"})
     record = judged.trial(one, 1)
-    found = winner.Winner(one, [record], trained(refit.of(one, record))).register()
+    found = registered(one, record, trained(refit.of(one, [record])))
     decisions = [
         evaluations.decode(
             Registry(made.storage).read(
@@ -217,7 +226,7 @@ def test_shifts_of_quantiles_are_those_of_the_model_that_has_not_seen_the_rows(
     expected = calibrations.fit(
         "conformal", alone.schema.target, one.dataset.targets[rows], outputs
     )
-    result = winner.Winner(one, [record], trained(refit.of(one, record))).register()
+    result = registered(one, record, trained(refit.of(one, [record])))
     registry = Registry(one.storage)
     made = bundle.load(registry, registry.version("diabetes", result.version))
     assert made.scale != alone.scale
@@ -230,7 +239,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[session.Job
         found = test_trial.searched(tmp_path, test_trial.FILE)
         whole = found.dataset.whole()
         data = whole.encode(whole.fit({}))
-        yield test_trial.job_of(found, shared={encoded.key({}): data}, dataset=whole, refit=4)
+        yield test_trial.job_of(found, shared={encoded.key({}): data}, dataset=whole, refits={1: 4})
 
 
 def weights(job: session.Job, report: dict[str, Any]) -> dict[str, np.ndarray]:

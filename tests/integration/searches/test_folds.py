@@ -7,6 +7,7 @@ import pytest
 from rich import console
 
 from eagleray import bundle, spec, storage
+from eagleray.state import searches
 from eagleray.state.models import Registry
 from ray_jobs import pipeline, refit, winner
 from ray_jobs.report.outcome import Outcome
@@ -56,8 +57,9 @@ def test_a_search_by_folds_goes_on_where_it_was_interrupted_and_serves_the_refit
     assert ended.winner.costs["size"] == min(one.costs["size"] for one in near)
     assert "mean of 3 folds" in ended.page()
     assert "±" in ended.page()
-    known = ended.search.records.refit()
-    assert known is not None
+    (known,) = ended.search.records.trials_by_number(
+        [searches.REFIT + ended.result.winner]
+    ).values()
     assert known.until == known.epoch == refit.epochs(ended.winner)
     registry = Registry(storage.open(ended.search.experiment.storage))
     version = registry.version("tumours", ended.result.version)
