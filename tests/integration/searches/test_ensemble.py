@@ -18,7 +18,7 @@ from eagleray.learn import schema
 from eagleray.reports import contents
 from eagleray.reports.page import page
 from eagleray.state.models import Registry
-from ray_jobs import bundles, pipeline
+from ray_jobs import bundles, pipeline, refit
 from ray_jobs.report.outcome import Outcome
 from serving import batching, metrics, predictor, web
 
@@ -61,11 +61,15 @@ def test_it_has_members_of_several_models_and_predicts_their_mean(
     assert found.kept, str(found)
     assert {one.model for one in found.members.values()} == {"boosting", "mlp"}
     assert isinstance(loaded.engine, Ensemble)
-    raw, by_number = rows(ended, 50), {one.number: one for one in ended.trials}
-    mean = sum(
-        member.weight * bundles.of(ended.search, by_number[int(number)]).predict(raw).outputs
-        for number, member in found.members.items()
-    )
+    by_number = {str(one.number): one for one in ended.trials}
+    trials = [by_number[number] for number in found.members]
+    anew = refit.of(ended.search, refit.chosen(ended.search, trials))
+    assert anew.done
+    assert {one.model for one in found.members.values() if one.anew} == {"boosting"}
+    models = [anew.model(one) or bundles.of(ended.search, one) for one in trials]
+    raw, weights = rows(ended, 50), [one.weight for one in found.members.values()]
+    outputs = [model.predict(raw).outputs for model in models]
+    mean = np.average(outputs, axis=0, weights=weights)
     assert loaded.predict(raw).outputs == pytest.approx(mean, abs=1e-5)
 
 
