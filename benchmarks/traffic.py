@@ -43,7 +43,7 @@ class Net(torch.nn.Module):
 
 
 def version(
-    *, fault: str = "pass", seconds: float = MODEL_S, bias: float = 0.0
+    *, fault: str = "pass", seconds: float = MODEL_S, slower: float = 1.0, bias: float = 0.0
 ) -> dict[str, bytes]:
     """The files of a model of ten numbers; all have the same weights but for `bias`."""
     import numpy as np
@@ -55,7 +55,7 @@ def version(
         target=schema.Target(name="y", task="binary", classes=("no", "yes")),
     )
     transforms = features.Transforms.fit(known, {}, columns)
-    own = code.Code("net:Net", NET.format(fault=fault, seconds=seconds))
+    own = code.Code("net:Net", NET.format(fault=fault, seconds=seconds * slower))
     options = models.parse({"type": "net:Net"})
     torch.manual_seed(0)
     model: Any = models.build(options, transforms.shape, 2, custom=own)

@@ -225,9 +225,10 @@ def _refit(
     if anew is None or anew.done:
         return trained
     numbers = ", ".join(map(str, anew.records))
-    who = f"trials {numbers} of the winner are" if len(anew.records) > 1 else f"trial {numbers} is"
-    if len(trained.best.members) == 1:
-        who = f"trial {numbers}, the winner, is"
+    who = f"trials {numbers} of the winner are"
+    if len(anew.records) == 1:
+        mean = len(trained.best.members) > 1
+        who = f"trial {numbers} of the winner is" if mean else f"trial {numbers}, the winner, is"
     again = "".join(f"; damaged in storage: {why}" for why in anew.damaged.values())
     out.print(
         f"{who} trained anew on {anew.rows:,} rows of training and validation, {anew.epochs}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,9 @@ log = logging.getLogger("ray.serve")
 
 STALE = 5.0
 """Polls after which a node's copy of the aliases is not believed any more."""
+SWITCH_S = 0.0005
+"""A thread that keeps the interpreter lets go after this time where the event loop waits for it;
+Python's 5 ms are several requests' time, and files of captured rows take longer."""
 
 
 class Served:
@@ -102,7 +106,8 @@ class Served:
         return self.versions.serving is not None
 
     def start(self) -> None:
-        """Follow the alias and take part in rollouts, in threads."""
+        """Follow the alias and take part in rollouts, in threads beside the event loop."""
+        sys.setswitchinterval(SWITCH_S)
         self.versions.start(self._settings.poll_s)
         self.controller.start()
         if self._samples is not None:
