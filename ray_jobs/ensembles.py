@@ -31,16 +31,16 @@ class Best:
         return {number: one.weight for number, one in kept.members.items()} if kept else {}
 
     def model(self, of: Callable[[searches.Record], bundle.Bundle]) -> bundle.Bundle:
-        """Its model, made of the members' models."""
+        """The model of its only member, or the weighted mean of its members' models."""
         models = [(of(trial), weight) for trial, weight in self.members]
         return bundles.mean(models) if len(models) > 1 else models[0][0]
 
-    def noting(self, anew: Collection[int]) -> "Best":
-        """The same, that says which trials are trained anew."""
+    def with_refits(self, numbers: Collection[int]) -> "Best":
+        """The same, in which members with these trial numbers are marked as refits."""
         if self.ensemble is None:
             return self
         members = {
-            number: one.model_copy(update={"anew": int(number) in anew})
+            number: one.model_copy(update={"refit": int(number) in numbers})
             for number, one in self.ensemble.members.items()
         }
         ensemble = self.ensemble.model_copy(update={"members": members})

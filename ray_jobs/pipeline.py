@@ -195,7 +195,7 @@ def _train(
     out: console.Console,
     address: str | None,
 ) -> _Trained:
-    """Train what is left: trials, unless all have ended and are `ranked`, and refits."""
+    """Train the trials that are left, none where all are `ranked`, and then the refits."""
     found = _trained(searched, ranked) if ranked else None
     if found and (found.anew is None or found.anew.done):
         return found
@@ -210,8 +210,8 @@ def _trained(searched: search.Search, ranked: list[searches.Record]) -> _Trained
     try:
         found = bundles.readable(searched, ranked)
         best, anew = ensembles.best(searched, found.trials), None
-        if chosen := refit.chosen(searched, [trial for trial, _ in best.members]):
-            anew = refit.of(searched, chosen)
+        if selected := refit.selected(searched, [trial for trial, _ in best.members]):
+            anew = refit.of(searched, selected)
     except errors.StorageUnavailableError as cause:
         raise errors.StorageUnavailableError(_advice(searched, None, cause)) from cause
     return _Trained(found, best, anew)
@@ -220,7 +220,7 @@ def _trained(searched: search.Search, ranked: list[searches.Record]) -> _Trained
 def _refit(
     searched: search.Search, trained: _Trained, out: console.Console, *, grows: bool
 ) -> _Trained:
-    """Train what is left of the refits; the winner does without unless the file asks for them."""
+    """Train the refits that are left; if one fails, the winner has none unless the file asks."""
     anew = trained.anew
     if anew is None or anew.done:
         return trained

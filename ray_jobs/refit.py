@@ -16,7 +16,7 @@ from ray_jobs import bundles, checkpoints, folded, search, tuning, waiting
 
 @dataclass(frozen=True)
 class Refits:
-    """Refits of some trials, done or not; all are by the numbers of their trials."""
+    """The refits of some trials, done or not, by the numbers of these trials."""
 
     search: search.Search  # of them alone
     records: Mapping[int, searches.Record]
@@ -34,7 +34,7 @@ class Refits:
 
     @property
     def epochs(self) -> int:
-        """The most epochs of any of them."""
+        """Epochs of the longest refit."""
         return max(record.until for record in self.records.values())
 
     def model(self, trial: searches.Record) -> bundle.Bundle | None:
@@ -43,14 +43,14 @@ class Refits:
         return None if record is None else bundles.of(self.search, record)
 
 
-def chosen(searched: search.Search, members: Sequence[searches.Record]) -> list[searches.Record]:
-    """Those of the winner's trials that are trained anew (docs/adr/0049)."""
+def selected(searched: search.Search, members: Sequence[searches.Record]) -> list[searches.Record]:
+    """The members of the winner that `tune.refit` trains anew (docs/adr/0049)."""
     experiment, refit = searched.experiment, searched.experiment.tune.refit
     if refit is True or searched.dataset.folds:
         return [*members]
     if refit is False or not auto.family(members[0].values) or experiment.data.split.time:
         return []
-    return [one for one in members if experiment.configuration(one.values).model.anew]
+    return [one for one in members if experiment.configuration(one.values).model.refits]
 
 
 def of(searched: search.Search, trials: Sequence[searches.Record]) -> Refits:
@@ -99,7 +99,7 @@ def run(refits: Refits, queue: waiting.Queue | None = None, *, grows: bool = Tru
 
 
 def epochs(trial: searches.Record) -> int:
-    """For how many epochs a trial is trained anew."""
+    """The number of epochs of a trial's refit."""
     return folded.best_epoch(trial.history) if trial.folds > 1 else trial.best_epoch
 
 
@@ -113,7 +113,7 @@ def _done(record: searches.Record) -> bool:
 
 
 def _alone(searched: search.Search, count: int) -> search.Search:
-    """A search of so many trials, not compared with others, that have all the time they need."""
+    """A search of `count` refits, without a scheduler, folds, packs or a budget."""
     single = {"trials": count, "folds": 1, "search": "random", "scheduler": "none", "pack": 1}
     limits = {"budget": None, "cost": None, "warm_start": False, "tolerance": 0.0}
     tune = searched.experiment.tune.model_copy(update=single | limits)

@@ -64,7 +64,7 @@ class Winner:
         self._test, train = (_part(self._dataset, rows) for rows in (split.test, split.train))
         self._best = best or ensembles.best(searched, trials)
         if anew is not None:
-            self._best = self._best.noting(anew.records)
+            self._best = self._best.with_refits(anew.records)
         trained = searched.experiment.configuration(trial.values).train
         plain, chosen = self._rebuilt(), searched.experiment.decide
         distorted = losses.distorts(trained, plain.task)

@@ -137,7 +137,7 @@ class Split:
         self.stable, self.candidate = Tally(), Tally()
         self._logged = -_LOG_S
         self._shadows: set[asyncio.Task[None]] = set()
-        self._turn: tuple[Predictor, Predictor, Predictor, Choice, bool] | None = None
+        self._versions: tuple[Predictor, Predictor, Predictor, Choice, bool] | None = None
         self._memory_mb = 0.0  # of this process when the candidate came
 
     def follow(
@@ -145,27 +145,27 @@ class Split:
     ) -> None:
         """Share the requests of the stable version as the route says."""
         self._memory_mb = self._memory_mb or _resident_mb()
-        self._turn = stable, control, candidate, Choice.of(route), route.shadow
+        self._versions = stable, control, candidate, Choice.of(route), route.shadow
 
     def labelled(self, version: int, *, right: bool) -> None:
         """Count a request that the truth of came; nothing for a version that is not compared."""
-        if self._turn is None:
+        if self._versions is None:
             return
-        stable, _, candidate = self._turn[:3]
+        stable, _, candidate = self._versions[:3]
         for tally, one in ((self.stable, stable), (self.candidate, candidate)):
             if one.number == version:
                 tally.labelled(right=right)
 
     def serves(self, version: int) -> Predictor | None:
         """The candidate, if that is its number."""
-        candidate = self._turn[2] if self._turn is not None else None
+        candidate = self._versions[2] if self._versions is not None else None
         return candidate if candidate is not None and candidate.number == version else None
 
     def evidence(self, refused: str | None) -> Evidence:
         """What was counted of both, and how much the processes of the candidate have grown."""
         grown_mb = 0.0
-        if self._turn is not None:
-            elsewhere = self._turn[2].remote
+        if self._versions is not None:
+            elsewhere = self._versions[2].remote
             there_mb = elsewhere.grown_mb if elsewhere is not None else 0.0
             grown_mb = max(there_mb, _resident_mb() - self._memory_mb)
         return Evidence(
@@ -183,8 +183,8 @@ class Split:
         exchange: Exchange,
     ) -> tuple[Encoded, Header]:
         """Answer as `Predictor.answer`; also return the header that names the version."""
-        assert self._turn is not None
-        stable, control, candidate, choice, shadow = self._turn
+        assert self._versions is not None
+        stable, control, candidate, choice, shadow = self._versions
         quick = stable.is_quick and candidate.is_quick
         turn = self._schedule.turn if quick and not shadow else None
         chance = self._chance(turn)

@@ -40,6 +40,10 @@ class Ensemble(Section):
     )
 
 
+UNREFIT: dict[str, tuple[object, ...]] = {"folds": (1,), "refit": (False, "auto")}
+"""Values of `tune` by which no winner of one model is trained anew, by key."""
+
+
 class Tune(Section):
     """How configurations are searched."""
 
@@ -69,7 +73,7 @@ class Tune(Section):
         "auto",
         description="Train the winner anew on the rows of training and validation, for its best "
         "epoch, with folds the mean one. `auto`: with folds, and beside `model.type: auto` its "
-        "trees, but under `data.split.time`.",
+        "trees, except under `data.split.time`.",
     )
     cost: Literal["latency", "size"] | None = Field(
         None,

@@ -8,7 +8,7 @@ from eagleray.spec import reading, space
 from eagleray.spec.document import dotted
 from eagleray.spec.problems import Problem, show
 from eagleray.spec.train import Train
-from eagleray.spec.tune import Budget, Tune
+from eagleray.spec.tune import UNREFIT, Budget, Tune
 
 
 def check(tree: space.Tree) -> Iterator[Problem]:
@@ -136,7 +136,7 @@ def _pbt_laws(tree: space.Tree) -> Iterator[Problem]:
     if workers != 1:
         law = "pbt needs compute.workers: 1 beside it"
         yield Problem(("tune", "scheduler"), law, f"workers: {show(workers)}")
-    for key, able in {"folds": (1,), "refit": (False, "auto")}.items():
+    for key, able in UNREFIT.items():
         if tune.get(key, able[0]) not in able:
             law = f"pbt needs {key}: {show(able[0])} beside it"
             yield Problem(("tune", "scheduler"), law, f"{key}: {show(tune[key])}")

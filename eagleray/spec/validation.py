@@ -29,6 +29,7 @@ from eagleray.spec import (
 from eagleray.spec.document import Key, dotted
 from eagleray.spec.problems import Problem, show
 from eagleray.spec.train import EarlyStopping, Plateau
+from eagleray.spec.tune import UNREFIT
 
 MIN_SHARE = 2
 """Rows of a worker in a batch; batch norm needs two."""
@@ -312,9 +313,8 @@ def _rate_laws(tree: space.Tree) -> Iterator[Problem]:
     if "plateau" not in reading.options(tree, "schedule"):
         return
     tune = reading.section(tree, "tune")
-    able = {"folds": (1,), "refit": ("auto", False)}
     if anew := next(
-        (key for key, ones in able.items() if tune.get(key, ones[0]) not in ones), None
+        (key for key, able in UNREFIT.items() if tune.get(key, able[0]) not in able), None
     ):
         law = f"plateau cannot stand beside tune.{anew}, whose winner is trained anew without"
         yield Problem(("train", "schedule"), f"{law} rows that epochs are judged by")

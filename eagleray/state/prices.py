@@ -13,11 +13,11 @@ class Member(Part):
     model: str  # its type
     weight: float  # of its predictions in the mean; all weights sum to 1
     score: float  # by the selecting metric, on the validation part
-    anew: bool = False  # whether it was trained anew on training and validation part
+    refit: bool = False  # whether it was trained anew on training and validation part
 
     @property
-    def share(self) -> str:
-        return f"{self.model}, {self.weight:.0%}{', trained anew' if self.anew else ''}"
+    def described(self) -> str:
+        return f"{self.model}, {self.weight:.0%}{', trained anew' if self.refit else ''}"
 
 
 class Price(Part):
@@ -50,7 +50,9 @@ class Ensemble(Part):
     def _made(self) -> str:
         if not self.kept:
             return f"is one trial alone: {self.why}"
-        listed = ", ".join(f"trial {number} ({one.share})" for number, one in self.members.items())
+        listed = ", ".join(
+            f"trial {number} ({one.described})" for number, one in self.members.items()
+        )
         return f"is the mean of {len(self.members)} trials, {listed}: {self._gain}{self._costs}"
 
     @property

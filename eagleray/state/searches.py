@@ -26,7 +26,7 @@ D = TypeVar("D", bound=documents.Document)
 MISSING = "missing module"
 """The begin of a trial's `cause` where its machine lacks a module of the user's code."""
 REFIT = 1_000_000
-"""The number of a trial's refit is so much higher than that of the trial."""
+"""What is added to the number of a trial for that of its refit."""
 
 
 def _several_weights(record: dict[str, Any]) -> dict[str, Any]:

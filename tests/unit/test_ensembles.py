@@ -248,7 +248,7 @@ def test_the_members_of_an_ensemble_are_trained_anew(tmp_path: Path) -> None:
     assert result.refit == anew.epochs == 1
     assert result.validation == {}
     assert result.ensemble is not None
-    assert all(member.anew for member in result.ensemble.members.values())
+    assert all(member.refit for member in result.ensemble.members.values())
     assert str(result.ensemble).count("trained anew") == len(best.weights)
 
 
@@ -278,7 +278,7 @@ def test_which_members_are_trained_anew(tmp_path: Path, text: str, anew: list[in
         ),
         searches.Record(number=2, values=usual),
     ]
-    assert [trial.number for trial in refit.chosen(one, members)] == anew
+    assert [trial.number for trial in refit.selected(one, members)] == anew
 
 
 def test_a_refit_that_fails_leaves_the_winner_unless_the_file_asks_for_it(

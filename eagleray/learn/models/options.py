@@ -55,7 +55,7 @@ class Options(Section):
         train: defaults of the section `train` that this model has in place of the usual ones.
         without: keys of `train` that would do nothing beside it.
         single: whether it is trained by one process, on CPUs, from rows in memory.
-        anew: whether it gains by `tune.refit` beside `auto`, without rows to stop by.
+        refits: whether `tune.refit: auto` trains it anew where it wins (docs/adr/0049).
         rescales: whether the scale of numbers makes no difference to it.
     """
 
@@ -64,7 +64,7 @@ class Options(Section):
     train: ClassVar[Mapping[str, Any]] = {}
     without: ClassVar[frozenset[str]] = frozenset()
     single: ClassVar[bool] = False
-    anew: ClassVar[bool] = False
+    refits: ClassVar[bool] = False
     type: str
 
     @property
@@ -154,7 +154,7 @@ class Boosting(Options):
         | {"label_smoothing", "focal_gamma", "sampling", "plateau", "warmup", "ema", "mixup"}
     )
     single: ClassVar[bool] = True
-    anew: ClassVar[bool] = True
+    refits: ClassVar[bool] = True
     type: Literal["boosting"] = Field(
         description="For tables; numbers and categories, with their gaps, and the most frequent "
         "words of texts. Of `train` it reads `lr` (0.05 by default), `epochs`, `loss`, "

@@ -63,9 +63,9 @@ def test_it_has_members_of_several_models_and_predicts_their_mean(
     assert isinstance(loaded.engine, Ensemble)
     by_number = {str(one.number): one for one in ended.trials}
     trials = [by_number[number] for number in found.members]
-    anew = refit.of(ended.search, refit.chosen(ended.search, trials))
+    anew = refit.of(ended.search, refit.selected(ended.search, trials))
     assert anew.done
-    assert {one.model for one in found.members.values() if one.anew} == {"boosting"}
+    assert {one.model for one in found.members.values() if one.refit} == {"boosting"}
     models = [anew.model(one) or bundles.of(ended.search, one) for one in trials]
     raw, weights = rows(ended, 50), [one.weight for one in found.members.values()]
     outputs = [model.predict(raw).outputs for model in models]
